@@ -1,0 +1,4 @@
+//! One tenant's virtual switch.
+
+pub mod pipeline;
+pub mod reason;
