@@ -1,0 +1,267 @@
+"""Runs the suites and adds up what they say.
+
+The tests of the Rust crates are divided among suites by the rules of SUITES, of which the first that matches
+decides: every test belongs to exactly one suite, and one that nobody thought of falls to the last, `unit`.
+"""
+
+import argparse
+import collections
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as xml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+REPORT = ROOT / "target" / "test" / "report.json"
+
+# Which tests of the crates belong to which suite, by package, test binary and the test's path:
+# first match wins.
+SUITES = (
+    ("live", r".*", r"live.*", r".*"),
+    ("live", r".*", r".*", r"(.*::)?live(::|_).*"),
+    ("dpdk", r"dpdk-sys", r".*", r".*"),
+    ("dpdk", r"vswitch", r".*(dpdk|worker).*", r".*"),
+    ("dpdk", r"vswitch", r"vswitch", r"(dpdk|worker)::.*"),
+    ("filter", r"vswitch", r".*(oracle|golden|propert|filter|replay).*", r".*"),
+    ("filter", r"vswitch", r"vswitch", r"pipeline::.*"),
+    ("provisioner", r"vf-provisioner", r".*", r".*"),
+    ("unit", r".*", r".*", r".*"),
+)
+
+ABOUT = {
+    "fmt": "the code's format",
+    "lint": "clippy, shellcheck, dependencies' licences and sources",
+    "unit": "the crates' own tests that no other suite takes, and the examples in their documentation",
+    "filter": "the pipeline: against the slow model, against recorded frames, properties of random frames",
+    "dpdk": "bindings, ports and worker on DPDK's software devices; no root needed",
+    "provisioner": "plan, apply, roll-back, crash injection",
+    "live": "switches in network namespaces; needs root",
+    "demo": "the demo with short flows; needs root",
+}
+
+
+class Counts:
+    """What one suite or one step of it came to."""
+
+    def __init__(self, passed=0, failed=0, skipped=0, notes=()):
+        self.passed, self.failed, self.skipped = passed, failed, skipped
+        self.notes = list(notes)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.notes += other.notes
+
+
+def run(command, **options):
+    """Runs a command in the repository and shows it; its exit status."""
+    print(f"$ {' '.join(command)}", flush=True)
+    return subprocess.run(command, cwd=ROOT, **options).returncode
+
+
+def step(name, command):
+    """One check that passes or fails as a whole."""
+    if run(command) == 0:
+        return Counts(passed=1)
+    return Counts(failed=1, notes=[f"{name} failed"])
+
+
+def fmt():
+    return step("cargo fmt", ["cargo", "fmt", "--all", "--check"])
+
+
+def shell_scripts():
+    """Every bash script of the repository, by its first line."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split("\0") if listed.returncode == 0 else []
+    for name in filter(None, names):
+        path = ROOT / name
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.readline().rstrip() in (b"#!/usr/bin/env bash", b"#!/bin/bash", b"#!/bin/sh"):
+                    yield name
+
+
+def lint():
+    counts = Counts()
+    counts.add(step("clippy", ["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    counts.add(step("shellcheck", ["shellcheck", *shell_scripts()]))
+    deny = ["cargo", "deny", "--log-level", "error", "check", "--hide-inclusion-graph"]
+    counts.add(step("cargo deny", [*deny, "bans", "licenses", "sources"]))
+    counts.add(advisories(deny))
+    return counts
+
+
+def advisories(deny):
+    """Known vulnerabilities of dependencies; their database is a repository that not every machine can reach."""
+    fetched = subprocess.run(["cargo", "deny", "fetch", "db"], cwd=ROOT, capture_output=True, timeout=120)
+    if fetched.returncode == 0:
+        return step("cargo deny advisories", [*deny, "--disable-fetch", "advisories"])
+    return Counts(skipped=1, notes=["the advisory database cannot be reached: advisories not checked"])
+
+
+def suite_of(package, binary, test):
+    for suite, *patterns in SUITES:
+        if all(map(re.fullmatch, patterns, (package, binary, test))):
+            return suite
+    raise AssertionError("the last rule takes every test")
+
+
+@functools.cache
+def tests_by_suite():
+    """Builds the crates' tests and divides them: {suite: {binary: {test: ignored}}}; None if they do not build."""
+    print("$ cargo nextest list --workspace", flush=True)
+    listed = subprocess.run(
+        ["cargo", "nextest", "list", "--cargo-quiet", "--workspace", "--message-format", "json"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if listed.returncode != 0:
+        return None
+    divided = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for binary, details in json.loads(listed.stdout)["rust-suites"].items():
+        for test, case in details["testcases"].items():
+            suite = suite_of(details["package-name"], details["binary-name"], test)
+            divided[suite][binary][test] = case["ignored"]
+    return divided
+
+
+def nextest(suite):
+    divided = tests_by_suite()
+    if divided is None:
+        return Counts(failed=1, notes=["the tests do not build"])
+    chosen = divided[suite]
+    if not chosen:
+        return Counts(notes=["has no tests"])
+    expression = " | ".join(
+        f"binary_id(={binary}) & ({' | '.join(f'test(={test})' for test in tests)})"
+        for binary, tests in chosen.items())
+    profile = "live" if suite == "live" else "default"
+    junit = TARGET / "nextest" / profile / "junit.xml"
+    junit.unlink(missing_ok=True)
+    print(f"$ cargo nextest run --workspace -E <{sum(map(len, chosen.values()))} tests of {', '.join(chosen)}>", flush=True)
+    status = subprocess.run(
+        ["cargo", "nextest", "run", "--cargo-quiet", "--workspace", "--profile", profile, "--no-tests", "pass", "-E", expression],
+        cwd=ROOT).returncode
+    counts = Counts(skipped=sum(ignored for tests in chosen.values() for ignored in tests.values()))
+    if junit.exists():
+        for case in xml.parse(junit).iter("testcase"):
+            if case.find("failure") is None and case.find("error") is None:
+                counts.passed += 1
+            else:
+                counts.failed += 1
+                counts.notes.append(f"{case.get('classname')} {case.get('name')}")
+    if status != 0 and counts.failed == 0:
+        counts.failed, counts.notes = 1, [f"cargo nextest ended with status {status}"]
+    return counts
+
+
+def unit():
+    counts = nextest("unit")
+    counts.add(step("documentation examples", ["cargo", "test", "--quiet", "--workspace", "--doc"]))
+    return counts
+
+
+def needs_root(suite):
+    def checked(*arguments):
+        if os.geteuid() != 0:
+            return Counts(skipped=1, notes=["needs root: run it with sudo"])
+        return suite(*arguments)
+    return checked
+
+
+@needs_root
+def live():
+    if run(["cargo", "build", "--quiet", "--workspace", "--bins"]) != 0:
+        return Counts(failed=1, notes=["the binaries do not build"])
+    return nextest("live")
+
+
+@needs_root
+def demo(quick):
+    return step("the demo", ["scripts/demo", *(["--quick"] if quick else [])])
+
+
+def clean_up():
+    """Takes away what a killed live test or demo may have left; each owns a prefix of its own."""
+    if os.geteuid() == 0 and (ROOT / "scripts" / "demo").exists():
+        subprocess.run(["scripts/demo", "--clean", "--quiet"], cwd=ROOT, check=False)
+    if os.geteuid() == 0 and shutil.which("ip"):
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
+        for line in listed.stdout.splitlines():
+            name = line.split()[0]
+            if name.startswith("vstest-"):
+                subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def table(results):
+    print()
+    print(f"{'suite':<12} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
+    for suite, (counts, seconds) in results.items():
+        print(f"{suite:<12} {counts.passed:>7} {counts.failed:>7} {counts.skipped:>8} {seconds:>8.1f}")
+        for note in counts.notes:
+            print(f"{'':<12} {note}")
+
+
+def write_report(results, total):
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps({
+        "suites": [
+            {"name": suite, **vars(counts), "seconds": round(seconds, 1)}
+            for suite, (counts, seconds) in results.items()
+        ],
+        "passed": total.passed, "failed": total.failed, "skipped": total.skipped,
+    }, indent=2) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="scripts/test", description="Runs all suites, or those named, and ends with a summary.",
+        epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}.")
+    parser.add_argument("suite", nargs="*", metavar="SUITE", help=", ".join(ABOUT))
+    parser.add_argument("--list", action="store_true", help="name the suites")
+    parser.add_argument("--quick", action="store_true", help="a shorter demo; all else is the same")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for suite, about in ABOUT.items():
+            print(f"{suite:<12} {about}")
+        return 0
+    for suite in arguments.suite:
+        if suite not in ABOUT:
+            parser.error(f"there is no suite '{suite}'; there are {', '.join(ABOUT)}")
+
+    suites = {
+        "fmt": fmt, "lint": lint, "unit": unit,
+        "filter": lambda: nextest("filter"), "dpdk": lambda: nextest("dpdk"),
+        "provisioner": lambda: nextest("provisioner"), "live": live,
+        "demo": lambda: demo(arguments.quick),
+    }
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    results, total, interrupted = {}, Counts(), False
+    for suite in arguments.suite or suites:
+        print(f"\n── {suite}: {ABOUT[suite]}", flush=True)
+        started = time.monotonic()
+        try:
+            counts = suites[suite]()
+        except (KeyboardInterrupt, SystemExit):
+            counts, interrupted = Counts(failed=1, notes=["interrupted"]), True
+        results[suite] = counts, time.monotonic() - started
+        total.add(counts)
+        if interrupted:
+            break
+    clean_up()
+    table(results)
+    write_report(results, total)
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 130 if interrupted else int(total.failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
