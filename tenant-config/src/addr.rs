@@ -17,7 +17,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    fn new(value: impl fmt::Display, expected: &'static str) -> Self {
+    pub(crate) fn new(value: impl fmt::Display, expected: &'static str) -> Self {
         Self {
             value: value.to_string(),
             expected,

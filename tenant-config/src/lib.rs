@@ -3,10 +3,17 @@
 //! exists is a valid one; the step from the first to the second is pure.
 
 mod addr;
+mod document;
+mod error;
+mod rules;
 mod switch;
+mod tenant;
 
 pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
+pub use error::{ConfigError, ConfigErrors, Place, Problem};
+pub use rules::{MAX_ADDRESSES, MAX_MTU, MAX_PORTS};
 pub use switch::{
     Addresses, Device, Encapsulation, Gateway, LearnedFrom, Limits, Memory, NextHops, PortConfig,
     SwitchConfig, UplinkConfig,
 };
+pub use tenant::{DeviceMismatch, Devices, Port, Tenant, Uplink, load_all};

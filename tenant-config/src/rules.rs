@@ -1,0 +1,541 @@
+//! What must hold between the values of one tenant. The same rules judge what an operator wrote and
+//! what a switch is given, so both are first reduced to [`Facts`]: values, each with its key.
+//!
+//! A value that could not be read is simply absent; so one bad value never hides another.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::addr::{MacAddr, Name, VlanId, Vni};
+use crate::document::Report;
+use crate::error::{KeyPath, Problem};
+
+/// The most ports of a tenant.
+pub const MAX_PORTS: usize = 256;
+/// The most addresses and prefixes of a port.
+pub const MAX_ADDRESSES: usize = 4096;
+/// The largest MTU: jumbo frames as common NICs carry them.
+pub const MAX_MTU: u16 = 9216;
+/// What every IPv4 host takes (RFC 791).
+const MIN_MTU_IPV4: u16 = 576;
+/// What every IPv6 link carries (RFC 8200, section 5).
+const MIN_MTU_IPV6: u16 = 1280;
+
+/// A value and where it is written.
+#[derive(Debug)]
+pub(crate) struct At<T> {
+    pub(crate) key: KeyPath,
+    pub(crate) value: T,
+}
+
+impl<T> At<T> {
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
+        At {
+            key: self.key,
+            value: map(self.value),
+        }
+    }
+}
+
+/// A tenant's values, as far as they could be read.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) vni: Option<Vni>,
+    pub(crate) gateway: Gateway,
+    /// The list of ports, if it could be read as one.
+    pub(crate) ports_key: Option<KeyPath>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) uplink: Uplink,
+}
+
+/// The gateway's addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Gateway {
+    pub(crate) key: KeyPath,
+    pub(crate) addresses: Vec<At<IpNet>>,
+    /// One of them could not be read, so nothing can be said about one that is absent.
+    pub(crate) unreadable: bool,
+}
+
+/// One port.
+#[derive(Debug, Default)]
+pub(crate) struct Port {
+    pub(crate) name: Option<At<Name>>,
+    pub(crate) mac: Option<At<MacAddr>>,
+    pub(crate) extra_macs: Vec<At<MacAddr>>,
+    pub(crate) addresses: Vec<At<IpNet>>,
+    /// The list of addresses, if it is one, and how many it has, readable or not.
+    pub(crate) listed: Option<At<usize>>,
+    pub(crate) learned: Option<KeyPath>,
+    pub(crate) trunk: Vec<At<VlanId>>,
+    pub(crate) dhcp_server: bool,
+    pub(crate) mtu: Option<At<i64>>,
+    pub(crate) limits: Vec<At<u64>>,
+}
+
+/// The uplink: for each family its address and its next hop.
+#[derive(Debug, Default)]
+pub(crate) struct Uplink {
+    pub(crate) links: Vec<(At<IpNet>, Option<At<IpAddr>>)>,
+    pub(crate) allow: Vec<At<IpNet>>,
+    pub(crate) mtu: Option<At<i64>>,
+}
+
+/// Reports everything that does not hold.
+pub(crate) fn check(facts: &Facts, report: &Report) {
+    check_gateway(facts, report);
+    check_uplink(facts, report);
+    check_names(facts, report);
+    check_macs(facts, report);
+    check_addresses(facts, report);
+    check_overlaps(facts, report);
+    check_learning(facts, report);
+    for port in &facts.ports {
+        check_trunk(port, report);
+        for limit in port.limits.iter().filter(|limit| limit.value == 0) {
+            report.add(&limit.key, Problem::ZeroLimit);
+        }
+        if let Some(mtu) = &port.mtu {
+            check_mtu(mtu, &facts.gateway.addresses, report);
+        }
+    }
+}
+
+fn check_gateway(facts: &Facts, report: &Report) {
+    let gateway = &facts.gateway;
+    if gateway.addresses.is_empty() && !gateway.unreadable {
+        report.add(&gateway.key, Problem::GatewayEmpty);
+    }
+    for address in &gateway.addresses {
+        check_own_address(address, report);
+    }
+}
+
+fn check_uplink(facts: &Facts, report: &Report) {
+    let uplink = &facts.uplink;
+    for (address, next_hop) in &uplink.links {
+        check_own_address(address, report);
+        let subnet = address.value.trunc();
+        for inner in &facts.gateway.addresses {
+            if overlap(inner.value, subnet) {
+                let problem = Problem::SubnetOverlap {
+                    subnet,
+                    other: inner.value.trunc(),
+                    other_key: inner.key.to_string(),
+                };
+                report.add(&address.key, problem);
+            }
+        }
+        if let Some(next_hop) = next_hop {
+            if let Some(problem) = next_hop_problem(next_hop.value, address) {
+                report.add(&next_hop.key, problem);
+            }
+        }
+    }
+    for allow in &uplink.allow {
+        let prefix = allow.value;
+        if prefix != prefix.trunc() {
+            report.add(&allow.key, host_bits(prefix));
+        } else if !uplink.links.is_empty()
+            && !uplink
+                .links
+                .iter()
+                .any(|(address, _)| address.value.contains(&prefix))
+        {
+            report.add(&allow.key, Problem::AllowOutside { prefix });
+        }
+    }
+    if let Some(mtu) = &uplink.mtu {
+        check_mtu(mtu, uplink.links.iter().map(|(address, _)| address), report);
+    }
+}
+
+fn next_hop_problem(next_hop: IpAddr, link: &At<IpNet>) -> Option<Problem> {
+    let subnet = link.value.trunc();
+    if let Some(what) = not_unicast(next_hop) {
+        return Some(Problem::NotUnicast {
+            address: next_hop.to_string(),
+            what,
+        });
+    }
+    if !subnet.contains(&next_hop) {
+        return Some(Problem::NextHopOutside {
+            next_hop: next_hop.to_string(),
+            subnet,
+            other_key: link.key.to_string(),
+        });
+    }
+    if next_hop == link.value.addr() {
+        return Some(Problem::NextHopSelf {
+            next_hop: next_hop.to_string(),
+        });
+    }
+    edge_role(subnet, next_hop).map(|role| Problem::ReservedAddress {
+        address: next_hop.to_string(),
+        role,
+        subnet,
+    })
+}
+
+/// An address of the switch itself, with its subnet.
+fn check_own_address(address: &At<IpNet>, report: &Report) {
+    let net = address.value;
+    let (min, max) = match net {
+        IpNet::V4(_) => (8, 31),
+        IpNet::V6(_) => (16, 127),
+    };
+    if let Some(what) = not_unicast(net.addr()) {
+        let address_text = show(net);
+        let problem = Problem::NotUnicast {
+            address: address_text,
+            what,
+        };
+        report.add(&address.key, problem);
+    } else if !(min..=max).contains(&net.prefix_len()) {
+        let length = net.prefix_len();
+        report.add(&address.key, Problem::SubnetLength { length, min, max });
+    } else if let Some(role) = edge_role(net.trunc(), net.addr()) {
+        let problem = Problem::ReservedAddress {
+            address: net.addr().to_string(),
+            role,
+            subnet: net.trunc(),
+        };
+        report.add(&address.key, problem);
+    }
+}
+
+fn check_names(facts: &Facts, report: &Report) {
+    if let Some(key) = &facts.ports_key {
+        match facts.ports.len() {
+            0 => report.add(key, Problem::NoPorts),
+            1..=MAX_PORTS => {}
+            count => {
+                let max = MAX_PORTS;
+                report.add(key, Problem::TooMany { count, max });
+            }
+        }
+    }
+    let mut names = HashMap::new();
+    for name in facts.ports.iter().filter_map(|port| port.name.as_ref()) {
+        if name.value.as_str() == "uplink" {
+            report.add(&name.key, Problem::ReservedPortName);
+        }
+        if let Some(other) = names.insert(&name.value, &name.key) {
+            let problem = Problem::DuplicatePort {
+                name: name.value.clone(),
+                other: other.to_string(),
+            };
+            report.add(&name.key, problem);
+        }
+    }
+}
+
+fn check_macs(facts: &Facts, report: &Report) {
+    let mut primaries: HashMap<MacAddr, &KeyPath> = HashMap::new();
+    let duplicate = |mac: &At<MacAddr>, other: &KeyPath| {
+        let problem = Problem::DuplicateMac {
+            mac: mac.value,
+            other: other.to_string(),
+        };
+        report.add(&mac.key, problem);
+    };
+    let reserved = |mac: &At<MacAddr>| {
+        let vni = facts.vni?;
+        let own = MacAddr::of_switch_function(vni, 0).octets();
+        (mac.value.octets()[..4] == own[..4]).then_some(Problem::ReservedMac {
+            mac: mac.value,
+            vni,
+        })
+    };
+    for mac in facts.ports.iter().filter_map(|port| port.mac.as_ref()) {
+        if let Some(problem) = reserved(mac) {
+            report.add(&mac.key, problem);
+        }
+        match primaries.get(&mac.value) {
+            Some(other) => duplicate(mac, other),
+            None => drop(primaries.insert(mac.value, &mac.key)),
+        }
+    }
+    // An extra MAC may be on several ports, as VRRP's is on all routers of a group.
+    for port in &facts.ports {
+        let mut own: HashMap<MacAddr, &KeyPath> = HashMap::new();
+        for mac in &port.extra_macs {
+            if let Some(problem) = reserved(mac) {
+                report.add(&mac.key, problem);
+            }
+            match own.get(&mac.value).or_else(|| primaries.get(&mac.value)) {
+                Some(other) => duplicate(mac, other),
+                None => drop(own.insert(mac.value, &mac.key)),
+            }
+        }
+    }
+}
+
+fn check_addresses(facts: &Facts, report: &Report) {
+    for port in &facts.ports {
+        if let Some(listed) = &port.listed {
+            match listed.value {
+                0 => report.add(&listed.key, Problem::NoAddress),
+                1..=MAX_ADDRESSES => {}
+                count => {
+                    let max = MAX_ADDRESSES;
+                    report.add(&listed.key, Problem::TooMany { count, max });
+                }
+            }
+        }
+        for address in &port.addresses {
+            if let Some(problem) = address_problem(address.value, &facts.gateway) {
+                report.add(&address.key, problem);
+            }
+        }
+    }
+}
+
+fn address_problem(net: IpNet, gateway: &Gateway) -> Option<Problem> {
+    if net != net.trunc() {
+        return Some(host_bits(net));
+    }
+    if let Some(what) = not_unicast(net.network()).or_else(|| not_unicast(net.broadcast())) {
+        let address = show(net);
+        return Some(Problem::NotUnicast { address, what });
+    }
+    let (family, key) = family(net);
+    let Some(at_gateway) = gateway
+        .addresses
+        .iter()
+        .map(|address| address.value)
+        .find(|own| same_family(*own, net))
+    else {
+        let address = show(net);
+        return (!gateway.unreadable).then_some(Problem::GatewayMissing {
+            address,
+            family,
+            key,
+        });
+    };
+    let subnet = at_gateway.trunc();
+    if !subnet.contains(&net) {
+        let address = show(net);
+        return Some(Problem::OutsideSubnet {
+            address,
+            subnet,
+            key,
+        });
+    }
+    let edges = [subnet.network(), subnet.broadcast()];
+    let kept = edges
+        .into_iter()
+        .filter_map(|edge| edge_role(subnet, edge).map(|role| (edge, role)));
+    [(at_gateway.addr(), "the gateway's address")]
+        .into_iter()
+        .chain(kept)
+        .find(|(address, _)| net.contains(address))
+        .map(|(address, role)| reserved(net, address, role, subnet))
+}
+
+fn reserved(net: IpNet, address: IpAddr, role: &'static str, subnet: IpNet) -> Problem {
+    let address = address.to_string();
+    if net.prefix_len() == net.max_prefix_len() {
+        Problem::ReservedAddress {
+            address,
+            role,
+            subnet,
+        }
+    } else {
+        Problem::ContainsReserved {
+            prefix: net,
+            address,
+            role,
+            subnet,
+        }
+    }
+}
+
+/// Two prefixes are either apart or one contains the other. So in the order of their first address,
+/// the wider first, whatever contains an entry is on the stack of those that still go on.
+fn check_overlaps(facts: &Facts, report: &Report) {
+    let mut all: Vec<(usize, &At<IpNet>)> = facts
+        .ports
+        .iter()
+        .enumerate()
+        .flat_map(|(port, facts)| facts.addresses.iter().map(move |address| (port, address)))
+        .collect();
+    // The sort is stable: of two equal entries the one written first comes first.
+    all.sort_by_key(|(_, address)| (address.value.network(), address.value.prefix_len()));
+    let mut open: Vec<(usize, &At<IpNet>)> = Vec::new();
+    for entry in all {
+        let net = entry.1.value.trunc();
+        while open
+            .last()
+            .is_some_and(|(_, wider)| !wider.value.contains(&net))
+        {
+            open.pop();
+        }
+        if let Some(wider) = open.last() {
+            report_overlap(facts, *wider, entry, report);
+        }
+        open.push(entry);
+    }
+}
+
+fn report_overlap(
+    facts: &Facts,
+    (port, address): (usize, &At<IpNet>),
+    (other_port, other): (usize, &At<IpNet>),
+    report: &Report,
+) {
+    if port == other_port {
+        // The narrower one is what says nothing new.
+        let problem = Problem::AddressRepeated {
+            address: show(other.value),
+            other: show(address.value),
+            other_key: address.key.to_string(),
+        };
+        return report.add(&other.key, problem);
+    }
+    // The error is the one of the port that comes second in the file.
+    let (first, later, first_port) = if port < other_port {
+        (address, other, port)
+    } else {
+        (other, address, other_port)
+    };
+    let name = facts.ports[first_port].name.as_ref();
+    let problem = Problem::AddressOverlap {
+        address: show(later.value),
+        other: show(first.value),
+        other_port: name.map_or_else(String::new, |name| name.value.to_string()),
+        other_key: first.key.to_string(),
+    };
+    report.add(&later.key, problem);
+}
+
+fn check_learning(facts: &Facts, report: &Report) {
+    let servers = facts.ports.iter().filter(|port| port.dhcp_server).count();
+    for port in &facts.ports {
+        let Some(learned) = &port.learned else {
+            continue;
+        };
+        if port.dhcp_server {
+            report.add(learned, Problem::ServerLearns);
+        } else if servers == 0 {
+            report.add(learned, Problem::NoDhcpServer);
+        }
+        let gateway = &facts.gateway;
+        let routed = gateway
+            .addresses
+            .iter()
+            .any(|address| address.value.addr().is_ipv4());
+        if !routed && !gateway.unreadable && !gateway.addresses.is_empty() {
+            let problem = Problem::GatewayMissing {
+                address: "what DHCP assigns".to_owned(),
+                family: "IPv4",
+                key: "ipv4",
+            };
+            report.add(learned, problem);
+        }
+    }
+}
+
+fn check_trunk(port: &Port, report: &Report) {
+    for (index, vlan) in port.trunk.iter().enumerate() {
+        if port.trunk[..index]
+            .iter()
+            .any(|other| other.value == vlan.value)
+        {
+            let value = vlan.value.get();
+            report.add(&vlan.key, Problem::DuplicateVlan { value });
+        }
+    }
+}
+
+fn check_mtu<'a>(mtu: &At<i64>, link: impl IntoIterator<Item = &'a At<IpNet>>, report: &Report) {
+    let ipv6 = link
+        .into_iter()
+        .any(|address| address.value.addr().is_ipv6());
+    let (min, why) = if ipv6 {
+        (MIN_MTU_IPV6, "; less is not enough for IPv6 (RFC 8200)")
+    } else {
+        (MIN_MTU_IPV4, "")
+    };
+    if !(i64::from(min)..=i64::from(MAX_MTU)).contains(&mtu.value) {
+        let problem = Problem::MtuRange {
+            value: mtu.value,
+            min,
+            max: MAX_MTU,
+            why,
+        };
+        report.add(&mtu.key, problem);
+    }
+}
+
+/// Whether two subnets share an address.
+pub(crate) fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other.trunc()) || other.contains(&one.trunc())
+}
+
+/// An address or prefix as people write it: without the length where it is one address.
+pub(crate) fn show(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}
+
+fn host_bits(net: IpNet) -> Problem {
+    Problem::HostBits {
+        address: net,
+        network: net.trunc(),
+    }
+}
+
+/// The family's name, and the gateway's key for it.
+fn family(net: IpNet) -> (&'static str, &'static str) {
+    match net {
+        IpNet::V4(_) => ("IPv4", "ipv4"),
+        IpNet::V6(_) => ("IPv6", "ipv6"),
+    }
+}
+
+fn same_family(one: IpNet, other: IpNet) -> bool {
+    one.addr().is_ipv4() == other.addr().is_ipv4()
+}
+
+/// What an address at the edge of its subnet is kept for. A subnet of two addresses keeps none
+/// (RFC 3021, RFC 6164).
+fn edge_role(subnet: IpNet, address: IpAddr) -> Option<&'static str> {
+    if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
+        return None;
+    }
+    match subnet {
+        IpNet::V4(_) if address == subnet.network() => Some("the network address"),
+        IpNet::V4(_) if address == subnet.broadcast() => Some("the broadcast address"),
+        IpNet::V6(_) if address == subnet.network() => {
+            Some("the subnet-router anycast address (RFC 4291)")
+        }
+        _ => None,
+    }
+}
+
+/// What an address is, if it names no one station of a routed network.
+fn not_unicast(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(ip) => match ip.octets() {
+            [0, ..] => Some("in 0.0.0.0/8, which means this network"),
+            [127, ..] => Some("a loopback address"),
+            [169, 254, ..] => Some("a link-local address"),
+            [224..=239, ..] => Some("a multicast address"),
+            [240..=255, ..] if ip == Ipv4Addr::BROADCAST => Some("the broadcast address"),
+            [240..=255, ..] => Some("in 240.0.0.0/4, which is reserved"),
+            _ => None,
+        },
+        IpAddr::V6(ip) if ip.is_unspecified() => Some("the unspecified address"),
+        IpAddr::V6(ip) if ip.is_loopback() => Some("the loopback address"),
+        IpAddr::V6(ip) if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some("a link-local address"),
+        IpAddr::V6(ip) if ip.octets()[0] == 0 => Some("in ::/8, which is reserved (RFC 4291)"),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! The files that operators start from.
+
+use std::path::Path;
+
+use tenant_config::{Device, MacAddr, Tenant, load_all};
+
+fn examples() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+#[test]
+fn the_examples_are_valid_together() {
+    let tenants = load_all(&[examples()]).unwrap_or_else(|errors| panic!("{errors}"));
+    let names: Vec<_> = tenants
+        .iter()
+        .map(|tenant| tenant.name().as_str())
+        .collect();
+    assert_eq!(names, ["blue", "red"]);
+}
+
+#[test]
+fn red_is_what_its_file_says() {
+    let red =
+        Tenant::load(&examples().join("red.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = red.offline_config();
+    let uplink = config.uplink.expect("red has an uplink");
+    assert_eq!(config.tenant.as_str(), "red");
+    assert_eq!(config.vni.get(), 5001);
+    assert_eq!(config.gateway.ipv4.unwrap().to_string(), "10.0.0.1/24");
+    assert_eq!(config.gateway.ipv6.unwrap().to_string(), "fd00:0:0:1::1/64");
+    assert_eq!(uplink.device, Device::Offline);
+    assert_eq!(uplink.mac, MacAddr::of_switch_function(red.vni(), 0));
+    assert_eq!(uplink.ipv4.unwrap().to_string(), "192.0.2.2/24");
+    assert_eq!(uplink.ipv6.unwrap().to_string(), "2001:db8::2/64");
+    assert_eq!(uplink.next_hops.ipv4.unwrap().to_string(), "192.0.2.1");
+    assert_eq!(uplink.next_hops.ipv6.unwrap().to_string(), "2001:db8::1");
+    assert_eq!((uplink.allow, uplink.mtu), (vec![], 1500));
+    let ports: Vec<_> = config
+        .ports
+        .iter()
+        .map(|port| {
+            (
+                port.name.to_string(),
+                port.mac.to_string(),
+                port.gateway_mac.to_string(),
+            )
+        })
+        .collect();
+    let port = |name: &str, mac: &str, gateway: &str| (name.into(), mac.into(), gateway.into());
+    assert_eq!(
+        ports,
+        [
+            port("red-vm1", "52:54:00:aa:00:01", "02:00:13:89:00:01"),
+            port("red-vm2", "52:54:00:aa:00:02", "02:00:13:89:00:02"),
+        ]
+    );
+}
