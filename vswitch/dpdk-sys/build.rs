@@ -1,0 +1,189 @@
+//! Generates the bindings, compiles the shim, and names the archives to link.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The release series whose structures and archives this crate knows.
+const SERIES: &str = "22.11";
+
+/// What registers itself in a constructor, so that nothing refers to it by name: linked whole.
+/// Everything a switch can drive is in this list, and nothing else is in its trusted base.
+const DRIVERS: &[&str] = &[
+    "bus_vdev",
+    "bus_pci",
+    "mempool_ring",
+    "net_af_packet",
+    "net_af_xdp",
+    "net_memif",
+    "net_ring",
+    "net_null",
+    "net_tap",
+    "net_vhost",
+    "net_virtio",
+    "net_e1000",
+    "net_ixgbe",
+    "net_iavf",
+];
+
+/// What the drivers and we call, users before what they use.
+const LIBRARIES: &[&str] = &[
+    "common_iavf",
+    "vhost",
+    "gso",
+    "security",
+    "cryptodev",
+    "dmadev",
+    "hash",
+    "rcu",
+    "timer",
+    "pci",
+    "ethdev",
+    "meter",
+    "net",
+    "mbuf",
+    "mempool",
+    "ring",
+    "eal",
+    "telemetry",
+    "kvargs",
+];
+
+/// Libraries of others that have an archive, users before what they use.
+const STATIC_DEPENDENCIES: &[&str] = &["xdp", "bpf", "elf", "z", "numa", "bsd", "md"];
+
+fn main() -> ExitCode {
+    for file in ["build.rs", "src/shim.c", "src/shim.h"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("dpdk-sys: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let dpdk = Dpdk::find()?;
+    dpdk.compile_shim()?;
+    dpdk.generate_bindings()?;
+    dpdk.link()
+}
+
+/// The installed DPDK.
+struct Dpdk {
+    flags: Vec<String>,
+    archives: PathBuf,
+}
+
+impl Dpdk {
+    fn find() -> Result<Self, String> {
+        let library = pkg_config::Config::new()
+            .cargo_metadata(false)
+            .probe("libdpdk")
+            .map_err(|error| {
+                format!(
+                    "libdpdk is not installed, or pkg-config does not find it. Run scripts/setup, or on Debian 12: \
+                     apt-get install libdpdk-dev libclang-dev clang pkg-config. ({error})"
+                )
+            })?;
+        if !library.version.starts_with(SERIES) {
+            return Err(format!(
+                "libdpdk is {}, but these bindings are for {SERIES}: structures differ between releases. \
+                 Install Debian 12's libdpdk-dev, or set PKG_CONFIG_PATH to a {SERIES} build.",
+                library.version
+            ));
+        }
+        // The crate `pkg-config` knows include paths and definitions; `-march` and `-include`
+        // are as much a part of DPDK's ABI, and are only in the raw flags.
+        let output = std::process::Command::new("pkg-config")
+            .args(["--cflags", "libdpdk"])
+            .output()
+            .map_err(|error| format!("cannot run pkg-config: {error}"))?;
+        let flags = String::from_utf8_lossy(&output.stdout)
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let archives = pkg_config::get_variable("libdpdk", "libdir")
+            .map_err(|error| format!("libdpdk.pc names no libdir: {error}"))?
+            .into();
+        Ok(Self { flags, archives })
+    }
+
+    fn compile_shim(&self) -> Result<(), String> {
+        let mut shim = cc::Build::new();
+        shim.file("src/shim.c").opt_level(3).warnings(true);
+        for flag in &self.flags {
+            // DPDK's own headers are not ours to warn about.
+            match flag.strip_prefix("-I") {
+                Some(path) => shim.flag("-isystem").flag(path),
+                None => shim.flag(flag),
+            };
+        }
+        shim.try_compile("dpdk_shim").map_err(|error| {
+            format!("the shim over DPDK's inline functions does not compile: {error}")
+        })
+    }
+
+    fn generate_bindings(&self) -> Result<(), String> {
+        let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run cargo")?);
+        bindgen::Builder::default()
+            .header("src/shim.h")
+            .clang_args(&self.flags)
+            .allowlist_function("rte_[a-z0-9_]+_shim")
+            .allowlist_function("rte_eal_(init|cleanup|hotplug_add|hotplug_remove)")
+            .allowlist_function("rte_(strerror|version)")
+            .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
+            .allowlist_function("rte_mempool_(free|in_use_count|avail_count)")
+            .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close|get_port_by_name)")
+            .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|rx_intr_enable|rx_intr_disable)")
+            .allowlist_function("rte_eth_dev_(rx_intr_ctl_q_get_fd|get_mtu)")
+            .allowlist_function("rte_eth_(rx|tx)_queue_setup")
+            .allowlist_function("rte_eth_(link_get_nowait|macaddr_get|stats_get)")
+            .allowlist_var("RTE_(PKTMBUF_HEADROOM|MBUF_F_RX_VLAN_STRIPPED|ETH_RX_OFFLOAD_VLAN_STRIP_SHIM)")
+            .allowlist_var("RTE_(MAX_ETHPORTS|MEMPOOL_CACHE_MAX_SIZE|ETH_NAME_MAX_LEN)")
+            // Never passed by value or looked into here; without bindings they cannot be misread.
+            .opaque_type("rte_(mempool|device|eth_dev_portconf|eth_thresh)")
+            .default_enum_style(bindgen::EnumVariation::ModuleConsts)
+            .prepend_enum_name(false)
+            .generate_comments(false)
+            .layout_tests(true)
+            .use_core()
+            .generate()
+            .map_err(|error| format!("bindgen cannot read DPDK's headers: {error}"))?
+            .write_to_file(out.join("bindings.rs"))
+            .map_err(|error| format!("cannot write the bindings to {}: {error}", out.display()))
+    }
+
+    fn link(&self) -> Result<(), String> {
+        println!("cargo:rustc-link-search=native={}", self.archives.display());
+        for name in DRIVERS {
+            self.archive(&format!("rte_{name}"))?;
+            println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
+        }
+        for name in LIBRARIES {
+            self.archive(&format!("rte_{name}"))?;
+            println!("cargo:rustc-link-lib=static:-bundle=rte_{name}");
+        }
+        for name in STATIC_DEPENDENCIES {
+            self.archive(name)?;
+            println!("cargo:rustc-link-lib=static:-bundle={name}");
+        }
+        Ok(())
+    }
+
+    /// That the archive is there: the linker's own words would not say which package has it.
+    fn archive(&self, name: &str) -> Result<(), String> {
+        let path = self.archives.join(format!("lib{name}.a"));
+        if Path::new(&path).is_file() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} is missing. Run scripts/setup, or on Debian 12: apt-get install libdpdk-dev libnuma-dev libbsd-dev \
+             libxdp-dev libbpf-dev libelf-dev zlib1g-dev",
+            path.display()
+        ))
+    }
+}

@@ -1,0 +1,32 @@
+/* The functions of DPDK that are `static inline` in its headers, and so have no symbol to link to.
+ * Each has the name of the original with the suffix `_shim`, its parameters and its meaning. */
+#ifndef DPDK_SYS_SHIM_H
+#define DPDK_SYS_SHIM_H
+
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* Function-like macros, which bindgen cannot evaluate. */
+static const uint64_t RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM = RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+
+/* `rte_errno` is a macro over a thread-local variable. */
+int rte_errno_shim(void);
+
+unsigned int rte_lcore_id_shim(void);
+
+struct rte_mbuf *rte_pktmbuf_alloc_shim(struct rte_mempool *pool);
+int rte_pktmbuf_alloc_bulk_shim(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+void rte_pktmbuf_free_shim(struct rte_mbuf *mbuf);
+
+uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+#endif
