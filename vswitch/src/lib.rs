@@ -1,4 +1,5 @@
 //! One tenant's virtual switch.
 
+pub mod dpdk;
 pub mod pipeline;
 pub mod reason;

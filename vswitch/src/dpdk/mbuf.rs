@@ -1,0 +1,442 @@
+//! Packet memory: a pool, one frame's buffer, and a burst of them.
+
+use std::ffi::{CString, c_int};
+use std::fmt;
+use std::mem::{self, MaybeUninit};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dpdk_sys::{rte_mbuf, rte_mempool};
+use tenant_config::Device;
+
+use super::{DpdkError, Eal, PortOptions, last_error};
+use crate::pipeline::Frame;
+
+/// Room in front of a received frame.
+const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
+const _: () = assert!(HEADROOM >= Frame::HEADROOM, "an answer must fit in front");
+
+/// Mbufs that the lcore keeps at hand.
+const CACHE: u32 = 256;
+
+/// A pool of mbufs of one size. A handle; ports and the worker share it.
+#[derive(Debug, Clone)]
+pub struct Mempool(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    raw: NonNull<rte_mempool>,
+    room: u16,
+    eal: Eal,
+}
+
+// SAFETY: a mempool's ring is multi-producer and multi-consumer, and its caches belong to lcores, of which this
+// process has one: threads that are none use the ring alone.
+unsafe impl Send for Pool {}
+// SAFETY: as above; every operation of ours on a shared `Pool` is one DPDK allows from any thread.
+unsafe impl Sync for Pool {}
+
+impl Mempool {
+    /// A pool that suffices for `devices` with those options: what their rings hold, the lcore's cache, and some bursts
+    /// under way. Its buffers hold a whole frame of `options.mtu` with room in front.
+    ///
+    /// # Errors
+    /// [`DpdkError::PacketMemory`] where the EAL's memory does not hold it.
+    pub fn for_devices<'a>(
+        eal: &Eal,
+        devices: impl IntoIterator<Item = &'a Device>,
+        options: &PortOptions,
+    ) -> Result<Self, DpdkError> {
+        let held: u32 = devices
+            .into_iter()
+            .map(|device| super::port::frames_held(device, options))
+            .sum();
+        Self::new(
+            eal,
+            held + 2 * CACHE + 16 * Burst::CAPACITY as u32,
+            options.mtu,
+        )
+    }
+
+    /// A pool of `frames` mbufs, each with room for a frame of `mtu` bytes of IP packet.
+    ///
+    /// # Errors
+    /// [`DpdkError::PacketMemory`] where the EAL's memory does not hold it.
+    pub fn new(eal: &Eal, frames: u32, mtu: u16) -> Result<Self, DpdkError> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let room = super::port::frame_room(mtu) + HEADROOM as u16;
+        let name = format!("frames{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = CString::new(name).expect("no NUL in it");
+        let cache = CACHE.min(frames * 2 / 3);
+        const ANY_NUMA_NODE: c_int = -1;
+        // SAFETY: the name is a C string that DPDK copies; the other arguments are plain numbers.
+        let raw = unsafe {
+            dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, cache, 0, room, ANY_NUMA_NODE)
+        };
+        let Some(raw) = NonNull::new(raw) else {
+            let bytes = mem::size_of::<rte_mbuf>() as u32 + u32::from(room) + 64;
+            return Err(DpdkError::PacketMemory {
+                frames,
+                bytes,
+                mib: (u64::from(frames) * u64::from(bytes) * 5 / 4).div_ceil(1 << 20) + 4,
+                cause: last_error(),
+            });
+        };
+        let eal = eal.clone();
+        Ok(Self(Arc::new(Pool { raw, room, eal })))
+    }
+
+    /// An empty mbuf; `None` if all are in use.
+    pub fn alloc(&self) -> Option<Mbuf> {
+        // SAFETY: the pool lives as long as `self`; the shim returns an mbuf of our own, or null.
+        NonNull::new(unsafe { dpdk_sys::rte_pktmbuf_alloc_shim(self.raw()) }).map(Mbuf)
+    }
+
+    /// An mbuf that holds `bytes`; `None` if all are in use, or none is that large.
+    pub fn alloc_with(&self, bytes: &[u8]) -> Option<Mbuf> {
+        let mut mbuf = self.alloc()?;
+        mbuf.buffer_mut()
+            .get_mut(HEADROOM..HEADROOM + bytes.len())?
+            .copy_from_slice(bytes);
+        mbuf.set_position((HEADROOM, bytes.len()));
+        Some(mbuf)
+    }
+
+    /// Mbufs that are free now. Counts, so not for the packet path.
+    pub fn available(&self) -> u32 {
+        // SAFETY: the pool lives as long as `self`.
+        unsafe { dpdk_sys::rte_mempool_avail_count(self.raw()) }
+    }
+
+    /// Bytes of one mbuf's buffer, the room in front of a frame included.
+    pub fn room(&self) -> u16 {
+        self.0.room
+    }
+
+    pub(super) fn raw(&self) -> *mut rte_mempool {
+        self.0.raw.as_ptr()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: the pool is alive, and ports, which fill their rings from it, hold a handle of it.
+        let in_use = unsafe { dpdk_sys::rte_mempool_in_use_count(self.raw.as_ptr()) };
+        if in_use == 0 {
+            // SAFETY: no mbuf is out, so nothing points into the pool; this was its last handle.
+            unsafe { dpdk_sys::rte_mempool_free(self.raw.as_ptr()) };
+        } else {
+            self.eal.abandon();
+        }
+    }
+}
+
+/// One frame in packet memory. Owned: dropping it gives it back to its pool.
+#[repr(transparent)]
+pub struct Mbuf(NonNull<rte_mbuf>);
+
+// SAFETY: an `Mbuf` is the only reference to its mbuf, and any thread may free one (see `Pool`).
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    fn raw(&self) -> &rte_mbuf {
+        // SAFETY: `self` owns the mbuf, and its pool is not freed while it is out.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn raw_mut(&mut self) -> &mut rte_mbuf {
+        // SAFETY: as in `raw`; `&mut self` makes it the only reference.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// The frame's bytes; of one in several segments, the first segment's.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        let raw = self.raw();
+        // SAFETY: DPDK keeps `data_off + data_len` within `buf_len`, and `set_position` does; the
+        // memory was mapped zeroed, so every byte is initialised.
+        unsafe {
+            let start = raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off));
+            slice::from_raw_parts(start, usize::from(raw.data_len))
+        }
+    }
+
+    /// The frame in its buffer, for the pipeline; `None` if it lies in several segments. Afterwards
+    /// [`Self::set_position`] takes what [`Frame::position`] says.
+    #[inline]
+    pub fn frame(&mut self) -> Option<Frame<'_>> {
+        let raw = self.raw();
+        if raw.nb_segs != 1 {
+            return None;
+        }
+        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
+        let tag = self.stripped_tag();
+        Some(Frame::new(self.buffer_mut(), start, len, tag))
+    }
+
+    /// The control information of a VLAN tag that the device or its driver has taken out of the bytes.
+    #[inline]
+    pub fn stripped_tag(&self) -> Option<u16> {
+        let raw = self.raw();
+        let stripped = raw.ol_flags & u64::from(dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
+        stripped.then_some(raw.vlan_tci)
+    }
+
+    /// Says that the frame is now `len` bytes of the buffer from `start` on, and that nothing is left for
+    /// the device to do to it.
+    ///
+    /// # Panics
+    /// If that is outside the buffer, or the mbuf has several segments; what [`Self::frame`] gave, and
+    /// [`Frame::position`] says, is neither.
+    #[inline]
+    pub fn set_position(&mut self, (start, len): (usize, usize)) {
+        let raw = self.raw_mut();
+        let room = usize::from(raw.buf_len);
+        assert!(
+            raw.nb_segs == 1 && start <= room && len <= room - start,
+            "frame outside its buffer"
+        );
+        // Both fit: `buf_len` is 16 bits wide.
+        raw.data_off = start as u16;
+        raw.data_len = len as u16;
+        raw.pkt_len = len as u32;
+        raw.ol_flags = 0;
+    }
+
+    /// Segments; 1 unless a device was given more than one buffer can hold.
+    #[inline]
+    pub fn segments(&self) -> u16 {
+        self.raw().nb_segs
+    }
+
+    /// The whole buffer, headroom included.
+    #[inline]
+    fn buffer_mut(&mut self) -> &mut [u8] {
+        let raw = self.raw_mut();
+        // SAFETY: `buf_addr` points to `buf_len` bytes that belong to this mbuf alone (no driver of
+        // ours attaches one buffer to two mbufs), mapped zeroed and so initialised.
+        unsafe { slice::from_raw_parts_mut(raw.buf_addr.cast(), usize::from(raw.buf_len)) }
+    }
+}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns the mbuf and is gone after this.
+        unsafe { dpdk_sys::rte_pktmbuf_free_shim(self.0.as_ptr()) }
+    }
+}
+
+impl fmt::Debug for Mbuf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Mbuf")
+            .field("segments", &self.segments())
+            .field("stripped_tag", &self.stripped_tag())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}
+
+/// Up to [`Burst::CAPACITY`] frames, in order, without allocation.
+pub struct Burst {
+    /// The first `len` are there.
+    mbufs: [MaybeUninit<Mbuf>; Self::CAPACITY],
+    len: usize,
+}
+
+impl Burst {
+    /// The frames of one receive or transmit call.
+    pub const CAPACITY: usize = 32;
+
+    /// An empty burst.
+    pub const fn new() -> Self {
+        Self {
+            mbufs: [const { MaybeUninit::uninit() }; Self::CAPACITY],
+            len: 0,
+        }
+    }
+
+    /// Frames in it.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether [`Self::push`] would give the frame back.
+    #[inline]
+    pub const fn is_full(&self) -> bool {
+        self.len == Self::CAPACITY
+    }
+
+    /// Adds a frame at the end.
+    ///
+    /// # Errors
+    /// The frame itself, if the burst is full.
+    #[inline]
+    pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
+        match self.mbufs.get_mut(self.len) {
+            Some(slot) => {
+                slot.write(mbuf);
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(mbuf),
+        }
+    }
+
+    /// Takes the frames out, first to last; those the iterator is not asked for are freed.
+    #[inline]
+    pub fn drain(&mut self) -> Drain<'_> {
+        let end = mem::take(&mut self.len);
+        Drain {
+            burst: self,
+            next: 0,
+            end,
+        }
+    }
+
+    /// Frees every frame.
+    pub fn clear(&mut self) {
+        let len = mem::take(&mut self.len);
+        if len > 0 {
+            // SAFETY: the first `len` are mbufs that this burst owned until now.
+            unsafe { dpdk_sys::rte_pktmbuf_free_bulk(self.raw(0), len as u32) };
+        }
+    }
+
+    /// Asks the CPU to fetch the first bytes of every frame.
+    #[inline]
+    pub fn prefetch(&self) {
+        for mbuf in self.iter() {
+            prefetch(mbuf.bytes().as_ptr());
+        }
+    }
+
+    /// The frames as a slice.
+    #[inline]
+    pub fn as_slice(&self) -> &[Mbuf] {
+        // SAFETY: the first `len` are initialised.
+        unsafe { slice::from_raw_parts(self.mbufs.as_ptr().cast(), self.len) }
+    }
+
+    /// The frames as a slice.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [Mbuf] {
+        // SAFETY: the first `len` are initialised.
+        unsafe { slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// The frames, first to last.
+    #[inline]
+    pub fn iter(&self) -> slice::Iter<'_, Mbuf> {
+        self.as_slice().iter()
+    }
+
+    /// The frames, first to last.
+    #[inline]
+    pub fn iter_mut(&mut self) -> slice::IterMut<'_, Mbuf> {
+        self.as_mut_slice().iter_mut()
+    }
+
+    /// Lets `receive` write mbuf pointers behind the frames that are there; it says how many.
+    #[inline]
+    pub(super) fn fill(&mut self, receive: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) -> usize {
+        let spare = Self::CAPACITY - self.len;
+        let start = self.raw(self.len);
+        let received = usize::from(receive(start, spare as u16)).min(spare);
+        self.len += received;
+        received
+    }
+
+    /// Lets `send` take the frames from the front; it says how many. The rest move up.
+    #[inline]
+    pub(super) fn take_front(
+        &mut self,
+        send: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16,
+    ) -> usize {
+        let sent = usize::from(send(self.raw(0), self.len as u16)).min(self.len);
+        if sent < self.len {
+            self.mbufs[..self.len].rotate_left(sent);
+        }
+        self.len -= sent;
+        sent
+    }
+
+    /// DPDK's view: an array of pointers. `Mbuf` is one, transparently.
+    #[inline]
+    fn raw(&mut self, index: usize) -> *mut *mut rte_mbuf {
+        ptr::from_mut(&mut self.mbufs[index..]).cast()
+    }
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl fmt::Debug for Burst {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// What [`Burst::drain`] gives.
+#[derive(Debug)]
+pub struct Drain<'a> {
+    burst: &'a mut Burst,
+    next: usize,
+    end: usize,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Mbuf;
+
+    #[inline]
+    fn next(&mut self) -> Option<Mbuf> {
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: `next..end` are initialised, and each is read once: the burst's length is zero already.
+        let mbuf = unsafe { self.burst.mbufs[self.next].assume_init_read() };
+        self.next += 1;
+        Some(mbuf)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.next, Some(self.end - self.next))
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address whatever has no effect that a program can see.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -1,0 +1,167 @@
+//! Packet memory and ports without an interface, a hugepage or root: `net_ring` loops frames back, `net_null`
+//! takes and gives any number.
+//!
+//! DPDK starts once per process, and `cargo nextest` gives each test a process of its own. This file
+//! is one test, so that `cargo test` can run it too.
+
+use tenant_config::{Device, Memory};
+use vswitch::dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
+use vswitch::pipeline::Frame;
+
+fn start() -> Result<Eal, DpdkError> {
+    Eal::start(&EalOptions {
+        memory: Memory {
+            mib: 32,
+            hugepages: false,
+        },
+        cpu: 0,
+        name: "loop".into(),
+        pci: Vec::new(),
+    })
+}
+
+#[test]
+fn frames_are_owned_from_the_pool_through_a_port_and_back() {
+    let eal = start().expect("DPDK starts without root or hugepages");
+    assert!(matches!(start(), Err(DpdkError::AlreadyStarted)));
+    let options = PortOptions::default();
+    let pool = Mempool::for_devices(&eal, [&Device::Offline], &options).expect("memory");
+    let all = pool.available();
+
+    an_mbuf_is_a_frame(&pool);
+    assert_eq!(pool.available(), all);
+    a_burst_keeps_its_order(&pool);
+    assert_eq!(pool.available(), all);
+
+    let mut ring = Port::open_virtual(&eal, "net_ring0", "", &pool, &options).expect("net_ring");
+    a_ring_returns_what_was_sent(&mut ring, &pool);
+    assert_eq!(pool.available(), all);
+    a_full_device_leaves_the_rest_in_the_burst(&mut ring, &pool);
+    assert_eq!(pool.available(), all);
+    drop(ring);
+
+    let mut null = Port::open_virtual(&eal, "net_null0", "", &pool, &options).expect("net_null");
+    a_null_device_swallows_and_yields(&mut null, &pool);
+    drop(null);
+    assert_eq!(pool.available(), all);
+
+    refusals_say_what_to_do(&eal, &pool, &options);
+}
+
+fn an_mbuf_is_a_frame(pool: &Mempool) {
+    let mut mbuf = pool.alloc_with(b"hello").expect("an mbuf");
+    assert_eq!(mbuf.bytes(), b"hello");
+    assert_eq!((mbuf.segments(), mbuf.stripped_tag()), (1, None));
+    let frame = mbuf.frame().expect("one segment");
+    let (start, len) = frame.position();
+    assert_eq!(frame.bytes(), b"hello");
+    assert_eq!(len, 5);
+    assert!(start >= Frame::HEADROOM, "room in front for an ICMP error");
+    mbuf.set_position((start + 1, 3));
+    assert_eq!(mbuf.bytes(), b"ell");
+    let too_long = vec![0; usize::from(pool.room())];
+    assert!(pool.alloc_with(&too_long).is_none());
+}
+
+fn a_burst_keeps_its_order(pool: &Mempool) {
+    let mut burst = Burst::new();
+    for number in 0..Burst::CAPACITY as u8 {
+        push(&mut burst, pool, &[number]);
+    }
+    assert!(burst.is_full());
+    let refused = burst.push(pool.alloc_with(&[255]).expect("an mbuf"));
+    assert_eq!(refused.expect_err("it is full").bytes(), [255]);
+    let mut drain = burst.drain();
+    for number in 0..10 {
+        assert_eq!(drain.next().expect("ten of them").bytes(), [number]);
+    }
+    // Those that nobody asked for are freed.
+    drop(drain);
+    assert!(burst.is_empty());
+}
+
+fn a_ring_returns_what_was_sent(ring: &mut Port, pool: &Mempool) {
+    let mut burst = Burst::new();
+    for number in 0..20 {
+        push(&mut burst, pool, &[number; 60]);
+    }
+    assert_eq!(ring.tx(&mut burst), 20);
+    assert!(burst.is_empty());
+    assert_eq!(ring.rx(&mut burst), 20);
+    burst.prefetch();
+    for (number, mbuf) in burst.drain().enumerate() {
+        assert_eq!(mbuf.bytes(), [number as u8; 60]);
+    }
+    assert_eq!(ring.rx(&mut burst), 0);
+    assert!(ring.wait_fd().is_none(), "a ring has nothing to wake us");
+    assert!(!ring.arm());
+    let stats = ring.stats();
+    assert_eq!((stats.rx_frames, stats.tx_frames), (20, 20));
+}
+
+fn a_full_device_leaves_the_rest_in_the_burst(ring: &mut Port, pool: &Mempool) {
+    /// What the ring of net_ring takes.
+    const ROOM: u32 = 1023;
+    let mut burst = Burst::new();
+    let mut sent = 0;
+    for number in 0..ROOM + 1 {
+        push(&mut burst, pool, &number.to_be_bytes());
+        if burst.is_full() {
+            sent += ring.tx(&mut burst);
+        }
+    }
+    assert_eq!((sent, burst.len()), (ROOM as usize, 1));
+    assert_eq!(burst.as_slice()[0].bytes(), ROOM.to_be_bytes());
+    burst.clear();
+    let mut back = 0;
+    while ring.rx(&mut burst) > 0 {
+        for mbuf in burst.drain() {
+            assert_eq!(mbuf.bytes(), u32::to_be_bytes(back));
+            back += 1;
+        }
+    }
+    assert_eq!(back, ROOM);
+}
+
+fn a_null_device_swallows_and_yields(null: &mut Port, pool: &Mempool) {
+    let mut burst = Burst::new();
+    assert_eq!(null.rx(&mut burst), Burst::CAPACITY);
+    assert!(burst.iter().all(|mbuf| mbuf.bytes().len() == 64));
+    assert_eq!(null.tx(&mut burst), Burst::CAPACITY);
+    push(&mut burst, pool, b"one");
+    assert_eq!(null.rx(&mut burst), Burst::CAPACITY - 1);
+    assert_eq!(burst.as_slice()[0].bytes(), b"one");
+    assert!(null.link_up());
+}
+
+fn refusals_say_what_to_do(eal: &Eal, pool: &Mempool, options: &PortOptions) {
+    let refusal = |device: &Device| {
+        Port::open(eal, "red-vm1", device, pool, options)
+            .expect_err("it cannot be opened")
+            .to_string()
+    };
+    assert_eq!(
+        refusal(&Device::Offline),
+        "port red-vm1: an offline device carries no frames: give it af_packet, af_xdp, memif or pci"
+    );
+    let interface = "no-such-if".to_owned();
+    assert_eq!(
+        refusal(&Device::AfPacket { interface }),
+        "port red-vm1: no interface \"no-such-if\" in this network namespace: create it, or correct device.interface"
+    );
+    let interface = "a,qpairs=9".to_owned();
+    assert_eq!(
+        refusal(&Device::AfPacket { interface }),
+        "the device name \"a,qpairs=9\" has a character that DPDK cannot take in a name: use letters, digits, '-', '_' and '.'"
+    );
+    let refused = Mempool::new(eal, 1_000_000, options.mtu).expect_err("2 GiB are not in 32 MiB");
+    assert!(
+        matches!(refused, DpdkError::PacketMemory { frames: 1_000_000, mib, .. } if mib > 2000),
+        "{refused}"
+    );
+}
+
+fn push(burst: &mut Burst, pool: &Mempool, bytes: &[u8]) {
+    let mbuf = pool.alloc_with(bytes).expect("an mbuf");
+    burst.push(mbuf).expect("room in the burst");
+}
