@@ -1,5 +1,7 @@
 //! One tenant's virtual switch.
 
+pub mod cli;
 pub mod dpdk;
 pub mod pipeline;
 pub mod reason;
+pub mod sandbox;

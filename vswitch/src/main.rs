@@ -1,2 +1,7 @@
-//! The command line.
-fn main() {}
+//! The command line; all of it is in [`vswitch::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vswitch::cli::main()
+}

@@ -1,0 +1,362 @@
+//! What the process gives up once it has what it needs.
+//!
+//! A switch opens its devices, its control socket and its memory first, and then never needs to open
+//! anything again. So it keeps nothing that would let somebody who took it over reach further than its
+//! own frames:
+//!
+//! - **no new privileges, no capabilities, no core dumps**: [`confine_thread`];
+//! - **Landlock**: no file can be opened, no TCP port bound or connected, no abstract socket reached, no
+//!   foreign process signalled; only the control socket's own name can still be removed;
+//! - **seccomp**: an allow-list of the system calls that the worker, the control thread and DPDK's
+//!   interrupt thread make while they run; any other kills the process: [`filter_all_threads`].
+//!
+//! Capabilities and Landlock belong to a thread and are inherited by the threads it starts, so
+//! [`confine_thread`] is called before the first is spawned. The seccomp filter is put on all threads at
+//! once, when all have started. What the kernel lacks is logged, and the rest is applied all the same.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+use tenant_config::{Device, SwitchConfig};
+
+/// What one switch still needs after start-up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Directories in which a socket may be removed: the control socket's.
+    pub remove_in: Vec<PathBuf>,
+    /// Directories in which memif makes and removes its sockets.
+    pub memif_in: Vec<PathBuf>,
+    /// A device is driven through VFIO.
+    pub vfio: bool,
+}
+
+impl Needs {
+    /// What the devices and the control socket of `config` need.
+    pub fn of(config: &SwitchConfig, control_socket: Option<&Path>) -> Self {
+        let parent = |path: &Path| match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let mut needs = Self {
+            remove_in: control_socket.map(parent).into_iter().collect(),
+            ..Self::default()
+        };
+        let ports = config.ports.iter().map(|port| &port.device);
+        for device in ports.chain(config.uplink.iter().map(|uplink| &uplink.device)) {
+            match device {
+                Device::Memif { socket, .. } => needs.memif_in.push(parent(socket)),
+                Device::Pci { .. } => needs.vfio = true,
+                Device::Offline | Device::AfPacket { .. } | Device::AfXdp { .. } => {}
+            }
+        }
+        needs
+    }
+}
+
+/// Why the sandbox could not be built. The switch does not run without it unless it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A prctl(2) was refused.
+    #[error("prctl({what}): {source}")]
+    Prctl {
+        /// Which one.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Capabilities could not be given up.
+    #[error("the capabilities could not be dropped: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// Landlock refused the rules.
+    #[error("Landlock: {0}")]
+    Landlock(#[from] landlock::RulesetError),
+    /// A directory of the rules cannot be opened.
+    #[error("Landlock: {0}; create the directory before the switch starts")]
+    Directory(#[from] landlock::PathFdError),
+    /// seccomp refused the filter.
+    #[error("seccomp: {0}; a kernel without seccomp filters needs --no-sandbox")]
+    Seccomp(#[from] seccompiler::Error),
+    /// The filter could not be compiled.
+    #[error("seccomp: {0}")]
+    Filter(#[from] seccompiler::BackendError),
+}
+
+/// What the kernel enforces of Landlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LandlockLevel {
+    /// Everything that was asked for.
+    Full,
+    /// An older Landlock: files yes, but not every newer kind of access.
+    Partial,
+    /// None: the kernel has no Landlock, or it is off.
+    Absent,
+}
+
+impl fmt::Display for LandlockLevel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::Absent => "absent",
+        })
+    }
+}
+
+/// Takes everything from the calling thread, and the threads it will start, but what `needs` names.
+pub fn confine_thread(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
+    let prctl = |what| {
+        move |errno: nix::Error| SandboxError::Prctl {
+            what,
+            source: errno.into(),
+        }
+    };
+    nix::sys::prctl::set_no_new_privs().map_err(prctl("no_new_privs"))?;
+    // A core file would hold a tenant's frames; and nobody of the same user may attach.
+    nix::sys::prctl::set_dumpable(false).map_err(prctl("dumpable"))?;
+    let level = landlock(needs)?;
+    drop_capabilities()?;
+    Ok(level)
+}
+
+/// Clears every capability set of the calling thread.
+pub fn drop_capabilities() -> Result<(), SandboxError> {
+    use caps::{CapSet, Capability};
+    // Without CAP_SETPCAP the bounding set stays; with no_new_privs nothing can be had from it.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        caps::clear(None, CapSet::Bounding)?;
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+    ] {
+        caps::clear(None, set)?;
+    }
+    Ok(())
+}
+
+fn landlock(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
+    // The newest interface that this list was checked against; the kernel's own is used where older.
+    const CHECKED: ABI = ABI::V7;
+    let remove: BitFlags<AccessFs> = AccessFs::RemoveFile.into();
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(CHECKED))?
+        .handle_access(AccessNet::from_all(CHECKED))?
+        .scope(Scope::from_all(CHECKED))?
+        .create()?;
+    for directory in &needs.remove_in {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, remove))?;
+    }
+    for directory in &needs.memif_in {
+        let access = remove | AccessFs::MakeSock;
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, access))?;
+    }
+    let status = rules.restrict_self()?;
+    Ok(match (status.landlock, status.ruleset) {
+        (LandlockStatus::NotEnabled | LandlockStatus::NotImplemented, _)
+        | (_, RulesetStatus::NotEnforced) => LandlockLevel::Absent,
+        (_, RulesetStatus::PartiallyEnforced) => LandlockLevel::Partial,
+        (_, RulesetStatus::FullyEnforced) => LandlockLevel::Full,
+    })
+}
+
+/// Puts the system call filter on every thread of the process, for good.
+pub fn filter_all_threads(needs: &Needs) -> Result<(), SandboxError> {
+    let allowed = program(
+        allowed(needs)?,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    )?;
+    // What libraries try on their own, and do without: refused, but not fatal. The stricter of the
+    // two filters' answers counts, so this one comes on top of the first.
+    let refused = REFUSED.iter().map(|call| (*call, vec![])).collect();
+    let refused = program(
+        refused,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EACCES as u32),
+    )?;
+    seccompiler::apply_filter_all_threads(&refused)?;
+    seccompiler::apply_filter_all_threads(&allowed)?;
+    Ok(())
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn program(
+    rules: Rules,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, SandboxError> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    Ok(SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()?)
+}
+
+/// Opening and looking up by name: glibc and the standard library do it for things they can do
+/// without (the number of CPUs, a time zone, the symbols of a backtrace).
+const REFUSED: &[i64] = &[
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_getcwd,
+];
+
+/// What every switch calls while it runs, whatever the arguments.
+const ALLOWED: &[i64] = &[
+    // Frames, connections and the log, on descriptors that are open already.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_lseek,
+    // The control socket's connections.
+    libc::SYS_accept4,
+    libc::SYS_shutdown,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    // Waiting.
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_futex,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_timerfd_settime,
+    libc::SYS_sched_yield,
+    libc::SYS_restart_syscall,
+    // Time, where the vDSO does not answer.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_gettimeofday,
+    // Memory; mapping is below.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    // The process itself.
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    // The end: the control socket's name is removed, which Landlock confines to its directory.
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// What memif calls besides, to take a peer that comes back: its socket and the memory they share.
+const MEMIF: &[i64] = &[
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
+    libc::SYS_eventfd2,
+    libc::SYS_timerfd_create,
+];
+
+fn allowed(needs: &Needs) -> Result<Rules, SandboxError> {
+    let mut rules: Rules = ALLOWED
+        .iter()
+        .chain(REFUSED)
+        .map(|call| (*call, vec![]))
+        .collect();
+
+    // Memory is never executable.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![masked(2, libc::PROT_EXEC as u64, 0)?]);
+    }
+    rules.insert(libc::SYS_mremap, vec![]);
+
+    // Flags of a descriptor, but no leases, seals or owners.
+    let fcntl = [
+        libc::F_GETFL,
+        libc::F_SETFL,
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_DUPFD_CLOEXEC,
+    ];
+    let fcntl: Result<Vec<_>, _> = fcntl.iter().map(|op| equal(1, *op as u64)).collect();
+    rules.insert(libc::SYS_fcntl, fcntl?);
+
+    // Non-blocking mode, and an interface's flags (DPDK asks whether the link is up).
+    let mut ioctls = vec![
+        equal(1, libc::FIONBIO)?,
+        equal(1, libc::SIOCGIFFLAGS)?,
+        equal(1, libc::SIOCSIFFLAGS)?,
+        equal(1, libc::SIOCETHTOOL)?,
+    ];
+
+    // Signals go to this process only.
+    let pid = u64::from(std::process::id());
+    rules.insert(libc::SYS_tgkill, vec![equal(0, pid)?]);
+    rules.insert(libc::SYS_kill, vec![equal(0, pid)?]);
+
+    if !needs.memif_in.is_empty() {
+        rules.extend(MEMIF.iter().map(|call| (*call, vec![])));
+        rules.insert(libc::SYS_socket, vec![equal(0, libc::AF_UNIX as u64)?]);
+        let seals = rules.entry(libc::SYS_fcntl).or_default();
+        seals.push(equal(1, libc::F_ADD_SEALS as u64)?);
+        seals.push(equal(1, libc::F_GET_SEALS as u64)?);
+    }
+    if needs.vfio {
+        // VFIO's requests are of type ';': interrupts are armed and disarmed, the device is reset.
+        const VFIO_TYPE: u64 = (b';' as u64) << 8;
+        ioctls.push(masked(1, 0xff00, VFIO_TYPE)?);
+        rules.insert(libc::SYS_pread64, vec![]);
+        rules.insert(libc::SYS_pwrite64, vec![]);
+        rules.insert(libc::SYS_eventfd2, vec![]);
+    }
+    rules.insert(libc::SYS_ioctl, ioctls);
+    Ok(rules)
+}
+
+fn equal(argument: u8, value: u64) -> Result<SeccompRule, SandboxError> {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, SandboxError> {
+    condition(argument, SeccompCmpOp::MaskedEq(mask), value)
+}
+
+fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompRule, SandboxError> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)?;
+    Ok(SeccompRule::new(vec![condition])?)
+}
