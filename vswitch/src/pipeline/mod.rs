@@ -2,59 +2,54 @@
 //!
 //! The pipeline knows nothing of DPDK: it is given bytes and a clock, rewrites the bytes in place, and
 //! says where they go. The worker drives it with mbufs, `replay` with captures, the tests with both.
+//! `docs/spoof-filter.md` is the specification; [`Stage::ORDER`] is the order of the stages.
+//!
+//! A frame costs no allocation, lock or system call, whatever it holds, and nothing in it can make
+//! the pipeline panic or loop.
 
-use tenant_config::SwitchConfig;
+mod answer;
+mod counters;
+mod filter;
+mod frame;
+mod lpm;
+mod nd;
+mod pass;
+mod state;
+mod storm;
+mod tables;
+mod wire;
 
+use std::fmt;
+use std::sync::Arc;
+
+use tenant_config::{MacAddr, SwitchConfig};
+
+pub use self::counters::{Counter, Counters, NextHopView, PortCounters};
+pub use self::frame::Frame;
+pub use self::tables::{Route, Tables, UPLINK_NAME};
+
+use self::answer::OWN_FRAME_LEN;
+use self::pass::{Pass, Refusal, Sent};
+use self::state::State;
+use self::tables::PortRules;
 use crate::reason::DropReason;
 
-/// A port's place in the switch: the tenant's ports in the order of their configuration, then the uplink.
+/// A port's place in the switch: the tenant's ports in the order of their configuration, then the
+/// uplink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u16);
 
-/// One frame in a buffer with room in front of it and behind it.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    buffer: &'a mut [u8],
-    start: usize,
-    len: usize,
-    stripped_tag: Option<u16>,
-}
-
-impl<'a> Frame<'a> {
-    /// The bytes an ICMP error needs in front of the frame it is about.
-    pub const HEADROOM: usize = 64;
-
-    /// The frame that is `len` bytes of `buffer` from `start` on. `stripped_tag` is the tag control
-    /// information of a VLAN tag that the device has taken out of the bytes.
-    ///
-    /// # Panics
-    /// If the frame lies outside the buffer.
-    pub fn new(buffer: &'a mut [u8], start: usize, len: usize, stripped_tag: Option<u16>) -> Self {
-        assert!(
-            start <= buffer.len() && len <= buffer.len() - start,
-            "frame outside its buffer"
-        );
-        Self {
-            buffer,
-            start,
-            len,
-            stripped_tag,
-        }
-    }
-
-    /// The frame's bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.start + self.len]
-    }
-
-    /// Where the frame lies in its buffer: first byte and length.
-    pub fn position(&self) -> (usize, usize) {
-        (self.start, self.len)
+impl PortId {
+    /// The place as an index.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
     }
 }
 
 /// What becomes of a frame. The frame's bytes are then what is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub enum Verdict {
     /// Send it out of that port.
     Forward(PortId),
@@ -66,23 +61,268 @@ pub enum Verdict {
     DropWithError(DropReason),
 }
 
+/// The steps of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Parse and spoof filter: may this be sent at all, from here, by this source?
+    Filter,
+    /// Storm control: is it within the port's limits?
+    Storm,
+    /// The gateway's own services: ARP, ND, echo, DHCP's way.
+    Service,
+    /// Where does the destination lead, and may it go there?
+    Route,
+    /// The headers of the next link.
+    Rewrite,
+}
+
+impl Stage {
+    /// The order in which a frame passes the stages; it may leave at any of them.
+    pub const ORDER: [Self; 5] = [
+        Self::Filter,
+        Self::Storm,
+        Self::Service,
+        Self::Route,
+        Self::Rewrite,
+    ];
+
+    /// The name in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Storm => "storm",
+            Self::Service => "service",
+            Self::Route => "route",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}
+
+/// Where a decision's notes go; `()` takes none and costs nothing.
+trait Notes {
+    fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>);
+}
+
+impl Notes for () {
+    #[inline(always)]
+    fn note(&mut self, _: Stage, _: fmt::Arguments<'_>) {}
+}
+
+impl Notes for &mut dyn FnMut(Stage, fmt::Arguments<'_>) {
+    fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>) {
+        self(stage, what);
+    }
+}
+
+/// One configuration, made ready: tables, counters, and room for what is remembered. Building one
+/// allocates; installing one does not.
+#[derive(Debug)]
+pub struct Generation {
+    tables: Arc<Tables>,
+    counters: Arc<Counters>,
+    state: State,
+}
+
+impl Generation {
+    /// Makes `config` ready. Ports that `previous` counts, by their name, go on counting.
+    pub fn build(config: &SwitchConfig, previous: Option<&Counters>) -> Self {
+        let tables = Tables::build(config);
+        let counters = Counters::new(tables.names().iter().map(String::as_str), previous);
+        Self {
+            state: State::new(&tables),
+            tables: Arc::new(tables),
+            counters: Arc::new(counters),
+        }
+    }
+
+    /// The counters that its worker writes.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The tables that its worker reads.
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
+    }
+}
+
 /// A switch's whole packet processing and its state. One worker owns it.
 #[derive(Debug)]
 pub struct Pipeline {
-    _todo: (),
+    tables: Arc<Tables>,
+    counters: Arc<Counters>,
+    state: State,
 }
 
 impl Pipeline {
-    /// Builds the tables for `config`.
-    pub fn new(config: &SwitchConfig) -> Self {
-        let _ = config;
-        Self { _todo: () }
+    /// RFC 4861, section 6.2.1 (MaxRtrAdvInterval), shortened so that a lost one costs little.
+    const ADVERTISEMENT_INTERVAL_NS: u64 = 200_000_000_000;
+
+    /// Begins with that generation.
+    pub fn new(generation: Generation) -> Self {
+        let Generation {
+            tables,
+            counters,
+            state,
+        } = generation;
+        Self {
+            tables,
+            counters,
+            state,
+        }
+    }
+
+    /// Goes on with another generation; what is remembered of ports and next hops that both have
+    /// is kept. Hands the old one back, to be dropped elsewhere: dropping frees memory.
+    pub fn install(&mut self, generation: Generation) -> Generation {
+        let mut old = std::mem::replace(self, Self::new(generation));
+        for rules in &self.tables.ports {
+            let name = &self.tables.names[usize::from(rules.id)];
+            let is_same = |port: &&PortRules| old.tables.names[usize::from(port.id)] == *name;
+            if let Some(before) = old.tables.ports.iter().find(is_same) {
+                let new = &mut self.state.ports[usize::from(rules.id)];
+                new.take_over(rules, &mut old.state.ports[usize::from(before.id)]);
+            }
+        }
+        let next_hops = |tables: &Tables| {
+            tables
+                .uplink
+                .as_ref()
+                .map(|uplink| (uplink.next_hop4, uplink.next_hop6))
+        };
+        if next_hops(&self.tables) == next_hops(&old.tables) {
+            std::mem::swap(&mut self.state.next_hop4, &mut old.state.next_hop4);
+            std::mem::swap(&mut self.state.next_hop6, &mut old.state.next_hop6);
+        }
+        Generation {
+            tables: old.tables,
+            counters: old.counters,
+            state: old.state,
+        }
     }
 
     /// Decides on one frame that came from `port`, rewrites it, and counts it.
     /// `now_ns` is monotonic nanoseconds from any origin.
+    #[inline]
     pub fn process(&mut self, now_ns: u64, port: PortId, frame: &mut Frame<'_>) -> Verdict {
-        let _ = (now_ns, port, frame);
-        Verdict::Drop(DropReason::Malformed)
+        self.run(now_ns, port, frame, &mut ())
+    }
+
+    /// As [`Self::process`], and tells what each stage found.
+    pub fn process_traced(
+        &mut self,
+        now_ns: u64,
+        port: PortId,
+        frame: &mut Frame<'_>,
+        notes: &mut dyn FnMut(Stage, fmt::Arguments<'_>),
+    ) -> Verdict {
+        self.run(now_ns, port, frame, &mut &mut *notes)
+    }
+
+    #[inline(always)]
+    fn run<N: Notes>(
+        &mut self,
+        now_ns: u64,
+        port: PortId,
+        frame: &mut Frame<'_>,
+        notes: &mut N,
+    ) -> Verdict {
+        let received = frame.len();
+        let mut pass = Pass {
+            tables: &self.tables,
+            state: &mut self.state,
+            now_ns,
+            notes,
+        };
+        let outcome = match self.tables.ports.get(port.index()) {
+            Some(rules) => pass.port_frame(rules, frame),
+            None => pass.uplink_frame(frame),
+        };
+        let counters = self.counters.port(port.index());
+        counters.rx_frames.add(1);
+        counters.rx_bytes.add(received as u64);
+        match outcome {
+            Ok(Sent::To(to)) => {
+                counters.forwarded.add(1);
+                self.counters.port(to.index()).sent(frame.len());
+                Verdict::Forward(to)
+            }
+            Ok(Sent::Back) => {
+                counters.replies.add(1);
+                counters.sent(frame.len());
+                Verdict::Reply
+            }
+            Err(Refusal {
+                reason,
+                reported: false,
+            }) => {
+                counters.drops(reason).add(1);
+                Verdict::Drop(reason)
+            }
+            Err(Refusal {
+                reason,
+                reported: true,
+            }) => {
+                counters.drops(reason).add(1);
+                counters.icmp_errors.add(1);
+                counters.sent(frame.len());
+                Verdict::DropWithError(reason)
+            }
+        }
+    }
+
+    /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
+    /// `emit` is given each frame and the port it leaves by. Cheap when nothing is due; to be called
+    /// several times a second.
+    pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
+        let mut frame = [0; OWN_FRAME_LEN];
+        let counters = &self.counters;
+        let mut send = |port: PortId, bytes: &[u8]| {
+            counters.port(port.index()).sent(bytes.len());
+            emit(port, bytes);
+        };
+        if let Some(uplink) = &self.tables.uplink {
+            let port = self.tables.uplink_id();
+            if let (Some(own), Some(wanted)) = (uplink.ipv4, uplink.next_hop4)
+                && self.state.next_hop4.wants_solicitation(now_ns)
+            {
+                let to = self.state.next_hop4.mac().unwrap_or([0xff; 6]);
+                let len = answer::arp_request(&mut frame, to, (uplink.mac, own), wanted);
+                send(port, &frame[..len]);
+            }
+            if let (Some(own), Some(wanted)) = (uplink.ipv6, uplink.next_hop6)
+                && self.state.next_hop6.wants_solicitation(now_ns)
+            {
+                let len = answer::neighbor_solicitation(&mut frame, (uplink.mac, own), wanted);
+                send(port, &frame[..len]);
+            }
+        }
+        if now_ns >= self.state.next_advertisement_ns {
+            self.state.next_advertisement_ns =
+                now_ns.saturating_add(Self::ADVERTISEMENT_INTERVAL_NS);
+            for rules in &self.tables.ports {
+                if let Some(advertisement) = self.tables.advertisement(rules) {
+                    let len = advertisement.announce(&mut frame);
+                    send(PortId(rules.id), &frame[..len]);
+                }
+            }
+        }
+        self.counters.next_hop4.publish(self.state.next_hop4.mac());
+        self.counters.next_hop6.publish(self.state.next_hop6.mac());
+        for (index, port) in self.state.ports.iter().enumerate() {
+            let leased = port.lease.address(now_ns).unwrap_or(0);
+            self.counters.port(index).leased_ipv4.set(u64::from(leased));
+        }
+    }
+
+    /// Takes both next hops for resolved, with that MAC: for captures, where nobody answers.
+    pub fn assume_next_hops(&mut self, now_ns: u64, mac: MacAddr) {
+        self.state.next_hop4.confirm(now_ns, mac.octets());
+        self.state.next_hop6.confirm(now_ns, mac.octets());
+    }
+
+    /// The worker could not send `count` frames that were to leave by `port`, and freed them.
+    pub fn unsent(&mut self, port: PortId, reason: DropReason, count: u64) {
+        self.counters.port(port.index()).drops(reason).add(count);
     }
 }

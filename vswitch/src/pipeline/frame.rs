@@ -1,0 +1,102 @@
+//! One frame in its buffer, and the few ways in which it may change its length.
+
+/// One frame in a buffer with room in front of it and behind it.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    buffer: &'a mut [u8],
+    start: usize,
+    len: usize,
+    stripped_tag: Option<u16>,
+}
+
+impl<'a> Frame<'a> {
+    /// The bytes in front of a frame that let every answer be built in place. With fewer, an
+    /// answer that does not fit is dropped as `no-buffer`.
+    pub const HEADROOM: usize = 64;
+
+    /// The frame that is `len` bytes of `buffer` from `start` on. `stripped_tag` is the tag control
+    /// information of a VLAN tag that the device has taken out of the bytes.
+    ///
+    /// # Panics
+    /// If the frame lies outside the buffer.
+    #[inline]
+    pub fn new(buffer: &'a mut [u8], start: usize, len: usize, stripped_tag: Option<u16>) -> Self {
+        assert!(
+            start <= buffer.len() && len <= buffer.len() - start,
+            "frame outside its buffer"
+        );
+        Self {
+            buffer,
+            start,
+            len,
+            stripped_tag,
+        }
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.len]
+    }
+
+    /// Where the frame lies in its buffer: first byte and length.
+    #[inline]
+    pub fn position(&self) -> (usize, usize) {
+        (self.start, self.len)
+    }
+
+    /// The tag control information of a tag that the device has taken out of the bytes.
+    #[inline]
+    pub(super) fn stripped_tag(&self) -> Option<u16> {
+        self.stripped_tag
+    }
+
+    #[inline]
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.start + self.len]
+    }
+
+    /// The frame's length in bytes.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Cuts off what lies behind `len` bytes.
+    #[inline]
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Makes the frame `len` bytes long; what is new at its end is whatever the buffer held.
+    /// `None` if the buffer ends before.
+    pub(super) fn resize(&mut self, len: usize) -> Option<()> {
+        (len <= self.buffer.len() - self.start).then(|| self.len = len)
+    }
+
+    /// Adds `count` bytes in front. `None` if there is no room.
+    pub(super) fn grow_front(&mut self, count: usize) -> Option<()> {
+        self.start = self.start.checked_sub(count)?;
+        self.len += count;
+        Some(())
+    }
+
+    /// Takes a 4-byte tag out from behind the two MAC addresses.
+    pub(super) fn remove_tag(&mut self) {
+        debug_assert!(self.len >= 18);
+        let start = self.start;
+        self.buffer.copy_within(start..start + 12, start + 4);
+        self.start += 4;
+        self.len -= 4;
+    }
+
+    /// Puts an 802.1Q tag with this VID behind the two MAC addresses. `None` if there is no room.
+    pub(super) fn insert_tag(&mut self, vid: u16) -> Option<()> {
+        self.grow_front(4)?;
+        let start = self.start;
+        self.buffer.copy_within(start + 4..start + 16, start);
+        let [hi, lo] = vid.to_be_bytes();
+        self.buffer[start + 12..start + 16].copy_from_slice(&[0x81, 0x00, hi, lo]);
+        Some(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Longest-prefix match: one hash table per prefix length in use, longest first.
+//!
+//! A tenant's routes are almost all host routes, so the first table answers almost every look-up
+//! whatever their number. The tables are built off the worker from a checked configuration; a guest
+//! chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
+
+use std::fmt::Debug;
+
+/// An address as a number.
+pub(super) trait Key: Copy + Eq + Debug + Default {
+    /// Bits of an address.
+    const WIDTH: u8;
+    /// The first `len` bits, the rest zero.
+    fn masked(self, mask: Self) -> Self;
+    /// A mask of `len` leading ones.
+    fn mask(len: u8) -> Self;
+    /// Well-mixed upper bits.
+    fn hash(self) -> u64;
+}
+
+/// 2^64 divided by the golden ratio, odd: Fibonacci hashing (Knuth, TAOCP 3, 6.4).
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Key for u32 {
+    const WIDTH: u8 = 32;
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        self & mask
+    }
+
+    fn mask(len: u8) -> Self {
+        Self::MAX
+            .checked_shl(u32::from(Self::WIDTH - len))
+            .unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        u64::from(self).wrapping_mul(MIX)
+    }
+}
+
+impl Key for u128 {
+    const WIDTH: u8 = 128;
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        self & mask
+    }
+
+    fn mask(len: u8) -> Self {
+        Self::MAX
+            .checked_shl(u32::from(Self::WIDTH - len))
+            .unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        let (hi, lo) = ((self >> 64) as u64, self as u64);
+        (hi.wrapping_mul(MIX).rotate_left(32) ^ lo).wrapping_mul(MIX)
+    }
+}
+
+#[derive(Debug)]
+struct Level<K, V> {
+    mask: K,
+    /// A power of two of slots, at most half of them taken.
+    slots: Box<[Option<(K, V)>]>,
+    shift: u32,
+}
+
+impl<K: Key, V: Copy> Level<K, V> {
+    fn new(mask: K, entries: &[(K, V)]) -> Self {
+        let size = (entries.len() * 2).next_power_of_two().max(2);
+        let shift = 64 - size.trailing_zeros();
+        let mut slots = vec![None; size].into_boxed_slice();
+        for &(key, value) in entries {
+            let mut at = (key.hash() >> shift) as usize;
+            while slots[at].is_some_and(|(other, _)| other != key) {
+                at = (at + 1) & (size - 1);
+            }
+            slots[at] = Some((key, value));
+        }
+        Self { mask, slots, shift }
+    }
+
+    #[inline(always)]
+    fn get(&self, key: K) -> Option<V> {
+        let last = self.slots.len() - 1;
+        let mut at = (key.hash() >> self.shift) as usize & last;
+        // Half the slots are empty, so the walk ends at one of them.
+        while let Some((other, value)) = self.slots[at] {
+            if other == key {
+                return Some(value);
+            }
+            at = (at + 1) & last;
+        }
+        None
+    }
+}
+
+/// An immutable map from prefixes to values.
+#[derive(Debug)]
+pub(super) struct Lpm<K, V> {
+    levels: Box<[Level<K, V>]>,
+    routes: Box<[(K, u8, V)]>,
+}
+
+impl<K: Key, V: Copy> Lpm<K, V> {
+    /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
+    pub(super) fn build(routes: Vec<(K, u8, V)>) -> Self {
+        let mut levels = Vec::new();
+        for len in (0..=K::WIDTH).rev() {
+            let mask = K::mask(len);
+            let entries: Vec<_> = routes
+                .iter()
+                .filter(|route| route.1 == len)
+                .map(|&(key, _, value)| (key.masked(mask), value))
+                .collect();
+            if !entries.is_empty() {
+                levels.push(Level::new(mask, &entries));
+            }
+        }
+        Self {
+            levels: levels.into(),
+            routes: routes.into(),
+        }
+    }
+
+    /// The value of the longest prefix that `key` lies in.
+    #[inline(always)]
+    pub(super) fn lookup(&self, key: K) -> Option<V> {
+        self.levels
+            .iter()
+            .find_map(|level| level.get(key.masked(level.mask)))
+    }
+
+    /// What the map was built from.
+    pub(super) fn routes(&self) -> &[(K, u8, V)] {
+        &self.routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The slow table: every route is looked at.
+    fn scan<K: Key, V: Copy>(routes: &[(K, u8, V)], key: K) -> Option<V> {
+        let mut best: Option<(u8, V)> = None;
+        for &(prefix, len, value) in routes {
+            let mask = K::mask(len);
+            let inside = key.masked(mask) == prefix.masked(mask);
+            if inside && best.is_none_or(|(longest, _)| len >= longest) {
+                best = Some((len, value));
+            }
+        }
+        best.map(|(_, value)| value)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_scan_for_ipv4(
+            routes in prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..80),
+            keys in prop::collection::vec(any::<u32>(), 0..20),
+        ) {
+            let table = Lpm::build(routes.clone());
+            for key in keys.into_iter().chain(routes.iter().map(|route| route.0 ^ 1)) {
+                prop_assert_eq!(table.lookup(key), scan(&routes, key));
+            }
+        }
+
+        #[test]
+        fn agrees_with_a_scan_for_ipv6(
+            routes in prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..80),
+            keys in prop::collection::vec(any::<u128>(), 0..20),
+        ) {
+            let table = Lpm::build(routes.clone());
+            for key in keys.into_iter().chain(routes.iter().map(|route| route.0 ^ 1)) {
+                prop_assert_eq!(table.lookup(key), scan(&routes, key));
+            }
+        }
+    }
+}

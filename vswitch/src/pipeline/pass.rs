@@ -1,0 +1,805 @@
+//! One frame's way through the stages: what the filter lets pass is answered by the gateway, routed,
+//! and given the headers of the next link.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::answer::{self, Advertisement, IcmpError};
+use super::frame::Frame;
+use super::state::{ICMP_ERRORS_PER_SECOND, State};
+use super::tables::{PortRules, Tables, Target, UplinkRules};
+use super::wire::{self, Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet};
+use super::{Notes, PortId, Stage, filter, nd};
+use crate::reason::DropReason;
+
+/// Where a frame goes that goes somewhere.
+pub(super) enum Sent {
+    To(PortId),
+    Back,
+}
+
+/// Why a frame goes nowhere, and whether it has become an ICMP error.
+pub(super) struct Refusal {
+    pub(super) reason: DropReason,
+    pub(super) reported: bool,
+}
+
+impl From<DropReason> for Refusal {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self {
+            reason,
+            reported: false,
+        }
+    }
+}
+
+pub(super) type Outcome = Result<Sent, Refusal>;
+
+/// One frame's way through the stages.
+pub(super) struct Pass<'s, N> {
+    pub(super) tables: &'s Tables,
+    pub(super) state: &'s mut State,
+    pub(super) now_ns: u64,
+    pub(super) notes: &'s mut N,
+}
+
+/// How a packet is sent on.
+#[derive(Clone, Copy)]
+enum Hop {
+    Port(u16),
+    Uplink,
+}
+
+impl<N: Notes> Pass<'_, N> {
+    /// Notes why a stage refuses the frame.
+    #[inline(always)]
+    fn refuse<T>(&mut self, stage: Stage, reason: DropReason) -> Result<T, Refusal> {
+        self.notes
+            .note(stage, format_args!("drop {reason}: {}", reason.help()));
+        Err(reason.into())
+    }
+
+    #[inline(always)]
+    pub(super) fn port_frame(&mut self, rules: &PortRules, frame: &mut Frame<'_>) -> Outcome {
+        let id = usize::from(rules.id);
+        let leased = if rules.learns {
+            self.state.ports[id].lease.address(self.now_ns)
+        } else {
+            None
+        };
+        let received = frame.len();
+        let packet = match filter::from_port(self.tables, rules, leased, frame) {
+            Ok(packet) => packet,
+            Err(reason) => return self.refuse(Stage::Filter, reason),
+        };
+        self.notes
+            .note(Stage::Filter, format_args!("pass: {}", Describe(&packet)));
+        if rules.limited {
+            let storm = &mut self.state.ports[id].storm;
+            if let Err(reason) = storm.admit(&rules.limits, self.now_ns, &packet, received) {
+                return self.refuse(Stage::Storm, reason);
+            }
+            self.notes
+                .note(Stage::Storm, format_args!("pass: within the port's limits"));
+        }
+        match packet.ip {
+            Ip::V4(ip) => self.ipv4_from_port(rules, &packet, &ip, frame),
+            Ip::V6(ip) => self.ipv6_from_port(rules, &packet, &ip, frame),
+            Ip::Arp(arp) => self.arp_from_port(rules, &packet, &arp, frame),
+            Ip::Rarp => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+
+    /// The frame has become an answer: put the asker's tag back, and return it.
+    fn answered(
+        &mut self,
+        built: Option<()>,
+        vid: Option<u16>,
+        frame: &mut Frame<'_>,
+        what: fmt::Arguments<'_>,
+    ) -> Outcome {
+        match built.and_then(|()| vid.map_or(Some(()), |vid| frame.insert_tag(vid))) {
+            Some(()) => {
+                self.notes
+                    .note(Stage::Service, format_args!("reply: {what}"));
+                Ok(Sent::Back)
+            }
+            None => self.refuse(Stage::Service, DropReason::NoBuffer),
+        }
+    }
+
+    fn arp_from_port(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        arp: &Arp,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let target = self.state.route4(self.tables, arp.target_ip, self.now_ns);
+        let own = target == Some(Target::Port(rules.id));
+        if !arp.request || arp.sender_ip == arp.target_ip || own {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        match target {
+            Some(Target::Gateway | Target::Port(_) | Target::Uplink) => {
+                let built = answer::arp_reply(frame, rules.gateway_mac, arp);
+                self.answered(built, packet.vid, frame, format_args!("ARP"))
+            }
+            _ => self.refuse(Stage::Service, DropReason::ArpUnknown),
+        }
+    }
+
+    #[inline(always)]
+    fn ipv4_from_port(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        if self.tables.has_dhcp && (filter::is_dhcp_request(ip) || filter::is_dhcp_reply(ip)) {
+            if let Some(outcome) = self.dhcp_from_port(rules, ip, frame) {
+                return outcome;
+            }
+        } else if ip.source == 0 {
+            return self.refuse(Stage::Service, DropReason::DhcpNoServer);
+        }
+        if !rules.trunk.is_empty()
+            && let Some(tags) = &mut self.state.ports[usize::from(rules.id)].tags
+        {
+            tags.learn(u128::from(ip.source), packet.vid);
+        }
+        let target = self.state.route4(self.tables, ip.destination, self.now_ns);
+        if target == Some(Target::Gateway) {
+            if answer::is_echo_request4(ip) {
+                let built = answer::echo_reply4(frame, rules.gateway_mac, ip);
+                return self.answered(built, packet.vid, frame, format_args!("ICMP echo"));
+            }
+            let unserved = ip.udp().map(|_| IcmpError::PortUnreachable);
+            let reason = DropReason::GatewayService;
+            return self.report4(Stage::Service, rules, packet, ip, frame, reason, unserved);
+        }
+        if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
+            return self.refuse(Stage::Route, DropReason::Multicast);
+        }
+        if ip.destination >> 16 == 0xa9fe {
+            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        }
+        if packet.group {
+            return self.refuse(Stage::Route, DropReason::DstMac);
+        }
+        let (reason, error) = match target {
+            Some(Target::Port(id)) if id != rules.id => {
+                return self.forward4(Some(rules), packet, ip, frame, Hop::Port(id));
+            }
+            Some(Target::Uplink) => {
+                return self.forward4(Some(rules), packet, ip, frame, Hop::Uplink);
+            }
+            Some(Target::Underlay | Target::UplinkSelf) => (DropReason::Underlay, None),
+            Some(_) => (DropReason::RouteNone, Some(IcmpError::HostUnreachable)),
+            None => (DropReason::RouteNone, Some(IcmpError::NoRoute)),
+        };
+        self.report4(Stage::Route, rules, packet, ip, frame, reason, error)
+    }
+
+    /// The way of DHCP between a tenant's clients and its server. `None`: a packet like any other.
+    fn dhcp_from_port(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+    ) -> Option<Outcome> {
+        let payload = filter::udp_payload(ip, frame.bytes().get(ETHERNET_LEN..)?);
+        if rules.learns && filter::is_dhcp_request(ip) {
+            self.state.ports[usize::from(rules.id)]
+                .lease
+                .client_said(payload);
+        }
+        let receiver = if filter::is_dhcp_broadcast(ip) {
+            self.tables.dhcp_server_for(rules.id)
+        } else if rules.dhcp_server && filter::is_dhcp_reply(ip) {
+            let reply = wire::Bootp::parse(payload).filter(|bootp| !bootp.request)?;
+            let client = self.tables.port_of_mac(reply.client_mac);
+            if let Some(id) = client
+                && self.tables.ports[usize::from(id)].learns
+            {
+                let (state, tables, now_ns) = (&mut *self.state, self.tables, self.now_ns);
+                let owner = state.route4(tables, reply.your_ip, now_ns);
+                let free =
+                    matches!(owner, Some(Target::Unowned)) || owner == Some(Target::Port(id));
+                state.ports[usize::from(id)]
+                    .lease
+                    .server_said(payload, now_ns, |_| free);
+            }
+            client
+        } else {
+            return None;
+        };
+        Some(match receiver {
+            Some(id) => {
+                self.notes.note(
+                    Stage::Service,
+                    format_args!("DHCP, by way of the tenant's server"),
+                );
+                self.rewrite_to_port(frame, usize::from(ip.total_len), id, None)
+            }
+            None => self.refuse(Stage::Service, DropReason::DhcpNoServer),
+        })
+    }
+
+    #[inline(always)]
+    fn forward4(
+        &mut self,
+        sender: Option<&PortRules>,
+        packet: &Packet,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+        hop: Hop,
+    ) -> Outcome {
+        let tables = self.tables;
+        let too_big = |mtu| (ip.total_len > mtu).then_some(IcmpError::TooBig { mtu });
+        match hop {
+            Hop::Port(id) => {
+                let to = &tables.ports[usize::from(id)];
+                if let Some(error) = too_big(to.mtu) {
+                    return self.report4_to(sender, packet, ip, frame, DropReason::Mtu, error);
+                }
+                self.note_route(hop);
+                let destination = u128::from(ip.destination);
+                self.rewrite_to_port(frame, usize::from(ip.total_len), id, Some(destination))
+            }
+            Hop::Uplink => {
+                let Some(uplink) = &tables.uplink else {
+                    return self.refuse(Stage::Route, DropReason::RouteNone);
+                };
+                if ip.ttl <= 1 {
+                    let error = IcmpError::TimeExceeded;
+                    return self.report4_to(sender, packet, ip, frame, DropReason::Ttl, error);
+                }
+                if let Some(error) = too_big(uplink.mtu) {
+                    return self.report4_to(sender, packet, ip, frame, DropReason::Mtu, error);
+                }
+                let Some(mac) = self.state.next_hop4.mac() else {
+                    return self.refuse(Stage::Route, DropReason::NeighbourUnresolved);
+                };
+                self.note_route(hop);
+                let bytes = frame.bytes_mut();
+                let old = wire::be16(bytes, ETHERNET_LEN + 8);
+                bytes[ETHERNET_LEN + 8] = ip.ttl - 1;
+                answer::adjust_checksum(&mut bytes[ETHERNET_LEN..], 10, old, old - 0x0100);
+                self.rewrite_to_uplink(frame, usize::from(ip.total_len), uplink, mac)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn note_route(&mut self, hop: Hop) {
+        match hop {
+            Hop::Port(id) => {
+                let name = &self.tables.names[usize::from(id)];
+                self.notes
+                    .note(Stage::Route, format_args!("to port {name}"));
+            }
+            Hop::Uplink => self
+                .notes
+                .note(Stage::Route, format_args!("to the uplink's next hop")),
+        }
+    }
+
+    /// Gives the frame the headers of the port's link. `destination` finds the tag on a trunk.
+    #[inline(always)]
+    fn rewrite_to_port(
+        &mut self,
+        frame: &mut Frame<'_>,
+        ip_len: usize,
+        id: u16,
+        destination: Option<u128>,
+    ) -> Outcome {
+        let to = &self.tables.ports[usize::from(id)];
+        frame.truncate(ETHERNET_LEN + ip_len);
+        if let Some(macs) = frame.bytes_mut().first_chunk_mut::<12>() {
+            *macs = to.header;
+        }
+        if !to.trunk.is_empty()
+            && let (Some(tags), Some(destination)) =
+                (&self.state.ports[usize::from(id)].tags, destination)
+            && let Some(vid) = tags.vid(destination)
+            && frame.insert_tag(vid).is_none()
+        {
+            return self.refuse(Stage::Rewrite, DropReason::NoBuffer);
+        }
+        self.notes.note(
+            Stage::Rewrite,
+            format_args!("from the port's Gw MAC to its VM's"),
+        );
+        Ok(Sent::To(PortId(id)))
+    }
+
+    #[inline(always)]
+    fn rewrite_to_uplink(
+        &mut self,
+        frame: &mut Frame<'_>,
+        ip_len: usize,
+        uplink: &UplinkRules,
+        next_hop: [u8; 6],
+    ) -> Outcome {
+        frame.truncate(ETHERNET_LEN + ip_len);
+        if let Some(macs) = frame.bytes_mut().first_chunk_mut::<12>() {
+            macs[..6].copy_from_slice(&next_hop);
+            macs[6..].copy_from_slice(&uplink.mac);
+        }
+        self.notes.note(
+            Stage::Rewrite,
+            format_args!("from the In/Out MAC to the next hop's"),
+        );
+        Ok(Sent::To(self.tables.uplink_id()))
+    }
+
+    /// [`Self::report4`] where there is a sender to tell; a sender outside is told nothing.
+    #[cold]
+    fn report4_to(
+        &mut self,
+        sender: Option<&PortRules>,
+        packet: &Packet,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+        reason: DropReason,
+        error: IcmpError,
+    ) -> Outcome {
+        match sender {
+            Some(rules) => {
+                self.report4(Stage::Route, rules, packet, ip, frame, reason, Some(error))
+            }
+            None => self.refuse(Stage::Route, reason),
+        }
+    }
+
+    /// Drops the packet and, where IP asks for it and the rate allows, tells its sender why.
+    #[cold]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one packet's whole context, passed once"
+    )]
+    fn report4(
+        &mut self,
+        stage: Stage,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+        reason: DropReason,
+        error: Option<IcmpError>,
+    ) -> Outcome {
+        let reported = match (error, self.tables.gateway4) {
+            (Some(error), Some(gateway))
+                if !packet.group && answer::may_be_reported4(ip) && self.may_report(rules) =>
+            {
+                let from = (rules.gateway_mac, gateway);
+                answer::icmp4_error(frame, from, ip, error)
+                    .and_then(|()| packet.vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
+                    .is_some()
+            }
+            _ => false,
+        };
+        self.reported(stage, reason, reported)
+    }
+
+    /// As [`Self::report4`].
+    #[cold]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one packet's whole context, passed once"
+    )]
+    fn report6(
+        &mut self,
+        stage: Stage,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv6,
+        frame: &mut Frame<'_>,
+        reason: DropReason,
+        error: Option<IcmpError>,
+    ) -> Outcome {
+        let reported = match (error, self.tables.gateway6) {
+            (Some(error), Some(gateway))
+                if !packet.group && answer::may_be_reported6(ip) && self.may_report(rules) =>
+            {
+                let from = (rules.gateway_mac, gateway);
+                answer::icmp6_error(frame, from, ip, error)
+                    .and_then(|()| packet.vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
+                    .is_some()
+            }
+            _ => false,
+        };
+        self.reported(stage, reason, reported)
+    }
+
+    fn may_report(&mut self, rules: &PortRules) -> bool {
+        let bucket = &mut self.state.ports[usize::from(rules.id)].icmp_errors;
+        bucket.take(self.now_ns, ICMP_ERRORS_PER_SECOND, 1)
+    }
+
+    fn reported(&mut self, stage: Stage, reason: DropReason, reported: bool) -> Outcome {
+        let told = if reported {
+            "; the sender is told by ICMP"
+        } else {
+            ""
+        };
+        self.notes.note(
+            stage,
+            format_args!("drop {reason}: {}{told}", reason.help()),
+        );
+        Err(Refusal { reason, reported })
+    }
+
+    #[inline(always)]
+    fn ipv6_from_port(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv6,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        if !rules.trunk.is_empty()
+            && ip.source != 0
+            && let Some(tags) = &mut self.state.ports[usize::from(rules.id)].tags
+        {
+            tags.learn(ip.source, packet.vid);
+        }
+        if let Some(kind) = ip.icmp_type()
+            && matches!(
+                kind,
+                nd::MLD_REPORT | nd::MLD_DONE | nd::MLD2_REPORT | 133 | 135 | 136
+            )
+        {
+            return self.nd_from_port(rules, packet, ip, kind, frame);
+        }
+        let target = self.tables.route6(ip.destination);
+        if target == Some(Target::Gateway) || ip.destination == rules.gateway_link_local {
+            if answer::is_echo_request6(ip) {
+                let built = answer::echo_reply6(frame, rules.gateway_mac, ip);
+                return self.answered(built, packet.vid, frame, format_args!("ICMPv6 echo"));
+            }
+            let unserved = ip.udp().map(|_| IcmpError::PortUnreachable);
+            let reason = DropReason::GatewayService;
+            return self.report6(Stage::Service, rules, packet, ip, frame, reason, unserved);
+        }
+        if ip.destination >> 120 == 0xff {
+            return self.refuse(Stage::Route, DropReason::Multicast);
+        }
+        if is_link_local6(ip.destination) {
+            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        }
+        let (reason, error) = match target {
+            _ if ip.destination <= 1 => (DropReason::RouteNone, None),
+            _ if packet.group => (DropReason::DstMac, None),
+            Some(Target::Port(id)) if id != rules.id => {
+                return self.forward6(Some(rules), packet, ip, frame, Hop::Port(id));
+            }
+            Some(Target::Uplink) => {
+                return self.forward6(Some(rules), packet, ip, frame, Hop::Uplink);
+            }
+            Some(Target::Underlay | Target::UplinkSelf) => (DropReason::Underlay, None),
+            Some(_) => (DropReason::RouteNone, Some(IcmpError::HostUnreachable)),
+            None => (DropReason::RouteNone, Some(IcmpError::NoRoute)),
+        };
+        self.report6(Stage::Route, rules, packet, ip, frame, reason, error)
+    }
+
+    /// ND and MLD, which the gateway takes and never passes on.
+    fn nd_from_port(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv6,
+        kind: u8,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
+        match (kind, nd::target(ip, layer3)) {
+            (nd::ROUTER_SOLICITATION, _) => match self.tables.advertisement(rules) {
+                Some(advertisement) => {
+                    let built = advertisement.answer(frame, ip);
+                    self.answered(
+                        built,
+                        packet.vid,
+                        frame,
+                        format_args!("Router Advertisement"),
+                    )
+                }
+                None => self.refuse(Stage::Service, DropReason::Absorbed),
+            },
+            (nd::NEIGHBOR_SOLICITATION, Some(wanted)) => {
+                let target = self.tables.route6(wanted);
+                let is_gateway =
+                    target == Some(Target::Gateway) || wanted == rules.gateway_link_local;
+                let own = target == Some(Target::Port(rules.id)) || wanted == rules.link_local;
+                if own {
+                    return self.refuse(Stage::Service, DropReason::Absorbed);
+                }
+                let reachable = matches!(target, Some(Target::Port(_) | Target::Uplink))
+                    && !is_link_local6(wanted);
+                if !is_gateway && !reachable {
+                    return self.refuse(Stage::Service, DropReason::NdUnknown);
+                }
+                let mac = rules.gateway_mac;
+                let built = answer::neighbor_advertisement(frame, mac, ip, wanted, is_gateway);
+                self.answered(
+                    built,
+                    packet.vid,
+                    frame,
+                    format_args!("Neighbor Advertisement"),
+                )
+            }
+            _ => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+
+    #[inline(always)]
+    fn forward6(
+        &mut self,
+        sender: Option<&PortRules>,
+        packet: &Packet,
+        ip: &Ipv6,
+        frame: &mut Frame<'_>,
+        hop: Hop,
+    ) -> Outcome {
+        let tables = self.tables;
+        let too_big = |mtu: u16| {
+            (ip.total_len > usize::from(mtu))
+                .then_some((DropReason::Mtu, IcmpError::TooBig { mtu }))
+        };
+        let (refused, mac) = match hop {
+            Hop::Port(id) => (too_big(tables.ports[usize::from(id)].mtu), None),
+            Hop::Uplink => {
+                let Some(uplink) = &tables.uplink else {
+                    return self.refuse(Stage::Route, DropReason::RouteNone);
+                };
+                let spent = ip.hop_limit <= 1;
+                let refused = if spent {
+                    Some((DropReason::Ttl, IcmpError::TimeExceeded))
+                } else {
+                    too_big(uplink.mtu)
+                };
+                (refused, Some((uplink, self.state.next_hop6.mac())))
+            }
+        };
+        if let Some((reason, error)) = refused {
+            return match sender {
+                Some(rules) => {
+                    self.report6(Stage::Route, rules, packet, ip, frame, reason, Some(error))
+                }
+                None => self.refuse(Stage::Route, reason),
+            };
+        }
+        match (hop, mac) {
+            (Hop::Port(id), _) => {
+                self.note_route(hop);
+                self.rewrite_to_port(frame, ip.total_len, id, Some(ip.destination))
+            }
+            (Hop::Uplink, Some((uplink, Some(mac)))) => {
+                self.note_route(hop);
+                frame.bytes_mut()[ETHERNET_LEN + 7] = ip.hop_limit - 1;
+                self.rewrite_to_uplink(frame, ip.total_len, uplink, mac)
+            }
+            (Hop::Uplink, _) => self.refuse(Stage::Route, DropReason::NeighbourUnresolved),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn uplink_frame(&mut self, frame: &mut Frame<'_>) -> Outcome {
+        let tables = self.tables;
+        let Some(uplink) = &tables.uplink else {
+            return self.refuse(Stage::Filter, DropReason::RouteNone);
+        };
+        let mut filtered = filter::from_uplink(tables, uplink, frame);
+        if let Ok(Packet { ip: Ip::V4(ip), .. }) = &filtered
+            && self
+                .state
+                .lease_owner(tables, ip.source, self.now_ns)
+                .is_some()
+        {
+            filtered = Err(DropReason::IngressSource);
+        }
+        let packet = match filtered {
+            Ok(packet) => packet,
+            Err(reason) => return self.refuse(Stage::Filter, reason),
+        };
+        self.notes
+            .note(Stage::Filter, format_args!("pass: {}", Describe(&packet)));
+        match packet.ip {
+            Ip::V4(ip) => self.ipv4_from_uplink(uplink, &packet, &ip, frame),
+            Ip::V6(ip) => self.ipv6_from_uplink(uplink, &packet, &ip, frame),
+            Ip::Arp(arp) => self.arp_from_uplink(uplink, &arp, frame),
+            Ip::Rarp => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+
+    fn arp_from_uplink(
+        &mut self,
+        uplink: &UplinkRules,
+        arp: &Arp,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        if uplink.next_hop4 == Some(arp.sender_ip) {
+            self.state.next_hop4.confirm(self.now_ns, arp.sender_mac);
+        }
+        if arp.request && arp.sender_ip != arp.target_ip {
+            if uplink.ipv4 == Some(arp.target_ip) {
+                let built = answer::arp_reply(frame, uplink.mac, arp);
+                return self.answered(built, None, frame, format_args!("ARP"));
+            }
+            return self.refuse(Stage::Service, DropReason::ArpUnknown);
+        }
+        if uplink.next_hop4 == Some(arp.sender_ip) {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        self.refuse(Stage::Service, DropReason::ArpUnknown)
+    }
+
+    #[inline(always)]
+    fn ipv4_from_uplink(
+        &mut self,
+        uplink: &UplinkRules,
+        packet: &Packet,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let target = self.state.route4(self.tables, ip.destination, self.now_ns);
+        if target == Some(Target::UplinkSelf) {
+            if answer::is_echo_request4(ip) {
+                let built = answer::echo_reply4(frame, uplink.mac, ip);
+                return self.answered(built, None, frame, format_args!("ICMP echo"));
+            }
+            return self.refuse(Stage::Service, DropReason::GatewayService);
+        }
+        if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
+            return self.refuse(Stage::Route, DropReason::Multicast);
+        }
+        if ip.destination >> 16 == 0xa9fe {
+            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        }
+        if packet.group {
+            return self.refuse(Stage::Route, DropReason::DstMac);
+        }
+        match target {
+            Some(Target::Port(id)) => self.forward4(None, packet, ip, frame, Hop::Port(id)),
+            Some(Target::Uplink | Target::Underlay) => {
+                self.refuse(Stage::Route, DropReason::NoTransit)
+            }
+            _ => self.refuse(Stage::Route, DropReason::RouteNone),
+        }
+    }
+
+    #[inline(always)]
+    fn ipv6_from_uplink(
+        &mut self,
+        uplink: &UplinkRules,
+        packet: &Packet,
+        ip: &Ipv6,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        if let Some(kind) = ip.icmp_type()
+            && matches!(
+                kind,
+                nd::MLD_REPORT | nd::MLD_DONE | nd::MLD2_REPORT | 133 | 135 | 136
+            )
+        {
+            return self.nd_from_uplink(uplink, ip, kind, frame);
+        }
+        let target = self.tables.route6(ip.destination);
+        if target == Some(Target::UplinkSelf) {
+            if answer::is_echo_request6(ip) {
+                let built = answer::echo_reply6(frame, uplink.mac, ip);
+                return self.answered(built, None, frame, format_args!("ICMPv6 echo"));
+            }
+            return self.refuse(Stage::Service, DropReason::GatewayService);
+        }
+        if ip.destination >> 120 == 0xff {
+            return self.refuse(Stage::Route, DropReason::Multicast);
+        }
+        if is_link_local6(ip.destination) {
+            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        }
+        match target {
+            _ if ip.destination <= 1 => self.refuse(Stage::Route, DropReason::RouteNone),
+            _ if packet.group => self.refuse(Stage::Route, DropReason::DstMac),
+            Some(Target::Port(id)) => self.forward6(None, packet, ip, frame, Hop::Port(id)),
+            Some(Target::Uplink | Target::Underlay) => {
+                self.refuse(Stage::Route, DropReason::NoTransit)
+            }
+            _ => self.refuse(Stage::Route, DropReason::RouteNone),
+        }
+    }
+
+    fn nd_from_uplink(
+        &mut self,
+        uplink: &UplinkRules,
+        ip: &Ipv6,
+        kind: u8,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
+        match (kind, nd::target(ip, layer3)) {
+            (nd::NEIGHBOR_SOLICITATION, Some(wanted))
+                if uplink.ipv6 == Some(wanted) && ip.source != 0 =>
+            {
+                let built = answer::neighbor_advertisement(frame, uplink.mac, ip, wanted, true);
+                self.answered(built, None, frame, format_args!("Neighbor Advertisement"))
+            }
+            (nd::NEIGHBOR_SOLICITATION, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
+            (nd::NEIGHBOR_ADVERTISEMENT, Some(target)) if uplink.next_hop6 == Some(target) => {
+                if let Some(mac) = nd::target_link_layer(ip, layer3)
+                    && mac[0] & 1 == 0
+                {
+                    self.state.next_hop6.confirm(self.now_ns, mac);
+                }
+                self.refuse(Stage::Service, DropReason::Absorbed)
+            }
+            (nd::NEIGHBOR_ADVERTISEMENT, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
+            _ => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+}
+
+fn is_link_local6(address: u128) -> bool {
+    address >> 118 == 0xfe80 >> 6
+}
+
+impl Tables {
+    pub(super) fn uplink_id(&self) -> PortId {
+        PortId(self.ports.len() as u16)
+    }
+
+    /// What the gateway says of itself at that port, if the tenant has an IPv6 gateway.
+    pub(super) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement> {
+        self.gateway6.map(|gateway| Advertisement {
+            mac: rules.gateway_mac,
+            link_local: rules.gateway_link_local,
+            gateway,
+            prefix_len: self.gateway6_prefix_len,
+            mtu: rules.mtu,
+        })
+    }
+}
+
+/// A packet in a trace.
+struct Describe<'a>(&'a Packet);
+
+impl fmt::Display for Describe<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(vid) = self.0.vid {
+            write!(out, "VLAN {vid}, ")?;
+        }
+        match &self.0.ip {
+            Ip::Arp(arp) => {
+                let kind = if arp.request { "request" } else { "reply" };
+                let (sender, target) =
+                    (Ipv4Addr::from(arp.sender_ip), Ipv4Addr::from(arp.target_ip));
+                write!(out, "ARP {kind}, sender {sender}, target {target}")
+            }
+            Ip::Rarp => write!(out, "RARP announce"),
+            Ip::V4(ip) => {
+                let (source, destination) =
+                    (Ipv4Addr::from(ip.source), Ipv4Addr::from(ip.destination));
+                let (protocol, len) = (ip.protocol, ip.total_len);
+                write!(
+                    out,
+                    "IPv4 {source} to {destination}, protocol {protocol}, {len} bytes"
+                )?;
+                write!(out, ", {:?}, {:?}", ip.fragment, ip.transport)
+            }
+            Ip::V6(ip) => {
+                let (source, destination) =
+                    (Ipv6Addr::from(ip.source), Ipv6Addr::from(ip.destination));
+                let (upper, len) = (ip.upper, ip.total_len);
+                write!(
+                    out,
+                    "IPv6 {source} to {destination}, upper layer {upper}, {len} bytes"
+                )?;
+                write!(out, ", {:?}, {:?}", ip.fragment, ip.transport)
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The immutable half of a switch: what every look-up reads. Built off the worker, from a checked
+//! configuration; a change of configuration is a new set of tables.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
+
+use super::lpm::Lpm;
+
+/// Where an address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The port that has the address.
+    Port(u16),
+    /// The gateway's own address.
+    Gateway,
+    /// The gateway's subnet, where no port has the address.
+    Unowned,
+    /// The broadcast address of the gateway's subnet.
+    Broadcast,
+    /// Out, by way of the next hop.
+    Uplink,
+    /// The underlay's own network, closed to the tenant.
+    Underlay,
+    /// The switch's own address on the underlay.
+    UplinkSelf,
+}
+
+/// What one port may do.
+#[derive(Debug)]
+pub(super) struct PortRules {
+    pub(super) id: u16,
+    pub(super) mac: [u8; 6],
+    pub(super) extra_macs: Box<[[u8; 6]]>,
+    pub(super) gateway_mac: [u8; 6],
+    /// The VM's own link-local address.
+    pub(super) link_local: u128,
+    /// The gateway's link-local address at this port.
+    pub(super) gateway_link_local: u128,
+    /// Destination and source MAC of what goes out of the port.
+    pub(super) header: [u8; 12],
+    pub(super) trunk: Box<[u16]>,
+    pub(super) mtu: u16,
+    pub(super) dhcp_server: bool,
+    pub(super) learns: bool,
+    pub(super) announce: bool,
+    pub(super) deny_encapsulation: bool,
+    pub(super) limited: bool,
+    pub(super) limits: Limits,
+}
+
+/// What the In/Out side is.
+#[derive(Debug)]
+pub(super) struct UplinkRules {
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u16,
+    pub(super) filters_mac_here: bool,
+    pub(super) ipv4: Option<u32>,
+    pub(super) ipv6: Option<u128>,
+    pub(super) next_hop4: Option<u32>,
+    pub(super) next_hop6: Option<u128>,
+}
+
+/// All look-up tables of one generation.
+#[derive(Debug)]
+pub struct Tables {
+    pub(super) names: Box<[String]>,
+    pub(super) ports: Box<[PortRules]>,
+    pub(super) uplink: Option<UplinkRules>,
+    pub(super) gateway4: Option<u32>,
+    pub(super) gateway6: Option<u128>,
+    pub(super) gateway6_prefix_len: u8,
+    /// Whether any port's address comes from DHCP.
+    pub(super) learns: bool,
+    /// Whether any port serves DHCP.
+    pub(super) has_dhcp: bool,
+    routes4: Lpm<u32, Target>,
+    routes6: Lpm<u128, Target>,
+}
+
+/// One route, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The destination, as in `10.0.0.11/32`.
+    pub prefix: String,
+    /// What kind of target: `port`, `gateway`, `unreachable`, `broadcast`, `uplink`, `underlay`, `uplink-self`.
+    pub kind: &'static str,
+    /// The port's name, for kind `port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+impl Tables {
+    /// The tables of that configuration.
+    pub(super) fn build(config: &SwitchConfig) -> Self {
+        let ports: Box<[_]> = config
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(id, port)| PortRules::new(id as u16, port))
+            .collect();
+        let mut routes4 = Vec::new();
+        let mut routes6 = Vec::new();
+        let mut add = |net: IpNet, target| match net {
+            IpNet::V4(net) => routes4.push((net.addr().to_bits(), net.prefix_len(), target)),
+            IpNet::V6(net) => routes6.push((net.addr().to_bits(), net.prefix_len(), target)),
+        };
+        let host = |address: std::net::IpAddr| IpNet::from(address);
+        // Of equal prefixes the later one counts, so what is closed to the tenant comes last.
+        if let Some(uplink) = &config.uplink {
+            if uplink.next_hops.ipv4.is_some() {
+                add(IpNet::V4(ipnet::Ipv4Net::default()), Target::Uplink);
+            }
+            if uplink.next_hops.ipv6.is_some() {
+                add(IpNet::V6(ipnet::Ipv6Net::default()), Target::Uplink);
+            }
+            uplink
+                .ipv4
+                .into_iter()
+                .for_each(|net| add(IpNet::V4(net), Target::Underlay));
+            uplink
+                .ipv6
+                .into_iter()
+                .for_each(|net| add(IpNet::V6(net), Target::Underlay));
+            uplink
+                .allow
+                .iter()
+                .for_each(|&net| add(net, Target::Uplink));
+            uplink
+                .own_addresses()
+                .for_each(|address| add(host(address), Target::UplinkSelf));
+        }
+        if let Some(net) = config.gateway.ipv4 {
+            add(IpNet::V4(net), Target::Unowned);
+        }
+        if let Some(net) = config.gateway.ipv6 {
+            add(IpNet::V6(net), Target::Unowned);
+        }
+        for (id, port) in config.ports.iter().enumerate() {
+            if let Addresses::Static(nets) = &port.addresses {
+                nets.iter()
+                    .for_each(|&net| add(net, Target::Port(id as u16)));
+            }
+        }
+        if let Some(net) = config.gateway.ipv4 {
+            if net.prefix_len() < 31 {
+                add(host(net.broadcast().into()), Target::Broadcast);
+            }
+            add(host(net.addr().into()), Target::Gateway);
+        }
+        if let Some(net) = config.gateway.ipv6 {
+            add(host(net.addr().into()), Target::Gateway);
+        }
+        let uplink = config.uplink.as_ref().map(UplinkRules::new);
+        let names = config.ports.iter().map(|port| port.name.to_string());
+        Self {
+            names: names
+                .chain(uplink.iter().map(|_| UPLINK_NAME.to_owned()))
+                .collect(),
+            learns: ports.iter().any(|port| port.learns),
+            has_dhcp: ports.iter().any(|port| port.dhcp_server),
+            ports,
+            uplink,
+            gateway4: config.gateway.ipv4.map(|net| net.addr().to_bits()),
+            gateway6: config.gateway.ipv6.map(|net| net.addr().to_bits()),
+            gateway6_prefix_len: config.gateway.ipv6.map_or(0, |net| net.prefix_len()),
+            routes4: Lpm::build(routes4),
+            routes6: Lpm::build(routes6),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn route4(&self, destination: u32) -> Option<Target> {
+        self.routes4.lookup(destination)
+    }
+
+    #[inline(always)]
+    pub(super) fn route6(&self, destination: u128) -> Option<Target> {
+        self.routes6.lookup(destination)
+    }
+
+    /// The port that has the address by configuration.
+    #[inline(always)]
+    pub(super) fn owner4(&self, address: u32) -> Option<u16> {
+        match self.route4(address) {
+            Some(Target::Port(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The port that has the address by configuration.
+    #[inline(always)]
+    pub(super) fn owner6(&self, address: u128) -> Option<u16> {
+        match self.route6(address) {
+            Some(Target::Port(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing outside may bear the address.
+    pub(super) fn is_inside4(&self, address: u32) -> bool {
+        matches!(
+            self.route4(address),
+            Some(Target::Port(_) | Target::Gateway)
+        )
+    }
+
+    /// Whether nothing outside may bear the address.
+    pub(super) fn is_inside6(&self, address: u128) -> bool {
+        matches!(
+            self.route6(address),
+            Some(Target::Port(_) | Target::Gateway)
+        )
+    }
+
+    /// The port that takes a DHCP client's broadcast.
+    pub(super) fn dhcp_server_for(&self, client: u16) -> Option<u16> {
+        let mut ports = self.ports.iter();
+        ports
+            .find(|port| port.dhcp_server && port.id != client)
+            .map(|port| port.id)
+    }
+
+    /// The port of that MAC.
+    pub(super) fn port_of_mac(&self, mac: [u8; 6]) -> Option<u16> {
+        self.ports
+            .iter()
+            .find(|port| port.mac == mac)
+            .map(|port| port.id)
+    }
+
+    /// Every port's name, in the order of [`super::PortId`]; the uplink's last.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Every route, for people.
+    pub fn routes(&self) -> Vec<Route> {
+        let named = |prefix: IpNet, target: Target| {
+            let (kind, port) = match target {
+                Target::Port(id) => ("port", Some(self.names[usize::from(id)].clone())),
+                Target::Gateway => ("gateway", None),
+                Target::Unowned => ("unreachable", None),
+                Target::Broadcast => ("broadcast", None),
+                Target::Uplink => ("uplink", None),
+                Target::Underlay => ("underlay", None),
+                Target::UplinkSelf => ("uplink-self", None),
+            };
+            Route {
+                prefix: prefix.trunc().to_string(),
+                kind,
+                port,
+            }
+        };
+        let ipv4 = self
+            .routes4
+            .routes()
+            .iter()
+            .filter_map(|&(address, len, target)| {
+                let net = ipnet::Ipv4Net::new(Ipv4Addr::from_bits(address), len).ok()?;
+                Some(named(IpNet::V4(net), target))
+            });
+        let ipv6 = self
+            .routes6
+            .routes()
+            .iter()
+            .filter_map(|&(address, len, target)| {
+                let net = ipnet::Ipv6Net::new(Ipv6Addr::from_bits(address), len).ok()?;
+                Some(named(IpNet::V6(net), target))
+            });
+        ipv4.chain(ipv6).collect()
+    }
+}
+
+/// The name of the In/Out side; no port may have it.
+pub const UPLINK_NAME: &str = "uplink";
+
+impl PortRules {
+    fn new(id: u16, port: &PortConfig) -> Self {
+        let (mac, gateway_mac) = (port.mac.octets(), port.gateway_mac.octets());
+        let mut header = [0; 12];
+        header[..6].copy_from_slice(&mac);
+        header[6..].copy_from_slice(&gateway_mac);
+        Self {
+            id,
+            mac,
+            extra_macs: port.extra_macs.iter().map(|mac| mac.octets()).collect(),
+            gateway_mac,
+            link_local: port.mac.link_local().to_bits(),
+            gateway_link_local: port.gateway_mac.link_local().to_bits(),
+            header,
+            trunk: port.trunk.iter().map(|vid| vid.get()).collect(),
+            mtu: port.mtu,
+            dhcp_server: port.dhcp_server,
+            learns: matches!(port.addresses, Addresses::Learned(_)),
+            announce: port.announce,
+            deny_encapsulation: port.encapsulation == Encapsulation::Deny,
+            limited: port.limits != Limits::default(),
+            limits: port.limits,
+        }
+    }
+}
+
+impl UplinkRules {
+    fn new(uplink: &UplinkConfig) -> Self {
+        Self {
+            mac: uplink.mac.octets(),
+            mtu: uplink.mtu,
+            filters_mac_here: !uplink.device.filters_mac(),
+            ipv4: uplink.ipv4.map(|net| net.addr().to_bits()),
+            ipv6: uplink.ipv6.map(|net| net.addr().to_bits()),
+            next_hop4: uplink.next_hops.ipv4.map(Ipv4Addr::to_bits),
+            next_hop6: uplink.next_hops.ipv6.map(Ipv6Addr::to_bits),
+        }
+    }
+}
