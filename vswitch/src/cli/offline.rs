@@ -9,7 +9,7 @@ use serde_json::json;
 use super::capture::{Capture, CaptureWriter, CapturedFrame};
 use super::config::load_offline;
 use super::{CliError, OfflineArgs, ReplayArgs};
-use crate::pipeline::{Frame, Pipeline, PortId, Verdict};
+use crate::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
 /// A switch without devices.
@@ -106,8 +106,13 @@ impl Offline {
                     names.join(", ")
                 ))
             })?;
+        let mut pipeline = Pipeline::new(Generation::build(&config, None));
+        // Nobody answers in a capture: the next hops count as resolved.
+        if let Some(uplink) = &config.uplink {
+            pipeline.assume_next_hops(0, uplink.mac);
+        }
         Ok(Self {
-            pipeline: Pipeline::new(&config),
+            pipeline,
             names,
             port,
             buffer: Vec::new(),
