@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem, Step};
 use crate::rules::At;
@@ -41,7 +41,7 @@ impl<'d> Document<'d> {
             text,
             root: root.into_inner(),
         };
-        let errors = errors
+        let mut errors: Vec<_> = errors
             .into_iter()
             .map(|error| ConfigError {
                 file: name.to_owned(),
@@ -53,6 +53,7 @@ impl<'d> Document<'d> {
                 },
             })
             .collect();
+        errors.sort_by_key(|error| error.place);
         ConfigErrors::check(errors)?;
         Ok(document)
     }
@@ -80,57 +81,51 @@ impl<'d> Document<'d> {
 
     /// One error with its place.
     pub(crate) fn error(&self, key: KeyPath, problem: Problem) -> ConfigError {
-        let at_key = matches!(problem, Problem::UnknownKey { .. });
-        let port_name = |port: KeyPath| match self.find(&port.key("name"))? {
-            (_, Some(DeValue::String(name))) => Some(name.clone().into_owned()),
-            _ => None,
+        let (written, value) = self.nearest(&key);
+        let offset = match problem {
+            Problem::UnknownKey { .. } => written,
+            _ => value,
         };
         ConfigError {
             file: self.name.to_owned(),
-            place: Some(self.place(self.offset(&key, at_key))),
-            port: key.port().and_then(port_name),
+            place: Some(self.place(offset)),
+            port: key.port_index().and_then(|index| self.port_name(index)),
             key,
             problem,
         }
     }
 
-    /// Follows `path` as far as the file has it.
-    fn walk(&self, path: &KeyPath) -> Vec<(usize, &Spanned<DeValue<'d>>)> {
-        let mut found: Vec<(usize, &Spanned<DeValue<'d>>)> = Vec::new();
+    fn port_name(&self, index: usize) -> Option<String> {
+        let name = self
+            .root
+            .get("port")?
+            .get_ref()
+            .get(index)?
+            .get_ref()
+            .get("name")?;
+        Some(name.get_ref().as_str()?.to_owned())
+    }
+
+    /// Follows `path` as far as the file has it, and says where the last key that is there begins, and
+    /// where its value does.
+    fn nearest(&self, path: &KeyPath) -> (usize, usize) {
+        let mut place = (0, 0);
+        let mut table = Some(&self.root);
+        let mut array = None;
         for step in path.steps() {
-            let next = match (found.last().map(|(_, value)| value.get_ref()), step) {
-                (None, Step::Key(key)) => self.root.get_key_value(key.as_str()),
-                (Some(DeValue::Table(table)), Step::Key(key)) => table.get_key_value(key.as_str()),
-                (Some(DeValue::Array(array)), Step::Index(index)) => {
-                    let Some(value) = array.get(*index) else {
-                        break;
-                    };
-                    found.push((value.span().start, value));
-                    continue;
-                }
-                _ => None,
+            let found = match step {
+                Step::Key(key) => table
+                    .and_then(|table| table.get_key_value(key.as_str()))
+                    .map(|(key, value)| (key.span(), value)),
+                Step::Index(index) => array
+                    .and_then(|array: &DeArray<'d>| array.get(*index))
+                    .map(|value| (value.span(), value)),
             };
-            let Some((key, value)) = next else { break };
-            found.push((key.span().start, value));
+            let Some((key, value)) = found else { break };
+            place = (key.start, value.span().start);
+            (table, array) = (value.get_ref().as_table(), value.get_ref().as_array());
         }
-        found
-    }
-
-    fn find(&self, path: &KeyPath) -> Option<(usize, Option<&DeValue<'d>>)> {
-        let found = self.walk(path);
-        (found.len() == path.steps().len())
-            .then(|| found.last().map(|(at, value)| (*at, Some(value.get_ref()))))
-            .flatten()
-    }
-
-    /// Where `path` is written, or else the nearest table that lacks it.
-    fn offset(&self, path: &KeyPath, at_key: bool) -> usize {
-        self.walk(path).last().map_or(
-            0,
-            |(key, value)| {
-                if at_key { *key } else { value.span().start }
-            },
-        )
+        place
     }
 
     fn place(&self, offset: usize) -> Place {

@@ -42,11 +42,11 @@ impl KeyPath {
         &self.0
     }
 
-    /// The table of the port that the value belongs to.
-    pub(crate) fn port(&self) -> Option<Self> {
+    /// The port that the value belongs to, by its place in the file.
+    pub(crate) fn port_index(&self) -> Option<usize> {
         match &self.0[..] {
             [Step::Key(ports), Step::Index(index), ..] if matches!(&**ports, "port" | "ports") => {
-                Some(Self::of(ports).index(*index))
+                Some(*index)
             }
             _ => None,
         }
@@ -280,7 +280,7 @@ pub enum Problem {
         value: u16,
     },
     /// An MTU that no link of the tenant can have.
-    #[error("an MTU of {value} is not from {min} to {max}{why}")]
+    #[error("{value} is no MTU here; choose one from {min} to {max}{why}")]
     MtuRange {
         /// The number.
         value: i64,

@@ -24,13 +24,17 @@ const MIN_MTU_IPV4: u16 = 576;
 const MIN_MTU_IPV6: u16 = 1280;
 
 /// A value and where it is written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct At<T> {
     pub(crate) key: KeyPath,
     pub(crate) value: T,
 }
 
 impl<T> At<T> {
+    pub(crate) fn new(key: KeyPath, value: T) -> Self {
+        Self { key, value }
+    }
+
     pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
         At {
             key: self.key,
@@ -128,10 +132,10 @@ fn check_uplink(facts: &Facts, report: &Report) {
                 report.add(&address.key, problem);
             }
         }
-        if let Some(next_hop) = next_hop {
-            if let Some(problem) = next_hop_problem(next_hop.value, address) {
-                report.add(&next_hop.key, problem);
-            }
+        if let Some(next_hop) = next_hop
+            && let Some(problem) = next_hop_problem(next_hop.value, address)
+        {
+            report.add(&next_hop.key, problem);
         }
     }
     for allow in &uplink.allow {
@@ -455,7 +459,7 @@ fn check_mtu<'a>(mtu: &At<i64>, link: impl IntoIterator<Item = &'a At<IpNet>>, r
         .into_iter()
         .any(|address| address.value.addr().is_ipv6());
     let (min, why) = if ipv6 {
-        (MIN_MTU_IPV6, "; less is not enough for IPv6 (RFC 8200)")
+        (MIN_MTU_IPV6, " (IPv6 needs 1280, RFC 8200)")
     } else {
         (MIN_MTU_IPV4, "")
     };

@@ -1,14 +1,21 @@
 //! What one switch is given: the tenant's addresses joined with the devices that carry them. It is
 //! written by the provisioner, read by the switch, and holds nothing of any other tenant.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::addr::{MacAddr, Name, PciAddress, VlanId, Vni};
+use crate::addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
+use crate::document::Report;
+use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem};
+use crate::rules::{self, At, Facts};
 
 /// Everything one switch needs to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,7 +97,7 @@ pub(crate) const fn default_mtu() -> u16 {
 }
 
 /// The IP sources of a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Addresses {
     /// Exactly these addresses (as /32 or /128) and prefixes.
@@ -181,7 +188,7 @@ pub struct NextHops {
 }
 
 /// What carries a port's frames.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "driver", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Device {
     /// No device: frames come from a capture.
@@ -234,6 +241,262 @@ impl Default for Memory {
             mib: default_memory_mib(),
             hugepages: false,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    /// By hand, for errors that name the bad entry: serde's own for an untagged enum names none.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrWord;
+
+        impl<'de> Visitor<'de> for ListOrWord {
+            type Value = Addresses;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an array of addresses with prefix length, or \"learn-dhcp\"")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Addresses, E> {
+                match word {
+                    "learn-dhcp" => Ok(Addresses::Learned(LearnedFrom::Dhcp)),
+                    _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Addresses, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Addresses::Static)
+            }
+        }
+
+        deserializer.deserialize_any(ListOrWord)
+    }
+}
+
+impl SwitchConfig {
+    /// Reads what a provisioner wrote; `source_name` stands for it in errors.
+    ///
+    /// # Errors
+    /// The first error of syntax or shape, or everything that does not hold between the values.
+    pub fn from_json(source_name: &str, text: &str) -> Result<Self, ConfigErrors> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let config: Self = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| shape_error(source_name, key_path(error.path()), error.inner()))?;
+        json.end()
+            .map_err(|error| shape_error(source_name, KeyPath::default(), &error))?;
+        config.validate(source_name)?;
+        Ok(config)
+    }
+
+    /// Checks what must hold between the values, as the switch's tables rely on it: names, MACs,
+    /// addresses and devices that belong to one port each, addresses that the gateway can route, MTUs
+    /// and limits that make sense.
+    ///
+    /// # Errors
+    /// Everything that does not hold; the errors have keys but no lines.
+    pub fn validate(&self, source_name: &str) -> Result<(), ConfigErrors> {
+        let report = Report::default();
+        rules::check(&self.facts(&report), &report);
+        self.check_devices(&report);
+        let error = |(key, problem): (KeyPath, Problem)| ConfigError {
+            file: source_name.to_owned(),
+            place: None,
+            port: key
+                .port_index()
+                .and_then(|index| Some(self.ports.get(index)?.name.to_string())),
+            key,
+            problem,
+        };
+        ConfigErrors::check(report.into_inner().into_iter().map(error).collect())
+    }
+
+    /// The values as the rules take them.
+    fn facts(&self, report: &Report) -> Facts {
+        let gateway = KeyPath::of("gateway");
+        let addresses = by_family(&gateway, self.gateway.ipv4, self.gateway.ipv6).collect();
+        Facts {
+            vni: Some(self.vni),
+            gateway: rules::Gateway {
+                key: gateway,
+                addresses,
+                unreadable: false,
+            },
+            ports_key: Some(KeyPath::of("ports")),
+            ports: self
+                .ports
+                .iter()
+                .enumerate()
+                .map(|(index, port)| port.facts(&KeyPath::of("ports").index(index)))
+                .collect(),
+            uplink: self
+                .uplink
+                .as_ref()
+                .map(|uplink| uplink.facts(&KeyPath::of("uplink"), report))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What only the switch's own side has: devices, its MACs, its memory.
+    fn check_devices(&self, report: &Report) {
+        let keyed = self.ports.iter().enumerate();
+        let ports = keyed.map(|(index, port)| (KeyPath::of("ports").index(index), port));
+        let vm_macs: HashMap<MacAddr, KeyPath> = ports
+            .clone()
+            .map(|(key, port)| (port.mac, key.key("mac")))
+            .collect();
+        let sides = ports
+            .map(|(key, port)| (&port.device, port.gateway_mac, key.key("gateway_mac"), key))
+            .chain(self.uplink.iter().map(|uplink| {
+                let key = KeyPath::of("uplink");
+                (&uplink.device, uplink.mac, key.key("mac"), key)
+            }));
+        let mut devices: HashMap<&Device, KeyPath> = HashMap::new();
+        for (device, mac, mac_key, key) in sides {
+            if let Some(other) = vm_macs.get(&mac) {
+                let other = other.to_string();
+                report.add(&mac_key, Problem::DuplicateMac { mac, other });
+            }
+            if *device == Device::Offline {
+                continue;
+            }
+            if let Some(other) = devices.insert(device, key.clone()) {
+                let other = other.to_string();
+                report.add(&key.key("device"), Problem::DuplicateDevice { other });
+            }
+        }
+        if self.memory.mib == 0 {
+            let problem = InvalidValue::new(0, "a size in MiB of at least 1").into();
+            report.add(&KeyPath::of("memory").key("mib"), problem);
+        }
+    }
+}
+
+/// A path of serde's as a key.
+fn key_path(path: &serde_path_to_error::Path) -> KeyPath {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .fold(KeyPath::default(), |key, step| match step {
+            Segment::Seq { index } => key.index(*index),
+            Segment::Map { key: name } => key.key(name),
+            Segment::Enum { .. } | Segment::Unknown => key,
+        })
+}
+
+/// An error of JSON's syntax or of a value's shape, where serde met it.
+fn shape_error(source_name: &str, key: KeyPath, error: &serde_json::Error) -> ConfigErrors {
+    let (line, column) = (error.line(), error.column());
+    let message = error.to_string();
+    let reason = message
+        .strip_suffix(&format!(" at line {line} column {column}"))
+        .unwrap_or(&message);
+    ConfigErrors::from(ConfigError {
+        file: source_name.to_owned(),
+        place: (line > 0).then_some(Place { line, column }),
+        key,
+        port: None,
+        problem: Problem::Syntax {
+            reason: reason.to_owned(),
+        },
+    })
+}
+
+/// The addresses of the families that are there, with their keys.
+fn by_family(
+    table: &KeyPath,
+    ipv4: Option<Ipv4Net>,
+    ipv6: Option<Ipv6Net>,
+) -> impl Iterator<Item = At<IpNet>> {
+    let ipv4 = ipv4.map(|net| At::new(table.key("ipv4"), IpNet::V4(net)));
+    let ipv6 = ipv6.map(|net| At::new(table.key("ipv6"), IpNet::V6(net)));
+    ipv4.into_iter().chain(ipv6)
+}
+
+/// The elements of an array, with their keys.
+fn elements<T: Copy>(array: &KeyPath, values: &[T]) -> Vec<At<T>> {
+    values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| At::new(array.index(index), *value))
+        .collect()
+}
+
+impl PortConfig {
+    fn facts(&self, table: &KeyPath) -> rules::Port {
+        let addresses = table.key("addresses");
+        let limits = table.key("limits");
+        let (listed, learned) = match &self.addresses {
+            Addresses::Static(list) => (&list[..], None),
+            Addresses::Learned(LearnedFrom::Dhcp) => (&[][..], Some(addresses.clone())),
+        };
+        rules::Port {
+            name: Some(At::new(table.key("name"), self.name.clone())),
+            mac: Some(At::new(table.key("mac"), self.mac)),
+            extra_macs: elements(&table.key("extra_macs"), &self.extra_macs),
+            addresses: elements(&addresses, listed),
+            listed: learned.is_none().then(|| At::new(addresses, listed.len())),
+            learned,
+            trunk: elements(&table.key("trunk"), &self.trunk),
+            dhcp_server: self.dhcp_server,
+            mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
+            limits: self
+                .limits
+                .by_name()
+                .map(|(name, rate)| At::new(limits.key(name), rate))
+                .collect(),
+        }
+    }
+}
+
+impl UplinkConfig {
+    fn facts(&self, table: &KeyPath, report: &Report) -> rules::Uplink {
+        let hops = table.key("next_hops");
+        let ipv4 = self
+            .next_hops
+            .ipv4
+            .map(|ip| At::new(hops.key("ipv4"), IpAddr::V4(ip)));
+        let ipv6 = self
+            .next_hops
+            .ipv6
+            .map(|ip| At::new(hops.key("ipv6"), IpAddr::V6(ip)));
+        for (key, lacks) in [
+            (
+                "ipv4",
+                self.ipv4.is_none() && (ipv4.is_some() || self.ipv6.is_none()),
+            ),
+            ("ipv6", self.ipv6.is_none() && ipv6.is_some()),
+        ] {
+            if lacks {
+                let expected = "the switch's own address of that family, with its prefix length";
+                report.add(&table.key(key), Problem::MissingKey { expected });
+            }
+        }
+        let links = by_family(table, self.ipv4, self.ipv6).map(|address| {
+            let hop = if address.value.addr().is_ipv4() {
+                &ipv4
+            } else {
+                &ipv6
+            };
+            (address, hop.clone())
+        });
+        rules::Uplink {
+            links: links.collect(),
+            allow: elements(&table.key("allow"), &self.allow),
+            mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
+        }
+    }
+}
+
+impl Limits {
+    /// The limits that are there, by the names of their keys.
+    pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("broadcast_pps", self.broadcast_pps.map(u64::from)),
+            ("arp_nd_pps", self.arp_nd_pps.map(u64::from)),
+            ("dhcp_pps", self.dhcp_pps.map(u64::from)),
+            ("pps", self.pps.map(u64::from)),
+            ("bps", self.bps),
+        ]
+        .into_iter()
+        .filter_map(|(name, rate)| Some((name, rate?)))
     }
 }
 
