@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// The release series whose structures and archives this crate knows.
 const SERIES: &str = "22.11";
@@ -13,7 +13,6 @@ const DRIVERS: &[&str] = &[
     "bus_vdev",
     "bus_pci",
     "mempool_ring",
-    "net_af_packet",
     "net_af_xdp",
     "net_memif",
     "net_ring",
@@ -25,6 +24,9 @@ const DRIVERS: &[&str] = &[
     "net_ixgbe",
     "net_iavf",
 ];
+
+/// The driver whose calls of `setsockopt` go to the shim, which says why.
+const REDIRECTED: &str = "net_af_packet";
 
 /// What the drivers and we call, users before what they use.
 const LIBRARIES: &[&str] = &[
@@ -76,6 +78,8 @@ fn build() -> Result<(), String> {
 struct Dpdk {
     flags: Vec<String>,
     archives: PathBuf,
+    /// Where this build puts what it makes.
+    out: PathBuf,
 }
 
 impl Dpdk {
@@ -98,7 +102,7 @@ impl Dpdk {
         }
         // The crate `pkg-config` knows include paths and definitions; `-march` and `-include`
         // are as much a part of DPDK's ABI, and are only in the raw flags.
-        let output = std::process::Command::new("pkg-config")
+        let output = Command::new("pkg-config")
             .args(["--cflags", "libdpdk"])
             .output()
             .map_err(|error| format!("cannot run pkg-config: {error}"))?;
@@ -109,7 +113,14 @@ impl Dpdk {
         let archives = pkg_config::get_variable("libdpdk", "libdir")
             .map_err(|error| format!("libdpdk.pc names no libdir: {error}"))?
             .into();
-        Ok(Self { flags, archives })
+        let out = env::var_os("OUT_DIR")
+            .ok_or("OUT_DIR is not set: run cargo")?
+            .into();
+        Ok(Self {
+            flags,
+            archives,
+            out,
+        })
     }
 
     fn compile_shim(&self) -> Result<(), String> {
@@ -122,13 +133,14 @@ impl Dpdk {
                 None => shim.flag(flag),
             };
         }
-        shim.try_compile("dpdk_shim").map_err(|error| {
-            format!("the shim over DPDK's inline functions does not compile: {error}")
-        })
+        shim.cargo_metadata(false)
+            .try_compile("dpdk_shim")
+            .map_err(|error| {
+                format!("the shim over DPDK's inline functions does not compile: {error}")
+            })
     }
 
     fn generate_bindings(&self) -> Result<(), String> {
-        let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run cargo")?);
         bindgen::Builder::default()
             .header("src/shim.h")
             .clang_args(&self.flags)
@@ -153,12 +165,22 @@ impl Dpdk {
             .use_core()
             .generate()
             .map_err(|error| format!("bindgen cannot read DPDK's headers: {error}"))?
-            .write_to_file(out.join("bindings.rs"))
-            .map_err(|error| format!("cannot write the bindings to {}: {error}", out.display()))
+            .write_to_file(self.out.join("bindings.rs"))
+            .map_err(|error| {
+                format!(
+                    "cannot write the bindings to {}: {error}",
+                    self.out.display()
+                )
+            })
     }
 
     fn link(&self) -> Result<(), String> {
+        println!("cargo:rustc-link-search=native={}", self.out.display());
         println!("cargo:rustc-link-search=native={}", self.archives.display());
+        // Whole, because the redirected driver refers to it from behind.
+        println!("cargo:rustc-link-lib=static:+whole-archive=dpdk_shim");
+        let redirected = self.redirect()?;
+        println!("cargo:rustc-link-lib=static:+whole-archive,-bundle={redirected}");
         for name in DRIVERS {
             self.archive(&format!("rte_{name}"))?;
             println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
@@ -172,6 +194,23 @@ impl Dpdk {
             println!("cargo:rustc-link-lib=static:-bundle={name}");
         }
         Ok(())
+    }
+
+    /// A copy of the driver's archive that calls the shim's `setsockopt`; its name for the linker.
+    fn redirect(&self) -> Result<&'static str, String> {
+        self.archive(&format!("rte_{REDIRECTED}"))?;
+        let from = self.archives.join(format!("librte_{REDIRECTED}.a"));
+        let to = self.out.join("libdpdk_redirected.a");
+        let status = Command::new(env::var_os("OBJCOPY").unwrap_or_else(|| "objcopy".into()))
+            .arg("--redefine-sym=setsockopt=af_packet_setsockopt_shim")
+            .args([from, to])
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok("dpdk_redirected"),
+            failed => Err(format!(
+                "objcopy cannot copy the archive of {REDIRECTED} ({failed:?}). On Debian 12: apt-get install binutils"
+            )),
+        }
     }
 
     /// That the archive is there: the linker's own words would not say which package has it.

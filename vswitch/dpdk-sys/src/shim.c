@@ -1,5 +1,7 @@
 #include "shim.h"
 
+#include <linux/if_packet.h>
+
 int rte_errno_shim(void)
 {
 	return rte_errno;
@@ -33,4 +35,14 @@ uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **
 uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+int af_packet_setsockopt_shim(int socket, int level, int name, const void *value, socklen_t size)
+{
+	if (level == SOL_PACKET && name == PACKET_FANOUT) {
+		const int on = 1;
+
+		return setsockopt(socket, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
+	}
+	return setsockopt(socket, level, name, value, size);
 }

@@ -3,6 +3,8 @@
 #ifndef DPDK_SYS_SHIM_H
 #define DPDK_SYS_SHIM_H
 
+#include <sys/socket.h>
+
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -28,5 +30,14 @@ void rte_pktmbuf_free_shim(struct rte_mbuf *mbuf);
 
 uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+/* What net_af_packet calls in place of setsockopt(): the build redirects it.
+ *
+ * The driver puts its socket into a fanout group of one, with PACKET_FANOUT_FLAG_DEFRAG. Then the kernel reassembles
+ * IPv4 before the driver sees it: fragments arrive as packets that nobody sent, and those that
+ * never become whole vanish uncounted. A spoof filter has to judge the frames that were sent. With one queue
+ * there is nothing to fan out, so the request is not made; in its place the socket is told to ignore
+ * what the kernel itself sends from the interface, which the driver would hand up as received. */
+int af_packet_setsockopt_shim(int socket, int level, int name, const void *value, socklen_t size);
 
 #endif

@@ -62,6 +62,8 @@ pub struct Port {
     /// The bus it is on and its name there.
     device: (&'static CStr, CString),
     mac: [u8; 6],
+    /// The kernel interface behind it, if there is one.
+    interface: Option<Interface>,
     wake: Wake,
     /// Frames that the kernel had no room for; it counts them from each reading anew.
     kernel_missed: u64,
@@ -143,16 +145,20 @@ impl Port {
         if code != 0 {
             return Err(failed("find", code));
         }
+        let interface = attachment.interface().map(Interface::new).transpose();
         // From here on, dropping it undoes everything.
         let mut port = Self {
             id,
             device: (attachment.bus, device),
             mac: [0; 6],
+            interface: None,
             wake: Wake::Never,
             kernel_missed: 0,
             _pool: pool.clone(),
             _eal: eal.clone(),
         };
+        port.interface =
+            interface.map_err(|error| attachment.failed(name, "watch", error.to_string()))?;
         port.start(attachment, pool, options)
             .map_err(|(step, code)| failed(step, code))?;
         port.wake = match attachment.kind {
@@ -172,18 +178,6 @@ impl Port {
             }
             Kind::Virtual => Wake::Never,
         };
-        if let (
-            Wake::Socket(fd),
-            Kind::Socket {
-                family: libc::AF_PACKET,
-                ..
-            },
-        ) = (port.wake, attachment.kind)
-        {
-            // Without this, what the kernel itself sends from the interface would look received.
-            set_socket_option(fd, libc::PACKET_IGNORE_OUTGOING, 1)
-                .map_err(|error| attachment.failed(name, "set up", error.to_string()))?;
-        }
         Ok(port)
     }
 
@@ -305,8 +299,12 @@ impl Port {
         }
     }
 
-    /// Whether the device has a link: for an interface, whether its peer is up.
+    /// Whether the device has a link; for a kernel interface, whether it and its peer are up.
     pub fn link_up(&self) -> bool {
+        // The socket drivers say "up" whatever happens.
+        if let Some(interface) = &self.interface {
+            return interface.is_running();
+        }
         let mut link = MaybeUninit::<sys::rte_eth_link>::zeroed();
         // SAFETY: a place for the answer, which may be all zero.
         unsafe {
@@ -355,6 +353,44 @@ impl Drop for Port {
             sys::rte_eth_dev_stop(self.id);
             sys::rte_eth_dev_close(self.id);
             sys::rte_eal_hotplug_remove(bus.as_ptr(), device.as_ptr());
+        }
+    }
+}
+
+/// A kernel interface, to ask for its state.
+#[derive(Debug)]
+struct Interface {
+    name: [u8; libc::IFNAMSIZ],
+    socket: OwnedFd,
+}
+
+impl Interface {
+    fn new(interface: &str) -> std::io::Result<Self> {
+        let mut name = [0; libc::IFNAMSIZ];
+        // The driver has opened it by that name, so it and a NUL fit.
+        for (to, from) in name.iter_mut().zip(interface.bytes()) {
+            *to = from;
+        }
+        let flags = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: just opened, and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { name, socket })
+    }
+
+    fn is_running(&self) -> bool {
+        // SAFETY: a C struct of numbers and pointers that may be zero.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        request.ifr_name = self.name.map(|byte| byte as libc::c_char);
+        let fd = self.socket.as_raw_fd();
+        // SAFETY: this request reads the name and writes the flags, which are then what the union holds.
+        unsafe {
+            libc::ioctl(fd, libc::SIOCGIFFLAGS, &raw mut request) == 0
+                && c_int::from(request.ifr_ifru.ifru_flags) & libc::IFF_RUNNING != 0
         }
     }
 }
@@ -465,14 +501,12 @@ impl<'a> Attachment<'a> {
                 }
             }
             Kind::Socket {
-                family, capability, ..
+                family,
+                capability,
+                interface,
             } if !may_open(family) => DpdkError::Permission {
                 port: port.into(),
-                device: format!(
-                    "{} on {interface}",
-                    self.device,
-                    interface = self.interface()
-                ),
+                device: format!("{} on {interface}", self.device),
                 capability,
             },
             Kind::Pci(address) => {
@@ -498,10 +532,10 @@ impl<'a> Attachment<'a> {
         }
     }
 
-    fn interface(&self) -> &str {
+    fn interface(&self) -> Option<&'a str> {
         match self.kind {
-            Kind::Socket { interface, .. } => interface,
-            Kind::Pci(_) | Kind::Virtual => "",
+            Kind::Socket { interface, .. } => Some(interface),
+            Kind::Pci(_) | Kind::Virtual => None,
         }
     }
 }
@@ -565,17 +599,6 @@ fn socket_option<const N: usize>(fd: RawFd, level: c_int, name: c_int) -> Option
     let code =
         unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut size) };
     (code == 0).then_some(value)
-}
-
-fn set_socket_option(fd: RawFd, name: c_int, value: c_int) -> std::io::Result<()> {
-    let size = mem::size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the value is a `c_int` of that size.
-    let code =
-        unsafe { libc::setsockopt(fd, libc::SOL_PACKET, name, (&raw const value).cast(), size) };
-    if code == 0 {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error())
 }
 
 /// Whether this process may open a raw socket of that family.

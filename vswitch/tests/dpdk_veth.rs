@@ -1,0 +1,407 @@
+//! Ports on real interfaces: the two ends of a veth pair in a network namespace of the test's own. Needs root;
+//! without it the tests say so and pass.
+//!
+//! DPDK starts once per process, and `cargo nextest` gives each test a process of its own; with
+//! `cargo test`, run one at a time by name.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use tenant_config::{Device, Memory};
+use vswitch::dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
+
+/// Both ends of a veth pair: the switch's and the guest's.
+const SWITCH_END: &str = "switch";
+const GUEST_END: &str = "guest";
+
+/// A UDP packet's Ethernet frame, 192.0.2.1:1000 → 192.0.2.2:2000, `payload` bytes of 0x5a, no UDP checksum.
+fn udp_frame(source: [u8; 6], destination: [u8; 6], payload: u16) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(source, destination)
+        .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+        .udp(1000, 2000);
+    let mut frame = Vec::new();
+    builder
+        .write(&mut frame, &vec![0x5a; usize::from(payload)])
+        .expect("a Vec takes it");
+    frame
+}
+
+/// The same with an 802.1Q tag behind the addresses.
+fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
+    let mut out = frame[..12].to_vec();
+    out.extend([0x81, 0x00]);
+    out.extend(tci.to_be_bytes());
+    out.extend(&frame[12..]);
+    out
+}
+
+struct Bed {
+    eal: Eal,
+    pool: Mempool,
+    options: PortOptions,
+}
+
+impl Bed {
+    /// A namespace with a veth pair, and DPDK; `None` without root.
+    fn new(test: &str, devices: &[Device], options: PortOptions) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("{test} is skipped: it makes interfaces, and so needs root");
+            return None;
+        }
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace of our own");
+        let mtu = options.mtu;
+        ip(&format!(
+            "link add {SWITCH_END} mtu {mtu} type veth peer name {GUEST_END} mtu {mtu}"
+        ));
+        for end in [SWITCH_END, GUEST_END] {
+            // The kernel's own neighbour discovery is not what is tested.
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1")
+                .expect("the interface has IPv6");
+            ip(&format!("link set {end} up"));
+        }
+        let memory = Memory {
+            mib: 96,
+            hugepages: false,
+        };
+        let eal = Eal::start(&EalOptions {
+            memory,
+            cpu: 0,
+            name: test.into(),
+            pci: Vec::new(),
+        })
+        .expect("DPDK starts");
+        let pool = Mempool::for_devices(&eal, devices, &options).expect("memory");
+        Some(Self { eal, pool, options })
+    }
+
+    fn open(&self, device: &Device) -> Port {
+        Port::open(&self.eal, "port", device, &self.pool, &self.options).expect("the port opens")
+    }
+
+    fn send(&self, port: &mut Port, frames: &[Vec<u8>]) {
+        let mut burst = Burst::new();
+        for frames in frames.chunks(Burst::CAPACITY) {
+            for frame in frames {
+                let mbuf = self.pool.alloc_with(frame).expect("an mbuf");
+                burst.push(mbuf).expect("room in the burst");
+            }
+            while !burst.is_empty() {
+                port.tx(&mut burst);
+            }
+        }
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(
+        status.expect("iproute2 is installed").success(),
+        "ip {arguments}"
+    );
+}
+
+fn af_packet(interface: &str) -> Device {
+    let interface = interface.into();
+    Device::AfPacket { interface }
+}
+
+/// The next `count` frames, each with its stripped tag; fewer if they do not come within a second.
+fn receive(port: &mut Port, count: usize) -> Vec<(Option<u16>, Vec<u8>)> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut burst = Burst::new();
+    let mut frames = Vec::new();
+    while frames.len() < count && Instant::now() < deadline {
+        port.rx(&mut burst);
+        frames.extend(burst.drain().map(|mbuf| {
+            assert_eq!(mbuf.segments(), 1);
+            (mbuf.stripped_tag(), mbuf.bytes().to_vec())
+        }));
+    }
+    frames
+}
+
+/// Whether the port's descriptor says, within that time, that a frame waits.
+fn wakes(port: &mut Port, within: Duration) -> bool {
+    assert!(port.arm(), "the port can wake us");
+    let timeout = PollTimeout::try_from(within).expect("a short time");
+    let fd = port.wait_fd().expect("a descriptor");
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let ready = poll(&mut fds, timeout).expect("poll works");
+    let readable = fds[0].revents() == Some(PollFlags::POLLIN);
+    port.disarm();
+    ready == 1 && readable
+}
+
+/// What holds of every driver on a kernel interface.
+fn frames_cross_both_ways(bed: &Bed, switch: &mut Port, guest: &mut Port) {
+    let (switch_mac, guest_mac) = (
+        switch.mac().expect("a MAC").octets(),
+        guest.mac().expect("a MAC").octets(),
+    );
+    assert!(switch.link_up() && guest.link_up());
+
+    let sizes = [18, 64, 700, bed.options.mtu - 28];
+    let up: Vec<_> = sizes
+        .iter()
+        .map(|&size| udp_frame(guest_mac, switch_mac, size))
+        .collect();
+    bed.send(guest, &up);
+    let untagged = |frames: Vec<Vec<u8>>| -> Vec<_> {
+        frames.into_iter().map(|frame| (None, frame)).collect()
+    };
+    assert_eq!(receive(switch, up.len()), untagged(up));
+
+    let down: Vec<_> = sizes
+        .iter()
+        .map(|&size| udp_frame(switch_mac, guest_mac, size))
+        .collect();
+    bed.send(switch, &down);
+    assert_eq!(receive(guest, down.len()), untagged(down));
+}
+
+fn a_frame_wakes_a_sleeper(bed: &Bed, switch: &mut Port, guest: &mut Port) {
+    let frame = udp_frame([2; 6], [4; 6], 64);
+    assert!(
+        !wakes(switch, Duration::from_millis(20)),
+        "nothing was sent"
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            bed.send(guest, std::slice::from_ref(&frame));
+        });
+        assert!(wakes(switch, Duration::from_secs(2)));
+    });
+    // It stays readable until the frame is taken, so that none is slept over.
+    assert!(wakes(switch, Duration::ZERO));
+    assert_eq!(receive(switch, 1), [(None, frame)]);
+    assert!(!wakes(switch, Duration::from_millis(20)), "all were taken");
+}
+
+#[test]
+fn af_packet_carries_frames_both_ways_and_wakes() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_carries", &devices, PortOptions::default()) else {
+        return;
+    };
+    let all = bed.pool.available();
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    frames_cross_both_ways(&bed, &mut switch, &mut guest);
+    a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
+    let stats = switch.stats();
+    assert_eq!(
+        (stats.rx_frames, stats.tx_frames, stats.rx_missed),
+        (5, 4, 0)
+    );
+    drop((switch, guest));
+    assert_eq!(bed.pool.available(), all);
+}
+
+#[test]
+fn af_packet_carries_jumbo_frames() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let options = PortOptions {
+        mtu: 9216,
+        ..PortOptions::default()
+    };
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_jumbo", &devices, options) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    frames_cross_both_ways(&bed, &mut switch, &mut guest);
+}
+
+#[test]
+fn af_packet_shows_a_tag_as_stripped() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_tag", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    let plain = udp_frame([2; 6], [4; 6], 64);
+    let one = tagged(&plain, 0x2065);
+    let priority = tagged(&plain, 0);
+    let two = tagged(&one, 7);
+    bed.send(&mut guest, &[one.clone(), priority, two, plain.clone()]);
+    // The kernel takes the outermost tag out of the bytes, VID 0 included, and the driver puts it beside them.
+    assert_eq!(
+        receive(&mut switch, 4),
+        [
+            (Some(0x2065), plain.clone()),
+            (Some(0), plain.clone()),
+            (Some(7), one),
+            (None, plain),
+        ]
+    );
+}
+
+#[test]
+fn af_packet_does_not_see_what_the_kernel_sends() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_outgoing", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    ip(&format!("address add 192.0.2.1/24 dev {SWITCH_END}"));
+    ip(&format!(
+        "neighbour add 192.0.2.2 lladdr 02:00:00:00:00:09 dev {SWITCH_END}"
+    ));
+    let socket = UdpSocket::bind((Ipv4Addr::new(192, 0, 2, 1), 1000)).expect("our address");
+    socket
+        .send_to(&[0x5a; 64], (Ipv4Addr::new(192, 0, 2, 2), 2000))
+        .expect("the interface is up");
+    assert_eq!(receive(&mut guest, 1).len(), 1, "it did leave");
+    assert_eq!(receive(&mut switch, 1), []);
+}
+
+/// A switch must judge what is on the wire: fragments as fragments, also those that never become a packet.
+#[test]
+fn af_packet_leaves_fragments_alone() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_fragments", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    let fragment = |offset: u16, more: bool| {
+        let payload = vec![0x5a; 64];
+        let mut ip = etherparse::Ipv4Header::new(
+            64,
+            64,
+            etherparse::IpNumber::UDP,
+            [192, 0, 2, 1],
+            [192, 0, 2, 2],
+        )
+        .expect("a short payload");
+        ip.identification = 7;
+        ip.dont_fragment = false;
+        ip.more_fragments = more;
+        ip.fragment_offset = offset.try_into().expect("13 bits");
+        ip.header_checksum = ip.calc_header_checksum();
+        let mut frame = vec![2; 12];
+        frame.extend([0x08, 0x00]);
+        ip.write(&mut frame).expect("a Vec takes it");
+        frame.extend(payload);
+        frame
+    };
+    let fragments = [fragment(0, true), fragment(8, false), fragment(16, true)];
+    bed.send(&mut guest, &fragments);
+    assert_eq!(
+        receive(&mut switch, 3),
+        fragments.map(|frame| (None, frame))
+    );
+}
+
+/// Without a NIC's checksum engine behind it, a guest's stack must finish its checksums itself.
+#[test]
+fn af_packet_hands_up_unfinished_checksums_unless_offload_is_off() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let Some(bed) = Bed::new(
+        "af_packet_checksum",
+        &[near.clone()],
+        PortOptions::default(),
+    ) else {
+        return;
+    };
+    drop(far);
+    let mut switch = bed.open(&near);
+    let mac = switch.mac().expect("a MAC");
+    ip(&format!("address add 192.0.2.2/24 dev {GUEST_END}"));
+    ip(&format!(
+        "neighbour add 192.0.2.1 lladdr {mac} dev {GUEST_END}"
+    ));
+    let socket = UdpSocket::bind((Ipv4Addr::new(192, 0, 2, 2), 2000)).expect("our address");
+    let mut checksum_is_right = || {
+        socket
+            .send_to(b"checksum", (Ipv4Addr::new(192, 0, 2, 1), 1000))
+            .expect("the interface is up");
+        let frames = receive(&mut switch, 1);
+        let [(None, bytes)] = frames.as_slice() else {
+            panic!("one untagged frame, not {frames:?}");
+        };
+        let packet = etherparse::PacketHeaders::from_ethernet_slice(bytes).expect("well formed");
+        let Some(etherparse::NetHeaders::Ipv4(ip, _)) = &packet.net else {
+            panic!("IPv4, not {packet:?}");
+        };
+        let Some(etherparse::TransportHeader::Udp(udp)) = &packet.transport else {
+            panic!("UDP, not {packet:?}");
+        };
+        let right = udp
+            .calc_checksum_ipv4(ip, b"checksum")
+            .expect("a short packet");
+        udp.checksum == right
+    };
+    assert!(
+        !checksum_is_right(),
+        "veth leaves it to a NIC that is not there"
+    );
+    let off = Command::new("ethtool")
+        .args(["-K", GUEST_END, "tx", "off"])
+        .output();
+    assert!(off.expect("ethtool is installed").status.success());
+    assert!(checksum_is_right());
+}
+
+#[test]
+fn af_packet_counts_what_its_ring_had_no_room_for() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_missed", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    let room = usize::from(bed.options.rx_desc);
+    let frames = vec![udp_frame([2; 6], [4; 6], 64); room + 40];
+    bed.send(&mut guest, &frames);
+    assert_eq!(receive(&mut switch, room + 40).len(), room);
+    let stats = switch.stats();
+    assert_eq!((stats.rx_frames, stats.rx_missed), (room as u64, 40));
+}
+
+#[test]
+fn af_packet_survives_its_interface() {
+    let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_packet_down", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    ip(&format!("link set {SWITCH_END} down"));
+    assert!(!switch.link_up() && !guest.link_up());
+    // The error wakes once, and is no frame.
+    assert!(!wakes(&mut switch, Duration::from_secs(2)));
+    assert!(!wakes(&mut switch, Duration::from_millis(20)));
+    ip(&format!("link set {SWITCH_END} up"));
+    assert!(switch.link_up() && guest.link_up());
+    frames_cross_both_ways(&bed, &mut switch, &mut guest);
+    // Gone for good: nothing comes, nothing goes, nothing crashes.
+    ip(&format!("link delete {SWITCH_END}"));
+    assert_eq!(receive(&mut switch, 1), []);
+    let frame = bed.pool.alloc_with(&[0; 60]).expect("an mbuf");
+    let mut burst = Burst::new();
+    burst.push(frame).expect("room in the burst");
+    switch.tx(&mut burst);
+    let refused = Port::open(&bed.eal, "port", &near, &bed.pool, &bed.options);
+    assert!(matches!(refused, Err(DpdkError::NoInterface { .. })));
+}
+
+#[test]
+fn af_xdp_carries_frames_both_ways_and_wakes() {
+    let interface = SWITCH_END.into();
+    let near = Device::AfXdp { interface };
+    let far = af_packet(GUEST_END);
+    let devices = [near.clone(), far.clone()];
+    let Some(bed) = Bed::new("af_xdp_carries", &devices, PortOptions::default()) else {
+        return;
+    };
+    let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    frames_cross_both_ways(&bed, &mut switch, &mut guest);
+    a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
+}
