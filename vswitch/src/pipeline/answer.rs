@@ -238,12 +238,12 @@ impl Advertisement {
 
 /// Whether a packet to the gateway's address is an echo request that is answered.
 pub(super) fn is_echo_request4(ip: &Ipv4) -> bool {
-    ip.fragment == Fragment::Whole && ip.transport == Transport::Icmp { kind: 8, code: 0 }
+    ip.fragment == Fragment::Whole && ip.transport == (Transport::Icmp { kind: 8 })
 }
 
 /// Whether a packet to the gateway's address is an echo request that is answered.
 pub(super) fn is_echo_request6(ip: &Ipv6) -> bool {
-    ip.fragment == Fragment::Whole && ip.transport == Transport::Icmp { kind: 128, code: 0 }
+    ip.fragment == Fragment::Whole && ip.icmp_type() == Some(128)
 }
 
 /// Turns an echo request into its reply.
@@ -328,8 +328,7 @@ pub(super) fn may_be_reported4(ip: &Ipv4) -> bool {
     let about_error = matches!(
         ip.transport,
         Transport::Icmp {
-            kind: 3 | 4 | 5 | 11 | 12,
-            ..
+            kind: 3 | 4 | 5 | 11 | 12
         }
     );
     ip.fragment != Fragment::Later && !about_error

@@ -329,7 +329,8 @@ pub(super) fn from_uplink(
 #[inline(always)]
 fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
     let ip = wire::ipv4(payload)?;
-    if ip.source == 0 || tables.is_inside4(ip.source) {
+    let link_local = ip.source >> 16 == 0xa9fe;
+    if ip.source == 0 || link_local || tables.is_inside4(ip.source) {
         return Err(DropReason::IngressSource);
     }
     if let Some((from, to)) = ip.udp()
@@ -343,10 +344,10 @@ fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason>
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = wire::ipv6(payload)?;
-    let is_nd = ip
-        .icmp_type()
-        .is_some_and(|kind| (133..=137).contains(&kind));
-    if (ip.source == 0 && !is_nd) || tables.is_inside6(ip.source) {
+    let unroutable = ip.source == 1 || ip.source >> 120 == 0xff;
+    let on_link_only = ip.source == 0 || is_link_local6(ip.source);
+    let on_link_protocol = matches!(ip.icmp_type(), Some(130..=137 | 143));
+    if unroutable || (on_link_only && !on_link_protocol) || tables.is_inside6(ip.source) {
         return Err(DropReason::IngressSource);
     }
     if ip.udp().is_some_and(|(from, _)| from == DHCPV6_SERVER) {
@@ -358,6 +359,12 @@ fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason>
     Ok(ip)
 }
 
+/// fe80::/10.
+#[inline(always)]
+pub(super) fn is_link_local6(address: u128) -> bool {
+    address >> 118 == 0xfe80 >> 6
+}
+
 /// A DHCP client's broadcast, which only the tenant's server is to see.
 pub(super) fn is_dhcp_broadcast(ip: &Ipv4) -> bool {
     ip.source == 0
@@ -365,8 +372,10 @@ pub(super) fn is_dhcp_broadcast(ip: &Ipv4) -> bool {
 
 /// A DHCP server's message to a client.
 #[inline(always)]
-pub(super) fn is_dhcp_reply(ip: &Ipv4) -> bool {
-    ip.fragment == Fragment::Whole && ip.udp() == Some((BOOTP_SERVER, BOOTP_CLIENT))
+pub(super) fn is_dhcp_reply(ip: &Ipv4, packet: &[u8]) -> bool {
+    ip.fragment == Fragment::Whole
+        && ip.udp() == Some((BOOTP_SERVER, BOOTP_CLIENT))
+        && udp_payload(ip, packet).first() == Some(&BOOTREPLY)
 }
 
 /// A DHCP client's message to a server.

@@ -138,7 +138,7 @@ impl<N: Notes> Pass<'_, N> {
         ip: &Ipv4,
         frame: &mut Frame<'_>,
     ) -> Outcome {
-        if self.tables.has_dhcp && (filter::is_dhcp_request(ip) || filter::is_dhcp_reply(ip)) {
+        if self.tables.has_dhcp {
             if let Some(outcome) = self.dhcp_from_port(rules, ip, frame) {
                 return outcome;
             }
@@ -190,7 +190,8 @@ impl<N: Notes> Pass<'_, N> {
         ip: &Ipv4,
         frame: &mut Frame<'_>,
     ) -> Option<Outcome> {
-        let payload = filter::udp_payload(ip, frame.bytes().get(ETHERNET_LEN..)?);
+        let packet = frame.bytes().get(ETHERNET_LEN..)?;
+        let payload = filter::udp_payload(ip, packet);
         if rules.learns && filter::is_dhcp_request(ip) {
             self.state.ports[usize::from(rules.id)]
                 .lease
@@ -198,34 +199,38 @@ impl<N: Notes> Pass<'_, N> {
         }
         let receiver = if filter::is_dhcp_broadcast(ip) {
             self.tables.dhcp_server_for(rules.id)
-        } else if rules.dhcp_server && filter::is_dhcp_reply(ip) {
-            let reply = wire::Bootp::parse(payload).filter(|bootp| !bootp.request)?;
-            let client = self.tables.port_of_mac(reply.client_mac);
-            if let Some(id) = client
-                && self.tables.ports[usize::from(id)].learns
-            {
-                let (state, tables, now_ns) = (&mut *self.state, self.tables, self.now_ns);
-                let owner = state.route4(tables, reply.your_ip, now_ns);
-                let free =
-                    matches!(owner, Some(Target::Unowned)) || owner == Some(Target::Port(id));
-                state.ports[usize::from(id)]
-                    .lease
-                    .server_said(payload, now_ns, |_| free);
-            }
-            client
+        } else if rules.dhcp_server && filter::is_dhcp_reply(ip, packet) {
+            self.dhcp_client_of(rules, payload)
         } else {
             return None;
         };
-        Some(match receiver {
-            Some(id) => {
-                self.notes.note(
-                    Stage::Service,
-                    format_args!("DHCP, by way of the tenant's server"),
-                );
-                self.rewrite_to_port(frame, usize::from(ip.total_len), id, None)
-            }
-            None => self.refuse(Stage::Service, DropReason::DhcpNoServer),
-        })
+        let Some(id) = receiver else {
+            return Some(self.refuse(Stage::Service, DropReason::DhcpNoServer));
+        };
+        if ip.total_len > self.tables.ports[usize::from(id)].mtu {
+            return Some(self.refuse(Stage::Service, DropReason::Mtu));
+        }
+        self.notes.note(
+            Stage::Service,
+            format_args!("DHCP between a client and the server"),
+        );
+        Some(self.rewrite_to_port(frame, usize::from(ip.total_len), id, None))
+    }
+
+    /// The port that a server's message is for; where the port learns, its lease is noted.
+    fn dhcp_client_of(&mut self, server: &PortRules, payload: &[u8]) -> Option<u16> {
+        let reply = wire::Bootp::parse(payload)?;
+        let id = self
+            .tables
+            .port_of_mac(reply.client_mac)
+            .filter(|&id| id != server.id)?;
+        if self.tables.ports[usize::from(id)].learns {
+            let owner = self.state.route4(self.tables, reply.your_ip, self.now_ns);
+            let free = matches!(owner, Some(Target::Unowned)) || owner == Some(Target::Port(id));
+            let lease = &mut self.state.ports[usize::from(id)].lease;
+            lease.server_said(payload, self.now_ns, free);
+        }
+        Some(id)
     }
 
     #[inline(always)]
@@ -253,6 +258,9 @@ impl<N: Notes> Pass<'_, N> {
                 let Some(uplink) = &tables.uplink else {
                     return self.refuse(Stage::Route, DropReason::RouteNone);
                 };
+                if ip.source >> 16 == 0xa9fe {
+                    return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+                }
                 if ip.ttl <= 1 {
                     let error = IcmpError::TimeExceeded;
                     return self.report4_to(sender, packet, ip, frame, DropReason::Ttl, error);
@@ -468,7 +476,7 @@ impl<N: Notes> Pass<'_, N> {
         if ip.destination >> 120 == 0xff {
             return self.refuse(Stage::Route, DropReason::Multicast);
         }
-        if is_link_local6(ip.destination) {
+        if filter::is_link_local6(ip.destination) {
             return self.refuse(Stage::Route, DropReason::LinkLocalIp);
         }
         let (reason, error) = match target {
@@ -519,7 +527,7 @@ impl<N: Notes> Pass<'_, N> {
                     return self.refuse(Stage::Service, DropReason::Absorbed);
                 }
                 let reachable = matches!(target, Some(Target::Port(_) | Target::Uplink))
-                    && !is_link_local6(wanted);
+                    && !filter::is_link_local6(wanted);
                 if !is_gateway && !reachable {
                     return self.refuse(Stage::Service, DropReason::NdUnknown);
                 }
@@ -556,6 +564,9 @@ impl<N: Notes> Pass<'_, N> {
                 let Some(uplink) = &tables.uplink else {
                     return self.refuse(Stage::Route, DropReason::RouteNone);
                 };
+                if filter::is_link_local6(ip.source) {
+                    return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+                }
                 let spent = ip.hop_limit <= 1;
                 let refused = if spent {
                     Some((DropReason::Ttl, IcmpError::TimeExceeded))
@@ -699,7 +710,7 @@ impl<N: Notes> Pass<'_, N> {
         if ip.destination >> 120 == 0xff {
             return self.refuse(Stage::Route, DropReason::Multicast);
         }
-        if is_link_local6(ip.destination) {
+        if filter::is_link_local6(ip.destination) {
             return self.refuse(Stage::Route, DropReason::LinkLocalIp);
         }
         match target {
@@ -730,9 +741,9 @@ impl<N: Notes> Pass<'_, N> {
             }
             (nd::NEIGHBOR_SOLICITATION, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
             (nd::NEIGHBOR_ADVERTISEMENT, Some(target)) if uplink.next_hop6 == Some(target) => {
-                if let Some(mac) = nd::target_link_layer(ip, layer3)
-                    && mac[0] & 1 == 0
-                {
+                let named = nd::target_link_layer(ip, layer3);
+                let mac = named.unwrap_or_else(|| wire::mac_at(frame.bytes(), 6));
+                if mac[0] & 1 == 0 {
                     self.state.next_hop6.confirm(self.now_ns, mac);
                 }
                 self.refuse(Stage::Service, DropReason::Absorbed)
@@ -741,10 +752,6 @@ impl<N: Notes> Pass<'_, N> {
             _ => self.refuse(Stage::Service, DropReason::Absorbed),
         }
     }
-}
-
-fn is_link_local6(address: u128) -> bool {
-    address >> 118 == 0xfe80 >> 6
 }
 
 impl Tables {

@@ -121,14 +121,9 @@ impl LeaseState {
         }
     }
 
-    /// The tenant's server sent this BOOTP payload to the port's VM. `free` says whether an address
-    /// is in the gateway's subnet and nobody else's.
-    pub(super) fn server_said(
-        &mut self,
-        payload: &[u8],
-        now_ns: u64,
-        free: impl FnOnce(u32) -> bool,
-    ) {
+    /// The tenant's server sent this BOOTP payload to the port's VM. `free` says whether the address
+    /// it gives is in the gateway's subnet and nobody else's.
+    pub(super) fn server_said(&mut self, payload: &[u8], now_ns: u64, free: bool) {
         let Some(bootp) = Bootp::parse(payload) else {
             return;
         };
@@ -141,7 +136,7 @@ impl LeaseState {
                     return;
                 };
                 let seconds = u32::from_be_bytes([a, b, c, d]);
-                if free(bootp.your_ip) {
+                if free {
                     let until_ns = now_ns.saturating_add(u64::from(seconds) * SECOND_NS);
                     *self = Self {
                         transaction: None,

@@ -116,18 +116,18 @@ impl Tables {
             if uplink.next_hops.ipv6.is_some() {
                 add(IpNet::V6(ipnet::Ipv6Net::default()), Target::Uplink);
             }
-            uplink
-                .ipv4
-                .into_iter()
-                .for_each(|net| add(IpNet::V4(net), Target::Underlay));
-            uplink
-                .ipv6
-                .into_iter()
-                .for_each(|net| add(IpNet::V6(net), Target::Underlay));
-            uplink
-                .allow
-                .iter()
-                .for_each(|&net| add(net, Target::Uplink));
+            let reachable = |net: &IpNet| match net {
+                IpNet::V4(_) => uplink.next_hops.ipv4.is_some(),
+                IpNet::V6(_) => uplink.next_hops.ipv6.is_some(),
+            };
+            let allowed = || uplink.allow.iter().copied().filter(reachable);
+            let underlay = [uplink.ipv4.map(IpNet::V4), uplink.ipv6.map(IpNet::V6)];
+            for net in underlay.into_iter().flatten() {
+                if !allowed().any(|prefix| prefix.contains(&net)) {
+                    add(net, Target::Underlay);
+                }
+            }
+            allowed().for_each(|net| add(net, Target::Uplink));
             uplink
                 .own_addresses()
                 .for_each(|address| add(host(address), Target::UplinkSelf));

@@ -26,13 +26,14 @@ pub(super) mod protocol {
     pub(crate) const GRE: u8 = 47;
     pub(crate) const AUTHENTICATION: u8 = 51;
     pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const NONE: u8 = 59;
     pub(crate) const DESTINATION_OPTIONS: u8 = 60;
     pub(crate) const MOBILITY: u8 = 135;
     pub(crate) const HIP: u8 = 139;
     pub(crate) const SHIM6: u8 = 140;
     /// The other upper layers that may end an IPv6 chain: RSVP, ESP, none, OSPF, EtherIP, PIM,
     /// IPComp, VRRP, SCTP, DCCP, UDP-Lite.
-    pub(crate) const OTHER_UPPER: [u8; 11] = [46, 50, 59, 89, 97, 103, 108, 112, 132, 33, 136];
+    pub(crate) const OTHER_UPPER: [u8; 11] = [46, 50, NONE, 89, 97, 103, 108, 112, 132, 33, 136];
 }
 
 /// At most this many IPv6 extension headers.
@@ -106,7 +107,6 @@ pub(super) enum Transport {
     /// ICMP in IPv4 and ICMPv6 in IPv6.
     Icmp {
         kind: u8,
-        code: u8,
     },
     /// A protocol that is not read, or a fragment that has no transport header.
     Opaque,
@@ -249,10 +249,7 @@ fn transport_of<const ICMP_LEN: usize>(protocol: u8, payload: &[u8]) -> Option<T
         }
         _ if ICMP_LEN > 0 => {
             let head = payload.get(..ICMP_LEN)?;
-            Some(Transport::Icmp {
-                kind: head[0],
-                code: head[1],
-            })
+            Some(Transport::Icmp { kind: head[0] })
         }
         _ => Some(Transport::Opaque),
     }
@@ -321,7 +318,7 @@ pub(super) struct Ipv6 {
     pub(super) source: u128,
     pub(super) destination: u128,
     pub(super) hop_limit: u8,
-    /// The upper layer; behind a fragment header with another offset than 0, what that header says.
+    /// The upper layer; none (59) behind a fragment header with another offset than 0.
     pub(super) upper: u8,
     /// Where the upper layer begins, from the IPv6 header on.
     pub(super) upper_at: u16,
@@ -345,7 +342,7 @@ impl Ipv6 {
     #[inline(always)]
     pub(super) fn icmp_type(&self) -> Option<u8> {
         match self.transport {
-            Transport::Icmp { kind, .. } => Some(kind),
+            Transport::Icmp { kind } => Some(kind),
             _ => None,
         }
     }
@@ -456,6 +453,9 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
             protocol::AUTHENTICATION => (usize::from(head[1]) + 2) * 4,
             _ => (usize::from(head[1]) + 1) * 8,
         };
+        if packet.len() - at < len {
+            return Err(fragment.cut_off());
+        }
         match next {
             protocol::ROUTING if head[2] == 0 => return Err(DropReason::Ipv6Chain),
             protocol::FRAGMENT if fragment != Fragment::Whole => return Err(DropReason::Ipv6Chain),
@@ -467,7 +467,7 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
                     _ => {
                         let fragment = Fragment::Later;
                         return Ok(Chain {
-                            upper: head[0],
+                            upper: protocol::NONE,
                             upper_at: at + len,
                             fragment,
                         });
@@ -475,9 +475,6 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
                 };
             }
             _ => {}
-        }
-        if packet.len() - at < len {
-            return Err(fragment.cut_off());
         }
         next = head[0];
         at += len;
