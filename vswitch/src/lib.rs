@@ -1,7 +1,9 @@
 //! One tenant's virtual switch.
 
 pub mod cli;
+pub mod control;
 pub mod dpdk;
 pub mod pipeline;
 pub mod reason;
 pub mod sandbox;
+pub mod worker;

@@ -21,9 +21,9 @@ pub(super) fn load_offline(path: &Path) -> Result<SwitchConfig, CliError> {
 }
 
 /// The configuration of one switch, as the provisioner writes it.
-fn load_switch(path: &Path) -> Result<SwitchConfig, CliError> {
-    let invalid = |error: String| CliError::Config(format!("{}: {error}", path.display()));
+pub(super) fn load_switch(path: &Path) -> Result<SwitchConfig, CliError> {
+    let file = path.display().to_string();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| invalid(format!("cannot be read: {error}")))?;
-    serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
+        .map_err(|error| CliError::Config(format!("{file}: cannot be read: {error}")))?;
+    SwitchConfig::from_json(&file, &text).map_err(|errors| CliError::Config(errors.to_string()))
 }

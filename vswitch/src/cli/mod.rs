@@ -5,16 +5,19 @@
 //! socket. Every command ends in an [`ExitCode`] that is documented in its help and never changes.
 
 mod capture;
+mod client;
 mod config;
 mod offline;
+mod run;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::reason::DropReason;
+use crate::worker::PollMode;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,8 +37,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Carry a tenant's frames
+    Run(RunArgs),
     /// Decide on every frame of a capture, offline, as if the port had sent it
     Replay(ReplayArgs),
+    /// Explain every stage's decision on one frame
+    Trace(TraceArgs),
+    /// Show a running switch's counters and tables
+    Show(ShowArgs),
+    /// Watch a running switch's rates
+    Top(TopArgs),
+    /// Give a running switch another configuration; no frame is lost
+    Reload(ReloadArgs),
     /// List the drop reasons with their numbers
     Reasons {
         /// One JSON object per line
@@ -70,6 +83,111 @@ struct ReplayArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    switch: OfflineArgs,
+    /// A pcap or pcapng file with the frame; the frames before it are processed first
+    #[arg(long, value_name = "FILE", conflicts_with = "hex")]
+    pcap: Option<PathBuf>,
+    /// Which frame of the capture, from 1
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "pcap")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    frame: u64,
+    /// The frame's bytes in hexadecimal, from the destination MAC on; blanks and colons are
+    /// skipped. Without --pcap and --hex they are read from standard input
+    #[arg(long, value_name = "BYTES")]
+    hex: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The switch's configuration (JSON), as the provisioner writes it
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The CPU of the worker; without it, the first that this process may use
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// The control socket, instead of the configuration's
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
+    /// Whether the worker sleeps when there is no traffic
+    #[arg(long, value_enum, default_value_t)]
+    poll: PollMode,
+    /// Keep all privileges after start-up; for debugging only
+    #[arg(long)]
+    no_sandbox: bool,
+}
+
+/// A running switch.
+#[derive(Debug, Args)]
+struct ControlArgs {
+    /// The control socket of the running switch
+    #[arg(long, value_name = "SOCKET")]
+    control: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Each port's counters, and what a frame costs
+    Ports,
+    /// Frames dropped, by port and reason
+    Drops,
+    /// Where each destination leads
+    Routes,
+    /// Whose MACs are known
+    Neighbours,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// What to show
+    #[arg(value_enum)]
+    what: What,
+    #[command(flatten)]
+    switch: ControlArgs,
+    /// With `drops`: also the reasons that were never counted
+    #[arg(long)]
+    all: bool,
+    /// The control API's JSON as it is
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TopArgs {
+    #[command(flatten)]
+    switch: ControlArgs,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
+    interval: f64,
+    /// Stop after so many intervals
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// One JSON object per interval
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReloadArgs {
+    /// The new configuration (JSON): the same ports and devices, other addresses, flags and limits
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    switch: ControlArgs,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
 /// How a command fails.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -79,6 +197,12 @@ enum CliError {
     /// A configuration that cannot be used.
     #[error("{0}")]
     Config(String),
+    /// The switch could not start, or could not go on.
+    #[error(transparent)]
+    Run(#[from] run::RunError),
+    /// No running switch, or one that refuses.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
     /// A capture that cannot be read.
     #[error(transparent)]
     Capture(#[from] capture::CaptureError),
@@ -95,7 +219,8 @@ impl CliError {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
             Self::Config(_) => 3,
-            Self::Capture(_) | Self::Write { .. } | Self::Stdio(_) => 1,
+            Self::Client(_) => 4,
+            Self::Run(_) | Self::Capture(_) | Self::Write { .. } | Self::Stdio(_) => 1,
         })
     }
 }
@@ -105,6 +230,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Replay(args) => offline::replay(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Trace(args) => offline::trace(&args),
+        Command::Show(args) => client::show(&args),
+        Command::Top(args) => client::top(&args),
+        Command::Reload(args) => client::reload(&args),
         Command::Reasons { json } => reasons(json),
     };
     match result {

@@ -1,20 +1,27 @@
 //! `replay` and `trace`: the switch's own pipeline, driven by captures.
 
-use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::capture::{Capture, CaptureWriter, CapturedFrame};
 use super::config::load_offline;
-use super::{CliError, OfflineArgs, ReplayArgs};
-use crate::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
+use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs};
+use crate::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Stage, UPLINK_NAME, Verdict};
 use crate::reason::DropReason;
+
+/// What is told of every stage.
+type Explain<'a> = dyn FnMut(Stage, fmt::Arguments<'_>) + 'a;
 
 /// A switch without devices.
 struct Offline {
     pipeline: Pipeline,
+    counters: Arc<Counters>,
     /// The tenant's ports, then `uplink`; indexed by [`PortId`].
     names: Vec<String>,
     port: PortId,
@@ -53,7 +60,7 @@ impl Outcome {
         let out: Vec<&str> = self
             .out
             .iter()
-            .map(|port| names[usize::from(port.0)].as_str())
+            .map(|port| names[port.index()].as_str())
             .collect();
         let mut line = json!({
             "frame": frame,
@@ -70,7 +77,7 @@ impl Outcome {
     fn text(&self, names: &[String]) -> String {
         let mut text = self.verdict.to_owned();
         if let Some(port) = self.out {
-            let name = &names[usize::from(port.0)];
+            let name = &names[port.index()];
             let _ = write!(text, " to {name}");
         }
         if let Some(reason) = self.reason {
@@ -92,7 +99,7 @@ impl Offline {
             .map(|port| port.name.to_string())
             .collect();
         if config.uplink.is_some() {
-            names.push("uplink".to_owned());
+            names.push(UPLINK_NAME.to_owned());
         }
         let index = names.iter().position(|name| *name == args.port);
         let port = index
@@ -106,13 +113,16 @@ impl Offline {
                     names.join(", ")
                 ))
             })?;
-        let mut pipeline = Pipeline::new(Generation::build(&config, None));
+        let generation = Generation::build(&config, None);
+        let counters = generation.counters();
+        let mut pipeline = Pipeline::new(generation);
         // Nobody answers in a capture: the next hops count as resolved.
         if let Some(uplink) = &config.uplink {
             pipeline.assume_next_hops(0, uplink.mac);
         }
         Ok(Self {
             pipeline,
+            counters,
             names,
             port,
             buffer: Vec::new(),
@@ -131,14 +141,56 @@ impl Offline {
         self.clock_ns = self.clock_ns.max(frame.time_ns);
     }
 
-    /// Decides on one frame; what is to be sent is then `self.buffer[range]`.
-    fn process(&mut self, captured: &CapturedFrame) -> (Outcome, std::ops::Range<usize>) {
+    /// Decides on one frame, and tells `explain` of every stage; what is to be sent is then in the
+    /// buffer's `range`.
+    fn process(
+        &mut self,
+        captured: &CapturedFrame,
+        explain: Option<&mut Explain<'_>>,
+    ) -> (Outcome, Range<usize>) {
         self.receive(captured);
         let len = captured.bytes.len();
         let mut frame = Frame::new(&mut self.buffer, Frame::HEADROOM, len, None);
-        let verdict = self.pipeline.process(self.clock_ns, self.port, &mut frame);
+        let (now_ns, port) = (self.clock_ns, self.port);
+        let verdict = match explain {
+            Some(explain) => self
+                .pipeline
+                .process_traced(now_ns, port, &mut frame, explain),
+            None => self.pipeline.process(now_ns, port, &mut frame),
+        };
         let (start, len) = frame.position();
-        (Outcome::from((verdict, self.port)), start..start + len)
+        (Outcome::from((verdict, port)), start..start + len)
+    }
+
+    /// All counters that are not zero: a line for each port, or one JSON object.
+    fn summary(&self, json: bool) -> String {
+        let mut ports = Vec::new();
+        let mut lines = String::new();
+        for (port, name) in self.counters.ports().zip(&self.names) {
+            let drops: Vec<(&str, u64)> = DropReason::ALL
+                .iter()
+                .map(|reason| (reason.name(), port.drops(*reason).get()))
+                .filter(|(_, frames)| *frames > 0)
+                .collect();
+            let (rx, tx) = (port.rx_frames.get(), port.tx_frames.get());
+            let replies = port.replies.get();
+            let _ = write!(
+                lines,
+                "{name}: received {rx}, sent {tx}, answered {replies}"
+            );
+            for (reason, frames) in &drops {
+                let _ = write!(lines, ", {reason} {frames}");
+            }
+            lines.push('\n');
+            ports.push(json!({
+                "name": name, "rx_frames": rx, "tx_frames": tx, "replies": replies,
+                "drops": drops.into_iter().collect::<BTreeMap<_, _>>(),
+            }));
+        }
+        if json {
+            return format!("{}\n", json!({ "ports": ports }));
+        }
+        lines
     }
 }
 
@@ -151,7 +203,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     while let Some(frame) = capture.next_frame()? {
         number += 1;
         cut += u64::from(frame.wire_len > frame.bytes.len());
-        let (outcome, sent) = switch.process(&frame);
+        let (outcome, sent) = switch.process(&frame, None);
         if args.json {
             writeln!(out, "{}", outcome.json(number, &switch.names))?;
         } else {
@@ -159,11 +211,17 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
         }
         let back = outcome.icmp_error.then_some(switch.port);
         if let Some(port) = outcome.out.or(back) {
-            let name = &switch.names[usize::from(port.0)];
+            let name = &switch.names[port.index()];
             outputs.write(port, name, switch.clock_ns, &switch.buffer[sent])?;
         }
     }
-    out.flush()?;
+    if args.json {
+        out.flush()?;
+        eprint!("{}", switch.summary(true));
+    } else {
+        write!(out, "\n{}", switch.summary(false))?;
+        out.flush()?;
+    }
     outputs.finish()?;
     if cut > 0 {
         eprintln!(
@@ -205,7 +263,7 @@ impl Outputs {
         let Some(directory) = &self.directory else {
             return Ok(());
         };
-        let slot = &mut self.writers[usize::from(port.0)];
+        let slot = &mut self.writers[port.index()];
         if slot.is_none() {
             let path = directory.join(format!("{name}.pcap"));
             let writer = CaptureWriter::create(&path);
@@ -233,4 +291,111 @@ impl Outputs {
         }
         Ok(())
     }
+}
+
+pub(super) fn trace(args: &TraceArgs) -> Result<(), CliError> {
+    let mut switch = Offline::new(&args.switch)?;
+    let frame = match &args.pcap {
+        Some(path) => {
+            let mut capture = Capture::open(path)?;
+            let short = || {
+                let path = path.display();
+                CliError::Usage(format!("{path} has no frame {}", args.frame))
+            };
+            // The frames before it leave their marks: neighbours learned, limits used up.
+            for _ in 1..args.frame {
+                let frame = capture.next_frame()?.ok_or_else(short)?;
+                switch.process(&frame, None);
+            }
+            capture.next_frame()?.ok_or_else(short)?
+        }
+        None => {
+            let bytes = parse_hex(&match &args.hex {
+                Some(hex) => hex.clone(),
+                None => hex_from_stdin()?,
+            })?;
+            CapturedFrame {
+                time_ns: 0,
+                wire_len: bytes.len(),
+                bytes,
+            }
+        }
+    };
+    let mut steps = Vec::new();
+    let mut explain = |stage: Stage, why: fmt::Arguments<'_>| {
+        steps.push((stage.name(), why.to_string()));
+    };
+    let (outcome, sent) = switch.process(&frame, Some(&mut explain));
+    let sends = outcome.out.is_some() || outcome.icmp_error;
+    let sent = sends.then(|| hex(&switch.buffer[sent]));
+    let mut out = io::stdout().lock();
+    if args.json {
+        let mut object = outcome.json(args.frame, &switch.names);
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|(stage, why)| json!({ "stage": stage, "why": why }))
+            .collect();
+        object["port"] = json!(args.switch.port);
+        object["stages"] = json!(steps);
+        object["sent"] = json!(sent);
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    let port = &args.switch.port;
+    writeln!(out, "frame of {} bytes from {port}", frame.bytes.len())?;
+    for (stage, why) in steps {
+        writeln!(out, "  {stage:<10} {why}")?;
+    }
+    writeln!(out, "=> {}", outcome.text(&switch.names))?;
+    if let Some(reason) = outcome.reason {
+        writeln!(out, "   {}", reason.help())?;
+    }
+    if let Some(sent) = sent {
+        writeln!(out, "   {sent}")?;
+    }
+    Ok(())
+}
+
+fn hex_from_stdin() -> Result<String, CliError> {
+    // The longest frame, each byte two digits and a blank, and room for line ends.
+    const MAX: u64 = 256 << 10;
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("vswitch: reading the frame in hexadecimal from standard input; end with Ctrl-D");
+    }
+    let mut text = String::new();
+    stdin.lock().take(MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn parse_hex(text: &str) -> Result<Vec<u8>, CliError> {
+    let mut nibbles = Vec::new();
+    for character in text.chars() {
+        match character.to_digit(16) {
+            Some(digit) => nibbles.push(digit as u8),
+            None if character.is_whitespace() || character == ':' => {}
+            None => {
+                return Err(CliError::Usage(format!(
+                    "{character:?} is no hexadecimal digit; give the frame's bytes as in 5254 00aa 0001 or 52:54:00"
+                )));
+            }
+        }
+    }
+    if nibbles.len() % 2 != 0 {
+        let digits = nibbles.len();
+        return Err(CliError::Usage(format!(
+            "the frame has {digits} hexadecimal digits; each byte takes two"
+        )));
+    }
+    Ok(nibbles
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

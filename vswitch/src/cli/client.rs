@@ -1,0 +1,361 @@
+//! `show`, `top` and `reload`: a running switch's control API, from the other side.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use super::{CliError, ReloadArgs, ShowArgs, TopArgs, What};
+use crate::control::view::{Drop, Neighbour, Port, Ports, Route};
+
+/// How long a switch may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer that is read: more than the longest there is.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// Why a running switch did not do as it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("{socket}: {source}; is the switch running, and is this its control socket?", socket = socket.display())]
+    Connect { socket: PathBuf, source: io::Error },
+    #[error("{socket}: no answer in {TIMEOUT:?}", socket = socket.display())]
+    Timeout { socket: PathBuf },
+    #[error("{socket}: {error}; is this a switch's control socket?", socket = socket.display())]
+    Protocol { socket: PathBuf, error: String },
+    #[error("the switch refuses: {0}")]
+    Refused(String),
+}
+
+/// One request of its own connection.
+fn request(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Value, ClientError> {
+    let protocol = |error: String| ClientError::Protocol {
+        socket: socket.to_owned(),
+        error,
+    };
+    let connect = |source| ClientError::Connect {
+        socket: socket.to_owned(),
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(connect)?;
+    let answer = async {
+        let stream = UnixStream::connect(socket).await.map_err(connect)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| protocol(error.to_string()))?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "vswitch")
+            .body(Full::new(body))
+            .map_err(|error| protocol(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| protocol(error.to_string()))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(|error| protocol(error.to_string()))?;
+        let value: Value = serde_json::from_slice(&body.to_bytes())
+            .map_err(|error| protocol(error.to_string()))?;
+        if status == StatusCode::OK {
+            return Ok(value);
+        }
+        let error = value["error"].as_str().unwrap_or("it gives no reason");
+        Err(ClientError::Refused(error.to_owned()))
+    };
+    runtime
+        .block_on(async { tokio::time::timeout(TIMEOUT, answer).await })
+        .unwrap_or_else(|_| {
+            Err(ClientError::Timeout {
+                socket: socket.to_owned(),
+            })
+        })
+}
+
+fn get(socket: &Path, path: &str) -> Result<Value, ClientError> {
+    request(socket, Method::GET, path, Bytes::new())
+}
+
+fn read<T: DeserializeOwned>(socket: &Path, value: Value) -> Result<T, ClientError> {
+    serde_json::from_value(value).map_err(|error| ClientError::Protocol {
+        socket: socket.to_owned(),
+        error: error.to_string(),
+    })
+}
+
+pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
+    let socket = args.switch.control.as_path();
+    let path = match args.what {
+        What::Ports => "/v1/ports",
+        What::Drops if args.all => "/v1/drops?all=1",
+        What::Drops => "/v1/drops",
+        What::Routes => "/v1/routes",
+        What::Neighbours => "/v1/neighbours",
+    };
+    let value = get(socket, path)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{value}")?;
+        return Ok(());
+    }
+    let table = match args.what {
+        What::Ports => {
+            let ports: Ports = read(socket, value)?;
+            let mut text = port_table(&ports).to_string();
+            let worker = &ports.worker;
+            if let Some(ns) = worker.ns_per_frame {
+                let frames = worker.busy_frames as f64 / worker.busy_rounds as f64;
+                text += &format!("\n{ns} ns per frame in busy rounds of {frames:.1} frames\n");
+            }
+            text
+        }
+        What::Drops => drop_table(&read::<Vec<Drop>>(socket, value)?).to_string(),
+        What::Routes => route_table(&read::<Vec<Route>>(socket, value)?).to_string(),
+        What::Neighbours => neighbour_table(&read::<Vec<Neighbour>>(socket, value)?).to_string(),
+    };
+    out.write_all(table.as_bytes())?;
+    Ok(())
+}
+
+fn port_table(ports: &Ports) -> Table {
+    let mut table =
+        Table::new("PORT|DEVICE|>RX|>RX BYTES|>TX|>TX BYTES|>FORWARDED|>ANSWERED|>DROPPED");
+    for port in &ports.ports {
+        table.row([
+            port.name.clone(),
+            port.device.clone(),
+            port.rx_frames.to_string(),
+            port.rx_bytes.to_string(),
+            port.tx_frames.to_string(),
+            port.tx_bytes.to_string(),
+            port.forwarded.to_string(),
+            port.replies.to_string(),
+            port.dropped.to_string(),
+        ]);
+    }
+    table
+}
+
+fn drop_table(drops: &[Drop]) -> Table {
+    let mut table = Table::new("PORT|REASON|>FRAMES|MEANING");
+    for drop in drops {
+        table.row([
+            drop.port.clone(),
+            drop.reason.clone(),
+            drop.frames.to_string(),
+            drop.help.clone(),
+        ]);
+    }
+    table
+}
+
+fn route_table(routes: &[Route]) -> Table {
+    let mut table = Table::new("PREFIX|KIND|PORT");
+    for route in routes {
+        let port = route.port.clone().unwrap_or_else(|| "-".to_owned());
+        table.row([route.prefix.clone(), route.kind.clone(), port]);
+    }
+    table
+}
+
+fn neighbour_table(neighbours: &[Neighbour]) -> Table {
+    let mut table = Table::new("ADDRESS|PORT|MAC|STATE");
+    for neighbour in neighbours {
+        table.row([
+            neighbour.address.clone(),
+            neighbour.port.clone(),
+            neighbour.mac.clone().unwrap_or_else(|| "-".to_owned()),
+            neighbour.state.clone(),
+        ]);
+    }
+    table
+}
+
+/// Columns as wide as their widest cell.
+struct Table {
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// The columns' heads, separated by `|`; a `>` in front sets a column of numbers to the right.
+    fn new(heads: &str) -> Self {
+        let heads: Vec<&str> = heads.split('|').collect();
+        Self {
+            right: heads.iter().map(|head| head.starts_with('>')).collect(),
+            rows: vec![
+                heads
+                    .iter()
+                    .map(|head| head.trim_start_matches('>').to_owned())
+                    .collect(),
+            ],
+        }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((cell, width), right) in row.iter().zip(&widths).zip(&self.right) {
+                let cell = if *right {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                };
+                line += &cell;
+                line += "  ";
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
+    // Read here, so that an error names the file and no switch is bothered.
+    let config = super::config::load_switch(&args.config)?;
+    let body = serde_json::to_vec(&config).map_err(io::Error::other)?;
+    let answer = request(&args.switch.control, Method::PUT, "/v1/config", body.into())?;
+    writeln!(
+        io::stdout(),
+        "generation {} is in use",
+        answer["generation"]
+    )?;
+    Ok(())
+}
+
+pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
+    use std::io::IsTerminal;
+    let socket = args.switch.control.as_path();
+    let look = || -> Result<(std::time::Instant, Ports, Vec<Drop>), ClientError> {
+        let ports = read(socket, get(socket, "/v1/ports")?)?;
+        let drops = read(socket, get(socket, "/v1/drops")?)?;
+        Ok((std::time::Instant::now(), ports, drops))
+    };
+    let mut out = io::stdout().lock();
+    let clear = out.is_terminal() && !args.json;
+    let mut before = look()?;
+    for _ in 0..args.count.unwrap_or(u64::MAX) {
+        std::thread::sleep(Duration::from_secs_f64(args.interval));
+        let now = look()?;
+        let seconds = (now.0 - before.0).as_secs_f64();
+        let rates: Vec<Rates> = now
+            .1
+            .ports
+            .iter()
+            .map(|port| Rates::of(port, &before, &now.2, seconds))
+            .collect();
+        if args.json {
+            let ports: Vec<Value> = rates.iter().map(Rates::json).collect();
+            let line = json!({ "tenant": now.1.tenant, "seconds": seconds, "ports": ports });
+            writeln!(out, "{line}")?;
+        } else {
+            if clear {
+                // Home, and erase to the end.
+                write!(out, "\x1b[H\x1b[J")?;
+            }
+            writeln!(out, "tenant {}, every {} s\n", now.1.tenant, args.interval)?;
+            write!(out, "{}", rate_table(&rates))?;
+        }
+        out.flush()?;
+        before = now;
+    }
+    Ok(())
+}
+
+/// What a port did in one interval, per second.
+struct Rates {
+    port: String,
+    rx_pps: f64,
+    rx_bps: f64,
+    tx_pps: f64,
+    tx_bps: f64,
+    drop_pps: f64,
+    /// The reason that most frames were dropped for in the interval.
+    top_reason: Option<String>,
+}
+
+impl Rates {
+    fn of(
+        port: &Port,
+        (_, before, drops_before): &(std::time::Instant, Ports, Vec<Drop>),
+        drops: &[Drop],
+        seconds: f64,
+    ) -> Self {
+        let nothing = Port::default();
+        let old = before
+            .ports
+            .iter()
+            .find(|old| old.name == port.name)
+            .unwrap_or(&nothing);
+        // A restarted switch counts from zero again.
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let top = drops
+            .iter()
+            .filter(|drop| drop.port == port.name)
+            .map(|drop| {
+                let same = |old: &&Drop| old.port == drop.port && old.number == drop.number;
+                let before = drops_before.iter().find(same).map_or(0, |old| old.frames);
+                (drop.frames.saturating_sub(before), &drop.reason)
+            });
+        Self {
+            port: port.name.clone(),
+            rx_pps: rate(port.rx_frames, old.rx_frames),
+            rx_bps: rate(port.rx_bytes, old.rx_bytes) * 8.0,
+            tx_pps: rate(port.tx_frames, old.tx_frames),
+            tx_bps: rate(port.tx_bytes, old.tx_bytes) * 8.0,
+            drop_pps: rate(port.dropped, old.dropped),
+            top_reason: top
+                .filter(|(frames, _)| *frames > 0)
+                .max_by_key(|(frames, _)| *frames)
+                .map(|(_, reason)| reason.clone()),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.port, "rx_pps": self.rx_pps, "rx_bps": self.rx_bps,
+            "tx_pps": self.tx_pps, "tx_bps": self.tx_bps,
+            "drop_pps": self.drop_pps, "top_reason": self.top_reason,
+        })
+    }
+}
+
+fn rate_table(rates: &[Rates]) -> Table {
+    let mut table = Table::new("PORT|>RX /s|>RX Mbit/s|>TX /s|>TX Mbit/s|>DROPS /s|MOSTLY");
+    for rate in rates {
+        table.row([
+            rate.port.clone(),
+            format!("{:.0}", rate.rx_pps),
+            format!("{:.2}", rate.rx_bps / 1e6),
+            format!("{:.0}", rate.tx_pps),
+            format!("{:.2}", rate.tx_bps / 1e6),
+            format!("{:.0}", rate.drop_pps),
+            rate.top_reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,243 @@
+//! `run`: opens everything, gives up the right to open anything, and carries frames until it is told
+//! to end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use tenant_config::{Device, SwitchConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::config::load_switch;
+use super::{CliError, RunArgs};
+use crate::control::{Control, Socket, SocketError};
+use crate::dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
+use crate::pipeline::{Counters, Generation, Tables, UPLINK_NAME};
+use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
+use crate::worker::{Link, Worker};
+
+/// Why a switch does not run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error(transparent)]
+    Dpdk(#[from] DpdkError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("the sandbox: {0}")]
+    Sandbox(#[from] SandboxError),
+    #[error("--cpu {cpu}: this process may use only {allowed}; change the cpuset, or the number")]
+    Cpu { cpu: usize, allowed: String },
+    #[error("the control thread: {0}")]
+    Control(io::Error),
+    #[error("the control thread has ended by itself")]
+    ControlEnded,
+    #[error("the worker: {0}")]
+    Worker(io::Error),
+    #[error("the CPUs of this process: {0}")]
+    Affinity(#[from] nix::Error),
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
+    log_to_stderr();
+    let config = load_switch(&args.config)?;
+    Ok(carry(args, config)?)
+}
+
+fn log_to_stderr() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread)?;
+    let cpu = worker_cpu(args.cpu, &allowed)?;
+    let control_path = args.control.as_deref().or(config.control_socket.as_deref());
+    let socket = control_path.map(Socket::bind).transpose()?;
+
+    let (ports, pool) = open_ports(&config, cpu)?;
+    let link = Link::new().map_err(RunError::Worker)?;
+    let generation = Generation::build(&config, None);
+    let views = (generation.counters(), generation.tables());
+    let mut worker =
+        Worker::new(ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
+    info!(
+        tenant = %config.tenant, vni = config.vni.get(), ports = config.ports.len(), cpu,
+        control = control_path.map(|path| path.display().to_string()), "devices are open"
+    );
+
+    // What belongs to a thread goes before the control thread starts, which inherits it.
+    let needs = (!args.no_sandbox).then(|| Needs::of(&config, control_path));
+    match &needs {
+        Some(needs) => match sandbox::confine_thread(needs)? {
+            LandlockLevel::Full => {}
+            level => warn!(%level, "this kernel's Landlock does not do all that is asked of it"),
+        },
+        None => warn!("--no-sandbox: this process keeps ALL its privileges; for debugging only"),
+    }
+    let control = start_control(
+        config,
+        views,
+        &link,
+        socket.as_ref(),
+        other_cpus(&allowed, cpu),
+    )?;
+    if let Some(needs) = &needs {
+        sandbox::filter_all_threads(needs)?;
+    }
+
+    info!("carrying frames");
+    worker.run(args.poll);
+    link.stop();
+    let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
+    info!("ended");
+    ended
+}
+
+/// The CPU that was asked for, or the first that there is.
+fn worker_cpu(asked: Option<usize>, allowed: &CpuSet) -> Result<usize, RunError> {
+    let usable = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+    let all = || (0..CpuSet::count()).filter(usable);
+    match asked {
+        Some(cpu) if !usable(&cpu) => Err(RunError::Cpu {
+            cpu,
+            allowed: all()
+                .map(|cpu| cpu.to_string())
+                .collect::<Vec<_>>()
+                .join(","),
+        }),
+        Some(cpu) => Ok(cpu),
+        None => Ok(all().next().unwrap_or(0)),
+    }
+}
+
+/// Where the control thread runs: not on the worker's CPU, if there is another.
+fn other_cpus(allowed: &CpuSet, worker: usize) -> CpuSet {
+    let mut others = *allowed;
+    let _ = others.unset(worker);
+    let any = (0..CpuSet::count()).any(|cpu| others.is_set(cpu).unwrap_or(false));
+    if any { others } else { *allowed }
+}
+
+fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Vec<Port>, Mempool), RunError> {
+    let uplink = config
+        .uplink
+        .iter()
+        .map(|uplink| (UPLINK_NAME, &uplink.device, uplink.mtu));
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| (port.name.as_str(), &port.device, port.mtu));
+    let all: Vec<(&str, &Device, u16)> = ports.chain(uplink).collect();
+
+    let eal = Eal::start(&EalOptions {
+        memory: config.memory,
+        cpu,
+        name: config.tenant.to_string(),
+        pci: all
+            .iter()
+            .filter_map(|(_, device, _)| match device {
+                Device::Pci { address } => Some(*address),
+                _ => None,
+            })
+            .collect(),
+    })?;
+    let options = |mtu| PortOptions {
+        mtu,
+        ..PortOptions::default()
+    };
+    let largest = options(all.iter().map(|(_, _, mtu)| *mtu).max().unwrap_or(1500));
+    let pool = Mempool::for_devices(&eal, all.iter().map(|(_, device, _)| *device), &largest)?;
+    let ports: Result<Vec<Port>, DpdkError> = all
+        .iter()
+        .map(|(name, device, mtu)| Port::open(&eal, name, device, &pool, &options(*mtu)))
+        .collect();
+    Ok((ports?, pool))
+}
+
+/// Starts the control thread, and returns when it is ready to serve: everything it needs is then open.
+fn start_control(
+    config: SwitchConfig,
+    views: (Arc<Counters>, Arc<Tables>),
+    link: &Arc<Link>,
+    socket: Option<&Socket>,
+    cpus: CpuSet,
+) -> Result<thread::JoinHandle<Result<(), RunError>>, RunError> {
+    let listener = socket
+        .map(Socket::listener)
+        .transpose()
+        .map_err(RunError::Control)?;
+    let (ready, wait) = mpsc::sync_channel(1);
+    let link = Arc::clone(link);
+    let thread = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            // However this thread ends, the worker does not go on without it.
+            let _stop = StopWorker(Arc::clone(&link));
+            sched_setaffinity(Pid::from_raw(0), &cpus)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(RunError::Control)?;
+            runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Control)?;
+                let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Control)?;
+                let end = async {
+                    let name = tokio::select! {
+                        _ = terminate.recv() => "SIGTERM",
+                        _ = interrupt.recv() => "SIGINT",
+                        () = stopped(&link) => return,
+                    };
+                    info!("{name}: ending");
+                };
+                let control = Control::new(config, views, Arc::clone(&link));
+                // The other side waits, or is gone with the whole process.
+                let _ = ready.send(());
+                match listener {
+                    Some(listener) => control
+                        .serve(listener, end)
+                        .await
+                        .map_err(RunError::Control),
+                    None => {
+                        end.await;
+                        Ok(())
+                    }
+                }
+            })
+        })
+        .map_err(RunError::Control)?;
+    match wait.recv() {
+        Ok(()) => Ok(thread),
+        Err(_) => Err(match thread.join() {
+            Ok(Err(error)) => error,
+            _ => RunError::ControlEnded,
+        }),
+    }
+}
+
+/// Returns when the worker was told to stop.
+async fn stopped(link: &Link) {
+    while !link.is_stopped() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+struct StopWorker(Arc<Link>);
+
+impl Drop for StopWorker {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}

@@ -1,0 +1,117 @@
+//! What the control API says: one type per resource, written by the switch and read by `show` and
+//! `top`. Fields are API: they are added, never renamed.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/ports`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The tenant's ports in the order of the configuration, then the uplink.
+    pub ports: Vec<Port>,
+    /// What the worker spent on them.
+    pub worker: Worker,
+}
+
+/// One port's counters, from the switch's point of view: `rx` is what the VM sent. Every frame that came
+/// in is in one of `forwarded`, `replies` and `dropped`; the last also has what could not go out (`tx-full`,
+/// `no-buffer`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The port's name; `uplink` is the In/Out side.
+    pub name: String,
+    /// What carries the port, as `af_packet:red-gw1`.
+    pub device: String,
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received, from the destination MAC on, without FCS.
+    pub rx_bytes: u64,
+    /// Of the received frames, those that went to another port.
+    pub forwarded: u64,
+    /// Of the received frames, those that the gateway answered.
+    pub replies: u64,
+    /// ICMP errors returned to the port; the frames they are about are dropped.
+    pub icmp_errors: u64,
+    /// Frames dropped, for whatever reason.
+    pub dropped: u64,
+    /// Frames for the port: forwarded, answers, errors and the gateway's own.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+}
+
+/// `GET /v1/drops`: an array of these, those with no frames left out unless `?all=1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    /// The port that the frames came from.
+    pub port: String,
+    /// The reason's name.
+    pub reason: String,
+    /// The reason's number.
+    pub number: u8,
+    /// How many frames.
+    pub frames: u64,
+    /// The reason in a sentence.
+    pub help: String,
+}
+
+/// `GET /v1/routes`: an array of these, the longest prefix first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination.
+    pub prefix: String,
+    /// What is there, as the route table calls it.
+    pub kind: String,
+    /// The port it leads to; none where it leads nowhere.
+    pub port: Option<String>,
+}
+
+/// `GET /v1/neighbours`: an array of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: String,
+    /// The port it is at.
+    pub port: String,
+    /// Its MAC; none while it is asked for.
+    pub mac: Option<String>,
+    /// `static` (from the configuration), `leased` (by DHCP), `reachable` or `unresolved` (a router).
+    pub state: String,
+}
+
+/// `GET /v1/worker`: what the worker did and what it cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The configuration's generation, from 1.
+    pub generation: u64,
+    /// Rounds over all ports.
+    pub rounds: u64,
+    /// Rounds that found frames.
+    pub busy_rounds: u64,
+    /// Frames received in them.
+    pub busy_frames: u64,
+    /// Nanoseconds spent in them.
+    pub busy_ns: u64,
+    /// Nanoseconds of busy rounds per frame; none before the first frame.
+    pub ns_per_frame: Option<u64>,
+    /// Times the worker went to sleep for want of frames.
+    pub sleeps: u64,
+    /// Sleeps that ended because of frames.
+    pub wakes: u64,
+    /// All wakes together, from the wake to the last frame of its round being sent, in nanoseconds.
+    pub wake_sum_ns: u64,
+    /// The longest time from a wake to the last frame of its round being sent, in nanoseconds.
+    pub wake_max_ns: u64,
+    /// Wakes by that time: how many took at most so many nanoseconds, each bucket alone.
+    pub wake_histogram: Vec<WakeBucket>,
+}
+
+/// One bucket of [`Worker::wake_histogram`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WakeBucket {
+    /// The bucket's upper bound; none in the last.
+    pub at_most_ns: Option<u64>,
+    /// How many wakes.
+    pub wakes: u64,
+}

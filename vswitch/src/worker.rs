@@ -1,0 +1,449 @@
+//! The worker: one thread that carries every frame of the switch, run to completion.
+//!
+//! A round receives a burst from each port, decides on each frame, and sends what goes out; then the next
+//! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls.
+//! When there have been none for [`POLL_FOR`] it sleeps until a port has frames again, a timer is due, or
+//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time.
+//!
+//! The control thread talks to it through a [`Link`]: new generations in, old ones out (so that the worker
+//! never frees a table), and the order to stop.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::dpdk::{Burst, Mbuf, Mempool, Port};
+use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
+use crate::reason::DropReason;
+
+/// How long the worker polls on after the last frame.
+pub const POLL_FOR: Duration = Duration::from_micros(100);
+/// The longest nap between two looks at a device that cannot wake the worker.
+pub const NAP_MAX: Duration = Duration::from_micros(150);
+/// How often the pipeline's timers are looked at.
+pub const TIMER_EVERY: Duration = Duration::from_millis(100);
+
+const NAP_MIN: Duration = Duration::from_micros(10);
+
+/// Whether the worker may sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum PollMode {
+    /// It polls while there is traffic and sleeps while there is none.
+    #[default]
+    Adaptive,
+    /// It never sleeps: a whole CPU, for benchmarks.
+    Busy,
+}
+
+/// What the worker did; one writer, read by anybody.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Rounds over all ports.
+    pub rounds: AtomicU64,
+    /// Rounds that found frames.
+    pub busy_rounds: AtomicU64,
+    /// Frames found.
+    pub busy_frames: AtomicU64,
+    /// Nanoseconds spent in busy rounds.
+    pub busy_ns: AtomicU64,
+    /// Times the worker went to sleep.
+    pub sleeps: AtomicU64,
+    /// Sleeps that ended in a busy round.
+    pub wakes: AtomicU64,
+    /// Nanoseconds from those wakes to the end of their rounds: all together.
+    pub wake_sum_ns: AtomicU64,
+    /// The longest of them.
+    pub wake_max_ns: AtomicU64,
+    /// How many took at most [`WAKE_BOUNDS_NS`], each bucket alone; the last has no bound.
+    pub wake_buckets: [AtomicU64; WAKE_BOUNDS_NS.len() + 1],
+    /// The generation in use, from 1.
+    pub generation: AtomicU64,
+}
+
+/// The upper bounds of [`WorkerStats::wake_buckets`], in nanoseconds.
+pub const WAKE_BOUNDS_NS: [u64; 7] = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 1_000_000];
+
+/// Adds to a counter that this thread alone writes: no locked instruction.
+fn add(counter: &AtomicU64, by: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
+}
+
+impl WorkerStats {
+    fn woke(&self, took_ns: u64) {
+        add(&self.wakes, 1);
+        add(&self.wake_sum_ns, took_ns);
+        if took_ns > self.wake_max_ns.load(Ordering::Relaxed) {
+            self.wake_max_ns.store(took_ns, Ordering::Relaxed);
+        }
+        let bucket = WAKE_BOUNDS_NS.partition_point(|bound| *bound < took_ns);
+        add(&self.wake_buckets[bucket], 1);
+    }
+}
+
+/// What joins the worker and the control thread.
+#[derive(Debug)]
+pub struct Link {
+    /// Something is in `inbox`, or `stop` is set: the one word the worker reads every round.
+    attention: AtomicBool,
+    stop: AtomicBool,
+    inbox: ArrayQueue<Generation>,
+    retired: ArrayQueue<Generation>,
+    wake: EventFd,
+    stats: CachePadded<WorkerStats>,
+}
+
+impl Link {
+    /// A link with nothing on it.
+    pub fn new() -> io::Result<Arc<Self>> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        Ok(Arc::new(Self {
+            attention: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            inbox: ArrayQueue::new(1),
+            retired: ArrayQueue::new(1),
+            wake: EventFd::from_flags(flags)?,
+            stats: CachePadded::default(),
+        }))
+    }
+
+    /// What the worker did so far.
+    pub fn stats(&self) -> &WorkerStats {
+        &self.stats
+    }
+
+    /// Hands the worker a new generation. It is in use when [`WorkerStats::generation`] has gone up; the
+    /// old one is then to be had from [`Self::take_retired`].
+    ///
+    /// # Errors
+    /// The generation itself, if the one before was not taken yet.
+    pub fn install(&self, generation: Generation) -> Result<(), Generation> {
+        self.inbox.push(generation)?;
+        self.call();
+        Ok(())
+    }
+
+    /// The generation that the worker has put out of use, to be dropped by the caller.
+    pub fn take_retired(&self) -> Option<Generation> {
+        self.retired.pop()
+    }
+
+    /// Whether the worker was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends [`Worker::run`] after the round under way.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.call();
+    }
+
+    fn call(&self) {
+        self.attention.store(true, Ordering::Release);
+        // A full counter is a wake-up that is under way already.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// The worker's own: devices, tables, and the frames under way.
+#[derive(Debug)]
+pub struct Worker {
+    outlets: Vec<Outlet>,
+    pipeline: Pipeline,
+    pool: Mempool,
+    link: Arc<Link>,
+    waiter: Waiter,
+    started: Instant,
+}
+
+impl Worker {
+    /// A worker for `ports`, which are in the order of [`PortId`]. To be made on the thread that runs it.
+    ///
+    /// # Errors
+    /// If the kernel does not let the thread wait for frames.
+    pub fn new(
+        ports: Vec<Port>,
+        pool: Mempool,
+        generation: Generation,
+        link: Arc<Link>,
+    ) -> io::Result<Self> {
+        // Naps are to last as long as they say; the default slack adds 50 µs.
+        nix::sys::prctl::set_timerslack(1)?;
+        link.stats.generation.store(1, Ordering::Relaxed);
+        let outlet = |port| Outlet {
+            port,
+            burst: Burst::new(),
+            tx_full: 0,
+            no_buffer: 0,
+        };
+        let outlets: Vec<Outlet> = ports.into_iter().map(outlet).collect();
+        Ok(Self {
+            waiter: Waiter::new(&link, &outlets)?,
+            outlets,
+            pipeline: Pipeline::new(generation),
+            pool,
+            link,
+            started: Instant::now(),
+        })
+    }
+
+    /// Carries frames until [`Link::stop`].
+    pub fn run(&mut self, mode: PollMode) {
+        let mut now = self.now();
+        let mut idle = Idle::since(now);
+        let mut timers_due = now;
+        loop {
+            if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
+                return;
+            }
+            if now >= timers_due {
+                self.timers(now);
+                timers_due = now + TIMER_EVERY;
+            }
+            let frames = self.round(now);
+            let end = self.now();
+            let stats = self.link.stats();
+            add(&stats.rounds, 1);
+            if frames > 0 {
+                add(&stats.busy_rounds, 1);
+                add(&stats.busy_frames, frames);
+                add(&stats.busy_ns, nanoseconds(end.saturating_sub(now)));
+                if let Some(woke) = idle.woke_at {
+                    stats.woke(nanoseconds(end.saturating_sub(woke)));
+                }
+                if idle.armed {
+                    self.disarm();
+                }
+                idle = Idle::since(end);
+            } else if mode == PollMode::Adaptive && end.saturating_sub(idle.since) >= POLL_FOR {
+                if idle.armed {
+                    add(&stats.sleeps, 1);
+                    self.waiter.wait(&mut idle, timers_due.saturating_sub(end));
+                    self.disarm();
+                    idle.armed = false;
+                    idle.woke_at = Some(self.now());
+                } else {
+                    // What came before the devices were armed raises no event: one more look.
+                    idle.can_wait = self.arm();
+                    idle.armed = true;
+                }
+            }
+            now = self.now();
+        }
+    }
+
+    /// Asks every device to wake us; false if one cannot.
+    fn arm(&mut self) -> bool {
+        self.outlets.iter_mut().all(|outlet| outlet.port.arm())
+    }
+
+    fn disarm(&mut self) {
+        for outlet in &mut self.outlets {
+            outlet.port.disarm();
+        }
+    }
+
+    /// Time since the worker began.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Does what the control thread asks for; false if that is to stop.
+    fn attend(&mut self) -> bool {
+        self.link.attention.store(false, Ordering::Relaxed);
+        // Pairs with the release in `call`: what was put before it is seen after this.
+        std::sync::atomic::fence(Ordering::Acquire);
+        // Empty unless it was a wake-up; either way it wakes nobody any more.
+        let _ = self.link.wake.read();
+        if self.link.stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        if let Some(generation) = self.link.inbox.pop() {
+            let old = self.pipeline.install(generation);
+            // The control thread takes one out before it puts the next in, so there is room.
+            if self.link.retired.push(old).is_err() {
+                tracing::warn!("a retired configuration was not collected");
+            }
+            add(&self.link.stats.generation, 1);
+        }
+        true
+    }
+
+    /// Does what is due by the clock.
+    fn timers(&mut self, now: Duration) {
+        let Self {
+            pipeline,
+            pool,
+            outlets,
+            ..
+        } = self;
+        pipeline.poll(nanoseconds(now), &mut |port, bytes| {
+            let outlet = &mut outlets[port.index()];
+            match pool.alloc_with(bytes) {
+                Some(mbuf) => outlet.send(mbuf),
+                None => outlet.no_buffer += 1,
+            }
+        });
+        self.flush();
+    }
+
+    /// One burst from every port; says how many frames there were.
+    fn round(&mut self, now: Duration) -> u64 {
+        let now_ns = nanoseconds(now);
+        let mut frames = 0;
+        let mut burst = Burst::new();
+        for index in 0..self.outlets.len() {
+            let received = self.outlets[index].port.rx(&mut burst);
+            if received == 0 {
+                continue;
+            }
+            frames += received as u64;
+            burst.prefetch();
+            let port = PortId(index as u16);
+            for mbuf in burst.drain() {
+                self.carry(now_ns, port, mbuf);
+            }
+        }
+        if frames > 0 {
+            self.flush();
+        }
+        frames
+    }
+
+    /// Decides on one frame, and puts it where it goes.
+    fn carry(&mut self, now_ns: u64, port: PortId, mut mbuf: Mbuf) {
+        let Some(mut frame) = mbuf.frame() else {
+            // In several buffers: longer than any MTU that the pool was made for.
+            self.pipeline.unsent(port, DropReason::Malformed, 1);
+            return;
+        };
+        let verdict = self.pipeline.process(now_ns, port, &mut frame);
+        let position = frame.position();
+        let out = match verdict {
+            Verdict::Drop(_) => return,
+            Verdict::Forward(out) => out,
+            Verdict::Reply | Verdict::DropWithError(_) => port,
+        };
+        mbuf.set_position(position);
+        self.outlets[out.index()].send(mbuf);
+    }
+
+    /// Sends what the round has for every port, and counts what could not go.
+    fn flush(&mut self) {
+        for (index, outlet) in self.outlets.iter_mut().enumerate() {
+            outlet.transmit();
+            let port = PortId(index as u16);
+            for (reason, count) in [
+                (DropReason::TxFull, &mut outlet.tx_full),
+                (DropReason::NoBuffer, &mut outlet.no_buffer),
+            ] {
+                if *count > 0 {
+                    self.pipeline.unsent(port, reason, std::mem::take(count));
+                }
+            }
+        }
+    }
+}
+
+/// A port, with what it is to send in this round.
+#[derive(Debug)]
+struct Outlet {
+    port: Port,
+    burst: Burst,
+    /// Frames that the device did not take, and that found no buffer, since they were last counted.
+    tx_full: u64,
+    no_buffer: u64,
+}
+
+impl Outlet {
+    /// Takes a frame to be sent; a full burst goes out first.
+    fn send(&mut self, mbuf: Mbuf) {
+        let Err(mbuf) = self.burst.push(mbuf) else {
+            return;
+        };
+        self.transmit();
+        // Empty now, so there is room.
+        let _ = self.burst.push(mbuf);
+    }
+
+    /// Sends the burst; what the device does not take is freed.
+    fn transmit(&mut self) {
+        if self.burst.is_empty() {
+            return;
+        }
+        self.port.tx(&mut self.burst);
+        self.tx_full += self.burst.len() as u64;
+        self.burst.clear();
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    // 584 years of them fit.
+    duration.as_nanos() as u64
+}
+
+/// How long there was nothing to do, and what was done about it.
+#[derive(Debug)]
+struct Idle {
+    since: Duration,
+    /// The devices were asked to wake us.
+    armed: bool,
+    /// All of them can.
+    can_wait: bool,
+    /// Waits that ended at once, and for nothing, one after the other.
+    spurious: u32,
+    nap: Duration,
+    woke_at: Option<Duration>,
+}
+
+impl Idle {
+    fn since(since: Duration) -> Self {
+        Self {
+            since,
+            armed: false,
+            can_wait: false,
+            spurious: 0,
+            nap: NAP_MIN,
+            woke_at: None,
+        }
+    }
+}
+
+/// What an idle worker waits on: the link's wake-up and every port that can wake it.
+#[derive(Debug)]
+struct Waiter(Epoll);
+
+impl Waiter {
+    fn new(link: &Link, outlets: &[Outlet]) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let event = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        epoll.add(&link.wake, event())?;
+        for fd in outlets.iter().filter_map(|outlet| outlet.port.wait_fd()) {
+            epoll.add(fd, event())?;
+        }
+        Ok(Self(epoll))
+    }
+
+    /// Waits for frames, a call from the control thread, or `timer`; naps where a device cannot wake us, or
+    /// one wakes us again and again for nothing.
+    fn wait(&self, idle: &mut Idle, timer: Duration) {
+        const SPURIOUS_MAX: u32 = 4;
+        if idle.can_wait && idle.spurious < SPURIOUS_MAX {
+            let milliseconds = timer.as_millis().min(1_000) as u16 + 1;
+            let woken = self.0.wait(&mut [EpollEvent::empty()], milliseconds);
+            idle.spurious = if woken == Ok(0) { 0 } else { idle.spurious + 1 };
+        } else {
+            std::thread::sleep(idle.nap.min(timer));
+            idle.nap = (idle.nap * 2).min(NAP_MAX);
+        }
+    }
+}
