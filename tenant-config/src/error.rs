@@ -299,7 +299,7 @@ pub enum Problem {
     ZeroLimit,
     /// More of something than a switch takes.
     #[error(
-        "there are {count}, and a switch takes at most {max}; split the tenant's file or merge entries"
+        "there are {count} of them, and a switch takes at most {max}; split the tenant's file or merge entries"
     )]
     TooMany {
         /// How many there are.
@@ -314,7 +314,7 @@ pub enum Problem {
     #[error("\"uplink\" is the name of the In/Out side; give the port another name")]
     ReservedPortName,
     /// Two ports of one name.
-    #[error("{name} is already the name of {other}; names are unique within a tenant")]
+    #[error("{other} is \"{name}\" already; names are unique within a tenant")]
     DuplicatePort {
         /// The name.
         name: Name,

@@ -63,6 +63,13 @@ pub(crate) struct Gateway {
     pub(crate) unreadable: bool,
 }
 
+impl Gateway {
+    /// Whether an absent family is one that the operator left out.
+    fn is_complete(&self) -> bool {
+        !self.unreadable && !self.addresses.is_empty()
+    }
+}
+
 /// One port.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
@@ -313,7 +320,7 @@ fn address_problem(net: IpNet, gateway: &Gateway) -> Option<Problem> {
         .find(|own| same_family(*own, net))
     else {
         let address = show(net);
-        return (!gateway.unreadable).then_some(Problem::GatewayMissing {
+        return gateway.is_complete().then_some(Problem::GatewayMissing {
             address,
             family,
             key,
@@ -332,7 +339,7 @@ fn address_problem(net: IpNet, gateway: &Gateway) -> Option<Problem> {
     let kept = edges
         .into_iter()
         .filter_map(|edge| edge_role(subnet, edge).map(|role| (edge, role)));
-    [(at_gateway.addr(), "the gateway's address")]
+    [(at_gateway.addr(), "the address of the gateway")]
         .into_iter()
         .chain(kept)
         .find(|(address, _)| net.contains(address))
@@ -431,7 +438,7 @@ fn check_learning(facts: &Facts, report: &Report) {
             .addresses
             .iter()
             .any(|address| address.value.addr().is_ipv4());
-        if !routed && !gateway.unreadable && !gateway.addresses.is_empty() {
+        if !routed && gateway.is_complete() {
             let problem = Problem::GatewayMissing {
                 address: "what DHCP assigns".to_owned(),
                 family: "IPv4",

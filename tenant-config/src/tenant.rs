@@ -259,10 +259,17 @@ impl Tenant {
 
     /// The switch's own addresses on the underlay with their keys.
     fn uplink_addresses(&self) -> impl Iterator<Item = (IpNet, KeyPath)> {
-        let key = |key| KeyPath::of("uplink").key(key);
+        let table = KeyPath::of("uplink");
         let uplink = self.uplink.as_ref();
-        let ipv4 = uplink.and_then(|uplink| Some((uplink.ipv4?.into(), key("address"))));
-        let ipv6 = uplink.and_then(|uplink| Some((uplink.ipv6?.into(), key("address6"))));
+        let ipv4 = uplink.and_then(|uplink| Some((uplink.ipv4?.into(), table.key("address"))));
+        let ipv6 = uplink.and_then(|uplink| {
+            // Alone it may be written as either.
+            let key = match uplink.ipv4 {
+                Some(_) => table.key("address6"),
+                None => table.clone(),
+            };
+            Some((uplink.ipv6?.into(), key))
+        });
         ipv4.into_iter().chain(ipv6)
     }
 
@@ -688,8 +695,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
-        let file = entry.map_err(|error| unreadable(path, &error))?.path();
+    for entry in fs::read_dir(path).map_err(|error| unreadable(path, &error.to_string()))? {
+        let file = entry
+            .map_err(|error| unreadable(path, &error.to_string()))?
+            .path();
         if file
             .extension()
             .is_some_and(|extension| extension == "toml")
@@ -710,13 +719,16 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 fn read(path: &Path) -> Result<String, ConfigErrors> {
     let mut text = String::new();
     fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
-        .map_err(|error| unreadable(path, &error))?;
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| unreadable(path, &error.to_string()))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(unreadable(path, "larger than any tenant's file (64 MiB)"));
+    }
     Ok(text)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
-    let reason = error.to_string();
+fn unreadable(path: &Path, reason: &str) -> ConfigErrors {
+    let reason = reason.to_owned();
     of_file(path, Problem::Unreadable { reason })
 }
 

@@ -1,0 +1,202 @@
+//! The command: what it prints, and how it ends.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tenant_config::{SwitchConfig, Tenant};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tenant-config"))
+        .args(arguments)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"))
+        .output()
+        .expect("the command runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the output is text")
+}
+
+#[test]
+fn check_of_valid_files() {
+    let output = run(&["check", "."]);
+    assert_eq!(
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr)
+        ),
+        (
+            Some(0),
+            "blue: valid, VNI 5002, 2 ports, an uplink\nred: valid, VNI 5001, 2 ports, an uplink\n",
+            ""
+        )
+    );
+    let output = run(&["check", "--json", "red.toml"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(report, json!({ "tenants": ["red"], "errors": [] }));
+}
+
+#[test]
+fn check_of_invalid_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("red.toml");
+    let red =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/red.toml"))
+            .unwrap();
+    std::fs::write(&file, red.replace("52:54:00:aa:00:02", "52:54:00:aa:00:01")).unwrap();
+    let file = file.to_str().unwrap();
+    let Err(errors) = Tenant::load(Path::new(file)) else {
+        panic!("the file is valid")
+    };
+
+    let output = run(&["check", file]);
+    assert_eq!(
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr)
+        ),
+        (Some(1), "", &*format!("{errors}\n"))
+    );
+
+    let output = run(&["check", "--json", file]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let place = errors.as_slice()[0].place().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));
+    assert_eq!(
+        report,
+        json!({
+            "tenants": [],
+            "errors": [{
+                "file": file,
+                "line": place.line,
+                "column": place.column,
+                "key": "port[1].mac",
+                "port": "red-vm2",
+                "kind": "duplicate-mac",
+                "message": "52:54:00:aa:00:01 is also port[0].mac; every MAC names one port",
+                "mac": "52:54:00:aa:00:01",
+                "other": "port[0].mac",
+            }],
+        })
+    );
+}
+
+#[test]
+fn switch_prints_what_a_switch_reads() {
+    let output = run(&["switch", "blue.toml"]);
+    let config = SwitchConfig::from_json("-", text(&output.stdout));
+    let blue = Tenant::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blue.toml"));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(config, Ok(blue.unwrap().offline_config()));
+
+    let output = run(&["switch", "green.toml"]);
+    assert_eq!(
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr)
+        ),
+        (
+            Some(1),
+            "",
+            "green.toml: cannot be read: No such file or directory (os error 2)\n"
+        )
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_another_status() {
+    assert_eq!(run(&["check"]).status.code(), Some(2));
+    assert_eq!(run(&["schema", "host"]).status.code(), Some(2));
+}
+
+/// A tenant that writes every key there is.
+const EVERY_KEY: &str = r#"name = "green"
+vni = 7
+[gateway]
+ipv4 = "10.9.0.1/24"
+ipv6 = "fd00:9::1/64"
+[uplink]
+address = "192.0.2.9/24"
+next_hop = "192.0.2.1"
+address6 = "2001:db8::9/64"
+next_hop6 = "2001:db8::1"
+allow = ["192.0.2.53"]
+mtu = 9000
+[[port]]
+name = "one"
+mac = "52:54:00:cc:00:01"
+extra_macs = ["00:00:5e:00:01:01"]
+addresses = ["10.9.0.11"]
+trunk = [1, 4094]
+dhcp_server = true
+announce = true
+encapsulation = "deny"
+mtu = 9000
+limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5 }
+"#;
+
+/// Asserts that `schema` describes exactly the keys of `value`, and no others are accepted.
+fn assert_same_keys(root: &Value, schema: &Value, value: &Value) {
+    let schema = match schema["$ref"]
+        .as_str()
+        .or(schema["anyOf"][0]["$ref"].as_str())
+    {
+        Some(reference) => &root["$defs"][reference.rsplit('/').next().unwrap()],
+        None => schema,
+    };
+    match value {
+        Value::Object(entries) => {
+            let mut described: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
+            let mut written: Vec<_> = entries.keys().collect();
+            described.sort();
+            written.sort();
+            assert_eq!(described, written, "{schema}");
+            assert_eq!(schema["additionalProperties"], json!(false), "{schema}");
+            for (key, value) in entries {
+                assert_same_keys(root, &schema["properties"][key], value);
+            }
+        }
+        Value::Array(items) if schema.get("items").is_some() => {
+            for item in items {
+                assert_same_keys(root, &schema["items"], item);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn schemas_describe_every_key() {
+    let schema = |subject| -> Value {
+        let output = run(&["schema", subject]);
+        assert_eq!(output.status.code(), Some(0));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let written: Value = toml::from_str(EVERY_KEY).unwrap();
+    let tenant = schema("tenant");
+    assert_same_keys(&tenant, &tenant, &written);
+    assert_eq!(
+        tenant["required"],
+        json!(["name", "vni", "gateway", "port"])
+    );
+    assert_eq!(
+        tenant["$defs"]["Port"]["required"],
+        json!(["name", "mac", "addresses"])
+    );
+    assert_eq!(tenant["$defs"]["Uplink"].get("required"), None);
+
+    let parsed = Tenant::parse("green.toml", EVERY_KEY).unwrap_or_else(|errors| panic!("{errors}"));
+    let mut config = parsed.offline_config();
+    config.control_socket = Some("/run/green.sock".into());
+    // A device's keys depend on its driver; they are no part of this comparison.
+    let mut given = serde_json::to_value(config).unwrap();
+    given["uplink"]["device"] = json!("any");
+    given["ports"][0]["device"] = json!("any");
+    let switch = schema("switch");
+    assert_same_keys(&switch, &switch, &given);
+}

@@ -1,0 +1,265 @@
+//! The configuration of one switch: made from a tenant, written as JSON, read and checked again.
+
+use serde_json::{Value, json};
+use tenant_config::{Device, Devices, Memory, SwitchConfig, Tenant};
+
+fn green() -> Tenant {
+    let text = r#"name = "green"
+vni = 7
+[gateway]
+ipv4 = "10.9.0.1/24"
+[uplink]
+address = "192.0.2.9/24"
+next_hop = "192.0.2.1"
+[[port]]
+name = "one"
+mac = "52:54:00:cc:00:01"
+addresses = ["10.9.0.11", "10.9.0.64/28"]
+limits = { pps = 9 }
+[[port]]
+name = "two"
+mac = "52:54:00:cc:00:02"
+addresses = "learn-dhcp"
+[[port]]
+name = "dhcp"
+mac = "52:54:00:cc:00:03"
+addresses = ["10.9.0.2"]
+dhcp_server = true
+"#;
+    Tenant::parse("green.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn interface(name: &str) -> Device {
+    Device::AfPacket {
+        interface: name.to_owned(),
+    }
+}
+
+fn devices(ports: usize, uplink: bool) -> Devices {
+    Devices {
+        ports: (0..ports).map(|n| interface(&format!("gw{n}"))).collect(),
+        uplink: uplink.then(|| interface("up0")),
+        memory: Memory::default(),
+        control_socket: Some("/run/green.sock".into()),
+    }
+}
+
+/// What [`green`]'s switch is given, as JSON.
+fn green_json() -> Value {
+    serde_json::to_value(green().switch_config(devices(3, true)).unwrap()).unwrap()
+}
+
+/// The errors after `change`.
+fn refusal(change: impl FnOnce(&mut Value)) -> String {
+    let mut json = green_json();
+    change(&mut json);
+    match SwitchConfig::from_json("green.json", &json.to_string()) {
+        Ok(config) => panic!("{config:?} was accepted"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[test]
+fn a_switch_gets_the_tenant_and_its_devices() {
+    let expected = json!({
+        "tenant": "green",
+        "vni": 7,
+        "gateway": { "ipv4": "10.9.0.1/24" },
+        "ports": [
+            {
+                "name": "one",
+                "device": { "driver": "af_packet", "interface": "gw0" },
+                "gateway_mac": "02:00:00:07:00:01",
+                "mac": "52:54:00:cc:00:01",
+                "addresses": ["10.9.0.11/32", "10.9.0.64/28"],
+                "dhcp_server": false,
+                "announce": false,
+                "encapsulation": "allow",
+                "mtu": 1500,
+                "limits": { "pps": 9 },
+            },
+            {
+                "name": "two",
+                "device": { "driver": "af_packet", "interface": "gw1" },
+                "gateway_mac": "02:00:00:07:00:02",
+                "mac": "52:54:00:cc:00:02",
+                "addresses": "learn-dhcp",
+                "dhcp_server": false,
+                "announce": false,
+                "encapsulation": "allow",
+                "mtu": 1500,
+                "limits": {},
+            },
+            {
+                "name": "dhcp",
+                "device": { "driver": "af_packet", "interface": "gw2" },
+                "gateway_mac": "02:00:00:07:00:03",
+                "mac": "52:54:00:cc:00:03",
+                "addresses": ["10.9.0.2/32"],
+                "dhcp_server": true,
+                "announce": false,
+                "encapsulation": "allow",
+                "mtu": 1500,
+                "limits": {},
+            },
+        ],
+        "uplink": {
+            "device": { "driver": "af_packet", "interface": "up0" },
+            "mac": "02:00:00:07:00:00",
+            "ipv4": "192.0.2.9/24",
+            "next_hops": { "ipv4": "192.0.2.1" },
+            "mtu": 1500,
+        },
+        "memory": { "mib": 32, "hugepages": false },
+        "control_socket": "/run/green.sock",
+    });
+    assert_eq!(green_json(), expected);
+}
+
+#[test]
+fn json_is_read_back_as_it_was_written() {
+    for config in [
+        green().offline_config(),
+        green().switch_config(devices(3, true)).unwrap(),
+    ] {
+        let text = serde_json::to_string_pretty(&config).unwrap();
+        assert_eq!(SwitchConfig::from_json("green.json", &text), Ok(config));
+    }
+}
+
+#[test]
+fn devices_must_be_the_tenants() {
+    let mismatch = |ports, uplink| {
+        let result = green().switch_config(devices(ports, uplink));
+        result.expect_err("the devices do not match").to_string()
+    };
+    assert_eq!(
+        mismatch(2, true),
+        "tenant green has 3 ports, but 2 port devices were given"
+    );
+    assert_eq!(
+        mismatch(3, false),
+        "tenant green has an uplink, but no device for it was given"
+    );
+}
+
+#[test]
+fn a_device_for_an_uplink_that_is_not_there_is_refused() {
+    let text = "name = \"a\"\nvni = 1\ngateway.ipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \"b\"\n\
+                mac = \"52:54:00:00:00:01\"\naddresses = [\"10.0.0.2\"]\n";
+    let tenant = Tenant::parse("a.toml", text).unwrap_or_else(|errors| panic!("{errors}"));
+    let error = tenant.switch_config(devices(1, true)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tenant a has no uplink, but a device for one was given"
+    );
+}
+
+#[test]
+fn json_of_a_wrong_shape() {
+    let refused = |text: &str| {
+        SwitchConfig::from_json("x.json", text)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        [
+            refused("{\n  \"tenant\": \"a\",\n"),
+            refused("{\"tenant\": \"a\", \"color\": 1}"),
+            refused("{\"tenant\": \"a\"}"),
+            refused(&format!("{:#} {{}}", green_json())),
+        ],
+        [
+            "x.json:3:0: EOF while parsing a value",
+            "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, `gateway`, `ports`, `uplink`, `memory`, `control_socket`",
+            "x.json:1:15: missing field `vni`",
+            "x.json:78:3: trailing characters",
+        ]
+    );
+}
+
+#[test]
+fn json_of_a_wrong_value() {
+    let at = |pointer: &'static str, value: Value| {
+        let error = refusal(|json| *json.pointer_mut(pointer).unwrap() = value);
+        // The column is the length of all that comes before it in one line.
+        error.split_once(": ").unwrap().1.to_owned()
+    };
+    assert_eq!(
+        [
+            at("/ports/1/mac", json!("ff:ff:ff:ff:ff:ff")),
+            at("/ports/0/addresses/1", json!("10.9.0.300/28")),
+            at("/ports/0/addresses", json!("dhcp")),
+            at("/ports/0/addresses", json!({})),
+            at("/vni", json!(0)),
+            at("/ports/0/device/driver", json!("afpacket")),
+            at("/ports/0/limits", json!({ "qps": 1 })),
+        ],
+        [
+            r#"ports[1].mac: "ff:ff:ff:ff:ff:ff" is not a unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"#,
+            "ports[0].addresses[1]: invalid IP address syntax",
+            r#"ports[0].addresses: invalid value: string "dhcp", expected an array of addresses with prefix length, or "learn-dhcp""#,
+            r#"ports[0].addresses: invalid type: map, expected an array of addresses with prefix length, or "learn-dhcp""#,
+            r#"vni: "0" is not a VNI from 1 to 16777215"#,
+            "ports[0].device.driver: unknown variant `afpacket`, expected one of `offline`, `af_packet`, `af_xdp`, `memif`, `pci`",
+            "ports[0].limits.qps: unknown field `qps`, expected one of `broadcast_pps`, `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
+        ]
+    );
+}
+
+#[test]
+fn what_the_tables_rely_on_is_checked() {
+    let errors = refusal(|json| {
+        json["ports"][0]["name"] = json!("uplink");
+        json["ports"][0]["addresses"] = json!(["10.9.0.1/32", "10.9.0.64/27", "10.9.0.65/27"]);
+        json["ports"][0]["limits"]["pps"] = json!(0);
+        json["ports"][1]["mac"] = json!("52:54:00:cc:00:01");
+        json["ports"][1]["device"] = json["ports"][0]["device"].clone();
+        json["ports"][2]["name"] = json!("two");
+        json["ports"][2]["addresses"] = json!(["10.9.0.80/32"]);
+        json["ports"][2]["dhcp_server"] = json!(false);
+        json["ports"][2]["gateway_mac"] = json!("52:54:00:cc:00:01");
+        json["uplink"]["next_hops"] = json!({ "ipv4": "192.0.3.1", "ipv6": "2001:db8::1" });
+        json["uplink"]["mtu"] = json!(100);
+        json["memory"]["mib"] = json!(0);
+    });
+    let lines: Vec<_> = errors.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "green.json: uplink.ipv6: missing; write the switch's own address of that family, with its prefix length",
+            "green.json: uplink.next_hops.ipv4: 192.0.3.1 is outside 192.0.2.0/24, the subnet of uplink.ipv4; the next hop must be on the uplink's own link",
+            "green.json: uplink.mtu: 100 is no MTU here; choose one from 576 to 9216",
+            r#"green.json: ports[0].name (port "uplink"): "uplink" is the name of the In/Out side; give the port another name"#,
+            r#"green.json: ports[2].name (port "two"): ports[1].name is "two" already; names are unique within a tenant"#,
+            r#"green.json: ports[1].mac (port "two"): 52:54:00:cc:00:01 is also ports[0].mac; every MAC names one port"#,
+            r#"green.json: ports[0].addresses[0] (port "uplink"): 10.9.0.1 is the address of the gateway of 10.9.0.0/24; choose another"#,
+            r#"green.json: ports[0].addresses[2] (port "uplink"): 10.9.0.65/27 has bits set behind its prefix length; write 10.9.0.64/27 for the prefix, or the address alone"#,
+            r#"green.json: ports[0].addresses[2] (port "uplink"): 10.9.0.65/27 is already in 10.9.0.64/27 of the same port (ports[0].addresses[1]); leave it out"#,
+            r#"green.json: ports[2].addresses[0] (port "two"): 10.9.0.80 overlaps 10.9.0.65/27 of port "uplink" (ports[0].addresses[2]); every address belongs to one port"#,
+            r#"green.json: ports[1].addresses (port "two"): no other port of the tenant has dhcp_server = true, so there is nobody to learn from; set it, or list the addresses"#,
+            r#"green.json: ports[0].limits.pps (port "uplink"): a limit of 0 stops every such frame; write at least 1, or leave the key out for no limit"#,
+            r#"green.json: ports[1].device (port "two"): this device also carries ports[0]; every port has its own"#,
+            r#"green.json: ports[2].gateway_mac (port "two"): 52:54:00:cc:00:01 is also ports[1].mac; every MAC names one port"#,
+            r#"green.json: memory.mib: "0" is not a size in MiB of at least 1"#,
+        ]
+    );
+}
+
+#[test]
+fn a_switch_without_ports_or_underlay_is_refused() {
+    let errors = refusal(|json| {
+        json["ports"] = json!([]);
+        json["gateway"] = json!({});
+        json["uplink"].as_object_mut().unwrap().remove("ipv4");
+    });
+    let lines: Vec<_> = errors.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "green.json: uplink.ipv4: missing; write the switch's own address of that family, with its prefix length",
+            r#"green.json: gateway: the gateway has no address; write ipv4, ipv6 or both, as in ipv4 = "10.0.0.1/24""#,
+            "green.json: ports: the tenant has no port; add a [[port]] table for each VM",
+        ]
+    );
+}
