@@ -1,0 +1,71 @@
+"""Carries out the attacks, and counts."""
+
+import dataclasses
+import subprocess
+import time
+
+from scapy.config import conf
+
+from counting import Counters, inside
+
+
+@dataclasses.dataclass
+class Result:
+    """The outcome of one attack. The report has these names."""
+
+    name: str
+    sent: int
+    delivered: int
+    reason: str
+    counted: int
+    tool: str
+    over_limit: bool
+
+    @property
+    def failure(self):
+        """What is wrong with it, or None."""
+        if self.sent == 0:
+            return "nothing was sent"
+        if self.delivered:
+            return f"{self.delivered} frames were delivered"
+        if self.counted < (1 if self.over_limit else self.sent):
+            return f"{self.counted} of {self.sent} frames were counted as {self.reason}"
+        return None
+
+
+def launch(attack, attacker):
+    """Sends the attack's frames."""
+    if attack.scapy:
+        with inside(attacker.netns):
+            sender = conf.L2socket(iface=attacker.interface)
+        for frame in attack.scapy:
+            sender.send(frame)
+        sender.close()
+    for _ in range(attack.times if attack.tool else 0):
+        process = attacker.start(attack.tool.split(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        try:
+            process.wait(attack.stop_after_s or 15)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+
+
+def carry_out(attack, attacker, tenant, port, everybody):
+    """One attack: how much left the attacker, how much arrived anywhere, and what `tenant`'s switch counted."""
+    def counter():
+        return tenant.drops().get((port, attack.reason), 0)
+
+    others = [host for host in everybody if host not in (attacker, tenant.uplink)]
+    before = counter()
+    with Counters([attacker.leaving(attack.frame)]) as sent, \
+            Counters(host.arriving(attack.arrives or attack.frame) for host in others) as delivered:
+        launch(attack, attacker)
+        deadline = time.monotonic() + 1
+        while (counted := counter() - before) < sent.value() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            if attack.over_limit and counted:
+                break
+        time.sleep(0.05)
+        return Result(attack.name, sent.value(), delivered.value(), attack.reason, counter() - before,
+                      attack.by, attack.over_limit)

@@ -1,0 +1,70 @@
+"""One end of a paced UDP flow with sequence numbers; traffic.py runs it inside a host's namespace.
+
+    flow.py send ADDRESS PORT FRAMES_PER_SECOND PAYLOAD_BYTES
+    flow.py receive ADDRESS PORT
+
+Both run until SIGTERM and then print what they saw, as one JSON object. Times are CLOCK_MONOTONIC seconds,
+which all namespaces share.
+"""
+
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+
+SO_RCVBUFFORCE = 33
+
+
+class Stopped(Exception):
+    """SIGTERM."""
+
+
+def stop(*_):
+    raise Stopped
+
+
+def udp_socket(address):
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def send(address, port, per_second, payload):
+    sender = udp_socket(address)
+    sender.connect((address, port))
+    padding = bytes(payload - 8)
+    sent, refused, next_time = 0, 0, time.monotonic()
+    try:
+        while True:
+            message = struct.pack("!Q", sent) + padding
+            try:
+                sender.send(message)
+                sent += 1
+            except OSError:
+                # No neighbour while the switch is down, or an ICMP error: not on the wire, not counted.
+                refused += 1
+            next_time += 1 / per_second
+            time.sleep(max(0, next_time - time.monotonic()))
+    except Stopped:
+        return {"sent": sent, "refused": refused}
+
+
+def receive(address, port):
+    receiver = udp_socket(address)
+    receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    receiver.bind((address, port))
+    arrivals = []
+    print("ready", flush=True)
+    try:
+        while True:
+            message = receiver.recv(2048)
+            arrivals.append((struct.unpack_from("!Q", message)[0], time.monotonic()))
+    except Stopped:
+        return {"arrivals": arrivals}
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    role, address, *numbers = sys.argv[1:]
+    print(json.dumps({"send": send, "receive": receive}[role](address, *map(int, numbers))))

@@ -1,0 +1,151 @@
+"""The order of the demo. See `scripts/demo --help`."""
+
+import argparse
+import signal
+import sys
+import time
+
+from attacking import carry_out
+from attacks import all_attacks
+from isolation import all_tries
+from report import Report
+from restart import kill_and_watch
+from traffic import Flow, all_good, running
+from unprotected import Unprotected
+from world import OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, traces
+
+REPORT = ROOT / "target" / "demo" / "report.json"
+TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
+
+
+def say(message):
+    print(f"demo: {message}", file=sys.stderr, flush=True)
+
+
+def background(red, blue, internet, frames_per_second):
+    """What runs all the time while the attacks do: from the attacked, to them, and beside them."""
+    options = {"per_second": frames_per_second, "payload": 200}
+    flows = [
+        Flow(red.guests[1], internet, port=5400, **options),
+        Flow(internet, red.guests[1], port=5401, ipv6=True, **options),
+        Flow(blue.guests[0], blue.guests[1], port=5402, **options),
+        Flow(blue.guests[1], internet, port=5403, ipv6=True, **options),
+    ]
+    for flow in flows:
+        flow.name = f"during the attacks, {flow.name}"
+    return flows
+
+
+def show(world, report, quick):
+    """Everything that is shown, in its order."""
+    red, blue = world.tenants
+    seconds, frames, pace = (1, 10, 200) if quick else (2, 50, 500)
+
+    say("good traffic: within each tenant, and to the Internet")
+    pairs = [(red.guests[0], red.guests[1]), (red.guests[0], world.internet),
+             (blue.guests[0], blue.guests[1]), (blue.guests[0], world.internet)]
+    for good in all_good(pairs, seconds):
+        report.good.append(good)
+        say(f"  {good.name}: {good.delivered} of {good.sent}, {good.rate}")
+
+    gateway = world.gateway_of(red.guests[0])
+    with running(background(red, blue, world.internet, pace)) as flows:
+        say("red tries to reach blue, while good traffic runs")
+        report.isolation.extend(all_tries(red, blue, gateway, frames))
+        attacks = all_attacks(
+            me=red.guests[0], sibling=red.guests[1], other=blue.guests[0], gateway=gateway,
+            outside=world.internet, uplink=red.uplink, other_switch=blue.uplink, n=frames)
+        say(f"{len(attacks)} attacks on red's switch, while good traffic runs")
+        for number, attack in enumerate(attacks, 1):
+            attacker = attack.attacker or red.guests[0]
+            port = "uplink" if attack.attacker else attacker.name
+            result = carry_out(attack, attacker, red, port, world.everybody())
+            report.attacks.append(result)
+            say(f"  {number:2} {result.name} ({result.tool}): {result.failure or 'stopped'}")
+        report.good.extend(flow.stop() for flow in flows)
+
+    if isinstance(world, Unprotected):
+        return
+    say("killing red's switch while both tenants' traffic runs")
+    report.restart = kill_and_watch(red, blue, world.internet, pace)
+
+
+def keep(world):
+    red = world.tenants[0]
+    guest = red.guests[0]
+    print(f"""
+The demo stays up. To look around:
+  ip netns exec {guest.netns} ping {world.internet.ipv4}         {guest.name} is a VM's stand-in
+  {PROVISIONER} {' '.join(OPTIONS)} status
+  target/release/vswitch show drops --control {red.control}
+To stop it: scripts/demo --clean""")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo",
+        description="Builds everything, onboards two tenants (examples/*.toml) on this machine, sends good traffic and "
+                    "attacks through their switches, kills a switch, and reports what was counted. Needs root, and no "
+                    "special hardware. It leaves nothing behind.",
+        epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}. Exit status: 0 if all good traffic and no "
+               "attack was delivered and every attack was counted; 1 otherwise; 2 if the demo could not run.")
+    parser.add_argument("--quick", action="store_true", help="fewer frames and shorter flows; the same list")
+    parser.add_argument("--keep", action="store_true", help="leave it up at the end, to look around")
+    parser.add_argument("--clean", action="store_true", help="only take away what a killed or kept demo has left")
+    parser.add_argument("--unprotected", action="store_true",
+                        help="control experiment: the same on a plain bridge without switches, to see that what "
+                             "arrives is counted")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
+    parser.add_argument("--quiet", action="store_true", help="with --clean: say nothing")
+    options = parser.parse_args()
+    if options.clean:
+        clean()
+        if not options.quiet:
+            say("nothing of the demo is left")
+        return 0
+
+    # A killed demo cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = traces()
+    report, world, status, started = Report(), (Unprotected if options.unprotected else World)(TENANTS), 2, time.monotonic()
+    try:
+        world.up(say)
+        show(world, report, options.quick)
+        status = 0
+    except DemoError as error:
+        say(str(error))
+    except KeyboardInterrupt:
+        say("interrupted")
+        status = 130
+    finally:
+        if status == 0 and options.keep:
+            keep(world)
+        elif world.ours:
+            # A second Ctrl-C must not stop this half way.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            say("taking everything down")
+            world.down()
+            report.leftovers = {kind: sorted(set(now) - set(before[kind])) for kind, now in traces().items()
+                                if set(now) - set(before[kind])}
+            say("nothing is left behind: namespaces, interfaces, tables, control groups, mounts, processes, files and "
+                "hugepages are as they were" if not report.leftovers else f"left behind: {report.leftovers}")
+    if status:
+        return status
+    if options.unprotected:
+        print(f"\n{report.text()}\n")
+        arrived = sum(attack.delivered > 0 for attack in report.attacks)
+        say(f"without switches, frames of {arrived} of {len(report.attacks)} kinds of attacks arrived")
+        return 0
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(report.json())
+    print(report.json() if options.json else f"\n{report.text()}\n")
+    failures = list(report.failures())
+    for failure in failures:
+        say(f"NOT AS IT SHOULD BE: {failure}")
+    say(f"{len(report.attacks)} kinds of attacks, {sum(a.delivered for a in report.attacks)} frames of them delivered; "
+        f"{len(report.good)} good flows; {time.monotonic() - started:.0f} s; {REPORT.relative_to(ROOT)}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The closing table, and the same for programs."""
+
+import dataclasses
+import json
+import platform
+
+
+def rows(headings, lines):
+    """A table whose numbers are on the right."""
+    lines = [[str(cell) for cell in line] for line in lines]
+    widths = [max(len(row[column]) for row in [headings, *lines]) for column in range(len(headings))]
+    numeric = [all(line[column].isdigit() for line in lines) for column in range(len(headings))]
+
+    def text(row):
+        cells = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([text(headings), text(["─" * width for width in widths]), *map(text, lines)])
+
+
+class Report:
+    """Everything that was counted."""
+
+    def __init__(self):
+        self.good, self.isolation, self.attacks, self.restart = [], [], [], None
+        self.leftovers = None
+
+    def failures(self):
+        """Each thing that is not as it should be, as a sentence."""
+        for good in self.good:
+            if good.sent == 0:
+                yield f"{good.name}: nothing was sent"
+            elif good.lost:
+                yield f"{good.name}: {good.lost} of {good.sent} frames were lost"
+        for attempt in self.isolation:
+            if attempt.failure:
+                yield f"red to blue, {attempt.name}: {attempt.failure}"
+        for attack in self.attacks:
+            if attack.failure:
+                yield f"{attack.name}: {attack.failure}"
+        if self.restart:
+            yield from self.restart.failures
+        for kind, left in (self.leftovers or {}).items():
+            yield f"left behind: {kind}: {', '.join(left)}"
+
+    def text(self):
+        attacks = rows(
+            ["attack", "tool", "sent", "delivered", "reason", "counted"],
+            [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted] for a in self.attacks])
+        isolation = rows(
+            ["red to blue", "sent", "delivered"], [[t.name, t.sent, t.delivered] for t in self.isolation])
+        good = rows(
+            ["good traffic", "sent", "delivered", "rate"],
+            [[g.name, g.sent, g.delivered, g.rate] for g in self.good])
+        parts = [attacks, isolation, good]
+        if self.restart:
+            r = self.restart
+            parts.append(
+                f"red's switch killed (SIGKILL): a new one after {r.restarted_s:.3f} s, red's traffic back after "
+                f"{r.outage_s:.3f} s;\nmeanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
+                f"{r.other_tenant_lost} of {r.other_tenant_sent} frames.")
+        return "\n\n".join(parts)
+
+    def json(self):
+        return json.dumps({
+            "good": [{**dataclasses.asdict(good)} for good in self.good],
+            "attacks": [dataclasses.asdict(attack) for attack in self.attacks],
+            "restart": dataclasses.asdict(self.restart) if self.restart else None,
+            "isolation": [dataclasses.asdict(attempt) for attempt in self.isolation],
+            "failures": list(self.failures()),
+            "machine": {"kernel": platform.release(), "machine": platform.machine()},
+        }, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,73 @@
+"""One tenant's switch is killed while both tenants' traffic runs."""
+
+import dataclasses
+import os
+import signal
+import time
+
+from traffic import Flow, running
+from world import DemoError
+
+
+@dataclasses.dataclass
+class Restart:
+    """What came of it. The report has these names."""
+
+    # Frames of the other tenant's flows that did not arrive, in the whole experiment.
+    other_tenant_sent: int
+    other_tenant_lost: int
+    # The longest time for which one of the tenant's flows was silent.
+    outage_s: float
+    # Until the supervisor's new process was there, and what arrived of the tenant's frames until then.
+    restarted_s: float
+    delivered_while_down: int
+    # Frames of the tenant that arrived after the restart.
+    delivered_after: int
+
+    @property
+    def failures(self):
+        if self.other_tenant_lost:
+            yield f"the other tenant lost {self.other_tenant_lost} frames"
+        if self.delivered_while_down:
+            yield f"{self.delivered_while_down} frames passed while the switch was down"
+        if not self.delivered_after:
+            yield "traffic did not come back"
+
+
+# Frames that the switch had sent before it was killed are in the receiver's hands within this time.
+IN_FLIGHT_S = 0.005
+
+
+def kill_and_watch(tenant, other, internet, per_second):
+    """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has brought its traffic back."""
+    def flows_of(guests, port):
+        options = {"per_second": per_second, "payload": 200}
+        return [Flow(guests[0], guests[1], port=port, **options),
+                Flow(guests[1], guests[0], port=port + 1, ipv6=True, **options),
+                Flow(guests[0], internet, port=port + 2, **options),
+                Flow(internet, guests[1], port=port + 3, ipv6=True, **options)]
+
+    with running(flows_of(tenant.guests, 5600)) as own, running(flows_of(other.guests, 5700)) as others:
+        time.sleep(1)
+        pid = tenant.switch_pid()
+        if pid is None:
+            raise DemoError(f"{tenant.name}'s switch does not run in {tenant.netns}")
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + 20:
+            time.sleep(0.005)
+        restarted = time.monotonic()
+        time.sleep(3)
+        for flow in own:
+            flow.stop()
+        lost = [flow.stop() for flow in others]
+
+    arrivals = [moment for flow in own for _, moment in flow.arrivals]
+    return Restart(
+        other_tenant_sent=sum(good.sent for good in lost),
+        other_tenant_lost=sum(good.lost for good in lost),
+        outage_s=round(max(flow.silence(killed) for flow in own), 3),
+        restarted_s=round(restarted - killed, 3),
+        delivered_while_down=sum(killed + IN_FLIGHT_S < moment < restarted for moment in arrivals),
+        delivered_after=sum(moment > restarted for moment in arrivals),
+    )

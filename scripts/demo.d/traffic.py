@@ -1,0 +1,154 @@
+"""Good traffic, and what arrives of it.
+
+What a flow has sent and what was delivered are frames, counted by the kernel where they leave the sender's
+interface and where they arrive at the receiver's; both directions count where there are answers.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import subprocess
+import time
+
+from counting import Counters
+
+FLOW = pathlib.Path(__file__).with_name("flow.py")
+PYTHON = "/usr/bin/python3"
+
+
+@dataclasses.dataclass
+class Good:
+    """The outcome of one flow. The report has these names."""
+
+    name: str
+    sent: int
+    delivered: int
+    rate: str
+
+    @property
+    def lost(self):
+        return self.sent - self.delivered
+
+
+@contextlib.contextmanager
+def counted(a, b, protocol):
+    """Counts what passes between two hosts: gives a function that says how much was sent and delivered."""
+    ipv6 = protocol.startswith("ip6")
+    ends = (a.ipv6, b.ipv6) if ipv6 else (a.ipv4, b.ipv4)
+    there = f"{protocol} and src host {ends[0]} and dst host {ends[1]}"
+    back = f"{protocol} and src host {ends[1]} and dst host {ends[0]}"
+    with Counters([a.leaving(there), b.leaving(back)]) as sent, \
+            Counters([b.arriving(there), a.arriving(back)]) as delivered:
+        def settled():
+            # What is still on its way arrives within milliseconds.
+            deadline = time.monotonic() + 1
+            while delivered.value() < sent.value() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return sent.value(), delivered.value()
+        yield settled
+
+
+def ping(a, b, *, ipv6=False, payload=56, seconds):
+    """Echo requests and their answers, with "don't fragment"."""
+    address = b.ipv6 if ipv6 else b.ipv4
+    count = int(seconds * 50)
+    size = payload + (48 if ipv6 else 28)
+    protocol = "ip6 proto 58 and (ip6[40] = 128 or ip6[40] = 129)" if ipv6 else "icmp"
+    with counted(a, b, protocol) as settled:
+        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", "0.02", "-W", "1", "-s", str(payload), address],
+                     capture_output=True, text=True)
+        rtt = done.stdout.rpartition("= ")[2].split("/")
+        rate = f"{float(rtt[1]) * 1000:.0f} µs a round" if len(rtt) > 1 else "no answer"
+        return Good(f"ping {'v6' if ipv6 else 'v4'}, {size}-byte packets: {a.name} ↔ {b.name}", *settled(), rate)
+
+
+def iperf3(a, b, *, udp=False, ipv6=False, seconds, bits):
+    """iperf3 from a to b at a pace that the machine can carry, so that every frame must arrive."""
+    address = b.ipv6 if ipv6 else b.ipv4
+    protocol = f"ip6 proto {17 if udp else 6}" if ipv6 else ("udp" if udp else "tcp")
+    server = b.start(["iperf3", "-s", "-1", "-B", address, "--forceflush"],
+                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for line in server.stdout:
+            if "listening" in line:
+                break
+        with counted(a, b, protocol) as settled:
+            # 1400 bytes and the headers of either IP fit the MTU.
+            options = ["-u", "-l", "1400"] if udp else []
+            done = a.run(["iperf3", "-c", address, "-t", f"{max(1, round(seconds))}", "-b", str(bits), "--json", *options],
+                         capture_output=True, text=True)
+            end = json.loads(done.stdout).get("end", {})
+            received = end.get("sum" if udp else "sum_received", {}).get("bits_per_second", 0)
+            server.wait(timeout=5)
+            name = f"iperf3 {'UDP' if udp else 'TCP'} {'v6' if ipv6 else 'v4'}: {a.name} → {b.name}"
+            return Good(name, *settled(), f"{received / 1e6:.0f} Mbit/s")
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+class Flow:
+    """A UDP flow that runs until it is stopped; the receiver knows each datagram by its number."""
+
+    def __init__(self, a, b, *, ipv6=False, port, per_second, payload):
+        self.name = f"UDP {'v6' if ipv6 else 'v4'}, {payload} bytes: {a.name} → {b.name}"
+        self._per_second = per_second
+        address = b.ipv6 if ipv6 else b.ipv4
+        pipe = {"stdout": subprocess.PIPE, "text": True}
+        self._receiver = b.start([PYTHON, FLOW, "receive", address, str(port)], **pipe)
+        if self._receiver.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{b.name} cannot listen on {address} port {port}")
+        self._sender = a.start([PYTHON, FLOW, "send", address, str(port), str(per_second), str(payload)], **pipe)
+        self.arrivals = []
+
+    def stop(self):
+        """Ends the flow; what became of it."""
+        self._sender.terminate()
+        sent = json.loads(self._sender.communicate()[0])["sent"]
+        time.sleep(0.3)
+        self._receiver.terminate()
+        self.arrivals = json.loads(self._receiver.communicate()[0])["arrivals"]
+        delivered = len({number for number, _ in self.arrivals})
+        return Good(self.name, sent, delivered, f"{self._per_second} frames/s")
+
+    def abandon(self):
+        for process in (self._sender, self._receiver):
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+    def silence(self, moment):
+        """Seconds without an arrival around a moment; without end if there was none after it."""
+        before = max((time for _, time in self.arrivals if time <= moment), default=moment)
+        after = min((time for _, time in self.arrivals if time > moment + 0.005), default=float("inf"))
+        return after - before
+
+
+@contextlib.contextmanager
+def running(flows):
+    """Stops the flows whatever happens in the block."""
+    try:
+        yield flows
+    finally:
+        for flow in flows:
+            flow.abandon()
+
+
+def all_good(pairs, seconds):
+    """Every kind of traffic, over every pair."""
+    port = 5300
+    for a, b in pairs:
+        yield ping(a, b, seconds=seconds)
+        yield ping(a, b, ipv6=True, seconds=seconds)
+        yield ping(a, b, payload=1472, seconds=seconds)
+        yield ping(a, b, ipv6=True, payload=1452, seconds=seconds)
+        yield iperf3(a, b, seconds=seconds, bits=200_000_000)
+        yield iperf3(a, b, ipv6=True, seconds=seconds, bits=200_000_000)
+        yield iperf3(a, b, udp=True, seconds=seconds, bits=100_000_000)
+        flow = Flow(a, b, port=port, per_second=1000, payload=48)
+        flow.name = f"DNS-sized UDP: {a.name} → {b.name}"
+        with running([flow]):
+            time.sleep(seconds)
+            yield flow.stop()

@@ -1,0 +1,319 @@
+"""The stage: who is where, and how it is built and taken down.
+
+A guest stands for a VM: a network namespace with one interface, `eth0`, which is configured as the VM's own init
+would. Everything behind that interface is made by `scripts/onboard-tenant`. The Internet is one more namespace,
+on the underlay's bridge; it has a route to every tenant but forwards nothing between them.
+"""
+
+import dataclasses
+import ipaddress
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import tomllib
+
+from counting import Counter
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Names of interfaces, control groups and namespaces begin with it.
+INSTANCE = "demo"
+BRIDGE = f"{INSTANCE}-br0"
+STATE_DIR = pathlib.Path("/run/vf-provisioner-demo")
+BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+VSWITCH = BINARIES / "vswitch"
+PROVISIONER = BINARIES / "vf-provisioner"
+OPTIONS = ["--instance", INSTANCE, "--state-dir", str(STATE_DIR)]
+
+INTERNET_LINK = f"{INSTANCE}-inet"
+INTERNET_MAC = "52:54:00:cc:00:01"
+
+
+class DemoError(Exception):
+    """A sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """Somebody who sends or receives: a guest, the Internet, a switch's In/Out side, a gateway."""
+
+    name: str
+    mac: str
+    ipv4: str
+    ipv6: str
+    netns: str = ""
+    interface: str = "eth0"
+
+    @property
+    def link_local(self):
+        """The address that the kernel makes from the MAC (EUI-64)."""
+        octets = bytes.fromhex(self.mac.replace(":", ""))
+        interface_id = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+        return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + interface_id))
+
+    def run(self, command, **options):
+        """Runs a command in the host's namespace, to its end."""
+        return subprocess.run(["ip", "netns", "exec", self.netns, *command], check=False, **options)
+
+    def start(self, command, **options):
+        """Starts a command in the host's namespace."""
+        return subprocess.Popen(["ip", "netns", "exec", self.netns, *command], **options)
+
+    def leaving(self, expression):
+        """Counts the frames that the host sends."""
+        return Counter(self.netns, self.interface, expression, outgoing=True)
+
+    def arriving(self, expression):
+        """Counts the frames that the host is given."""
+        return Counter(self.netns, self.interface, expression, outgoing=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tenant:
+    """A tenant as its file says, and where the provisioner has put it."""
+
+    name: str
+    guests: list
+    uplink: Host
+    gateway_addresses: tuple
+    prefixes: tuple
+
+    @property
+    def netns(self):
+        return f"{INSTANCE}-sw-{self.name}"
+
+    @property
+    def control(self):
+        return STATE_DIR / "tenants" / self.name / "run" / "control.sock"
+
+    def drops(self):
+        """{(port, reason): frames}, as the switch itself says."""
+        shown = run([VSWITCH, "show", "drops", "--control", self.control, "--json"])
+        return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(shown)}
+
+    def switch_pid(self):
+        """The process that runs in the switch's namespace; None while there is none."""
+        for pid in run(["ip", "netns", "pids", self.netns]).split():
+            try:
+                if os.readlink(f"/proc/{pid}/exe").startswith(str(VSWITCH)):
+                    return int(pid)
+            except OSError:
+                pass  # it has ended meanwhile
+        return None
+
+
+def run(command):
+    """Runs a command to its end and gives what it printed; a failure is a sentence with its last words."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError(f"{' '.join(map(str, command))} failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def ip(netns, line):
+    return run(["ip", *(["-n", netns] if netns else []), *line.split()])
+
+
+def read_tenant(path):
+    """The tenant's file, with its guests' namespaces as the provisioner names them."""
+    file = tomllib.loads(path.read_text())
+    gateway = (ipaddress.ip_interface(file["gateway"]["ipv4"]), ipaddress.ip_interface(file["gateway"]["ipv6"]))
+    guests = [
+        Host(name=port["name"], mac=port["mac"], ipv4=port["addresses"][0], ipv6=port["addresses"][1],
+             netns=f"{INSTANCE}-{port['name']}")
+        for port in file["port"]
+    ]
+    uplink = Host(
+        name=f"{file['name']}'s switch", mac="", netns=f"{INSTANCE}-sw-{file['name']}", interface="inout",
+        ipv4=file["uplink"]["address"].split("/")[0], ipv6=file["uplink"]["address6"].split("/")[0])
+    return Tenant(name=file["name"], guests=guests, uplink=uplink,
+                  gateway_addresses=tuple(str(address.ip) for address in gateway),
+                  prefixes=tuple(str(address.network) for address in gateway))
+
+
+class World:
+    """Two onboarded tenants and the Internet. `up` builds it, `down` leaves nothing of it."""
+
+    def __init__(self, tenant_files):
+        self.tenant_files = tenant_files
+        self.tenants = [read_tenant(path) for path in tenant_files]
+        # On the underlay 192.0.2.0/24 and 2001:db8::/64; the far addresses are what tenants talk to.
+        self.internet = Host("Internet", INTERNET_MAC, "198.51.100.10", "2001:db8:ffff::10", f"{INSTANCE}-internet")
+        self.next_hops = ("192.0.2.1", "2001:db8::1")
+        self._supervisor = None
+        # Whether anything of what bears our name is this world's.
+        self.ours = False
+
+    def up(self, say):
+        refuse_if_taken()
+        self.ours = True
+        STATE_DIR.mkdir(mode=0o700)
+        for file in self.tenant_files:
+            say(f"onboarding {file.stem}: scripts/onboard-tenant {file.relative_to(ROOT)}")
+            run([ROOT / "scripts" / "onboard-tenant", *OPTIONS, file])
+        say("connecting an Internet to the underlay, and configuring the guests as their own init would")
+        self._connect_internet()
+        for tenant in self.tenants:
+            for guest in tenant.guests:
+                self._configure(guest, tenant)
+        self.tenants = [
+            dataclasses.replace(tenant, uplink=dataclasses.replace(tenant.uplink, mac=mac_of(tenant.uplink)))
+            for tenant in self.tenants
+        ]
+        say("starting the supervisor")
+        self._supervisor = subprocess.Popen(
+            [PROVISIONER, *OPTIONS, "supervise"], stdin=subprocess.DEVNULL,
+            stdout=(STATE_DIR / "supervise.log").open("w"), stderr=subprocess.STDOUT,
+            # Ctrl-C ends the demo; the supervisor is ended by it, in its turn.
+            start_new_session=True)
+        self._wait_until_all_answer()
+
+    def _connect_internet(self):
+        netns = self.internet.netns
+        ip("", f"netns add {netns}")
+        ip("", f"link add {INTERNET_LINK} type veth peer name eth0 address {INTERNET_MAC} netns {netns}")
+        ip("", f"link set {INTERNET_LINK} master {BRIDGE} up")
+        for protocol in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+            self.internet.run(["sysctl", "-q", "-w", f"net.{protocol}=0"])
+        for end in ([], ["ip", "netns", "exec", netns]):
+            name = "eth0" if end else INTERNET_LINK
+            run([*end, "ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])
+        ip(netns, "link set lo up")
+        ip(netns, "link set eth0 up")
+        ip(netns, f"address add {self.next_hops[0]}/24 dev eth0")
+        ip(netns, f"address add {self.next_hops[1]}/64 dev eth0 nodad")
+        ip(netns, f"address add {self.internet.ipv4}/32 dev lo")
+        ip(netns, f"address add {self.internet.ipv6}/128 dev lo nodad")
+        for tenant in self.tenants:
+            for prefix, via, source in zip(tenant.prefixes, (tenant.uplink.ipv4, tenant.uplink.ipv6),
+                                           (self.internet.ipv4, self.internet.ipv6)):
+                ip(netns, f"route add {prefix} via {via} src {source}")
+
+    @staticmethod
+    def _configure(guest, tenant):
+        ip(guest.netns, "link set lo up")
+        for address, prefix, gateway in zip((guest.ipv4, guest.ipv6), tenant.prefixes, tenant.gateway_addresses):
+            ip(guest.netns, f"address add {address}/{prefix.split('/')[1]} dev eth0")
+            ip(guest.netns, f"route add default via {gateway} dev eth0")
+
+    def _wait_until_all_answer(self):
+        """Until Duplicate Address Detection is over and every guest has an answer from the Internet."""
+        waiting = [(guest, address) for tenant in self.tenants for guest in tenant.guests
+                   for address in (self.internet.ipv4, self.internet.ipv6)]
+        deadline = time.monotonic() + 15
+        while waiting:
+            waiting = [(guest, address) for guest, address in waiting
+                       if guest.run(["ping", "-q", "-c", "1", "-W", "1", address], capture_output=True).returncode != 0]
+            if waiting and time.monotonic() > deadline:
+                guest, address = waiting[0]
+                raise DemoError(f"{guest.name} has no answer from {address} after 15 s; "
+                                "see the switches' logs with scripts/demo --keep")
+
+    def gateway_of(self, guest):
+        """The gateway as the guest sees it, with the MAC that it has learned."""
+        tenant = next(tenant for tenant in self.tenants if guest in tenant.guests)
+        ipv4, ipv6 = tenant.gateway_addresses
+        guest.run(["ping", "-q", "-c", "1", "-W", "1", ipv4], capture_output=True)
+        neighbour = json.loads(ip(guest.netns, f"-json neighbour show {ipv4} dev eth0"))
+        return Host("gateway", neighbour[0]["lladdr"], ipv4, ipv6)
+
+    def everybody(self):
+        """Every place at which a frame can arrive: the guests, the Internet, the switches' In/Out sides."""
+        return [*(guest for tenant in self.tenants for guest in tenant.guests), self.internet,
+                *(tenant.uplink for tenant in self.tenants)]
+
+    def down(self):
+        """Takes everything down, whatever state it is in; the same as `scripts/demo --clean`."""
+        if self._supervisor:
+            self._supervisor.terminate()
+            self._supervisor.wait()
+        clean()
+
+
+def mac_of(host):
+    return json.loads(ip(host.netns, f"-json link show {host.interface}"))[0]["address"]
+
+
+def namespaces():
+    """The namespaces that bear our name."""
+    listed = json.loads(run(["ip", "-json", "netns", "list"]) or "[]")
+    return [netns["name"] for netns in listed if netns["name"].startswith(f"{INSTANCE}-")]
+
+
+def refuse_if_taken():
+    taken = [STATE_DIR] if STATE_DIR.exists() else []
+    taken += namespaces()
+    if taken:
+        raise DemoError(f"{taken[0]} is there: another demo runs, or one was killed. "
+                        "If none runs, clean up with: scripts/demo --clean")
+
+
+def processes():
+    """Processes that belong to the demo: those in its namespaces, and those that name its state directory."""
+    found = set()
+    for netns in namespaces():
+        found.update(map(int, run(["ip", "netns", "pids", netns]).split()))
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended meanwhile
+        if os.fsencode(STATE_DIR) in words:
+            found.add(int(path.parent.name))
+    return found - {os.getpid()}
+
+
+def clean():
+    """Takes away everything that bears our name."""
+    if STATE_DIR.exists() and PROVISIONER.exists():
+        # The supervisor first: it would start the switches again.
+        for pid in processes():
+            command = pathlib.Path(f"/proc/{pid}/cmdline")
+            if command.exists() and b"supervise" in command.read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGTERM)
+                wait_for_end(pid)
+        subprocess.run([PROVISIONER, *OPTIONS, "release", "--all"], capture_output=True, check=False)
+    for pid in processes():
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_for_end(pid)
+        except ProcessLookupError:
+            pass
+    for netns in namespaces():
+        ip("", f"netns delete {netns}")
+    for link in (INTERNET_LINK, BRIDGE):
+        if pathlib.Path("/sys/class/net", link).exists():
+            ip("", f"link delete {link}")
+    subprocess.run(["rm", "-rf", "--one-file-system", str(STATE_DIR)], check=False)
+
+
+def wait_for_end(pid):
+    deadline = time.monotonic() + 5
+    while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        time.sleep(0.02)
+
+
+def traces():
+    """Everything on this machine that the demo could leave, to compare before and after."""
+    tables = json.loads(run(["nft", "-j", "list", "tables"]))["nftables"]
+    groups = [str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob(f"{INSTANCE}*") if path.is_dir()]
+    mounts = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+              if str(STATE_DIR) in line or f"/run/netns/{INSTANCE}-" in line]
+    links = os.listdir("/sys/class/net")
+    return {
+        "namespaces": sorted(namespaces()),
+        "interfaces": sorted(link for link in links if link.startswith(INSTANCE)),
+        "nftables tables": sorted(table["table"]["name"] for table in tables
+                                  if "table" in table and table["table"]["name"].startswith(INSTANCE)),
+        "control groups": sorted(groups),
+        "mounts": sorted(mounts),
+        "processes": sorted(processes()),
+        "files": [str(STATE_DIR)] if STATE_DIR.exists() else [],
+        "hugepages": pathlib.Path("/proc/sys/vm/nr_hugepages").read_text().split(),
+    }
