@@ -146,12 +146,16 @@ fn assert_same_keys(root: &Value, schema: &Value, value: &Value) {
         .as_str()
         .or(schema["anyOf"][0]["$ref"].as_str())
     {
-        Some(reference) => &root["$defs"][reference.rsplit('/').next().unwrap()],
+        Some(reference) => &root["$defs"][reference.rsplit('/').next().expect("a name")],
         None => schema,
     };
     match value {
         Value::Object(entries) => {
-            let mut described: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
+            let mut described: Vec<_> = schema["properties"]
+                .as_object()
+                .expect("a table")
+                .keys()
+                .collect();
             let mut written: Vec<_> = entries.keys().collect();
             described.sort();
             written.sort();

@@ -67,9 +67,9 @@ fn refusal(text: &str) -> Vec<String> {
         .as_slice()
         .iter()
         .map(|error| {
-            let json = serde_json::to_value(error).unwrap();
+            let json = serde_json::to_value(error).expect("an error is JSON");
             assert_eq!(json["message"], error.problem().to_string());
-            format!("{} {error}", json["kind"].as_str().unwrap())
+            format!("{} {error}", json["kind"].as_str().expect("kind is text"))
         })
         .collect()
 }

@@ -46,7 +46,8 @@ fn devices(ports: usize, uplink: bool) -> Devices {
 
 /// What [`green`]'s switch is given, as JSON.
 fn green_json() -> Value {
-    serde_json::to_value(green().switch_config(devices(3, true)).unwrap()).unwrap()
+    let config = green().switch_config(devices(3, true));
+    serde_json::to_value(config.expect("the devices match")).expect("a configuration is JSON")
 }
 
 /// The errors after `change`.
@@ -181,7 +182,7 @@ fn json_of_a_wrong_shape() {
 #[test]
 fn json_of_a_wrong_value() {
     let at = |pointer: &'static str, value: Value| {
-        let error = refusal(|json| *json.pointer_mut(pointer).unwrap() = value);
+        let error = refusal(|json| *json.pointer_mut(pointer).expect("it is there") = value);
         // The column is the length of all that comes before it in one line.
         error.split_once(": ").unwrap().1.to_owned()
     };
