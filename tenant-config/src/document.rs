@@ -150,17 +150,14 @@ pub(crate) struct Section<'d> {
 impl<'d> Section<'d> {
     /// The value of an optional key.
     pub(crate) fn get(&mut self, key: &'static str) -> Option<Node<'d>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         Some(Node {
             path: self.path.key(key),
             value: self.table.get(key)?.get_ref(),
             report: self.report,
         })
-    }
-
-    /// Whether the key is there.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
     }
 
     /// The value of a key that must be there.

@@ -126,6 +126,11 @@ fn check_gateway(facts: &Facts, report: &Report) {
 
 fn check_uplink(facts: &Facts, report: &Report) {
     let uplink = &facts.uplink;
+    if let [(first, _), (second, _)] = &uplink.links[..]
+        && same_family(first.value, second.value)
+    {
+        report.add(&second.key, Problem::SecondIpv6);
+    }
     for (address, next_hop) in &uplink.links {
         check_own_address(address, report);
         let subnet = address.value.trunc();

@@ -169,8 +169,7 @@ impl Tenant {
     /// # Errors
     /// Every error of the file at once; a file that cannot be read is one.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = path.display().to_string();
-        Self::parse(&file, &read(path)?)
+        Loaded::load(path).map(|loaded| loaded.tenant)
     }
 
     /// The tenant's name.
@@ -319,12 +318,10 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
     facts.vni = file
         .require("vni", "the tenant's virtual network, as in vni = 5001")
         .and_then(|node| node.integer(parse_vni));
-    let gateway = match file.require("gateway", "a [gateway] table with ipv4, ipv6 or both") {
-        Some(node) => node
-            .section()
-            .map(|section| read_gateway(section, &mut facts.gateway)),
-        None => None,
-    };
+    let gateway = file
+        .require("gateway", "a [gateway] table with ipv4, ipv6 or both")
+        .and_then(|node| node.section())
+        .map(|section| read_gateway(section, &mut facts.gateway));
     facts.gateway.unreadable |= gateway.is_none();
     let uplink = file
         .get("uplink")
@@ -362,39 +359,38 @@ fn read_gateway(mut section: Section<'_>, facts: &mut rules::Gateway) -> Gateway
 }
 
 fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
-    let second = section.has("address6") || section.has("next_hop6");
-    if section.has("address") || section.has("next_hop") || !second {
-        let (address, next_hop) = (
-            section.require("address", "the switch's own address on the underlay with its prefix length, as in address = \"192.0.2.2/24\""),
-            section.require("next_hop", "the underlay's router, as in next_hop = \"192.0.2.1\""),
-        );
-        let address = address.and_then(|node| node.read(|node| node.text(parse_subnet)));
-        let next_hop = next_hop.and_then(|node| node.read(|node| node.text(parse_address)));
-        facts
-            .links
-            .extend(address.map(|address| (address, next_hop)));
-    }
-    if second {
-        let (address, next_hop) = (
-            section.require("address6", "the switch's own IPv6 address on the underlay with its prefix length, as in address6 = \"2001:db8::2/64\""),
-            section.require("next_hop6", "the underlay's IPv6 router, as in next_hop6 = \"2001:db8::1\""),
-        );
-        if facts
-            .links
-            .iter()
-            .any(|(first, _)| first.value.addr().is_ipv6())
-        {
-            address
-                .as_ref()
-                .map(|node| node.fail::<()>(Problem::SecondIpv6));
-        }
-        let address = address.and_then(|node| node.read(|node| node.text(parse_ipv6_subnet)));
-        let next_hop = next_hop.and_then(|node| node.read(|node| node.text(parse_ipv6_address)));
-        let next_hop = next_hop.map(|next_hop| next_hop.map(IpAddr::V6));
-        facts
-            .links
-            .extend(address.map(|address| (address.map(IpNet::V6), next_hop)));
-    }
+    let second = read_link(
+        &mut section,
+        false,
+        (
+            "address6",
+            "the switch's own IPv6 address on the underlay with its prefix length, as in address6 = \"2001:db8::2/64\"",
+        ),
+        (
+            "next_hop6",
+            "the underlay's IPv6 router, as in next_hop6 = \"2001:db8::1\"",
+        ),
+        |text| parse_ipv6_subnet(text).map(IpNet::V6),
+        |text| parse_ipv6_address(text).map(IpAddr::V6),
+    );
+    let first = read_link(
+        &mut section,
+        second.is_none(),
+        (
+            "address",
+            "the switch's own address on the underlay with its prefix length, as in address = \"192.0.2.2/24\"",
+        ),
+        (
+            "next_hop",
+            "the underlay's router, as in next_hop = \"192.0.2.1\"",
+        ),
+        parse_subnet,
+        parse_address,
+    );
+    let links = [first, second].into_iter().flatten();
+    facts.links = links
+        .filter_map(|(address, next_hop)| Some((address?, next_hop)))
+        .collect();
     let allow = section.get("allow");
     facts.allow = allow.map_or_else(Vec::new, |node| {
         node.list("an array of prefixes", |item| item.text(parse_prefix))
@@ -425,6 +421,31 @@ fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
         }
     }
     uplink
+}
+
+/// An address of the switch and the next hop on its link: together, or neither unless `required`.
+#[expect(
+    clippy::type_complexity,
+    reason = "two values, each absent if it could not be read"
+)]
+fn read_link(
+    section: &mut Section<'_>,
+    required: bool,
+    (address, address_expected): (&'static str, &'static str),
+    (next_hop, next_hop_expected): (&'static str, &'static str),
+    parse_address: impl FnOnce(&str) -> Result<IpNet, InvalidValue>,
+    parse_next_hop: impl FnOnce(&str) -> Result<IpAddr, InvalidValue>,
+) -> Option<(Option<At<IpNet>>, Option<At<IpAddr>>)> {
+    let given = [section.get(address), section.get(next_hop)];
+    if !required && given.iter().all(Option::is_none) {
+        return None;
+    }
+    let address = section.require(address, address_expected);
+    let next_hop = section.require(next_hop, next_hop_expected);
+    Some((
+        address.and_then(|node| node.read(|node| node.text(parse_address))),
+        next_hop.and_then(|node| node.read(|node| node.text(parse_next_hop))),
+    ))
 }
 
 fn read_ports(node: Option<Node<'_>>, facts: &mut Facts) -> Option<Vec<Port>> {

@@ -261,6 +261,11 @@ refused! {
         ];
     uplink_without_its_next_hop6: "next_hop6 = \"2001:db8::1\"" => "",
         [r#"missing-key green.toml:8:1: uplink.next_hop6: missing; write the underlay's IPv6 router, as in next_hop6 = "2001:db8::1""#];
+    uplink_with_a_misspelt_address6: "address6 = " => "adress6 = ",
+        [
+            r#"missing-key green.toml:8:1: uplink.address6: missing; write the switch's own IPv6 address on the underlay with its prefix length, as in address6 = "2001:db8::2/64""#,
+            "unknown-key green.toml:11:1: uplink.adress6: no such key; did you mean `address6`?",
+        ];
     uplink_with_ipv6_twice: "address = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"" => "address = \"2001:db8:1::9/64\"\nnext_hop = \"2001:db8:1::1\"",
         ["second-ipv6 green.toml:11:12: uplink.address6: address is IPv6 already; write the IPv4 address as address, or leave address6 out"];
     next_hop_outside: "192.0.2.1\"" => "198.51.100.1\"",

@@ -55,3 +55,12 @@ fn red_is_what_its_file_says() {
         ]
     );
 }
+
+#[test]
+fn the_reference_begins_with_a_valid_file() {
+    let reference = include_str!("../../docs/tenant-file.md");
+    let (_, rest) = reference.split_once("```toml\n").expect("a block of TOML");
+    let (text, _) = rest.split_once("```").expect("the block's end");
+    let tenant = Tenant::parse("tenant-file.md", text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(tenant.ports()[0].limits.broadcast_pps, Some(100));
+}
