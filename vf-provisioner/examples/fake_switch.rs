@@ -1,0 +1,101 @@
+//! Stands in for the switch in the provisioner's tests: it takes the same arguments, answers ARP for
+//! the gateway as the filter allows it, and says that it is ready. It forwards nothing.
+
+use std::error::Error;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use smoltcp::phy::{Device as _, Medium, RawSocket, RxToken, TxToken};
+use smoltcp::time::Instant;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr,
+};
+use tenant_config::{Device, PortConfig, SwitchConfig};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)
+    };
+    match arguments.first().map(String::as_str) {
+        Some("--version") => println!("fake_switch 0"),
+        Some("run") => run(value("--config").ok_or("no --config")?)?,
+        Some("show") => {
+            UnixStream::connect(value("--control").ok_or("no --control")?)?;
+            println!("[]");
+        }
+        _ => return Err("run or show".into()),
+    }
+    Ok(())
+}
+
+fn run(config: &str) -> Result<(), Box<dyn Error>> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let signal = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK)?;
+    let config: SwitchConfig = serde_json::from_slice(&std::fs::read(config)?)?;
+    let mut ports = Vec::new();
+    for port in &config.ports {
+        if let Device::AfPacket { interface } = &port.device {
+            ports.push((port, RawSocket::new(interface, Medium::Ethernet)?));
+        }
+    }
+    let _listener = UnixListener::bind(config.control_socket.as_ref().ok_or("no socket")?)?;
+    eprintln!("fake switch of {} runs", config.tenant);
+    while signal.read_signal()?.is_none() {
+        for (port, socket) in &mut ports {
+            while let Some((token, _)) = socket.receive(Instant::ZERO) {
+                if let Some(reply) = token.consume(|frame| answer(&config, port, frame)) {
+                    send(socket, port, &reply);
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn answer(config: &SwitchConfig, port: &PortConfig, frame: &[u8]) -> Option<ArpRepr> {
+    let frame = EthernetFrame::new_checked(frame).ok()?;
+    if frame.ethertype() != EthernetProtocol::Arp || frame.src_addr().0 != port.mac.octets() {
+        return None;
+    }
+    match ArpRepr::parse(&ArpPacket::new_checked(frame.payload()).ok()?).ok()? {
+        ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr,
+            source_protocol_addr,
+            target_protocol_addr,
+            ..
+        } if Some(target_protocol_addr) == config.gateway.ipv4.map(|net| net.addr()) => {
+            Some(ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Reply,
+                source_hardware_addr: EthernetAddress(port.gateway_mac.octets()),
+                source_protocol_addr: target_protocol_addr,
+                target_hardware_addr: source_hardware_addr,
+                target_protocol_addr: source_protocol_addr,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn send(socket: &mut RawSocket, port: &PortConfig, arp: &ArpRepr) {
+    let ethernet = EthernetRepr {
+        src_addr: EthernetAddress(port.gateway_mac.octets()),
+        dst_addr: EthernetAddress(port.mac.octets()),
+        ethertype: EthernetProtocol::Arp,
+    };
+    if let Some(token) = socket.transmit(Instant::ZERO) {
+        token.consume(ethernet.buffer_len() + arp.buffer_len(), |bytes| {
+            let mut frame = EthernetFrame::new_unchecked(bytes);
+            ethernet.emit(&mut frame);
+            arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+        });
+    }
+}

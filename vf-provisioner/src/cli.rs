@@ -1,0 +1,650 @@
+//! The command line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use tenant_config::{Memory, Name, Tenant};
+
+use crate::apply::{ApplyError, Change, apply, never, plan_change};
+use crate::check;
+use crate::host::{FakeHost, Host, RealHost};
+use crate::launcher::process::{Limits, Process};
+use crate::launcher::{Launcher, confine};
+use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
+use crate::plan::{Action, Plan};
+use crate::resource::Resource;
+use crate::state::{self, Record, State, StateError, Store};
+use crate::supervise;
+use crate::tenants::{Placement, PlacementError, Site, records};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for verify and check: all is as it should be
+  1  it failed; the message says whether everything was taken back
+  2  the command line or a tenant's file is wrong; nothing was touched
+  3  not as it should be: verify found drift, check found the host not ready,
+     plan --detailed-exit-code found something to do
+
+Files (below --state-dir, all of root, mode 0700):
+  state.json, journal, lock    what is onboarded, what is ours, an apply under way
+  tenants/NAME/config.json     what NAME's switch is given
+  tenants/NAME/run/control.sock  its control API
+  tenants/NAME/log             its output, cut to its tail at 1 MiB";
+
+/// Carves the NIC into tenants' ports and launches one switch per tenant.
+#[derive(Debug, Parser)]
+#[command(name = "vf-provisioner", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Where to remember what is onboarded. Everything the provisioner makes ends with the host's
+    /// uptime, so the default does too
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/vf-provisioner"
+    )]
+    state_dir: PathBuf,
+    /// One to five lower-case letters and digits with which the names of interfaces, control groups
+    /// and the nftables table begin (and, other than "mts", those of namespaces): two instances on
+    /// one host, each with its own --state-dir, do not meet
+    #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
+    #[arg(value_parser = parse_instance)]
+    instance: String,
+    /// The bridge on which In/Out sides meet the wire; it is made where it is missing. Enslave the
+    /// wire's interface to it [default: INSTANCE-br0]
+    #[arg(long, global = true, value_name = "INTERFACE")]
+    bridge: Option<String>,
+    /// The switch's executable [default: vswitch beside this program, else the one in PATH]
+    #[arg(long, global = true, value_name = "FILE")]
+    switch_binary: Option<PathBuf>,
+    /// The first of 1000 unused user ids, one for each switch
+    #[arg(long, global = true, value_name = "UID", default_value_t = 64000)]
+    uid_base: u32,
+    /// Which cores switches run on: all on one, or one each
+    #[arg(long, global = true, value_enum, default_value_t = PlacementKind::Shared)]
+    placement: PlacementKind,
+    /// The cores for --placement, as in 2,3,6: `shared` takes the first [default: 0 if shared, all
+    /// but 0 if isolated]
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',')]
+    cpus: Vec<u32>,
+    /// Processor time of one switch, in percent of one core
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
+    cpu_limit: u32,
+    /// Memory of one switch beside its packet memory, in MiB
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 128)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=65536))]
+    memory_limit: u32,
+    /// Packet memory of one switch, in MiB
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(8..=4096))]
+    packet_memory: u32,
+    /// Take packet memory from hugepages
+    #[arg(long, global = true)]
+    hugepages: bool,
+    /// One JSON document on standard output instead of text; supervise: one object per line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Kill this process at the N-th moment at which a crash must do no harm, from 0
+    #[arg(long, global = true, hide = true, value_name = "N")]
+    kill_at: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlacementKind {
+    Shared,
+    Isolated,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say whether this host is ready, and what to do where it is not
+    Check,
+    /// Print what apply would do; touches nothing
+    Plan {
+        /// Tenants' files, or directories of them (*.toml)
+        #[arg(required = true, value_name = "DIR|FILE")]
+        tenants: Vec<PathBuf>,
+        /// Exit with 3 if there is something to do
+        #[arg(long)]
+        detailed_exit_code: bool,
+        /// Plan against the objects in this JSON file instead of this host; needs no root
+        #[arg(long, hide = true, value_name = "FILE")]
+        fake_host: Option<PathBuf>,
+    },
+    /// Make the host hold these tenants, each with its switch running and answering. Tenants that
+    /// are not named stay as they are. On failure everything is taken back
+    Apply {
+        /// Tenants' files, or directories of them (*.toml)
+        #[arg(required = true, value_name = "DIR|FILE")]
+        tenants: Vec<PathBuf>,
+    },
+    /// Show each tenant's switch
+    Status {
+        /// Only this tenant
+        tenant: Option<Name>,
+    },
+    /// Compare everything that was set with what the kernel has now, and ask every gateway with real
+    /// frames; changes nothing
+    Verify,
+    /// Stop tenants' switches and take away everything made for them
+    Release {
+        /// Which ones
+        #[arg(required_unless_present = "all", value_name = "TENANT")]
+        tenants: Vec<Name>,
+        /// All of them, and whatever an interrupted apply left
+        #[arg(long, conflicts_with = "tenants")]
+        all: bool,
+    },
+    /// Watch the switches: start a dead one again, report drift. Ends on SIGTERM or SIGINT; the
+    /// switches go on
+    Supervise {
+        /// Seconds between two looks for drift; 0 is never
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        verify_every: u64,
+    },
+    #[command(hide = true)]
+    Confine {
+        #[arg(long, value_name = "TASK")]
+        inner: Option<String>,
+    },
+}
+
+fn parse_instance(text: &str) -> Result<String, String> {
+    let good = (1..=INSTANCE_MAX).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "not 1 to {INSTANCE_MAX} lower-case letters and digits that begin with a letter"
+        ))
+    }
+}
+
+/// How a command fails.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Tenants(#[from] tenant_config::ConfigErrors),
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Tenants(_) | Self::Placement(_) | Self::Usage(_) => 2,
+            Self::Apply(ApplyError::Plan(_)) => 2,
+            Self::Apply(_) | Self::State(_) | Self::Failed(_) => 1,
+        }
+    }
+}
+
+/// Parses the command line, runs it, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Confine { inner } = &cli.command {
+        let result = match inner {
+            None => confine::outer(),
+            Some(task) => Err(confine::inner(task)),
+        };
+        return match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("{message}");
+                ExitCode::from(1)
+            }
+        };
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VF_PROVISIONER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            if cli.global.json {
+                print_json(&json!({"error": error.to_string()}));
+            }
+            eprintln!("vf-provisioner: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// A reader that has gone is no failure of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn print_json(value: &serde_json::Value) {
+    print(&format!("{value:#}\n"));
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Check => run_check(global),
+        Command::Plan {
+            tenants,
+            detailed_exit_code,
+            fake_host,
+        } => run_plan(global, tenants, *detailed_exit_code, fake_host.as_deref()),
+        Command::Apply { tenants } => {
+            need_root()?;
+            let tenants = load(tenants)?;
+            let mut store = Store::open(&global.state_dir)?;
+            let set = global.records(&tenants, store.state())?;
+            global.apply(
+                &mut store,
+                Change {
+                    set,
+                    ..Change::default()
+                },
+            )
+        }
+        Command::Status { tenant } => run_status(global, tenant.as_ref()),
+        Command::Verify => run_verify(global),
+        Command::Release { tenants, all } => {
+            need_root()?;
+            run_release(global, tenants, *all)
+        }
+        Command::Supervise { verify_every } => {
+            need_root()?;
+            let every = std::time::Duration::from_secs(*verify_every);
+            supervise::run(&global.state_dir, global.host(), global.process(), every)
+                .map_err(|error| CliError::Failed(error.to_string()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Confine { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn need_root() -> Result<(), CliError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CliError::Usage(
+        "this needs root: network namespaces, control groups and users are made; run it with sudo"
+            .to_owned(),
+    ))
+}
+
+fn load(paths: &[PathBuf]) -> Result<Vec<Tenant>, CliError> {
+    Ok(tenant_config::load_all(paths)?)
+}
+
+impl Global {
+    fn veth(&self) -> Veth {
+        let bridge = match &self.bridge {
+            Some(bridge) => bridge.clone(),
+            None => format!("{}-br0", self.instance),
+        };
+        Veth::new(&self.instance, &bridge)
+    }
+
+    fn process(&self) -> Process {
+        Process {
+            state_dir: std::path::absolute(&self.state_dir).unwrap_or(self.state_dir.clone()),
+            binary: self.binary(),
+            instance: self.instance.clone(),
+            limits: Limits {
+                cpu_percent: self.cpu_limit,
+                memory_mib: self.memory_limit,
+                packet_memory: Memory {
+                    mib: self.packet_memory,
+                    hugepages: self.hugepages,
+                },
+            },
+        }
+    }
+
+    fn binary(&self) -> PathBuf {
+        if let Some(binary) = &self.switch_binary {
+            return std::path::absolute(binary).unwrap_or(binary.clone());
+        }
+        let beside = std::env::current_exe()
+            .ok()
+            .map(|program| program.with_file_name("vswitch"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        beside
+            .into_iter()
+            .chain(std::env::split_paths(&path).map(|dir| dir.join("vswitch")))
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| PathBuf::from("/usr/bin/vswitch"))
+    }
+
+    fn host(&self) -> RealHost {
+        RealHost {
+            nic: Box::new(self.veth()),
+            launcher: Box::new(self.process()),
+        }
+    }
+
+    fn placement(&self) -> Result<Placement, CliError> {
+        let online = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+        Ok(match self.placement {
+            PlacementKind::Shared => Placement::Shared(self.cpus.first().copied().unwrap_or(0)),
+            PlacementKind::Isolated if self.cpus.is_empty() => {
+                if online < 2 {
+                    return Err(CliError::Usage(
+                        "--placement isolated: this host has one core; use shared, or name cores in --cpus"
+                            .to_owned(),
+                    ));
+                }
+                Placement::Isolated((1..online).collect())
+            }
+            PlacementKind::Isolated => Placement::Isolated(self.cpus.clone()),
+        })
+    }
+
+    fn records(
+        &self,
+        tenants: &[Tenant],
+        state: &State,
+    ) -> Result<BTreeMap<Name, Record>, CliError> {
+        let site = Site {
+            placement: self.placement()?,
+            uid_base: self.uid_base,
+            uids_in_use: check::uids_in_use(),
+        };
+        Ok(records(
+            tenants,
+            state,
+            &site,
+            &self.veth(),
+            &self.process(),
+        )?)
+    }
+
+    fn apply(&self, store: &mut Store, change: Change) -> Result<ExitCode, CliError> {
+        let applied = match self.kill_at {
+            None => apply(&mut self.host(), store, &change, &mut never())?,
+            Some(at) => {
+                let mut left = at;
+                let mut crash = || {
+                    if left == 0 {
+                        let _ = nix::sys::signal::kill(
+                            nix::unistd::getpid(),
+                            nix::sys::signal::Signal::SIGKILL,
+                        );
+                    }
+                    left = left.saturating_sub(1);
+                    false
+                };
+                apply(&mut self.host(), store, &change, &mut crash)?
+            }
+        };
+        if self.json {
+            print_json(&json!(applied));
+        } else if applied.actions.is_empty() {
+            print("nothing to do\n");
+        } else {
+            print(&format!("{} actions done", applied.actions.len()));
+            if !applied.probed.is_empty() {
+                print(&format!(
+                    "; {} gateways answered with real frames",
+                    applied.probed.len()
+                ));
+            }
+            print("\n");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn run_check(global: &Global) -> Result<ExitCode, CliError> {
+    let findings = check::run(&global.binary());
+    let ready = check::is_ready(&findings);
+    if global.json {
+        print_json(&json!({"ready": ready, "findings": findings}));
+    } else {
+        for finding in &findings {
+            print(&format!("{finding}\n"));
+        }
+        print(if ready {
+            "this host is ready\n"
+        } else {
+            "this host is not ready\n"
+        });
+    }
+    Ok(ExitCode::from(if ready { 0 } else { 3 }))
+}
+
+fn run_plan(
+    global: &Global,
+    tenants: &[PathBuf],
+    detailed_exit_code: bool,
+    fake_host: Option<&Path>,
+) -> Result<ExitCode, CliError> {
+    let tenants = load(tenants)?;
+    let state = state::read(&global.state_dir)?;
+    let change = Change {
+        set: global.records(&tenants, &state)?,
+        ..Change::default()
+    };
+    let plan = match fake_host {
+        Some(file) => {
+            let failed = |error: &dyn std::fmt::Display| {
+                CliError::Usage(format!("{}: {error}", file.display()))
+            };
+            let text = std::fs::read(file).map_err(|error| failed(&error))?;
+            let objects: Vec<Resource> =
+                serde_json::from_slice(&text).map_err(|error| failed(&error))?;
+            let mut host = FakeHost::default();
+            host.objects
+                .extend(objects.into_iter().map(|object| (object.key(), object)));
+            plan_change(&host, &state, &change)?
+        }
+        None => {
+            need_root()?;
+            plan_change(&global.host(), &state, &change)?
+        }
+    };
+    if global.json {
+        print_json(&json!(plan));
+    } else {
+        print_plan(&plan);
+    }
+    let code = if detailed_exit_code && !plan.actions.is_empty() {
+        3
+    } else {
+        0
+    };
+    Ok(ExitCode::from(code))
+}
+
+fn print_plan(plan: &Plan) {
+    if plan.actions.is_empty() {
+        print("nothing to do\n");
+    }
+    for action in &plan.actions {
+        let sign = match action {
+            Action::Create { .. } => '+',
+            Action::Update { .. } => '~',
+            Action::Delete { .. } => '-',
+        };
+        print(&format!("{sign} {action}\n"));
+    }
+}
+
+fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError> {
+    let state = state::read(&global.state_dir)?;
+    let process = global.process();
+    if let Some(name) = only
+        && !state.tenants.contains_key(name)
+    {
+        return Err(unknown(name, &state));
+    }
+    let mut rows = Vec::new();
+    for (name, record) in &state.tenants {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let running = process
+            .running(name)
+            .map_err(|error| CliError::Failed(error.to_string()))?;
+        let ports = process.ports(record);
+        rows.push((name, record, running, ports));
+    }
+    if global.json {
+        let tenants: Vec<_> = rows
+            .iter()
+            .map(|(name, record, running, ports)| {
+                json!({
+                    "tenant": name,
+                    "state": word(record, running.is_some()),
+                    "uid": record.uid,
+                    "control_socket": process.control_socket(name),
+                    "log": process.log(name),
+                    "switch": running,
+                    "ports": ports,
+                })
+            })
+            .collect();
+        print_json(&json!({"tenants": tenants}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&format!(
+        "{:<16} {:<11} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9}\n",
+        "TENANT", "STATE", "PID", "UID", "UPTIME s", "RESTARTS", "CPU s", "MEM MiB"
+    ));
+    for (name, record, running, _) in &rows {
+        let word = word(record, running.is_some());
+        print(&match running {
+            Some(it) => format!(
+                "{name:<16} {word:<11} {:>8} {:>6} {:>10.1} {:>8} {:>9.2} {:>9.1}\n",
+                it.pid,
+                record.uid,
+                it.uptime_s,
+                it.restarts,
+                it.cpu_s,
+                it.memory_bytes as f64 / f64::from(1 << 20),
+            ),
+            None => format!(
+                "{name:<16} {word:<11} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9}\n",
+                "-", record.uid, "-", "-", "-", "-"
+            ),
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn word(record: &Record, running: bool) -> &'static str {
+    match (record.complete, running) {
+        (true, true) => "up",
+        (true, false) => "down",
+        (false, _) => "interrupted",
+    }
+}
+
+fn unknown(name: &Name, state: &State) -> CliError {
+    let known: Vec<&str> = state.tenants.keys().map(Name::as_str).collect();
+    let known = if known.is_empty() {
+        "none is".to_owned()
+    } else {
+        known.join(", ")
+    };
+    CliError::Usage(format!(
+        "tenant {name} is not onboarded (onboarded: {known})"
+    ))
+}
+
+fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
+    need_root()?;
+    let state = state::read(&global.state_dir)?;
+    let mut host = global.host();
+    let found = verify(&mut host, &state)?;
+    if global.json {
+        print_json(&json!({"drift": found}));
+    } else if found.is_empty() {
+        print(&format!(
+            "{} tenants: everything is as it was set\n",
+            state.tenants.len()
+        ));
+    } else {
+        for line in &found {
+            print(&format!("{line}\n"));
+        }
+    }
+    Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }))
+}
+
+/// What is not as it was set, as sentences.
+pub(crate) fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyError> {
+    let change = Change {
+        set: state.tenants.clone(),
+        ..Change::default()
+    };
+    let plan = plan_change(host, state, &change)?;
+    let mut found: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Create { resource } => format!("{} is missing", resource.key()),
+            Action::Delete { resource } => format!("{} is left over", resource.key()),
+            Action::Update { from, to } => {
+                format!("{}: {}", to.key(), to.differences(from).join("; "))
+            }
+        })
+        .collect();
+    if found.is_empty() {
+        for record in state.tenants.values() {
+            for probe in &record.probes {
+                if let Err(error) = host.probe(probe) {
+                    found.push(error.to_string());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode, CliError> {
+    let mut store = Store::open(&global.state_dir)?;
+    let release: BTreeSet<Name> = if all {
+        store.state().tenants.keys().cloned().collect()
+    } else {
+        tenants.iter().cloned().collect()
+    };
+    let change = Change {
+        release,
+        ..Change::default()
+    };
+    for name in &change.release {
+        if !store.state().tenants.contains_key(name) {
+            eprintln!("vf-provisioner: tenant {name} is not onboarded");
+        }
+    }
+    let code = global.apply(&mut store, change)?;
+    store.remove_if_empty()?;
+    Ok(code)
+}

@@ -1,0 +1,198 @@
+//! What executes actions: the real host, or one that is only a table.
+
+use std::collections::BTreeMap;
+
+use crate::resource::{Key, Layer, Resource};
+use crate::state::Probe;
+
+/// A failure of one operation on the host, as a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A system call or file operation failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The kernel refused a netlink request.
+    #[error("{what}: {source}")]
+    Netlink {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: rtnetlink::Error,
+    },
+    /// A program that does part of the work failed.
+    #[error("{program} failed: {message}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What it wrote, or why it did not start.
+        message: String,
+    },
+    /// What was set is not what was read back.
+    #[error("{key} was set but reads back otherwise: {differences}")]
+    ReadBack {
+        /// The object.
+        key: Key,
+        /// In which values.
+        differences: String,
+    },
+    /// A switch did not come up.
+    #[error("the switch of tenant {tenant} is not ready: {message}")]
+    NotReady {
+        /// Whose.
+        tenant: tenant_config::Name,
+        /// What was seen.
+        message: String,
+    },
+    /// A probe's frames were not treated as they must be.
+    #[error("port {port}: {message}")]
+    Probe {
+        /// The port.
+        port: tenant_config::Name,
+        /// What was seen.
+        message: String,
+    },
+    /// The object is not one that this backend or launcher knows.
+    #[error("{0} cannot be handled here")]
+    Unsupported(Key),
+}
+
+impl HostError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    pub(crate) fn sys(what: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
+        let what = what.into();
+        move |errno| Self::Io {
+            what,
+            source: errno.into(),
+        }
+    }
+}
+
+/// The verbs that all objects share.
+pub trait Host {
+    /// The object of `wanted`'s key as it is; `None` if it is not there. It changes nothing.
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;
+    /// Makes the object. A half-made one, left by a crash, may be there.
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
+    /// Changes the object in place.
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
+    /// Takes the object away. One that is half there or not there at all is no error.
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
+    /// Asks with real frames, from a guest's end, whether the switch answers it, and only it.
+    fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
+}
+
+/// The real host: a NIC backend and a launcher.
+pub struct RealHost {
+    /// Makes what carries frames.
+    pub nic: Box<dyn crate::nic::NicBackend>,
+    /// Makes what runs switches.
+    pub launcher: Box<dyn crate::launcher::Launcher>,
+}
+
+impl std::fmt::Debug for RealHost {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "RealHost({}, {})",
+            self.nic.name(),
+            self.launcher.name()
+        )
+    }
+}
+
+impl Host for RealHost {
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        match wanted.layer() {
+            Layer::Nic => self.nic.observe(wanted),
+            Layer::Launcher => self.launcher.observe(wanted),
+        }
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource.layer() {
+            Layer::Nic => self.nic.create(resource),
+            Layer::Launcher => self.launcher.create(resource),
+        }
+    }
+
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
+        match to.layer() {
+            Layer::Nic => self.nic.update(from, to),
+            Layer::Launcher => self.launcher.update(from, to),
+        }
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource.layer() {
+            Layer::Nic => self.nic.delete(resource),
+            Layer::Launcher => self.launcher.delete(resource),
+        }
+    }
+
+    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
+        self.nic.probe(probe)
+    }
+}
+
+/// A host that is only a table of objects, with failures on demand: plans and journals are tested
+/// on it without root.
+#[derive(Debug, Clone, Default)]
+pub struct FakeHost {
+    /// What is there.
+    pub objects: BTreeMap<Key, Resource>,
+    /// The change, counted from 0, that fails; every later one works again.
+    pub fails_at: Option<usize>,
+    /// Changes tried so far.
+    pub changes: usize,
+}
+
+impl FakeHost {
+    fn change(&mut self) -> Result<(), HostError> {
+        let this = self.changes;
+        self.changes += 1;
+        if self.fails_at == Some(this) {
+            return Err(HostError::Program {
+                program: "fake",
+                message: format!("change {this} was told to fail"),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Host for FakeHost {
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        Ok(self.objects.get(&wanted.key()).cloned())
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        self.change()?;
+        self.objects.insert(resource.key(), resource.clone());
+        Ok(())
+    }
+
+    fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
+        self.change()?;
+        self.objects.insert(to.key(), to.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        self.change()?;
+        self.objects.remove(&resource.key());
+        Ok(())
+    }
+
+    fn probe(&mut self, _: &Probe) -> Result<(), HostError> {
+        self.change()
+    }
+}

@@ -1,0 +1,295 @@
+//! Control groups, version 2 where its controllers are there, version 1 else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::HostError;
+use crate::resource::Cgroup;
+
+const CPU_PERIOD_US: u64 = 100_000;
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const MIB: u64 = 1 << 20;
+
+/// Where the control groups are mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounts {
+    /// One hierarchy for all controllers.
+    Unified(PathBuf),
+    /// A hierarchy for each, in the order cpu, memory, pids.
+    Legacy([PathBuf; 3]),
+}
+
+impl Mounts {
+    /// Finds them, as `mountinfo` (of proc(5)) lists them.
+    pub fn find() -> Result<Self, String> {
+        let text = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| format!("cannot read /proc/self/mountinfo: {error}"))?;
+        let controllers =
+            |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        Self::parse(&text, controllers)
+    }
+
+    fn parse(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Result<Self, String> {
+        let mut legacy: [Option<PathBuf>; 3] = [None, None, None];
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else {
+                continue;
+            };
+            let mut right = right.split(' ');
+            let kind = right.next().unwrap_or_default();
+            if kind == "cgroup2" {
+                let there = controllers(&mount);
+                let there: Vec<&str> = there.split_whitespace().collect();
+                if CONTROLLERS.iter().all(|name| there.contains(name)) {
+                    return Ok(Self::Unified(mount));
+                }
+            } else if kind == "cgroup" {
+                let options = right.nth(1).unwrap_or_default();
+                for (place, name) in legacy.iter_mut().zip(CONTROLLERS) {
+                    if options.split(',').any(|option| option == name) {
+                        *place = Some(mount.clone());
+                    }
+                }
+            }
+        }
+        match legacy {
+            [Some(cpu), Some(memory), Some(pids)] => Ok(Self::Legacy([cpu, memory, pids])),
+            legacy => {
+                let missing: Vec<&str> = CONTROLLERS
+                    .iter()
+                    .zip(&legacy)
+                    .filter(|(_, place)| place.is_none())
+                    .map(|(name, _)| *name)
+                    .collect();
+                Err(format!(
+                    "no control group hierarchy with {}: mount cgroup2 on /sys/fs/cgroup with these controllers, or their version 1 hierarchies",
+                    missing.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn directories(&self, path: &str) -> Vec<PathBuf> {
+        match self {
+            Self::Unified(mount) => vec![mount.join(path)],
+            Self::Legacy(mounts) => mounts.iter().map(|mount| mount.join(path)).collect(),
+        }
+    }
+
+    /// The files to which a process writes its number to join.
+    pub fn joins(&self, path: &str) -> Vec<PathBuf> {
+        let directories = self.directories(path);
+        directories
+            .iter()
+            .map(|directory| directory.join("cgroup.procs"))
+            .collect()
+    }
+
+    /// The limits: file, what to write, and what reads back.
+    fn limits(&self, group: &Cgroup) -> Vec<(PathBuf, String)> {
+        let directories = self.directories(&group.path);
+        let quota_us = u64::from(group.cpu_percent) * CPU_PERIOD_US / 100;
+        let memory = (u64::from(group.memory_mib) * MIB).to_string();
+        let tasks = group.tasks.to_string();
+        match (self, directories.as_slice()) {
+            (Self::Unified(_), [all]) => vec![
+                (all.join("cpu.max"), format!("{quota_us} {CPU_PERIOD_US}")),
+                (all.join("memory.max"), memory),
+                (all.join("pids.max"), tasks),
+            ],
+            (Self::Legacy(_), [cpu, memory_at, pids]) => vec![
+                (cpu.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string()),
+                (cpu.join("cpu.cfs_quota_us"), quota_us.to_string()),
+                (memory_at.join("memory.limit_in_bytes"), memory),
+                (pids.join("pids.max"), tasks),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Makes the group, if need be, and sets its limits.
+    pub fn set(&self, group: &Cgroup) -> Result<(), HostError> {
+        if let Self::Unified(mount) = self {
+            // Controllers are handed down level by level.
+            let mut at = mount.clone();
+            for part in Path::new(&group.path) {
+                let control = at.join("cgroup.subtree_control");
+                fs::write(&control, "+cpu +memory +pids")
+                    .map_err(HostError::io(format!("cannot write {}", control.display())))?;
+                at.push(part);
+                make(&at)?;
+            }
+        }
+        for directory in self.directories(&group.path) {
+            make(&directory)?;
+        }
+        for (file, value) in self.limits(group) {
+            fs::write(&file, &value)
+                .map_err(HostError::io(format!("cannot write {}", file.display())))?;
+        }
+        Ok(())
+    }
+
+    /// The group as it is; `None` unless it is there in every hierarchy.
+    pub fn observe(&self, wanted: &Cgroup) -> Result<Option<Cgroup>, HostError> {
+        let mut directories = self.directories(&wanted.path).into_iter();
+        if !directories.all(|directory| directory.is_dir()) {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        for (file, _) in self.limits(wanted) {
+            let text = fs::read_to_string(&file)
+                .map_err(HostError::io(format!("cannot read {}", file.display())))?;
+            values.push(text.trim().to_owned());
+        }
+        let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+        // "max", an unlimited quota, reads as 0: never what is wanted.
+        let (quota, period, memory, tasks) = match values.as_slice() {
+            [cpu, memory, tasks] => {
+                let (quota, period) = cpu.split_once(' ').unwrap_or((cpu, "0"));
+                (number(quota), number(period), number(memory), number(tasks))
+            }
+            [period, quota, memory, tasks] => {
+                (number(quota), number(period), number(memory), number(tasks))
+            }
+            _ => (0, 0, 0, 0),
+        };
+        let clamp = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Ok(Some(Cgroup {
+            path: wanted.path.clone(),
+            cpu_percent: clamp((quota * 100).checked_div(period).unwrap_or(0)),
+            memory_mib: clamp(memory / MIB),
+            tasks: clamp(tasks),
+        }))
+    }
+
+    /// The processes of the group.
+    pub fn processes(&self, path: &str) -> Vec<Pid> {
+        let mut pids: Vec<Pid> = self
+            .joins(path)
+            .iter()
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .flat_map(|text| {
+                text.lines()
+                    .filter_map(|line| line.parse().ok().map(Pid::from_raw))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        pids.sort();
+        pids.dedup();
+        pids
+    }
+
+    /// Kills every process of the group and waits until none is left.
+    pub fn empty(&self, path: &str, patience: Duration) -> Result<(), HostError> {
+        let started = Instant::now();
+        loop {
+            let left = self.processes(path);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() > patience {
+                return Err(HostError::Io {
+                    what: format!("processes {left:?} of control group {path} do not end"),
+                    source: nix::Error::EBUSY.into(),
+                });
+            }
+            for pid in left {
+                // It may have ended meanwhile.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Removes the group, and the groups above it that are then empty.
+    pub fn delete(&self, path: &str) -> Result<(), HostError> {
+        for directory in self.directories(path) {
+            remove(&directory)?;
+            let mut above = Path::new(path).parent();
+            while let Some(part) = above.filter(|part| !part.as_os_str().is_empty()) {
+                let depth = Path::new(path).components().count() - part.components().count();
+                let mut parent = directory.clone();
+                for _ in 0..depth {
+                    parent.pop();
+                }
+                // Another tenant's group may still be in it.
+                let _ = fs::remove_dir(parent);
+                above = part.parent();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make(directory: &Path) -> Result<(), HostError> {
+    fs::create_dir_all(directory).map_err(HostError::io(format!(
+        "cannot make control group {}",
+        directory.display()
+    )))
+}
+
+/// The kernel frees a group a moment after its last process has ended.
+fn remove(directory: &Path) -> Result<(), HostError> {
+    let started = Instant::now();
+    loop {
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if started.elapsed() > Duration::from_secs(2) => {
+                let what = format!("cannot remove control group {}", directory.display());
+                return Err(HostError::io(what)(error));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEGACY: &str = "\
+30 20 0:25 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+31 20 0:26 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory
+32 20 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+33 20 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn version_1_is_taken_where_version_2_lacks_the_controllers() {
+        let found = Mounts::parse(LEGACY, |_| "hugetlb\n".to_owned());
+        let at = |name: &str| Path::new("/sys/fs/cgroup").join(name);
+        assert_eq!(
+            found,
+            Ok(Mounts::Legacy([
+                at("cpu,cpuacct"),
+                at("memory"),
+                at("pids")
+            ]))
+        );
+    }
+
+    #[test]
+    fn version_2_is_taken_where_it_has_them() {
+        let found = Mounts::parse(LEGACY, |_| "cpuset cpu io memory pids\n".to_owned());
+        let at = PathBuf::from("/sys/fs/cgroup/unified");
+        assert_eq!(found, Ok(Mounts::Unified(at)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let found = Mounts::parse("31 20 0:26 / /m rw - cgroup cgroup rw,memory\n", |_| {
+            String::new()
+        });
+        let error = found.expect_err("cpu and pids are not there");
+        assert!(error.contains("with cpu, pids:"), "{error}");
+    }
+}

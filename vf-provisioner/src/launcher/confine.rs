@@ -1,0 +1,470 @@
+//! How a switch gets into its confinement.
+//!
+//! Two steps of this same program, each single-threaded. `confine` joins the control groups, enters
+//! the tenant's network namespace, makes mount, IPC, UTS and PID namespaces and builds the switch's
+//! view of the file system; `confine --inner`, process 1 of the new PID namespace, makes that view
+//! its root, gives up everything, and becomes the switch. No step needs `unsafe`: what `fork` hooks
+//! would do happens between two `exec`s.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{
+    Gid, Uid, chdir, dup2_stdout, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a switch keeps: it opens packet sockets.
+const KEPT: [Capability; 1] = [Capability::CAP_NET_RAW];
+/// What a dynamically linked switch reads, beside its own files.
+const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
+const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
+const OPEN_FILES: u64 = 256;
+const LOCKED_BYTES: u64 = 1 << 30;
+
+/// Everything the confinement needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// For the host name inside.
+    pub tenant: String,
+    /// The network namespace's file.
+    pub namespace: PathBuf,
+    /// The files through which the control groups are joined.
+    pub cgroups: Vec<PathBuf>,
+    /// The user and group.
+    pub uid: u32,
+    /// The empty directory on which the switch's view is built.
+    pub root: PathBuf,
+    /// The executable on the host.
+    pub binary: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The configuration on the host.
+    pub config: PathBuf,
+    /// The configuration as the switch sees it.
+    pub config_inside: PathBuf,
+    /// The folder of the control socket on the host.
+    pub run: PathBuf,
+    /// The same as the switch sees it.
+    pub run_inside: PathBuf,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+/// A started process, told from a later one of the same number by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its number on the host.
+    pub pid: i32,
+    /// Clock ticks from boot to its start.
+    pub start_ticks: u64,
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// Seconds since its start.
+    pub uptime_s: f64,
+    /// Processor time in seconds.
+    pub cpu_s: f64,
+    /// Resident bytes.
+    pub memory_bytes: u64,
+}
+
+/// The fields behind the command of `/proc/PID/stat` (proc(5)), from the state on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+impl Started {
+    /// Identifies a process that is there now.
+    pub fn identify(pid: i32) -> Option<Self> {
+        let start_ticks = stat(pid)?.get(19)?.parse().ok()?;
+        Some(Self { pid, start_ticks })
+    }
+
+    /// Whether it is there and no zombie.
+    pub fn is_alive(&self) -> bool {
+        let alive = |fields: Vec<String>| {
+            let start: u64 = fields.get(19)?.parse().ok()?;
+            let state = fields.first()?;
+            Some(start == self.start_ticks && state != "Z" && state != "X")
+        };
+        stat(self.pid).and_then(alive).unwrap_or(false)
+    }
+
+    /// What it has used; `None` if it is gone.
+    pub fn usage(&self) -> Option<Usage> {
+        if !self.is_alive() {
+            return None;
+        }
+        let fields = stat(self.pid)?;
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+        let since_boot = fs::read_to_string("/proc/uptime").ok()?;
+        let since_boot: f64 = since_boot.split(' ').next()?.parse().ok()?;
+        Some(Usage {
+            uptime_s: (since_boot - self.start_ticks as f64 / ticks as f64).max(0.0),
+            cpu_s: (number(11)? + number(12)?) as f64 / ticks as f64,
+            memory_bytes: number(21)? * page as u64,
+        })
+    }
+}
+
+impl Task {
+    /// Starts the switch. It runs on its own: neither waits for the other.
+    pub fn start(&self) -> Result<Started, String> {
+        let program = std::env::current_exe()
+            .map_err(|error| format!("cannot find the provisioner's own executable: {error}"))?;
+        let mut child = Command::new(program)
+            .arg("confine")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start the confinement: {error}"))?;
+        let text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        if let Some(mut input) = child.stdin.take() {
+            // A child that ends early says why on its standard error.
+            let _ = input.write_all(&text);
+        }
+        let output = child
+            .wait_with_output()
+            .map_err(|error| format!("cannot wait for the confinement: {error}"))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("the confinement did not say what it started: {error}"))
+    }
+}
+
+/// A step of the confinement, for its error.
+fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| format!("cannot {what}: {error}"))
+}
+
+/// `vf-provisioner confine`: reads a [`Task`] from standard input, starts it, and writes [`Started`]
+/// to standard output.
+pub fn outer() -> Result<(), String> {
+    close_inherited();
+    let mut text = String::new();
+    step("read the task", std::io::stdin().read_to_string(&mut text))?;
+    let task: Task = step("read the task", serde_json::from_str(&text))?;
+
+    for file in &task.cgroups {
+        step(
+            &format!("join {}", file.display()),
+            fs::write(file, std::process::id().to_string()),
+        )?;
+    }
+    step("start a session", setsid())?;
+    let namespace = step(
+        &format!("open {}", task.namespace.display()),
+        File::open(&task.namespace),
+    )?;
+    step(
+        "enter the network namespace",
+        setns(namespace, CloneFlags::CLONE_NEWNET),
+    )?;
+    let log = step(
+        &format!("open {}", task.log.display()),
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&task.log),
+    )?;
+    step(
+        "make namespaces",
+        unshare(
+            CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWIPC
+                | CloneFlags::CLONE_NEWUTS
+                | CloneFlags::CLONE_NEWPID,
+        ),
+    )?;
+    build_root(&task)?;
+
+    // The inner step holds the other end of this pipe until it becomes the switch; what it writes
+    // before is why it could not.
+    let mut child = step(
+        "start the inner confinement",
+        Command::new("/proc/self/exe")
+            .args(["confine", "--inner", &text])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn(),
+    )?;
+    let pid = child.id() as i32;
+    let started = Started::identify(pid);
+    let mut failure = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        step(
+            "hear from the inner confinement",
+            output.read_to_string(&mut failure),
+        )?;
+    }
+    match started {
+        Some(started) if failure.is_empty() => {
+            let text = step("say what was started", serde_json::to_string(&started))?;
+            step(
+                "say what was started",
+                std::io::stdout().write_all(text.as_bytes()),
+            )
+        }
+        Some(_) => Err(failure),
+        None => Err("the inner confinement ended at once".to_owned()),
+    }
+}
+
+/// Closes what whoever started the provisioner left open: no switch may hold it. Nothing here has
+/// opened a file yet.
+fn close_inherited() {
+    let open: Vec<i32> = fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+fn bind(from: &Path, to: &Path, flags: MsFlags) -> Result<(), String> {
+    let what = format!("show {} to the switch", from.display());
+    let flags = flags | MsFlags::MS_NOSUID;
+    step(
+        &what,
+        mount(
+            Some(from),
+            to,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        ),
+    )?;
+    // A bind mount takes its flags only when it is mounted anew.
+    step(
+        &what,
+        mount(
+            None::<&str>,
+            to,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags,
+            None::<&str>,
+        ),
+    )
+}
+
+fn file_system(kind: &str, at: &Path, flags: MsFlags, options: &str) -> Result<(), String> {
+    step(
+        &format!("mount {kind} on {}", at.display()),
+        mount(
+            Some(kind),
+            at,
+            Some(kind),
+            flags | MsFlags::MS_NOSUID,
+            Some(options),
+        ),
+    )
+}
+
+/// The switch's whole view: the system's libraries, four devices, its executable, its configuration
+/// (all read-only), the folder of its socket, and a /tmp of its own. No other tenant's file is there.
+fn build_root(task: &Task) -> Result<(), String> {
+    let root = &task.root;
+    step(
+        "keep mounts to the switch",
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            None::<&str>,
+        ),
+    )?;
+    file_system("tmpfs", root, MsFlags::MS_NODEV, "size=64k,mode=755")?;
+    let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    let folder = |path: &Path| {
+        step(
+            &format!("make {} for the switch", path.display()),
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(inside(path)),
+        )
+    };
+    let file = |path: &Path| {
+        folder(path.parent().unwrap_or(Path::new("/")))?;
+        step(
+            &format!("make {} for the switch", path.display()),
+            File::create(inside(path)).map(drop),
+        )
+    };
+    let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    for path in SYSTEM.map(Path::new) {
+        let Ok(kind) = fs::symlink_metadata(path) else {
+            continue;
+        };
+        if kind.is_symlink() {
+            let to = step("read a link", fs::read_link(path))?;
+            step(
+                &format!("make {} for the switch", path.display()),
+                std::os::unix::fs::symlink(to, inside(path)),
+            )?;
+            continue;
+        }
+        if kind.is_dir() {
+            folder(path)?;
+        } else {
+            file(path)?;
+        }
+        bind(path, &inside(path), read_only)?;
+    }
+    for path in DEVICES.map(Path::new) {
+        file(path)?;
+        bind(path, &inside(path), MsFlags::MS_NOEXEC)?;
+    }
+    let binary = Path::new("/vswitch");
+    file(binary)?;
+    bind(&task.binary, &inside(binary), read_only)?;
+    file(&task.config_inside)?;
+    bind(
+        &task.config,
+        &inside(&task.config_inside),
+        read_only | MsFlags::MS_NOEXEC,
+    )?;
+    folder(&task.run_inside)?;
+    bind(
+        &task.run,
+        &inside(&task.run_inside),
+        MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+    )?;
+    for path in ["/tmp", "/proc", "/sys"].map(Path::new) {
+        folder(path)?;
+    }
+    file_system(
+        "tmpfs",
+        &inside(Path::new("/tmp")),
+        MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        "size=1m,mode=1777",
+    )?;
+    // Of this network namespace: the switch sees no interface but its own.
+    file_system(
+        "sysfs",
+        &inside(Path::new("/sys")),
+        MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        "",
+    )
+}
+
+/// `vf-provisioner confine --inner TASK`: gives up everything and becomes the switch. It returns only
+/// with an error.
+pub fn inner(text: &str) -> String {
+    // Standard output is the pipe to the outer step; this copy closes when the switch takes over.
+    let pipe = match std::io::stdout().as_fd().try_clone_to_owned() {
+        Ok(pipe) => pipe,
+        Err(error) => return format!("cannot keep the pipe: {error}"),
+    };
+    let message = match prepare(text) {
+        Ok(mut switch) => format!("cannot start the switch: {}", switch.exec()),
+        Err(message) => message,
+    };
+    // Where nobody listens any more, the log and the exit code say it.
+    let _ = File::from(pipe).write_all(message.as_bytes());
+    message
+}
+
+fn prepare(text: &str) -> Result<Command, String> {
+    step("open the log", dup2_stdout(std::io::stderr()))?;
+    let task: Task = step("read the task", serde_json::from_str(text))?;
+    enter_root(&task)?;
+    give_up_privileges(&task)?;
+    let mut switch = Command::new("/vswitch");
+    switch.args(&task.arguments).env_clear();
+    Ok(switch)
+}
+
+fn enter_root(task: &Task) -> Result<(), String> {
+    let root = &task.root;
+    file_system(
+        "proc",
+        &root.join("proc"),
+        MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        "hidepid=2",
+    )?;
+    step("enter its root", chdir(root))?;
+    // Put the old root over the new one, and take it off again (pivot_root(2)).
+    step("change the root", pivot_root(".", "."))?;
+    step("leave the host's root", umount2(".", MntFlags::MNT_DETACH))?;
+    step("enter its root", chdir("/"))?;
+    step(
+        "close its root",
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+            None::<&str>,
+        ),
+    )?;
+    step("set the host name", sethostname(&task.tenant))
+}
+
+fn give_up_privileges(task: &Task) -> Result<(), String> {
+    umask(Mode::from_bits_truncate(0o077));
+    for (limit, most) in [
+        (Limit::RLIMIT_CORE, 0),
+        (Limit::RLIMIT_NOFILE, OPEN_FILES),
+        (Limit::RLIMIT_MEMLOCK, LOCKED_BYTES),
+    ] {
+        // A container may have bounded us lower, and then we may not raise it.
+        let (_, hard) = step("read resource limits", getrlimit(limit))?;
+        let most = most.min(hard);
+        step("set resource limits", setrlimit(limit, most, most))?;
+    }
+
+    for capability in caps::all() {
+        if !KEPT.contains(&capability) {
+            step(
+                "bound capabilities",
+                caps::drop(None, CapSet::Bounding, capability),
+            )?;
+        }
+    }
+    let (uid, gid) = (Uid::from_raw(task.uid), Gid::from_raw(task.uid));
+    step("leave groups", setgroups(&[]))?;
+    step("keep capabilities", prctl::set_keepcaps(true))?;
+    step("change the group", setresgid(gid, gid, gid))?;
+    step("change the user", setresuid(uid, uid, uid))?;
+    let kept: CapsHashSet = KEPT.into_iter().collect();
+    for set in [
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+        CapSet::Ambient,
+    ] {
+        step("drop capabilities", caps::set(None, set, &kept))?;
+    }
+    step("forbid new privileges", prctl::set_no_new_privs())
+}

@@ -1,0 +1,471 @@
+//! The embedded default: a switch is a process in namespaces of its own.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use tenant_config::{Memory, Name, SwitchConfig};
+
+use super::cgroup::Mounts;
+use super::confine::{Started, Task};
+use super::{Launcher, Running, Seat};
+use crate::host::HostError;
+use crate::resource::{Cgroup, Directory, Resource, Switch};
+use crate::state::{Record, replace};
+
+/// Where the switch finds its own directory.
+const INSIDE: &str = "/run/vswitch";
+const READY_WITHIN: Duration = Duration::from_secs(15);
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A log that has grown beyond this is cut to its tail when the supervisor looks, and at a start.
+const LOG_MAX_BYTES: u64 = 1 << 20;
+const LOG_KEPT_BYTES: u64 = 1 << 18;
+const TASKS: u32 = 64;
+
+/// How much of the host a switch may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Processor time in percent of one core.
+    pub cpu_percent: u32,
+    /// Memory beside the packet memory, in MiB.
+    pub memory_mib: u32,
+    /// Packet memory, in MiB.
+    pub packet_memory: Memory,
+}
+
+/// The launcher.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The switch's executable.
+    pub binary: PathBuf,
+    /// The prefix of control groups.
+    pub instance: String,
+    /// What each switch may take.
+    pub limits: Limits,
+}
+
+/// What is remembered of a started switch, beside what it was started as.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Launched {
+    switch: Switch,
+    started: Started,
+    restarts: u64,
+}
+
+impl Process {
+    fn directory(&self, tenant: &Name) -> PathBuf {
+        self.state_dir.join("tenants").join(tenant.as_str())
+    }
+
+    /// The log of a tenant's switch.
+    pub fn log(&self, tenant: &Name) -> PathBuf {
+        self.directory(tenant).join("log")
+    }
+
+    fn launched(&self, tenant: &Name) -> Result<Option<Launched>, HostError> {
+        let path = self.directory(tenant).join("process.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(HostError::io(format!("cannot read {}", path.display()))(
+                    error,
+                ));
+            }
+        };
+        // It is replaced whole, so it is ours or nobody's.
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    fn remember(&self, launched: &Launched) -> Result<(), HostError> {
+        let path = self.directory(&launched.switch.tenant).join("process.json");
+        let what = format!("cannot write {}", path.display());
+        let text = serde_json::to_vec_pretty(launched)
+            .map_err(|error| HostError::io(&what)(error.into()))?;
+        replace(&path, &text, 0o600).map_err(HostError::io(what))
+    }
+
+    fn mounts(&self) -> Result<Mounts, HostError> {
+        Mounts::find().map_err(|message| HostError::Io {
+            what: message,
+            source: std::io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    /// The tenant's switch as a pidfd, if it is alive and the one that was started.
+    pub fn pidfd(&self, tenant: &Name) -> Result<Option<std::os::fd::OwnedFd>, HostError> {
+        let Some(launched) = self.launched(tenant)? else {
+            return Ok(None);
+        };
+        let Some(pid) = rustix::process::Pid::from_raw(launched.started.pid) else {
+            return Ok(None);
+        };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
+        // Only once the descriptor is held does the number belong to one process.
+        Ok((launched.started.is_alive()).then_some(pidfd))
+    }
+
+    /// Starts a dead switch again with what it was started with before.
+    pub fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {
+        let restarts = self
+            .launched(&switch.tenant)?
+            .map_or(0, |launched| launched.restarts);
+        self.launch(switch, restarts + 1)
+    }
+
+    fn launch(&self, switch: &Switch, restarts: u64) -> Result<(), HostError> {
+        let tenant = &switch.tenant;
+        let mounts = self.mounts()?;
+        // What a crash between start and note may have left.
+        mounts.empty(&switch.cgroup, STOP_WITHIN)?;
+        self.clear_run(tenant)?;
+        self.trim_log(tenant)?;
+        let directory = self.directory(tenant);
+        let task = Task {
+            tenant: tenant.to_string(),
+            namespace: crate::nic::netlink::path(&switch.namespace),
+            cgroups: mounts.joins(&switch.cgroup),
+            uid: switch.uid,
+            root: directory.join("root"),
+            binary: switch.binary.clone(),
+            arguments: arguments(switch),
+            config: directory.join("config.json"),
+            config_inside: config_inside(),
+            run: directory.join("run"),
+            run_inside: PathBuf::from(INSIDE),
+            log: directory.join("log"),
+        };
+        let started = task.start().map_err(|message| HostError::NotReady {
+            tenant: tenant.clone(),
+            message,
+        })?;
+        self.remember(&Launched {
+            switch: switch.clone(),
+            started,
+            restarts,
+        })?;
+        self.wait_until_ready(switch, &started)
+    }
+
+    fn wait_until_ready(&self, switch: &Switch, started: &Started) -> Result<(), HostError> {
+        let not_ready = |message: String| HostError::NotReady {
+            tenant: switch.tenant.clone(),
+            message: format!("{message}{}", self.tail(&switch.tenant)),
+        };
+        let began = Instant::now();
+        loop {
+            let last = match self.ask(switch) {
+                Ok(_) => return Ok(()),
+                Err(message) => message,
+            };
+            if !started.is_alive() {
+                return Err(not_ready("it ended".to_owned()));
+            }
+            if began.elapsed() > READY_WITHIN {
+                return Err(not_ready(format!(
+                    "its control API did not answer within {} s ({last})",
+                    READY_WITHIN.as_secs()
+                )));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// What the tenant's switch says of its ports; `None` if it does not answer.
+    pub fn ports(&self, record: &Record) -> Option<serde_json::Value> {
+        let switch = record
+            .resources
+            .iter()
+            .find_map(|resource| match resource {
+                Resource::Switch(switch) => Some(switch),
+                _ => None,
+            })?;
+        let text = self.ask(switch).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Asks the control API through its one client, the switch's own command line.
+    fn ask(&self, switch: &Switch) -> Result<Vec<u8>, String> {
+        let socket = self.control_socket(&switch.tenant);
+        if !socket.exists() {
+            return Err(format!("{} is not there", socket.display()));
+        }
+        let output = Command::new(&switch.binary)
+            .args(["show", "ports", "--json", "--control"])
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", switch.binary.display()))?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            return Err(message.trim().to_owned());
+        }
+        Ok(output.stdout)
+    }
+
+    /// The last lines of the log, for an error.
+    fn tail(&self, tenant: &Name) -> String {
+        let path = self.log(tenant);
+        let text = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+        if last.is_empty() {
+            format!("; its log {} is empty", path.display())
+        } else {
+            format!("; its log {} ends: {last}", path.display())
+        }
+    }
+
+    /// Cuts a log that has grown too long to its tail. The switch appends, so it goes on behind it.
+    pub fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
+        let path = self.log(tenant);
+        let what = || format!("cannot trim {}", path.display());
+        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(HostError::io(what())(error)),
+        };
+        let mut trim = || {
+            let length = file.metadata()?.len();
+            if length <= LOG_MAX_BYTES {
+                return Ok(());
+            }
+            let mut tail = Vec::new();
+            file.seek(SeekFrom::Start(length - LOG_KEPT_BYTES))?;
+            file.by_ref().take(LOG_KEPT_BYTES).read_to_end(&mut tail)?;
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            std::io::Write::write_all(&mut file, &tail)
+        };
+        trim().map_err(HostError::io(what()))
+    }
+
+    /// Empties the folder of the control socket: a socket of a dead switch answers nobody.
+    fn clear_run(&self, tenant: &Name) -> Result<(), HostError> {
+        let socket = self.control_socket(tenant);
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(HostError::io(format!("cannot remove {}", socket.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stop(&self, switch: &Switch) -> Result<(), HostError> {
+        if let Some(pidfd) = self.pidfd(&switch.tenant)? {
+            // It may have ended meanwhile.
+            let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::TERM);
+            let began = Instant::now();
+            while began.elapsed() < STOP_WITHIN && self.pidfd(&switch.tenant)?.is_some() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+        self.mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
+        self.clear_run(&switch.tenant)?;
+        let path = self.directory(&switch.tenant).join("process.json");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HostError::io(
+                format!("cannot remove {}", path.display()),
+            )(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_directory(&self, wanted: &Directory) -> Result<(), HostError> {
+        let at = self.directory(&wanted.tenant);
+        let what = || format!("cannot make the tenant's directory {}", at.display());
+        for (part, mode) in [("", 0o700), ("run", 0o700), ("root", 0o755)] {
+            let path = at.join(part);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
+                .map_err(HostError::io(what()))?;
+        }
+        chown(at.join("run"), Some(wanted.uid), Some(wanted.uid)).map_err(HostError::io(what()))?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(at.join("log"))
+            .map_err(HostError::io(what()))?;
+        let text = serde_json::to_vec_pretty(&wanted.config)
+            .map_err(|error| HostError::io(what())(error.into()))?;
+        let path = at.join("config.json");
+        replace(&path, &text, 0o440)
+            .and_then(|()| chown(&path, Some(0), Some(wanted.uid)))
+            .map_err(HostError::io(what()))
+    }
+
+    fn observe_directory(&self, wanted: &Directory) -> Result<Option<Directory>, HostError> {
+        let at = self.directory(&wanted.tenant);
+        let (Ok(run), Ok(text)) = (
+            fs::metadata(at.join("run")),
+            fs::read(at.join("config.json")),
+        ) else {
+            return Ok(None);
+        };
+        let private = |path: &Path| {
+            fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o077 == 0)
+        };
+        let Ok(config) = serde_json::from_slice::<SwitchConfig>(&text) else {
+            return Ok(None);
+        };
+        let right = private(&at) && run.mode() & 0o777 == 0o700 && run.uid() == run.gid();
+        Ok(Some(Directory {
+            tenant: wanted.tenant.clone(),
+            uid: if right { run.uid() } else { u32::MAX },
+            config,
+        }))
+    }
+}
+
+fn config_inside() -> PathBuf {
+    Path::new(INSIDE).with_extension("json")
+}
+
+fn arguments(switch: &Switch) -> Vec<String> {
+    let mut arguments = vec![
+        "run".to_owned(),
+        "--config".to_owned(),
+        config_inside().display().to_string(),
+    ];
+    if let Some(cpu) = switch.cpu {
+        arguments.extend(["--cpu".to_owned(), cpu.to_string()]);
+    }
+    arguments
+}
+
+impl Launcher for Process {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn control_socket_inside(&self) -> PathBuf {
+        Path::new(INSIDE).join("control.sock")
+    }
+
+    fn control_socket(&self, tenant: &Name) -> PathBuf {
+        self.directory(tenant).join("run").join("control.sock")
+    }
+
+    fn memory(&self) -> Memory {
+        self.limits.packet_memory
+    }
+
+    fn resources(&self, config: &SwitchConfig, seat: &Seat) -> Vec<Resource> {
+        let cgroup = format!("{}/{}", self.instance, config.tenant);
+        vec![
+            Resource::Directory(Directory {
+                tenant: config.tenant.clone(),
+                uid: seat.uid,
+                config: config.clone(),
+            }),
+            Resource::Cgroup(Cgroup {
+                path: cgroup.clone(),
+                cpu_percent: self.limits.cpu_percent,
+                memory_mib: self.limits.memory_mib + config.memory.mib,
+                tasks: TASKS,
+            }),
+            Resource::Switch(Switch {
+                tenant: config.tenant.clone(),
+                uid: seat.uid,
+                namespace: seat.namespace.clone(),
+                cgroup,
+                binary: self.binary.clone(),
+                cpu: seat.cpu,
+                config: fingerprint(config),
+                needs: seat.needs.clone(),
+            }),
+        ]
+    }
+
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        Ok(match wanted {
+            Resource::Directory(directory) => {
+                self.observe_directory(directory)?.map(Resource::Directory)
+            }
+            Resource::Cgroup(group) => self.mounts()?.observe(group)?.map(Resource::Cgroup),
+            Resource::Switch(switch) => match self.launched(&switch.tenant)? {
+                Some(launched) if launched.started.is_alive() => {
+                    Some(Resource::Switch(launched.switch))
+                }
+                _ => None,
+            },
+            _ => return Err(HostError::Unsupported(wanted.key())),
+        })
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource {
+            Resource::Directory(directory) => self.set_directory(directory),
+            Resource::Cgroup(group) => self.mounts()?.set(group),
+            Resource::Switch(switch) => self.launch(switch, 0),
+            _ => Err(HostError::Unsupported(resource.key())),
+        }
+    }
+
+    fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
+        match to {
+            Resource::Directory(_) | Resource::Cgroup(_) => self.create(to),
+            _ => Err(HostError::Unsupported(to.key())),
+        }
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource {
+            Resource::Directory(directory) => {
+                let path = self.directory(&directory.tenant);
+                match fs::remove_dir_all(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(
+                        HostError::io(format!("cannot remove {}", path.display()))(error),
+                    ),
+                    _ => Ok(()),
+                }
+            }
+            Resource::Cgroup(group) => {
+                let mounts = self.mounts()?;
+                mounts.empty(&group.path, STOP_WITHIN)?;
+                mounts.delete(&group.path)
+            }
+            Resource::Switch(switch) => self.stop(switch),
+            _ => Err(HostError::Unsupported(resource.key())),
+        }
+    }
+
+    fn running(&self, tenant: &Name) -> Result<Option<Running>, HostError> {
+        let launched = self.launched(tenant)?;
+        Ok(launched.and_then(|launched| {
+            let usage = launched.started.usage()?;
+            Some(Running {
+                pid: launched.started.pid,
+                start_ticks: launched.started.start_ticks,
+                uptime_s: usage.uptime_s,
+                restarts: launched.restarts,
+                cpu_s: usage.cpu_s,
+                memory_bytes: usage.memory_bytes,
+            })
+        }))
+    }
+}
+
+/// FNV-1a of the configuration's JSON: whether a switch runs with the configuration at hand.
+fn fingerprint(config: &SwitchConfig) -> String {
+    let text = serde_json::to_vec(config).unwrap_or_default();
+    let hash = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}

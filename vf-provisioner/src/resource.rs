@@ -1,0 +1,360 @@
+//! The objects of the host that the provisioner makes, each as plain data: what is wanted, what is
+//! recorded and what is observed are values of the same type, so that comparing them is `==`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tenant_config::{MacAddr, Name, SwitchConfig};
+
+/// Names one object. The order of the variants is the order in which objects are made; they are
+/// deleted in the reverse order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Key {
+    /// A named network namespace.
+    Namespace {
+        /// As `ip netns` shows it.
+        name: String,
+    },
+    /// The bridge on which the In/Out sides meet the wire.
+    Bridge {
+        /// Its interface name.
+        interface: String,
+    },
+    /// The nftables table of the bridge's port locks.
+    Guard {
+        /// Its name in the bridge family.
+        table: String,
+    },
+    /// A veth pair, named by the end that the switch owns.
+    Pair {
+        /// The namespace of the switch's end.
+        namespace: String,
+        /// The interface of the switch's end.
+        interface: String,
+    },
+    /// The lock of one bridge port.
+    Lock {
+        /// The guard's table.
+        table: String,
+        /// The bridge port.
+        interface: String,
+    },
+    /// A tenant's own directory.
+    Directory {
+        /// Whose.
+        tenant: Name,
+    },
+    /// A tenant's control group.
+    Cgroup {
+        /// Its path below the mount of each controller.
+        path: String,
+    },
+    /// A tenant's running switch.
+    Switch {
+        /// Whose.
+        tenant: Name,
+    },
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace { name } => write!(out, "network namespace {name}"),
+            Self::Bridge { interface } => write!(out, "bridge {interface}"),
+            Self::Guard { table } => write!(out, "nftables table bridge {table}"),
+            Self::Pair {
+                namespace,
+                interface,
+            } => write!(out, "veth pair {namespace}/{interface}"),
+            Self::Lock { interface, .. } => write!(out, "port lock of {interface}"),
+            Self::Directory { tenant } => write!(out, "directory of tenant {tenant}"),
+            Self::Cgroup { path } => write!(out, "control group {path}"),
+            Self::Switch { tenant } => write!(out, "switch of tenant {tenant}"),
+        }
+    }
+}
+
+/// One object with everything that is set on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Resource {
+    /// See [`Key::Namespace`].
+    Namespace(Namespace),
+    /// See [`Key::Bridge`].
+    Bridge(Bridge),
+    /// See [`Key::Guard`].
+    Guard(Guard),
+    /// See [`Key::Pair`].
+    Pair(Pair),
+    /// See [`Key::Lock`].
+    Lock(Lock),
+    /// See [`Key::Directory`].
+    Directory(Directory),
+    /// See [`Key::Cgroup`].
+    Cgroup(Cgroup),
+    /// See [`Key::Switch`].
+    Switch(Switch),
+}
+
+/// Who handles a kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// The NIC backend.
+    Nic,
+    /// The launcher.
+    Launcher,
+}
+
+/// A named network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// As `ip netns` shows it.
+    pub name: String,
+    /// One that is already there is used and left alone: it stands in for a VM, which is not ours.
+    pub adopt: bool,
+}
+
+/// A Linux bridge in the provisioner's own network namespace: up, no address, no STP, no snooping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Its interface name.
+    pub interface: String,
+    /// Administratively up.
+    pub up: bool,
+    /// Multicast snooping, which would lose Neighbour Discovery.
+    pub snooping: bool,
+    /// The kernel's own IPv6 on the bridge.
+    pub ipv6: bool,
+}
+
+/// The nftables table that drops what comes from an In/Out port without a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Its name in the bridge family.
+    pub table: String,
+    /// The rules of its base chain, as `nft -j` writes them.
+    pub rules: Vec<serde_json::Value>,
+}
+
+/// A veth pair between a switch and its peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The end that the switch owns.
+    pub switch: End,
+    /// The guest's end or the bridge's.
+    pub peer: End,
+}
+
+/// One end of a veth pair, with everything that is set on it and read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The network namespace; the provisioner's own where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The interface's name there.
+    pub interface: String,
+    /// Its MAC address; whatever the kernel chose where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Whether the kernel resolves and answers ARP here.
+    pub arp: bool,
+    /// Whether the kernel speaks IPv6 here.
+    pub ipv6: bool,
+    /// Whether any of transmit checksum, TSO, GSO and GRO is on.
+    pub offloads: bool,
+    /// What people read in `ip link`.
+    pub alias: String,
+    /// Its place on a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgePort>,
+}
+
+/// How a bridge treats one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// Frames pass only between this port and those that are not isolated.
+    pub isolated: bool,
+    /// Whether source MACs are learned here.
+    pub learning: bool,
+    /// Whether unicast for unknown MACs is sent here.
+    pub flood: bool,
+    /// The only station behind this port, as a permanent forwarding entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<MacAddr>,
+}
+
+/// The nftables chain that holds one In/Out port to the tenant's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The guard's table.
+    pub table: String,
+    /// The bridge port.
+    pub interface: String,
+    /// The chain's rules, as `nft -j` writes them.
+    pub rules: Vec<serde_json::Value>,
+}
+
+/// A tenant's own directory below the state directory: its switch's configuration, and the folder
+/// of the control socket, which alone belongs to the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Whose.
+    pub tenant: Name,
+    /// The owner of the control socket's folder.
+    pub uid: u32,
+    /// What the switch is given.
+    pub config: SwitchConfig,
+}
+
+/// A tenant's control group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Its path below the mount of each controller.
+    pub path: String,
+    /// Upper bound of processor time, in percent of one core.
+    pub cpu_percent: u32,
+    /// Upper bound of memory, in MiB.
+    pub memory_mib: u32,
+    /// Upper bound of tasks.
+    pub tasks: u32,
+}
+
+/// A tenant's switch, as a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// Whose.
+    pub tenant: Name,
+    /// The unprivileged user and group it runs as.
+    pub uid: u32,
+    /// Its network namespace.
+    pub namespace: String,
+    /// Its control group.
+    pub cgroup: String,
+    /// The executable on the host.
+    pub binary: PathBuf,
+    /// The core it is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Fingerprint of the configuration it was started with.
+    pub config: String,
+    /// The objects without which it cannot run on: if one of them is made anew, it is restarted.
+    pub needs: BTreeSet<Key>,
+}
+
+impl Resource {
+    /// The object's name.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Namespace(it) => Key::Namespace {
+                name: it.name.clone(),
+            },
+            Self::Bridge(it) => Key::Bridge {
+                interface: it.interface.clone(),
+            },
+            Self::Guard(it) => Key::Guard {
+                table: it.table.clone(),
+            },
+            Self::Pair(it) => Key::Pair {
+                namespace: it.switch.namespace.clone().unwrap_or_default(),
+                interface: it.switch.interface.clone(),
+            },
+            Self::Lock(it) => Key::Lock {
+                table: it.table.clone(),
+                interface: it.interface.clone(),
+            },
+            Self::Directory(it) => Key::Directory {
+                tenant: it.tenant.clone(),
+            },
+            Self::Cgroup(it) => Key::Cgroup {
+                path: it.path.clone(),
+            },
+            Self::Switch(it) => Key::Switch {
+                tenant: it.tenant.clone(),
+            },
+        }
+    }
+
+    /// Who handles it.
+    pub fn layer(&self) -> Layer {
+        match self {
+            Self::Namespace(_)
+            | Self::Bridge(_)
+            | Self::Guard(_)
+            | Self::Pair(_)
+            | Self::Lock(_) => Layer::Nic,
+            Self::Directory(_) | Self::Cgroup(_) | Self::Switch(_) => Layer::Launcher,
+        }
+    }
+
+    /// Whether one that is already there may be used without becoming ours.
+    pub fn adoptable(&self) -> bool {
+        matches!(self, Self::Namespace(Namespace { adopt: true, .. }))
+    }
+
+    /// The objects that cannot be made anew under it.
+    pub fn needs(&self) -> Option<&BTreeSet<Key>> {
+        match self {
+            Self::Switch(switch) => Some(&switch.needs),
+            _ => None,
+        }
+    }
+
+    /// Whether `self` can be turned into `wanted` in place; otherwise it is deleted and made anew.
+    pub fn changes_in_place(&self, wanted: &Self) -> bool {
+        match (self, wanted) {
+            (Self::Switch(_), _) => false,
+            (Self::Pair(is), Self::Pair(want)) => {
+                let place = |end: &End| (end.namespace.clone(), end.interface.clone());
+                place(&is.switch) == place(&want.switch) && place(&is.peer) == place(&want.peer)
+            }
+            _ => true,
+        }
+    }
+
+    /// The values in which `self` and `observed` differ, as `path: wanted, is …`.
+    pub fn differences(&self, observed: &Self) -> Vec<String> {
+        let value = |resource| serde_json::to_value(resource).unwrap_or_default();
+        let mut found = Vec::new();
+        compare("", &value(self), &value(observed), &mut found);
+        found
+    }
+}
+
+fn compare(
+    path: &str,
+    wanted: &serde_json::Value,
+    is: &serde_json::Value,
+    found: &mut Vec<String>,
+) {
+    use serde_json::Value::{Null, Object};
+    if wanted == is {
+        return;
+    }
+    if let (Object(wanted), Object(is)) = (wanted, is) {
+        let names: BTreeSet<&String> = wanted.keys().chain(is.keys()).collect();
+        for name in names {
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            compare(
+                &path,
+                wanted.get(name).unwrap_or(&Null),
+                is.get(name).unwrap_or(&Null),
+                found,
+            );
+        }
+    } else {
+        found.push(format!("{path} should be {wanted} and is {is}"));
+    }
+}

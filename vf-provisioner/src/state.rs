@@ -1,0 +1,317 @@
+//! The state directory: who is onboarded, what is ours, and the journal of an apply under way.
+//!
+//! `state.json` is replaced atomically; `journal` is appended to and flushed to the disk before
+//! (intent) and after (done) each action. What an intent names is ours from then on, whether or
+//! not the action came to pass, so that a crash between the two loses no object.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use tenant_config::{MacAddr, Name};
+
+use crate::plan::Action;
+use crate::resource::{Key, Resource};
+
+const VERSION: u32 = 1;
+
+/// What is remembered of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The user its switch runs as.
+    pub uid: u32,
+    /// Everything it needs, adopted and shared objects included.
+    pub resources: Vec<Resource>,
+    /// One per port: how to ask, from the guest's end, whether the switch answers.
+    pub probes: Vec<Probe>,
+    /// Whether the last apply of it ran to its end.
+    pub complete: bool,
+}
+
+/// A question from a guest's end to its gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The port, for messages.
+    pub port: Name,
+    /// The namespace of the guest's end.
+    pub namespace: String,
+    /// The interface there.
+    pub interface: String,
+    /// The guest's MAC.
+    pub mac: MacAddr,
+    /// The gateway's IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// The gateway's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<std::net::Ipv6Addr>,
+    /// The MAC that must answer.
+    pub gateway_mac: MacAddr,
+}
+
+/// Everything that is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// By name.
+    pub tenants: BTreeMap<Name, Record>,
+    /// Every object that we made and have not deleted, as it was last set.
+    pub owned: BTreeMap<Key, Resource>,
+}
+
+impl State {
+    /// The keys of every tenant that `changing` does not name.
+    pub fn keys_of_others(&self, changing: &BTreeSet<Name>) -> BTreeSet<Key> {
+        self.tenants
+            .iter()
+            .filter(|(name, _)| !changing.contains(*name))
+            .flat_map(|(_, record)| record.resources.iter().map(Resource::key))
+            .collect()
+    }
+
+    fn begin(&mut self, action: &Action) {
+        match action {
+            Action::Create { resource } | Action::Update { to: resource, .. } => {
+                self.owned.insert(resource.key(), resource.clone());
+            }
+            Action::Delete { .. } => {}
+        }
+    }
+
+    fn finish(&mut self, action: &Action) {
+        if let Action::Delete { resource } = action {
+            self.owned.remove(&resource.key());
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    tenants: BTreeMap<Name, Record>,
+    owned: Vec<Resource>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry {
+    Intent(Action),
+    Done(Action),
+}
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file is not what this program wrote.
+    #[error(
+        "{}: {reason}; it was written by another version or damaged: restore it, or move it away and remove the left-over objects by hand",
+        path.display()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { what, path, source }
+}
+
+/// Reads the state without a lock, as a snapshot. A directory that is not there is an empty state.
+pub fn read(dir: &Path) -> Result<State, StateError> {
+    let path = dir.join("state.json");
+    let mut state = State::default();
+    if let Some(text) = read_if_there(&path)? {
+        let damaged = |reason| StateError::Damaged {
+            path: path.clone(),
+            reason,
+        };
+        let document: Document =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        if document.version != VERSION {
+            let reason = format!("version {} is not {VERSION}", document.version);
+            return Err(damaged(reason));
+        }
+        state.tenants = document.tenants;
+        state.owned = document
+            .owned
+            .into_iter()
+            .map(|resource| (resource.key(), resource))
+            .collect();
+    }
+    let path = dir.join("journal");
+    for line in read_if_there(&path)?.unwrap_or_default().lines() {
+        // A line cut off by a crash was never acted upon: its action follows its flush.
+        match serde_json::from_str(line) {
+            Ok(Entry::Intent(action)) => state.begin(&action),
+            Ok(Entry::Done(action)) => state.finish(&action),
+            Err(_) => break,
+        }
+    }
+    Ok(state)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("cannot read", path)(error)),
+    }
+}
+
+/// The state directory, held exclusively.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    journal: File,
+    state: State,
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// Opens (and makes, mode 0700) the directory, waits until no other process holds it, and takes
+    /// in what a crashed one left in the journal.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join("lock");
+        let lock = loop {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(failed("cannot make the state directory", dir))?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed("cannot open", &path))?;
+            let lock = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| failed("cannot lock", &path)(errno.into()))?;
+            // The holder before us may have removed the file while we waited for it.
+            let held = lock.metadata().map_err(failed("cannot inspect", &path))?;
+            if std::fs::metadata(&path).is_ok_and(|there| there.ino() == held.ino()) {
+                break lock;
+            }
+        };
+        let state = read(dir)?;
+        let path = dir.join("journal");
+        let journal = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("cannot open", &path))?;
+        let mut store = Self {
+            dir: dir.to_owned(),
+            journal,
+            state,
+            _lock: lock,
+        };
+        store.save()?;
+        Ok(store)
+    }
+
+    /// What is remembered, the journal included.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Replaces the tenants' records and empties the journal.
+    pub fn set_tenants(&mut self, tenants: BTreeMap<Name, Record>) -> Result<(), StateError> {
+        self.state.tenants = tenants;
+        self.save()
+    }
+
+    /// Records that `action` is about to be done.
+    pub fn intend(&mut self, action: &Action) -> Result<(), StateError> {
+        self.state.begin(action);
+        self.append(&Entry::Intent(action.clone()))
+    }
+
+    /// Records that `action` was done.
+    pub fn done(&mut self, action: &Action) -> Result<(), StateError> {
+        self.state.finish(action);
+        self.append(&Entry::Done(action.clone()))
+    }
+
+    fn append(&mut self, entry: &Entry) -> Result<(), StateError> {
+        let path = self.dir.join("journal");
+        let mut line = serde_json::to_vec(entry).map_err(|error| StateError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        line.push(b'\n');
+        self.journal
+            .write_all(&line)
+            .and_then(|()| self.journal.sync_data())
+            .map_err(failed("cannot write", &path))
+    }
+
+    fn save(&mut self) -> Result<(), StateError> {
+        let path = self.dir.join("state.json");
+        let document = Document {
+            version: VERSION,
+            tenants: self.state.tenants.clone(),
+            owned: self.state.owned.values().cloned().collect(),
+        };
+        let text = serde_json::to_vec_pretty(&document).map_err(|error| StateError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        replace(&path, &text, 0o600).map_err(failed("cannot write", &path))?;
+        self.journal
+            .set_len(0)
+            .and_then(|()| self.journal.sync_data())
+            .map_err(failed("cannot empty", &self.dir.join("journal")))
+    }
+
+    /// Removes the files of an empty state, and the directory if nothing else is in it.
+    pub fn remove_if_empty(self) -> Result<(), StateError> {
+        if self.state == State::default() {
+            for name in ["journal", "state.json", "lock"] {
+                let path = self.dir.join(name);
+                std::fs::remove_file(&path).map_err(failed("cannot remove", &path))?;
+            }
+            // Whatever else is there is the operator's.
+            let _ = std::fs::remove_dir(self.dir.join("tenants"));
+            let _ = std::fs::remove_dir(&self.dir);
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file's content so that a reader sees the old or the new text, whole, also after a
+/// loss of power.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(mode)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(parent) = path.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}

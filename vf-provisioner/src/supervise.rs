@@ -1,0 +1,253 @@
+//! Watches the switches: starts a dead one again, reports drift.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde::Serialize;
+use tenant_config::Name;
+
+use crate::host::{HostError, RealHost};
+use crate::launcher::process::Process;
+use crate::resource::{Resource, Switch};
+use crate::state::{self, State, StateError, Store};
+
+/// How often the state directory is looked at for tenants that came or went.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The first restart is immediate; each further one within [`CALM`] waits twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const CALM: Duration = Duration::from_secs(60);
+
+/// Why supervision ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Signals or descriptors cannot be waited for.
+    #[error("cannot wait for events: {0}")]
+    Wait(#[from] nix::Error),
+    /// The state directory failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The host failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What happened, one JSON object per line on standard output.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Watching {
+        tenant: &'a Name,
+    },
+    Down {
+        tenant: &'a Name,
+    },
+    Restarted {
+        tenant: &'a Name,
+        /// From its death being seen to its being ready again.
+        outage_s: f64,
+    },
+    RestartFailed {
+        tenant: &'a Name,
+        error: String,
+        next_try_s: f64,
+    },
+    Released {
+        tenant: &'a Name,
+    },
+    Drift {
+        found: Vec<String>,
+    },
+    VerifyFailed {
+        error: String,
+    },
+    Stopped {
+        signal: &'static str,
+    },
+}
+
+fn say(event: &Event<'_>) {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    let mut line = serde_json::json!({ "time": now });
+    if let (Some(line), Ok(serde_json::Value::Object(event))) =
+        (line.as_object_mut(), serde_json::to_value(event))
+    {
+        line.extend(event);
+    }
+    let mut out = std::io::stdout().lock();
+    // Where nobody reads, the switches are watched all the same.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[derive(Default)]
+struct Watched {
+    /// Held while it is alive.
+    pidfd: Option<OwnedFd>,
+    /// When its death was seen.
+    down_since: Option<Instant>,
+    last_start: Option<Instant>,
+    wait: Duration,
+    next_try: Option<Instant>,
+}
+
+/// Watches until SIGTERM or SIGINT.
+pub fn run(
+    dir: &Path,
+    mut host: RealHost,
+    mut process: Process,
+    verify_every: Duration,
+) -> Result<(), SuperviseError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    let signal = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut watched: BTreeMap<Name, Watched> = BTreeMap::new();
+    let mut verified = Instant::now();
+    loop {
+        let state = state::read(dir)?;
+        let switches = switches(&state);
+        watched.retain(|tenant, _| {
+            let stays = switches.contains_key(tenant);
+            if !stays {
+                say(&Event::Released { tenant });
+            }
+            stays
+        });
+        for (tenant, switch) in &switches {
+            if !watched.contains_key(tenant) {
+                say(&Event::Watching { tenant });
+            }
+            let it = watched.entry(tenant.clone()).or_default();
+            look(dir, &mut process, switch, it)?;
+            process.trim_log(tenant)?;
+        }
+        if !verify_every.is_zero() && verified.elapsed() >= verify_every {
+            verified = Instant::now();
+            match crate::cli::verify(&mut host, &state) {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => say(&Event::Drift { found }),
+                Err(error) => say(&Event::VerifyFailed {
+                    error: error.to_string(),
+                }),
+            }
+        }
+        if let Some(signal) = wait(&signal, &watched)? {
+            say(&Event::Stopped { signal });
+            return Ok(());
+        }
+    }
+}
+
+/// The switches that should run. One whose apply is under way is that apply's.
+fn switches(state: &State) -> BTreeMap<Name, Switch> {
+    let complete = state.tenants.iter().filter(|(_, record)| record.complete);
+    complete
+        .filter_map(|(name, record)| {
+            record.resources.iter().find_map(|resource| match resource {
+                Resource::Switch(switch) => Some((name.clone(), switch.clone())),
+                _ => None,
+            })
+        })
+        .collect()
+}
+
+fn look(
+    dir: &Path,
+    process: &mut Process,
+    switch: &Switch,
+    it: &mut Watched,
+) -> Result<(), SuperviseError> {
+    let tenant = &switch.tenant;
+    if is_alive(it)? {
+        return Ok(());
+    }
+    it.pidfd = process.pidfd(tenant)?;
+    if it.pidfd.is_some() {
+        // It runs: seen for the first time, or started by an apply.
+        it.down_since = None;
+        it.last_start.get_or_insert_with(Instant::now);
+        return Ok(());
+    }
+    let down_since = *it.down_since.get_or_insert_with(|| {
+        say(&Event::Down { tenant });
+        Instant::now()
+    });
+    let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
+    if it.next_try.is_none() && calm {
+        it.wait = Duration::ZERO;
+    }
+    let next = *it.next_try.get_or_insert_with(|| Instant::now() + it.wait);
+    if Instant::now() < next {
+        return Ok(());
+    }
+    // Whoever applies or releases goes first; afterwards the switch may run or be gone.
+    let store = Store::open(dir)?;
+    if switches(store.state()).get(tenant) != Some(switch) || process.pidfd(tenant)?.is_some() {
+        it.next_try = None;
+        return Ok(());
+    }
+    it.wait = (it.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+    it.last_start = Some(Instant::now());
+    it.next_try = None;
+    match process.restart(switch) {
+        Ok(()) => {
+            it.down_since = None;
+            it.pidfd = process.pidfd(tenant)?;
+            say(&Event::Restarted {
+                tenant,
+                outage_s: down_since.elapsed().as_secs_f64(),
+            });
+        }
+        Err(error) => say(&Event::RestartFailed {
+            tenant,
+            error: error.to_string(),
+            next_try_s: it.wait.as_secs_f64(),
+        }),
+    }
+    Ok(())
+}
+
+/// A pidfd is readable once its process has ended.
+fn is_alive(it: &Watched) -> Result<bool, nix::Error> {
+    let Some(pidfd) = &it.pidfd else {
+        return Ok(false);
+    };
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
+}
+
+/// Waits for a death, a signal, or the next look.
+fn wait(
+    signal: &SignalFd,
+    watched: &BTreeMap<Name, Watched>,
+) -> Result<Option<&'static str>, nix::Error> {
+    let now = Instant::now();
+    let next = watched
+        .values()
+        .filter_map(|it| it.next_try)
+        .map(|next| next.saturating_duration_since(now))
+        .fold(LOOK_EVERY, Duration::min);
+    let mut fds = vec![PollFd::new(signal.as_fd(), PollFlags::POLLIN)];
+    for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
+        fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+    }
+    let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut fds, next) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(errno) => return Err(errno),
+    }
+    Ok(match signal.read_signal()? {
+        Some(info) if info.ssi_signo == Signal::SIGINT as u32 => Some("SIGINT"),
+        Some(_) => Some("SIGTERM"),
+        None => None,
+    })
+}

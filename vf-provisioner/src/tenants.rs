@@ -1,0 +1,219 @@
+//! From tenants, as operators write them, to records of everything they need on this host.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
+
+use crate::host::HostError;
+use crate::launcher::{Launcher, Seat};
+use crate::nic::NicBackend;
+use crate::resource::{Key, Resource};
+use crate::state::{Record, State};
+
+/// Which cores switches run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// All on this core.
+    Shared(u32),
+    /// One core of these for each.
+    Isolated(Vec<u32>),
+}
+
+/// What this host has for switches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// The cores.
+    pub placement: Placement,
+    /// The first of the users that switches run as; there are [`UIDS`] of them.
+    pub uid_base: u32,
+    /// Users that own a process now: never given to a new tenant.
+    pub uids_in_use: BTreeSet<u32>,
+}
+
+/// How many users there are for switches.
+pub const UIDS: u32 = 1000;
+
+/// Why tenants cannot be placed on this host. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum PlacementError {
+    /// No user is left.
+    #[error(
+        "tenant {tenant}: all {UIDS} users from {base} on are taken: release a tenant, or give another --uid-base"
+    )]
+    NoUid {
+        /// Which tenant.
+        tenant: Name,
+        /// The first user.
+        base: u32,
+    },
+    /// No core is left.
+    #[error(
+        "tenant {tenant}: each of the cores {cores:?} is another tenant's: name more of them in --cpus, or use --placement shared"
+    )]
+    NoCore {
+        /// Which tenant.
+        tenant: Name,
+        /// The cores given.
+        cores: Vec<u32>,
+    },
+    /// Two tenants of this host share what must be one tenant's.
+    #[error("tenants {one} and {other} both have {what}: change one of them")]
+    Shared {
+        /// One of them.
+        one: Name,
+        /// The other.
+        other: Name,
+        /// What they share.
+        what: String,
+    },
+    /// The backend has no devices for the tenant.
+    #[error("tenant {tenant}: {source}")]
+    Devices {
+        /// Which tenant.
+        tenant: Name,
+        /// Why.
+        source: HostError,
+    },
+    /// The backend's devices are not the tenant's.
+    #[error(transparent)]
+    Mismatch(#[from] DeviceMismatch),
+}
+
+/// The records of `tenants`, given those of the others in `state`. A tenant keeps the user and core
+/// it has.
+pub fn records(
+    tenants: &[Tenant],
+    state: &State,
+    site: &Site,
+    nic: &dyn NicBackend,
+    launcher: &dyn Launcher,
+) -> Result<BTreeMap<Name, Record>, PlacementError> {
+    let mut all = state.tenants.clone();
+    let mut records = BTreeMap::new();
+    for tenant in tenants {
+        let name = tenant.name();
+        let uid = uid(name, &all, site)?;
+        let cpu = core(name, &all, site)?;
+        let devices = nic
+            .assign(tenant, state)
+            .map_err(|source| PlacementError::Devices {
+                tenant: name.clone(),
+                source,
+            })?;
+        let config = tenant.switch_config(Devices {
+            ports: devices.ports,
+            uplink: devices.uplink,
+            memory: launcher.memory(),
+            control_socket: Some(launcher.control_socket_inside()),
+        })?;
+        let (mut resources, probes) = nic.resources(&config);
+        let seat = Seat {
+            uid,
+            cpu: Some(cpu),
+            namespace: nic.namespace(name),
+            needs: resources.iter().filter_map(needed).collect(),
+        };
+        resources.extend(launcher.resources(&config, &seat));
+        let record = Record {
+            uid,
+            resources,
+            probes,
+            complete: false,
+        };
+        all.insert(name.clone(), record.clone());
+        records.insert(name.clone(), record);
+    }
+    no_sharing(&all)?;
+    for (name, record) in &mut records {
+        // An apply that changes nothing leaves the record as it is.
+        record.complete = state
+            .tenants
+            .get(name)
+            .is_some_and(|before| before.complete && before.resources == record.resources);
+    }
+    Ok(records)
+}
+
+/// What a switch cannot lose: its namespace and the ends it holds.
+fn needed(resource: &Resource) -> Option<Key> {
+    match resource {
+        Resource::Namespace(namespace) if !namespace.adopt => Some(resource.key()),
+        Resource::Pair(_) => Some(resource.key()),
+        _ => None,
+    }
+}
+
+fn uid(name: &Name, all: &BTreeMap<Name, Record>, site: &Site) -> Result<u32, PlacementError> {
+    if let Some(record) = all.get(name) {
+        return Ok(record.uid);
+    }
+    let taken: BTreeSet<u32> = all.values().map(|record| record.uid).collect();
+    (site.uid_base..site.uid_base.saturating_add(UIDS))
+        .find(|uid| !taken.contains(uid) && !site.uids_in_use.contains(uid))
+        .ok_or_else(|| PlacementError::NoUid {
+            tenant: name.clone(),
+            base: site.uid_base,
+        })
+}
+
+fn core(name: &Name, all: &BTreeMap<Name, Record>, site: &Site) -> Result<u32, PlacementError> {
+    let cores = match &site.placement {
+        Placement::Shared(core) => return Ok(*core),
+        Placement::Isolated(cores) => cores,
+    };
+    let core_of = |record: &Record| {
+        record.resources.iter().find_map(|resource| match resource {
+            Resource::Switch(switch) => switch.cpu,
+            _ => None,
+        })
+    };
+    if let Some(core) = all.get(name).and_then(core_of)
+        && cores.contains(&core)
+    {
+        return Ok(core);
+    }
+    let taken: BTreeSet<u32> = all.values().filter_map(core_of).collect();
+    let free = cores.iter().find(|core| !taken.contains(core)).copied();
+    free.ok_or_else(|| PlacementError::NoCore {
+        tenant: name.clone(),
+        cores: cores.clone(),
+    })
+}
+
+/// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay.
+fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
+    let mut seen: BTreeMap<String, &Name> = BTreeMap::new();
+    for (name, record) in all {
+        let config = record.resources.iter().find_map(|resource| match resource {
+            Resource::Directory(directory) => Some(&directory.config),
+            _ => None,
+        });
+        let Some(config) = config else {
+            continue;
+        };
+        let mac = |mac: &MacAddr| format!("MAC {mac}");
+        let mut own = BTreeSet::from([format!("VNI {}", config.vni)]);
+        for port in &config.ports {
+            own.insert(mac(&port.mac));
+            own.extend(port.extra_macs.iter().map(mac));
+            own.insert(format!("a port named {}", port.name));
+        }
+        if let Some(uplink) = &config.uplink {
+            own.extend(
+                uplink
+                    .own_addresses()
+                    .map(|address| format!("uplink address {address}")),
+            );
+        }
+        for what in own {
+            if let Some(other) = seen.insert(what.clone(), name) {
+                return Err(PlacementError::Shared {
+                    one: other.clone(),
+                    other: name.clone(),
+                    what,
+                });
+            }
+        }
+    }
+    Ok(())
+}
