@@ -1,1 +1,294 @@
-//! Placeholder.
+//! What the benchmarks share: switches of a given size, and frames of each kind for them.
+
+use std::net::Ipv4Addr;
+
+use tenant_config::{
+    Addresses, Device, Encapsulation, Gateway, Limits, MacAddr, Memory, NextHops, PortConfig,
+    SwitchConfig, UplinkConfig, Vni,
+};
+use vswitch::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
+
+/// Frames that one call of [`Run::burst`] decides on.
+pub const BURST: usize = 32;
+
+const ROOM: usize = 256;
+const VM_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+
+/// One frame, again and again, through one switch.
+pub struct Scenario {
+    /// What it is, as in `forward-v4/64-ports`.
+    pub name: String,
+    ports: u16,
+    addresses: u16,
+    frame: Vec<u8>,
+    expected: &'static str,
+}
+
+impl Scenario {
+    /// Builds the switch.
+    pub fn start(&self) -> Run {
+        Run {
+            pipeline: switch(self.ports, self.addresses),
+            frame: self.frame.clone(),
+            buffers: vec![[0; ROOM]; BURST],
+            expected: self.expected,
+        }
+    }
+}
+
+/// A scenario's switch at work.
+pub struct Run {
+    pipeline: Pipeline,
+    frame: Vec<u8>,
+    buffers: Vec<[u8; ROOM]>,
+    expected: &'static str,
+}
+
+impl Run {
+    /// Puts the frame into a burst of buffers and decides on each of them. Returns how many verdicts
+    /// were the expected one.
+    pub fn burst(&mut self) -> usize {
+        let mut right = 0;
+        for buffer in &mut self.buffers {
+            let len = self.frame.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frame);
+            let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
+            let verdict = self.pipeline.process(1, PortId(0), &mut frame);
+            right += usize::from(verdict_name(verdict) == self.expected);
+        }
+        right
+    }
+
+    /// The part of [`Self::burst`] that is not the switch's: filling the buffers.
+    pub fn baseline(&mut self) -> usize {
+        let mut right = 0;
+        for buffer in &mut self.buffers {
+            let len = self.frame.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frame);
+            let frame = Frame::new(buffer, Frame::HEADROOM, len, None);
+            let verdict = std::hint::black_box(Verdict::Reply);
+            right += usize::from(verdict_name(verdict) == self.expected);
+            std::hint::black_box(&frame);
+        }
+        right
+    }
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forward(_) => "forward",
+        Verdict::Reply => "reply",
+        Verdict::Drop(reason) | Verdict::DropWithError(reason) => reason.name(),
+    }
+}
+
+/// A switch of `ports` ports with `addresses` addresses each, half of them IPv6 beyond the first.
+fn switch(ports: u16, addresses: u16) -> Pipeline {
+    let mac = |port: u16| {
+        let [hi, lo] = port.to_be_bytes();
+        MacAddr::new([0x52, 0x54, 0, 0, hi, lo]).expect("a unicast MAC")
+    };
+    let vni = Vni::new(5001).expect("a VNI");
+    let port = |index: u16| PortConfig {
+        name: format!("vm{index}").parse().expect("a name"),
+        device: Device::Offline,
+        gateway_mac: MacAddr::of_switch_function(vni, index),
+        mac: mac(index),
+        extra_macs: Vec::new(),
+        addresses: Addresses::Static(
+            (0..addresses)
+                .flat_map(|host| [format!("{}/32", ipv4(index, host)), ipv6(index, host)])
+                .map(|net| net.parse().expect("an address"))
+                .collect(),
+        ),
+        trunk: Vec::new(),
+        dhcp_server: false,
+        announce: false,
+        encapsulation: Encapsulation::Deny,
+        mtu: 1500,
+        limits: Limits::default(),
+    };
+    let config = SwitchConfig {
+        tenant: "bench".parse().expect("a name"),
+        vni,
+        gateway: Gateway {
+            ipv4: Some("10.0.0.1/8".parse().expect("a network")),
+            ipv6: Some("fd00::1/64".parse().expect("a network")),
+        },
+        ports: (1..=ports).map(port).collect(),
+        uplink: Some(UplinkConfig {
+            device: Device::Offline,
+            mac: MacAddr::of_switch_function(vni, 0),
+            ipv4: Some("192.0.2.2/24".parse().expect("a network")),
+            ipv6: Some("2001:db8::2/64".parse().expect("a network")),
+            next_hops: NextHops {
+                ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+                ipv6: Some("2001:db8::1".parse().expect("an address")),
+            },
+            allow: Vec::new(),
+            mtu: 1500,
+        }),
+        memory: Memory::default(),
+        control_socket: None,
+    };
+    let mut pipeline = Pipeline::new(Generation::build(&config, None));
+    pipeline.assume_next_hops(0, mac(0xffff));
+    pipeline
+}
+
+fn ipv4(port: u16, host: u16) -> Ipv4Addr {
+    let [hi, lo] = (host + 2).to_be_bytes();
+    Ipv4Addr::new(10, port as u8, hi, lo)
+}
+
+fn ipv6(port: u16, host: u16) -> String {
+    format!("fd00::{port:x}:{:x}/128", host + 2)
+}
+
+fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&to);
+    frame.extend_from_slice(&from);
+    frame.extend_from_slice(&ethertype.to_be_bytes());
+    frame
+}
+
+/// A 60-byte frame (64 with the frame check sequence) with UDP over IPv4.
+fn udp4(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    let mut frame = ethernet([2, 0, 0, 0, 0, 1], VM_MAC, 0x0800);
+    let mut header = [
+        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    header[12..16].copy_from_slice(&source.octets());
+    header[16..20].copy_from_slice(&destination.octets());
+    let sum: u32 = header
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame.extend_from_slice(&header);
+    frame.extend_from_slice(&ports.0.to_be_bytes());
+    frame.extend_from_slice(&ports.1.to_be_bytes());
+    frame.extend_from_slice(&[0, 26, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+fn udp6(source: &str, destination: &str) -> Vec<u8> {
+    let octets = |text: &str| {
+        let address: std::net::Ipv6Addr = text.parse().expect("an address");
+        address.octets()
+    };
+    let mut frame = ethernet([2, 0, 0, 0, 0, 1], VM_MAC, 0x86dd);
+    frame.extend_from_slice(&[0x60, 0, 0, 0, 0, 8, 17, 64]);
+    frame.extend_from_slice(&octets(source));
+    frame.extend_from_slice(&octets(destination));
+    frame.extend_from_slice(&[0x30, 0x39, 0, 80, 0, 8, 0, 0]);
+    frame
+}
+
+fn arp(opcode: u8, sender_mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = ethernet([0xff; 6], VM_MAC, 0x0806);
+    frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, opcode]);
+    frame.extend_from_slice(&sender_mac);
+    frame.extend_from_slice(&sender.octets());
+    frame.extend_from_slice(&[0; 6]);
+    frame.extend_from_slice(&target.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+/// Every scenario, in the order of the report.
+pub fn scenarios() -> Vec<Scenario> {
+    let mut scenarios = Vec::new();
+    let mut add = |name: &str, ports: u16, addresses: u16, frame: Vec<u8>, expected| {
+        scenarios.push(Scenario {
+            name: format!("{name}/{ports}-ports-{addresses}-addresses"),
+            ports,
+            addresses,
+            frame,
+            expected,
+        });
+    };
+    let outside = Ipv4Addr::new(198, 51, 100, 10);
+    for (ports, addresses) in [(2, 1), (2, 1000), (64, 1), (64, 1000)] {
+        let (last_port, last_host) = (ports, addresses - 1);
+        let source = ipv4(1, last_host);
+        let to_port = udp4(source, ipv4(last_port, last_host), (12345, 80));
+        let source6 = format!("fd00::1:{:x}", last_host + 2);
+        let destination6 = format!("fd00::{last_port:x}:{:x}", last_host + 2);
+        add("v4-port-to-port", ports, addresses, to_port, "forward");
+        add(
+            "v4-to-uplink",
+            ports,
+            addresses,
+            udp4(source, outside, (12345, 80)),
+            "forward",
+        );
+        add(
+            "v6-port-to-port",
+            ports,
+            addresses,
+            udp6(&source6, &destination6),
+            "forward",
+        );
+    }
+    let (own, other) = (ipv4(1, 0), ipv4(2, 0));
+    let gateway = Ipv4Addr::new(10, 0, 0, 1);
+    let mut plain = |name, frame: Vec<u8>, expected| add(name, 2, 1, frame, expected);
+    plain("arp-answered", arp(1, VM_MAC, own, gateway), "reply");
+    plain("drop", vec![0; 8], "malformed");
+    let changed = |at: usize, value: u8| {
+        let mut frame = udp4(own, other, (12345, 80));
+        frame[at] = value;
+        frame
+    };
+    plain("drop", changed(6, 0x53), "src-mac-group");
+    plain("drop", changed(11, 9), "src-mac");
+    plain("drop", changed(12, 0x81), "vlan-tag");
+    plain("drop", changed(12, 0x00), "llc");
+    plain("drop", changed(13, 0x01), "ethertype");
+    plain("drop", changed(15, 1), "ipv4-malformed");
+    plain("drop", udp4(other, other, (12345, 80)), "ipv4-source");
+    plain(
+        "drop",
+        udp4(own, Ipv4Addr::LOCALHOST, (12345, 80)),
+        "ipv4-martian",
+    );
+    plain("drop", udp4(own, other, (67, 68)), "dhcp-server");
+    plain("drop", udp4(own, other, (12345, 3544)), "encapsulation");
+    plain(
+        "drop",
+        udp4(own, Ipv4Addr::new(224, 0, 0, 251), (5353, 5353)),
+        "multicast",
+    );
+    plain(
+        "drop",
+        udp4(own, Ipv4Addr::new(192, 0, 2, 9), (12345, 80)),
+        "underlay",
+    );
+    plain("drop", arp(2, VM_MAC, gateway, own), "arp-sender-ip");
+    plain("drop", arp(1, [2; 6], own, gateway), "arp-sender-mac");
+    plain("drop", udp6("fd00::2:2", "fd00::2:2"), "ipv6-source");
+    for scenario in &mut scenarios {
+        if !matches!(scenario.expected, "forward" | "reply") {
+            scenario.name = format!("drop/{}", scenario.expected);
+        }
+    }
+    scenarios
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_measures_what_it_names() {
+        for scenario in scenarios() {
+            let mut run = scenario.start();
+            assert_eq!(run.burst(), BURST, "{}", scenario.name);
+            assert_eq!(run.burst(), BURST, "{} again", scenario.name);
+        }
+    }
+}

@@ -28,6 +28,8 @@ pub const POLL_FOR: Duration = Duration::from_micros(100);
 pub const NAP_MAX: Duration = Duration::from_micros(150);
 /// How often the pipeline's timers are looked at.
 pub const TIMER_EVERY: Duration = Duration::from_millis(100);
+/// How often the devices are asked for what they have lost.
+pub const DEVICES_EVERY: Duration = Duration::from_secs(1);
 
 const NAP_MIN: Duration = Duration::from_micros(10);
 
@@ -99,11 +101,24 @@ pub struct Link {
     retired: ArrayQueue<Generation>,
     wake: EventFd,
     stats: CachePadded<WorkerStats>,
+    devices: Box<[DeviceState]>,
+}
+
+/// What a device says of itself, looked at every second.
+#[derive(Debug, Default)]
+pub struct DeviceState {
+    /// Whether its link is up.
+    pub link_up: AtomicBool,
+    /// Frames lost before the switch saw them, because the device's ring was full.
+    pub rx_missed: AtomicU64,
 }
 
 impl Link {
-    /// A link with nothing on it.
-    pub fn new() -> io::Result<Arc<Self>> {
+    /// A link to a worker of so many ports, with nothing on it.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn new(ports: usize) -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         Ok(Arc::new(Self {
             attention: AtomicBool::new(false),
@@ -112,12 +127,18 @@ impl Link {
             retired: ArrayQueue::new(1),
             wake: EventFd::from_flags(flags)?,
             stats: CachePadded::default(),
+            devices: (0..ports).map(|_| DeviceState::default()).collect(),
         }))
     }
 
     /// What the worker did so far.
     pub fn stats(&self) -> &WorkerStats {
         &self.stats
+    }
+
+    /// What the devices say, in the order of [`PortId`].
+    pub fn devices(&self) -> &[DeviceState] {
+        &self.devices
     }
 
     /// Hands the worker a new generation. It is in use when [`WorkerStats::generation`] has gone up; the
@@ -201,6 +222,7 @@ impl Worker {
         let mut now = self.now();
         let mut idle = Idle::since(now);
         let mut timers_due = now;
+        let mut devices_due = now;
         loop {
             if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
                 return;
@@ -208,6 +230,10 @@ impl Worker {
             if now >= timers_due {
                 self.timers(now);
                 timers_due = now + TIMER_EVERY;
+                if now >= devices_due {
+                    self.look_at_devices();
+                    devices_due = now + DEVICES_EVERY;
+                }
             }
             let frames = self.round(now);
             let end = self.now();
@@ -294,6 +320,17 @@ impl Worker {
             }
         });
         self.flush();
+    }
+
+    /// Some system calls for each port, so not in every round.
+    fn look_at_devices(&mut self) {
+        for (outlet, state) in self.outlets.iter_mut().zip(&self.link.devices) {
+            let missed = outlet.port.stats().rx_missed;
+            state.rx_missed.store(missed, Ordering::Relaxed);
+            state
+                .link_up
+                .store(outlet.port.link_up(), Ordering::Relaxed);
+        }
     }
 
     /// One burst from every port; says how many frames there were.

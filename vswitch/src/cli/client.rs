@@ -131,13 +131,16 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
 }
 
 fn port_table(ports: &Ports) -> Table {
-    let mut table =
-        Table::new("PORT|DEVICE|>RX|>RX BYTES|>TX|>TX BYTES|>FORWARDED|>ANSWERED|>DROPPED");
+    let mut table = Table::new(
+        "PORT|DEVICE|LINK|>RX|>MISSED|>RX BYTES|>TX|>TX BYTES|>FORWARDED|>ANSWERED|>DROPPED",
+    );
     for port in &ports.ports {
         table.row([
             port.name.clone(),
             port.device.clone(),
+            if port.link_up { "up" } else { "down" }.to_owned(),
             port.rx_frames.to_string(),
+            port.rx_missed.to_string(),
             port.rx_bytes.to_string(),
             port.tx_frames.to_string(),
             port.tx_bytes.to_string(),

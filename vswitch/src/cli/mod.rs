@@ -5,6 +5,7 @@
 //! socket. Every command ends in an [`ExitCode`] that is documented in its help and never changes.
 
 mod capture;
+mod check;
 mod client;
 mod config;
 mod offline;
@@ -49,6 +50,15 @@ enum Command {
     Top(TopArgs),
     /// Give a running switch another configuration; no frame is lost
     Reload(ReloadArgs),
+    /// Try on this kernel what a running switch must not be able to do
+    CheckSandbox {
+        /// One JSON object per attempt
+        #[arg(long)]
+        json: bool,
+        /// Make one attempt, inside the sandbox
+        #[arg(long, hide = true)]
+        probe: Option<usize>,
+    },
     /// List the drop reasons with their numbers
     Reasons {
         /// One JSON object per line
@@ -200,6 +210,9 @@ enum CliError {
     /// The switch could not start, or could not go on.
     #[error(transparent)]
     Run(#[from] run::RunError),
+    /// The sandbox lets something through.
+    #[error("the sandbox does not work on this kernel: {0}; a switch is not confined here")]
+    Sandbox(String),
     /// No running switch, or one that refuses.
     #[error(transparent)]
     Client(#[from] client::ClientError),
@@ -220,7 +233,11 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Config(_) => 3,
             Self::Client(_) => 4,
-            Self::Run(_) | Self::Capture(_) | Self::Write { .. } | Self::Stdio(_) => 1,
+            Self::Run(_)
+            | Self::Sandbox(_)
+            | Self::Capture(_)
+            | Self::Write { .. }
+            | Self::Stdio(_) => 1,
         })
     }
 }
@@ -235,6 +252,11 @@ pub fn main() -> ExitCode {
         Command::Show(args) => client::show(&args),
         Command::Top(args) => client::top(&args),
         Command::Reload(args) => client::reload(&args),
+        Command::CheckSandbox {
+            probe: Some(number),
+            ..
+        } => return check::probe(number),
+        Command::CheckSandbox { json, probe: None } => check::check(json),
         Command::Reasons { json } => reasons(json),
     };
     match result {

@@ -68,7 +68,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let socket = control_path.map(Socket::bind).transpose()?;
 
     let (ports, pool) = open_ports(&config, cpu)?;
-    let link = Link::new().map_err(RunError::Worker)?;
+    let link = Link::new(ports.len()).map_err(RunError::Worker)?;
     let generation = Generation::build(&config, None);
     let views = (generation.counters(), generation.tables());
     let mut worker =

@@ -51,7 +51,7 @@ impl Text {
 /// A counter of a port: its metric, its help, and where it is.
 type PortMetric = (&'static str, &'static str, fn(&Port) -> u64);
 
-const PORT_METRICS: [PortMetric; 8] = [
+const PORT_METRICS: [PortMetric; 9] = [
     (
         "vswitch_rx_frames_total",
         "Frames received from the port.",
@@ -92,6 +92,11 @@ const PORT_METRICS: [PortMetric; 8] = [
         "Frames of the port dropped, for all reasons.",
         |port| port.dropped,
     ),
+    (
+        "vswitch_rx_missed_frames_total",
+        "Frames that the device lost because its ring was full.",
+        |port| port.rx_missed,
+    ),
 ];
 
 /// All counters. A reason appears in `vswitch_drops_total` once a frame was dropped for it;
@@ -112,6 +117,18 @@ pub fn render(ports: &Ports, drops: &[Drop]) -> String {
         for port in &ports.ports {
             out.sample(name, &[("port", &port.name)], value(port));
         }
+    }
+    out.family(
+        "vswitch_link_up",
+        "gauge",
+        "Whether the port's device has a link.",
+    );
+    for port in &ports.ports {
+        out.sample(
+            "vswitch_link_up",
+            &[("port", &port.name)],
+            u8::from(port.link_up),
+        );
     }
     out.family(
         "vswitch_drops_total",

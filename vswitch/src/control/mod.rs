@@ -354,12 +354,12 @@ impl Control {
         let counters = self.counters.borrow();
         let devices = config.ports.iter().map(|port| &port.device);
         let devices = devices.chain(config.uplink.iter().map(|uplink| &uplink.device));
-        let ports = counters
-            .ports()
-            .zip(devices)
-            .map(|(port, device)| view::Port {
+        let ports = counters.ports().zip(devices).zip(self.link.devices()).map(
+            |((port, device), state)| view::Port {
                 name: port.name.clone(),
                 device: device_name(device),
+                link_up: state.link_up.load(Ordering::Relaxed),
+                rx_missed: state.rx_missed.load(Ordering::Relaxed),
                 rx_frames: port.rx_frames.get(),
                 rx_bytes: port.rx_bytes.get(),
                 forwarded: port.forwarded.get(),
@@ -371,7 +371,8 @@ impl Control {
                     .sum(),
                 tx_frames: port.tx_frames.get(),
                 tx_bytes: port.tx_bytes.get(),
-            });
+            },
+        );
         view::Ports {
             tenant: config.tenant.to_string(),
             ports: ports.collect(),

@@ -23,6 +23,10 @@ pub struct Port {
     pub name: String,
     /// What carries the port, as `af_packet:red-gw1`.
     pub device: String,
+    /// Whether the device's link is up, a second ago or less.
+    pub link_up: bool,
+    /// Frames that the device lost before the switch saw them, because its ring was full.
+    pub rx_missed: u64,
     /// Frames received.
     pub rx_frames: u64,
     /// Bytes received, from the destination MAC on, without FCS.

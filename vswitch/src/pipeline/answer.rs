@@ -105,6 +105,8 @@ fn write_nd(bytes: &mut [u8], envelope: &Envelope, message: NdiscRepr<'_>) {
         payload_len: icmp.buffer_len(),
         hop_limit: 255,
     };
+    // Reserved fields are not all written below, and the buffer may hold another frame's bytes.
+    bytes[ETHERNET_LEN..].fill(0);
     let (head, body) = bytes[ETHERNET_LEN..].split_at_mut(IPV6_HEADER_LEN);
     header.emit(&mut Ipv6Packet::new_unchecked(head));
     let checksums = ChecksumCapabilities::default();

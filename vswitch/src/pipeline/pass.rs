@@ -83,6 +83,9 @@ impl<N: Notes> Pass<'_, N> {
             self.notes
                 .note(Stage::Storm, format_args!("pass: within the port's limits"));
         }
+        if let Some(tags) = &mut self.state.ports[id].tags {
+            tags.learn(packet.ip.source(), packet.vid);
+        }
         match packet.ip {
             Ip::V4(ip) => self.ipv4_from_port(rules, &packet, &ip, frame),
             Ip::V6(ip) => self.ipv6_from_port(rules, &packet, &ip, frame),
@@ -122,7 +125,9 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
         match target {
-            Some(Target::Gateway | Target::Port(_) | Target::Uplink) => {
+            Some(Target::Gateway | Target::Port(_) | Target::Uplink)
+                if wire::is_unicast_destination4(arp.target_ip) =>
+            {
                 let built = answer::arp_reply(frame, rules.gateway_mac, arp);
                 self.answered(built, packet.vid, frame, format_args!("ARP"))
             }
@@ -144,11 +149,6 @@ impl<N: Notes> Pass<'_, N> {
             }
         } else if ip.source == 0 {
             return self.refuse(Stage::Service, DropReason::DhcpNoServer);
-        }
-        if !rules.trunk.is_empty()
-            && let Some(tags) = &mut self.state.ports[usize::from(rules.id)].tags
-        {
-            tags.learn(u128::from(ip.source), packet.vid);
         }
         let target = self.state.route4(self.tables, ip.destination, self.now_ns);
         if target == Some(Target::Gateway) {
@@ -449,12 +449,6 @@ impl<N: Notes> Pass<'_, N> {
         ip: &Ipv6,
         frame: &mut Frame<'_>,
     ) -> Outcome {
-        if !rules.trunk.is_empty()
-            && ip.source != 0
-            && let Some(tags) = &mut self.state.ports[usize::from(rules.id)].tags
-        {
-            tags.learn(ip.source, packet.vid);
-        }
         if let Some(kind) = ip.icmp_type()
             && matches!(
                 kind,
@@ -527,7 +521,8 @@ impl<N: Notes> Pass<'_, N> {
                     return self.refuse(Stage::Service, DropReason::Absorbed);
                 }
                 let reachable = matches!(target, Some(Target::Port(_) | Target::Uplink))
-                    && !filter::is_link_local6(wanted);
+                    && !filter::is_link_local6(wanted)
+                    && wanted > 1;
                 if !is_gateway && !reachable {
                     return self.refuse(Stage::Service, DropReason::NdUnknown);
                 }

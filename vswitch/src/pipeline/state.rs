@@ -161,14 +161,18 @@ impl Default for TagCache {
 }
 
 impl TagCache {
-    const SLOTS: usize = 64;
+    const SLOTS: usize = 1024;
 
     fn slot(address: u128) -> usize {
         let folded = (address >> 64) as u64 ^ address as u64;
-        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize
+        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
     }
 
     pub(super) fn learn(&mut self, address: u128, vid: Option<u16>) {
+        // Nobody sends to the unspecified address, of a probe or a DHCP client.
+        if address == 0 {
+            return;
+        }
         self.0[Self::slot(address)] = (address, vid);
     }
 

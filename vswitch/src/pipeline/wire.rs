@@ -112,6 +112,18 @@ pub(super) enum Transport {
     Opaque,
 }
 
+impl Ip {
+    /// The source address as a number; 0 where there is none.
+    pub(super) fn source(&self) -> u128 {
+        match self {
+            Self::Arp(arp) => u128::from(arp.sender_ip),
+            Self::Rarp => 0,
+            Self::V4(ip) => u128::from(ip.source),
+            Self::V6(ip) => ip.source,
+        }
+    }
+}
+
 /// ARP for Ethernet and IPv4 (RFC 826).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arp {
@@ -312,6 +324,11 @@ fn is_martian(source: u32, destination: u32) -> bool {
         || (destination >> 28 == 0xf && destination != u32::MAX)
 }
 
+/// Whether packets to the address may be routed at all: no martian, group or link-local address.
+pub(super) fn is_unicast_destination4(address: u32) -> bool {
+    !is_martian(0, address) && address >> 28 < 0xe && address >> 16 != 0xa9fe
+}
+
 /// An IPv6 packet whose header chain is sound.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ipv6 {
@@ -445,6 +462,9 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
         if header == MAX_EXTENSION_HEADERS {
             break;
         }
+        if next == protocol::FRAGMENT && fragment != Fragment::Whole {
+            return Err(DropReason::Ipv6Chain);
+        }
         let head = packet[at..]
             .first_chunk::<8>()
             .ok_or_else(|| fragment.cut_off())?;
@@ -458,7 +478,6 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
         }
         match next {
             protocol::ROUTING if head[2] == 0 => return Err(DropReason::Ipv6Chain),
-            protocol::FRAGMENT if fragment != Fragment::Whole => return Err(DropReason::Ipv6Chain),
             protocol::FRAGMENT => {
                 let field = be16(head, 2);
                 fragment = match (field >> 3, field & 1) {
