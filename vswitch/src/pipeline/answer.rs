@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::nd;
 use super::wire::{
     ARP_LEN, Arp, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Ipv4,
-    Ipv6, Transport, be16, mac_at,
+    Ipv6, Transport, adjust_checksum, mac_at,
 };
 
 const IPV4_HEADER_LEN: usize = 20;
@@ -281,14 +281,6 @@ pub(super) fn echo_reply6(frame: &mut Frame<'_>, own_mac: [u8; 6], ip: &Ipv6) ->
     message[0] = REPLY;
     adjust_checksum(message, 2, 0x8000, 0x8100);
     Some(())
-}
-
-/// Corrects the checksum at `at` for a 16-bit word that changed (RFC 1624, equation 3).
-pub(super) fn adjust_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
-    let sum = u32::from(!be16(bytes, at)) + u32::from(!old) + u32::from(new);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    bytes[at..at + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// Why a packet is returned to its sender.

@@ -81,6 +81,15 @@ impl<'a> Frame<'a> {
         Some(())
     }
 
+    /// Writes the destination and source MAC.
+    #[inline(always)]
+    pub(super) fn set_macs(&mut self, to: [u8; 6], from: [u8; 6]) {
+        if let Some(macs) = self.bytes_mut().first_chunk_mut::<12>() {
+            macs[..6].copy_from_slice(&to);
+            macs[6..].copy_from_slice(&from);
+        }
+    }
+
     /// Takes a 4-byte tag out from behind the two MAC addresses.
     pub(super) fn remove_tag(&mut self) {
         debug_assert!(self.len >= 18);

@@ -9,6 +9,7 @@
 
 mod answer;
 mod counters;
+mod express;
 mod filter;
 mod frame;
 mod lpm;
@@ -100,15 +101,19 @@ impl Stage {
 
 /// Where a decision's notes go; `()` takes none and costs nothing.
 trait Notes {
+    /// Whether nobody listens, so that the express lane may be taken.
+    const SILENT: bool;
     fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>);
 }
 
 impl Notes for () {
+    const SILENT: bool = true;
     #[inline(always)]
     fn note(&mut self, _: Stage, _: fmt::Arguments<'_>) {}
 }
 
 impl Notes for &mut dyn FnMut(Stage, fmt::Arguments<'_>) {
+    const SILENT: bool = false;
     fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>) {
         self(stage, what);
     }
@@ -172,6 +177,11 @@ impl Pipeline {
         }
     }
 
+    /// The counters that this pipeline writes.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
     /// Goes on with another generation; what is remembered of ports and next hops that both have
     /// is kept. Hands the old one back, to be dropped elsewhere: dropping frees memory.
     pub fn install(&mut self, generation: Generation) -> Generation {
@@ -228,6 +238,28 @@ impl Pipeline {
         notes: &mut N,
     ) -> Verdict {
         let received = frame.len();
+        let counters = self.counters.port(port.index());
+        counters.rx_frames.add(1);
+        counters.rx_bytes.add(received as u64);
+        if N::SILENT
+            && let Some(rules) = self.tables.ports.get(port.index())
+            && let Some(to) = express::forward(&self.tables, &self.state, rules, frame)
+        {
+            counters.forwarded.add(1);
+            self.counters.port(to.index()).sent(frame.len());
+            return Verdict::Forward(to);
+        }
+        self.run_general(now_ns, port, frame, notes)
+    }
+
+    #[inline(never)]
+    fn run_general<N: Notes>(
+        &mut self,
+        now_ns: u64,
+        port: PortId,
+        frame: &mut Frame<'_>,
+        notes: &mut N,
+    ) -> Verdict {
         let mut pass = Pass {
             tables: &self.tables,
             state: &mut self.state,
@@ -239,8 +271,6 @@ impl Pipeline {
             None => pass.uplink_frame(frame),
         };
         let counters = self.counters.port(port.index());
-        counters.rx_frames.add(1);
-        counters.rx_bytes.add(received as u64);
         match outcome {
             Ok(Sent::To(to)) => {
                 counters.forwarded.add(1);

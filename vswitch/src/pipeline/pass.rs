@@ -60,7 +60,6 @@ impl<N: Notes> Pass<'_, N> {
         Err(reason.into())
     }
 
-    #[inline(always)]
     pub(super) fn port_frame(&mut self, rules: &PortRules, frame: &mut Frame<'_>) -> Outcome {
         let id = usize::from(rules.id);
         let leased = if rules.learns {
@@ -272,10 +271,7 @@ impl<N: Notes> Pass<'_, N> {
                     return self.refuse(Stage::Route, DropReason::NeighbourUnresolved);
                 };
                 self.note_route(hop);
-                let bytes = frame.bytes_mut();
-                let old = wire::be16(bytes, ETHERNET_LEN + 8);
-                bytes[ETHERNET_LEN + 8] = ip.ttl - 1;
-                answer::adjust_checksum(&mut bytes[ETHERNET_LEN..], 10, old, old - 0x0100);
+                wire::decrement_ttl(frame.bytes_mut(), ip.ttl);
                 self.rewrite_to_uplink(frame, usize::from(ip.total_len), uplink, mac)
             }
         }
@@ -333,10 +329,7 @@ impl<N: Notes> Pass<'_, N> {
         next_hop: [u8; 6],
     ) -> Outcome {
         frame.truncate(ETHERNET_LEN + ip_len);
-        if let Some(macs) = frame.bytes_mut().first_chunk_mut::<12>() {
-            macs[..6].copy_from_slice(&next_hop);
-            macs[6..].copy_from_slice(&uplink.mac);
-        }
+        frame.set_macs(next_hop, uplink.mac);
         self.notes.note(
             Stage::Rewrite,
             format_args!("from the In/Out MAC to the next hop's"),
@@ -593,7 +586,6 @@ impl<N: Notes> Pass<'_, N> {
         }
     }
 
-    #[inline(always)]
     pub(super) fn uplink_frame(&mut self, frame: &mut Frame<'_>) -> Outcome {
         let tables = self.tables;
         let Some(uplink) = &tables.uplink else {

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
 
+use super::express;
 use super::lpm::Lpm;
+use super::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 /// Where an address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub(super) struct PortRules {
     pub(super) deny_encapsulation: bool,
     pub(super) limited: bool,
     pub(super) limits: Limits,
+    /// Whether the express lane serves the port: nothing of its rules is out of the ordinary.
+    pub(super) express: bool,
+    pub(super) express4: u64,
+    pub(super) express6: u64,
 }
 
 /// What the In/Out side is.
@@ -299,6 +305,11 @@ impl PortRules {
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
             limited: port.limits != Limits::default(),
             limits: port.limits,
+            express: port.trunk.is_empty()
+                && port.limits == Limits::default()
+                && matches!(port.addresses, Addresses::Static(_)),
+            express4: express::key(mac, ETHERTYPE_IPV4),
+            express6: express::key(mac, ETHERTYPE_IPV6),
         }
     }
 }

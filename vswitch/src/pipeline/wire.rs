@@ -267,25 +267,65 @@ fn transport_of<const ICMP_LEN: usize>(protocol: u8, payload: &[u8]) -> Option<T
     }
 }
 
-/// The one's complement sum over the header is all ones (RFC 1071). Sums do not care for byte
-/// order, so whole words are added as they lie in memory.
-#[inline(always)]
+/// The one's complement sum over the header is all ones (RFC 1071).
 fn ipv4_checksum_holds(head: &[u8; 20], options: &[u8]) -> bool {
-    let word =
-        |bytes: &[u8]| u64::from(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let mut sum = word(&head[0..4])
-        + word(&head[4..8])
-        + word(&head[8..12])
-        + word(&head[12..16])
-        + word(&head[16..20]);
-    for chunk in options.chunks_exact(4) {
-        sum += word(chunk);
-    }
+    let more = options
+        .chunks_exact(4)
+        .map(|word| u64::from(be32(word, 0).to_be()))
+        .sum::<u64>();
+    is_all_ones(ipv4_sum(head) + more)
+}
+
+/// The same, of a header without options.
+#[inline(always)]
+pub(super) fn ipv4_sum_holds(head: &[u8; 20]) -> bool {
+    is_all_ones(ipv4_sum(head))
+}
+
+/// Sums do not care for byte order, so whole words are added as they lie in memory.
+#[inline(always)]
+fn ipv4_sum(head: &[u8; 20]) -> u64 {
+    let word = |at: usize| {
+        u64::from(u32::from_ne_bytes([
+            head[at],
+            head[at + 1],
+            head[at + 2],
+            head[at + 3],
+        ]))
+    };
+    word(0) + word(4) + word(8) + word(12) + word(16)
+}
+
+/// Whether the sum, folded to 16 bits, is all ones.
+#[inline(always)]
+fn is_all_ones(sum: u64) -> bool {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     sum == 0xffff
+}
+
+/// Takes one off the TTL of the IPv4 packet in an Ethernet frame, and corrects the header checksum
+/// (RFC 1624, equation 3).
+#[inline(always)]
+pub(super) fn decrement_ttl(frame: &mut [u8], ttl: u8) {
+    const TTL_AT: usize = ETHERNET_LEN + 8;
+    let Some(head) = frame.first_chunk_mut::<{ ETHERNET_LEN + 20 }>() else {
+        return;
+    };
+    let old = be16(head, TTL_AT);
+    head[TTL_AT] = ttl - 1;
+    adjust_checksum(head, ETHERNET_LEN + 10, old, old - 0x0100);
+}
+
+/// Corrects the checksum at `at` for a 16-bit word that changed (RFC 1624, equation 3).
+#[inline(always)]
+pub(super) fn adjust_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
+    let sum = u32::from(!be16(bytes, at)) + u32::from(!old) + u32::from(new);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    bytes[at..at + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// Walks the options; says whether one is a source route.
