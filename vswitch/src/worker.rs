@@ -239,11 +239,12 @@ impl Worker {
             let end = self.now();
             let stats = self.link.stats();
             add(&stats.rounds, 1);
+            let woke_at = idle.woke_at.take();
             if frames > 0 {
                 add(&stats.busy_rounds, 1);
                 add(&stats.busy_frames, frames);
                 add(&stats.busy_ns, nanoseconds(end.saturating_sub(now)));
-                if let Some(woke) = idle.woke_at {
+                if let Some(woke) = woke_at {
                     stats.woke(nanoseconds(end.saturating_sub(woke)));
                 }
                 if idle.armed {
@@ -481,6 +482,8 @@ impl Waiter {
         } else {
             std::thread::sleep(idle.nap.min(timer));
             idle.nap = (idle.nap * 2).min(NAP_MAX);
+            // Then a device that cried wolf is believed once more.
+            idle.spurious = idle.spurious.saturating_sub(1);
         }
     }
 }

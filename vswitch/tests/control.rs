@@ -1,0 +1,267 @@
+//! The control API over a worker whose ports have no frames: the bounds of what a client can do, and the
+//! books that a new configuration keeps. Needs no root and no hugepages.
+//!
+//! DPDK starts once per process, so all of it is one test.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tenant_config::{Memory, SwitchConfig, Tenant};
+use vswitch::control::{Control, Socket, SocketError};
+use vswitch::dpdk::{Eal, EalOptions, Mempool, Port, PortOptions};
+use vswitch::pipeline::Generation;
+use vswitch::worker::{Link, PollMode, Worker};
+
+const TENANT: &str = r#"
+name = "red"
+vni = 5001
+[gateway]
+ipv4 = "10.0.0.1/24"
+[[port]]
+name = "red-vm1"
+mac = "52:54:00:aa:00:01"
+addresses = ["10.0.0.11"]
+[[port]]
+name = "red-vm2"
+mac = "52:54:00:aa:00:02"
+addresses = ["10.0.0.12"]
+"#;
+
+fn config() -> SwitchConfig {
+    Tenant::parse("red.toml", TENANT)
+        .expect("a tenant")
+        .offline_config()
+}
+
+/// Sends `request` as it is, and gives the status and body that come back before the other side closes.
+fn raw(socket: &Path, request: &[u8]) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).expect("somebody listens");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a time-out");
+    // A refusal may come, and the connection be closed, before all is sent.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).expect("UTF-8");
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        return (0, answer);
+    };
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    (status.expect("a status"), body.to_owned())
+}
+
+fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let (status, body) = raw(socket, request.as_bytes());
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+#[test]
+fn the_api_answers_within_its_bounds() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let path = directory.path().join("control.sock");
+    let socket = Socket::bind(&path).expect("a socket");
+    assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
+
+    let eal = Eal::start(&EalOptions {
+        memory: Memory {
+            mib: 32,
+            hugepages: false,
+        },
+        cpu: 0,
+        name: "control-test".into(),
+        pci: Vec::new(),
+    })
+    .expect("DPDK starts");
+    let options = PortOptions::default();
+    let pool = Mempool::new(&eal, 512, options.mtu).expect("memory");
+    let ports: Vec<Port> = (0..2)
+        .map(|number| {
+            let device = format!("net_null{number}");
+            Port::open_virtual(&eal, &device, "no-rx=1", &pool, &options).expect("a port")
+        })
+        .collect();
+    let generation = Generation::build(&config(), None);
+    let views = (generation.counters(), generation.tables());
+    let link = Link::new(ports.len()).expect("a link");
+    let mut worker = Worker::new(ports, pool, generation, Arc::clone(&link)).expect("a worker");
+
+    let (listener, control) = (socket.listener().expect("a listener"), Arc::clone(&link));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let control = Control::new(config(), views, control);
+        let end = async { drop(stopped.await) };
+        runtime
+            .expect("a runtime")
+            .block_on(control.serve(listener, end))
+    });
+
+    // Nobody runs the worker yet: the switch is alive, but not ready, and takes no configuration.
+    assert_eq!(
+        request(&path, "GET", "/healthz", ""),
+        (200, json!({ "status": "ok" }))
+    );
+    let not_ready = json!({ "error": "the worker does not go round" });
+    assert_eq!(request(&path, "GET", "/readyz", ""), (503, not_ready));
+
+    let client = std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(|| with_a_running_worker(&path));
+        link.stop();
+        result
+    });
+    worker.run(PollMode::Adaptive);
+    drop(worker);
+    if let Err(panic) = client.join().expect("it is caught") {
+        std::panic::resume_unwind(panic);
+    }
+    stop.send(()).expect("the server waits");
+    server.join().expect("no panic").expect("no error");
+    let gone = directory.path().join("control.sock");
+    assert!(gone.exists());
+    drop(socket);
+    assert!(!gone.exists());
+}
+
+fn with_a_running_worker(path: &Path) {
+    assert_eq!(
+        request(path, "GET", "/readyz", ""),
+        (200, json!({ "status": "ready" }))
+    );
+
+    // What is there, whole.
+    let port = |name: &str| {
+        json!({
+            "name": name, "device": "offline", "link_up": true, "rx_missed": 0, "rx_frames": 0, "rx_bytes": 0,
+            "forwarded": 0, "replies": 0, "icmp_errors": 0, "dropped": 0, "tx_frames": 0, "tx_bytes": 0,
+        })
+    };
+    let (status, ports) = request(path, "GET", "/v1/ports", "");
+    assert_eq!((status, &ports["tenant"]), (200, &json!("red")));
+    assert_eq!(ports["ports"], json!([port("red-vm1"), port("red-vm2")]));
+    assert_eq!(request(path, "GET", "/v1/drops", ""), (200, json!([])));
+    let (_, all) = request(path, "GET", "/v1/drops?all=1", "");
+    assert_eq!(
+        all.as_array().map(Vec::len),
+        Some(2 * vswitch::reason::DropReason::COUNT)
+    );
+    let (_, routes) = request(path, "GET", "/v1/routes", "");
+    assert!(
+        routes
+            .as_array()
+            .expect("an array")
+            .contains(&json!({ "prefix": "10.0.0.11/32", "kind": "port", "port": "red-vm1" })),
+        "{routes}"
+    );
+    let (_, neighbours) = request(path, "GET", "/v1/neighbours", "");
+    assert_eq!(
+        neighbours[0],
+        json!({ "address": "10.0.0.11", "port": "red-vm1", "mac": "52:54:00:aa:00:01", "state": "static" })
+    );
+    let written = serde_json::to_value(config()).expect("JSON");
+    assert_eq!(
+        request(path, "GET", "/v1/config", ""),
+        (200, written.clone())
+    );
+
+    // A new configuration is seen at once, in every view of it.
+    let mut wider = written.clone();
+    wider["ports"][1]["addresses"] = json!(["10.0.0.12/32", "10.0.0.22/32"]);
+    let taken = request(path, "PUT", "/v1/config", &wider.to_string());
+    assert_eq!(taken, (200, json!({ "generation": 2 })));
+    assert_eq!(request(path, "GET", "/v1/config", ""), (200, wider.clone()));
+    let (_, routes) = request(path, "GET", "/v1/routes", "");
+    assert!(
+        routes
+            .as_array()
+            .expect("an array")
+            .contains(&json!({ "prefix": "10.0.0.22/32", "kind": "port", "port": "red-vm2" })),
+        "{routes}"
+    );
+
+    // What takes a restart says so, each with its sentence.
+    let restart = |change: &dyn Fn(&mut Value), difference: &str| {
+        let mut other = wider.clone();
+        change(&mut other);
+        let (status, answer) = request(path, "PUT", "/v1/config", &other.to_string());
+        let sentence = format!("{difference}: that takes a restart of the switch");
+        assert_eq!((status, answer), (409, json!({ "error": sentence })));
+    };
+    restart(
+        &|other| other["tenant"] = json!("blue"),
+        "the tenant is red, not blue",
+    );
+    restart(
+        &|other| other["memory"]["mib"] = json!(64),
+        "memory is another",
+    );
+    restart(
+        &|other| other["control_socket"] = json!("/run/x"),
+        "control_socket is another",
+    );
+    restart(
+        &|other| other["ports"][0]["mtu"] = json!(9000),
+        "port red-vm1 has another mtu",
+    );
+    restart(
+        &|other| other["ports"][0]["name"] = json!("red-vm9"),
+        "port red-vm1 is now red-vm9",
+    );
+    restart(
+        &|other| drop(other["ports"].as_array_mut().expect("ports").pop()),
+        "there are 1 ports instead of 2",
+    );
+
+    // What is no configuration, no request, too much, or of another kind.
+    assert_eq!(request(path, "PUT", "/v1/config", "{").0, 422);
+    assert_eq!(
+        request(
+            path,
+            "PUT",
+            "/v1/config",
+            &json!({ "tenant": "red" }).to_string()
+        )
+        .0,
+        422
+    );
+    assert_eq!(raw(path, b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n\xff\xff").0, 422);
+    let huge = " ".repeat((4 << 20) + 1);
+    assert_eq!(
+        request(path, "PUT", "/v1/config", &huge),
+        (
+            413,
+            json!({ "error": "the body is larger than 4194304 bytes" })
+        )
+    );
+    assert_eq!(request(path, "DELETE", "/v1/ports", "").0, 405);
+    assert_eq!(request(path, "GET", "/v2/ports", "").0, 404);
+    assert_eq!(request(path, "POST", "/v2/ports", "").0, 404);
+    assert_eq!(raw(path, b"no HTTP at all\r\n\r\n").0, 400);
+    let long_head = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(200 << 10));
+    assert!(matches!(raw(path, long_head.as_bytes()).0, 414 | 431));
+
+    // Clients that say nothing are shown the door, and meanwhile keep nobody else out for long.
+    let begun = Instant::now();
+    let idle: Vec<UnixStream> = (0..20)
+        .map(|_| UnixStream::connect(path).expect("a place"))
+        .collect();
+    assert_eq!(request(path, "GET", "/healthz", "").0, 200);
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(idle);
+    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 2);
+}
