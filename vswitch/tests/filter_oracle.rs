@@ -5,8 +5,13 @@ mod oracle;
 
 use std::collections::BTreeSet;
 
+use oracle::configs;
+use oracle::generate::{self, Chance, Choices};
 use oracle::model::{Model, Outcome};
 use oracle::rows::{self, Case, Expect};
+use oracle::trial::{SECOND_NS, Trial};
+use proptest::prelude::*;
+use vswitch::pipeline::Verdict;
 use vswitch::reason::DropReason;
 
 /// What the model makes of a case, in short.
@@ -42,6 +47,36 @@ fn the_model_agrees_with_the_table() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Each frame alone, at a fresh switch: the verdict is the table's, the bytes are the model's, and of
+/// all counters nothing else has moved.
+#[test]
+fn the_switch_agrees_with_the_table() {
+    let mut wrong = Vec::new();
+    for case in rows::cases() {
+        let mut trial = Trial::new(&case.config);
+        if case.resolved {
+            trial.resolve(0);
+        }
+        let got = match trial.send(0, case.from, &case.frame, case.tag) {
+            Ok(Verdict::Forward(port)) => Expect::Forward(port.0.into()),
+            Ok(Verdict::Reply) => Expect::Reply,
+            Ok(Verdict::Drop(reason)) => Expect::Drop(reason),
+            Ok(Verdict::DropWithError(reason)) => Expect::DropWithError(reason),
+            Err(disagreement) => {
+                wrong.push(format!("{}: {}: {disagreement}", case.row, case.name));
+                continue;
+            }
+        };
+        if got != case.expect {
+            wrong.push(format!(
+                "{}: {}: {got:?}, not {:?}",
+                case.row, case.name, case.expect
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_table_has_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
@@ -67,4 +102,49 @@ fn the_table_has_a_frame_for_every_reason() {
         .filter(|reason| !elsewhere.contains(reason))
         .collect();
     assert_eq!(missing, Vec::<&DropReason>::new());
+}
+
+proptest! {
+    #![proptest_config(oracle::cases(600))]
+
+    /// Verdict, reason, bytes and counters of random frames are the model's. A second lies between
+    /// two frames, so that neither storm control nor the rate of ICMP errors has a say.
+    #[test]
+    fn random_frames_get_what_the_model_says(which in any::<prop::sample::Index>(), resolved: bool, chance in Chance::any()) {
+        let configs = configs::all();
+        let (name, config) = which.get(&configs);
+        let mut trial = Trial::new(config);
+        if resolved {
+            trial.resolve(0);
+        }
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = generate::frame(&mut choices, config);
+            now_ns += SECOND_NS;
+            if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
+                return Err(TestCaseError::fail(format!("{name}: {disagreement}")));
+            }
+        }
+    }
+
+    /// As above, but within the limits of storm control and beyond them.
+    #[test]
+    fn random_storms_get_what_the_model_says(chance in Chance::any()) {
+        let config = configs::limited();
+        let mut trial = Trial::new(&config);
+        trial.resolve(0);
+        trial.errors_may_be_spent = true;
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = generate::frame(&mut choices, &config);
+            now_ns += choices.pick(&[0, 0, 1_000_000, 125_000_000, 249_000_000, 250_000_000, 600_000_000]);
+            for _ in 0..choices.pick(&[1, 1, 2, 9]) {
+                if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
+                    return Err(TestCaseError::fail(disagreement));
+                }
+            }
+        }
+    }
 }

@@ -126,7 +126,7 @@ pub(crate) fn ipv6() -> SwitchConfig {
 pub(crate) fn limited() -> SwitchConfig {
     let mut config = three();
     config.ports[0].limits = tenant_config::Limits {
-        broadcast_pps: Some(3),
+        broadcast_pps: Some(4),
         arp_nd_pps: Some(2),
         dhcp_pps: Some(2),
         pps: Some(8),

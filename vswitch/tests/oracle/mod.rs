@@ -6,7 +6,26 @@
     reason = "each test binary takes the parts of this folder that it needs"
 )]
 
+pub(crate) mod answers;
 pub(crate) mod configs;
 pub(crate) mod frames;
+pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod rows;
+pub(crate) mod trial;
+
+use proptest::test_runner::Config;
+
+/// How many cases a property is tried on: `PROPTEST_CASES` where it is set, for long runs.
+pub(crate) fn cases(usual: u32) -> Config {
+    let default = Config::default();
+    Config {
+        cases: match std::env::var_os("PROPTEST_CASES") {
+            Some(_) => default.cases,
+            None => usual,
+        },
+        // A counterexample is kept as a frame of the table, where it has a name.
+        failure_persistence: None,
+        ..default
+    }
+}

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 use vswitch::reason::DropReason::{self, *};
@@ -47,15 +48,21 @@ impl From<DropReason> for Outcome {
 /// One switch as the page describes it: its configuration and the little it remembers.
 #[derive(Debug)]
 pub(crate) struct Model {
-    config: SwitchConfig,
+    config: Arc<SwitchConfig>,
     buckets: Vec<[Option<Bucket>; 5]>,
+    /// The VID of the frame that was judged last: its answer's.
+    last_tag: Option<u16>,
+    /// By port and address, the VID with which it last sent.
+    tags: BTreeMap<(usize, IpAddr), Option<u16>>,
     neighbours: BTreeMap<IpAddr, [u8; 6]>,
 }
 
 impl Model {
     pub(crate) fn new(config: &SwitchConfig) -> Self {
         Self {
-            config: config.clone(),
+            config: Arc::new(config.clone()),
+            last_tag: None,
+            tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
             neighbours: BTreeMap::new(),
         }
@@ -71,6 +78,11 @@ impl Model {
         self.neighbours.insert(next_hop, mac);
     }
 
+    /// The VID of the tag that an answer to the last frame bears.
+    pub(crate) fn tag_of_answer(&self) -> Option<u16> {
+        self.last_tag
+    }
+
     /// What becomes of `frame`, from port number `from`. `tag` is the control information of a VLAN
     /// tag that the device has moved into metadata.
     pub(crate) fn expect(
@@ -80,7 +92,7 @@ impl Model {
         frame: &[u8],
         tag: Option<u16>,
     ) -> Outcome {
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         let outcome = match (config.ports.get(from), &config.uplink) {
             (Some(port), _) => self.of_port(now_ns, from, port, frame, tag),
             (None, Some(uplink)) => self.of_uplink(uplink, frame, tag),
@@ -102,13 +114,14 @@ impl Model {
         let ethernet = ethernet(frame, tag, port.mtu, &port.trunk, |source| {
             source == port.mac.octets() || port.extra_macs.iter().any(|mac| mac.octets() == source)
         })?;
+        self.last_tag = ethernet.tag;
         match ethernet.ethertype {
             RARP => {
                 // Ethernet 7
                 if !(port.announce && is_announce(&ethernet, port.mac)) {
                     return Err(Rarp);
                 }
-                self.storm_control(now_ns, from, frame, &ethernet, None)?;
+                self.admit(now_ns, from, frame, &ethernet, None)?;
                 Err(Absorbed)
             }
             ARP => {
@@ -118,19 +131,19 @@ impl Model {
                 if !(probe || owns(port, arp.sender.into())) {
                     return Err(ArpSenderIp);
                 }
-                self.storm_control(now_ns, from, frame, &ethernet, None)?;
+                self.admit(now_ns, from, frame, &ethernet, None)?;
                 self.arp_service(from, port, &arp)
             }
             IPV4 => {
                 let packet = ipv4(ethernet.payload)?;
                 ipv4_from_port(port, &packet)?;
-                self.storm_control(now_ns, from, frame, &ethernet, Some(&packet))?;
+                self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
                 Ok(self.services_and_route(from, port, &ethernet, &packet))
             }
             IPV6 => {
                 let packet = ipv6(ethernet.payload)?;
                 ipv6_from_port(port, &packet)?;
-                self.storm_control(now_ns, from, frame, &ethernet, Some(&packet))?;
+                self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
                 if let Some(icmp_type) = packet.icmpv6_type()
                     && let Some(outcome) = self.nd_service(from, port, icmp_type, &packet)
                 {
@@ -214,7 +227,7 @@ impl Model {
 
     // ## Storm control
 
-    fn storm_control(
+    fn admit(
         &mut self,
         now_ns: u64,
         from: usize,
@@ -242,6 +255,15 @@ impl Model {
                 return Err(reason);
             }
         }
+        // "What goes to a trunk port bears the tag with which its destination address last sent
+        // ARP, IPv4 or IPv6 that passed the filter and storm control."
+        let address = match ethernet.ethertype {
+            ARP => Some(ipv4_at(ethernet.payload, 14).into()),
+            _ => packet.map(|packet| packet.source),
+        };
+        if let Some(address) = address {
+            self.tags.insert((from, address), ethernet.tag);
+        }
         Ok(())
     }
 
@@ -256,19 +278,24 @@ impl Model {
     ) -> Outcome {
         let group = is_group(ethernet.destination);
         // "An ICMP error is never sent about a fragment other than the first, an ICMP error, or a
-        // packet with an Ethernet group destination"; 0.0.0.0 cannot be told anything.
+        // packet with an Ethernet group destination", and only where the gateway has an address of
+        // that family to send it from.
+        let has_address = match packet.source {
+            IpAddr::V4(_) => self.config.gateway.ipv4.is_some(),
+            IpAddr::V6(_) => self.config.gateway.ipv6.is_some(),
+        };
         let with_error = |reason| Outcome::Drop {
             reason,
             icmp_error: packet.fragment != Fragment::Later
                 && !packet.is_icmp_error()
                 && !group
-                && !packet.source.is_unspecified(),
+                && has_address,
         };
 
         // Route 1
         if let Some(to) = self.dhcp_taker(from, port, packet) {
             return match to {
-                Some(to) => self.leave(to, packet, with_error(Mtu)),
+                Some(to) => self.leave(to, packet, Mtu.into()),
                 None => DhcpNoServer.into(),
             };
         }
@@ -306,6 +333,7 @@ impl Model {
             Route::Underlay => Underlay.into(),
             Route::Port(to) => self.leave(to, packet, with_error(Mtu)),
             // Route 7
+            Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
             Route::Uplink => self.leave(self.uplink(), packet, with_error(Mtu)),
         }
@@ -327,11 +355,16 @@ impl Model {
             return Some(others.find(|&other| self.config.ports[other].dhcp_server));
         }
         let message = packet.payload.get(8..).unwrap_or_default();
-        if port.dhcp_server && packet.udp_ports() == Some((67, 68)) && message.first() == Some(&2) {
-            let chaddr = message.get(28..34);
-            return Some(
-                others.find(|&other| chaddr == Some(&self.config.ports[other].mac.octets()[..])),
-            );
+        if port.dhcp_server
+            && packet.fragment == Fragment::No
+            && packet.udp_ports() == Some((67, 68))
+            && message.first() == Some(&2)
+        {
+            let is_clients = |other: &usize| {
+                is_bootp(message, 2)
+                    && mac_at(message, 28) == self.config.ports[*other].mac.octets()
+            };
+            return Some(others.find(is_clients));
         }
         None
     }
@@ -379,6 +412,10 @@ impl Model {
         let mut bytes = Vec::new();
         bytes.extend(next_mac);
         bytes.extend(own_mac.octets());
+        if let Some(Some(tag)) = self.tags.get(&(to, packet.destination)) {
+            bytes.extend(0x8100_u16.to_be_bytes());
+            bytes.extend(tag.to_be_bytes());
+        }
         bytes.extend(ethertype.to_be_bytes());
         bytes.extend(whole);
         Outcome::Forward { to, bytes }
@@ -401,7 +438,13 @@ impl Model {
             }
         }
         if let Some(uplink) = &self.config.uplink {
-            let allowed = uplink.allow.iter().any(|net| net.contains(&destination));
+            let has_next_hop = match destination {
+                IpAddr::V4(_) => uplink.next_hops.ipv4.is_some(),
+                IpAddr::V6(_) => uplink.next_hops.ipv6.is_some(),
+            };
+            let allowed = has_next_hop
+                && uplink.allow.iter().any(|net| net.contains(&destination))
+                && uplink.own_addresses().all(|own| own != destination);
             for prefix in nets(uplink.ipv4, uplink.ipv6) {
                 if prefix.contains(&destination) {
                     let route = if allowed {
@@ -412,11 +455,7 @@ impl Model {
                     routes.push((prefix.prefix_len(), route));
                 }
             }
-            let default = match destination {
-                IpAddr::V4(_) => uplink.next_hops.ipv4.is_some(),
-                IpAddr::V6(_) => uplink.next_hops.ipv6.is_some(),
-            };
-            if default {
+            if has_next_hop {
                 routes.push((0, Route::Uplink));
             }
         }
@@ -434,6 +473,7 @@ impl Model {
         frame: &[u8],
         tag: Option<u16>,
     ) -> Result<Outcome, DropReason> {
+        self.last_tag = None;
         // Uplink 1: Ethernet 1, 2 and 4 to 8.
         let ethernet = ethernet(frame, tag, uplink.mtu, &[], |_| true)?;
         match ethernet.ethertype {
@@ -462,11 +502,14 @@ impl Model {
     ) -> Result<Outcome, DropReason> {
         let arp = arp(ethernet)?;
         let says_where_it_is = arp.opcode == 2 || arp.sender == arp.target;
-        if says_where_it_is && uplink.next_hops.ipv4 == Some(arp.sender) {
+        if uplink.next_hops.ipv4 == Some(arp.sender) {
             self.teach(arp.sender.into(), ethernet.source);
-            return Err(Absorbed);
+            if says_where_it_is {
+                return Err(Absorbed);
+            }
         }
-        if arp.opcode == 1 && uplink.own_addresses().any(|own| own == arp.target) {
+        let own = uplink.own_addresses().any(|own| own == arp.target);
+        if !says_where_it_is && own {
             return Ok(Outcome::Reply(Answer::Arp {
                 mac: uplink.mac.octets(),
                 address: arp.target,
@@ -481,18 +524,25 @@ impl Model {
         ethernet: &Ethernet<'_>,
         packet: &Packet<'_>,
     ) -> Result<Outcome, DropReason> {
-        let nd = packet.icmpv6_type().is_some_and(is_nd);
         // Uplink 4
         let inside = self.is_gateway(packet.source)
-            || self.config.ports.iter().any(|port| {
-                owns(port, packet.source)
-                    || packet.source == port.mac.link_local()
-                    || packet.source == port.gateway_mac.link_local()
-            });
-        let nobody = packet.source.is_unspecified() && !nd;
-        let impossible = packet.source.is_ipv6()
-            && (packet.source.is_multicast() || packet.source.is_loopback());
-        if inside || nobody || impossible {
+            || self
+                .config
+                .ports
+                .iter()
+                .any(|port| owns(port, packet.source));
+        let of_this_link = packet
+            .icmpv6_type()
+            .is_some_and(|icmp_type| matches!(icmp_type, 130..=137 | 143));
+        let nobody = match packet.source {
+            IpAddr::V4(ip) => ip.is_unspecified() || is_link_local(packet.source),
+            IpAddr::V6(ip) => {
+                ip.is_loopback()
+                    || ip.is_multicast()
+                    || (!of_this_link && (ip.is_unspecified() || is_link_local(packet.source)))
+            }
+        };
+        if inside || nobody {
             return Err(IngressSource);
         }
         // Uplink 5
@@ -526,7 +576,8 @@ impl Model {
                 }
                 NS => {
                     let target = nd_target(packet.payload);
-                    if !uplink.own_addresses().any(|own| own == target) {
+                    let own = uplink.own_addresses().any(|own| own == target);
+                    if !own || packet.source.is_unspecified() {
                         return Err(NdUnknown);
                     }
                     return Ok(Outcome::Reply(Answer::NeighborAdvertisement {
@@ -601,6 +652,8 @@ struct Ethernet<'a> {
     destination: [u8; 6],
     source: [u8; 6],
     ethertype: u16,
+    /// The VID of the tag that was taken off.
+    tag: Option<u16>,
     payload: &'a [u8],
 }
 
@@ -636,7 +689,7 @@ fn ethernet<'a>(
         return Err(SrcMac);
     }
     // Ethernet 4: the tag in the metadata is the outermost.
-    let (ethertype, payload) = match stripped_tag {
+    let (ethertype, tag, payload) = match stripped_tag {
         Some(control) if !listed(control) || TAGS.contains(&outer_type) => return Err(VlanTag),
         None if trunk.is_empty() && TAGS.contains(&outer_type) => return Err(VlanTag),
         None if TAGS.contains(&outer_type) => {
@@ -649,9 +702,17 @@ fn ethernet<'a>(
             if !listed(be16(frame, 14)) || TAGS.contains(&be16(frame, 16)) {
                 return Err(VlanTag);
             }
-            (be16(frame, 16), &frame[18..])
+            (
+                be16(frame, 16),
+                Some(be16(frame, 14) & 0x0fff),
+                &frame[18..],
+            )
         }
-        _ => (outer_type, &frame[14..]),
+        _ => (
+            outer_type,
+            stripped_tag.map(|control| control & 0x0fff),
+            &frame[14..],
+        ),
     };
     // Ethernet 5
     if ethertype < 0x0600 {
@@ -666,6 +727,7 @@ fn ethernet<'a>(
         destination,
         source,
         ethertype,
+        tag,
         payload,
     })
 }
@@ -911,10 +973,13 @@ fn is_dhcp_clients(packet: &Packet<'_>, mac: MacAddr) -> bool {
     let message = packet.payload.get(8..).unwrap_or_default();
     packet.fragment == Fragment::No
         && packet.udp_ports() == Some((68, 67))
-        && message.len() >= 240
-        && message[0..3] == [1, 1, 6]
+        && is_bootp(message, 1)
         && mac_at(message, 28) == mac.octets()
-        && message[236..240] == [99, 130, 83, 99]
+}
+
+/// IPv4 5: "a BOOTP message of at least 240 bytes with op …, htype 1, hlen 6 …, and the magic cookie".
+fn is_bootp(message: &[u8], op: u8) -> bool {
+    message.len() >= 240 && message[0..3] == [op, 1, 6] && message[236..240] == [99, 130, 83, 99]
 }
 
 /// IPv4 7: "UDP from port 67, or to port 68 with a first payload byte of 2".

@@ -380,6 +380,9 @@ fn arp_rows(rows: &mut Rows) {
     rows.reply("a request with padding", ethernet(BROADCAST, VM1, ARP, &[good.bytes(), vec![0; 18]].concat()));
     rows.drop(ArpUnknown, "a request for nobody of the subnet", arp_frame(&arp(1, IP1, NOBODY)));
     rows.drop(ArpUnknown, "a request for the underlay", arp_frame(&arp(1, IP1, NEXT_HOP)));
+    rows.drop(ArpUnknown, "a request for loopback", arp_frame(&arp(1, IP1, Ipv4Addr::LOCALHOST)));
+    rows.drop(ArpUnknown, "a request for a group", arp_frame(&arp(1, IP1, [224, 0, 0, 1].into())));
+    rows.drop(ArpUnknown, "a request for the subnet's broadcast", arp_frame(&arp(1, IP1, [10, 0, 0, 255].into())));
     rows.drop(ArpUnknown, "a request for a link-local address",
         arp_frame(&arp(1, IP1, Ipv4Addr::new(169, 254, 169, 254))));
     rows.on(configs::lone(), 0);
@@ -843,6 +846,8 @@ fn nd_rows(rows: &mut Rows) {
     rows.drop(NdUnknown, "a solicitation for nobody of the subnet", asks(inner(0x99)));
     rows.drop(NdUnknown, "a solicitation for the underlay", asks(NEXT_HOP6));
     rows.drop(NdUnknown, "a solicitation for the sibling's link-local", asks(link_local(VM2)));
+    rows.drop(NdUnknown, "a solicitation for ::", asks(ANY6));
+    rows.drop(NdUnknown, "a solicitation for ::1", asks(Ipv6Addr::LOCALHOST));
     rows.reply("a Router Solicitation",
         v6_group(&V6::icmp(link_local(VM1), ALL_ROUTERS, router_solicitation(std::slice::from_ref(&source)))));
     rows.reply("a Router Solicitation from ::", v6_group(&V6::icmp(ANY6, ALL_ROUTERS, router_solicitation(&[]))));
@@ -870,6 +875,14 @@ fn route_rows(rows: &mut Rows) {
     };
     rows.forward(1, "a server's broadcast goes to its client alone", offer(VM2));
     rows.drop(DhcpNoServer, "a server's reply to no port's MAC", offer(ROUTER));
+    rows.drop(DhcpNoServer, "a server's reply to itself", offer(VM3));
+    let from_server = |packet: V4| ethernet(GW, VM3, IPV4, &packet.bytes());
+    rows.drop(DhcpNoServer, "a server's reply without the cookie",
+        from_server(V4::new(IP3, IP2, 17, udp(67, 68, &bootp(2, VM2)[..236]))));
+    let reply = V4::new(IP3, IP2, 17, udp(67, 68, &bootp(2, VM1)));
+    rows.forward(0, "a server's reply goes by its chaddr", from_server(reply.clone()));
+    rows.forward(1, "a fragment of it goes by its address",
+        from_server(V4 { fragment: MORE_FRAGMENTS, ..reply }));
     rows.drop(Multicast, "from 67 to 68, but no BOOTREPLY", {
         let packet = V4::new(IP3, Ipv4Addr::BROADCAST, 17, udp(67, 68, &bootp(1, VM2)));
         ethernet(BROADCAST, VM3, IPV4, &packet.bytes())
@@ -943,6 +956,7 @@ fn route_rows(rows: &mut Rows) {
 
     rows.on(configs::three(), 0);
     rows.row = "Route 7";
+    rows.drop(LinkLocalIp, "a link-local source", v6(&V6 { from: link_local(VM1), to: WORLD6, ..plain6() }));
     for ttl in [0, 1] {
         rows.error(DropReason::Ttl, "TTL spent", v4(&V4 { to: WORLD, ttl, ..plain() }));
         rows.error(DropReason::Ttl, "hop limit spent", v6(&V6 { to: WORLD6, hop_limit: ttl, ..plain6() }));
@@ -1000,6 +1014,8 @@ fn uplink_rows(rows: &mut Rows) {
     rows.drop(Absorbed, "the next hop's reply", from_router(ARP, &of_router(2, NEXT_HOP, UPLINK_IP).bytes()));
     rows.drop(Absorbed, "the next hop's announcement", from_router(ARP, &of_router(1, NEXT_HOP, NEXT_HOP).bytes()));
     rows.reply("a request for the uplink's address", from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()));
+    rows.drop(ArpUnknown, "a stranger's announcement of the uplink's address",
+        from_router(ARP, &of_router(1, UPLINK_IP, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "another's reply", from_router(ARP, &of_router(2, WORLD, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "a request for a port's address", from_router(ARP, &of_router(1, NEXT_HOP, IP1).bytes()));
 
@@ -1026,7 +1042,14 @@ fn uplink_rows(rows: &mut Rows) {
     rows.drop(IngressSource, "a port's IPv6 address", v6(&V6 { from: inner(0x12), ..inbound6.clone() }));
     rows.drop(IngressSource, "the gateway's IPv6 address", v6(&V6 { from: inner(1), ..inbound6.clone() }));
     rows.drop(IngressSource, "::", v6(&V6 { from: ANY6, ..inbound6.clone() }));
-    rows.drop(IngressSource, ":: in an MLD report", v6(&V6::icmp(ANY6, MLD_ROUTERS, icmpv6(143, 0, &[0; 4]))));
+    rows.drop(IngressSource, "::1", v6(&V6 { from: Ipv6Addr::LOCALHOST, ..inbound6.clone() }));
+    rows.drop(IngressSource, "an IPv6 group", v6(&V6 { from: ALL_NODES, ..inbound6.clone() }));
+    rows.drop(IngressSource, "an IPv4 link-local address",
+        v4(&V4 { from: [169, 254, 1, 1].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "an IPv6 link-local address",
+        v6(&V6 { from: link_local(ROUTER), ..inbound6.clone() }));
+    rows.drop(Absorbed, ":: in an MLD report, all the same",
+        v6(&V6::icmp(ANY6, MLD_ROUTERS, icmpv6(143, 0, &[0; 4]))));
 
     rows.row = "Uplink 5";
     rows.drop(DhcpServer, "from port 67", v4(&V4 { payload: udp(67, 9, b""), ..inbound.clone() }));
@@ -1049,6 +1072,8 @@ fn uplink_rows(rows: &mut Rows) {
     rows.drop(NdUnknown, "another's advertisement", to_all(neighbor(136, 0xa0, WORLD6, &[])));
     rows.reply("a solicitation for the uplink's address",
         to_all(neighbor(135, 0, UPLINK6, &[link_layer(1, ROUTER)])));
+    rows.drop(NdUnknown, "a solicitation from ::",
+        v6(&V6::icmp(ANY6, solicited_node(UPLINK6), neighbor(135, 0, UPLINK6, &[]))));
     rows.drop(NdUnknown, "a solicitation for a port's address", to_all(neighbor(135, 0, inner(0x11), &[])));
 
     rows.row = "Uplink 7";

@@ -1,0 +1,300 @@
+//! Whether what the switch sends back of its own is the answer that is owed. Headers are read with
+//! `etherparse`, a parser that is neither the switch's nor the model's.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use etherparse::{Ethernet2Slice, Ipv4Slice, Ipv6HeaderSlice};
+use tenant_config::{MacAddr, SwitchConfig};
+use vswitch::reason::DropReason;
+
+use super::frames::{self, Mac};
+use super::model::Answer;
+
+/// Fails the enclosing check with what was found.
+macro_rules! owed {
+    ($condition:expr, $($what:tt)*) => {
+        if !$condition {
+            return Err(format!($($what)*));
+        }
+    };
+}
+
+/// The IP packet of a frame, without tag and padding.
+struct Packet<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    hop_limit: u8,
+    /// The upper layer's number and bytes.
+    upper: (u8, &'a [u8]),
+    whole: &'a [u8],
+}
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
+
+/// `frame` without its 802.1Q tag, if it has one.
+pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
+    match frame.get(12..14) {
+        Some([0x81, 0x00]) => [&frame[..12], &frame[16..]].concat(),
+        _ => frame.to_vec(),
+    }
+}
+
+fn packet<'a>(frame: &Ethernet2Slice<'a>) -> Result<Packet<'a>, String> {
+    let bytes = frame.payload_slice();
+    if bytes.first().is_some_and(|first| first >> 4 == 4) {
+        let ip = Ipv4Slice::from_slice(bytes).map_err(|error| error.to_string())?;
+        let header = ip.header();
+        let sum_is_right = frames::checksum(header.slice()) == 0;
+        owed!(sum_is_right, "a wrong IPv4 checksum");
+        Ok(Packet {
+            source: header.source_addr().into(),
+            destination: header.destination_addr().into(),
+            hop_limit: header.ttl(),
+            upper: (ip.payload().ip_number.0, ip.payload().payload),
+            whole: &bytes[..usize::from(header.total_len())],
+        })
+    } else {
+        let header = Ipv6HeaderSlice::from_slice(bytes).map_err(|error| error.to_string())?;
+        let whole = &bytes[..40 + usize::from(header.payload_length())];
+        Ok(Packet {
+            source: header.source_addr().into(),
+            destination: header.destination_addr().into(),
+            hop_limit: header.hop_limit(),
+            upper: behind_extensions(header.next_header().0, &whole[40..]),
+            whole,
+        })
+    }
+}
+
+/// The upper layer behind whatever extension headers. They are known to be whole: the packet was
+/// answered.
+fn behind_extensions(mut number: u8, mut rest: &[u8]) -> (u8, &[u8]) {
+    while matches!(number, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+        let length = match number {
+            44 => 8,
+            51 => (usize::from(rest[1]) + 2) * 4,
+            _ => (usize::from(rest[1]) + 1) * 8,
+        };
+        (number, rest) = (rest[0], &rest[length..]);
+    }
+    (number, rest)
+}
+
+/// Whether the ICMP or ICMPv6 checksum of `packet` is right.
+fn icmp_sum_is_right(packet: &Packet<'_>) -> bool {
+    let message = packet.upper.1;
+    match (packet.source, packet.destination) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut right = message.to_vec();
+            frames::set_icmpv6_checksum(from, to, &mut right);
+            right == message
+        }
+        _ => frames::checksum(message) == 0,
+    }
+}
+
+/// Checks `reply`, which port `from`'s `request` got, against the answer that is owed.
+pub(crate) fn check(
+    answer: &Answer,
+    config: &SwitchConfig,
+    from: usize,
+    request: &[u8],
+    reply: &[u8],
+) -> Result<(), String> {
+    let request = untagged(request);
+    let request = Ethernet2Slice::from_slice_without_fcs(&request).map_err(|e| e.to_string())?;
+    let own_mac = side(config, from).octets();
+    let reply_frame = Ethernet2Slice::from_slice_without_fcs(reply).map_err(|e| e.to_string())?;
+    owed!(
+        reply_frame.source() == own_mac,
+        "sent from {:?}",
+        reply_frame.source()
+    );
+    let to = reply_frame.destination();
+    let back = to == request.source();
+
+    if let Answer::Arp { mac, address } = answer {
+        let asked = request.payload_slice();
+        let expected = frames::Arp {
+            opcode: 2,
+            sender_mac: *mac,
+            sender: *address,
+            target_mac: request.source(),
+            target: std::net::Ipv4Addr::new(asked[14], asked[15], asked[16], asked[17]),
+        };
+        let expected = frames::ethernet(request.source(), *mac, frames::ARP, &expected.bytes());
+        let padding = &reply[expected.len().min(reply.len())..];
+        let same = reply.starts_with(&expected) && padding.iter().all(|byte| *byte == 0);
+        owed!(same, "an ARP reply other than {expected:02x?}");
+        return Ok(());
+    }
+
+    let asked = packet(&request)?;
+    let said = packet(&reply_frame)?;
+    let (number, message) = said.upper;
+    owed!(
+        icmp_sum_is_right(&said) || !icmp_sum_is_right(&asked),
+        "a wrong ICMP checksum"
+    );
+    match answer {
+        Answer::Arp { .. } => unreachable!("handled above"),
+        Answer::Echo => {
+            let kind = if said.source.is_ipv4() {
+                (1, 0)
+            } else {
+                (58, 129)
+            };
+            owed!((number, message[0]) == kind, "ICMP {number}/{}", message[0]);
+            let question = asked.upper.1;
+            owed!(message[1] == question[1], "another code");
+            owed!(message[4..] == question[4..], "an echo of something else");
+            owed!(
+                said.source == asked.destination,
+                "an echo from {}",
+                said.source
+            );
+            owed!(
+                said.destination == asked.source,
+                "an echo to {}",
+                said.destination
+            );
+            owed!(
+                said.hop_limit >= 32,
+                "an echo with a hop limit of {}",
+                said.hop_limit
+            );
+            owed!(back, "an echo to {to:?}");
+        }
+        Answer::NeighborAdvertisement { mac, address } => {
+            owed!(
+                (number, message[0], message[1]) == (58, 136, 0),
+                "no advertisement"
+            );
+            owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
+            owed!(
+                message[8..24] == address.octets(),
+                "an advertisement of something else"
+            );
+            let option = frames::link_layer(2, *mac);
+            owed!(message[24..] == option, "other options than {option:?}");
+            let solicited = message[4] & 0x40 != 0;
+            if asked.source.is_unspecified() {
+                owed!(
+                    said.destination == ALL_NODES,
+                    "sent to {}",
+                    said.destination
+                );
+                owed!(to == ALL_NODES_MAC && !solicited, "not to all nodes");
+            } else {
+                owed!(
+                    said.destination == asked.source,
+                    "sent to {}",
+                    said.destination
+                );
+                owed!(back && solicited, "not to who asked");
+            }
+        }
+        Answer::RouterAdvertisement { mac } => {
+            owed!(
+                (number, message[0], message[1]) == (58, 134, 0),
+                "no Router Advertisement"
+            );
+            owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
+            owed!(
+                said.source == side(config, from).link_local(),
+                "from {}",
+                said.source
+            );
+            // RFC 6085 allows a group's packet in a unicast frame.
+            let all = said.destination == ALL_NODES && (back || to == ALL_NODES_MAC);
+            let one = said.destination == asked.source && back;
+            owed!(all || one, "to {} at {to:?}", said.destination);
+            let option = frames::link_layer(1, *mac);
+            let options: Vec<_> = message[16..].chunks(8).collect();
+            owed!(options.contains(&&option[..]), "no MAC in {options:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Checks the ICMP error that `request` from port `from` got for `reason`.
+pub(crate) fn check_error(
+    reason: DropReason,
+    config: &SwitchConfig,
+    from: usize,
+    request: &[u8],
+    error: &[u8],
+) -> Result<(), String> {
+    let request = untagged(request);
+    let request = Ethernet2Slice::from_slice_without_fcs(&request).map_err(|e| e.to_string())?;
+    let error = Ethernet2Slice::from_slice_without_fcs(error).map_err(|e| e.to_string())?;
+    let own_mac = side(config, from);
+    owed!(
+        error.source() == own_mac.octets(),
+        "sent from {:?}",
+        error.source()
+    );
+    owed!(
+        error.destination() == request.source(),
+        "sent to {:?}",
+        error.destination()
+    );
+    let (asked, said) = (packet(&request)?, packet(&error)?);
+    owed!(
+        said.destination == asked.source,
+        "sent to {}",
+        said.destination
+    );
+    owed!(icmp_sum_is_right(&said), "a wrong ICMP checksum");
+    let gateway = &config.gateway;
+    let (own, number, longest) = match said.source {
+        IpAddr::V4(_) => (gateway.ipv4.map(|net| net.addr().into()), 1, 576),
+        IpAddr::V6(_) => (gateway.ipv6.map(|net| net.addr().into()), 58, 1280),
+    };
+    let own_link_local = IpAddr::V6(own_mac.link_local());
+    owed!(
+        Some(said.source) == own || said.source == own_link_local,
+        "from {}",
+        said.source
+    );
+    owed!(said.whole.len() <= longest, "{} bytes", said.whole.len());
+    let (said_number, message) = said.upper;
+    owed!(said_number == number, "IP protocol {said_number}");
+    let kind = (message[0], message[1]);
+    let ipv4 = number == 1;
+    let right = match reason {
+        DropReason::RouteNone => kind.0 == if ipv4 { 3 } else { 1 },
+        DropReason::Ttl => kind == if ipv4 { (11, 0) } else { (3, 0) },
+        DropReason::Mtu => kind == if ipv4 { (3, 4) } else { (2, 0) },
+        DropReason::GatewayService => kind == if ipv4 { (3, 3) } else { (1, 4) },
+        _ => false,
+    };
+    owed!(right, "ICMP {kind:?} for {reason}");
+    let quoted = &message[8..];
+    owed!(asked.whole.starts_with(quoted), "it quotes something else");
+    owed!(
+        quoted.len() == asked.whole.len() || quoted.len() >= 28,
+        "it quotes {} bytes",
+        quoted.len()
+    );
+    if reason == DropReason::Mtu {
+        let mtu = usize::from(u16::from_be_bytes([message[6], message[7]]));
+        let is_a_link = config.ports.iter().any(|port| usize::from(port.mtu) == mtu)
+            || config
+                .uplink
+                .iter()
+                .any(|uplink| usize::from(uplink.mtu) == mtu);
+        owed!(is_a_link && mtu < asked.whole.len(), "an MTU of {mtu}");
+    }
+    Ok(())
+}
+
+/// The switch's own MAC at port `from`.
+pub(crate) fn side(config: &SwitchConfig, from: usize) -> MacAddr {
+    match (config.ports.get(from), &config.uplink) {
+        (Some(port), _) => port.gateway_mac,
+        (None, Some(uplink)) => uplink.mac,
+        (None, None) => panic!("port {from} is not there"),
+    }
+}

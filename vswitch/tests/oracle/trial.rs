@@ -1,0 +1,262 @@
+//! A switch and its model side by side: every frame goes to both, and everything is compared.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tenant_config::{MacAddr, SwitchConfig};
+use vswitch::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Verdict};
+use vswitch::reason::DropReason;
+
+use super::model::{Model, Outcome};
+use super::{answers, rows};
+
+/// One second: after it every bucket is full again, and an ICMP error may be sent.
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
+
+/// All that is counted about one port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) rx_frames: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) forwarded: u64,
+    pub(crate) replies: u64,
+    pub(crate) icmp_errors: u64,
+    pub(crate) tx_frames: u64,
+    pub(crate) tx_bytes: u64,
+    /// By the reason's name; reasons that dropped nothing are absent.
+    pub(crate) drops: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn sent(&mut self, bytes: usize) {
+        self.tx_frames += 1;
+        self.tx_bytes += bytes as u64;
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        *self.drops.entry(reason.name().to_owned()).or_default() += 1;
+    }
+}
+
+/// The whole counter state of a switch, port by port.
+pub(crate) fn counted(counters: &Counters) -> Vec<Tally> {
+    counters
+        .ports()
+        .map(|port| Tally {
+            rx_frames: port.rx_frames.get(),
+            rx_bytes: port.rx_bytes.get(),
+            forwarded: port.forwarded.get(),
+            replies: port.replies.get(),
+            icmp_errors: port.icmp_errors.get(),
+            tx_frames: port.tx_frames.get(),
+            tx_bytes: port.tx_bytes.get(),
+            drops: DropReason::ALL
+                .iter()
+                .map(|reason| (reason.name(), port.drops(*reason).get()))
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+        })
+        .collect()
+}
+
+/// A switch without a model, for what is checked independently of it.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    pub(crate) config: SwitchConfig,
+    pipeline: Pipeline,
+    counters: Arc<Counters>,
+    /// What lies in the buffer around each frame.
+    residue: u8,
+}
+
+impl Switch {
+    pub(crate) fn new(config: &SwitchConfig, residue: u8) -> Self {
+        let generation = Generation::build(config, None);
+        Self {
+            config: config.clone(),
+            counters: generation.counters(),
+            pipeline: Pipeline::new(generation),
+            residue,
+        }
+    }
+
+    /// Lets both next hops be known.
+    pub(crate) fn resolve(&mut self, now_ns: u64) {
+        let router = MacAddr::new(rows::ROUTER).expect("a station's MAC");
+        self.pipeline.assume_next_hops(now_ns, router);
+    }
+
+    /// What the switch says to `bytes`, and what they have become.
+    pub(crate) fn process(
+        &mut self,
+        now_ns: u64,
+        from: usize,
+        bytes: &[u8],
+        tag: Option<u16>,
+    ) -> (Verdict, Vec<u8>) {
+        let mut buffer = vec![self.residue; Frame::HEADROOM + bytes.len() + 128];
+        buffer[Frame::HEADROOM..][..bytes.len()].copy_from_slice(bytes);
+        let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), tag);
+        let from = u16::try_from(from).expect("few ports");
+        let verdict = self.pipeline.process(now_ns, PortId(from), &mut frame);
+        (verdict, frame.bytes().to_vec())
+    }
+
+    pub(crate) fn counted(&self) -> Vec<Tally> {
+        counted(&self.counters)
+    }
+}
+
+/// A switch, its model, and what the model says must have been counted.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    switch: Switch,
+    /// Gets the same in buffers that held something else: what leaves must not differ.
+    twin: Switch,
+    model: Model,
+    tally: Vec<Tally>,
+    /// Whether the rate of ICMP errors may be spent, so that one that is owed may stay away.
+    pub(crate) errors_may_be_spent: bool,
+}
+
+impl Trial {
+    pub(crate) fn new(config: &SwitchConfig) -> Self {
+        let switch = Switch::new(config, 0xee);
+        Self {
+            tally: vec![Tally::default(); switch.counted().len()],
+            switch,
+            twin: Switch::new(config, 0x11),
+            model: Model::new(config),
+            errors_may_be_spent: false,
+        }
+    }
+
+    /// Lets both know both next hops.
+    pub(crate) fn resolve(&mut self, now_ns: u64) {
+        self.switch.resolve(now_ns);
+        self.twin.resolve(now_ns);
+        self.model.teach(rows::NEXT_HOP.into(), rows::ROUTER);
+        self.model.teach(rows::NEXT_HOP6.into(), rows::ROUTER);
+    }
+
+    /// Gives a frame to both and compares verdict, reason, bytes and the whole counter state. What
+    /// the switch did is handed back; an error is a sentence with everything needed to see it again.
+    pub(crate) fn send(
+        &mut self,
+        now_ns: u64,
+        from: usize,
+        bytes: &[u8],
+        tag: Option<u16>,
+    ) -> Result<Verdict, String> {
+        let expected = self.model.expect(now_ns, from, bytes, tag);
+        let (verdict, became) = self.switch.process(now_ns, from, bytes, tag);
+        self.count(from, bytes, &verdict, &became);
+        let mut wrong = self.compare(from, bytes, &expected, &verdict, &became);
+        let counted = self.switch.counted();
+        if wrong.is_ok() && counted != self.tally {
+            wrong = Err(format!("counted {counted:?}, not {:?}", self.tally));
+        }
+        let twin = self.twin.process(now_ns, from, bytes, tag);
+        if wrong.is_ok() && twin != (verdict, became.clone()) {
+            wrong = Err(format!("what lay in the buffer shows: {}", hex(&twin.1)));
+        }
+        wrong.map(|()| verdict).map_err(|wrong| {
+            format!(
+                "{wrong}\n  from port {from}, tag {tag:?}, at {now_ns} ns: {}\n  expected {}\n  got {verdict:?} {}",
+                hex(bytes),
+                describe(&expected),
+                hex(&became),
+            )
+        })
+    }
+
+    /// Counts what the verdict says; whether the verdict is right is compared apart.
+    fn count(&mut self, from: usize, bytes: &[u8], verdict: &Verdict, became: &[u8]) {
+        self.tally[from].rx_frames += 1;
+        self.tally[from].rx_bytes += bytes.len() as u64;
+        match *verdict {
+            Verdict::Forward(PortId(to)) => {
+                self.tally[from].forwarded += 1;
+                self.tally[usize::from(to)].sent(became.len());
+            }
+            Verdict::Reply => {
+                self.tally[from].replies += 1;
+                self.tally[from].sent(became.len());
+            }
+            Verdict::Drop(reason) => self.tally[from].dropped(reason),
+            Verdict::DropWithError(reason) => {
+                self.tally[from].dropped(reason);
+                self.tally[from].icmp_errors += 1;
+                self.tally[from].sent(became.len());
+            }
+        }
+    }
+
+    fn compare(
+        &self,
+        from: usize,
+        bytes: &[u8],
+        expected: &Outcome,
+        verdict: &Verdict,
+        became: &[u8],
+    ) -> Result<(), String> {
+        let config = &self.switch.config;
+        // An answer bears the tag of the frame that it answers; the checks read what is behind it.
+        let behind_tag = match (self.model.tag_of_answer(), became.get(12..16)) {
+            (Some(tag), Some([0x81, 0, rest @ ..])) if rest == tag.to_be_bytes() => {
+                answers::untagged(became)
+            }
+            _ => became.to_vec(),
+        };
+        match (expected, *verdict) {
+            (Outcome::Forward { to, bytes }, Verdict::Forward(port))
+                if usize::from(port.0) == *to =>
+            {
+                if bytes == became {
+                    Ok(())
+                } else {
+                    Err("forwarded, but other bytes".to_owned())
+                }
+            }
+            (Outcome::Reply(answer), Verdict::Reply) => {
+                answers::check(answer, config, from, bytes, &behind_tag)
+                    .map_err(|wrong| format!("a wrong answer: {wrong}"))
+            }
+            (Outcome::Drop { reason, icmp_error }, Verdict::Drop(got)) if got == *reason => {
+                if !icmp_error || self.errors_may_be_spent {
+                    Ok(())
+                } else {
+                    Err("dropped, but an ICMP error is owed".to_owned())
+                }
+            }
+            (Outcome::Drop { reason, icmp_error }, Verdict::DropWithError(got))
+                if got == *reason =>
+            {
+                if !icmp_error {
+                    return Err("dropped, but no ICMP error is owed".to_owned());
+                }
+                answers::check_error(got, config, from, bytes, &behind_tag)
+                    .map_err(|wrong| format!("a wrong ICMP error: {wrong}"))
+            }
+            _ => Err("another verdict".to_owned()),
+        }
+    }
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Forward { to, bytes } => format!("Forward(PortId({to})) {}", hex(bytes)),
+        other => format!("{other:?}"),
+    }
+}
+
+/// `bytes` as the command line's `trace` takes them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
