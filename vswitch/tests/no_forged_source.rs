@@ -1,0 +1,269 @@
+//! What must hold of every frame that leaves, whatever the rows say, checked without the model: it
+//! bears no source that its port lacks, goes where its destination is, and is what came in. Headers
+//! are read with `etherparse`, a parser that is not the switch's.
+
+mod oracle;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, Ipv6HeaderSlice};
+use oracle::configs;
+use oracle::generate::{self, Chance, Choices, Sent};
+use oracle::rows;
+use oracle::trial::{SECOND_NS, Switch, hex};
+use proptest::prelude::*;
+use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig};
+use vswitch::pipeline::Verdict;
+
+/// A frame as it lies on the wire: MACs, at most one 802.1Q tag, and the IP packet without padding.
+#[derive(Debug)]
+struct Wire {
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+    source: IpAddr,
+    destination: IpAddr,
+    hop_limit: u8,
+    packet: Vec<u8>,
+    /// What lies behind the packet.
+    padding: usize,
+}
+
+/// Reads `bytes`; `None` where they hold no IP packet.
+fn read(bytes: &[u8]) -> Option<Wire> {
+    let untagged = oracle::answers::untagged(bytes);
+    let ethernet = Ethernet2Slice::from_slice_without_fcs(&untagged).ok()?;
+    let payload = ethernet.payload_slice();
+    let (source, destination, hop_limit, length): (IpAddr, IpAddr, u8, usize) =
+        match ethernet.ether_type().0 {
+            0x0800 => {
+                let ip = Ipv4HeaderSlice::from_slice(payload).ok()?;
+                (
+                    ip.source_addr().into(),
+                    ip.destination_addr().into(),
+                    ip.ttl(),
+                    ip.total_len().into(),
+                )
+            }
+            0x86dd => {
+                let ip = Ipv6HeaderSlice::from_slice(payload).ok()?;
+                (
+                    ip.source_addr().into(),
+                    ip.destination_addr().into(),
+                    ip.hop_limit(),
+                    40 + usize::from(ip.payload_length()),
+                )
+            }
+            _ => return None,
+        };
+    Some(Wire {
+        source_mac: ethernet.source(),
+        destination_mac: ethernet.destination(),
+        source,
+        destination,
+        hop_limit,
+        packet: payload.get(..length)?.to_vec(),
+        padding: payload.len() - length,
+    })
+}
+
+impl Wire {
+    /// The packet without what a router may change: hop limit and IPv4 header checksum.
+    fn unchanging(&self) -> Vec<u8> {
+        let mut packet = self.packet.clone();
+        if self.source.is_ipv4() {
+            packet[8] = 0;
+            packet[10..12].fill(0);
+        } else {
+            packet[7] = 0;
+        }
+        packet
+    }
+}
+
+fn has(port: &PortConfig, address: IpAddr) -> bool {
+    match &port.addresses {
+        Addresses::Static(prefixes) => prefixes.iter().any(|net| net.contains(&address)),
+        Addresses::Learned(_) => false,
+    }
+}
+
+/// Checks what `sent` became and was given to port `to`.
+fn check_forwarded(
+    config: &SwitchConfig,
+    sent: &Sent,
+    to: usize,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    let came = read(&sent.bytes).ok_or_else(|| TestCaseError::fail("forwarded, but no IP"))?;
+    let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
+    let octets = |mac: &MacAddr| mac.octets();
+    let from_port = config.ports.get(sent.from);
+    let to_port = config.ports.get(to);
+    let own_mac = oracle::answers::side(config, to);
+
+    prop_assert_ne!(sent.from, to, "back to where it came from");
+    prop_assert_eq!(leaves.unchanging(), came.unchanging(), "another packet");
+    prop_assert_eq!(leaves.padding, 0, "padding leaves");
+    prop_assert_eq!(
+        leaves.source_mac,
+        own_mac.octets(),
+        "from a MAC that is not the switch's"
+    );
+    prop_assert_eq!(
+        leaves.hop_limit,
+        came.hop_limit - u8::from(to_port.is_none()),
+        "a hop limit other than one less towards the uplink, and else the same"
+    );
+    if leaves.source.is_ipv4() {
+        let header = usize::from(leaves.packet[0] & 0x0f) * 4;
+        let sum = oracle::frames::checksum(&leaves.packet[..header]);
+        prop_assert_eq!(sum, 0, "a wrong header checksum leaves");
+    }
+
+    // No forged source.
+    let mut dhcp = false;
+    match from_port {
+        Some(port) => {
+            let mut own_macs = port.extra_macs.iter().chain([&port.mac]).map(octets);
+            prop_assert!(own_macs.any(|mac| mac == came.source_mac), "a forged MAC");
+            let link_local = IpAddr::V6(port.mac.link_local());
+            let own = has(port, leaves.source) || leaves.source == link_local;
+            dhcp = leaves.source == Ipv4Addr::UNSPECIFIED
+                && to_port.is_some_and(|server| server.dhcp_server)
+                || port.dhcp_server && leaves.source.is_ipv4();
+            prop_assert!(own || dhcp, "a forged source: {}", leaves.source);
+        }
+        None => {
+            let gateway = &config.gateway;
+            let inside = config.ports.iter().any(|port| has(port, leaves.source))
+                || gateway.ipv4.is_some_and(|net| leaves.source == net.addr())
+                || gateway.ipv6.is_some_and(|net| leaves.source == net.addr())
+                || leaves.source.is_unspecified()
+                || leaves.source.is_multicast()
+                || leaves.source.is_loopback();
+            prop_assert!(!inside, "from outside as one inside: {}", leaves.source);
+        }
+    }
+
+    // To whom it belongs, and to nobody else.
+    match to_port {
+        Some(port) => {
+            prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+            let own = has(port, leaves.destination);
+            prop_assert!(own || dhcp, "{} is not the port's", leaves.destination);
+            prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
+        }
+        None => {
+            let underlay = config.uplink.as_ref().expect("an uplink");
+            let on_underlay = underlay
+                .ipv4
+                .is_some_and(|net| net_has(net.into(), &leaves))
+                || underlay
+                    .ipv6
+                    .is_some_and(|net| net_has(net.into(), &leaves));
+            let allowed = underlay.allow.iter().any(|net| net_has(*net, &leaves));
+            prop_assert!(
+                !on_underlay || allowed,
+                "{} is the underlay's",
+                leaves.destination
+            );
+            prop_assert!(
+                !leaves.destination.is_multicast(),
+                "a group's packet leaves"
+            );
+            prop_assert!(
+                leaves.packet.len() <= usize::from(underlay.mtu),
+                "too large"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn net_has(net: ipnet::IpNet, wire: &Wire) -> bool {
+    net.contains(&wire.destination)
+}
+
+/// Checks an answer or ICMP error that goes back to port `from`.
+fn check_back(config: &SwitchConfig, from: usize, back: &[u8]) -> Result<(), TestCaseError> {
+    let own_mac = oracle::answers::side(config, from);
+    prop_assert_eq!(&back[6..12], own_mac.octets(), "an answer from another MAC");
+    let Some(answer) = read(back) else {
+        return Ok(()); // ARP: its sender is checked where answers are.
+    };
+    prop_assert!(!answer.source.is_unspecified() && !answer.source.is_multicast());
+    let other = config.ports.iter().enumerate().any(|(number, port)| {
+        number != from && answer.destination == IpAddr::V6(port.mac.link_local())
+    });
+    prop_assert!(!other, "an answer to another port's station");
+    prop_assert_eq!(answer.padding, 0, "something lies behind the answer");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(oracle::cases(800))]
+
+    /// No panic on any frame, and of every frame that leaves: no forged source.
+    #[test]
+    fn nothing_forged_leaves(which in any::<prop::sample::Index>(), chance in Chance::any()) {
+        let configs = configs::all();
+        let (name, config) = which.get(&configs);
+        let mut switch = Switch::new(config, 0xee);
+        switch.resolve(0);
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = generate::frame(&mut choices, config);
+            now_ns += SECOND_NS / 4;
+            let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
+            let checked = match verdict {
+                Verdict::Forward(to) => check_forwarded(config, &sent, to.index(), &left),
+                Verdict::Reply | Verdict::DropWithError(_) => check_back(config, sent.from, &left),
+                Verdict::Drop(_) => Ok(()),
+            };
+            if let Err(wrong) = checked {
+                let (came, left) = (hex(&sent.bytes), hex(&left));
+                let from = sent.from;
+                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  from port {from}: {came}\n  {verdict:?}: {left}")));
+            }
+        }
+    }
+
+    /// No panic on bytes that are no frame at all, and nothing of them leaves.
+    #[test]
+    fn noise_is_dropped(bytes in prop::collection::vec(any::<u8>(), 0..1600), tag in any::<Option<u16>>(), from in 0_usize..4) {
+        let mut switch = Switch::new(&configs::three(), 0xee);
+        let (verdict, _) = switch.process(0, from, &bytes, tag);
+        prop_assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
+    }
+}
+
+/// Every frame of the table, cut off at every length: no panic, and what leaves is not forged.
+#[test]
+fn frames_cut_off_anywhere_do_no_harm() {
+    for case in rows::cases() {
+        let mut switch = Switch::new(&case.config, 0xee);
+        switch.resolve(0);
+        for length in 0..case.frame.len().min(120) {
+            let sent = Sent {
+                from: case.from,
+                tag: case.tag,
+                bytes: case.frame[..length].to_vec(),
+            };
+            let now_ns = SECOND_NS * length as u64;
+            let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
+            let checked = match verdict {
+                Verdict::Forward(to) => check_forwarded(&case.config, &sent, to.index(), &left),
+                Verdict::Reply | Verdict::DropWithError(_) => {
+                    check_back(&case.config, sent.from, &left)
+                }
+                Verdict::Drop(_) => Ok(()),
+            };
+            assert!(
+                checked.is_ok(),
+                "{}, cut to {length}: {checked:?}",
+                case.name
+            );
+        }
+    }
+}
