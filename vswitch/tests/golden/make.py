@@ -1,0 +1,291 @@
+#!/usr/bin/python3
+"""Makes the captures that tests/golden.rs plays into a switch, with scapy.
+
+Each scenario is a folder: config.json (a SwitchConfig), in-PORT.pcap (what PORT sends, with the time
+at which it sends it), and what the test compares: out-PORT.pcap (what PORT is given) and counters.json.
+This script writes the first two; the test writes the others where GOLDEN_UPDATE is set. To change a
+scenario:
+
+    vswitch/tests/golden/make.py
+    GOLDEN_UPDATE=1 cargo test -p vswitch --test golden
+    git diff --stat    # and read counters.json: it says what each frame got
+
+Frames are scapy's, not the test's own builders', so that a mistake is not made twice.
+"""
+
+import json
+import pathlib
+
+from scapy.all import (
+    ARP, BOOTP, DHCP, DNS, DNSQR, Dot1Q, Dot3, Ether, GRE, ICMP, IP, IPOption_LSRR, IPv6,
+    IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, ICMPv6EchoRequest,
+    ICMPv6MLQuery, ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_RS,
+    ICMPv6ND_Redirect, ICMPv6NDOptDstLLAddr, ICMPv6NDOptPrefixInfo, ICMPv6NDOptSrcLLAddr, LLC, PadN,
+    Raw, SNAP, STP, TCP, UDP, Padding, fragment, mac2str, wrpcap,
+)
+from scapy.contrib.lldp import LLDPDU, LLDPDUChassisID, LLDPDUEndOfLLDPDU, LLDPDUPortID, LLDPDUTimeToLive
+from scapy.layers.inet6 import RouterAlert
+from scapy.layers.dhcp6 import DHCP6_Advertise
+
+HERE = pathlib.Path(__file__).parent
+
+VM1, VM2, VM3 = ("52:54:00:aa:00:%02x" % n for n in (1, 2, 3))
+GW1, GW2, GW3 = ("02:00:13:89:00:%02x" % n for n in (1, 2, 3))
+UPLINK, ROUTER = "02:00:13:89:00:00", "02:00:00:00:00:fe"
+ALL = "ff:ff:ff:ff:ff:ff"
+IP1, IP2, IP3, GATEWAY, WORLD = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.1", "198.51.100.7"
+SIX1, SIX2, SIXGW, WORLD6 = "fd00:0:0:1::11", "fd00:0:0:1::12", "fd00:0:0:1::1", "2001:db8:ffff::7"
+NEXT_HOP, UPLINK_IP = "192.0.2.1", "192.0.2.2"
+NEXT_HOP6, UPLINK6 = "2001:db8::1", "2001:db8::2"
+LL1 = "fe80::5054:ff:feaa:1"
+
+
+def config(**of_vm1):
+    """Two VMs and a DHCP server behind one switch with an uplink."""
+    def port(number, **more):
+        return {
+            "name": f"vm{number}",
+            "device": {"driver": "offline"},
+            "gateway_mac": f"02:00:13:89:00:{number:02x}",
+            "mac": f"52:54:00:aa:00:{number:02x}",
+            "addresses": [f"10.0.0.1{number}/32", f"fd00:0:0:1::1{number}/128"],
+            **more,
+        }
+    return {
+        "tenant": "red",
+        "vni": 5001,
+        "gateway": {"ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64"},
+        "ports": [port(1, **of_vm1), port(2), port(3, dhcp_server=True)],
+        "uplink": {
+            "device": {"driver": "offline"},
+            "mac": UPLINK,
+            "ipv4": "192.0.2.2/24",
+            "ipv6": "2001:db8::2/64",
+            "next_hops": {"ipv4": NEXT_HOP, "ipv6": NEXT_HOP6},
+        },
+    }
+
+
+class Scenario:
+    """Frames by port, each with its time; a millisecond lies between two."""
+
+    def __init__(self, name, switch):
+        self.folder = HERE / name
+        self.switch = switch
+        self.frames = {}
+        self.now_ms = 1000
+
+    def send(self, port, *frames, every_ms=1):
+        for frame in frames:
+            frame = Ether(bytes(frame)) if not isinstance(frame, Dot3) else frame
+            frame.time = self.now_ms / 1000
+            self.frames.setdefault(port, []).append(frame)
+            self.now_ms += every_ms
+
+    def wait_ms(self, time_ms):
+        self.now_ms += time_ms
+
+    def write(self):
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "config.json").write_text(json.dumps(self.switch, indent=2) + "\n")
+        for port, frames in self.frames.items():
+            wrpcap(str(self.folder / f"in-{port}.pcap"), frames, linktype=1)
+
+
+def from_vm1(packet, to=GW1):
+    return Ether(src=VM1, dst=to) / packet
+
+
+def from_vm2(packet, to=GW2):
+    return Ether(src=VM2, dst=to) / packet
+
+
+def from_world(packet, to=UPLINK):
+    return Ether(src=ROUTER, dst=to) / packet
+
+
+def ns(source, target, mac=VM1):
+    """A Neighbor Solicitation of vm1."""
+    group = "ff02::1:ff" + target.rpartition(":")[2].rjust(6, "0")[-6:]
+    group = {"11": "ff02::1:ff00:11", "12": "ff02::1:ff00:12", "1": "ff02::1:ff00:1"}.get(
+        target.rpartition(":")[2], "ff02::1:ff00:0")
+    message = IPv6(src=source, dst=group, hlim=255) / ICMPv6ND_NS(tgt=target)
+    if source != "::":
+        message /= ICMPv6NDOptSrcLLAddr(lladdr=mac)
+    return Ether(src=VM1, dst="33:33:ff:00:00:01") / message
+
+
+def dhcp(kind, **more):
+    return BOOTP(op=1, chaddr=mac2str(VM1), xid=0x1234, **more) / DHCP(
+        options=[("message-type", kind), "end"])
+
+
+def conversation():
+    """What two honest VMs and the world say to each other."""
+    play = Scenario("conversation", config())
+    # The router answers the switch's question for its MAC.
+    play.send("uplink",
+              from_world(ARP(op=2, hwsrc=ROUTER, psrc=NEXT_HOP, hwdst=UPLINK, pdst=UPLINK_IP)),
+              from_world(IPv6(src=NEXT_HOP6, dst=UPLINK6, hlim=255)
+                         / ICMPv6ND_NA(tgt=NEXT_HOP6, R=1, S=1, O=1)
+                         / ICMPv6NDOptDstLLAddr(lladdr=ROUTER)))
+    # vm1 boots: DHCP, probe, announcement, duplicate detection, MLD, router solicitation.
+    play.send("vm1",
+              from_vm1(IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+                       / dhcp("discover"), to=ALL))
+    offer = BOOTP(op=2, yiaddr=IP1, siaddr=IP3, chaddr=mac2str(VM1), xid=0x1234) / DHCP(
+        options=[("message-type", "offer"), ("server_id", IP3), "end"])
+    play.send("vm3", Ether(src=VM3, dst=ALL) / IP(src=IP3, dst="255.255.255.255")
+              / UDP(sport=67, dport=68) / offer)
+    play.send("vm1",
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc="0.0.0.0", pdst=IP1), to=ALL),
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=IP1), to=ALL),
+              ns("::", SIX1),
+              from_vm1(IPv6(src="::", dst="ff02::16", hlim=1)
+                       / IPv6ExtHdrHopByHop(options=[RouterAlert(), PadN()]) / ICMPv6MLReport2(),
+                       to="33:33:00:00:00:16"),
+              from_vm1(IPv6(src=LL1, dst="ff02::2", hlim=255) / ICMPv6ND_RS()
+                       / ICMPv6NDOptSrcLLAddr(lladdr=VM1), to="33:33:00:00:00:02"))
+    # It looks for its neighbours, who all have the gateway's MAC.
+    play.send("vm1",
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=GATEWAY), to=ALL),
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=IP2), to=ALL),
+              ns(SIX1, SIXGW), ns(SIX1, SIX2))
+    # ping, at the gateway and between the VMs.
+    play.send("vm1", from_vm1(IP(src=IP1, dst=GATEWAY) / ICMP(id=7, seq=1) / b"ping"),
+              from_vm1(IPv6(src=SIX1, dst=SIXGW) / ICMPv6EchoRequest(id=7, seq=1, data=b"ping")),
+              from_vm1(IP(src=IP1, dst=IP2) / ICMP(id=7, seq=2) / b"ping"))
+    play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / ICMP(type=0, id=7, seq=2) / b"ping"))
+    # TCP between the VMs, the last segment padded to Ethernet's minimum.
+    play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / TCP(sport=40000, dport=80, flags="S", seq=1)))
+    play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / TCP(sport=80, dport=40000, flags="SA", seq=9, ack=2)))
+    play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / TCP(sport=40000, dport=80, flags="A", seq=2, ack=10)
+                              / Padding(b"\0" * 6)))
+    # DNS in the world, by both families, and a packet in fragments.
+    question = DNS(id=3, qd=DNSQR(qname="example.org"))
+    play.send("vm1", from_vm1(IP(src=IP1, dst=WORLD) / UDP(sport=5353, dport=53) / question),
+              from_vm1(IPv6(src=SIX1, dst=WORLD6) / UDP(sport=5353, dport=53) / question))
+    play.send("uplink", from_world(IP(src=WORLD, dst=IP1, ttl=50) / UDP(sport=53, dport=5353) / question),
+              from_world(IPv6(src=WORLD6, dst=SIX1, hlim=50) / UDP(sport=53, dport=5353) / question))
+    whole = IP(src=IP1, dst=WORLD, id=77) / UDP(sport=1000, dport=2000) / (b"long" * 600)
+    play.send("vm1", *(from_vm1(part) for part in fragment(whole, fragsize=1480)))
+    # traceroute's first packet, and a port that nobody serves.
+    play.send("vm1", from_vm1(IP(src=IP1, dst=WORLD, ttl=1) / UDP(sport=1000, dport=33434) / b"trace"),
+              from_vm1(IP(src=IP1, dst="10.0.0.99") / UDP(sport=1000, dport=9) / b"nobody"))
+    # The underlay pings the switch.
+    play.send("uplink", from_world(ARP(op=1, hwsrc=ROUTER, psrc=NEXT_HOP, pdst=UPLINK_IP), to=ALL),
+              from_world(IP(src=NEXT_HOP, dst=UPLINK_IP) / ICMP(id=9, seq=1) / b"alive?"))
+    return play
+
+
+def attacks():
+    """One of each attack that is known against such filters, from vm1 and from outside."""
+    play = Scenario("attacks", config(encapsulation="deny"))
+    udp = UDP(sport=1000, dport=2000) / b"x"
+    good = IP(src=IP1, dst=IP2) / udp
+    good6 = IPv6(src=SIX1, dst=SIX2) / udp
+    play.send("vm1",
+              # Ethernet
+              Ether(src=VM2, dst=GW1) / good,
+              Ether(src="01:00:5e:00:00:01", dst=GW1) / good,
+              Ether(src=VM1, dst=GW1) / Dot1Q(vlan=101) / good,
+              Ether(src=VM1, dst=GW1) / Dot1Q(vlan=0) / good,
+              Ether(src=VM1, dst=GW1, type=0x88a8) / Dot1Q(vlan=1) / Dot1Q(vlan=101) / good,
+              Dot3(src=VM1, dst="01:80:c2:00:00:00") / LLC(dsap=0x42, ssap=0x42, ctrl=3) / STP(),
+              Dot3(src=VM1, dst=GW1) / LLC(dsap=0xaa, ssap=0xaa, ctrl=3) / SNAP(code=0x0800) / good,
+              Ether(src=VM1, dst="01:80:c2:00:00:0e", type=0x88cc)
+              / LLDPDUChassisID(subtype=4, id=mac2str(VM1)) / LLDPDUPortID(subtype=3, id=mac2str(VM1))
+              / LLDPDUTimeToLive(ttl=120) / LLDPDUEndOfLLDPDU(),
+              Ether(src=VM1, dst=ALL, type=0x8035) / ARP(op=3, hwsrc=VM1, hwdst=VM1),
+              Ether(src=VM1, dst=GW1, type=0x8847) / b"\x00\x01\x01\x40",
+              # ARP
+              from_vm1(ARP(op=2, hwsrc=VM1, psrc=GATEWAY, hwdst=VM2, pdst=IP2), to=ALL),
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=GATEWAY, pdst=GATEWAY), to=ALL),
+              from_vm1(ARP(op=2, hwsrc=VM2, psrc=IP1, hwdst=VM2, pdst=IP2), to=ALL),
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst="10.0.0.77"), to=ALL),
+              # IPv4
+              from_vm1(IP(src=IP2, dst=IP1) / udp),
+              from_vm1(IP(src=GATEWAY, dst=IP2) / udp),
+              from_vm1(IP(src="127.0.0.1", dst=IP2) / udp),
+              from_vm1(IP(src=IP1, dst=IP2, options=[IPOption_LSRR(routers=["10.0.0.12"])]) / udp),
+              from_vm1(IP(src=IP1, dst=IP2, chksum=1) / udp),
+              from_vm1(IP(src=IP1, dst=IP2, flags="MF", proto=6) / b"\x00\x50\x00\x50tiny"),
+              from_vm1(IP(src=IP1, dst=IP2, frag=1, proto=6) / b"overwrites the flags"),
+              from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=67, dport=68) / BOOTP(op=2, chaddr=mac2str(VM2))),
+              from_vm1(IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+                       / BOOTP(op=1, chaddr=mac2str(VM2)) / DHCP(options=["end"]), to=ALL),
+              from_vm1(IP(src=IP1, dst=WORLD) / IP(src=IP2, dst=IP1) / udp),
+              from_vm1(IP(src=IP1, dst=WORLD) / GRE() / IP(src=IP2, dst=IP1) / udp),
+              from_vm1(IP(src=IP1, dst=WORLD) / UDP(sport=1000, dport=3544) / b"teredo"),
+              # IPv6
+              from_vm1(IPv6(src=SIX2, dst=SIX1) / udp),
+              from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrRouting(type=0, addresses=[SIX2]) / udp),
+              from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrDestOpt() / IPv6ExtHdrHopByHop() / udp),
+              from_vm1(IPv6(src=SIX1, dst=SIX2, nh=60) / Raw(b"\x3c\0\x01\x04\0\0\0\0" * 9) / udp),
+              from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrFragment(nh=6, m=1) / b"\x00\x50"),
+              from_vm1(IPv6(src=SIX1, dst=SIX2) / UDP(sport=547, dport=546) / DHCP6_Advertise()),
+              from_vm1(IPv6(src=SIX1, dst=WORLD6, nh=41) / good6),
+              # Neighbour Discovery
+              from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=255) / ICMPv6ND_RA()
+                       / ICMPv6NDOptPrefixInfo(prefix="2001:db8:bad::"), to="33:33:00:00:00:01"),
+              from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=255) / IPv6ExtHdrFragment()
+                       / ICMPv6ND_RA(), to="33:33:00:00:00:01"),
+              from_vm1(IPv6(src=LL1, dst=SIX2, hlim=255) / ICMPv6ND_Redirect(tgt=LL1, dst=WORLD6)),
+              from_vm1(IPv6(src=SIX1, dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt=SIX2, R=0, O=1)
+                       / ICMPv6NDOptDstLLAddr(lladdr=VM1), to="33:33:00:00:00:01"),
+              ns(SIX1, SIXGW, mac=VM2),
+              ns("::", SIX2),
+              from_vm1(IPv6(src=SIX1, dst=SIX2, hlim=64) / ICMPv6ND_NS(tgt=SIX2)),
+              from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=1) / ICMPv6MLQuery(), to="33:33:00:00:00:01"),
+              # Where nobody may go
+              from_vm1(IP(src=IP1, dst=NEXT_HOP) / udp),
+              from_vm1(IP(src=IP1, dst="169.254.169.254") / udp),
+              from_vm1(IP(src=IP1, dst="224.0.0.251") / udp, to="01:00:5e:00:00:fb"),
+              from_vm1(good, to=ALL))
+    play.send("uplink",
+              from_world(IP(src=IP2, dst=IP1) / udp),
+              from_world(IP(src=GATEWAY, dst=IP1) / udp),
+              from_world(IPv6(src=SIX2, dst=SIX1) / udp),
+              from_world(IP(src=WORLD, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2)),
+              from_world(IPv6(src=WORLD6, dst=SIX1) / UDP(sport=547, dport=546)),
+              from_world(IPv6(src=NEXT_HOP6, dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+                         to="33:33:00:00:00:01"),
+              from_world(ARP(op=2, hwsrc=ROUTER, psrc="192.0.2.77", pdst=UPLINK_IP)),
+              from_world(IP(src=WORLD, dst="203.0.113.9") / udp),
+              from_world(IP(src=WORLD, dst=UPLINK_IP) / TCP(sport=1, dport=22)),
+              from_world(IP(src=WORLD, dst=IP1, options=[IPOption_LSRR(routers=[IP2])]) / udp))
+    # None of which keeps the good from passing.
+    play.send("vm1", from_vm1(good), from_vm1(good6))
+    return play
+
+
+def storm():
+    """vm1 over each of its limits; its neighbour notices nothing."""
+    play = Scenario("storm", config(limits={
+        "broadcast_pps": 20, "arp_nd_pps": 10, "dhcp_pps": 5, "pps": 40, "bps": 100000}))
+    hello = UDP(sport=1000, dport=2000) / b"hello"
+    for _ in range(12):
+        play.send("vm1", from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=GATEWAY)))
+        play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / hello))
+    play.wait_ms(2000)
+    for _ in range(7):
+        play.send("vm1", from_vm1(IP(src=IP1, dst=IP3) / UDP(sport=68, dport=67) / b"renew"))
+    play.wait_ms(2000)
+    for _ in range(25):
+        play.send("vm1", from_vm1(IP(src=IP1, dst="255.255.255.255") / hello, to=ALL))
+    play.wait_ms(2000)
+    for _ in range(50):
+        play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / hello))
+    play.wait_ms(2000)
+    for _ in range(12):
+        play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
+    # Half a second later half of each bucket is back.
+    play.wait_ms(500)
+    for _ in range(12):
+        play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
+        play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / hello))
+    return play
+
+
+for scenario in (conversation(), attacks(), storm()):
+    scenario.write()
