@@ -25,7 +25,7 @@ const DRIVERS: &[&str] = &[
     "net_iavf",
 ];
 
-/// The driver whose calls of `setsockopt` go to the shim, which says why.
+/// The driver whose calls of `setsockopt` and `ioctl` go to the shim, which says why.
 const REDIRECTED: &str = "net_af_packet";
 
 /// What the drivers and we call, users before what they use.
@@ -68,6 +68,12 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if target != "x86_64" {
+        return Err(format!(
+            "the switch is for x86_64, not {target}: Debian's DPDK is built for -march=corei7"
+        ));
+    }
     let dpdk = Dpdk::find()?;
     dpdk.compile_shim()?;
     dpdk.generate_bindings()?;
@@ -126,6 +132,9 @@ impl Dpdk {
     fn compile_shim(&self) -> Result<(), String> {
         let mut shim = cc::Build::new();
         shim.file("src/shim.c").opt_level(3).warnings(true);
+        if cfg!(feature = "mlx5") {
+            shim.define("DPDK_SYS_MLX5", None);
+        }
         for flag in &self.flags {
             // DPDK's own headers are not ours to warn about.
             match flag.strip_prefix("-I") {
@@ -145,8 +154,8 @@ impl Dpdk {
             .header("src/shim.h")
             .clang_args(&self.flags)
             .allowlist_function("rte_[a-z0-9_]+_shim")
-            .allowlist_function("rte_eal_(init|cleanup|hotplug_add|hotplug_remove)")
-            .allowlist_function("rte_(strerror|version)")
+            .allowlist_function("rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)")
+            .allowlist_function("rte_(strerror|version|get_tsc_hz)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
             .allowlist_function("rte_mempool_(free|in_use_count|avail_count)")
             .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close|get_port_by_name)")
@@ -185,6 +194,13 @@ impl Dpdk {
             self.archive(&format!("rte_{name}"))?;
             println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
         }
+        if cfg!(feature = "mlx5") {
+            self.link_mlx5()?;
+        }
+        if cfg!(feature = "pcap") {
+            self.archive("rte_net_pcap")?;
+            println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_net_pcap");
+        }
         for name in LIBRARIES {
             self.archive(&format!("rte_{name}"))?;
             println!("cargo:rustc-link-lib=static:-bundle=rte_{name}");
@@ -193,16 +209,34 @@ impl Dpdk {
             self.archive(name)?;
             println!("cargo:rustc-link-lib=static:-bundle={name}");
         }
+        if cfg!(feature = "mlx5") {
+            for name in ["mlx5", "ibverbs", "nl-route-3", "nl-3"] {
+                self.archive(name)?;
+                println!("cargo:rustc-link-lib=static:-bundle={name}");
+            }
+        }
+        if cfg!(feature = "pcap") {
+            println!("cargo:rustc-link-lib=dylib=pcap");
+        }
         Ok(())
     }
 
-    /// A copy of the driver's archive that calls the shim's `setsockopt`; its name for the linker.
+    fn link_mlx5(&self) -> Result<(), String> {
+        for name in ["bus_auxiliary", "common_mlx5", "net_mlx5"] {
+            self.archive(&format!("rte_{name}"))?;
+            println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
+        }
+        Ok(())
+    }
+
+    /// A copy of the driver's archive that calls the shim in their place; its name for the linker.
     fn redirect(&self) -> Result<&'static str, String> {
         self.archive(&format!("rte_{REDIRECTED}"))?;
         let from = self.archives.join(format!("librte_{REDIRECTED}.a"));
         let to = self.out.join("libdpdk_redirected.a");
         let status = Command::new(env::var_os("OBJCOPY").unwrap_or_else(|| "objcopy".into()))
             .arg("--redefine-sym=setsockopt=af_packet_setsockopt_shim")
+            .arg("--redefine-sym=ioctl=af_packet_ioctl_shim")
             .args([from, to])
             .status();
         match status {

@@ -24,6 +24,12 @@ fn start() -> Result<Eal, DpdkError> {
 fn frames_are_owned_from_the_pool_through_a_port_and_back() {
     let eal = start().expect("DPDK starts without root or hugepages");
     assert!(matches!(start(), Err(DpdkError::AlreadyStarted)));
+    for directory in ["/run/dpdk/vswitch-loop", "/tmp/dpdk/vswitch-loop"] {
+        assert!(
+            !std::path::Path::new(directory).exists(),
+            "nothing to leave behind"
+        );
+    }
     let options = PortOptions::default();
     let pool = Mempool::for_devices(&eal, [&Device::Offline], &options).expect("memory");
     let all = pool.available();

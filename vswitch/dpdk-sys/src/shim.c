@@ -1,6 +1,8 @@
 #include "shim.h"
 
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 int rte_errno_shim(void)
 {
@@ -46,3 +48,21 @@ int af_packet_setsockopt_shim(int socket, int level, int name, const void *value
 	}
 	return setsockopt(socket, level, name, value, size);
 }
+
+int af_packet_ioctl_shim(int socket, unsigned long request, void *argument)
+{
+	if (request == SIOCSIFFLAGS || request == SIOCSIFHWADDR)
+		return 0;
+	return ioctl(socket, request, argument);
+}
+
+#ifdef DPDK_SYS_MLX5
+#define RDMA_STATIC_PROVIDERS mlx5
+#include <infiniband/verbs.h>
+
+/* rdma-core loads its drivers from shared objects, unless told beforehand which are linked in. */
+__attribute__((constructor)) static void name_static_provider(void)
+{
+	ibv_static_providers(NULL, &verbs_provider_mlx5, NULL);
+}
+#endif

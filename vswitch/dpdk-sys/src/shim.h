@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <rte_bus_vdev.h>
+#include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -39,5 +40,11 @@ uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **
  * there is nothing to fan out, so the request is not made; in its place the socket is told to ignore
  * what the kernel itself sends from the interface, which the driver would hand up as received. */
 int af_packet_setsockopt_shim(int socket, int level, int name, const void *value, socklen_t size);
+
+/* What net_af_packet calls in place of ioctl(), likewise.
+ *
+ * When it starts, the driver sets the interface's flags and MAC to what it takes them to be, which needs CAP_NET_ADMIN. The
+ * interface is not the switch's to change: such a request is answered with success and not made. */
+int af_packet_ioctl_shim(int socket, unsigned long request, void *argument);
 
 #endif

@@ -14,6 +14,7 @@ mod mbuf;
 mod port;
 
 use std::ffi::{CStr, CString, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ impl EalOptions {
             "--no-telemetry".into(),
             "--iova-mode".into(),
             "va".into(),
+            "--file-prefix".into(),
+            format!("vswitch-{}", self.name),
             "--log-level".into(),
             "warning".into(),
             "-m".into(),
@@ -86,7 +89,8 @@ impl Eal {
     pub fn start(options: &EalOptions) -> Result<Self, DpdkError> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         if options.memory.hugepages {
-            require_hugepages(options.memory.mib)?;
+            let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            require_hugepages(&meminfo, options.memory.mib)?;
         }
         let arguments = options
             .arguments()
@@ -108,6 +112,7 @@ impl Eal {
                 cpu: options.cpu,
             });
         }
+        remove_runtime_directory();
         Ok(Self(Arc::new(Environment {
             abandoned: AtomicBool::new(false),
         })))
@@ -118,6 +123,12 @@ impl Eal {
         // SAFETY: returns a static NUL-terminated string.
         let version = unsafe { CStr::from_ptr(dpdk_sys::rte_version()) };
         version.to_string_lossy().into_owned()
+    }
+
+    /// What [`cycles`] counts in a second.
+    pub fn cycles_per_second(&self) -> u64 {
+        // SAFETY: reads what EAL measured when it started.
+        unsafe { dpdk_sys::rte_get_tsc_hz() }
     }
 
     /// Gives up on cleaning up: something still points into the memory.
@@ -134,6 +145,13 @@ impl Drop for Environment {
             let _ = unsafe { dpdk_sys::rte_eal_cleanup() };
         }
     }
+}
+
+/// The CPU's time stamp counter: the cheapest clock there is, in units of [`Eal::cycles_per_second`].
+#[inline]
+pub fn cycles() -> u64 {
+    // SAFETY: reads a register that every x86-64 has.
+    unsafe { std::arch::x86_64::_rdtsc() }
 }
 
 /// Why DPDK cannot do what it was asked. Each sentence says what to do.
@@ -281,9 +299,19 @@ fn last_error() -> String {
     describe(unsafe { dpdk_sys::rte_errno_shim() })
 }
 
+/// EAL makes a directory for files that two processes share, also where it is told to share none.
+fn remove_runtime_directory() {
+    // SAFETY: returns a NUL-terminated string in static memory, written once at start.
+    let path = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    // Neither is removed if it has something in it, and the second is not ours alone.
+    if std::fs::remove_dir(path).is_ok() {
+        let _ = path.parent().map(std::fs::remove_dir);
+    }
+}
+
 /// EAL would say "Cannot init memory"; this says how many pages are missing.
-fn require_hugepages(mib: u32) -> Result<(), DpdkError> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+fn require_hugepages(meminfo: &str, mib: u32) -> Result<(), DpdkError> {
     let field = |name: &str| {
         meminfo
             .lines()
@@ -308,4 +336,47 @@ fn require_hugepages(mib: u32) -> Result<(), DpdkError> {
         total: field("HugePages_Total:") + needed - free,
         page_kib,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eal_is_told_to_share_nothing() {
+        let mut options = EalOptions {
+            memory: Memory {
+                mib: 32,
+                hugepages: false,
+            },
+            cpu: 3,
+            name: "red".into(),
+            pci: Vec::new(),
+        };
+        assert_eq!(
+            options.arguments().join(" "),
+            "vswitch-red --lcores 0@3 --no-telemetry --iova-mode va --file-prefix vswitch-red \
+             --log-level warning -m 32 --no-huge --no-shconf --no-pci"
+        );
+        options.memory.hugepages = true;
+        options.pci = vec!["0000:3b:02.1".parse().expect("an address")];
+        assert_eq!(
+            options.arguments().join(" "),
+            "vswitch-red --lcores 0@3 --no-telemetry --iova-mode va --file-prefix vswitch-red \
+             --log-level warning -m 32 --in-memory --allow 0000:3b:02.1"
+        );
+    }
+
+    #[test]
+    fn too_few_hugepages_are_counted_before_dpdk_starts() {
+        let meminfo = "HugePages_Total:      20\nHugePages_Free:       12\nHugePages_Rsvd:        2\n\
+                       Hugepagesize:       2048 kB\n";
+        assert!(require_hugepages(meminfo, 20).is_ok());
+        let refused = require_hugepages(meminfo, 32).expect_err("ten are free, not sixteen");
+        assert_eq!(
+            refused.to_string(),
+            "memory.hugepages = true needs 16 free hugepages of 2048 KiB, but 10 are free: run \
+             `echo 26 > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = false"
+        );
+    }
 }

@@ -127,7 +127,7 @@ impl Port {
         pool: &Mempool,
         options: &PortOptions,
     ) -> Result<Self, DpdkError> {
-        let failed = |step, code: c_int| attachment.failed(name, step, describe(code));
+        let failed = |step, code: c_int| attachment.failed(name, step, code);
         let device = c_string(attachment.device.clone())?;
         let arguments = c_string(attachment.arguments.clone())?;
         let sockets_before = own_sockets();
@@ -157,8 +157,8 @@ impl Port {
             _pool: pool.clone(),
             _eal: eal.clone(),
         };
-        port.interface =
-            interface.map_err(|error| attachment.failed(name, "watch", error.to_string()))?;
+        port.interface = interface
+            .map_err(|error| failed("watch", -error.raw_os_error().unwrap_or(libc::EIO)))?;
         port.start(attachment, pool, options)
             .map_err(|(step, code)| failed(step, code))?;
         port.wake = match attachment.kind {
@@ -448,7 +448,7 @@ impl<'a> Attachment<'a> {
                 kind: Kind::Socket {
                     family: libc::AF_XDP,
                     interface,
-                    capability: "CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF",
+                    capability: "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN",
                 },
             },
             Device::Memif { socket, id, server } => {
@@ -482,12 +482,22 @@ impl<'a> Attachment<'a> {
         })
     }
 
-    fn failed(&self, port: &str, step: &'static str, cause: String) -> DpdkError {
+    fn failed(&self, port: &str, step: &'static str, code: c_int) -> DpdkError {
+        let (permission, access) = (-libc::EPERM, -libc::EACCES);
+        if let Kind::Socket { capability, .. } = self.kind
+            && (code == permission || code == access)
+        {
+            return DpdkError::Permission {
+                port: port.into(),
+                device: self.device.clone(),
+                capability,
+            };
+        }
         DpdkError::Device {
             port: port.into(),
             device: self.device.clone(),
             step,
-            cause,
+            cause: describe(code),
         }
     }
 
@@ -528,7 +538,7 @@ impl<'a> Attachment<'a> {
                     problem,
                 }
             }
-            _ => self.failed(port, "open", describe(code)),
+            _ => self.failed(port, "open", code),
         }
     }
 
