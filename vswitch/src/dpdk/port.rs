@@ -448,7 +448,7 @@ impl<'a> Attachment<'a> {
                 kind: Kind::Socket {
                     family: libc::AF_XDP,
                     interface,
-                    capability: "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN",
+                    capability: "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN and CAP_IPC_LOCK",
                 },
             },
             Device::Memif { socket, id, server } => {
