@@ -60,6 +60,25 @@ pub(crate) fn trunk() -> SwitchConfig {
     }))
 }
 
+/// `vm2` serves DHCP to `vm3`, which has what it learns. The model does not learn: this switch is for
+/// tests that tell a story.
+pub(crate) fn learning() -> SwitchConfig {
+    switch(json!({
+        "gateway": { "ipv4": "10.0.0.1/24" },
+        "ports": [
+            port("vm1", 1, json!({ "addresses": ["10.0.0.11/32"] })),
+            port("vm2", 2, json!({ "addresses": ["10.0.0.12/32"], "dhcp_server": true })),
+            port("vm3", 3, json!({ "addresses": "learn-dhcp" })),
+        ],
+        "uplink": {
+            "device": { "driver": "offline" },
+            "mac": "02:00:13:89:00:00",
+            "ipv4": "192.0.2.2/24",
+            "next_hops": { "ipv4": "192.0.2.1" },
+        },
+    }))
+}
+
 /// One port and nothing beyond.
 pub(crate) fn lone() -> SwitchConfig {
     switch(json!({
