@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use caps::{CapSet, Capability};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use tenant_config::{Device, Memory};
@@ -135,6 +136,12 @@ fn wakes(port: &mut Port, within: Duration) -> bool {
     ready == 1 && readable
 }
 
+/// Gives up all other capabilities of this thread.
+fn keep_capabilities(capabilities: &[Capability]) {
+    let capabilities = capabilities.iter().copied().collect();
+    caps::set(None, CapSet::Effective, &capabilities).expect("fewer are always allowed");
+}
+
 /// What holds of every driver on a kernel interface.
 fn frames_cross_both_ways(bed: &Bed, switch: &mut Port, guest: &mut Port) {
     let (switch_mac, guest_mac) = (
@@ -209,17 +216,9 @@ fn af_packet_needs_cap_net_raw_to_open_and_then_nothing() {
     let Some(bed) = Bed::new("af_packet_unprivileged", &devices, PortOptions::default()) else {
         return;
     };
-    let keep = |capability: Option<caps::Capability>| {
-        caps::set(
-            None,
-            caps::CapSet::Effective,
-            &capability.into_iter().collect(),
-        )
-        .expect("fewer are always allowed");
-    };
-    keep(Some(caps::Capability::CAP_NET_RAW));
+    keep_capabilities(&[Capability::CAP_NET_RAW]);
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
-    keep(None);
+    keep_capabilities(&[]);
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
     a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
     assert_eq!(switch.stats().rx_missed, 0);
@@ -431,6 +430,7 @@ fn af_xdp_carries_frames_both_ways_and_wakes() {
         return;
     };
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
+    keep_capabilities(&[]);
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
     a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
 }

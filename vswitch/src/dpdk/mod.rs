@@ -56,7 +56,8 @@ impl EalOptions {
         ];
         // Either way no shared files: nothing that another process could open, nothing to leave behind.
         if self.memory.hugepages {
-            arguments.push("--in-memory".into());
+            let limit = self.memory.mib.to_string();
+            arguments.extend(["--in-memory".into(), "--socket-limit".into(), limit]);
         } else {
             arguments.extend(["--no-huge".into(), "--no-shconf".into()]);
         }
@@ -363,7 +364,7 @@ mod tests {
         assert_eq!(
             options.arguments().join(" "),
             "vswitch-red --lcores 0@3 --no-telemetry --iova-mode va --file-prefix vswitch-red \
-             --log-level warning -m 32 --in-memory --allow 0000:3b:02.1"
+             --log-level warning -m 32 --in-memory --socket-limit 32 --allow 0000:3b:02.1"
         );
     }
 
