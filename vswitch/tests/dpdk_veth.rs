@@ -109,9 +109,9 @@ fn af_packet(interface: &str) -> Device {
     Device::AfPacket { interface }
 }
 
-/// The next `count` frames, each with its stripped tag; fewer if they do not come within a second.
+/// The next `count` frames, each with its stripped tag; fewer if they do not come within five seconds.
 fn receive(port: &mut Port, count: usize) -> Vec<(Option<u16>, Vec<u8>)> {
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + Duration::from_secs(5);
     let mut burst = Burst::new();
     let mut frames = Vec::new();
     while frames.len() < count && Instant::now() < deadline {
@@ -122,6 +122,16 @@ fn receive(port: &mut Port, count: usize) -> Vec<(Option<u16>, Vec<u8>)> {
         }));
     }
     frames
+}
+
+/// Whether a tenth of a second passes without a frame.
+fn is_silent(port: &mut Port) -> bool {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let mut burst = Burst::new();
+    while burst.is_empty() && Instant::now() < deadline {
+        port.rx(&mut burst);
+    }
+    burst.is_empty()
 }
 
 /// Whether the port's descriptor says, within that time, that a frame waits.
@@ -287,7 +297,7 @@ fn af_packet_does_not_see_what_the_kernel_sends() {
         .send_to(&[0x5a; 64], (Ipv4Addr::new(192, 0, 2, 2), 2000))
         .expect("the interface is up");
     assert_eq!(receive(&mut guest, 1).len(), 1, "it did leave");
-    assert_eq!(receive(&mut switch, 1), []);
+    assert!(is_silent(&mut switch));
 }
 
 /// A switch must judge what is on the wire: fragments as fragments, also those that never become a packet.
@@ -388,7 +398,8 @@ fn af_packet_counts_what_its_ring_had_no_room_for() {
     let room = usize::from(bed.options.rx_desc);
     let frames = vec![udp_frame([2; 6], [4; 6], 64); room + 40];
     bed.send(&mut guest, &frames);
-    assert_eq!(receive(&mut switch, room + 40).len(), room);
+    assert_eq!(receive(&mut switch, room).len(), room);
+    assert!(is_silent(&mut switch));
     let stats = switch.stats();
     assert_eq!((stats.rx_frames, stats.rx_missed), (room as u64, 40));
 }
@@ -411,7 +422,7 @@ fn af_packet_survives_its_interface() {
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
     // Gone for good: nothing comes, nothing goes, nothing crashes.
     ip(&format!("link delete {SWITCH_END}"));
-    assert_eq!(receive(&mut switch, 1), []);
+    assert!(is_silent(&mut switch));
     let frame = bed.pool.alloc_with(&[0; 60]).expect("an mbuf");
     let mut burst = Burst::new();
     burst.push(frame).expect("room in the burst");

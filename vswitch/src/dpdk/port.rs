@@ -250,7 +250,8 @@ impl Port {
     }
 
     /// Sends from the front of `burst`; says how many the device took. The others stay in the burst, in
-    /// order, and the caller counts and frees them.
+    /// order, and the caller counts and frees them. Taken is not yet sent: what the device then cannot send, as a frame longer
+    /// than its ring's frames, is in [`PortStats::tx_errors`].
     #[inline]
     pub fn tx(&mut self, burst: &mut Burst) -> usize {
         let id = self.id;
