@@ -154,7 +154,7 @@ impl Dpdk {
             .header("src/shim.h")
             .clang_args(&self.flags)
             .allowlist_function("rte_[a-z0-9_]+_shim")
-            .allowlist_function("rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)")
+            .allowlist_function("rte_eal_(init|alarm_set|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)")
             .allowlist_function("rte_(strerror|version|get_tsc_hz)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
             .allowlist_function("rte_mempool_(free|in_use_count|avail_count)")

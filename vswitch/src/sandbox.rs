@@ -11,7 +11,8 @@
 //!   interrupt thread make while they run; any other kills the process: [`filter_all_threads`].
 //!
 //! Capabilities and Landlock belong to a thread and are inherited by the threads it starts, so
-//! [`confine_thread`] is called before the first is spawned. The seccomp filter is put on all threads at
+//! [`confine_thread`] is called before the first is spawned, and on DPDK's interrupt thread, which has started
+//! already. The seccomp filter is put on all threads at
 //! once, when all have started. What the kernel lacks is logged, and the rest is applied all the same.
 
 use std::collections::BTreeMap;

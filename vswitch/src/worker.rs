@@ -18,7 +18,7 @@ use crossbeam::utils::CachePadded;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::dpdk::{Burst, Mbuf, Mempool, Port};
+use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
 use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
@@ -52,8 +52,10 @@ pub struct WorkerStats {
     pub busy_rounds: AtomicU64,
     /// Frames found.
     pub busy_frames: AtomicU64,
-    /// Nanoseconds spent in busy rounds.
-    pub busy_ns: AtomicU64,
+    /// Cycles spent in them, sending included.
+    pub busy_cycles: AtomicU64,
+    /// What `busy_cycles` counts in a second.
+    pub cycles_per_second: AtomicU64,
     /// Times the worker went to sleep.
     pub sleeps: AtomicU64,
     /// Sleeps that ended in a busy round.
@@ -192,6 +194,7 @@ impl Worker {
     /// # Errors
     /// If the kernel does not let the thread wait for frames.
     pub fn new(
+        eal: &Eal,
         ports: Vec<Port>,
         pool: Mempool,
         generation: Generation,
@@ -199,7 +202,11 @@ impl Worker {
     ) -> io::Result<Self> {
         // Naps are to last as long as they say; the default slack adds 50 µs.
         nix::sys::prctl::set_timerslack(1)?;
-        link.stats.generation.store(1, Ordering::Relaxed);
+        let stats = &link.stats;
+        stats.generation.store(1, Ordering::Relaxed);
+        stats
+            .cycles_per_second
+            .store(eal.cycles_per_second(), Ordering::Relaxed);
         let outlet = |port| Outlet {
             port,
             burst: Burst::new(),
@@ -219,11 +226,11 @@ impl Worker {
 
     /// Carries frames until [`Link::stop`].
     pub fn run(&mut self, mode: PollMode) {
-        let mut now = self.now();
-        let mut idle = Idle::since(now);
-        let mut timers_due = now;
-        let mut devices_due = now;
+        let mut idle = Idle::since(self.now());
+        let mut timers_due = Duration::ZERO;
+        let mut devices_due = Duration::ZERO;
         loop {
+            let now = self.now();
             if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
                 return;
             }
@@ -235,26 +242,27 @@ impl Worker {
                     devices_due = now + DEVICES_EVERY;
                 }
             }
+            let begin = cycles();
             let frames = self.round(now);
-            let end = self.now();
             let stats = self.link.stats();
             add(&stats.rounds, 1);
             let woke_at = idle.woke_at.take();
             if frames > 0 {
                 add(&stats.busy_rounds, 1);
                 add(&stats.busy_frames, frames);
-                add(&stats.busy_ns, nanoseconds(end.saturating_sub(now)));
-                if let Some(woke) = woke_at {
-                    stats.woke(nanoseconds(end.saturating_sub(woke)));
+                add(&stats.busy_cycles, cycles().wrapping_sub(begin));
+                if let Some(woke_at) = woke_at {
+                    stats.woke(nanoseconds(self.now().saturating_sub(woke_at)));
                 }
                 if idle.armed {
                     self.disarm();
                 }
-                idle = Idle::since(end);
-            } else if mode == PollMode::Adaptive && end.saturating_sub(idle.since) >= POLL_FOR {
+                idle = Idle::since(now);
+            } else if mode == PollMode::Adaptive && now.saturating_sub(idle.since) >= POLL_FOR {
                 if idle.armed {
                     add(&stats.sleeps, 1);
-                    self.waiter.wait(&mut idle, timers_due.saturating_sub(end));
+                    let timer = timers_due.saturating_sub(now);
+                    self.waiter.wait(&mut idle, timer);
                     self.disarm();
                     idle.armed = false;
                     idle.woke_at = Some(self.now());
@@ -264,7 +272,6 @@ impl Worker {
                     idle.armed = true;
                 }
             }
-            now = self.now();
         }
     }
 

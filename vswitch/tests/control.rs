@@ -93,7 +93,8 @@ fn the_api_answers_within_its_bounds() {
     let generation = Generation::build(&config(), None);
     let views = (generation.counters(), generation.tables());
     let link = Link::new(ports.len()).expect("a link");
-    let mut worker = Worker::new(ports, pool, generation, Arc::clone(&link)).expect("a worker");
+    let mut worker =
+        Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).expect("a worker");
 
     let (listener, control) = (socket.listener().expect("a listener"), Arc::clone(&link));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

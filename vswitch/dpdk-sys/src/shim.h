@@ -5,6 +5,7 @@
 
 #include <sys/socket.h>
 
+#include <rte_alarm.h>
 #include <rte_bus_vdev.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>

@@ -116,9 +116,10 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
             let ports: Ports = read(socket, value)?;
             let mut text = port_table(&ports).to_string();
             let worker = &ports.worker;
-            if let Some(ns) = worker.ns_per_frame {
+            if let Some(cycles) = worker.cycles_per_frame {
                 let frames = worker.busy_frames as f64 / worker.busy_rounds as f64;
-                text += &format!("\n{ns} ns per frame in busy rounds of {frames:.1} frames\n");
+                text +=
+                    &format!("\n{cycles} cycles per frame in busy rounds of {frames:.1} frames\n");
             }
             text
         }

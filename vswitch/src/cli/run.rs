@@ -67,12 +67,12 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let control_path = args.control.as_deref().or(config.control_socket.as_deref());
     let socket = control_path.map(Socket::bind).transpose()?;
 
-    let (ports, pool) = open_ports(&config, cpu)?;
+    let (eal, ports, pool) = open_ports(&config, cpu)?;
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
     let generation = Generation::build(&config, None);
     let views = (generation.counters(), generation.tables());
     let mut worker =
-        Worker::new(ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
+        Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
     info!(
         tenant = %config.tenant, vni = config.vni.get(), ports = config.ports.len(), cpu,
         control = control_path.map(|path| path.display().to_string()), "devices are open"
@@ -81,10 +81,16 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     // What belongs to a thread goes before the control thread starts, which inherits it.
     let needs = (!args.no_sandbox).then(|| Needs::of(&config, control_path));
     match &needs {
-        Some(needs) => match sandbox::confine_thread(needs)? {
-            LandlockLevel::Full => {}
-            level => warn!(%level, "this kernel's Landlock does not do all that is asked of it"),
-        },
+        Some(needs) => {
+            // DPDK's interrupt thread is there already, and must do it itself.
+            let of_eal = needs.clone();
+            let done = eal.on_interrupt_thread(move || sandbox::confine_thread(&of_eal))?;
+            for level in [done?, sandbox::confine_thread(needs)?] {
+                if level != LandlockLevel::Full {
+                    warn!(%level, "this kernel's Landlock does not do all that is asked of it");
+                }
+            }
+        }
         None => warn!("--no-sandbox: this process keeps ALL its privileges; for debugging only"),
     }
     let control = start_control(
@@ -131,7 +137,7 @@ fn other_cpus(allowed: &CpuSet, worker: usize) -> CpuSet {
     if any { others } else { *allowed }
 }
 
-fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Vec<Port>, Mempool), RunError> {
+fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Mempool), RunError> {
     let uplink = config
         .uplink
         .iter()
@@ -164,7 +170,7 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Vec<Port>, Mempool),
         .iter()
         .map(|(name, device, mtu)| Port::open(&eal, name, device, &pool, &options(*mtu)))
         .collect();
-    Ok((ports?, pool))
+    Ok((eal, ports?, pool))
 }
 
 /// Starts the control thread, and returns when it is ready to serve: everything it needs is then open.

@@ -173,12 +173,17 @@ pub fn render(ports: &Ports, drops: &[Drop]) -> String {
     ] {
         out.single(name, "counter", help, value);
     }
-    const BUSY: &str = "vswitch_worker_busy_seconds_total";
     out.single(
-        BUSY,
+        "vswitch_worker_busy_cycles_total",
         "counter",
-        "Time spent in busy rounds.",
-        worker.busy_ns as f64 / 1e9,
+        "Cycles of busy rounds, sending included.",
+        worker.busy_cycles,
+    );
+    out.single(
+        "vswitch_worker_cycles_per_second",
+        "gauge",
+        "The rate of the cycles.",
+        worker.cycles_per_second,
     );
 
     const WAKE: &str = "vswitch_worker_wake_seconds";

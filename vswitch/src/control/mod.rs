@@ -464,7 +464,7 @@ impl Control {
     fn worker(&self) -> view::Worker {
         let stats = self.link.stats();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (busy_frames, busy_ns) = (load(&stats.busy_frames), load(&stats.busy_ns));
+        let (busy_frames, busy_cycles) = (load(&stats.busy_frames), load(&stats.busy_cycles));
         let bounds = WAKE_BOUNDS_NS.iter().copied().map(Some).chain([None]);
         let buckets = bounds.zip(&stats.wake_buckets);
         view::Worker {
@@ -472,8 +472,9 @@ impl Control {
             rounds: load(&stats.rounds),
             busy_rounds: load(&stats.busy_rounds),
             busy_frames,
-            busy_ns,
-            ns_per_frame: busy_ns.checked_div(busy_frames),
+            busy_cycles,
+            cycles_per_second: load(&stats.cycles_per_second),
+            cycles_per_frame: busy_cycles.checked_div(busy_frames),
             sleeps: load(&stats.sleeps),
             wakes: load(&stats.wakes),
             wake_sum_ns: load(&stats.wake_sum_ns),

@@ -95,10 +95,12 @@ pub struct Worker {
     pub busy_rounds: u64,
     /// Frames received in them.
     pub busy_frames: u64,
-    /// Nanoseconds spent in them.
-    pub busy_ns: u64,
-    /// Nanoseconds of busy rounds per frame; none before the first frame.
-    pub ns_per_frame: Option<u64>,
+    /// Cycles of the time stamp counter spent in them, sending included.
+    pub busy_cycles: u64,
+    /// The time stamp counter's rate.
+    pub cycles_per_second: u64,
+    /// Busy cycles per frame; none before the first frame.
+    pub cycles_per_frame: Option<u64>,
     /// Times the worker went to sleep for want of frames.
     pub sleeps: u64,
     /// Sleeps that ended because of frames.

@@ -13,11 +13,13 @@
 mod mbuf;
 mod port;
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tenant_config::{Memory, PciAddress};
 use thiserror::Error;
@@ -132,6 +134,36 @@ impl Eal {
         unsafe { dpdk_sys::rte_get_tsc_hz() }
     }
 
+    /// Does `work` on DPDK's interrupt thread, and returns what it gives. What belongs to a thread, as its capabilities
+    /// do, can be changed only there. A panic in `work` ends the process.
+    ///
+    /// # Errors
+    /// [`DpdkError::InterruptThread`] if the thread does not come to it in 5 s.
+    pub fn on_interrupt_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, DpdkError> {
+        type Work = Box<dyn FnOnce() + Send>;
+        extern "C" fn call(work: *mut c_void) {
+            // SAFETY: made by `Box::into_raw` below, and DPDK calls an alarm once.
+            let work = unsafe { Box::from_raw(work.cast::<Work>()) };
+            work();
+        }
+        const SOON_US: u64 = 1;
+        let (done, result) = mpsc::sync_channel(1);
+        let work: Work = Box::new(move || drop(done.send(work())));
+        let raw = Box::into_raw(Box::new(work));
+        // SAFETY: `call` takes the box over, on the other thread; everything in it is `Send` and owned.
+        if unsafe { dpdk_sys::rte_eal_alarm_set(SOON_US, Some(call), raw.cast()) } != 0 {
+            // SAFETY: DPDK has not taken it.
+            drop(unsafe { Box::from_raw(raw) });
+            return Err(DpdkError::InterruptThread);
+        }
+        result
+            .recv_timeout(Duration::from_secs(5))
+            .map_err(|_| DpdkError::InterruptThread)
+    }
+
     /// Gives up on cleaning up: something still points into the memory.
     fn abandon(&self) {
         self.0.abandoned.store(true, Ordering::SeqCst);
@@ -189,6 +221,9 @@ pub enum DpdkError {
         /// The CPU asked for.
         cpu: usize,
     },
+    /// The interrupt thread does not answer.
+    #[error("DPDK's interrupt thread does not take work; its own words are on standard error")]
+    InterruptThread,
     /// A value that DPDK's argument syntax cannot carry.
     #[error(
         "{what} {value:?} has a character that DPDK cannot take in a name: use letters, digits, '-', '_' and '.'"
