@@ -11,6 +11,7 @@ use oracle::model::{Model, Outcome};
 use oracle::rows::{self, Case, Expect};
 use oracle::trial::{SECOND_NS, Trial};
 use proptest::prelude::*;
+use tenant_config::Limits;
 use vswitch::pipeline::Verdict;
 use vswitch::reason::DropReason;
 
@@ -77,6 +78,123 @@ fn the_switch_agrees_with_the_table() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A limit alone on `vm1`, a frame that falls under it, and the reason once its burst is spent.
+fn limits() -> [(&'static str, Limits, Vec<u8>, DropReason); 8] {
+    use oracle::frames::*;
+    use oracle::rows::{GATEWAY, GW, IP1, IP2, VM1, inner};
+
+    let none = Limits::default();
+    let arp_nd = Limits {
+        arp_nd_pps: Some(4),
+        ..none
+    };
+    let dhcp = Limits {
+        dhcp_pps: Some(4),
+        ..none
+    };
+    let broadcast = Limits {
+        broadcast_pps: Some(4),
+        ..none
+    };
+    let pps = Limits {
+        pps: Some(4),
+        ..none
+    };
+    let request = Arp {
+        opcode: 1,
+        sender_mac: VM1,
+        sender: IP1,
+        target_mac: [0; 6],
+        target: GATEWAY,
+    };
+    let solicitation = V6::icmp(inner(0x11), inner(1), neighbor(135, 0, inner(1), &[]));
+    let datagram = |to_port, payload: &[u8]| {
+        let packet = V4::new(IP1, IP2, 17, udp(1000, to_port, payload));
+        ethernet(GW, VM1, IPV4, &packet.bytes())
+    };
+    let datagram6 = V6::new(inner(0x11), inner(0x12), 17, udp(546, 547, b""));
+    let plain = datagram(2000, b"hello");
+    let mut to_all = plain.clone();
+    to_all[..6].fill(0xff);
+    let padded = [plain.clone(), vec![0; 100 - plain.len()]].concat();
+    let bps = Limits {
+        bps: Some(4 * 8 * 100),
+        ..none
+    };
+    [
+        (
+            "ARP",
+            arp_nd,
+            ethernet(GW, VM1, ARP, &request.bytes()),
+            DropReason::RateArpNd,
+        ),
+        (
+            "ND",
+            arp_nd,
+            ethernet(GW, VM1, IPV6, &solicitation.bytes()),
+            DropReason::RateArpNd,
+        ),
+        ("DHCP", dhcp, datagram(67, b""), DropReason::RateDhcp),
+        (
+            "DHCPv6",
+            dhcp,
+            ethernet(GW, VM1, IPV6, &datagram6.bytes()),
+            DropReason::RateDhcp,
+        ),
+        ("broadcast", broadcast, to_all, DropReason::RateBroadcast),
+        (
+            "ARP's broadcast",
+            Limits {
+                arp_nd_pps: Some(9),
+                ..broadcast
+            },
+            ethernet(BROADCAST, VM1, ARP, &request.bytes()),
+            DropReason::RateBroadcast,
+        ),
+        ("frames", pps, plain, DropReason::RatePps),
+        ("bits, with padding", bps, padded, DropReason::RateBps),
+    ]
+}
+
+/// Four a second are four at once, and then one each quarter of a second. What the filter refuses
+/// takes nothing, and a port's storm costs its neighbour nothing.
+#[test]
+fn each_limit_gives_its_reason() {
+    use oracle::frames::{IPV4, V4, ethernet, udp};
+    use oracle::rows::{IP1, IP2, VM2};
+
+    let of_sibling = V4::new(IP2, IP1, 17, udp(1000, 2000, b"hello"));
+    let of_sibling = ethernet(rows::GW, VM2, IPV4, &of_sibling.bytes());
+    for (name, limits, frame, reason) in limits() {
+        let mut config = configs::three();
+        config.ports[0].limits = limits;
+        let mut trial = Trial::new(&config);
+        let mut spent = |now_ns: u64, from: usize, bytes: &[u8]| {
+            let verdict = trial.send(now_ns, from, bytes, None);
+            verdict.expect(name) == Verdict::Drop(reason)
+        };
+        let mut refused = frame.clone();
+        refused[6..12].copy_from_slice(&VM2);
+        for _ in 0..9 {
+            assert!(!spent(0, 0, &refused), "{name}");
+        }
+        for _ in 0..4 {
+            assert!(!spent(0, 0, &frame), "{name}");
+        }
+        for _ in 0..3 {
+            assert!(spent(0, 0, &frame), "{name}");
+            assert!(!spent(0, 1, &of_sibling), "{name}");
+        }
+        assert!(spent(SECOND_NS / 4 - 1, 0, &frame), "{name}");
+        assert!(!spent(SECOND_NS / 4, 0, &frame), "{name}");
+        assert!(spent(SECOND_NS / 4, 0, &frame), "{name}");
+        for _ in 0..4 {
+            assert!(!spent(SECOND_NS * 99, 0, &frame), "{name}");
+        }
+        assert!(spent(SECOND_NS * 99, 0, &frame), "{name}");
+    }
+}
+
 #[test]
 fn the_table_has_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
@@ -86,7 +204,7 @@ fn the_table_has_a_frame_for_every_reason() {
             Expect::Forward(_) | Expect::Reply => None,
         })
         .collect();
-    // Storm control takes more than one frame, and the last two are the devices', not the filter's.
+    // Storm control takes more than one frame (`each_limit_gives_its_reason`), and the last two are the devices', not the filter's.
     let elsewhere = [
         DropReason::RateBroadcast,
         DropReason::RateArpNd,
