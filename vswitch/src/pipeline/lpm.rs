@@ -103,27 +103,29 @@ impl<K: Key, V: Copy> Level<K, V> {
 /// An immutable map from prefixes to values.
 #[derive(Debug)]
 pub(super) struct Lpm<K, V> {
-    levels: Box<[Level<K, V>]>,
+    /// Prefixes of full length, alone because almost every look-up ends here.
+    hosts: Level<K, V>,
+    /// The shorter ones, longest first.
+    shorter: Box<[Level<K, V>]>,
     routes: Box<[(K, u8, V)]>,
 }
 
 impl<K: Key, V: Copy> Lpm<K, V> {
     /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
     pub(super) fn build(routes: Vec<(K, u8, V)>) -> Self {
-        let mut levels = Vec::new();
-        for len in (0..=K::WIDTH).rev() {
-            let mask = K::mask(len);
-            let entries: Vec<_> = routes
-                .iter()
-                .filter(|route| route.1 == len)
-                .map(|&(key, _, value)| (key.masked(mask), value))
-                .collect();
-            if !entries.is_empty() {
-                levels.push(Level::new(mask, &entries));
-            }
-        }
+        let entries = |len: u8| -> Vec<(K, V)> {
+            let of_len = routes.iter().filter(|route| route.1 == len);
+            of_len
+                .map(|&(key, _, value)| (key.masked(K::mask(len)), value))
+                .collect()
+        };
+        let shorter = (0..K::WIDTH).rev().map(|len| (len, entries(len)));
         Self {
-            levels: levels.into(),
+            hosts: Level::new(K::mask(K::WIDTH), &entries(K::WIDTH)),
+            shorter: shorter
+                .filter(|(_, entries)| !entries.is_empty())
+                .map(|(len, entries)| Level::new(K::mask(len), &entries))
+                .collect(),
             routes: routes.into(),
         }
     }
@@ -131,7 +133,11 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
     pub(super) fn lookup(&self, key: K) -> Option<V> {
-        self.levels
+        self.hosts.get(key).or_else(|| self.lookup_shorter(key))
+    }
+
+    fn lookup_shorter(&self, key: K) -> Option<V> {
+        self.shorter
             .iter()
             .find_map(|level| level.get(key.masked(level.mask)))
     }

@@ -296,14 +296,11 @@ fn ipv4_sum(head: &[u8; 20]) -> u64 {
     word(0) + word(4) + word(8) + word(12) + word(16)
 }
 
-/// Whether the sum, folded to 16 bits, is all ones.
+/// Whether the sum, folded to 16 bits, is all ones: folding keeps the remainder by 2^16 - 1, and of
+/// the two numbers with remainder 0 the other is reached from a sum of 0 only, which no header has.
 #[inline(always)]
 fn is_all_ones(sum: u64) -> bool {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum == 0xffff
+    sum.is_multiple_of(0xffff)
 }
 
 /// Takes one off the TTL of the IPv4 packet in an Ethernet frame, and corrects the header checksum
