@@ -8,7 +8,7 @@
 use super::PortId;
 use super::frame::Frame;
 use super::state::State;
-use super::tables::{PortRules, Tables, Target};
+use super::tables::{Lead, PortRules, Tables};
 use super::wire::{
     self, ETHERNET_LEN, be16, be32, be128, ipv4_sum_holds, is_unicast_destination4, protocol,
 };
@@ -82,26 +82,24 @@ fn ipv4(
         _ => return None,
     }
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    if !ipv4_sum_holds(ip) || tables.owner4(source) != Some(rules.id) {
+    if !ipv4_sum_holds(ip) || tables.lead4(source) != Some(rules.lead) {
         return None;
     }
-    match tables.route4(destination)? {
-        Target::Port(id) if id != rules.id => to_port(tables, frame, id, usize::from(total_len)),
-        Target::Uplink => {
-            let uplink = tables.uplink.as_ref()?;
-            let ttl = head[22];
-            let next_hop = state.next_hop4.mac()?;
-            let routable = is_unicast_destination4(destination) && source >> 16 != 0xa9fe;
-            if ttl <= 1 || total_len > uplink.mtu || !routable {
-                return None;
-            }
-            wire::decrement_ttl(frame.bytes_mut(), ttl);
-            frame.truncate(ETHERNET_LEN + usize::from(total_len));
-            frame.set_macs(next_hop, uplink.mac);
-            Some(tables.uplink_id())
-        }
-        _ => None,
+    let lead = tables.lead4(destination)?;
+    if lead != Lead::UPLINK {
+        return to_port(tables, rules, frame, lead, usize::from(total_len));
     }
+    let uplink = tables.uplink.as_ref()?;
+    let ttl = head[22];
+    let next_hop = state.next_hop4.mac()?;
+    let routable = is_unicast_destination4(destination) && source >> 16 != 0xa9fe;
+    if ttl <= 1 || total_len > uplink.mtu || !routable {
+        return None;
+    }
+    wire::decrement_ttl(frame.bytes_mut(), ttl);
+    frame.truncate(ETHERNET_LEN + usize::from(total_len));
+    frame.set_macs(next_hop, uplink.mac);
+    Some(tables.uplink_id())
 }
 
 #[inline(always)]
@@ -116,13 +114,11 @@ fn ipv6(tables: &Tables, rules: &PortRules, frame: &mut Frame<'_>, room: usize) 
         protocol::TCP => tcp(total_len, 40, *frame.bytes().get(66)?)?,
         _ => return None,
     }
-    if tables.owner6(be128(head, 22)) != Some(rules.id) {
+    if tables.lead6(be128(head, 22)) != Some(rules.lead) {
         return None;
     }
-    match tables.route6(be128(head, 38))? {
-        Target::Port(id) if id != rules.id => to_port(tables, frame, id, total_len),
-        _ => None,
-    }
+    let lead = tables.lead6(be128(head, 38))?;
+    to_port(tables, rules, frame, lead, total_len)
 }
 
 /// Passes UDP whose header is whole and whose ports mean nothing to the filter.
@@ -146,15 +142,20 @@ fn tcp(total_len: usize, header_len: usize, offset: u8) -> Option<()> {
 }
 
 #[inline(always)]
-fn to_port(tables: &Tables, frame: &mut Frame<'_>, id: u16, total_len: usize) -> Option<PortId> {
-    let to = &tables.ports[usize::from(id)];
-    if total_len > usize::from(to.mtu) || !to.trunk.is_empty() {
+fn to_port(
+    tables: &Tables,
+    rules: &PortRules,
+    frame: &mut Frame<'_>,
+    lead: Lead,
+    total_len: usize,
+) -> Option<PortId> {
+    let id = lead.port()?;
+    let to = tables.egress.get(usize::from(id))?;
+    if total_len > usize::from(to.longest) || lead == rules.lead {
         return None;
     }
+    *frame.bytes_mut().first_chunk_mut::<12>()? = to.header;
     frame.truncate(ETHERNET_LEN + total_len);
-    if let Some(macs) = frame.bytes_mut().first_chunk_mut::<12>() {
-        *macs = to.header;
-    }
     Some(PortId(id))
 }
 

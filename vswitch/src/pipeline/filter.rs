@@ -163,12 +163,12 @@ pub(super) struct Owner<'a> {
 impl Owner<'_> {
     #[inline(always)]
     fn has4(&self, address: u32) -> bool {
-        self.tables.owner4(address) == Some(self.rules.id) || self.leased == Some(address)
+        self.tables.lead4(address) == Some(self.rules.lead) || self.leased == Some(address)
     }
 
     #[inline(always)]
     pub(super) fn has6(&self, address: u128) -> bool {
-        self.tables.owner6(address) == Some(self.rules.id) || address == self.rules.link_local
+        self.tables.lead6(address) == Some(self.rules.lead) || address == self.rules.link_local
     }
 }
 

@@ -133,7 +133,10 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
     pub(super) fn lookup(&self, key: K) -> Option<V> {
-        self.hosts.get(key).or_else(|| self.lookup_shorter(key))
+        match self.hosts.get(key) {
+            None => self.lookup_shorter(key),
+            host => host,
+        }
     }
 
     fn lookup_shorter(&self, key: K) -> Option<V> {

@@ -2,6 +2,7 @@
 //! configuration; a change of configuration is a new set of tables.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -30,10 +31,72 @@ pub(super) enum Target {
     UplinkSelf,
 }
 
+/// A [`Target`] in 16 bits that are never all zero: so a slot of a table is no larger than it must
+/// be, and "no route" is the zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lead(NonZeroU16);
+
+impl Lead {
+    /// What is no port, from here on; a switch has far fewer ports.
+    const OTHERS: u16 = 0x8000;
+    const LEADS: [Target; 6] = [
+        Target::Gateway,
+        Target::Unowned,
+        Target::Broadcast,
+        Target::Uplink,
+        Target::Underlay,
+        Target::UplinkSelf,
+    ];
+    /// [`Target::Uplink`].
+    pub(super) const UPLINK: Self = Self::new(Target::Uplink);
+
+    pub(super) const fn new(target: Target) -> Self {
+        let code = match target {
+            Target::Port(id) => id % Self::OTHERS + 1,
+            Target::Gateway => Self::OTHERS + 1,
+            Target::Unowned => Self::OTHERS + 2,
+            Target::Broadcast => Self::OTHERS + 3,
+            Target::Uplink => Self::OTHERS + 4,
+            Target::Underlay => Self::OTHERS + 5,
+            Target::UplinkSelf => Self::OTHERS + 6,
+        };
+        match NonZeroU16::new(code) {
+            Some(code) => Self(code),
+            None => unreachable!(),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn target(self) -> Target {
+        match self.port() {
+            Some(id) => Target::Port(id),
+            None => Self::LEADS[usize::from(self.0.get() - Self::OTHERS - 1) % Self::LEADS.len()],
+        }
+    }
+
+    /// The port, if it leads to one.
+    #[inline(always)]
+    pub(super) fn port(self) -> Option<u16> {
+        let code = self.0.get();
+        (code <= Self::OTHERS).then(|| code - 1)
+    }
+}
+
+/// What the express lane needs to know of a port that it sends to.
+#[derive(Debug)]
+pub(super) struct Egress {
+    /// Destination and source MAC.
+    pub(super) header: [u8; 12],
+    /// Longest IP packet that goes out as it is; 0 where the lane does not serve the port.
+    pub(super) longest: u16,
+}
+
 /// What one port may do.
 #[derive(Debug)]
 pub(super) struct PortRules {
     pub(super) id: u16,
+    /// Where the port's own addresses lead.
+    pub(super) lead: Lead,
     pub(super) mac: [u8; 6],
     pub(super) extra_macs: Box<[[u8; 6]]>,
     pub(super) gateway_mac: [u8; 6],
@@ -74,6 +137,7 @@ pub(super) struct UplinkRules {
 pub struct Tables {
     pub(super) names: Box<[String]>,
     pub(super) ports: Box<[PortRules]>,
+    pub(super) egress: Box<[Egress]>,
     pub(super) uplink: Option<UplinkRules>,
     pub(super) gateway4: Option<u32>,
     pub(super) gateway6: Option<u128>,
@@ -82,8 +146,8 @@ pub struct Tables {
     pub(super) learns: bool,
     /// Whether any port serves DHCP.
     pub(super) has_dhcp: bool,
-    routes4: Lpm<u32, Target>,
-    routes6: Lpm<u128, Target>,
+    routes4: Lpm<u32, Lead>,
+    routes6: Lpm<u128, Lead>,
 }
 
 /// One route, for people.
@@ -110,8 +174,12 @@ impl Tables {
         let mut routes4 = Vec::new();
         let mut routes6 = Vec::new();
         let mut add = |net: IpNet, target| match net {
-            IpNet::V4(net) => routes4.push((net.addr().to_bits(), net.prefix_len(), target)),
-            IpNet::V6(net) => routes6.push((net.addr().to_bits(), net.prefix_len(), target)),
+            IpNet::V4(net) => {
+                routes4.push((net.addr().to_bits(), net.prefix_len(), Lead::new(target)))
+            }
+            IpNet::V6(net) => {
+                routes6.push((net.addr().to_bits(), net.prefix_len(), Lead::new(target)))
+            }
         };
         let host = |address: std::net::IpAddr| IpNet::from(address);
         // Of equal prefixes the later one counts, so what is closed to the tenant comes last.
@@ -167,6 +235,7 @@ impl Tables {
                 .collect(),
             learns: ports.iter().any(|port| port.learns),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
+            egress: ports.iter().map(Egress::new).collect(),
             ports,
             uplink,
             gateway4: config.gateway.ipv4.map(|net| net.addr().to_bits()),
@@ -177,32 +246,28 @@ impl Tables {
         }
     }
 
+    /// Where the address leads.
     #[inline(always)]
-    pub(super) fn route4(&self, destination: u32) -> Option<Target> {
+    pub(super) fn lead4(&self, destination: u32) -> Option<Lead> {
         self.routes4.lookup(destination)
     }
 
+    /// Where the address leads.
     #[inline(always)]
-    pub(super) fn route6(&self, destination: u128) -> Option<Target> {
+    pub(super) fn lead6(&self, destination: u128) -> Option<Lead> {
         self.routes6.lookup(destination)
     }
 
-    /// The port that has the address by configuration.
+    /// [`Self::lead4`], taken apart.
     #[inline(always)]
-    pub(super) fn owner4(&self, address: u32) -> Option<u16> {
-        match self.route4(address) {
-            Some(Target::Port(id)) => Some(id),
-            _ => None,
-        }
+    pub(super) fn route4(&self, destination: u32) -> Option<Target> {
+        self.lead4(destination).map(Lead::target)
     }
 
-    /// The port that has the address by configuration.
+    /// [`Self::lead6`], taken apart.
     #[inline(always)]
-    pub(super) fn owner6(&self, address: u128) -> Option<u16> {
-        match self.route6(address) {
-            Some(Target::Port(id)) => Some(id),
-            _ => None,
-        }
+    pub(super) fn route6(&self, destination: u128) -> Option<Target> {
+        self.lead6(destination).map(Lead::target)
     }
 
     /// Whether nothing outside may bear the address.
@@ -264,17 +329,17 @@ impl Tables {
             .routes4
             .routes()
             .iter()
-            .filter_map(|&(address, len, target)| {
+            .filter_map(|&(address, len, lead)| {
                 let net = ipnet::Ipv4Net::new(Ipv4Addr::from_bits(address), len).ok()?;
-                Some(named(IpNet::V4(net), target))
+                Some(named(IpNet::V4(net), lead.target()))
             });
         let ipv6 = self
             .routes6
             .routes()
             .iter()
-            .filter_map(|&(address, len, target)| {
+            .filter_map(|&(address, len, lead)| {
                 let net = ipnet::Ipv6Net::new(Ipv6Addr::from_bits(address), len).ok()?;
-                Some(named(IpNet::V6(net), target))
+                Some(named(IpNet::V6(net), lead.target()))
             });
         ipv4.chain(ipv6).collect()
     }
@@ -291,6 +356,7 @@ impl PortRules {
         header[6..].copy_from_slice(&gateway_mac);
         Self {
             id,
+            lead: Lead::new(Target::Port(id)),
             mac,
             extra_macs: port.extra_macs.iter().map(|mac| mac.octets()).collect(),
             gateway_mac,
@@ -310,6 +376,16 @@ impl PortRules {
                 && matches!(port.addresses, Addresses::Static(_)),
             express4: express::key(mac, ETHERTYPE_IPV4),
             express6: express::key(mac, ETHERTYPE_IPV6),
+        }
+    }
+}
+
+impl Egress {
+    fn new(rules: &PortRules) -> Self {
+        let longest = if rules.trunk.is_empty() { rules.mtu } else { 0 };
+        Self {
+            header: rules.header,
+            longest,
         }
     }
 }
