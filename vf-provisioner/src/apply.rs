@@ -169,7 +169,7 @@ pub fn apply(
     }
 }
 
-/// The ports of every tenant whose switch the plan starts.
+/// The ports of every tenant whose switch the plan starts or changes.
 fn probes(change: &Change, plan: &Plan) -> Vec<Probe> {
     let starts: BTreeSet<&Name> = plan
         .actions
@@ -177,6 +177,10 @@ fn probes(change: &Change, plan: &Plan) -> Vec<Probe> {
         .filter_map(|action| match action {
             Action::Create {
                 resource: Resource::Switch(switch),
+            }
+            | Action::Update {
+                to: Resource::Switch(switch),
+                ..
             } => Some(&switch.tenant),
             _ => None,
         })
@@ -272,7 +276,7 @@ impl Run<'_> {
         let mut left = Vec::new();
         for action in std::mem::take(&mut self.done).iter().rev() {
             let inverse = action.inverse();
-            tracing::warn!(action = %inverse, "take back");
+            tracing::info!(action = %inverse, "take back");
             self.store.intend(&inverse)?;
             match self.execute(&inverse) {
                 Ok(()) => self.store.done(&inverse)?,

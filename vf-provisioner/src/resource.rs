@@ -203,16 +203,14 @@ pub struct Lock {
     pub rules: Vec<serde_json::Value>,
 }
 
-/// A tenant's own directory below the state directory: its switch's configuration, and the folder
-/// of the control socket, which alone belongs to the switch.
+/// A tenant's own directory below the state directory. In it, only the folder of the control socket
+/// belongs to the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     /// Whose.
     pub tenant: Name,
     /// The owner of the control socket's folder.
     pub uid: u32,
-    /// What the switch is given.
-    pub config: SwitchConfig,
 }
 
 /// A tenant's control group.
@@ -244,8 +242,8 @@ pub struct Switch {
     /// The core it is pinned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// Fingerprint of the configuration it was started with.
-    pub config: String,
+    /// What it is given.
+    pub config: SwitchConfig,
     /// The objects without which it cannot run on: if one of them is made anew, it is restarted.
     pub needs: BTreeSet<Key>,
 }
@@ -311,7 +309,14 @@ impl Resource {
     /// Whether `self` can be turned into `wanted` in place; otherwise it is deleted and made anew.
     pub fn changes_in_place(&self, wanted: &Self) -> bool {
         match (self, wanted) {
-            (Self::Switch(_), _) => false,
+            // A running switch takes another configuration, but not another seat.
+            (Self::Switch(is), Self::Switch(want)) => {
+                let config = want.config.clone();
+                Switch {
+                    config,
+                    ..is.clone()
+                } == *want
+            }
             (Self::Pair(is), Self::Pair(want)) => {
                 let place = |end: &End| (end.namespace.clone(), end.interface.clone());
                 place(&is.switch) == place(&want.switch) && place(&is.peer) == place(&want.peer)
@@ -335,26 +340,35 @@ fn compare(
     is: &serde_json::Value,
     found: &mut Vec<String>,
 ) {
-    use serde_json::Value::{Null, Object};
+    use serde_json::Value::{Array, Null, Object};
     if wanted == is {
         return;
     }
-    if let (Object(wanted), Object(is)) = (wanted, is) {
-        let names: BTreeSet<&String> = wanted.keys().chain(is.keys()).collect();
-        for name in names {
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            compare(
-                &path,
-                wanted.get(name).unwrap_or(&Null),
-                is.get(name).unwrap_or(&Null),
-                found,
-            );
+    let below = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
         }
-    } else {
-        found.push(format!("{path} should be {wanted} and is {is}"));
+    };
+    match (wanted, is) {
+        (Object(wanted), Object(is)) => {
+            let names: BTreeSet<&String> = wanted.keys().chain(is.keys()).collect();
+            for name in names {
+                let value = |of: &serde_json::Map<_, _>| of.get(name).cloned().unwrap_or(Null);
+                compare(&below(name), &value(wanted), &value(is), found);
+            }
+        }
+        (Array(wanted), Array(is)) if wanted.len() == is.len() => {
+            for (place, (wanted, is)) in wanted.iter().zip(is).enumerate() {
+                compare(&below(&place.to_string()), wanted, is, found);
+            }
+        }
+        (Array(wanted), Array(is)) => found.push(format!(
+            "{path} should have {} entries and has {}",
+            wanted.len(),
+            is.len()
+        )),
+        _ => found.push(format!("{path} should be {wanted} and is {is}")),
     }
 }

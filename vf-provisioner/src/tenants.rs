@@ -185,7 +185,7 @@ fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
     let mut seen: BTreeMap<String, &Name> = BTreeMap::new();
     for (name, record) in all {
         let config = record.resources.iter().find_map(|resource| match resource {
-            Resource::Directory(directory) => Some(&directory.config),
+            Resource::Switch(switch) => Some(&switch.config),
             _ => None,
         });
         let Some(config) = config else {

@@ -19,14 +19,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     Gid, Uid, chdir, dup2_stdout, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
 };
 use serde::{Deserialize, Serialize};
 
-/// What a switch keeps: it opens packet sockets.
-const KEPT: [Capability; 1] = [Capability::CAP_NET_RAW];
+/// What a switch starts with: it opens packet sockets, and DPDK's start of a port sets the interface's
+/// MAC and flags even to what they are. Both reach no further than its own network namespace, and the
+/// switch drops both before it takes the first frame.
+const KEPT: [Capability; 2] = [Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN];
 /// What a dynamically linked switch reads, beside its own files.
 const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
@@ -163,6 +166,8 @@ fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, 
 /// to standard output.
 pub fn outer() -> Result<(), String> {
     close_inherited();
+    // A supervisor blocks the signals that end it; its switches must not.
+    step("unblock signals", SigSet::empty().thread_set_mask())?;
     let mut text = String::new();
     step("read the task", std::io::stdin().read_to_string(&mut text))?;
     let task: Task = step("read the task", serde_json::from_str(&text))?;

@@ -70,6 +70,10 @@ impl Process {
         self.directory(tenant).join("log")
     }
 
+    fn config(&self, tenant: &Name) -> PathBuf {
+        self.directory(tenant).join("config.json")
+    }
+
     fn launched(&self, tenant: &Name) -> Result<Option<Launched>, HostError> {
         let path = self.directory(tenant).join("process.json");
         let text = match fs::read(&path) {
@@ -130,6 +134,7 @@ impl Process {
         mounts.empty(&switch.cgroup, STOP_WITHIN)?;
         self.clear_run(tenant)?;
         self.trim_log(tenant)?;
+        self.write_config(switch)?;
         let directory = self.directory(tenant);
         let task = Task {
             tenant: tenant.to_string(),
@@ -139,7 +144,7 @@ impl Process {
             root: directory.join("root"),
             binary: switch.binary.clone(),
             arguments: arguments(switch),
-            config: directory.join("config.json"),
+            config: self.config(tenant),
             config_inside: config_inside(),
             run: directory.join("run"),
             run_inside: PathBuf::from(INSIDE),
@@ -262,6 +267,57 @@ impl Process {
         }
     }
 
+    /// What runs, with the configuration it was last given; or the one its file has now, if only
+    /// that is not as wanted. A file that nobody can read differs from any.
+    fn observe_switch(&self, wanted: &Switch) -> Result<Option<Switch>, HostError> {
+        let Some(mut launched) = self.launched(&wanted.tenant)? else {
+            return Ok(None);
+        };
+        if !launched.started.is_alive() {
+            return Ok(None);
+        }
+        // A crash between writing the file and giving it to the switch leaves it ahead of the note.
+        if launched.switch.config == wanted.config {
+            let path = self.config(&wanted.tenant);
+            let text = fs::read(&path).unwrap_or_default();
+            match serde_json::from_slice(&text) {
+                Ok(config) => launched.switch.config = config,
+                Err(_) => launched.switch.config.ports.clear(),
+            }
+        }
+        Ok(Some(launched.switch))
+    }
+
+    /// Gives a running switch another configuration without losing a frame; one that does not take
+    /// it (another MTU, say) is started again.
+    fn reconfigure(&self, switch: &Switch) -> Result<(), HostError> {
+        let launched = self.launched(&switch.tenant)?;
+        self.write_config(switch)?;
+        let reload = Command::new(&switch.binary)
+            .arg("reload")
+            .arg("--config")
+            .arg(self.config(&switch.tenant))
+            .arg("--control")
+            .arg(self.control_socket(&switch.tenant))
+            .stdin(Stdio::null())
+            .output();
+        match (reload, launched) {
+            (Ok(output), Some(launched)) if output.status.success() => self.remember(&Launched {
+                switch: switch.clone(),
+                ..launched
+            }),
+            (reload, _) => {
+                let why = reload.map_or_else(
+                    |error| error.to_string(),
+                    |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                );
+                tracing::warn!(tenant = %switch.tenant, %why, "restarted instead of reloaded");
+                self.stop(switch)?;
+                self.launch(switch, 0)
+            }
+        }
+    }
+
     fn stop(&self, switch: &Switch) -> Result<(), HostError> {
         if let Some(pidfd) = self.pidfd(&switch.tenant)? {
             // It may have ended meanwhile.
@@ -301,33 +357,32 @@ impl Process {
             .mode(0o600)
             .open(at.join("log"))
             .map_err(HostError::io(what()))?;
-        let text = serde_json::to_vec_pretty(&wanted.config)
-            .map_err(|error| HostError::io(what())(error.into()))?;
-        let path = at.join("config.json");
+        Ok(())
+    }
+
+    /// Writes what the switch is given; only root and the switch may read it.
+    fn write_config(&self, switch: &Switch) -> Result<(), HostError> {
+        let path = self.config(&switch.tenant);
+        let what = format!("cannot write {}", path.display());
+        let text = serde_json::to_vec_pretty(&switch.config)
+            .map_err(|error| HostError::io(&what)(error.into()))?;
         replace(&path, &text, 0o440)
-            .and_then(|()| chown(&path, Some(0), Some(wanted.uid)))
-            .map_err(HostError::io(what()))
+            .and_then(|()| chown(&path, Some(0), Some(switch.uid)))
+            .map_err(HostError::io(what))
     }
 
     fn observe_directory(&self, wanted: &Directory) -> Result<Option<Directory>, HostError> {
         let at = self.directory(&wanted.tenant);
-        let (Ok(run), Ok(text)) = (
-            fs::metadata(at.join("run")),
-            fs::read(at.join("config.json")),
-        ) else {
+        let Ok(run) = fs::metadata(at.join("run")) else {
             return Ok(None);
         };
         let private = |path: &Path| {
             fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o077 == 0)
         };
-        let Ok(config) = serde_json::from_slice::<SwitchConfig>(&text) else {
-            return Ok(None);
-        };
         let right = private(&at) && run.mode() & 0o777 == 0o700 && run.uid() == run.gid();
         Ok(Some(Directory {
             tenant: wanted.tenant.clone(),
             uid: if right { run.uid() } else { u32::MAX },
-            config,
         }))
     }
 }
@@ -371,7 +426,6 @@ impl Launcher for Process {
             Resource::Directory(Directory {
                 tenant: config.tenant.clone(),
                 uid: seat.uid,
-                config: config.clone(),
             }),
             Resource::Cgroup(Cgroup {
                 path: cgroup.clone(),
@@ -386,7 +440,7 @@ impl Launcher for Process {
                 cgroup,
                 binary: self.binary.clone(),
                 cpu: seat.cpu,
-                config: fingerprint(config),
+                config: config.clone(),
                 needs: seat.needs.clone(),
             }),
         ]
@@ -398,12 +452,7 @@ impl Launcher for Process {
                 self.observe_directory(directory)?.map(Resource::Directory)
             }
             Resource::Cgroup(group) => self.mounts()?.observe(group)?.map(Resource::Cgroup),
-            Resource::Switch(switch) => match self.launched(&switch.tenant)? {
-                Some(launched) if launched.started.is_alive() => {
-                    Some(Resource::Switch(launched.switch))
-                }
-                _ => None,
-            },
+            Resource::Switch(switch) => self.observe_switch(switch)?.map(Resource::Switch),
             _ => return Err(HostError::Unsupported(wanted.key())),
         })
     }
@@ -420,6 +469,7 @@ impl Launcher for Process {
     fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
         match to {
             Resource::Directory(_) | Resource::Cgroup(_) => self.create(to),
+            Resource::Switch(switch) => self.reconfigure(switch),
             _ => Err(HostError::Unsupported(to.key())),
         }
     }
@@ -459,13 +509,4 @@ impl Launcher for Process {
             })
         }))
     }
-}
-
-/// FNV-1a of the configuration's JSON: whether a switch runs with the configuration at hand.
-fn fingerprint(config: &SwitchConfig) -> String {
-    let text = serde_json::to_vec(config).unwrap_or_default();
-    let hash = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    format!("{hash:016x}")
 }
