@@ -41,7 +41,7 @@ pub enum ApplyError {
         /// The object.
         key: Key,
         /// Why.
-        source: HostError,
+        source: Box<HostError>,
     },
     /// The state directory failed.
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub enum ApplyError {
         /// The step, as `create …`.
         step: String,
         /// Why.
-        source: HostError,
+        source: Box<HostError>,
     },
     /// A step failed, and taking back did too.
     #[error(
@@ -63,7 +63,7 @@ pub enum ApplyError {
         /// The step.
         step: String,
         /// Why it failed.
-        source: HostError,
+        source: Box<HostError>,
         /// What could not be taken back, and why.
         left: Vec<String>,
     },
@@ -101,7 +101,7 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
             .observe(resource)
             .map_err(|source| ApplyError::Observe {
                 key: key.clone(),
-                source,
+                source: Box::new(source),
             })?;
         if let Some(is) = is {
             observed.present.insert(key, is);
@@ -196,7 +196,10 @@ fn probes(change: &Change, plan: &Plan) -> Vec<Probe> {
 enum Stop {
     Killed,
     State(StateError),
-    Host { step: String, source: HostError },
+    Host {
+        step: String,
+        source: Box<HostError>,
+    },
 }
 
 impl From<StateError> for Stop {
@@ -225,7 +228,7 @@ impl Run<'_> {
                 .and_then(|()| self.read_back(action))
                 .map_err(|source| Stop::Host {
                     step: action.to_string(),
-                    source,
+                    source: Box::new(source),
                 })?;
             self.may_crash()?;
             self.store.done(action)?;
@@ -234,7 +237,7 @@ impl Run<'_> {
         for probe in probes {
             self.host.probe(probe).map_err(|source| Stop::Host {
                 step: format!("probe port {}", probe.port),
-                source,
+                source: Box::new(source),
             })?;
         }
         self.may_crash()

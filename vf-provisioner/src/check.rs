@@ -65,6 +65,7 @@ pub fn run(switch_binary: &Path) -> Vec<Finding> {
         need("ethtool", program("ethtool", "--version")),
         need("control groups", control_groups()),
         need("switch", switch(switch_binary)),
+        want("bridge filtering", bridge_filtering()),
         want("hugepages", hugepages()),
         want("seccomp", status_field("Seccomp:", "CONFIG_SECCOMP")),
         want("Landlock", landlock()),
@@ -209,6 +210,30 @@ fn switch(binary: &Path) -> Result<String, String> {
         .map_err(|error| format!("{} does not start ({error}): {advice}", binary.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(format!("{}: {}", binary.display(), text.trim()))
+}
+
+/// With br_netfilter, a firewall for the host's own traffic (Docker's FORWARD DROP, say) also judges
+/// the tenants' frames on the bridge.
+fn bridge_filtering() -> Result<String, String> {
+    let on = |name: &str| {
+        fs::read_to_string(format!("/proc/sys/net/bridge/{name}"))
+            .is_ok_and(|text| text.trim() != "0")
+    };
+    let on: Vec<&str> = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"]
+        .into_iter()
+        .filter(|name| on(name))
+        .collect();
+    if on.is_empty() {
+        return Ok("the host's IP firewall leaves bridges alone".to_owned());
+    }
+    let sysctls: Vec<String> = on
+        .iter()
+        .map(|name| format!("net.bridge.{name}=0"))
+        .collect();
+    Err(format!(
+        "the host's IP firewall also judges frames on the bridge: `sysctl {}`",
+        sysctls.join(" ")
+    ))
 }
 
 fn hugepages() -> Result<String, String> {

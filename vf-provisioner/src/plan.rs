@@ -153,7 +153,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
         if is == *want && !uprooted {
             continue;
         }
-        if is.changes_in_place(want) {
+        if !uprooted && is.changes_in_place(want) {
             changes.push(Action::Update {
                 from: Box::new(is.clone()),
                 to: (*want).clone(),

@@ -72,7 +72,7 @@ pub enum PlacementError {
         /// Which tenant.
         tenant: Name,
         /// Why.
-        source: HostError,
+        source: Box<HostError>,
     },
     /// The backend's devices are not the tenant's.
     #[error(transparent)]
@@ -98,7 +98,7 @@ pub fn records(
             .assign(tenant, state)
             .map_err(|source| PlacementError::Devices {
                 tenant: name.clone(),
-                source,
+                source: Box::new(source),
             })?;
         let config = tenant.switch_config(Devices {
             ports: devices.ports,

@@ -235,7 +235,7 @@ pub fn outer() -> Result<(), String> {
             )
         }
         Some(_) => Err(failure),
-        None => Err("the inner confinement ended at once".to_owned()),
+        None => Err(format!("the inner confinement ended at once {failure}")),
     }
 }
 
@@ -412,6 +412,8 @@ fn prepare(text: &str) -> Result<Command, String> {
 
 fn enter_root(task: &Task) -> Result<(), String> {
     let root = &task.root;
+    // A change of root moves every process of the mount namespace, and the outer step stays outside.
+    step("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     file_system(
         "proc",
         &root.join("proc"),

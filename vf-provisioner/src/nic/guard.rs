@@ -54,6 +54,10 @@ pub(crate) fn lock(
         {"counter": null},
         drop(),
     ])];
+    // The kernel has taken a tag off before this hook, and the tests below see what was behind it.
+    for tag in ["8021q", "8021ad"] {
+        rules.push(json!([is(field("ether", "type"), json!(tag)), {"counter": null}, drop()]));
+    }
     if let Some(net) = uplink.ipv4 {
         rules.push(json!([
             is(field("arp", "saddr ether"), mac.clone()),

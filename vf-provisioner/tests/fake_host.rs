@@ -1,0 +1,422 @@
+//! Plans, journals and roll-backs on a host that is only a table: no root, no clock, no network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tenant_config::{Memory, Name, Tenant};
+use vf_provisioner::apply::{ApplyError, Change, apply, never, plan_change};
+use vf_provisioner::host::{FakeHost, Host};
+use vf_provisioner::launcher::process::{Limits, Process};
+use vf_provisioner::nic::veth::Veth;
+use vf_provisioner::plan::{Action, PlanError};
+use vf_provisioner::resource::{Key, Namespace, Resource};
+use vf_provisioner::state::{self, Record, State, Store};
+use vf_provisioner::tenants::{Placement, PlacementError, Site, records};
+
+/// A tenant that differs from others by `number` and from its own former self by `ports` and `mtu`.
+fn tenant(number: u8, ports: u8, mtu: u16, uplink: bool) -> Tenant {
+    let mut text = format!(
+        "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n",
+        5000 + u32::from(number)
+    );
+    if uplink {
+        text += &format!(
+            "[uplink]\naddress = \"192.0.2.{}/24\"\nnext_hop = \"192.0.2.1\"\n",
+            10 + number
+        );
+    }
+    for port in 1..=ports {
+        text += &format!(
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:{number:02x}:{port:02x}\"\nmtu = {mtu}\naddresses = [\"10.{number}.0.{}\"]\n",
+            10 + port
+        );
+    }
+    Tenant::parse("test", &text).expect("the text is a tenant")
+}
+
+fn name(number: u8) -> Name {
+    format!("t{number}").parse().expect("a name")
+}
+
+fn process(cpu_percent: u32) -> Process {
+    Process {
+        state_dir: PathBuf::from("/nowhere"),
+        binary: PathBuf::from("/nowhere/vswitch"),
+        instance: "test".to_owned(),
+        limits: Limits {
+            cpu_percent,
+            memory_mib: 128,
+            packet_memory: Memory::default(),
+        },
+    }
+}
+
+fn site() -> Site {
+    Site {
+        placement: Placement::Shared(0),
+        uid_base: 64000,
+        uids_in_use: BTreeSet::from([64001]),
+    }
+}
+
+fn recorded(tenants: &[Tenant], state: &State) -> BTreeMap<Name, Record> {
+    let veth = Veth::new("test", "test-br0");
+    records(tenants, state, &site(), &veth, &process(100)).expect("the tenants fit")
+}
+
+fn set(tenants: &[Tenant], state: &State) -> Change {
+    Change {
+        set: recorded(tenants, state),
+        ..Change::default()
+    }
+}
+
+fn release(numbers: &[u8]) -> Change {
+    Change {
+        release: numbers.iter().copied().map(name).collect(),
+        ..Change::default()
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    host: FakeHost,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            // In memory where that is: every step is flushed.
+            dir: tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .expect("a temporary directory"),
+            host: FakeHost::default(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn state(&self) -> State {
+        state::read(self.path()).expect("the state reads")
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<usize, ApplyError> {
+        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        apply(&mut self.host, &mut store, change, &mut never()).map(|done| done.actions.len())
+    }
+
+    fn apply_killed_at(&mut self, change: &Change, moment: usize) -> Result<usize, ApplyError> {
+        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        let mut passed = 0;
+        let mut crash = || {
+            passed += 1;
+            passed > moment
+        };
+        apply(&mut self.host, &mut store, change, &mut crash).map(|done| done.actions.len())
+    }
+}
+
+#[test]
+fn a_tenant_is_made_once_and_released_whole() {
+    let mut world = World::new();
+    let red = set(&[tenant(1, 2, 1500, true)], &world.state());
+    let record = &red.set[&name(1)];
+    assert_eq!(record.uid, 64000);
+
+    assert_eq!(world.apply(&red).expect("it applies"), 12);
+    let made: Vec<&Resource> = world.host.objects.values().collect();
+    let mut wanted: Vec<&Resource> = record.resources.iter().collect();
+    wanted.sort_by_key(|resource| resource.key());
+    assert_eq!(made, wanted);
+    assert!(world.state().tenants[&name(1)].complete);
+
+    let again = set(&[tenant(1, 2, 1500, true)], &world.state());
+    assert_eq!(world.apply(&again).expect("it applies"), 0);
+
+    assert_eq!(world.apply(&release(&[1])).expect("it releases"), 12);
+    assert_eq!(world.host.objects, BTreeMap::new());
+    assert_eq!(world.state(), State::default());
+}
+
+#[test]
+fn plan_is_in_the_order_of_making_and_its_release_is_the_reverse() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, true)], &world.state());
+    let state = world.state();
+    let plan = plan_change(&world.host, &state, &change).expect("there is a plan");
+    let forward: Vec<Key> = keys(&plan.actions);
+    let mut sorted = forward.clone();
+    sorted.sort();
+    assert_eq!(forward, sorted);
+    world.apply(&change).expect("it applies");
+    let state = world.state();
+    let plan = plan_change(&world.host, &state, &release(&[1])).expect("there is a plan");
+    let mut backward = keys(&plan.actions);
+    backward.reverse();
+    assert_eq!(backward, forward);
+}
+
+fn keys(actions: &[Action]) -> Vec<Key> {
+    actions
+        .iter()
+        .map(|action| action.resource().key())
+        .collect()
+}
+
+#[test]
+fn what_two_tenants_share_goes_with_the_last() {
+    let mut world = World::new();
+    for number in [1, 2] {
+        let change = set(&[tenant(number, 1, 1500, true)], &world.state());
+        world.apply(&change).expect("it applies");
+    }
+    let bridge = Key::Bridge {
+        interface: "test-br0".to_owned(),
+    };
+    world.apply(&release(&[1])).expect("it releases");
+    assert!(world.host.objects.contains_key(&bridge));
+    world.apply(&release(&[2])).expect("it releases");
+    assert_eq!(world.host.objects, BTreeMap::new());
+}
+
+#[test]
+fn a_guest_that_was_there_is_used_and_left() {
+    let mut world = World::new();
+    let guest = Resource::Namespace(Namespace {
+        name: "test-t1-vm1".to_owned(),
+        adopt: true,
+    });
+    world.host.objects.insert(guest.key(), guest.clone());
+    let before = world.host.objects.clone();
+    let change = set(&[tenant(1, 1, 1500, false)], &world.state());
+    world.apply(&change).expect("it applies");
+    world.apply(&release(&[1])).expect("it releases");
+    assert_eq!(world.host.objects, before);
+}
+
+#[test]
+fn a_foreign_object_is_refused_and_nothing_touched() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, true)], &world.state());
+    let bridge = change.set[&name(1)]
+        .resources
+        .iter()
+        .find(|resource| matches!(resource, Resource::Bridge(_)))
+        .expect("there is a bridge")
+        .clone();
+    world.host.objects.insert(bridge.key(), bridge.clone());
+    let before = world.host.objects.clone();
+    match world.apply(&change) {
+        Err(ApplyError::Plan(PlanError::Foreign(key))) => assert_eq!(key, bridge.key()),
+        other => panic!("it was not refused: {other:?}"),
+    }
+    assert_eq!(world.host.objects, before);
+    assert_eq!(world.state(), State::default());
+}
+
+#[test]
+fn a_switch_under_which_its_device_is_made_anew_is_restarted() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, false)], &world.state());
+    world.apply(&change).expect("it applies");
+    let pair = change.set[&name(1)]
+        .resources
+        .iter()
+        .find(|resource| matches!(resource, Resource::Pair(_)))
+        .expect("there is a pair")
+        .key();
+    world.host.objects.remove(&pair);
+    let state = world.state();
+    let again = set(&[tenant(1, 1, 1500, false)], &state);
+    let plan = plan_change(&world.host, &state, &again).expect("there is a plan");
+    let steps: Vec<String> = plan.actions.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "delete switch of tenant t1".to_owned(),
+            format!("create {pair}"),
+            "create switch of tenant t1".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_change_of_addresses_restarts_nothing() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, false)], &world.state());
+    world.apply(&change).expect("it applies");
+    let text = "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \"t1-vm1\"\nmac = \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.99\"]\n";
+    let state = world.state();
+    let change = set(&[Tenant::parse("test", text).expect("a tenant")], &state);
+    let plan = plan_change(&world.host, &state, &change).expect("there is a plan");
+    let steps: Vec<String> = plan.actions.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "change switch of tenant t1: config.ports.0.addresses.0 should be \"10.1.0.99/32\" and is \"10.1.0.11/32\""
+        ]
+    );
+}
+
+#[test]
+fn tenants_that_share_an_identity_are_refused() {
+    let state = State::default();
+    let one = tenant(1, 1, 1500, false);
+    let text = "name = \"other\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \"other-vm1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.1.0.99\"]\n";
+    let other = Tenant::parse("test", text).expect("a tenant");
+    let veth = Veth::new("test", "test-br0");
+    let error = records(&[one, other], &state, &site(), &veth, &process(100));
+    assert_eq!(
+        error.expect_err("they share a VNI").to_string(),
+        "tenants other and t1 both have VNI 5001: change one of them"
+    );
+}
+
+#[test]
+fn isolated_cores_are_given_once_and_run_out_with_a_sentence() {
+    let veth = Veth::new("test", "test-br0");
+    let isolated = Site {
+        placement: Placement::Isolated(vec![2, 3]),
+        ..site()
+    };
+    let place = |count: u8| {
+        let tenants: Vec<Tenant> = (1..=count)
+            .map(|number| tenant(number, 1, 1500, false))
+            .collect();
+        records(&tenants, &State::default(), &isolated, &veth, &process(100))
+    };
+    let cores: Vec<Option<u32>> = place(2)
+        .expect("two fit")
+        .values()
+        .flat_map(|record| &record.resources)
+        .filter_map(|resource| match resource {
+            Resource::Switch(switch) => Some(switch.cpu),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(cores, [Some(2), Some(3)]);
+    let error = place(3).expect_err("three do not fit");
+    assert!(matches!(error, PlacementError::NoCore { .. }), "{error}");
+}
+
+#[test]
+fn a_failure_at_any_change_takes_everything_back() {
+    for uplink in [false, true] {
+        let mut world = World::new();
+        let first = set(&[tenant(1, 1, 1500, true)], &world.state());
+        world.apply(&first).expect("it applies");
+        let (objects, state) = (world.host.objects.clone(), world.state());
+        // The second change adds a tenant, changes the first and takes its uplink away or leaves it.
+        let change = set(
+            &[tenant(1, 2, 1400, uplink), tenant(2, 1, 1500, true)],
+            &state,
+        );
+        let mut failing = 0;
+        loop {
+            world.host.changes = 0;
+            world.host.fails_at = Some(failing);
+            match world.apply(&change) {
+                Ok(_) => break,
+                Err(ApplyError::RolledBack { .. }) => {}
+                Err(other) => panic!("change {failing}: {other}"),
+            }
+            assert_eq!(world.host.objects, objects, "after change {failing}");
+            assert_eq!(world.state(), state, "after change {failing}");
+            failing += 1;
+        }
+        assert!(failing > 10, "only {failing} changes failed");
+    }
+}
+
+/// What happens to the world between two looks.
+#[derive(Debug, Clone)]
+enum Event {
+    Apply {
+        number: u8,
+        ports: u8,
+        mtu: u16,
+        uplink: bool,
+        killed_at: Option<usize>,
+    },
+    Release {
+        number: u8,
+        killed_at: Option<usize>,
+    },
+    /// Somebody removes the object at this place of the table.
+    Vanish(prop::sample::Index),
+    Fail {
+        number: u8,
+        at: usize,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let killed = || prop::option::of(0..45_usize);
+    prop_oneof![
+        4 => (1..4_u8, 1..4_u8, prop::sample::select(vec![1400, 1500]), any::<bool>(), killed())
+            .prop_map(|(number, ports, mtu, uplink, killed_at)| Event::Apply { number, ports, mtu, uplink, killed_at }),
+        2 => (1..4_u8, killed()).prop_map(|(number, killed_at)| Event::Release { number, killed_at }),
+        1 => any::<prop::sample::Index>().prop_map(Event::Vanish),
+        1 => (1..4_u8, 0..12_usize).prop_map(|(number, at)| Event::Fail { number, at }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens_the_next_apply_converges_and_release_leaves_nothing(
+        events in prop::collection::vec(event(), 1..8),
+        (ports, mtu) in (1..4_u8, prop::sample::select(vec![1400, 1500])),
+    ) {
+        let mut world = World::new();
+        for event in events {
+            world.host.fails_at = None;
+            match event {
+                Event::Apply { number, ports, mtu, uplink, killed_at } => {
+                    let change = set(&[tenant(number, ports, mtu, uplink)], &world.state());
+                    let result = world.apply_killed_at(&change, killed_at.unwrap_or(usize::MAX));
+                    prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
+                }
+                Event::Release { number, killed_at } => {
+                    let result = world.apply_killed_at(&release(&[number]), killed_at.unwrap_or(usize::MAX));
+                    prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
+                }
+                Event::Vanish(index) => {
+                    if !world.host.objects.is_empty() {
+                        let key = index.get(&world.host.objects.keys().cloned().collect::<Vec<_>>()).clone();
+                        world.host.objects.remove(&key);
+                    }
+                }
+                Event::Fail { number, at } => {
+                    world.host.changes = 0;
+                    world.host.fails_at = Some(at);
+                    let change = set(&[tenant(number, 2, 1500, true)], &world.state());
+                    let result = world.apply(&change);
+                    prop_assert!(matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. })), "{:?}", result);
+                }
+            }
+        }
+        world.host.fails_at = None;
+        let all: Vec<Tenant> = (1..4).map(|number| tenant(number, ports, mtu, true)).collect();
+        let change = set(&all, &world.state());
+        world.apply(&change).expect("it applies");
+        for record in change.set.values() {
+            for resource in &record.resources {
+                let is = world.host.observe(resource).expect("it can be observed");
+                prop_assert_eq!(is.as_ref(), Some(resource));
+            }
+        }
+        let wanted: BTreeSet<Key> = change.set.values().flat_map(|record| record.resources.iter().map(Resource::key)).collect();
+        let there: BTreeSet<Key> = world.host.objects.keys().cloned().collect();
+        prop_assert_eq!(there, wanted);
+        let again = set(&all, &world.state());
+        prop_assert_eq!(world.apply(&again).expect("it applies"), 0);
+        world.apply(&release(&[1, 2, 3])).expect("it releases");
+        prop_assert_eq!(&world.host.objects, &BTreeMap::new());
+        prop_assert_eq!(world.state(), State::default());
+    }
+}

@@ -1,0 +1,595 @@
+//! On this host's kernel, as root: each test in an instance of its own, with a network namespace of
+//! its own for the bridge, so that they run in parallel and beside anything else. Without root each
+//! says so and passes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+
+struct Site {
+    instance: &'static str,
+    uid_base: u32,
+    dir: tempfile::TempDir,
+}
+
+fn sh(command: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .expect("sh starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Site {
+    /// `None`, said on standard error, without root.
+    fn new(instance: &'static str, uid_base: u32) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: {instance} needs root");
+            return None;
+        }
+        let site = Self {
+            instance,
+            uid_base,
+            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+        };
+        sh(&format!("ip netns add {}", site.host()));
+        assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
+        Some(site)
+    }
+
+    /// The namespace that stands for the host's own.
+    fn host(&self) -> String {
+        format!("{}-host", self.instance)
+    }
+
+    fn switch_binary() -> PathBuf {
+        Path::new(PROVISIONER).with_file_name("examples/fake_switch")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.host()))
+            .arg(PROVISIONER)
+            .args(["--instance", self.instance])
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .args(["--uid-base", &self.uid_base.to_string()])
+            .arg("--switch-binary")
+            .arg(Self::switch_binary())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command().args(arguments).output();
+        output.expect("the provisioner starts")
+    }
+
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.good(&[&["--json"], arguments].concat());
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    /// A tenant's file; `number` is 1 to 9.
+    fn tenant(&self, number: u8, ports: u8) -> String {
+        let instance = self.instance;
+        let mut text = format!(
+            "name = \"t{number}\"\nvni = 500{number}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n[uplink]\naddress = \"192.0.2.1{number}/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \"2001:db8::1{number}/64\"\nnext_hop6 = \"2001:db8::1\"\n",
+        );
+        for port in 1..=ports {
+            text += &format!(
+                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\naddresses = [\"10.{number}.0.1{port}\"]\n",
+            );
+        }
+        let path = self.dir.path().join(format!("{instance}-t{number}.toml"));
+        fs::write(&path, text).expect("the file is written");
+        path.display().to_string()
+    }
+
+    /// Everything of this instance that a host can show.
+    fn left(&self) -> BTreeSet<String> {
+        let instance = self.instance;
+        let mut left = BTreeSet::new();
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("{instance}-")) {
+                left.insert(format!("namespace {name}"));
+            }
+        }
+        let host = self.host();
+        for line in sh(&format!("ip -n {host} -o link")).lines() {
+            let name = line.split(": ").nth(1).unwrap_or_default();
+            left.insert(format!("link {name}"));
+        }
+        let rules = sh(&format!("nsenter --net=/run/netns/{host} nft list ruleset"));
+        left.extend(rules.lines().map(|line| format!("nft {line}")));
+        for path in sh(&format!(
+            "find /sys/fs/cgroup -path '*/{instance}*' -type d"
+        ))
+        .lines()
+        {
+            left.insert(format!("cgroup {path}"));
+        }
+        for uid in self.uid_base..self.uid_base + 4 {
+            // One that has ended and waits for its parent holds nothing any more.
+            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
+                left.insert(format!("a process of user {uid}"));
+            }
+        }
+        if self.state_dir().exists() {
+            left.insert("the state directory".to_owned());
+        }
+        left
+    }
+
+    fn nothing(&self) -> BTreeSet<String> {
+        BTreeSet::from([format!("namespace {}", self.host()), "link lo".to_owned()])
+    }
+
+    fn pid(&self, tenant: &str) -> i32 {
+        let status = self.json(&["status", tenant]);
+        let pid = status["tenants"][0]["switch"]["pid"].as_i64();
+        pid.expect("its switch runs") as i32
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.run(&["release", "--all"]);
+        sh(&format!("ip netns delete {}", self.host()));
+    }
+}
+
+#[test]
+fn applied_read_back_idle_and_released_as_found() {
+    let Some(site) = Site::new("tva", 70000) else {
+        return;
+    };
+    let file = site.tenant(1, 2);
+    let applied = site.json(&["apply", &file]);
+    assert_eq!(applied["actions"].as_array().map(Vec::len), Some(12));
+    assert_eq!(applied["probed"], serde_json::json!(["t1-vm1", "t1-vm2"]));
+    site.good(&["verify"]);
+    assert_eq!(site.good(&["plan", &file]), "nothing to do\n");
+    assert_eq!(site.good(&["apply", &file]), "nothing to do\n");
+
+    // Drift is found, named, and mended without a restart.
+    let pid = site.pid("t1");
+    sh("ip -n tva-t1-vm1 link set eth0 mtu 1400");
+    sh("nsenter --net=/run/netns/tva-host nft flush table bridge tva");
+    let verify = site.run(&["verify"]);
+    let text = String::from_utf8_lossy(&verify.stdout).into_owned();
+    assert_eq!(verify.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains("peer.mtu should be 1500 and is 1400"),
+        "{text}"
+    );
+    assert!(
+        text.contains("nftables table bridge tva: rules should have 2 entries and has 0"),
+        "{text}"
+    );
+    assert!(text.contains("port lock of tva-io"), "{text}");
+    site.good(&["apply", &file]);
+    site.good(&["verify"]);
+    assert_eq!(site.pid("t1"), pid);
+
+    site.good(&["release", "t1"]);
+    assert_eq!(site.left(), site.nothing());
+    site.good(&["release", "t1"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn a_switch_is_alone() {
+    let Some(site) = Site::new("tvb", 71000) else {
+        return;
+    };
+    site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
+    let pids = [site.pid("t1"), site.pid("t2")];
+    let mut seen = Vec::new();
+    for (pid, uid) in pids.iter().zip([71000_u32, 71001]) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(|rest| rest.split_whitespace().collect::<Vec<_>>().join(" "))
+                .unwrap_or_default()
+        };
+        assert_eq!(field("Uid:"), [uid; 4].map(|uid| uid.to_string()).join(" "));
+        assert_eq!(field("Gid:"), [uid; 4].map(|uid| uid.to_string()).join(" "));
+        assert_eq!(field("Groups:"), "");
+        assert_eq!(field("NoNewPrivs:"), "1");
+        // CAP_NET_ADMIN (12) and CAP_NET_RAW (13), until the switch itself drops them.
+        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+            assert_eq!(field(set), "0000000000003000", "{set}");
+        }
+        // The switch is process 1 of its own PID namespace.
+        assert_eq!(field("NSpid:"), format!("{pid} 1"));
+        let mut spaces = Vec::new();
+        for kind in ["net", "mnt", "ipc", "uts", "pid"] {
+            let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a link");
+            let own = link(&pid.to_string());
+            assert_ne!(own, link("self"), "{kind} is the host's");
+            spaces.push(own);
+        }
+        let root = format!("/proc/{pid}/root");
+        let mut entries: Vec<String> = fs::read_dir(&root)
+            .expect("its root")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !["lib", "lib64", "lib32", "libx32", "bin"].contains(&name.as_str()))
+            .collect();
+        entries.sort();
+        assert_eq!(
+            entries,
+            ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "vswitch"]
+        );
+        assert!(fs::write(format!("{root}/usr/x"), "").is_err());
+        assert!(fs::write(format!("{root}/x"), "").is_err());
+        // What it holds open: nothing that was handed down, and files only of its own.
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("its files")
+            .flatten()
+        {
+            let target = fs::read_link(entry.path()).expect("a link");
+            let target = target.to_string_lossy().into_owned();
+            let own = target.starts_with("socket:")
+                || target.starts_with("anon_inode:")
+                || target == "/dev/null"
+                || target == "/null"
+                || target.ends_with("/log");
+            assert!(own, "it holds {target}");
+            if let Some(inode) = target.strip_prefix("socket:") {
+                spaces.push(PathBuf::from(inode));
+            }
+        }
+        let socket = fs::metadata(format!("{root}/run/vswitch/control.sock")).expect("its socket");
+        assert_eq!((socket.uid(), socket.mode() & 0o777), (uid, 0o700));
+        seen.push(spaces);
+    }
+    let (one, other) = (&seen[0], &seen[1]);
+    assert!(
+        one.iter().all(|it| !other.contains(it)),
+        "{one:?} {other:?}"
+    );
+}
+
+/// A crash at every moment of an apply: the next apply converges, or a release cleans up.
+fn killed_everywhere(instance: &'static str, uid_base: u32, released: bool) {
+    let Some(site) = Site::new(instance, uid_base) else {
+        return;
+    };
+    let file = site.tenant(1, 1);
+    for moment in 0.. {
+        let output = site.run(&["--kill-at", &moment.to_string(), "apply", &file]);
+        if output.status.success() {
+            // 10 objects: before and after the intent, after the deed; and the two ends.
+            assert_eq!(moment, 32);
+            return;
+        }
+        assert_eq!(output.status.signal(), Some(9), "at {moment}: {output:?}");
+        if !released {
+            site.good(&["apply", &file]);
+            assert_eq!(site.good(&["plan", &file]), "nothing to do\n");
+            if moment % 4 == 0 {
+                site.good(&["verify"]);
+            }
+        }
+        site.good(&["release", "--all"]);
+        assert_eq!(site.left(), site.nothing(), "killed at {moment}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_and_applied_again() {
+    killed_everywhere("tvc", 72000, false);
+}
+
+#[test]
+fn killed_at_any_moment_and_released() {
+    killed_everywhere("tvd", 73000, true);
+}
+
+#[test]
+fn a_release_killed_at_any_moment_is_finished_by_the_next() {
+    let Some(site) = Site::new("tve", 74000) else {
+        return;
+    };
+    let file = site.tenant(1, 1);
+    for moment in 0.. {
+        site.good(&["apply", &file]);
+        let output = site.run(&["--kill-at", &moment.to_string(), "release", "t1"]);
+        site.good(&["release", "t1"]);
+        assert_eq!(site.left(), site.nothing(), "killed at {moment}");
+        if output.status.success() {
+            assert_eq!(moment, 32);
+            return;
+        }
+        assert_eq!(output.status.signal(), Some(9), "at {moment}: {output:?}");
+    }
+}
+
+#[test]
+fn applies_at_the_same_time_wait_for_each_other() {
+    let Some(site) = Site::new("tvf", 75000) else {
+        return;
+    };
+    let start = |file: String| -> Child {
+        let mut command = site.command();
+        command.args(["apply", &file]).stdout(Stdio::null());
+        command.spawn().expect("the provisioner starts")
+    };
+    let running: Vec<Child> = (1..=3)
+        .map(|number| start(site.tenant(number, 1)))
+        .collect();
+    for mut child in running {
+        assert!(child.wait().expect("it ends").success());
+    }
+    site.good(&["verify"]);
+    let status = site.json(&["status"]);
+    let uids: BTreeSet<u64> = status["tenants"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|tenant| tenant["uid"].as_u64())
+        .collect();
+    assert_eq!(uids, BTreeSet::from([75000, 75001, 75002]));
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn a_step_that_fails_takes_everything_back() {
+    let Some(site) = Site::new("tvg", 76000) else {
+        return;
+    };
+    // The guest is there already, and has an eth0 of its own.
+    sh("ip netns add tvg-t1-vm1; ip -n tvg-t1-vm1 link add eth0 type veth peer name other");
+    let before = site.left();
+    let output = site.run(&["apply", &site.tenant(1, 1)]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("everything done before it was taken back"),
+        "{text}"
+    );
+    assert!(text.contains("File exists"), "{text}");
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), before);
+    sh("ip netns delete tvg-t1-vm1");
+}
+
+#[test]
+fn a_dead_switch_is_started_again_and_the_other_left_alone() {
+    let Some(site) = Site::new("tvh", 77000) else {
+        return;
+    };
+    site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
+    let (first, other) = (site.pid("t1"), site.pid("t2"));
+    let log = site.dir.path().join("events");
+    let mut supervisor = site
+        .command()
+        .args(["supervise", "--verify-every", "1"])
+        .stdout(fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("the supervisor starts");
+    let events = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).expect("the events");
+        let events = text.lines().map(serde_json::from_str);
+        events.collect::<Result<_, _>>().expect("JSON lines")
+    };
+    let wait_for = |event: &str, tenant: &str| -> Value {
+        let started = Instant::now();
+        loop {
+            let found = events()
+                .into_iter()
+                .find(|it| it["event"] == event && (tenant.is_empty() || it["tenant"] == tenant));
+            if let Some(found) = found {
+                return found;
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "no {event}: {:?}",
+                events()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for("watching", "t1");
+    wait_for("watching", "t2");
+    let kill = |pid, signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is there");
+    };
+    kill(first, nix::sys::signal::Signal::SIGKILL);
+    let restarted = wait_for("restarted", "t1");
+    let outage = restarted["outage_s"].as_f64().expect("a number");
+    assert!((0.0..10.0).contains(&outage), "{outage}");
+    let status = site.json(&["status", "t1"]);
+    assert_eq!(status["tenants"][0]["state"], "up");
+    assert_eq!(status["tenants"][0]["switch"]["restarts"], 1);
+    assert_ne!(site.pid("t1"), first);
+    assert_eq!(site.pid("t2"), other);
+
+    sh("ip -n tvh-t2-vm1 link set eth0 mtu 1300");
+    let drift = wait_for("drift", "");
+    let text = drift["found"][0].as_str().unwrap_or_default();
+    assert!(
+        text.contains("peer.mtu should be 1500 and is 1300"),
+        "{drift}"
+    );
+
+    site.good(&["release", "t1"]);
+    wait_for("released", "t1");
+    kill(supervisor.id() as i32, nix::sys::signal::Signal::SIGTERM);
+    assert!(supervisor.wait().expect("it ends").success());
+    wait_for("stopped", "");
+    // The switches go on without it, and obey SIGTERM although it blocked it.
+    assert_eq!(site.pid("t2"), other);
+    let began = Instant::now();
+    site.good(&["release", "--all"]);
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(site.left(), site.nothing());
+}
+
+/// Sends frames from the switch's In/Out side with scapy-free means: `python3` is on every Debian.
+fn send(namespace: &str, interface: &str, frames: &[String]) {
+    let program = format!(
+        "import socket\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(('{interface}',0))\nfor f in {frames:?}: s.send(bytes.fromhex(f))\n"
+    );
+    let status = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{namespace}"))
+        .args(["python3", "-c", &program])
+        .status();
+    assert!(status.expect("python3 starts").success());
+}
+
+/// Counts what comes in at an interface from two sources.
+fn count(namespace: &str, interface: &str, [one, other]: [&str; 2]) {
+    let table = format!(
+        "table netdev seen {{\nchain in {{\ntype filter hook ingress device {interface} priority 0;\nether saddr {one} counter\nether saddr {other} counter\n}}\n}}"
+    );
+    sh(&format!(
+        "echo '{table}' | nsenter --net=/run/netns/{namespace} nft -f -"
+    ));
+    assert_eq!(counted(namespace), 0);
+}
+
+fn counted(namespace: &str) -> u64 {
+    let text = sh(&format!(
+        "nsenter --net=/run/netns/{namespace} nft -j list table netdev seen"
+    ));
+    let list: Value = serde_json::from_str(&text).expect("the counter is there");
+    let items = list["nftables"].as_array().expect("a list").iter();
+    let counters = items.filter_map(|it| it["rule"]["expr"][1]["counter"]["packets"].as_u64());
+    counters.sum()
+}
+
+fn frame(source: &str, ethertype: &str, payload: &str) -> String {
+    let source = source.replace(':', "");
+    let payload = format!("{payload:0<160}");
+    format!("ffffffffffff{source}{ethertype}{payload}")
+}
+
+#[test]
+fn an_inout_port_passes_only_its_own_sources() {
+    let Some(site) = Site::new("tvi", 78000) else {
+        return;
+    };
+    site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
+    // A wire: one more port of the bridge. What it receives is counted there.
+    sh(
+        "ip -n tvi-host link add wire type veth peer name far; ip -n tvi-host link set wire master tvi-br0; ip -n tvi-host link set wire up; ip -n tvi-host link set far up",
+    );
+    // A bridge takes to a new port once its carrier is seen.
+    let started = Instant::now();
+    while !sh("ip -n tvi-host -d link show wire").contains("state forwarding") {
+        assert!(started.elapsed() < Duration::from_secs(5), "no carrier");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mac = "02:00:13:89:00:00";
+    let forged = "02:00:13:8a:00:00";
+    count("tvi-host", "far", [mac, forged]);
+    count("tvi-sw-t2", "inout", [mac, forged]);
+    let seen = || counted("tvi-host");
+    let arp = |mac: &str, ip: &str| {
+        format!(
+            "0001080006040001{}{ip}000000000000c0000201",
+            mac.replace(':', "")
+        )
+    };
+    // With its checksum: where br_netfilter is on, the bridge itself drops what has none.
+    let ipv4 = |source: &str| {
+        let header = |sum: u16| format!("4500001c000000004011{sum:04x}{source}c0000201");
+        let text = header(0);
+        let words = (0..20)
+            .step_by(2)
+            .map(|at| u32::from_str_radix(&text[2 * at..2 * at + 4], 16).expect("hexadecimal"));
+        let sum: u32 = words.sum();
+        header(!(((sum & 0xffff) + (sum >> 16)) as u16))
+    };
+    let ipv6 = |next: &str, source: &str| {
+        format!("600000000020{next}ff{source}ff0200000000000000000000000000 01").replace(' ', "")
+    };
+    let (vtep1, vtep2) = ("c000020b", "c000020c");
+    let (own6, other6) = (
+        "20010db8000000000000000000000011",
+        "20010db8000000000000000000000012",
+    );
+    let advert = |target: &str| format!("8800000020000000{target}");
+    let good = [
+        frame(mac, "0806", &arp(mac, vtep1)),
+        frame(mac, "0800", &ipv4(vtep1)),
+        frame(mac, "0800", &ipv4("0a01000b")),
+        frame(mac, "86dd", &(ipv6("11", own6) + "00")),
+        frame(mac, "86dd", &(ipv6("3a", own6) + &advert(own6))),
+    ];
+    let bad = [
+        frame(forged, "0806", &arp(forged, vtep2)),
+        frame(mac, "0806", &arp(mac, vtep2)),
+        frame(mac, "0806", &arp(forged, vtep1)),
+        frame(mac, "0800", &ipv4(vtep2)),
+        frame(mac, "0800", &ipv4("0a02000b")),
+        frame(mac, "86dd", &(ipv6("11", other6) + "00")),
+        frame(mac, "86dd", &(ipv6("3a", own6) + &advert(other6))),
+        frame(mac, "86dd", &(ipv6("3a", own6) + "8600000040000000")),
+        frame(mac, "88b5", ""),
+        frame(mac, "8100", &format!("00010800{}", ipv4(vtep1))),
+    ];
+    // Frames arrive in order, so once the good one behind them is there, the bad ones were judged.
+    let seen_once_at_least = |count: u64| {
+        let started = Instant::now();
+        while seen() < count && started.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        seen()
+    };
+    send("tvi-sw-t1", "inout", &[&bad[..], &good[..1]].concat());
+    assert_eq!(seen_once_at_least(1), 1);
+    send("tvi-sw-t1", "inout", &good[1..]);
+    assert_eq!(seen_once_at_least(5), 5);
+    // Isolated: not one of them reached the other tenant's In/Out side.
+    assert_eq!(counted("tvi-sw-t2"), 0);
+}
+
+#[test]
+fn a_foreign_bridge_is_refused() {
+    let Some(site) = Site::new("tvj", 79000) else {
+        return;
+    };
+    sh("ip -n tvj-host link add tvj-br0 type veth peer name other");
+    let before = site.left();
+    let output = site.run(&["apply", &site.tenant(1, 1)]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("bridge tvj-br0 is there, but was not made by this provisioner"),
+        "{text}"
+    );
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), before);
+}
