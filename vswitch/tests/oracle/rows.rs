@@ -972,6 +972,14 @@ fn route_rows(rows: &mut Rows) {
         v6(&V6 { to: inner(0x13), payload: udp(1, 2, &[0; 1301 - 48]), ..plain6() }));
     rows.forward(2, "as large, with padding beyond", [v4(&sized(IP3, 1300)), vec![0; 7]].concat());
 
+    let discover = |length: usize| {
+        let mut message = bootp(1, VM1);
+        message.resize(length - 28, 0);
+        broadcast(&V4::new(ZERO, Ipv4Addr::BROADCAST, 17, udp(68, 67, &message)))
+    };
+    rows.forward(2, "a DHCP client's message as large as the server's link", discover(1300));
+    rows.drop(DropReason::Mtu, "a DHCP client's message one byte larger", discover(1301));
+
     rows.row = "Route 9";
     rows.resolved = false;
     rows.drop(NeighbourUnresolved, "the world", v4(&V4 { to: WORLD, ..plain() }));
