@@ -40,6 +40,8 @@ class Attack:
     times: int = 1
     # Tools that send until they are stopped: after so many seconds.
     stop_after_s: float | None = None
+    # Tools that send as fast as the machine can, through a line of FLOOD_RATE.
+    paced: bool = False
     # Storm control lets some through to the gateway, which keeps them: fewer are counted than sent.
     over_limit: bool = False
     # Who sends it: a guest, or the Internet.
@@ -162,13 +164,12 @@ def ipv6(me, sibling, other, gateway, outside, n):
     as_me = f"-i eth0 -S {me.mac}"
     return [
         Attack("TCP SYN from another tenant's address", "ipv6-source", "ip6 proto 6 and ip6[42:2] = 41201",
-               tool=f"tcp6 {as_me} -D {gateway.mac} -s {other.ipv6} -d {outside.ipv6} -a 41201 -X S", times=n),
+               tool=f"atk6-thcsyn6 -i 2000 -s {other.ipv6} eth0 {outside.ipv6} 41201", stop_after_s=0.4),
         Attack("smurf6: echo in the victim's name", "src-mac",
                f"icmp6 and ip6[40] = 128 and src host {sibling.ipv6} and dst host ff02::1",
                tool=f"atk6-smurf6 -i 2000 eth0 {sibling.ipv6}", stop_after_s=0.2),
-        Attack("forged Packet Too Big", "ipv6-source", f"icmp6 and ip6[40] = 2 and src host {gateway.ipv6}",
-               tool=f"icmp6 {as_me} -D {gateway.mac} -s {gateway.ipv6} -d {sibling.ipv6} -t 2:0 -m 1280"
-                    f" -x {outside.ipv6} -r {sibling.ipv6}", times=n),
+        Attack("forged Packet Too Big", "ipv6-source", f"icmp6 and ip6[40] = 2 and src host {outside.ipv6}",
+               tool=f"atk6-toobig6 -u eth0 {sibling.ipv6} {outside.ipv6} 1280", times=3),
         Attack("routing header type 0", "ipv6-chain", f"ip6[6] = 43 and src host {me.ipv6}",
                scapy=[Ether(**to_gateway) / IPv6(src=me.ipv6, dst=sibling.ipv6)
                       / IPv6ExtHdrRouting(type=0, addresses=[outside.ipv6]) / ICMPv6EchoRequest()] * n),
@@ -203,16 +204,16 @@ def ipv6(me, sibling, other, gateway, outside, n):
                # dropped for that: only the others are counted as sent, but all if they arrive.
                "icmp6 and ip6[40] = 134 and greater 400 and ether[6] & 1 = 0",
                arrives="icmp6 and ip6[40] = 134 and greater 400",
-               tool="atk6-flood_router26 eth0", stop_after_s=0.1),
+               tool="atk6-flood_router26 eth0", stop_after_s=0.3, paced=True),
         Attack("kills the router: its RA with lifetime 0", "ipv6-source",
                f"icmp6 and ip6[40] = 134 and ip6[46:2] = 0 and src host {gateway.link_local}",
                tool=f"atk6-kill_router6 eth0 {gateway.link_local}", times=3, stop_after_s=0.3),
         Attack("Redirect in the gateway's name and MAC", "src-mac",
                f"icmp6 and ip6[40] = 137 and src host {gateway.link_local}",
-               tool=f"atk6-redir6 eth0 {sibling.ipv6} {outside.ipv6} {gateway.link_local} {me.link_local}"),
+               tool=f"atk6-redir6 eth0 {sibling.ipv6} {outside.ipv6} {gateway.link_local} {me.link_local}", times=3),
         Attack("a flood of Redirects", "redirect",
                f"icmp6 and ip6[40] = 137 and src host {me.link_local}",
-               tool="atk6-flood_redir6 eth0", stop_after_s=0.1),
+               tool="atk6-flood_redir6 eth0", stop_after_s=0.3, paced=True),
 
         Attack("Neighbour Advertisements for a neighbour", "nd-spoof",
                f"icmp6 and ip6[40] = 136 and src host {me.ipv6} and ip6[60:4] = {last_32_bits(sibling.ipv6)}",
@@ -222,7 +223,7 @@ def ipv6(me, sibling, other, gateway, outside, n):
                tool=f"atk6-fake_advertise6 -n {n} -w 0 eth0 {sibling.ipv6}"),
         Attack("a flood of Neighbour Advertisements", "ipv6-source",
                "icmp6 and ip6[40] = 136 and dst host ff02::1",
-               tool="atk6-flood_advertise6 -k eth0", stop_after_s=0.1),
+               tool="atk6-flood_advertise6 -k eth0", stop_after_s=0.3, paced=True),
         Attack("DAD denial: probes for its address", "nd-spoof",
                f"icmp6 and ip6[40] = 135 and src host :: and ip6[60:4] = {last_32_bits(sibling.ipv6)}",
                tool=f"ns6 {as_me} -s :: -d ff02::1 -t {sibling.ipv6}", times=n),

@@ -7,14 +7,15 @@ do not match.
 
 import contextlib
 import ctypes
-import functools
 import socket
 import struct
-import subprocess
+
+from scapy.arch.common import compile_filter
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
+_DLT_EN10MB = 1
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
@@ -42,14 +43,10 @@ def _setns(descriptor):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-@functools.cache
 def _compiled(expression):
-    """The filter's instructions, as tcpdump compiles them for Ethernet."""
-    listing = subprocess.run(["tcpdump", "-y", "EN10MB", "-ddd", expression],
-                             capture_output=True, text=True, check=False)
-    if listing.returncode != 0:
-        raise ValueError(f"the filter '{expression}' does not compile: {listing.stderr.strip()}")
-    return [tuple(map(int, line.split())) for line in listing.stdout.splitlines()[1:]]
+    """The filter's instructions, as libpcap compiles them for Ethernet; 8 bytes each."""
+    program = compile_filter(expression, linktype=_DLT_EN10MB)
+    return ctypes.string_at(program.bf_insns, program.bf_len * 8)
 
 
 class Counter:
@@ -58,13 +55,14 @@ class Counter:
     def __init__(self, netns, interface, expression, *, outgoing):
         # "Jump if equal" skips over the rejection in one case, and falls into it in the other.
         only_if = (0x15, *((1, 0) if outgoing else (0, 1)), _OUTGOING)
-        program = [_LOAD_DIRECTION, only_if, _REJECT, *_compiled(expression)]
-        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+        program = b"".join(struct.pack("HBBI", *step) for step in (_LOAD_DIRECTION, only_if, _REJECT))
+        program += _compiled(expression)
+        code = ctypes.create_string_buffer(program)
         with inside(netns):
             # Protocol 0 until the filter is there: nothing unfiltered is ever counted.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER,
-                                    struct.pack("HL", len(program), ctypes.addressof(code)))
+                                    struct.pack("HL", len(program) // 8, ctypes.addressof(code)))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
             self._socket.bind((interface, _ETH_P_ALL))
         self._total = 0

@@ -12,7 +12,7 @@ from report import Report
 from restart import kill_and_watch
 from traffic import Flow, all_good, running
 from unprotected import Unprotected
-from world import OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, traces
+from world import OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, left_behind, traces
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
@@ -125,8 +125,7 @@ def main():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             say("taking everything down")
             world.down()
-            report.leftovers = {kind: sorted(set(now) - set(before[kind])) for kind, now in traces().items()
-                                if set(now) - set(before[kind])}
+            report.leftovers = left_behind(before)
             say("nothing is left behind: namespaces, interfaces, tables, control groups, mounts, processes, files and "
                 "hugepages are as they were" if not report.leftovers else f"left behind: {report.leftovers}")
     if status:

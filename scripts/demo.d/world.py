@@ -97,7 +97,7 @@ class Tenant:
         """The process that runs in the switch's namespace; None while there is none."""
         for pid in run(["ip", "netns", "pids", self.netns]).split():
             try:
-                if os.readlink(f"/proc/{pid}/exe").startswith(str(VSWITCH)):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text() == "vswitch\n":
                     return int(pid)
             except OSError:
                 pass  # it has ended meanwhile
@@ -196,7 +196,8 @@ class World:
         ip(guest.netns, "link set lo up")
         for address, prefix, gateway in zip((guest.ipv4, guest.ipv6), tenant.prefixes, tenant.gateway_addresses):
             ip(guest.netns, f"address add {address}/{prefix.split('/')[1]} dev eth0")
-            ip(guest.netns, f"route add default via {gateway} dev eth0")
+            # The gateway's Router Advertisement may have been faster.
+            ip(guest.netns, f"route replace default via {gateway} dev eth0")
 
     def _wait_until_all_answer(self):
         """Until Duplicate Address Detection is over and every guest has an answer from the Internet."""
@@ -208,8 +209,13 @@ class World:
                        if guest.run(["ping", "-q", "-c", "1", "-W", "1", address], capture_output=True).returncode != 0]
             if waiting and time.monotonic() > deadline:
                 guest, address = waiting[0]
-                raise DemoError(f"{guest.name} has no answer from {address} after 15 s; "
-                                "see the switches' logs with scripts/demo --keep")
+                raise DemoError(f"{guest.name} has no answer from {address} after 15 s.\n{self._logs()}")
+
+    @staticmethod
+    def _logs():
+        """The last words of every log, for who has to find out why."""
+        logs = [*STATE_DIR.glob("tenants/*/log"), *STATE_DIR.glob("*.log")]
+        return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:]) for log in logs)
 
     def gateway_of(self, guest):
         """The gateway as the guest sees it, with the MAC that it has learned."""
@@ -281,12 +287,22 @@ def clean():
             wait_for_end(pid)
         except ProcessLookupError:
             pass
-    for netns in namespaces():
-        ip("", f"netns delete {netns}")
-    for link in (INTERNET_LINK, BRIDGE):
-        if pathlib.Path("/sys/class/net", link).exists():
-            ip("", f"link delete {link}")
+    # A namespace takes its interfaces with it, a moment later: so an interface may be gone before its turn comes.
+    for kind, names in (("netns", namespaces()), ("link", (INTERNET_LINK, BRIDGE))):
+        for name in names:
+            subprocess.run(["ip", kind, "delete", name], capture_output=True, check=False)
     subprocess.run(["rm", "-rf", "--one-file-system", str(STATE_DIR)], check=False)
+
+
+def left_behind(before):
+    """What is there now and was not before: {kind: [what]}. The kernel takes a moment to take namespaces away."""
+    deadline = time.monotonic() + 5
+    while True:
+        left = {kind: sorted(set(now) - set(before[kind])) for kind, now in traces().items()}
+        left = {kind: names for kind, names in left.items() if names}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
 
 
 def wait_for_end(pid):
