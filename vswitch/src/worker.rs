@@ -259,12 +259,14 @@ impl Worker {
                 }
                 idle = Idle::since(now);
             } else if mode == PollMode::Adaptive && now.saturating_sub(idle.since) >= POLL_FOR {
-                if idle.armed {
+                if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
                     let timer = timers_due.saturating_sub(now);
                     self.waiter.wait(&mut idle, timer);
-                    self.disarm();
-                    idle.armed = false;
+                    if idle.armed {
+                        self.disarm();
+                        idle.armed = false;
+                    }
                     idle.woke_at = Some(self.now());
                 } else {
                     // What came before the devices were armed raises no event: one more look.
@@ -465,17 +467,25 @@ impl Idle {
 
 /// What an idle worker waits on: the link's wake-up and every port that can wake it.
 #[derive(Debug)]
-struct Waiter(Epoll);
+struct Waiter {
+    epoll: Epoll,
+    /// Every port can; else the worker naps.
+    all_wake: bool,
+}
 
 impl Waiter {
     fn new(link: &Link, outlets: &[Outlet]) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let event = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&link.wake, event())?;
-        for fd in outlets.iter().filter_map(|outlet| outlet.port.wait_fd()) {
-            epoll.add(fd, event())?;
+        let mut all_wake = true;
+        for outlet in outlets {
+            match outlet.port.wait_fd() {
+                Some(fd) => epoll.add(fd, event())?,
+                None => all_wake = false,
+            }
         }
-        Ok(Self(epoll))
+        Ok(Self { epoll, all_wake })
     }
 
     /// Waits for frames, a call from the control thread, or `timer`; naps where a device cannot wake us, or
@@ -484,7 +494,7 @@ impl Waiter {
         const SPURIOUS_MAX: u32 = 4;
         if idle.can_wait && idle.spurious < SPURIOUS_MAX {
             let milliseconds = timer.as_millis().min(1_000) as u16 + 1;
-            let woken = self.0.wait(&mut [EpollEvent::empty()], milliseconds);
+            let woken = self.epoll.wait(&mut [EpollEvent::empty()], milliseconds);
             idle.spurious = if woken == Ok(0) { 0 } else { idle.spurious + 1 };
         } else {
             std::thread::sleep(idle.nap.min(timer));

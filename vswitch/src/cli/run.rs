@@ -2,6 +2,7 @@
 //! to end.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 
 use super::config::load_switch;
 use super::{CliError, RunArgs};
-use crate::control::{Control, Socket, SocketError};
+use crate::control::{Control, Socket, SocketError, clear_stale};
 use crate::dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use crate::pipeline::{Counters, Generation, Tables, UPLINK_NAME};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
@@ -67,6 +68,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let control_path = args.control.as_deref().or(config.control_socket.as_deref());
     let socket = control_path.map(Socket::bind).transpose()?;
 
+    let memif_sockets = MemifSockets::make_way(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
     let generation = Generation::build(&config, None);
@@ -106,6 +108,10 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
 
     info!("carrying frames");
     worker.run(args.poll);
+    // The devices are closed by the kernel, with the process. DPDK's own way is no safer: its memif frees what the
+    // interrupt thread still uses.
+    std::mem::forget(worker);
+    drop(memif_sockets);
     link.stop();
     let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
     info!("ended");
@@ -171,6 +177,42 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         .map(|(name, device, mtu)| Port::open(&eal, name, device, &pool, &options(*mtu)))
         .collect();
     Ok((eal, ports?, pool))
+}
+
+/// The sockets on which this switch is the server of a memif. DPDK makes them, but neither replaces what a killed
+/// process has left nor removes its own.
+struct MemifSockets(Vec<PathBuf>);
+
+impl MemifSockets {
+    fn make_way(config: &SwitchConfig) -> Result<Self, RunError> {
+        let ports = config.ports.iter().map(|port| &port.device);
+        let devices = ports.chain(config.uplink.iter().map(|uplink| &uplink.device));
+        let mut paths: Vec<PathBuf> = devices
+            .filter_map(|device| match device {
+                Device::Memif {
+                    socket,
+                    server: true,
+                    ..
+                } => Some(socket.clone()),
+                _ => None,
+            })
+            .collect();
+        // Several memifs may share a socket, by their numbers.
+        paths.sort();
+        paths.dedup();
+        for path in &paths {
+            clear_stale(path)?;
+        }
+        Ok(Self(paths))
+    }
+}
+
+impl Drop for MemifSockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Starts the control thread, and returns when it is ready to serve: everything it needs is then open.

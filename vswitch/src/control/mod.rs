@@ -55,23 +55,44 @@ pub struct Socket {
     path: PathBuf,
 }
 
-/// Why there is no control socket.
+/// Why a socket cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Somebody answers on it.
-    #[error("control socket {path}: another process listens there; stop it, or give another path", path = .0.display())]
+    #[error("socket {path}: another process listens there; stop it, or give another path", path = .0.display())]
     InUse(PathBuf),
     /// A file of that name that is no socket.
-    #[error("control socket {path}: there is a file of that name that is no socket; remove it, or give another path", path = .0.display())]
+    #[error("socket {path}: there is a file of that name that is no socket; remove it, or give another path", path = .0.display())]
     NoSocket(PathBuf),
     /// It cannot be made.
-    #[error("control socket {path}: {source}; its directory must exist and be writable", path = path.display())]
+    #[error("socket {path}: {source}; its directory must exist and be writable", path = path.display())]
     Bind {
         /// The path.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+/// Makes way for a socket at `path`: removes the one that a killed process has left behind.
+///
+/// # Errors
+/// If somebody listens there, or something else is there.
+pub(crate) fn clear_stale(path: &Path) -> Result<(), SocketError> {
+    use std::os::unix::fs::FileTypeExt;
+    let failed = |source| SocketError::Bind {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(SocketError::NoSocket(path.to_owned()))
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(SocketError::InUse(path.to_owned())),
+        Ok(_) => std::fs::remove_file(path).map_err(failed),
+    }
 }
 
 impl Socket {
@@ -84,20 +105,7 @@ impl Socket {
             path: path.to_owned(),
             source,
         };
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) => {
-                use std::os::unix::fs::FileTypeExt;
-                if !metadata.file_type().is_socket() {
-                    return Err(SocketError::NoSocket(path.to_owned()));
-                }
-                if UnixStream::connect(path).is_ok() {
-                    return Err(SocketError::InUse(path.to_owned()));
-                }
-                std::fs::remove_file(path).map_err(failed)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
+        clear_stale(path)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
