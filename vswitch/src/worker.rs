@@ -356,9 +356,7 @@ impl Worker {
             frames += received as u64;
             burst.prefetch();
             let port = PortId(index as u16);
-            for mbuf in burst.drain() {
-                self.carry(now_ns, port, mbuf);
-            }
+            self.carry(now_ns, port, &mut burst);
         }
         if frames > 0 {
             self.flush();
@@ -366,22 +364,29 @@ impl Worker {
         frames
     }
 
-    /// Decides on one frame, and puts it where it goes.
-    fn carry(&mut self, now_ns: u64, port: PortId, mut mbuf: Mbuf) {
-        let Some(mut frame) = mbuf.frame() else {
-            // In several buffers: longer than any MTU that the pool was made for.
-            self.pipeline.unsent(port, DropReason::Malformed, 1);
-            return;
-        };
-        let verdict = self.pipeline.process(now_ns, port, &mut frame);
-        let position = frame.position();
-        let out = match verdict {
-            Verdict::Drop(_) => return,
-            Verdict::Forward(out) => out,
-            Verdict::Reply | Verdict::DropWithError(_) => port,
-        };
-        mbuf.set_position(position);
-        self.outlets[out.index()].send(mbuf);
+    /// Decides on the frames of a burst, and puts each where it goes.
+    fn carry(&mut self, now_ns: u64, port: PortId, burst: &mut Burst) {
+        // In several buffers: longer than any MTU that the pool was made for.
+        let mut too_long = 0;
+        let mut pass = self.pipeline.burst(now_ns, port);
+        for mut mbuf in burst.drain() {
+            let Some(mut frame) = mbuf.frame() else {
+                too_long += 1;
+                continue;
+            };
+            let verdict = pass.process(&mut frame);
+            let position = frame.position();
+            let out = match verdict {
+                Verdict::Drop(_) => continue,
+                Verdict::Forward(out) => out,
+                Verdict::Reply | Verdict::DropWithError(_) => port,
+            };
+            mbuf.set_position(position);
+            self.outlets[out.index()].send(mbuf);
+        }
+        if too_long > 0 {
+            self.pipeline.unsent(port, DropReason::Malformed, too_long);
+        }
     }
 
     /// Sends what the round has for every port, and counts what could not go.

@@ -211,11 +211,25 @@ impl Pipeline {
         }
     }
 
-    /// Decides on one frame that came from `port`, rewrites it, and counts it.
-    /// `now_ns` is monotonic nanoseconds from any origin.
+    /// What decides on the frames of one burst, which all came from `port` at `now_ns`: monotonic
+    /// nanoseconds from any origin.
+    #[inline]
+    pub fn burst(&mut self, now_ns: u64, port: PortId) -> BurstPass<'_> {
+        let tables = &*self.tables;
+        BurstPass {
+            tables,
+            rules: tables.ports.get(port.index()),
+            all: &self.counters,
+            counters: self.counters.port(port.index()),
+            state: &mut self.state,
+            now_ns,
+        }
+    }
+
+    /// Decides on one frame that came from `port`, rewrites it, and counts it: a burst of one.
     #[inline]
     pub fn process(&mut self, now_ns: u64, port: PortId, frame: &mut Frame<'_>) -> Verdict {
-        self.run(now_ns, port, frame, &mut ())
+        self.burst(now_ns, port).process(frame)
     }
 
     /// As [`Self::process`], and tells what each stage found.
@@ -226,79 +240,7 @@ impl Pipeline {
         frame: &mut Frame<'_>,
         notes: &mut dyn FnMut(Stage, fmt::Arguments<'_>),
     ) -> Verdict {
-        self.run(now_ns, port, frame, &mut &mut *notes)
-    }
-
-    #[inline(always)]
-    fn run<N: Notes>(
-        &mut self,
-        now_ns: u64,
-        port: PortId,
-        frame: &mut Frame<'_>,
-        notes: &mut N,
-    ) -> Verdict {
-        let received = frame.len();
-        let counters = self.counters.port(port.index());
-        counters.rx_frames.add(1);
-        counters.rx_bytes.add(received as u64);
-        if N::SILENT
-            && let Some(rules) = self.tables.ports.get(port.index())
-            && let Some(to) = express::forward(&self.tables, &self.state, rules, frame)
-        {
-            counters.forwarded.add(1);
-            self.counters.port(to.index()).sent(frame.len());
-            return Verdict::Forward(to);
-        }
-        self.run_general(now_ns, port, frame, notes)
-    }
-
-    #[inline(never)]
-    fn run_general<N: Notes>(
-        &mut self,
-        now_ns: u64,
-        port: PortId,
-        frame: &mut Frame<'_>,
-        notes: &mut N,
-    ) -> Verdict {
-        let mut pass = Pass {
-            tables: &self.tables,
-            state: &mut self.state,
-            now_ns,
-            notes,
-        };
-        let outcome = match self.tables.ports.get(port.index()) {
-            Some(rules) => pass.port_frame(rules, frame),
-            None => pass.uplink_frame(frame),
-        };
-        let counters = self.counters.port(port.index());
-        match outcome {
-            Ok(Sent::To(to)) => {
-                counters.forwarded.add(1);
-                self.counters.port(to.index()).sent(frame.len());
-                Verdict::Forward(to)
-            }
-            Ok(Sent::Back) => {
-                counters.replies.add(1);
-                counters.sent(frame.len());
-                Verdict::Reply
-            }
-            Err(Refusal {
-                reason,
-                reported: false,
-            }) => {
-                counters.drops(reason).add(1);
-                Verdict::Drop(reason)
-            }
-            Err(Refusal {
-                reason,
-                reported: true,
-            }) => {
-                counters.drops(reason).add(1);
-                counters.icmp_errors.add(1);
-                counters.sent(frame.len());
-                Verdict::DropWithError(reason)
-            }
-        }
+        self.burst(now_ns, port).run(frame, &mut &mut *notes)
     }
 
     /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
@@ -354,5 +296,89 @@ impl Pipeline {
     /// The worker could not send `count` frames that were to leave by `port`, and freed them.
     pub fn unsent(&mut self, port: PortId, reason: DropReason, count: u64) {
         self.counters.port(port.index()).drops(reason).add(count);
+    }
+}
+
+/// Decides on the frames of one burst from one port. What is the same for all of them is looked up
+/// once.
+#[derive(Debug)]
+pub struct BurstPass<'p> {
+    tables: &'p Tables,
+    /// `None` for the uplink.
+    rules: Option<&'p PortRules>,
+    all: &'p Counters,
+    counters: &'p PortCounters,
+    state: &'p mut State,
+    now_ns: u64,
+}
+
+impl BurstPass<'_> {
+    /// Decides on one frame, rewrites it, and counts it.
+    #[inline]
+    pub fn process(&mut self, frame: &mut Frame<'_>) -> Verdict {
+        self.run(frame, &mut ())
+    }
+
+    #[inline(always)]
+    fn run<N: Notes>(&mut self, frame: &mut Frame<'_>, notes: &mut N) -> Verdict {
+        self.counters.rx_frames.add(1);
+        self.counters.rx_bytes.add(frame.len() as u64);
+        if N::SILENT
+            && let Some(rules) = self.rules
+            && let Some(to) = express::forward(self.tables, self.state, rules, frame)
+        {
+            self.counters.forwarded.add(1);
+            self.all.port(to.index()).sent(frame.len());
+            return Verdict::Forward(to);
+        }
+        self.run_general(frame, notes)
+    }
+
+    #[inline(never)]
+    fn run_general<N: Notes>(&mut self, frame: &mut Frame<'_>, notes: &mut N) -> Verdict {
+        let Self {
+            tables,
+            counters,
+            now_ns,
+            ..
+        } = *self;
+        let mut pass = Pass {
+            tables,
+            state: self.state,
+            now_ns,
+            notes,
+        };
+        let outcome = match self.rules {
+            Some(rules) => pass.port_frame(rules, frame),
+            None => pass.uplink_frame(frame),
+        };
+        match outcome {
+            Ok(Sent::To(to)) => {
+                counters.forwarded.add(1);
+                self.all.port(to.index()).sent(frame.len());
+                Verdict::Forward(to)
+            }
+            Ok(Sent::Back) => {
+                counters.replies.add(1);
+                counters.sent(frame.len());
+                Verdict::Reply
+            }
+            Err(Refusal {
+                reason,
+                reported: false,
+            }) => {
+                counters.drops(reason).add(1);
+                Verdict::Drop(reason)
+            }
+            Err(Refusal {
+                reason,
+                reported: true,
+            }) => {
+                counters.drops(reason).add(1);
+                counters.icmp_errors.add(1);
+                counters.sent(frame.len());
+                Verdict::DropWithError(reason)
+            }
+        }
     }
 }

@@ -372,7 +372,7 @@ impl PortRules {
             limited: port.limits != Limits::default(),
             limits: port.limits,
             express: port.trunk.is_empty()
-                && port.limits == Limits::default()
+                && (port.limits.pps, port.limits.bps) == (None, None)
                 && matches!(port.addresses, Addresses::Static(_)),
             express4: express::key(mac, ETHERTYPE_IPV4),
             express6: express::key(mac, ETHERTYPE_IPV6),
