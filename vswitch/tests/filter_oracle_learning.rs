@@ -284,6 +284,7 @@ fn no_server_gives_away_what_is_anothers() {
         ("the server's own address", IP2),
         ("the gateway's address", GATEWAY),
         ("nobody's", ZERO),
+        ("the subnet's own address", Ipv4Addr::new(10, 0, 0, 0)),
         ("the subnet's broadcast", Ipv4Addr::new(10, 0, 0, 255)),
         ("the world's", WORLD),
         ("the underlay's", Ipv4Addr::new(192, 0, 2, 1)),

@@ -225,7 +225,9 @@ impl<N: Notes> Pass<'_, N> {
             .filter(|&id| id != server.id)?;
         if self.tables.ports[usize::from(id)].learns {
             let owner = self.state.route4(self.tables, reply.your_ip, self.now_ns);
-            let free = matches!(owner, Some(Target::Unowned)) || owner == Some(Target::Port(id));
+            let unowned = owner == Some(Target::Unowned)
+                && self.tables.gateway4_network != Some(reply.your_ip);
+            let free = unowned || owner == Some(Target::Port(id));
             let lease = &mut self.state.ports[usize::from(id)].lease;
             lease.server_said(payload, self.now_ns, free);
         }

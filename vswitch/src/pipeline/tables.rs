@@ -140,6 +140,8 @@ pub struct Tables {
     pub(super) egress: Box<[Egress]>,
     pub(super) uplink: Option<UplinkRules>,
     pub(super) gateway4: Option<u32>,
+    /// The first address of the gateway's subnet, which is nobody's.
+    pub(super) gateway4_network: Option<u32>,
     pub(super) gateway6: Option<u128>,
     pub(super) gateway6_prefix_len: u8,
     /// Whether any port's address comes from DHCP.
@@ -239,6 +241,7 @@ impl Tables {
             ports,
             uplink,
             gateway4: config.gateway.ipv4.map(|net| net.addr().to_bits()),
+            gateway4_network: config.gateway.ipv4.map(|net| net.network().to_bits()),
             gateway6: config.gateway.ipv6.map(|net| net.addr().to_bits()),
             gateway6_prefix_len: config.gateway.ipv6.map_or(0, |net| net.prefix_len()),
             routes4: Lpm::build(routes4),
