@@ -56,8 +56,8 @@ class Report:
         if self.restart:
             r = self.restart
             parts.append(
-                f"red's switch killed (SIGKILL): a new one after {r.restarted_s:.3f} s, red's traffic back after "
-                f"{r.outage_s:.3f} s;\nmeanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
+                f"red's switch killed (SIGKILL): a new one after {r.restarted_s:.3f} s, all of red's traffic back after "
+                f"{'more than 15' if r.outage_s is None else r.outage_s} s;\nmeanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
                 f"{r.other_tenant_lost} of {r.other_tenant_sent} frames.")
         return "\n\n".join(parts)
 

@@ -1,10 +1,12 @@
 """One tenant's switch is killed while both tenants' traffic runs."""
 
+import contextlib
 import dataclasses
 import os
 import signal
 import time
 
+from counting import Counters
 from traffic import Flow, running
 from world import DemoError
 
@@ -16,8 +18,8 @@ class Restart:
     # Frames of the other tenant's flows that did not arrive, in the whole experiment.
     other_tenant_sent: int
     other_tenant_lost: int
-    # The longest time for which one of the tenant's flows was silent.
-    outage_s: float
+    # The longest time for which one of the tenant's flows was silent; None if one did not come back.
+    outage_s: float | None
     # Until the supervisor's new process was there, and what arrived of the tenant's frames until then.
     restarted_s: float
     delivered_while_down: int
@@ -30,12 +32,22 @@ class Restart:
             yield f"the other tenant lost {self.other_tenant_lost} frames"
         if self.delivered_while_down:
             yield f"{self.delivered_while_down} frames passed while the switch was down"
-        if not self.delivered_after:
-            yield "traffic did not come back"
+        if self.outage_s is None:
+            yield "not all of the tenant's traffic came back"
 
 
 # Frames that the switch had sent before it was killed are in the receiver's hands within this time.
 IN_FLIGHT_S = 0.005
+
+
+def wait_until_back(flows):
+    """Until something arrives of each flow, and a second more; at most 15 seconds."""
+    with contextlib.ExitStack() as stack:
+        counters = [stack.enter_context(Counters([flow.arriving()])) for flow in flows]
+        deadline = time.monotonic() + 15
+        while any(counter.value() == 0 for counter in counters) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    time.sleep(1)
 
 
 def kill_and_watch(tenant, other, internet, per_second):
@@ -57,16 +69,17 @@ def kill_and_watch(tenant, other, internet, per_second):
         while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + 20:
             time.sleep(0.005)
         restarted = time.monotonic()
-        time.sleep(3)
+        wait_until_back(own)
         for flow in own:
             flow.stop()
         lost = [flow.stop() for flow in others]
 
+    silences = [flow.silence(killed + IN_FLIGHT_S) for flow in own]
     arrivals = [moment for flow in own for _, moment in flow.arrivals]
     return Restart(
         other_tenant_sent=sum(good.sent for good in lost),
         other_tenant_lost=sum(good.lost for good in lost),
-        outage_s=round(max(flow.silence(killed) for flow in own), 3),
+        outage_s=round(max(silences), 3) if None not in silences else None,
         restarted_s=round(restarted - killed, 3),
         delivered_while_down=sum(killed + IN_FLIGHT_S < moment < restarted for moment in arrivals),
         delivered_after=sum(moment > restarted for moment in arrivals),

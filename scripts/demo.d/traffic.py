@@ -94,7 +94,7 @@ class Flow:
 
     def __init__(self, a, b, *, ipv6=False, port, per_second, payload):
         self.name = f"UDP {'v6' if ipv6 else 'v4'}, {payload} bytes: {a.name} → {b.name}"
-        self._per_second = per_second
+        self._to, self._port, self._per_second = b, port, per_second
         address = b.ipv6 if ipv6 else b.ipv4
         pipe = {"stdout": subprocess.PIPE, "text": True}
         self._receiver = b.start([PYTHON, FLOW, "receive", address, str(port)], **pipe)
@@ -119,11 +119,15 @@ class Flow:
                 process.kill()
                 process.communicate()
 
+    def arriving(self):
+        """Counts the flow's frames at the receiver."""
+        return self._to.arriving(f"udp dst port {self._port}")
+
     def silence(self, moment):
-        """Seconds without an arrival around a moment; without end if there was none after it."""
+        """Seconds without an arrival around a moment; None if there was none after it."""
         before = max((time for _, time in self.arrivals if time <= moment), default=moment)
-        after = min((time for _, time in self.arrivals if time > moment + 0.005), default=float("inf"))
-        return after - before
+        after = min((time for _, time in self.arrivals if time > moment), default=None)
+        return None if after is None else after - before
 
 
 @contextlib.contextmanager
