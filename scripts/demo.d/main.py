@@ -10,7 +10,7 @@ from attacks import all_attacks
 from isolation import all_tries
 from report import Report
 from restart import kill_and_watch
-from traffic import Flow, all_good, running
+from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
 from world import OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, left_behind, traces
 
@@ -47,6 +47,10 @@ def show(world, report, quick):
     for good in all_good(pairs, seconds):
         report.good.append(good)
         say(f"  {good.name}: {good.delivered} of {good.sent}, {good.rate}")
+
+    for b in (red.guests[1], world.internet):
+        report.speed.append(speed(red.guests[0], b, seconds=seconds))
+        say(f"  {report.speed[-1].name}: {report.speed[-1].bits_per_second / 1e6:.0f} Mbit/s")
 
     gateway = world.gateway_of(red.guests[0])
     with running(background(red, blue, world.internet, pace)) as flows:
@@ -104,8 +108,10 @@ def main():
             say("nothing of the demo is left")
         return 0
 
-    # A killed demo cleans up as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A killed demo cleans up as an interrupted one does, also where the caller has told it to ignore Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = traces()
     report, world, status, started = Report(), (Unprotected if options.unprotected else World)(TENANTS), 2, time.monotonic()
     try:

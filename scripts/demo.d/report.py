@@ -22,7 +22,7 @@ class Report:
     """Everything that was counted."""
 
     def __init__(self):
-        self.good, self.isolation, self.attacks, self.restart = [], [], [], None
+        self.good, self.speed, self.isolation, self.attacks, self.restart = [], [], [], [], None
         self.leftovers = None
 
     def failures(self):
@@ -53,6 +53,7 @@ class Report:
             ["good traffic", "sent", "delivered", "rate"],
             [[g.name, g.sent, g.delivered, g.rate] for g in self.good])
         parts = [attacks, isolation, good]
+        parts.append("\n".join(f"{s.name}: {s.bits_per_second / 1e6:.0f} Mbit/s" for s in self.speed))
         if self.restart:
             r = self.restart
             parts.append(
@@ -63,10 +64,11 @@ class Report:
 
     def json(self):
         return json.dumps({
-            "good": [{**dataclasses.asdict(good)} for good in self.good],
+            "good": [dataclasses.asdict(good) for good in self.good],
             "attacks": [dataclasses.asdict(attack) for attack in self.attacks],
             "restart": dataclasses.asdict(self.restart) if self.restart else None,
             "isolation": [dataclasses.asdict(attempt) for attempt in self.isolation],
+            "speed": [dataclasses.asdict(speed) for speed in self.speed],
             "failures": list(self.failures()),
             "machine": {"kernel": platform.release(), "machine": platform.machine()},
         }, indent=2, ensure_ascii=False) + "\n"

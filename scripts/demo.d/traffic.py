@@ -41,12 +41,16 @@ def counted(a, b, protocol):
     with Counters([a.leaving(there), b.leaving(back)]) as sent, \
             Counters([b.arriving(there), a.arriving(back)]) as delivered:
         def settled():
-            # What is still on its way arrives within milliseconds.
-            deadline = time.monotonic() + 1
-            while delivered.value() < sent.value() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            settle(sent.value, delivered.value)
             return sent.value(), delivered.value()
         yield settled
+
+
+def settle(sent, delivered):
+    """Waits for what is still on its way: milliseconds on an idle machine, but not all are idle."""
+    deadline = time.monotonic() + 2
+    while delivered() < sent() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def ping(a, b, *, ipv6=False, payload=56, seconds):
@@ -63,30 +67,58 @@ def ping(a, b, *, ipv6=False, payload=56, seconds):
         return Good(f"ping {'v6' if ipv6 else 'v4'}, {size}-byte packets: {a.name} ↔ {b.name}", *settled(), rate)
 
 
-def iperf3(a, b, *, udp=False, ipv6=False, seconds, bits):
-    """iperf3 from a to b, at a pace of so many bits a second at which every frame must arrive."""
-    address = b.ipv6 if ipv6 else b.ipv4
-    protocol = f"ip6 proto {17 if udp else 6}" if ipv6 else ("udp" if udp else "tcp")
-    server = b.start(["iperf3", "-s", "-1", "-B", address, "--forceflush"],
-                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@contextlib.contextmanager
+def iperf3_server(host, address):
+    """An iperf3 server for one client."""
+    server = host.start(["iperf3", "-s", "-1", "-B", address, "--forceflush"],
+                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for line in server.stdout:
             if "listening" in line:
                 break
-        with counted(a, b, protocol) as settled:
-            # 1400 bytes and the headers of either IP fit the MTU.
-            options = ["-u", "-l", "1400"] if udp else []
-            done = a.run(["iperf3", "-c", address, "-t", f"{max(1, round(seconds))}", "-b", str(bits), "--json", *options],
-                         capture_output=True, text=True)
-            end = json.loads(done.stdout).get("end", {})
-            received = end.get("sum" if udp else "sum_received", {}).get("bits_per_second", 0)
-            server.wait(timeout=5)
-            name = f"iperf3 {'UDP' if udp else 'TCP'} {'v6' if ipv6 else 'v4'}: {a.name} → {b.name}"
-            return Good(name, *settled(), f"{received / 1e6:.0f} Mbit/s")
+        yield server
     finally:
         server.terminate()
-        server.wait()
-        server.stdout.close()
+        server.communicate()
+
+
+def iperf3_client(host, address, seconds, *options):
+    """What iperf3's client reports at its end; nothing if it could not run."""
+    done = host.run(["iperf3", "-c", address, "-t", f"{max(1, round(seconds))}", "--json", *options],
+                    capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout).get("end", {})
+    except json.JSONDecodeError:
+        return {}
+
+
+def iperf3(a, b, *, udp=False, ipv6=False, seconds, bits):
+    """iperf3 from a to b, at a pace of so many bits a second at which every frame must arrive."""
+    address = b.ipv6 if ipv6 else b.ipv4
+    protocol = f"ip6 proto {17 if udp else 6}" if ipv6 else ("udp" if udp else "tcp")
+    with iperf3_server(b, address) as server, counted(a, b, protocol) as settled:
+        # 1400 bytes and the headers of either IP fit the MTU.
+        end = iperf3_client(a, address, seconds, "-b", str(bits), *(["-u", "-l", "1400"] if udp else []))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)
+        received = end.get("sum" if udp else "sum_received", {}).get("bits_per_second", 0)
+        name = f"iperf3 {'UDP' if udp else 'TCP'} {'v6' if ipv6 else 'v4'}: {a.name} → {b.name}"
+        return Good(name, *settled(), f"{received / 1e6:.0f} Mbit/s")
+
+
+@dataclasses.dataclass
+class Speed:
+    """How fast one stream got. The report has these names."""
+
+    name: str
+    bits_per_second: int
+
+
+def speed(a, b, *, seconds):
+    """One TCP stream as fast as it goes: TCP itself finds the pace by losing frames, so none are compared."""
+    with iperf3_server(b, b.ipv4):
+        received = iperf3_client(a, b.ipv4, seconds).get("sum_received", {}).get("bits_per_second", 0)
+    return Speed(f"one TCP stream as fast as it goes: {a.name} → {b.name}", round(received))
 
 
 class Flow:
@@ -96,6 +128,7 @@ class Flow:
         self.name = f"UDP {'v6' if ipv6 else 'v4'}, {payload} bytes: {a.name} → {b.name}"
         self._to, self._port, self._per_second = b, port, per_second
         address = b.ipv6 if ipv6 else b.ipv4
+        self._arrived = self.arriving()
         pipe = {"stdout": subprocess.PIPE, "text": True}
         self._receiver = b.start([PYTHON, FLOW, "receive", address, str(port)], **pipe)
         if self._receiver.stdout.readline() != "ready\n":
@@ -107,7 +140,9 @@ class Flow:
         """Ends the flow; what became of it."""
         self._sender.terminate()
         sent = json.loads(self._sender.communicate()[0])["sent"]
-        time.sleep(0.3)
+        settle(lambda: sent, self._arrived.value)
+        self._arrived.close()
+        time.sleep(0.1)
         self._receiver.terminate()
         self.arrivals = json.loads(self._receiver.communicate()[0])["arrivals"]
         delivered = len({number for number, _ in self.arrivals})
