@@ -37,6 +37,13 @@ fn config() -> SwitchConfig {
         .offline_config()
 }
 
+/// The same with a limit.
+fn limited() -> Value {
+    let mut config = serde_json::to_value(config()).expect("JSON");
+    config["ports"][0]["limits"] = json!({ "pps": 1000 });
+    config
+}
+
 /// Sends `request` as it is, and gives the status and body that come back before the other side closes.
 fn raw(socket: &Path, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).expect("somebody listens");
@@ -109,13 +116,24 @@ fn the_api_answers_within_its_bounds() {
             .block_on(control.serve(listener, end))
     });
 
-    // Nobody runs the worker yet: the switch is alive, but not ready, and takes no configuration.
+    // Nobody runs the worker yet: the switch is alive, but not ready, and holds one configuration for later.
     assert_eq!(
         request(&path, "GET", "/healthz", ""),
         (200, json!({ "status": "ok" }))
     );
     let not_ready = json!({ "error": "the worker does not go round" });
     assert_eq!(request(&path, "GET", "/readyz", ""), (503, not_ready));
+    let limited = limited().to_string();
+    let held = "the worker does not go round; the configuration will be in use when it does";
+    assert_eq!(
+        request(&path, "PUT", "/v1/config", &limited),
+        (503, json!({ "error": held }))
+    );
+    let full = "the worker has not taken the configuration before this one";
+    assert_eq!(
+        request(&path, "PUT", "/v1/config", &limited),
+        (503, json!({ "error": full }))
+    );
 
     let client = std::thread::spawn(move || {
         let result = std::panic::catch_unwind(|| with_a_running_worker(&path));
@@ -170,7 +188,9 @@ fn with_a_running_worker(path: &Path) {
         neighbours[0],
         json!({ "address": "10.0.0.11", "port": "red-vm1", "mac": "52:54:00:aa:00:01", "state": "static" })
     );
-    let written = serde_json::to_value(config()).expect("JSON");
+    // The one that was held is in use.
+    let written = limited();
+    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 2);
     assert_eq!(
         request(path, "GET", "/v1/config", ""),
         (200, written.clone())
@@ -180,7 +200,7 @@ fn with_a_running_worker(path: &Path) {
     let mut wider = written.clone();
     wider["ports"][1]["addresses"] = json!(["10.0.0.12/32", "10.0.0.22/32"]);
     let taken = request(path, "PUT", "/v1/config", &wider.to_string());
-    assert_eq!(taken, (200, json!({ "generation": 2 })));
+    assert_eq!(taken, (200, json!({ "generation": 3 })));
     assert_eq!(request(path, "GET", "/v1/config", ""), (200, wider.clone()));
     let (_, routes) = request(path, "GET", "/v1/routes", "");
     assert!(
@@ -264,5 +284,5 @@ fn with_a_running_worker(path: &Path) {
         begun.elapsed()
     );
     drop(idle);
-    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 2);
+    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 3);
 }

@@ -333,6 +333,51 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
         })]
     );
 
+    // The same through the command line.
+    let socket = bed.socket();
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(SWITCH);
+        let output = command
+            .args(arguments)
+            .arg("--control")
+            .arg(&socket)
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let shown: Value = serde_json::from_str(&command(&["show", "drops", "--json"])).expect("JSON");
+    assert_eq!(shown, bed.get("/v1/drops"));
+    let table = command(&["show", "drops"]);
+    let row = ["red-vm1", "ipv4-source", &dropped.to_string()];
+    assert!(
+        table
+            .lines()
+            .any(|line| line.split_whitespace().take(3).eq(row)),
+        "{table}"
+    );
+    let top: Value = serde_json::from_str(&command(&[
+        "top",
+        "--json",
+        "--count",
+        "1",
+        "--interval",
+        "0.1",
+    ]))
+    .expect("one object");
+    let names: Vec<&Value> = top["ports"]
+        .as_array()
+        .expect("ports")
+        .iter()
+        .map(|port| &port["name"])
+        .collect();
+    assert_eq!(names, ["red-vm1", "red-vm2", "uplink"]);
+    let file = bed.directory.path().join("switch.json");
+    assert_eq!(
+        command(&["reload", "--config", file.to_str().expect("UTF-8")]),
+        "generation 2 is in use\n"
+    );
+
     // Every thread is filtered, can gain nothing, and has no capability left.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", bed.pid())).expect("threads");
     let mut threads = Vec::new();

@@ -333,20 +333,22 @@ impl Control {
         let generation = Generation::build(&new, Some(&self.counters.borrow()));
         let (counters, tables) = (generation.counters(), generation.tables());
         let unavailable = |error: &str| Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_owned());
+        // One that the worker gave back too late for the request it came with.
+        drop(self.link.take_retired());
         self.link.install(generation).map_err(|_| {
             unavailable("the worker has not taken the configuration before this one")
         })?;
-        if !within(WORKER_TIMEOUT, || {
-            stats.generation.load(Ordering::Relaxed) != before
-        })
-        .await
-        {
-            return Err(unavailable("the worker does not take the configuration"));
-        }
-        drop(self.link.take_retired());
+        // It is the next that the worker takes, so it is what is shown.
         self.counters.replace(counters);
         self.tables.replace(tables);
         self.config.replace(new);
+        let taken = || stats.generation.load(Ordering::Relaxed) != before;
+        if !within(WORKER_TIMEOUT, taken).await {
+            return Err(unavailable(
+                "the worker does not go round; the configuration will be in use when it does",
+            ));
+        }
+        drop(self.link.take_retired());
         tracing::info!(generation = before + 1, "configuration in use");
         Ok(json_reply(
             StatusCode::OK,
