@@ -295,9 +295,8 @@ impl Worker {
 
     /// Does what the control thread asks for; false if that is to stop.
     fn attend(&mut self) -> bool {
-        self.link.attention.store(false, Ordering::Relaxed);
-        // Pairs with the release in `call`: what was put before it is seen after this.
-        std::sync::atomic::fence(Ordering::Acquire);
+        // Reads the last `call`'s store and so sees what was put before it; a later one sets the flag again.
+        self.link.attention.swap(false, Ordering::AcqRel);
         // Empty unless it was a wake-up; either way it wakes nobody any more.
         let _ = self.link.wake.read();
         if self.link.stop.load(Ordering::Relaxed) {
