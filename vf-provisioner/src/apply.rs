@@ -110,6 +110,37 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
     Ok(plan(&desired, &observed)?)
 }
 
+/// What is not as it was set, as sentences. Where everything is, each gateway is asked with real
+/// frames.
+pub fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyError> {
+    let change = Change {
+        set: state.tenants.clone(),
+        ..Change::default()
+    };
+    let plan = plan_change(host, state, &change)?;
+    let mut found: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Create { resource } => format!("{} is missing", resource.key()),
+            Action::Delete { resource } => format!("{} is left over", resource.key()),
+            Action::Update { from, to } => {
+                format!("{}: {}", to.key(), to.differences(from).join("; "))
+            }
+        })
+        .collect();
+    if found.is_empty() {
+        for record in state.tenants.values() {
+            for probe in &record.probes {
+                if let Err(error) = host.probe(probe) {
+                    found.push(error.to_string());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Makes `change` true. On an error the host is as before, unless the error says otherwise.
 pub fn apply(
     host: &mut dyn Host,

@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tenant_config::{Memory, Name, Tenant};
 
-use crate::apply::{ApplyError, Change, apply, never, plan_change};
+use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
-use crate::host::{FakeHost, Host, RealHost};
+use crate::host::{FakeHost, RealHost};
 use crate::launcher::process::{Limits, Process};
 use crate::launcher::{Launcher, confine};
 use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
@@ -580,52 +580,21 @@ fn unknown(name: &Name, state: &State) -> CliError {
 
 fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     need_root()?;
-    let state = state::read(&global.state_dir)?;
-    let mut host = global.host();
-    let found = verify(&mut host, &state)?;
+    // What an apply under way has not finished is no drift.
+    let store = Store::open(&global.state_dir)?;
+    let found = verify(&mut global.host(), store.state())?;
+    let tenants = store.state().tenants.len();
+    store.remove_if_empty()?;
     if global.json {
         print_json(&json!({"drift": found}));
     } else if found.is_empty() {
-        print(&format!(
-            "{} tenants: everything is as it was set\n",
-            state.tenants.len()
-        ));
+        print(&format!("{tenants} tenants: everything is as it was set\n"));
     } else {
         for line in &found {
             print(&format!("{line}\n"));
         }
     }
     Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }))
-}
-
-/// What is not as it was set, as sentences.
-pub(crate) fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyError> {
-    let change = Change {
-        set: state.tenants.clone(),
-        ..Change::default()
-    };
-    let plan = plan_change(host, state, &change)?;
-    let mut found: Vec<String> = plan
-        .actions
-        .iter()
-        .map(|action| match action {
-            Action::Create { resource } => format!("{} is missing", resource.key()),
-            Action::Delete { resource } => format!("{} is left over", resource.key()),
-            Action::Update { from, to } => {
-                format!("{}: {}", to.key(), to.differences(from).join("; "))
-            }
-        })
-        .collect();
-    if found.is_empty() {
-        for record in state.tenants.values() {
-            for probe in &record.probes {
-                if let Err(error) = host.probe(probe) {
-                    found.push(error.to_string());
-                }
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode, CliError> {

@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde::Serialize;
 use tenant_config::Name;
 
+use crate::apply::verify;
 use crate::host::{HostError, RealHost};
 use crate::launcher::process::Process;
 use crate::resource::{Resource, Switch};
@@ -130,9 +131,14 @@ pub fn run(
             look(dir, &mut process, switch, it)?;
             process.trim_log(tenant)?;
         }
-        if !verify_every.is_zero() && verified.elapsed() >= verify_every {
+        let due = !verify_every.is_zero() && verified.elapsed() >= verify_every;
+        if due && !state.tenants.is_empty() {
+            // What an apply under way has not finished is no drift.
+            let store = Store::open(dir)?;
+            let result = verify(&mut host, store.state());
+            store.remove_if_empty()?;
             verified = Instant::now();
-            match crate::cli::verify(&mut host, &state) {
+            match result {
                 Ok(found) if found.is_empty() => {}
                 Ok(found) => say(&Event::Drift { found }),
                 Err(error) => say(&Event::VerifyFailed {
@@ -193,6 +199,7 @@ fn look(
     let store = Store::open(dir)?;
     if switches(store.state()).get(tenant) != Some(switch) || process.pidfd(tenant)?.is_some() {
         it.next_try = None;
+        store.remove_if_empty()?;
         return Ok(());
     }
     it.wait = (it.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
