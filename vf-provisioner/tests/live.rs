@@ -224,9 +224,9 @@ fn a_switch_is_alone() {
         assert_eq!(field("Gid:"), [uid; 4].map(|uid| uid.to_string()).join(" "));
         assert_eq!(field("Groups:"), "");
         assert_eq!(field("NoNewPrivs:"), "1");
-        // CAP_NET_ADMIN (12) and CAP_NET_RAW (13), until the switch itself drops them.
+        // CAP_NET_RAW (13), until the switch itself drops it.
         for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
-            assert_eq!(field(set), "0000000000003000", "{set}");
+            assert_eq!(field(set), "0000000000002000", "{set}");
         }
         // The switch is process 1 of its own PID namespace.
         assert_eq!(field("NSpid:"), format!("{pid} 1"));

@@ -26,10 +26,9 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a switch starts with: it opens packet sockets, and DPDK's start of a port sets the interface's
-/// MAC and flags even to what they are. Both reach no further than its own network namespace, and the
-/// switch drops both before it takes the first frame.
-const KEPT: [Capability; 2] = [Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN];
+/// What a switch starts with: it opens packet sockets. They reach no further than its own network
+/// namespace, and the switch drops the capability before it takes the first frame.
+const KEPT: [Capability; 1] = [Capability::CAP_NET_RAW];
 /// What a dynamically linked switch reads, beside its own files.
 const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
