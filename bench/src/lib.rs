@@ -14,13 +14,13 @@ pub const BURST: usize = 32;
 const ROOM: usize = 256;
 const VM_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 
-/// One frame, again and again, through one switch.
+/// Frames that are alike but for their addresses, again and again, through one switch.
 pub struct Scenario {
     /// What it is, as in `forward-v4/64-ports`.
     pub name: String,
     ports: u16,
     addresses: u16,
-    frame: Vec<u8>,
+    frames: Vec<Vec<u8>>,
     expected: &'static str,
 }
 
@@ -29,7 +29,9 @@ impl Scenario {
     pub fn start(&self) -> Run {
         let mut run = Run {
             pipeline: switch(self.ports, self.addresses),
-            frame: self.frame.clone(),
+            frames: (0..BURST)
+                .map(|nth| self.frames[nth % self.frames.len()].clone())
+                .collect(),
             buffers: vec![[0; ROOM]; BURST],
             verdict: Verdict::Reply,
         };
@@ -42,7 +44,8 @@ impl Scenario {
 /// A scenario's switch at work.
 pub struct Run {
     pipeline: Pipeline,
-    frame: Vec<u8>,
+    /// One for each buffer, all of the same length.
+    frames: Vec<Vec<u8>>,
     buffers: Vec<[u8; ROOM]>,
     /// What every frame is to come to.
     verdict: Verdict,
@@ -51,8 +54,8 @@ pub struct Run {
 impl Run {
     fn decide(&mut self) -> Verdict {
         let buffer = &mut self.buffers[0];
-        let len = self.frame.len();
-        buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frame);
+        let len = self.frames[0].len();
+        buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frames[0]);
         let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
         self.pipeline.process(1, PortId(0), &mut frame)
     }
@@ -61,9 +64,9 @@ impl Run {
     pub fn burst(&mut self) -> usize {
         let mut right = 0;
         let mut pass = self.pipeline.burst(1, PortId(0));
-        for buffer in &mut self.buffers {
-            let len = self.frame.len();
-            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frame);
+        for (buffer, bytes) in self.buffers.iter_mut().zip(&self.frames) {
+            let len = bytes.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
             let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
             let verdict = pass.process(&mut frame);
             right += usize::from(verdict == self.verdict);
@@ -74,9 +77,9 @@ impl Run {
     /// The part of [`Self::burst`] that is not the switch's: filling the buffers.
     pub fn baseline(&mut self) -> usize {
         let mut right = 0;
-        for buffer in &mut self.buffers {
-            let len = self.frame.len();
-            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frame);
+        for (buffer, bytes) in self.buffers.iter_mut().zip(&self.frames) {
+            let len = bytes.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
             let frame = Frame::new(buffer, Frame::HEADROOM, len, None);
             let verdict = std::hint::black_box(self.verdict);
             right += usize::from(verdict == self.verdict);
@@ -214,39 +217,53 @@ fn arp(opcode: u8, sender_mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> V
 /// Every scenario, in the order of the report.
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    let mut add = |name: &str, ports: u16, addresses: u16, frame: Vec<u8>, expected| {
+    let mut add = |name: &str, ports: u16, addresses: u16, frames: Vec<Vec<u8>>, expected| {
         scenarios.push(Scenario {
             name: format!("{name}/{ports}-ports-{addresses}-addresses"),
             ports,
             addresses,
-            frame,
+            frames,
             expected,
         });
     };
     let outside = Ipv4Addr::new(198, 51, 100, 10);
+    // As many addresses of the port as there are, up to a burst's worth, spread over all of them.
+    let hosts = |addresses: u16| {
+        let step = (addresses / BURST as u16).max(1);
+        (0..addresses).rev().step_by(usize::from(step)).take(BURST)
+    };
     for (ports, addresses) in [(1, 1), (1, 1000), (64, 1), (64, 1000)] {
-        let source = ipv4(1, addresses - 1);
-        let frame = udp4(source, outside, (12345, 80));
-        add("v4-to-uplink", ports, addresses, frame, "forward");
+        let frame = |host| udp4(ipv4(1, host), outside, (12345, 80));
+        add(
+            "v4-to-uplink",
+            ports,
+            addresses,
+            hosts(addresses).map(frame).collect(),
+            "forward",
+        );
     }
     for (ports, addresses) in [(2, 1), (2, 1000), (64, 1), (64, 1000)] {
-        let (last_port, last_host) = (ports, addresses - 1);
-        let source = ipv4(1, last_host);
-        let to_port = udp4(source, ipv4(last_port, last_host), (12345, 80));
-        let source6 = format!("fd00::1:{:x}", last_host + 2);
-        let destination6 = format!("fd00::{last_port:x}:{:x}", last_host + 2);
-        add("v4-port-to-port", ports, addresses, to_port, "forward");
+        let frame = |host| udp4(ipv4(1, host), ipv4(ports, host), (12345, 80));
+        add(
+            "v4-port-to-port",
+            ports,
+            addresses,
+            hosts(addresses).map(frame).collect(),
+            "forward",
+        );
+        let address6 = |port: u16, host| format!("fd00::{port:x}:{:x}", host + 2);
+        let frame = |host| udp6(&address6(1, host), &address6(ports, host));
         add(
             "v6-port-to-port",
             ports,
             addresses,
-            udp6(&source6, &destination6),
+            hosts(addresses).map(frame).collect(),
             "forward",
         );
     }
     let (own, other) = (ipv4(1, 0), ipv4(2, 0));
     let gateway = Ipv4Addr::new(10, 0, 0, 1);
-    let mut plain = |name, frame: Vec<u8>, expected| add(name, 2, 1, frame, expected);
+    let mut plain = |name, frame: Vec<u8>, expected| add(name, 2, 1, vec![frame], expected);
     plain("arp-answered", arp(1, VM_MAC, own, gateway), "reply");
     plain("drop", vec![0; 8], "malformed");
     let changed = |at: usize, value: u8| {

@@ -33,6 +33,9 @@ pub(super) fn key(mac: [u8; 6], ethertype: u16) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, hi, lo])
 }
 
+/// Where an ordinary frame goes, and how long it then is.
+type Sent = Option<(PortId, usize)>;
+
 /// Forwards the frame, if it is an ordinary one. `None`: the general path decides.
 #[inline(always)]
 pub(super) fn forward(
@@ -41,22 +44,25 @@ pub(super) fn forward(
     rules: &PortRules,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
-    if !rules.express || frame.stripped_tag().is_some() {
+    if frame.stripped_tag().is_some() {
         return None;
     }
-    let room = frame.len().checked_sub(ETHERNET_LEN)?;
+    let bytes = frame.bytes_mut();
+    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
+    let head = bytes.first_chunk_mut::<HEAD4>()?;
     if room > usize::from(rules.mtu) {
         return None;
     }
-    let head = frame.bytes().first_chunk::<HEAD4>()?;
     let sender = sender_and_type(head);
-    if sender == rules.express4 {
-        ipv4(tables, state, rules, frame, room)
+    let (to, len) = if sender == rules.express4 {
+        ipv4(tables, state, rules, head, room)?
     } else if sender == rules.express6 {
-        ipv6(tables, rules, frame, room)
+        ipv6(tables, rules, bytes, room)?
     } else {
-        None
-    }
+        return None;
+    };
+    frame.truncate(len);
+    Some(to)
 }
 
 #[inline(always)]
@@ -64,10 +70,9 @@ fn ipv4(
     tables: &Tables,
     state: &State,
     rules: &PortRules,
-    frame: &mut Frame<'_>,
+    head: &mut [u8; HEAD4],
     room: usize,
-) -> Option<PortId> {
-    let head = frame.bytes().first_chunk::<HEAD4>()?;
+) -> Sent {
     let total_len = be16(head, 16);
     let [first, group] = [head[14], head[0] & 1];
     let fragment = be16(head, 20) & 0x3fff;
@@ -86,39 +91,40 @@ fn ipv4(
         return None;
     }
     let lead = tables.lead4(destination)?;
-    if lead != Lead::UPLINK {
-        return to_port(tables, rules, frame, lead, usize::from(total_len));
+    let len = usize::from(total_len);
+    if let Some(id) = lead.port() {
+        return to_port(tables, rules, head, id, len);
     }
-    let uplink = tables.uplink.as_ref()?;
+    let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
     let ttl = head[22];
     let next_hop = state.next_hop4.mac()?;
     let routable = is_unicast_destination4(destination) && source >> 16 != 0xa9fe;
     if ttl <= 1 || total_len > uplink.mtu || !routable {
         return None;
     }
-    wire::decrement_ttl(frame.bytes_mut(), ttl);
-    frame.truncate(ETHERNET_LEN + usize::from(total_len));
-    frame.set_macs(next_hop, uplink.mac);
-    Some(tables.uplink_id())
+    wire::decrement_ttl(head, ttl);
+    head[..6].copy_from_slice(&next_hop);
+    head[6..12].copy_from_slice(&uplink.mac);
+    Some((tables.uplink_id(), ETHERNET_LEN + len))
 }
 
 #[inline(always)]
-fn ipv6(tables: &Tables, rules: &PortRules, frame: &mut Frame<'_>, room: usize) -> Option<PortId> {
-    let head = frame.bytes().first_chunk::<HEAD6>()?;
+fn ipv6(tables: &Tables, rules: &PortRules, bytes: &mut [u8], room: usize) -> Sent {
+    let head = bytes.first_chunk::<HEAD6>()?;
     let total_len = 40 + usize::from(be16(head, 18));
     if (head[14] >> 4) ^ 6 | (head[0] & 1) != 0 || total_len > room {
         return None;
     }
     match head[20] {
         protocol::UDP => udp(total_len, 48, be16(head, 54), be16(head, 56))?,
-        protocol::TCP => tcp(total_len, 40, *frame.bytes().get(66)?)?,
+        protocol::TCP => tcp(total_len, 40, *bytes.get(66)?)?,
         _ => return None,
     }
     if tables.lead6(be128(head, 22)) != Some(rules.lead) {
         return None;
     }
-    let lead = tables.lead6(be128(head, 38))?;
-    to_port(tables, rules, frame, lead, total_len)
+    let id = tables.lead6(be128(head, 38))?.port()?;
+    to_port(tables, rules, bytes.first_chunk_mut()?, id, total_len)
 }
 
 /// Passes UDP whose header is whole and whose ports mean nothing to the filter.
@@ -146,18 +152,16 @@ fn tcp(total_len: usize, header_len: usize, offset: u8) -> Option<()> {
 fn to_port(
     tables: &Tables,
     rules: &PortRules,
-    frame: &mut Frame<'_>,
-    lead: Lead,
+    head: &mut [u8; HEAD4],
+    id: u16,
     total_len: usize,
-) -> Option<PortId> {
-    let id = lead.port()?;
+) -> Sent {
     let to = tables.egress.get(usize::from(id))?;
-    if total_len > usize::from(to.longest) || lead == rules.lead {
+    if total_len > usize::from(to.longest) || id == rules.id {
         return None;
     }
-    *frame.bytes_mut().first_chunk_mut::<12>()? = to.header;
-    frame.truncate(ETHERNET_LEN + total_len);
-    Some(PortId(id))
+    head[..12].copy_from_slice(&to.header);
+    Some((PortId(id), ETHERNET_LEN + total_len))
 }
 
 #[cfg(test)]
@@ -327,6 +331,7 @@ mod tests {
             let len = bytes.len();
             let mut frame = Frame::new(&mut bytes, 0, len, None);
             let rules = &pipeline.tables.ports[0];
+            assert!(rules.express);
             super::forward(&pipeline.tables, &pipeline.state, rules, &mut frame)
         };
         let (vm2, uplink) = (Some(PortId(1)), Some(PortId(2)));

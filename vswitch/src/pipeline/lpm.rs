@@ -62,39 +62,50 @@ impl Key for u128 {
     }
 }
 
+/// The prefixes of one length: a hash table with open addressing. A key is looked for in the slots
+/// `home ^ 0`, `home ^ 1`, and so on; the first two share a cache line.
 #[derive(Debug)]
 struct Level<K, V> {
     mask: K,
-    /// A power of two of slots, at most half of them taken.
+    /// A power of two of slots, at most a quarter of them taken; `last` is the number of the last.
     slots: Box<[Option<(K, V)>]>,
+    last: usize,
     shift: u32,
 }
 
 impl<K: Key, V: Copy> Level<K, V> {
     fn new(mask: K, entries: &[(K, V)]) -> Self {
-        let size = (entries.len() * 2).next_power_of_two().max(2);
-        let shift = 64 - size.trailing_zeros();
-        let mut slots = vec![None; size].into_boxed_slice();
+        let size = (entries.len() * 4).next_power_of_two().max(2);
+        let mut level = Self {
+            mask,
+            slots: vec![None; size].into(),
+            last: size - 1,
+            shift: 64 - size.trailing_zeros(),
+        };
         for &(key, value) in entries {
-            let mut at = (key.hash() >> shift) as usize;
-            while slots[at].is_some_and(|(other, _)| other != key) {
-                at = (at + 1) & (size - 1);
-            }
-            slots[at] = Some((key, value));
+            let home = level.home(key);
+            let slot = (0..size)
+                .map(|step| home ^ step)
+                .find(|&at| level.slots[at].is_none_or(|(other, _)| other == key))
+                .expect("most slots are empty");
+            level.slots[slot] = Some((key, value));
         }
-        Self { mask, slots, shift }
+        level
     }
 
     #[inline(always)]
+    fn home(&self, key: K) -> usize {
+        (key.hash() >> self.shift) as usize & self.last
+    }
+
     fn get(&self, key: K) -> Option<V> {
-        let last = self.slots.len() - 1;
-        let mut at = (key.hash() >> self.shift) as usize & last;
-        // Half the slots are empty, so the walk ends at one of them.
-        while let Some((other, value)) = self.slots[at] {
+        let home = self.home(key);
+        // Most slots are empty, so the walk soon ends at one of them.
+        for step in 0..self.slots.len() {
+            let (other, value) = (*self.slots.get(home ^ step)?)?;
             if other == key {
                 return Some(value);
             }
-            at = (at + 1) & last;
         }
         None
     }
@@ -133,16 +144,24 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
     pub(super) fn lookup(&self, key: K) -> Option<V> {
-        match self.hosts.get(key) {
-            None => self.lookup_shorter(key),
-            host => host,
+        let home = self.hosts.home(key);
+        for at in [home, home ^ 1] {
+            if let Some(&Some((host, value))) = self.hosts.slots.get(at)
+                && host == key
+            {
+                return Some(value);
+            }
         }
+        self.lookup_on(key)
     }
 
-    fn lookup_shorter(&self, key: K) -> Option<V> {
-        self.shorter
-            .iter()
-            .find_map(|level| level.get(key.masked(level.mask)))
+    /// As [`Self::lookup`], where the first two slots did not answer. Apart, so that what is inlined is
+    /// short.
+    #[inline(never)]
+    fn lookup_on(&self, key: K) -> Option<V> {
+        let mut levels = self.shorter.iter();
+        let of_level = |level: &Level<K, V>| level.get(key.masked(level.mask));
+        self.hosts.get(key).or_else(|| levels.find_map(of_level))
     }
 
     /// What the map was built from.

@@ -216,9 +216,11 @@ impl Pipeline {
     #[inline]
     pub fn burst(&mut self, now_ns: u64, port: PortId) -> BurstPass<'_> {
         let tables = &*self.tables;
+        let rules = tables.ports.get(port.index());
         BurstPass {
             tables,
-            rules: tables.ports.get(port.index()),
+            rules,
+            express: rules.filter(|rules| rules.express),
             all: &self.counters,
             counters: self.counters.port(port.index()),
             state: &mut self.state,
@@ -306,6 +308,8 @@ pub struct BurstPass<'p> {
     tables: &'p Tables,
     /// `None` for the uplink.
     rules: Option<&'p PortRules>,
+    /// The same, if the express lane serves the port.
+    express: Option<&'p PortRules>,
     all: &'p Counters,
     counters: &'p PortCounters,
     state: &'p mut State,
@@ -324,7 +328,7 @@ impl BurstPass<'_> {
         self.counters.rx_frames.add(1);
         self.counters.rx_bytes.add(frame.len() as u64);
         if N::SILENT
-            && let Some(rules) = self.rules
+            && let Some(rules) = self.express
             && let Some(to) = express::forward(self.tables, self.state, rules, frame)
         {
             self.counters.forwarded.add(1);

@@ -84,6 +84,7 @@ impl Lead {
 
 /// What the express lane needs to know of a port that it sends to.
 #[derive(Debug)]
+#[repr(align(16))]
 pub(super) struct Egress {
     /// Destination and source MAC.
     pub(super) header: [u8; 12],
