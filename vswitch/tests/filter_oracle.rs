@@ -134,7 +134,7 @@ fn limits() -> [(&'static str, Limits, Vec<u8>, DropReason); 8] {
             ethernet(GW, VM1, IPV6, &solicitation.bytes()),
             DropReason::RateArpNd,
         ),
-        ("DHCP", dhcp, datagram(67, b""), DropReason::RateDhcp),
+        ("DHCP", dhcp, datagram(68, b""), DropReason::RateDhcp),
         (
             "DHCPv6",
             dhcp,

@@ -8,12 +8,13 @@ use super::nd;
 use super::tables::{PortRules, Tables, UplinkRules};
 use super::wire::{
     self, Arp, Bootp, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP,
-    ETHERTYPE_VLAN, Fragment, Ip, Ipv4, Ipv6, Packet, TAG_LEN, be16, mac_at, protocol,
+    ETHERTYPE_VLAN, Fragment, Ip, Ipv4, Ipv6, Packet, TAG_LEN, Transport, be16, mac_at, protocol,
 };
 use crate::reason::DropReason;
 
 const BOOTP_SERVER: u16 = 67;
 const BOOTP_CLIENT: u16 = 68;
+const DHCPV6_CLIENT: u16 = 546;
 const DHCPV6_SERVER: u16 = 547;
 const TEREDO: u16 = 3544;
 const BOOTREPLY: u8 = 2;
@@ -211,16 +212,38 @@ fn ipv4_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv4, DropReason>
         dhcp_client(rules, &ip, payload)?;
     }
     if let Some((from, to)) = ip.udp() {
-        if !rules.dhcp_server && is_dhcp_server(&ip, from, to, payload) {
-            return Err(DropReason::DhcpServer);
+        if !rules.dhcp_server {
+            if is_dhcp_server(&ip, from, to, payload) {
+                return Err(DropReason::DhcpServer);
+            }
+            if to == BOOTP_SERVER && !is_dhcp_client(rules, &ip, payload) {
+                return Err(DropReason::DhcpClient);
+            }
         }
         if rules.deny_encapsulation && (from == TEREDO || to == TEREDO) {
             return Err(DropReason::Encapsulation);
         }
-    } else if rules.deny_encapsulation && is_tunnel(ip.protocol) {
-        return Err(DropReason::Encapsulation);
+    } else {
+        no_router(&ip)?;
+        if rules.deny_encapsulation && is_tunnel(ip.protocol) {
+            return Err(DropReason::Encapsulation);
+        }
     }
     Ok(ip)
+}
+
+/// Row "IPv4 8": what only a router says.
+#[inline(always)]
+fn no_router(ip: &Ipv4) -> Result<(), DropReason> {
+    const REDIRECT: u8 = 5;
+    const ROUTER_ADVERTISEMENT: u8 = 9;
+    match ip.transport {
+        Transport::Icmp { kind: REDIRECT } => Err(DropReason::Redirect),
+        Transport::Icmp {
+            kind: ROUTER_ADVERTISEMENT,
+        } => Err(DropReason::RouterAdvertisement),
+        _ => Ok(()),
+    }
 }
 
 #[inline(always)]
@@ -233,22 +256,32 @@ fn dhcp_client(rules: &PortRules, ip: &Ipv4, payload: &[u8]) -> Result<(), DropR
     if ip.destination != u32::MAX || ip.protocol != protocol::UDP {
         return Err(DropReason::Ipv4Source);
     }
-    let good = ip.fragment == Fragment::Whole
-        && ip.udp() == Some((BOOTP_CLIENT, BOOTP_SERVER))
-        && Bootp::parse(udp_payload(ip, payload))
-            .is_some_and(|bootp| bootp.request && bootp.client_mac == rules.mac);
-    if good {
+    if is_dhcp_client(rules, ip, payload) {
         Ok(())
     } else {
         Err(DropReason::DhcpClient)
     }
 }
 
-/// Row "IPv4 7".
+/// A message of the port's own DHCP client, to whatever address.
+fn is_dhcp_client(rules: &PortRules, ip: &Ipv4, payload: &[u8]) -> bool {
+    is_dhcp_request(ip)
+        && Bootp::parse(udp_payload(ip, payload))
+            .is_some_and(|bootp| bootp.request && bootp.client_mac == rules.mac && bootp.relay == 0)
+}
+
+/// Row "IPv4 7". What a first fragment carries may be told by the next one, so it is not trusted.
 #[inline(always)]
 fn is_dhcp_server(ip: &Ipv4, from: u16, to: u16, payload: &[u8]) -> bool {
-    from == BOOTP_SERVER
-        || (to == BOOTP_CLIENT && udp_payload(ip, payload).first() == Some(&BOOTREPLY))
+    let reply =
+        || ip.fragment == Fragment::First || udp_payload(ip, payload).first() == Some(&BOOTREPLY);
+    from == BOOTP_SERVER || (to == BOOTP_CLIENT && reply())
+}
+
+/// Row "IPv6 4".
+#[inline(always)]
+fn is_dhcpv6_server(from: u16, to: u16) -> bool {
+    from == DHCPV6_SERVER || to == DHCPV6_CLIENT
 }
 
 /// What UDP carries, by the IP length.
@@ -269,7 +302,7 @@ fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason>
         return Err(DropReason::Ipv6Source);
     }
     if let Some((from, to)) = ip.udp() {
-        if !rules.dhcp_server && from == DHCPV6_SERVER {
+        if !rules.dhcp_server && is_dhcpv6_server(from, to) {
             return Err(DropReason::Dhcpv6Server);
         }
         if rules.deny_encapsulation && (from == TEREDO || to == TEREDO) {
@@ -329,8 +362,8 @@ pub(super) fn from_uplink(
 #[inline(always)]
 fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
     let ip = wire::ipv4(payload)?;
-    let link_local = ip.source >> 16 == 0xa9fe;
-    if ip.source == 0 || link_local || tables.is_inside4(ip.source) {
+    let nobody = ip.source >> 24 == 0 || ip.source >> 28 == 0xf || ip.source >> 16 == 0xa9fe;
+    if nobody || tables.is_inside4(ip.source) {
         return Err(DropReason::IngressSource);
     }
     if let Some((from, to)) = ip.udp()
@@ -338,19 +371,24 @@ fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason>
     {
         return Err(DropReason::DhcpServer);
     }
+    no_router(&ip)?;
     Ok(ip)
 }
 
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = wire::ipv6(payload)?;
-    let unroutable = ip.source == 1 || ip.source >> 120 == 0xff;
+    let embedded = ip.source != 0 && wire::is_embedded4(ip.source);
+    let unroutable = embedded || ip.source >> 120 == 0xff;
     let on_link_only = ip.source == 0 || is_link_local6(ip.source);
     let on_link_protocol = matches!(ip.icmp_type(), Some(130..=137 | 143));
     if unroutable || (on_link_only && !on_link_protocol) || tables.is_inside6(ip.source) {
         return Err(DropReason::IngressSource);
     }
-    if ip.udp().is_some_and(|(from, _)| from == DHCPV6_SERVER) {
+    if ip
+        .udp()
+        .is_some_and(|(from, to)| is_dhcpv6_server(from, to))
+    {
         return Err(DropReason::Dhcpv6Server);
     }
     if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {

@@ -18,7 +18,15 @@ pub(super) trait Key: Copy + Eq + Debug + Default {
     fn hash(self) -> u64;
 }
 
-/// 2^64 divided by the golden ratio, odd: Fibonacci hashing (Knuth, TAOCP 3, 6.4).
+/// Mixes twice: addresses come in lattices (subnets times hosts), which one multiplication leaves in
+/// clusters.
+#[inline(always)]
+fn mixed(word: u64) -> u64 {
+    let once = word.wrapping_mul(MIX);
+    (once ^ (once >> 32)).wrapping_mul(MIX)
+}
+
+/// 2^64 divided by the golden ratio, odd (Knuth, TAOCP 3, 6.4).
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Key for u32 {
@@ -37,7 +45,7 @@ impl Key for u32 {
 
     #[inline(always)]
     fn hash(self) -> u64 {
-        u64::from(self).wrapping_mul(MIX)
+        mixed(u64::from(self))
     }
 }
 
@@ -58,7 +66,7 @@ impl Key for u128 {
     #[inline(always)]
     fn hash(self) -> u64 {
         let (hi, lo) = ((self >> 64) as u64, self as u64);
-        (hi.wrapping_mul(MIX).rotate_left(32) ^ lo).wrapping_mul(MIX)
+        mixed(hi.wrapping_mul(MIX).rotate_left(32) ^ lo)
     }
 }
 

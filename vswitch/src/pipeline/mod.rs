@@ -191,7 +191,11 @@ impl Pipeline {
             let is_same = |port: &&PortRules| old.tables.names[usize::from(port.id)] == *name;
             if let Some(before) = old.tables.ports.iter().find(is_same) {
                 let new = &mut self.state.ports[usize::from(rules.id)];
-                new.take_over(rules, &mut old.state.ports[usize::from(before.id)]);
+                new.take_over(
+                    &self.tables,
+                    rules,
+                    &mut old.state.ports[usize::from(before.id)],
+                );
             }
         }
         let next_hops = |tables: &Tables| {

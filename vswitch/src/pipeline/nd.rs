@@ -16,6 +16,13 @@ pub(super) const NEIGHBOR_SOLICITATION: u8 = 135;
 pub(super) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 pub(super) const REDIRECT: u8 = 137;
 
+/// RFC 2894, RFC 3122 and RFC 4286.
+const ROUTER_RENUMBERING: u8 = 138;
+const INVERSE_SOLICITATION: u8 = 141;
+const INVERSE_ADVERTISEMENT: u8 = 142;
+const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
+const MULTICAST_ROUTER_TERMINATION: u8 = 153;
+
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 
@@ -28,8 +35,7 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
         let message = Message::parse(ip, packet)?;
         let own_mac = |mac: [u8; 6]| mac == owner.rules.mac;
         let honest = match kind {
-            ROUTER_ADVERTISEMENT => return Err(DropReason::RouterAdvertisement),
-            REDIRECT => return Err(DropReason::Redirect),
+            ROUTER_ADVERTISEMENT | REDIRECT => return forbidden(kind),
             NEIGHBOR_SOLICITATION if ip.source == 0 => {
                 owner.has6(message.target())
                     && ip.destination == solicited_node(message.target())
@@ -48,11 +54,7 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
             return Err(DropReason::NdSpoof);
         }
     }
-    if kind == MLD_QUERY {
-        Err(DropReason::MldQuery)
-    } else {
-        Ok(())
-    }
+    forbidden(kind)
 }
 
 /// Row 6 of what comes from the uplink.
@@ -63,10 +65,19 @@ pub(super) fn from_uplink(ip: &Ipv6, packet: &[u8]) -> Result<(), DropReason> {
     if (ROUTER_SOLICITATION..=REDIRECT).contains(&kind) {
         Message::parse(ip, packet)?;
     }
+    forbidden(kind)
+}
+
+/// What neither a VM nor the underlay may say.
+fn forbidden(kind: u8) -> Result<(), DropReason> {
     match kind {
         MLD_QUERY => Err(DropReason::MldQuery),
         ROUTER_ADVERTISEMENT => Err(DropReason::RouterAdvertisement),
         REDIRECT => Err(DropReason::Redirect),
+        ROUTER_RENUMBERING | MULTICAST_ROUTER_ADVERTISEMENT | MULTICAST_ROUTER_TERMINATION => {
+            Err(DropReason::RouterAdvertisement)
+        }
+        INVERSE_SOLICITATION | INVERSE_ADVERTISEMENT => Err(DropReason::NdSpoof),
         _ => Ok(()),
     }
 }

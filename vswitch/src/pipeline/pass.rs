@@ -224,10 +224,10 @@ impl<N: Notes> Pass<'_, N> {
             .port_of_mac(reply.client_mac)
             .filter(|&id| id != server.id)?;
         if self.tables.ports[usize::from(id)].learns {
-            let owner = self.state.route4(self.tables, reply.your_ip, self.now_ns);
-            let unowned = owner == Some(Target::Unowned)
-                && self.tables.gateway4_network != Some(reply.your_ip);
-            let free = unowned || owner == Some(Target::Port(id));
+            let holder = self
+                .state
+                .lease_owner(self.tables, reply.your_ip, self.now_ns);
+            let free = self.tables.is_free4(reply.your_ip) && holder.is_none_or(|port| port == id);
             let lease = &mut self.state.ports[usize::from(id)].lease;
             lease.server_said(payload, self.now_ns, free);
         }
@@ -469,7 +469,7 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Route, DropReason::LinkLocalIp);
         }
         let (reason, error) = match target {
-            _ if ip.destination <= 1 => (DropReason::RouteNone, None),
+            _ if wire::is_embedded4(ip.destination) => (DropReason::RouteNone, None),
             _ if packet.group => (DropReason::DstMac, None),
             Some(Target::Port(id)) if id != rules.id => {
                 return self.forward6(Some(rules), packet, ip, frame, Hop::Port(id));
@@ -517,7 +517,7 @@ impl<N: Notes> Pass<'_, N> {
                 }
                 let reachable = matches!(target, Some(Target::Port(_) | Target::Uplink))
                     && !filter::is_link_local6(wanted)
-                    && wanted > 1;
+                    && !wire::is_embedded4(wanted);
                 if !is_gateway && !reachable {
                     return self.refuse(Stage::Service, DropReason::NdUnknown);
                 }
@@ -593,16 +593,7 @@ impl<N: Notes> Pass<'_, N> {
         let Some(uplink) = &tables.uplink else {
             return self.refuse(Stage::Filter, DropReason::RouteNone);
         };
-        let mut filtered = filter::from_uplink(tables, uplink, frame);
-        if let Ok(Packet { ip: Ip::V4(ip), .. }) = &filtered
-            && self
-                .state
-                .lease_owner(tables, ip.source, self.now_ns)
-                .is_some()
-        {
-            filtered = Err(DropReason::IngressSource);
-        }
-        let packet = match filtered {
+        let packet = match filter::from_uplink(tables, uplink, frame) {
             Ok(packet) => packet,
             Err(reason) => return self.refuse(Stage::Filter, reason),
         };
@@ -622,7 +613,7 @@ impl<N: Notes> Pass<'_, N> {
         arp: &Arp,
         frame: &mut Frame<'_>,
     ) -> Outcome {
-        if uplink.next_hop4 == Some(arp.sender_ip) {
+        if uplink.next_hop4 == Some(arp.sender_ip) && uplink.is_other_station(arp.sender_mac) {
             self.state.next_hop4.confirm(self.now_ns, arp.sender_mac);
         }
         if arp.request && arp.sender_ip != arp.target_ip {
@@ -703,7 +694,9 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Route, DropReason::LinkLocalIp);
         }
         match target {
-            _ if ip.destination <= 1 => self.refuse(Stage::Route, DropReason::RouteNone),
+            _ if wire::is_embedded4(ip.destination) => {
+                self.refuse(Stage::Route, DropReason::RouteNone)
+            }
             _ if packet.group => self.refuse(Stage::Route, DropReason::DstMac),
             Some(Target::Port(id)) => self.forward6(None, packet, ip, frame, Hop::Port(id)),
             Some(Target::Uplink | Target::Underlay) => {
@@ -732,7 +725,7 @@ impl<N: Notes> Pass<'_, N> {
             (nd::NEIGHBOR_ADVERTISEMENT, Some(target)) if uplink.next_hop6 == Some(target) => {
                 let named = nd::target_link_layer(ip, layer3);
                 let mac = named.unwrap_or_else(|| wire::mac_at(frame.bytes(), 6));
-                if mac[0] & 1 == 0 {
+                if uplink.is_other_station(mac) {
                     self.state.next_hop6.confirm(self.now_ns, mac);
                 }
                 self.refuse(Stage::Service, DropReason::Absorbed)

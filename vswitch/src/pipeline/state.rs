@@ -22,10 +22,12 @@ pub(super) struct PortState {
 
 impl PortState {
     /// Goes on from what was remembered of the port under the rules before.
-    pub(super) fn take_over(&mut self, rules: &PortRules, before: &mut Self) {
+    /// A lease of an address that is no longer free does not come along.
+    pub(super) fn take_over(&mut self, tables: &Tables, rules: &PortRules, before: &mut Self) {
         self.storm = before.storm;
         self.icmp_errors = before.icmp_errors;
-        if rules.learns {
+        let address = before.lease.address(0);
+        if rules.learns && address.is_none_or(|address| tables.is_free4(address)) {
             std::mem::swap(&mut self.lease, &mut before.lease);
         }
         if self.tags.is_some() && before.tags.is_some() {

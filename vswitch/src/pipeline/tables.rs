@@ -31,6 +31,18 @@ pub(super) enum Target {
     UplinkSelf,
 }
 
+impl Target {
+    /// Whether the address is the switch's or its tenant's.
+    fn is_inside(self) -> bool {
+        match self {
+            Self::Port(_) | Self::Gateway | Self::Unowned | Self::Broadcast | Self::UplinkSelf => {
+                true
+            }
+            Self::Uplink | Self::Underlay => false,
+        }
+    }
+}
+
 /// A [`Target`] in 16 bits that are never all zero: so a slot of a table is no larger than it must
 /// be, and "no route" is the zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,18 +288,17 @@ impl Tables {
 
     /// Whether nothing outside may bear the address.
     pub(super) fn is_inside4(&self, address: u32) -> bool {
-        matches!(
-            self.route4(address),
-            Some(Target::Port(_) | Target::Gateway)
-        )
+        self.route4(address).is_some_and(Target::is_inside)
     }
 
     /// Whether nothing outside may bear the address.
     pub(super) fn is_inside6(&self, address: u128) -> bool {
-        matches!(
-            self.route6(address),
-            Some(Target::Port(_) | Target::Gateway)
-        )
+        self.route6(address).is_some_and(Target::is_inside)
+    }
+
+    /// Whether DHCP may give the address to a port that learns.
+    pub(super) fn is_free4(&self, address: u32) -> bool {
+        self.route4(address) == Some(Target::Unowned) && self.gateway4_network != Some(address)
     }
 
     /// The port that takes a DHCP client's broadcast.
@@ -395,6 +406,10 @@ impl Egress {
 }
 
 impl UplinkRules {
+    /// Whether a neighbour may have that MAC.
+    pub(super) fn is_other_station(&self, mac: [u8; 6]) -> bool {
+        mac[0] & 1 == 0 && mac != [0; 6] && mac != self.mac
+    }
     fn new(uplink: &UplinkConfig) -> Self {
         Self {
             mac: uplink.mac.octets(),

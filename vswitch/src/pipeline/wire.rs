@@ -36,6 +36,9 @@ pub(super) mod protocol {
     pub(crate) const OTHER_UPPER: [u8; 11] = [46, 50, NONE, 89, 97, 103, 108, 112, 132, 33, 136];
 }
 
+/// Bytes that a reassembled packet may have.
+const LONGEST_PACKET: usize = 65_535;
+
 /// At most this many IPv6 extension headers.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
@@ -225,7 +228,9 @@ pub(super) fn ipv4(bytes: &[u8]) -> Result<Ipv4, DropReason> {
             (None, true) => return Err(DropReason::Ipv4Fragment),
             (None, false) => return Err(Ipv4Malformed),
         }
-    } else if protocol == protocol::TCP && offset == 1 {
+    } else if (protocol == protocol::TCP && offset == 1)
+        || usize::from(offset) * 8 + payload.len() > LONGEST_PACKET
+    {
         return Err(DropReason::Ipv4Fragment);
     } else {
         (Fragment::Later, Transport::Opaque)
@@ -359,6 +364,13 @@ fn is_martian(source: u32, destination: u32) -> bool {
         || loopback(destination)
         || destination >> 24 == 0
         || (destination >> 28 == 0xf && destination != u32::MAX)
+}
+
+/// ::/96 and ::ffff:0:0/96: IPv4 addresses as IPv6, `::` and `::1`; no packet on a wire may have one
+/// (RFC 4291, sections 2.5.2, 2.5.3 and 2.5.5).
+#[inline(always)]
+pub(super) fn is_embedded4(address: u128) -> bool {
+    matches!(address >> 32, 0 | 0xffff)
 }
 
 /// Whether packets to the address may be routed at all: no martian, group or link-local address.
@@ -517,6 +529,9 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
             protocol::ROUTING if head[2] == 0 => return Err(DropReason::Ipv6Chain),
             protocol::FRAGMENT => {
                 let field = be16(head, 2);
+                if usize::from(field & !7) + (packet.len() - at - len) > LONGEST_PACKET {
+                    return Err(DropReason::Ipv6Fragment);
+                }
                 fragment = match (field >> 3, field & 1) {
                     (0, 0) => Fragment::Atomic,
                     (0, _) => Fragment::First,
@@ -543,6 +558,8 @@ fn ipv6_chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
 pub(super) struct Bootp {
     pub(super) request: bool,
     pub(super) xid: u32,
+    /// The relay agent's address (`giaddr`).
+    pub(super) relay: u32,
     pub(super) your_ip: u32,
     pub(super) client_mac: [u8; 6],
 }
@@ -559,6 +576,7 @@ impl Bootp {
         ((1..=2).contains(&head[0]) && ethernet && cookie).then(|| Self {
             request: head[0] == 1,
             xid: be32(head, 4),
+            relay: be32(head, 24),
             your_ip: be32(head, 16),
             client_mac: mac_at(head, 28),
         })

@@ -269,7 +269,8 @@ def storm():
         play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / hello))
     play.wait_ms(2000)
     for _ in range(7):
-        play.send("vm1", from_vm1(IP(src=IP1, dst=IP3) / UDP(sport=68, dport=67) / b"renew"))
+        play.send("vm1", from_vm1(IP(src=IP1, dst=IP3) / UDP(sport=68, dport=67)
+                                    / dhcp("request", ciaddr=IP1)))
     play.wait_ms(2000)
     for _ in range(25):
         play.send("vm1", from_vm1(IP(src=IP1, dst="255.255.255.255") / hello, to=ALL))

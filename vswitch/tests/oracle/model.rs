@@ -216,7 +216,7 @@ impl Model {
             && !self.is_multicast(address)
             && !is_link_local(address)
             && !address.is_unspecified()
-            && !address.is_loopback();
+            && !is_embedded_ipv4(address);
         let leads_on = match self.route(address) {
             Route::Port(to) => to != from,
             Route::Uplink => true,
@@ -319,7 +319,7 @@ impl Model {
         if is_link_local(packet.destination) {
             return LinkLocalIp.into();
         }
-        if packet.destination.is_unspecified() || packet.destination.is_loopback() {
+        if is_embedded_ipv4(packet.destination) {
             return RouteNone.into();
         }
         // Route 5
@@ -503,7 +503,9 @@ impl Model {
         let arp = arp(ethernet)?;
         let says_where_it_is = arp.opcode == 2 || arp.sender == arp.target;
         if uplink.next_hops.ipv4 == Some(arp.sender) {
-            self.teach(arp.sender.into(), ethernet.source);
+            if ethernet.source != uplink.mac.octets() {
+                self.teach(arp.sender.into(), ethernet.source);
+            }
             if says_where_it_is {
                 return Err(Absorbed);
             }
@@ -525,7 +527,9 @@ impl Model {
         packet: &Packet<'_>,
     ) -> Result<Outcome, DropReason> {
         // Uplink 4
-        let inside = self.is_gateway(packet.source)
+        let gateway = &self.config.gateway;
+        let inside = nets(gateway.ipv4, gateway.ipv6).any(|net| net.contains(&packet.source))
+            || uplink.own_addresses().any(|own| own == packet.source)
             || self
                 .config
                 .ports
@@ -535,9 +539,11 @@ impl Model {
             .icmpv6_type()
             .is_some_and(|icmp_type| matches!(icmp_type, 130..=137 | 143));
         let nobody = match packet.source {
-            IpAddr::V4(ip) => ip.is_unspecified() || is_link_local(packet.source),
+            IpAddr::V4(ip) => {
+                ip.octets()[0] == 0 || ip.octets()[0] >= 240 || is_link_local(packet.source)
+            }
             IpAddr::V6(ip) => {
-                ip.is_loopback()
+                (is_embedded_ipv4(packet.source) && !ip.is_unspecified())
                     || ip.is_multicast()
                     || (!of_this_link && (ip.is_unspecified() || is_link_local(packet.source)))
             }
@@ -549,6 +555,7 @@ impl Model {
         if is_dhcp_servers(packet) {
             return Err(DhcpServer);
         }
+        routers_icmpv4(packet)?;
         if is_dhcpv6_servers(packet) {
             return Err(Dhcpv6Server);
         }
@@ -559,8 +566,9 @@ impl Model {
             }
             nd_well_formed(icmp_type, packet)?;
             match icmp_type {
-                RA => return Err(RouterAdvertisement),
+                RA | 138 | 151 | 153 => return Err(RouterAdvertisement),
                 REDIRECT => return Err(Redirect),
+                141 | 142 => return Err(NdSpoof),
                 RS | MLD_REPORT | MLD_DONE | MLDV2_REPORT => return Err(Absorbed),
                 NA => {
                     let target = nd_target(packet.payload);
@@ -571,7 +579,10 @@ impl Model {
                         .into_iter()
                         .find(|option| option.kind == TARGET_LINK_LAYER)
                         .and_then(|option| <[u8; 6]>::try_from(option.body).ok());
-                    self.teach(target.into(), told.unwrap_or(ethernet.source));
+                    let mac = told.unwrap_or(ethernet.source);
+                    if !is_group(mac) && mac != [0; 6] && mac != uplink.mac.octets() {
+                        self.teach(target.into(), mac);
+                    }
                     return Err(Absorbed);
                 }
                 NS => {
@@ -602,7 +613,7 @@ impl Model {
         if is_link_local(packet.destination) {
             return Err(LinkLocalIp);
         }
-        if packet.destination.is_unspecified() || packet.destination.is_loopback() {
+        if is_embedded_ipv4(packet.destination) {
             return Err(RouteNone);
         }
         if is_group(ethernet.destination) {
@@ -887,6 +898,9 @@ fn ipv4(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     if protocol == TCP && offset == 1 {
         return Err(Ipv4Fragment);
     }
+    if offset > 0 && usize::from(offset) * 8 + payload.len() > 65_535 {
+        return Err(Ipv4Fragment);
+    }
     let whole_transport = match protocol {
         TCP => tcp_is_whole(payload),
         UDP | ICMP => payload.len() >= 8,
@@ -961,11 +975,28 @@ fn ipv4_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReas
         return Err(Ipv4Source);
     }
     // IPv4 7
-    if !port.dhcp_server && is_dhcp_servers(packet) {
-        return Err(DhcpServer);
+    if !port.dhcp_server {
+        if is_dhcp_servers(packet) {
+            return Err(DhcpServer);
+        }
+        let to_server = packet.udp_ports().is_some_and(|(_, to)| to == 67);
+        if to_server && !is_dhcp_clients(packet, port.mac) {
+            return Err(DhcpClient);
+        }
     }
     // IPv4 8
+    routers_icmpv4(packet)?;
+    // IPv4 9
     encapsulation(port, packet)
+}
+
+/// IPv4 8.
+fn routers_icmpv4(packet: &Packet<'_>) -> Result<(), DropReason> {
+    match packet.icmpv4_type() {
+        Some(5) => Err(Redirect),
+        Some(9) => Err(RouterAdvertisement),
+        _ => Ok(()),
+    }
 }
 
 /// IPv4 5: a DHCP client's message.
@@ -975,6 +1006,7 @@ fn is_dhcp_clients(packet: &Packet<'_>, mac: MacAddr) -> bool {
         && packet.udp_ports() == Some((68, 67))
         && is_bootp(message, 1)
         && mac_at(message, 28) == mac.octets()
+        && message[24..28] == [0; 4]
 }
 
 /// IPv4 5: "a BOOTP message of at least 240 bytes with op …, htype 1, hlen 6 …, and the magic cookie".
@@ -982,20 +1014,24 @@ fn is_bootp(message: &[u8], op: u8) -> bool {
     message.len() >= 240 && message[0..3] == [op, 1, 6] && message[236..240] == [99, 130, 83, 99]
 }
 
-/// IPv4 7: "UDP from port 67, or to port 68 with a first payload byte of 2".
+/// IPv4 7: "UDP from port 67, or to port 68 as a first fragment or with a first payload byte of 2".
 fn is_dhcp_servers(packet: &Packet<'_>) -> bool {
+    let reply = packet.fragment == Fragment::First || packet.payload.get(8) == Some(&2);
     packet.source.is_ipv4()
         && packet
             .udp_ports()
-            .is_some_and(|(from, to)| from == 67 || (to == 68 && packet.payload.get(8) == Some(&2)))
+            .is_some_and(|(from, to)| from == 67 || (to == 68 && reply))
 }
 
-/// IPv6 4: "UDP from port 547".
+/// IPv6 4: "UDP from port 547 or to port 546".
 fn is_dhcpv6_servers(packet: &Packet<'_>) -> bool {
-    packet.source.is_ipv6() && packet.udp_ports().is_some_and(|(from, _)| from == 547)
+    packet.source.is_ipv6()
+        && packet
+            .udp_ports()
+            .is_some_and(|(from, to)| from == 547 || to == 546)
 }
 
-/// IPv4 8 and IPv6 5.
+/// IPv4 9 and IPv6 5.
 fn encapsulation(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReason> {
     let tunnel = matches!(packet.upper, Some(4 | 41 | 47));
     let teredo = packet
@@ -1082,6 +1118,9 @@ fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
         at += length;
         if next == 44 {
             let field = be16(rest, 2);
+            if usize::from(field >> 3) * 8 + (whole.len() - at) > 65_535 {
+                return Err(Ipv6Fragment);
+            }
             more = field & 1 != 0;
             fragment = if field >> 3 == 0 {
                 Fragment::First
@@ -1153,8 +1192,9 @@ fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReas
             .all(|option| allowed && option.body == mac)
     };
     let honest = match icmp_type {
-        RA => return Err(RouterAdvertisement),
+        RA | 138 | 151 | 153 => return Err(RouterAdvertisement),
         REDIRECT => return Err(Redirect),
+        141 | 142 => return Err(NdSpoof),
         NS if !source.is_unspecified() => says(SOURCE_LINK_LAYER, true),
         NS => {
             let target = nd_target(packet.payload);
@@ -1353,6 +1393,14 @@ fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => ip.octets()[..2] == [169, 254],
         IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}
+
+/// Route 4: ::/96 and ::ffff:0:0/96.
+fn is_embedded_ipv4(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.segments()[..5] == [0; 5] && [0, 0xffff].contains(&ip.segments()[5]),
     }
 }
 

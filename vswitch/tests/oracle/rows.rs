@@ -467,6 +467,9 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(Ipv4Fragment, "ICMP's first fragment cut off", v4(&fragment(1, MORE_FRAGMENTS, vec![8; 7])));
     rows.forward(1, "an unknown protocol without a byte", v4(&fragment(253, 0, vec![])));
 
+    rows.drop(Ipv4Fragment, "one that ends beyond 65535 bytes", v4(&fragment(17, 8191, vec![0; 8])));
+    rows.forward(1, "one that ends there", v4(&fragment(17, 8191, vec![0; 7])));
+
     rows.row = "IPv4 5";
     let dhcp = |message: Vec<u8>| V4::new(ZERO, Ipv4Addr::BROADCAST, 17, udp(68, 67, &message));
     let broadcast = |packet: &V4| ethernet(BROADCAST, VM1, IPV4, &packet.bytes());
@@ -483,6 +486,7 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(DhcpClient, "hardware type 6", changed(1, 6));
     rows.drop(DhcpClient, "hardware length 16", changed(2, 16));
     rows.drop(DhcpClient, "without the cookie", changed(239, 0));
+    rows.drop(DhcpClient, "by way of a relay", changed(27, 9));
     rows.drop(DhcpClient, "of 239 bytes", broadcast(&dhcp(bootp(1, VM1)[..239].to_vec())));
     rows.drop(DhcpClient, "from another port", {
         let payload = udp(67, 67, &bootp(1, VM1));
@@ -528,6 +532,13 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(DhcpServer, "the first fragment from port 67",
         v4(&V4 { fragment: MORE_FRAGMENTS, ..datagram(67, 9, b"") }));
     rows.drop(DhcpServer, "a BOOTREPLY to port 68", v4(&datagram(9, 68, &bootp(2, VM2))));
+    rows.drop(DhcpServer, "a first fragment to port 68",
+        v4(&V4 { fragment: MORE_FRAGMENTS, ..datagram(9, 68, &[1; 8]) }));
+    rows.forward(1, "a client's own message to one server", v4(&datagram(68, 67, &bootp(1, VM1))));
+    rows.drop(DhcpClient, "the sibling's release", v4(&datagram(68, 67, &bootp(1, VM2))));
+    rows.drop(DhcpClient, "to port 67 from another port", v4(&datagram(9, 67, &bootp(1, VM1))));
+    rows.drop(DhcpClient, "a first fragment to port 67",
+        v4(&V4 { fragment: MORE_FRAGMENTS, ..datagram(68, 67, &bootp(1, VM1)) }));
     rows.forward(1, "no BOOTREPLY to port 68", v4(&datagram(9, 68, &[1, 2])));
     rows.forward(1, "nothing to port 68", v4(&datagram(9, 68, b"")));
     rows.forward(1, "a later fragment whose bytes look so", v4(&V4 { fragment: 8, ..datagram(67, 68, &[2]) }));
@@ -538,6 +549,12 @@ fn ipv4_rows(rows: &mut Rows) {
     });
 
     rows.row = "IPv4 8";
+    rows.on(configs::three(), 0);
+    rows.drop(Redirect, "an ICMP redirect", v4(&V4::new(IP1, IP2, 1, icmp(5, 1, ECHO))));
+    rows.drop(RouterAdvertisement, "an ICMP router advertisement",
+        v4(&V4::new(IP1, IP2, 1, icmp(9, 0, ECHO))));
+
+    rows.row = "IPv4 9";
     for protocol in [4, 41, 47] {
         rows.on(configs::three(), 1);
         let packet = V4::new(IP2, IP1, protocol, plain().bytes());
@@ -700,6 +717,7 @@ fn ipv6_rows(rows: &mut Rows) {
 
     rows.row = "IPv6 4";
     rows.drop(Dhcpv6Server, "from port 547", v6(&V6 { payload: udp(547, 546, b""), ..plain6() }));
+    rows.drop(Dhcpv6Server, "to port 546", v6(&V6 { payload: udp(9, 546, b""), ..plain6() }));
     rows.drop(Dhcpv6Server, "from port 547, behind other headers",
         v6(&V6 { payload: udp(547, 546, b""), ..headers(2) }));
     rows.on(configs::three(), 2);
@@ -707,6 +725,16 @@ fn ipv6_rows(rows: &mut Rows) {
         let packet = V6::new(inner(0x13), inner(0x11), 17, udp(547, 546, b"reply"));
         ethernet(GW, VM3, IPV6, &packet.bytes())
     });
+
+    rows.on(configs::three(), 0);
+    rows.row = "IPv6 6";
+    for kind in [138, 151, 153] {
+        rows.drop(RouterAdvertisement, "another router's message",
+            v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
+    }
+    for kind in [141, 142] {
+        rows.drop(NdSpoof, "inverse ND", v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
+    }
 
     rows.row = "IPv6 5";
     rows.on(configs::three(), 1);
@@ -925,6 +953,7 @@ fn route_rows(rows: &mut Rows) {
     rows.drop(LinkLocalIp, "the end of fe80::/10",
         v6(&V6 { to: Ipv6Addr::new(0xfebf, 0, 0, 0, 0, 0, 0, 1), ..plain6() }));
     rows.drop(RouteNone, "to ::", v6(&V6 { to: ANY6, ..plain6() }));
+    rows.drop(RouteNone, "an IPv4 address as IPv6", v6(&V6 { to: WORLD.to_ipv6_mapped(), ..plain6() }));
     rows.drop(RouteNone, "to ::1", v6(&V6 { to: Ipv6Addr::LOCALHOST, ..plain6() }));
 
     rows.row = "Route 5";
@@ -939,7 +968,7 @@ fn route_rows(rows: &mut Rows) {
     rows.error(RouteNone, "the first fragment for nobody",
         v4(&V4 { to: NOBODY, fragment: MORE_FRAGMENTS, ..plain() }));
     rows.drop(RouteNone, "a later fragment for nobody", v4(&V4 { to: NOBODY, fragment: 9, ..plain() }));
-    for kind in [3, 4, 5, 11, 12] {
+    for kind in [3, 4, 11, 12] {
         rows.drop(RouteNone, "an ICMP error for nobody", v4(&V4 { payload: icmp(kind, 0, ECHO), ..echo(NOBODY) }));
     }
     rows.drop(RouteNone, "an ICMPv6 error for nobody", v6(&V6::icmp(inner(0x11), inner(0x99), icmpv6(1, 0, ECHO))));
@@ -1046,6 +1075,12 @@ fn uplink_rows(rows: &mut Rows) {
     rows.drop(IngressSource, "a port's own address", v4(&V4 { from: IP2, ..inbound.clone() }));
     rows.drop(IngressSource, "of a port's prefix", v4(&V4 { from: [172, 16, 3, 3].into(), ..inbound.clone() }));
     rows.drop(IngressSource, "the gateway's address", v4(&V4 { from: GATEWAY, ..inbound.clone() }));
+    rows.drop(IngressSource, "nobody's of the gateway's subnet", v4(&V4 { from: NOBODY, ..inbound.clone() }));
+    rows.drop(IngressSource, "the uplink's own", v4(&V4::new(UPLINK_IP, UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    rows.drop(IngressSource, "of 240.0.0.0/4", v4(&V4 { from: [240, 0, 0, 1].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "of 0.0.0.0/8", v4(&V4 { from: [0, 0, 0, 9].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "an IPv4 address as IPv6",
+        v6(&V6 { from: IP2.to_ipv6_mapped(), ..inbound6.clone() }));
     rows.drop(IngressSource, "0.0.0.0", v4(&V4 { from: ZERO, ..inbound.clone() }));
     rows.drop(IngressSource, "a port's IPv6 address", v6(&V6 { from: inner(0x12), ..inbound6.clone() }));
     rows.drop(IngressSource, "the gateway's IPv6 address", v6(&V6 { from: inner(1), ..inbound6.clone() }));
@@ -1062,6 +1097,10 @@ fn uplink_rows(rows: &mut Rows) {
     rows.row = "Uplink 5";
     rows.drop(DhcpServer, "from port 67", v4(&V4 { payload: udp(67, 9, b""), ..inbound.clone() }));
     rows.drop(DhcpServer, "a BOOTREPLY", v4(&V4 { payload: udp(9, 68, &bootp(2, VM1)), ..inbound.clone() }));
+    rows.drop(DhcpServer, "a first fragment to port 68",
+        v4(&V4 { fragment: MORE_FRAGMENTS, payload: udp(9, 68, &[1; 8]), ..inbound.clone() }));
+    rows.drop(Redirect, "an ICMP redirect", v4(&V4 { payload: icmp(5, 1, ECHO), protocol: 1, ..inbound.clone() }));
+    rows.drop(Dhcpv6Server, "to port 546", v6(&V6 { payload: udp(9, 546, b""), ..inbound6.clone() }));
     rows.drop(Dhcpv6Server, "from port 547", v6(&V6 { payload: udp(547, 9, b""), ..inbound6.clone() }));
 
     rows.row = "Uplink 6";
@@ -1072,6 +1111,7 @@ fn uplink_rows(rows: &mut Rows) {
     rows.drop(RouterAdvertisement, "a Router Advertisement", to_all(router_advertisement(&[])));
     rows.drop(Redirect, "a Redirect", to_all(redirect(WORLD6, WORLD6)));
     rows.drop(Absorbed, "a Router Solicitation", to_all(router_solicitation(&[])));
+    rows.drop(NdSpoof, "an inverse solicitation", to_all(icmpv6(141, 0, &[0; 20])));
     for kind in [131, 132, 143] {
         rows.drop(Absorbed, "an MLD report", to_all(icmpv6(kind, 0, &[0; 20])));
     }
