@@ -180,7 +180,14 @@ fn core(name: &Name, all: &BTreeMap<Name, Record>, site: &Site) -> Result<u32, P
     })
 }
 
-/// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay.
+/// Whether the object is one of the host's, which every tenant with an uplink has.
+fn is_of_all(resource: &Resource) -> bool {
+    matches!(resource, Resource::Bridge(_) | Resource::Guard(_))
+}
+
+/// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay, or an
+/// object of the host, as where one's port is named like the namespace of the other's switch, or where
+/// the shortened names of two bridge ports are the same.
 fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
     let mut seen: BTreeMap<String, &Name> = BTreeMap::new();
     for (name, record) in all {
@@ -193,6 +200,8 @@ fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
         };
         let mac = |mac: &MacAddr| format!("MAC {mac}");
         let mut own = BTreeSet::from([format!("VNI {}", config.vni)]);
+        let objects = record.resources.iter().filter(|it| !is_of_all(it));
+        own.extend(objects.map(|resource| resource.key().to_string()));
         for port in &config.ports {
             own.insert(mac(&port.mac));
             own.extend(port.extra_macs.iter().map(mac));

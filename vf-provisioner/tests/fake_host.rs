@@ -276,6 +276,61 @@ fn tenants_that_share_an_identity_are_refused() {
 }
 
 #[test]
+fn a_port_named_like_the_namespace_of_anothers_switch_is_refused() {
+    let text = "name = \"other\"\nvni = 5002\n[gateway]\nipv4 = \"10.2.0.1/24\"\n[[port]]\nname = \"sw-t1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.2.0.99\"]\n";
+    let intruder = Tenant::parse("test", text).expect("a tenant");
+    let veth = Veth::new("test", "test-br0");
+    // Whichever of the two is onboarded first: in one plan only, the two would be a conflict of names.
+    for (first, second) in [
+        (tenant(1, 1, 1500, false), intruder.clone()),
+        (intruder, tenant(1, 1, 1500, false)),
+    ] {
+        let mut world = World::new();
+        let change = set(&[first], &world.state());
+        world.apply(&change).expect("it applies");
+        let error = records(&[second], &world.state(), &site(), &veth, &process(100));
+        assert_eq!(
+            error.expect_err("they share a namespace").to_string(),
+            "tenants other and t1 both have network namespace test-sw-t1: change one of them"
+        );
+    }
+}
+
+#[test]
+fn tenants_whose_bridge_ports_have_one_short_name_are_refused() {
+    let state = State::default();
+    let mut both = recorded(&[tenant(1, 1, 1500, true)], &state);
+    let locked = |record: &Record| {
+        record.resources.iter().find_map(|resource| match resource {
+            Resource::Lock(lock) => Some(lock.clone()),
+            _ => None,
+        })
+    };
+    let theirs = locked(&both[&name(1)]).expect("it has an uplink");
+    // The digest is fixed, so a second tenant with the same one is made by hand.
+    let mut other = recorded(&[tenant(2, 1, 1500, true)], &state);
+    for resource in &mut other.get_mut(&name(2)).expect("it is there").resources {
+        if let Resource::Lock(lock) = resource {
+            lock.interface.clone_from(&theirs.interface);
+        }
+    }
+    both.append(&mut other);
+    let state = State {
+        tenants: both,
+        ..State::default()
+    };
+    let veth = Veth::new("test", "test-br0");
+    let error = records(&[], &state, &site(), &veth, &process(100));
+    assert_eq!(
+        error.expect_err("they share a bridge port").to_string(),
+        format!(
+            "tenants t1 and t2 both have port lock of {}: change one of them",
+            theirs.interface
+        )
+    );
+}
+
+#[test]
 fn isolated_cores_are_given_once_and_run_out_with_a_sentence() {
     let veth = Veth::new("test", "test-br0");
     let isolated = Site {
