@@ -50,8 +50,9 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
                 }
             }
             let sent = Instant::now();
+            // A guest may send without end, so the clock is looked at for each frame.
             while sent.elapsed() < REPEAT {
-                while let Some((token, _)) = socket.receive(NOW) {
+                if let Some((token, _)) = socket.receive(NOW) {
                     match token.consume(|frame| answer(frame, gateway)) {
                         Some((to, _)) if to.0 == forged.octets() => {
                             return Err(said(format!(
@@ -69,8 +70,9 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
                         }
                         _ => {}
                     }
+                } else {
+                    std::thread::sleep(LOOK);
                 }
-                std::thread::sleep(LOOK);
             }
         }
         Err(said(format!(
