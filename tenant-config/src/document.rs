@@ -9,14 +9,24 @@ use toml::de::{DeArray, DeTable, DeValue};
 use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem, Step};
 use crate::rules::At;
 
-/// The errors found so far. Shared by all who look at one file.
+/// The errors found so far, [`Report::MOST`] of them. Shared by all who look at one file.
 #[derive(Debug, Default)]
 pub(crate) struct Report(RefCell<Vec<(KeyPath, Problem)>>);
 
 impl Report {
+    /// Nobody reads more, and a running switch, which has little memory, checks what it is sent.
+    const MOST: usize = 1000;
+
     /// Takes note of a problem.
     pub(crate) fn add(&self, key: &KeyPath, problem: Problem) {
-        self.0.borrow_mut().push((key.clone(), problem));
+        let mut problems = self.0.borrow_mut();
+        if problems.len() < Self::MOST {
+            problems.push((key.clone(), problem));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
     }
 
     pub(crate) fn into_inner(self) -> Vec<(KeyPath, Problem)> {

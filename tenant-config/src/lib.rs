@@ -11,7 +11,7 @@ mod tenant;
 
 pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
-pub use rules::{MAX_ADDRESSES, MAX_MTU, MAX_PORTS};
+pub use rules::{MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PORTS};
 pub use switch::{
     Addresses, Device, Encapsulation, Gateway, LearnedFrom, Limits, Memory, NextHops, PortConfig,
     SwitchConfig, UplinkConfig,

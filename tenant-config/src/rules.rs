@@ -3,7 +3,7 @@
 //!
 //! A value that could not be read is simply absent; so one bad value never hides another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
@@ -16,6 +16,12 @@ use crate::error::{KeyPath, Problem};
 pub const MAX_PORTS: usize = 256;
 /// The most addresses and prefixes of a port.
 pub const MAX_ADDRESSES: usize = 4096;
+/// The most further MACs of a port: each is compared with those of a frame that does not bear the first.
+pub const MAX_EXTRA_MACS: usize = 256;
+/// The most prefixes of the underlay that a tenant may reach.
+pub const MAX_ALLOWED: usize = 4096;
+/// The most VLAN identifiers of a port: all there are.
+pub(crate) const MAX_TRUNK: usize = 4094;
 /// The largest MTU: jumbo frames as common NICs carry them.
 pub const MAX_MTU: u16 = 9216;
 /// What every IPv4 host takes (RFC 791).
@@ -150,6 +156,7 @@ fn check_uplink(facts: &Facts, report: &Report) {
             report.add(&next_hop.key, problem);
         }
     }
+    check_length(&uplink.allow, MAX_ALLOWED, report);
     for allow in &uplink.allow {
         let prefix = allow.value;
         if prefix != prefix.trunc() {
@@ -276,6 +283,7 @@ fn check_macs(facts: &Facts, report: &Report) {
     }
     // An extra MAC may be on several ports, as VRRP's is on all routers of a group.
     for port in &facts.ports {
+        check_length(&port.extra_macs, MAX_EXTRA_MACS, report);
         let mut own: HashMap<MacAddr, &KeyPath> = HashMap::new();
         for mac in &port.extra_macs {
             if let Some(problem) = reserved(mac) {
@@ -455,14 +463,20 @@ fn check_learning(facts: &Facts, report: &Report) {
 }
 
 fn check_trunk(port: &Port, report: &Report) {
-    for (index, vlan) in port.trunk.iter().enumerate() {
-        if port.trunk[..index]
-            .iter()
-            .any(|other| other.value == vlan.value)
-        {
-            let value = vlan.value.get();
+    let mut seen = HashSet::new();
+    for vlan in &port.trunk {
+        let value = vlan.value.get();
+        if !seen.insert(value) {
             report.add(&vlan.key, Problem::DuplicateVlan { value });
         }
+    }
+}
+
+/// The error is that of the first element that is one too many.
+fn check_length<T>(list: &[At<T>], max: usize, report: &Report) {
+    if let Some(first) = list.get(max) {
+        let count = list.len();
+        report.add(&first.key, Problem::TooMany { count, max });
     }
 }
 

@@ -295,8 +295,12 @@ impl SwitchConfig {
     /// Everything that does not hold; the errors have keys but no lines.
     pub fn validate(&self, source_name: &str) -> Result<(), ConfigErrors> {
         let report = Report::default();
-        rules::check(&self.facts(&report), &report);
-        self.check_devices(&report);
+        self.check_lengths(&report);
+        // Each value's key takes many times the value's memory, so these are made for bounded lists only.
+        if report.is_empty() {
+            rules::check(&self.facts(&report), &report);
+            self.check_devices(&report);
+        }
         let error = |(key, problem): (KeyPath, Problem)| ConfigError {
             file: source_name.to_owned(),
             place: None,
@@ -307,6 +311,29 @@ impl SwitchConfig {
             problem,
         };
         ConfigErrors::check(report.into_inner().into_iter().map(error).collect())
+    }
+
+    /// Reports lists that are longer than any of a tenant can be.
+    fn check_lengths(&self, report: &Report) {
+        let check = |key: KeyPath, count: usize, max: usize| {
+            if count > max {
+                report.add(&key, Problem::TooMany { count, max });
+            }
+        };
+        check(KeyPath::of("ports"), self.ports.len(), rules::MAX_PORTS);
+        for (index, port) in self.ports.iter().enumerate() {
+            let table = KeyPath::of("ports").index(index);
+            if let Addresses::Static(list) = &port.addresses {
+                check(table.key("addresses"), list.len(), rules::MAX_ADDRESSES);
+            }
+            let macs = port.extra_macs.len();
+            check(table.key("extra_macs"), macs, rules::MAX_EXTRA_MACS);
+            check(table.key("trunk"), port.trunk.len(), rules::MAX_TRUNK);
+        }
+        if let Some(uplink) = &self.uplink {
+            let allow = KeyPath::of("uplink").key("allow");
+            check(allow, uplink.allow.len(), rules::MAX_ALLOWED);
+        }
     }
 
     /// The values as the rules take them.

@@ -264,3 +264,42 @@ fn a_switch_without_ports_or_underlay_is_refused() {
         ]
     );
 }
+
+#[test]
+fn lists_without_end_are_refused_before_their_values_are_looked_at() {
+    // A running switch has little memory, and whoever may write to its socket sends up to 4 MiB.
+    let macs: Vec<String> = (0..100_000)
+        .map(|n| {
+            format!(
+                "02:77:00:{:02x}:{:02x}:{:02x}",
+                n >> 16,
+                n >> 8 & 255,
+                n & 255
+            )
+        })
+        .collect();
+    assert_eq!(
+        refusal(|json| {
+            json["ports"][0]["addresses"] = vec!["10.9.0.11/32"; 100_000].into();
+            json["ports"][1]["extra_macs"] = macs.into();
+            json["ports"][2]["trunk"] = vec![7; 600_000].into();
+            json["uplink"]["allow"] = vec!["192.0.2.8/32"; 5_000].into();
+        }),
+        [
+            ("ports[0].addresses (port \"one\")", 100_000, 4096),
+            ("ports[1].extra_macs (port \"two\")", 100_000, 256),
+            ("ports[2].trunk (port \"dhcp\")", 600_000, 4094),
+            ("uplink.allow", 5_000, 4096),
+        ]
+        .map(|(key, count, max)| format!(
+            "green.json: {key}: there are {count} of them, and a switch takes at most {max}; split the tenant's file or merge entries"
+        ))
+        .join("\n")
+    );
+}
+
+#[test]
+fn a_thousand_errors_are_enough() {
+    let errors = refusal(|json| json["ports"][0]["trunk"] = vec![7; 4094].into());
+    assert_eq!(errors.lines().count(), 1000);
+}
