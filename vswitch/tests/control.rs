@@ -211,6 +211,21 @@ fn with_a_running_worker(path: &Path) {
         "{routes}"
     );
 
+    // A client that does not send all of its configuration keeps no other from being served.
+    let mut slow = UnixStream::connect(path).expect("a place");
+    slow.write_all(b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        .expect("it is read");
+    assert_eq!(request(path, "GET", "/healthz", "").0, 200);
+    let begun = Instant::now();
+    let taken = request(path, "PUT", "/v1/config", &wider.to_string());
+    assert_eq!(taken, (200, json!({ "generation": 4 })));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(slow);
+
     // What takes a restart says so, each with its sentence.
     let restart = |change: &dyn Fn(&mut Value), difference: &str| {
         let mut other = wider.clone();
@@ -284,5 +299,5 @@ fn with_a_running_worker(path: &Path) {
         begun.elapsed()
     );
     drop(idle);
-    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 3);
+    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 4);
 }

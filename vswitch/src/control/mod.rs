@@ -304,7 +304,6 @@ impl Control {
     }
 
     async fn configure(&self, body: Incoming) -> Result<Reply, Refusal> {
-        let _one_at_a_time = self.swap.lock().await;
         let body = Limited::new(body, BODY_MAX)
             .collect()
             .await
@@ -321,6 +320,8 @@ impl Control {
         let text = std::str::from_utf8(&bytes).map_err(|error| invalid(error.to_string()))?;
         let new = SwitchConfig::from_json("the request's body", text)
             .map_err(|errors| invalid(errors.to_string()))?;
+        // Only now: a client that is slow to send its body keeps nobody else waiting.
+        let _one_at_a_time = self.swap.lock().await;
         let old = self.config.borrow().clone();
         if let Some(difference) = needs_restart(&old, &new) {
             return Err(Refusal(
