@@ -129,7 +129,10 @@ pub fn run(
             }
             let it = watched.entry(tenant.clone()).or_default();
             look(dir, &mut process, switch, it)?;
-            process.trim_log(tenant)?;
+            // One tenant's log is no reason to leave the others unwatched.
+            if let Err(error) = process.trim_log(tenant) {
+                tracing::warn!(%tenant, %error, "the log stays as it is");
+            }
         }
         let due = !verify_every.is_zero() && verified.elapsed() >= verify_every;
         if due && !state.tenants.is_empty() {

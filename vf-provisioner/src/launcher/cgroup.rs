@@ -201,7 +201,8 @@ impl Mounts {
                     source: nix::Error::EBUSY.into(),
                 });
             }
-            for pid in left {
+            // One that this PID namespace does not see reads as 0, which to kill is the caller's own group.
+            for pid in left.into_iter().filter(|pid| pid.as_raw() > 0) {
                 // It may have ended meanwhile.
                 let _ = kill(pid, Signal::SIGKILL);
             }

@@ -1,6 +1,6 @@
 //! The embedded default: a switch is a process in namespaces of its own.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -221,10 +221,10 @@ impl Process {
     /// The last lines of the log, for an error.
     fn tail(&self, tenant: &Name) -> String {
         let path = self.log(tenant);
-        let text = fs::read(&path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]);
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+        let last = File::open(&path)
+            .and_then(last_lines)
+            .unwrap_or_default()
+            .join(" | ");
         if last.is_empty() {
             format!("; its log {} is empty", path.display())
         } else {
@@ -387,6 +387,23 @@ impl Process {
     }
 }
 
+/// The last lines of a log, however long it is. The switch wrote them, and an operator's terminal is to show
+/// them: so without control characters.
+fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
+    const BYTES: u64 = 2000;
+    const LINES: usize = 5;
+    let length = log.seek(SeekFrom::End(0))?;
+    log.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+    let mut text = Vec::new();
+    log.take(BYTES).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = lines[lines.len().saturating_sub(LINES)..].iter();
+    Ok(shown
+        .map(|line| line.replace(char::is_control, "?"))
+        .collect())
+}
+
 fn config_inside() -> PathBuf {
     Path::new(INSIDE).with_extension("json")
 }
@@ -508,5 +525,25 @@ impl Launcher for Process {
                 memory_bytes: usage.memory_bytes,
             })
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_end_is_shown_and_nothing_that_moves_a_terminal() {
+        let lines = |text: &[u8]| last_lines(Cursor::new(text)).expect("it is read");
+        assert_eq!(lines(b""), Vec::<String>::new());
+        assert_eq!(lines(b"1\n2\n3\n4\n5\n6\n"), ["2", "3", "4", "5", "6"]);
+        assert_eq!(
+            lines(b"\x1b[2Jall is well\x07\xff"),
+            ["?[2Jall is well?\u{fffd}"]
+        );
+        let long = vec![b'x'; 1 << 20];
+        assert_eq!(lines(&long), ["x".repeat(2000)]);
     }
 }
