@@ -1,7 +1,7 @@
 //! The embedded default: a switch is a process in namespaces of its own.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +78,7 @@ impl Process {
         let path = self.directory(tenant).join("process.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 return Err(HostError::io(format!("cannot read {}", path.display()))(
                     error,
@@ -100,7 +100,7 @@ impl Process {
     fn mounts(&self) -> Result<Mounts, HostError> {
         Mounts::find().map_err(|message| HostError::Io {
             what: message,
-            source: std::io::ErrorKind::NotFound.into(),
+            source: ErrorKind::NotFound.into(),
         })
     }
 
@@ -238,7 +238,7 @@ impl Process {
         let what = || format!("cannot trim {}", path.display());
         let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(HostError::io(what())(error)),
         };
         let mut trim = || {
@@ -256,11 +256,16 @@ impl Process {
         trim().map_err(HostError::io(what()))
     }
 
-    /// Empties the folder of the control socket: a socket of a dead switch answers nobody.
+    /// Makes way for a control socket: one of a dead switch answers nobody. The folder is the switch's, so
+    /// anything may be there in its place; what a link leads to is left alone.
     fn clear_run(&self, tenant: &Name) -> Result<(), HostError> {
         let socket = self.control_socket(tenant);
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        let removed = match fs::remove_file(&socket) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(&socket),
+            removed => removed,
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(HostError::io(format!("cannot remove {}", socket.display()))(error))
             }
             _ => Ok(()),
@@ -331,9 +336,10 @@ impl Process {
         self.clear_run(&switch.tenant)?;
         let path = self.directory(&switch.tenant).join("process.json");
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HostError::io(
-                format!("cannot remove {}", path.display()),
-            )(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(
+                "cannot remove {}",
+                path.display()
+            ))(error)),
             _ => Ok(()),
         }
     }
@@ -496,9 +502,11 @@ impl Launcher for Process {
             Resource::Directory(directory) => {
                 let path = self.directory(&directory.tenant);
                 match fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(
-                        HostError::io(format!("cannot remove {}", path.display()))(error),
-                    ),
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        Err(HostError::io(format!("cannot remove {}", path.display()))(
+                            error,
+                        ))
+                    }
                     _ => Ok(()),
                 }
             }
@@ -533,6 +541,38 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+
+    #[test]
+    fn whatever_a_switch_has_put_in_the_place_of_its_socket_makes_way() {
+        let state_dir = tempfile::tempdir().expect("a temporary directory");
+        let process = Process {
+            state_dir: state_dir.path().to_owned(),
+            binary: PathBuf::new(),
+            instance: "test".to_owned(),
+            limits: Limits {
+                cpu_percent: 100,
+                memory_mib: 1,
+                packet_memory: Memory::default(),
+            },
+        };
+        let tenant: Name = "red".parse().expect("a name");
+        let socket = process.control_socket(&tenant);
+        let others = state_dir.path().join("others");
+        fs::create_dir_all(socket.parent().expect("a folder")).expect("it is made");
+        fs::create_dir(&others).expect("it is made");
+        fs::write(others.join("file"), "theirs").expect("it is written");
+
+        process.clear_run(&tenant).expect("nothing is there");
+        fs::write(&socket, "").expect("it is written");
+        process.clear_run(&tenant).expect("a file goes");
+        std::os::unix::fs::symlink(&others, &socket).expect("it is made");
+        process.clear_run(&tenant).expect("a link goes");
+        fs::create_dir(&socket).expect("it is made");
+        std::os::unix::fs::symlink(&others, socket.join("link")).expect("it is made");
+        process.clear_run(&tenant).expect("a folder goes");
+        assert!(fs::symlink_metadata(&socket).is_err());
+        assert!(others.join("file").exists());
+    }
 
     #[test]
     fn of_a_log_the_end_is_shown_and_nothing_that_moves_a_terminal() {
