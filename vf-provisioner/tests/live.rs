@@ -540,6 +540,7 @@ fn an_inout_port_passes_only_its_own_sources() {
         "20010db8000000000000000000000011",
         "20010db8000000000000000000000012",
     );
+    let link_local = "fe80000000000000000013fffe890000";
     let advert = |target: &str| format!("8800000020000000{target}");
     let good = [
         frame(mac, "0806", &arp(mac, vtep1)),
@@ -557,6 +558,12 @@ fn an_inout_port_passes_only_its_own_sources() {
         frame(mac, "86dd", &(ipv6("11", other6) + "00")),
         frame(mac, "86dd", &(ipv6("3a", own6) + &advert(other6))),
         frame(mac, "86dd", &(ipv6("3a", own6) + "8600000040000000")),
+        // The first fragment of a Router Advertisement, whose type is in the second.
+        frame(
+            mac,
+            "86dd",
+            &(ipv6("2c", link_local) + "3c000001000000053a00010400000000"),
+        ),
         frame(mac, "88b5", ""),
         frame(mac, "8100", &format!("00010800{}", ipv4(vtep1))),
     ];

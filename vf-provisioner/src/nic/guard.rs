@@ -96,7 +96,7 @@ pub(crate) fn lock(
     ] {
         rules.push(json!([icmpv6(kind), {"counter": null}, drop()]));
     }
-    for source in sources(config, uplink, link_local) {
+    for source in sources(config, uplink) {
         let protocol = match source {
             IpNet::V4(_) => "ip",
             IpNet::V6(_) => "ip6",
@@ -117,16 +117,11 @@ pub(crate) fn lock(
 }
 
 /// The IP sources that may leave the tenant: its own on the underlay, the gateway's subnets, and
-/// what ports have beyond these.
-fn sources(
-    config: &SwitchConfig,
-    uplink: &UplinkConfig,
-    link_local: std::net::Ipv6Addr,
-) -> Vec<IpNet> {
+/// what ports have beyond these. The link-local address is for Neighbour Discovery, which has rules of
+/// its own: a Router Advertisement cut in fragments shows no type to drop it by, but no other source
+/// is one that a host takes it from (RFC 4861, section 6.1.2).
+fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     let mut sources: Vec<IpNet> = uplink.own_addresses().map(IpNet::from).collect();
-    if uplink.ipv6.is_some() {
-        sources.push(IpNet::from(std::net::IpAddr::V6(link_local)));
-    }
     let subnets: Vec<IpNet> = [
         config.gateway.ipv4.map(IpNet::V4),
         config.gateway.ipv6.map(IpNet::V6),
