@@ -119,17 +119,27 @@ impl<K: Key, V: Copy> Level<K, V> {
     }
 }
 
+/// Prefixes shorter than an address, longest first.
+#[derive(Debug)]
+enum Shorter<K, V> {
+    /// So few that looking at each costs less than one hash: mask, prefix, value.
+    Few(Box<[(K, K, V)]>),
+    /// A table for each length.
+    Many(Box<[Level<K, V>]>),
+}
+
 /// An immutable map from prefixes to values.
 #[derive(Debug)]
 pub(super) struct Lpm<K, V> {
     /// Prefixes of full length, alone because almost every look-up ends here.
     hosts: Level<K, V>,
-    /// The shorter ones, longest first.
-    shorter: Box<[Level<K, V>]>,
+    shorter: Shorter<K, V>,
     routes: Box<[(K, u8, V)]>,
 }
 
 impl<K: Key, V: Copy> Lpm<K, V> {
+    const FEW: usize = 8;
+
     /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
     pub(super) fn build(routes: Vec<(K, u8, V)>) -> Self {
         let entries = |len: u8| -> Vec<(K, V)> {
@@ -138,13 +148,31 @@ impl<K: Key, V: Copy> Lpm<K, V> {
                 .map(|&(key, _, value)| (key.masked(K::mask(len)), value))
                 .collect()
         };
-        let shorter = (0..K::WIDTH).rev().map(|len| (len, entries(len)));
+        let lengths = (0..K::WIDTH).rev().map(|len| (K::mask(len), entries(len)));
+        let lengths: Vec<_> = lengths.filter(|(_, entries)| !entries.is_empty()).collect();
+        let shorter = if lengths
+            .iter()
+            .map(|(_, entries)| entries.len())
+            .sum::<usize>()
+            <= Self::FEW
+        {
+            let each = |(mask, entries): (K, Vec<(K, V)>)| {
+                // Backwards, so that of equal prefixes the last is met first.
+                entries
+                    .into_iter()
+                    .rev()
+                    .map(move |(key, value)| (mask, key, value))
+            };
+            Shorter::Few(lengths.into_iter().flat_map(each).collect())
+        } else {
+            let levels = lengths
+                .iter()
+                .map(|(mask, entries)| Level::new(*mask, entries));
+            Shorter::Many(levels.collect())
+        };
         Self {
             hosts: Level::new(K::mask(K::WIDTH), &entries(K::WIDTH)),
-            shorter: shorter
-                .filter(|(_, entries)| !entries.is_empty())
-                .map(|(len, entries)| Level::new(K::mask(len), &entries))
-                .collect(),
+            shorter,
             routes: routes.into(),
         }
     }
@@ -163,13 +191,19 @@ impl<K: Key, V: Copy> Lpm<K, V> {
         self.lookup_on(key)
     }
 
-    /// As [`Self::lookup`], where the first two slots did not answer. Apart, so that what is inlined is
-    /// short.
+    /// As [`Self::lookup`], where the first two slots did not answer. Apart, so that what is inlined
+    /// is short.
     #[inline(never)]
     fn lookup_on(&self, key: K) -> Option<V> {
-        let mut levels = self.shorter.iter();
-        let of_level = |level: &Level<K, V>| level.get(key.masked(level.mask));
-        self.hosts.get(key).or_else(|| levels.find_map(of_level))
+        self.hosts.get(key).or_else(|| match &self.shorter {
+            Shorter::Few(prefixes) => {
+                let matches = |&&(mask, prefix, _): &&(K, K, V)| key.masked(mask) == prefix;
+                prefixes.iter().find(matches).map(|&(_, _, value)| value)
+            }
+            Shorter::Many(levels) => levels
+                .iter()
+                .find_map(|level| level.get(key.masked(level.mask))),
+        })
     }
 
     /// What the map was built from.
@@ -200,7 +234,10 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_scan_for_ipv4(
-            routes in prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..80),
+            routes in prop_oneof![
+                prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..8),
+                prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..80),
+            ],
             keys in prop::collection::vec(any::<u32>(), 0..20),
         ) {
             let table = Lpm::build(routes.clone());
@@ -211,7 +248,10 @@ mod tests {
 
         #[test]
         fn agrees_with_a_scan_for_ipv6(
-            routes in prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..80),
+            routes in prop_oneof![
+                prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..8),
+                prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..80),
+            ],
             keys in prop::collection::vec(any::<u128>(), 0..20),
         ) {
             let table = Lpm::build(routes.clone());
