@@ -15,14 +15,17 @@ import sys
 import time
 
 SO_RCVBUFFORCE = 33
+# Seconds between two looks at whether to stop, where nothing arrives.
+LOOK_EVERY = 0.05
 
 
-class Stopped(Exception):
-    """SIGTERM."""
+# Set by SIGTERM and looked at between two frames: an exception could come between a frame and its count.
+stopped = False
 
 
 def stop(*_):
-    raise Stopped
+    global stopped
+    stopped = True
 
 
 def udp_socket(address):
@@ -34,33 +37,35 @@ def send(address, port, per_second, payload):
     sender.connect((address, port))
     padding = bytes(payload - 8)
     sent, refused, next_time = 0, 0, time.monotonic()
-    try:
-        while True:
-            message = struct.pack("!Q", sent) + padding
-            try:
-                sender.send(message)
-                sent += 1
-            except OSError:
-                # No neighbour while the switch is down, or an ICMP error: not on the wire, not counted.
-                refused += 1
-            next_time += 1 / per_second
-            time.sleep(max(0, next_time - time.monotonic()))
-    except Stopped:
-        return {"sent": sent, "refused": refused}
+    while not stopped:
+        message = struct.pack("!Q", sent) + padding
+        try:
+            sender.send(message)
+            sent += 1
+        except OSError:
+            # No neighbour while the switch is down, or an ICMP error: not on the wire, not counted.
+            refused += 1
+        next_time += 1 / per_second
+        time.sleep(max(0, next_time - time.monotonic()))
+    return {"sent": sent, "refused": refused}
 
 
 def receive(address, port):
     receiver = udp_socket(address)
     receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     receiver.bind((address, port))
+    receiver.settimeout(LOOK_EVERY)
     arrivals = []
     print("ready", flush=True)
-    try:
-        while True:
+    while True:
+        try:
             message = receiver.recv(2048)
-            arrivals.append((struct.unpack_from("!Q", message)[0], time.monotonic()))
-    except Stopped:
-        return {"arrivals": arrivals}
+        except TimeoutError:
+            # Stopped, and nothing is left in the socket.
+            if stopped:
+                return {"arrivals": arrivals}
+            continue
+        arrivals.append((struct.unpack_from("!Q", message)[0], time.monotonic()))
 
 
 if __name__ == "__main__":
