@@ -5,13 +5,13 @@
 //! chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
 
 use std::fmt::Debug;
+use std::ops::BitAnd;
 
 /// An address as a number.
-pub(super) trait Key: Copy + Eq + Debug + Default {
+pub(super) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
     /// Bits of an address.
     const WIDTH: u8;
-    /// The first `len` bits, the rest zero.
-    fn masked(self, mask: Self) -> Self;
+
     /// A mask of `len` leading ones.
     fn mask(len: u8) -> Self;
     /// Well-mixed upper bits.
@@ -32,11 +32,6 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 impl Key for u32 {
     const WIDTH: u8 = 32;
 
-    #[inline(always)]
-    fn masked(self, mask: Self) -> Self {
-        self & mask
-    }
-
     fn mask(len: u8) -> Self {
         Self::MAX
             .checked_shl(u32::from(Self::WIDTH - len))
@@ -51,11 +46,6 @@ impl Key for u32 {
 
 impl Key for u128 {
     const WIDTH: u8 = 128;
-
-    #[inline(always)]
-    fn masked(self, mask: Self) -> Self {
-        self & mask
-    }
 
     fn mask(len: u8) -> Self {
         Self::MAX
@@ -145,7 +135,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
         let entries = |len: u8| -> Vec<(K, V)> {
             let of_len = routes.iter().filter(|route| route.1 == len);
             of_len
-                .map(|&(key, _, value)| (key.masked(K::mask(len)), value))
+                .map(|&(key, _, value)| (key & K::mask(len), value))
                 .collect()
         };
         let lengths = (0..K::WIDTH).rev().map(|len| (K::mask(len), entries(len)));
@@ -197,12 +187,10 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     fn lookup_on(&self, key: K) -> Option<V> {
         self.hosts.get(key).or_else(|| match &self.shorter {
             Shorter::Few(prefixes) => {
-                let matches = |&&(mask, prefix, _): &&(K, K, V)| key.masked(mask) == prefix;
+                let matches = |&&(mask, prefix, _): &&(K, K, V)| key & mask == prefix;
                 prefixes.iter().find(matches).map(|&(_, _, value)| value)
             }
-            Shorter::Many(levels) => levels
-                .iter()
-                .find_map(|level| level.get(key.masked(level.mask))),
+            Shorter::Many(levels) => levels.iter().find_map(|level| level.get(key & level.mask)),
         })
     }
 
@@ -223,7 +211,7 @@ mod tests {
         let mut best: Option<(u8, V)> = None;
         for &(prefix, len, value) in routes {
             let mask = K::mask(len);
-            let inside = key.masked(mask) == prefix.masked(mask);
+            let inside = key & mask == prefix & mask;
             if inside && best.is_none_or(|(longest, _)| len >= longest) {
                 best = Some((len, value));
             }

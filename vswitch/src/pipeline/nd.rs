@@ -16,6 +16,19 @@ pub(super) const NEIGHBOR_SOLICITATION: u8 = 135;
 pub(super) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 pub(super) const REDIRECT: u8 = 137;
 
+/// Whether a message that may be sent is for the gateway alone: ND and MLD reports.
+pub(super) fn is_for_gateway(kind: u8) -> bool {
+    matches!(
+        kind,
+        MLD_REPORT
+            | MLD_DONE
+            | MLD2_REPORT
+            | ROUTER_SOLICITATION
+            | NEIGHBOR_SOLICITATION
+            | NEIGHBOR_ADVERTISEMENT
+    )
+}
+
 /// RFC 2894, RFC 3122 and RFC 4286.
 const ROUTER_RENUMBERING: u8 = 138;
 const INVERSE_SOLICITATION: u8 = 141;

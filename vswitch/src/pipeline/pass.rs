@@ -101,7 +101,7 @@ impl<N: Notes> Pass<'_, N> {
         frame: &mut Frame<'_>,
         what: fmt::Arguments<'_>,
     ) -> Outcome {
-        match built.and_then(|()| vid.map_or(Some(()), |vid| frame.insert_tag(vid))) {
+        match with_tag(built, vid, frame) {
             Some(()) => {
                 self.notes
                     .note(Stage::Service, format_args!("reply: {what}"));
@@ -159,14 +159,8 @@ impl<N: Notes> Pass<'_, N> {
             let reason = DropReason::GatewayService;
             return self.report4(Stage::Service, rules, packet, ip, frame, reason, unserved);
         }
-        if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
-            return self.refuse(Stage::Route, DropReason::Multicast);
-        }
-        if ip.destination >> 16 == 0xa9fe {
-            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
-        }
-        if packet.group {
-            return self.refuse(Stage::Route, DropReason::DstMac);
+        if let Some(reason) = unroutable4(packet, ip, target) {
+            return self.refuse(Stage::Route, reason);
         }
         let (reason, error) = match target {
             Some(Target::Port(id)) if id != rules.id => {
@@ -374,18 +368,12 @@ impl<N: Notes> Pass<'_, N> {
         reason: DropReason,
         error: Option<IcmpError>,
     ) -> Outcome {
-        let reported = match (error, self.tables.gateway4) {
-            (Some(error), Some(gateway))
-                if !packet.group && answer::may_be_reported4(ip) && self.may_report(rules) =>
-            {
-                let from = (rules.gateway_mac, gateway);
-                answer::icmp4_error(frame, from, ip, error)
-                    .and_then(|()| packet.vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
-                    .is_some()
-            }
-            _ => false,
-        };
-        self.reported(stage, reason, reported)
+        let error = error.filter(|_| answer::may_be_reported4(ip));
+        let build = error.zip(self.tables.gateway4).map(|(error, gateway)| {
+            let from = (rules.gateway_mac, gateway);
+            move |frame: &mut Frame<'_>| answer::icmp4_error(frame, from, ip, error)
+        });
+        self.report(stage, rules, packet, frame, reason, build)
     }
 
     /// As [`Self::report4`].
@@ -404,26 +392,32 @@ impl<N: Notes> Pass<'_, N> {
         reason: DropReason,
         error: Option<IcmpError>,
     ) -> Outcome {
-        let reported = match (error, self.tables.gateway6) {
-            (Some(error), Some(gateway))
-                if !packet.group && answer::may_be_reported6(ip) && self.may_report(rules) =>
-            {
-                let from = (rules.gateway_mac, gateway);
-                answer::icmp6_error(frame, from, ip, error)
-                    .and_then(|()| packet.vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
-                    .is_some()
+        let error = error.filter(|_| answer::may_be_reported6(ip));
+        let build = error.zip(self.tables.gateway6).map(|(error, gateway)| {
+            let from = (rules.gateway_mac, gateway);
+            move |frame: &mut Frame<'_>| answer::icmp6_error(frame, from, ip, error)
+        });
+        self.report(stage, rules, packet, frame, reason, build)
+    }
+
+    /// Drops the packet; `build` makes it the ICMP error, if one is owed.
+    fn report(
+        &mut self,
+        stage: Stage,
+        rules: &PortRules,
+        packet: &Packet,
+        frame: &mut Frame<'_>,
+        reason: DropReason,
+        build: Option<impl FnOnce(&mut Frame<'_>) -> Option<()>>,
+    ) -> Outcome {
+        let errors = &mut self.state.ports[usize::from(rules.id)].icmp_errors;
+        let reported = match build {
+            Some(build) if !packet.group && errors.take(self.now_ns, ICMP_ERRORS_PER_SECOND, 1) => {
+                let built = build(frame);
+                with_tag(built, packet.vid, frame).is_some()
             }
             _ => false,
         };
-        self.reported(stage, reason, reported)
-    }
-
-    fn may_report(&mut self, rules: &PortRules) -> bool {
-        let bucket = &mut self.state.ports[usize::from(rules.id)].icmp_errors;
-        bucket.take(self.now_ns, ICMP_ERRORS_PER_SECOND, 1)
-    }
-
-    fn reported(&mut self, stage: Stage, reason: DropReason, reported: bool) -> Outcome {
         let told = if reported {
             "; the sender is told by ICMP"
         } else {
@@ -445,10 +439,7 @@ impl<N: Notes> Pass<'_, N> {
         frame: &mut Frame<'_>,
     ) -> Outcome {
         if let Some(kind) = ip.icmp_type()
-            && matches!(
-                kind,
-                nd::MLD_REPORT | nd::MLD_DONE | nd::MLD2_REPORT | 133 | 135 | 136
-            )
+            && nd::is_for_gateway(kind)
         {
             return self.nd_from_port(rules, packet, ip, kind, frame);
         }
@@ -462,15 +453,10 @@ impl<N: Notes> Pass<'_, N> {
             let reason = DropReason::GatewayService;
             return self.report6(Stage::Service, rules, packet, ip, frame, reason, unserved);
         }
-        if ip.destination >> 120 == 0xff {
-            return self.refuse(Stage::Route, DropReason::Multicast);
-        }
-        if filter::is_link_local6(ip.destination) {
-            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        if let Some(reason) = unroutable6(packet, ip) {
+            return self.refuse(Stage::Route, reason);
         }
         let (reason, error) = match target {
-            _ if wire::is_embedded4(ip.destination) => (DropReason::RouteNone, None),
-            _ if packet.group => (DropReason::DstMac, None),
             Some(Target::Port(id)) if id != rules.id => {
                 return self.forward6(Some(rules), packet, ip, frame, Hop::Port(id));
             }
@@ -645,14 +631,8 @@ impl<N: Notes> Pass<'_, N> {
             }
             return self.refuse(Stage::Service, DropReason::GatewayService);
         }
-        if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
-            return self.refuse(Stage::Route, DropReason::Multicast);
-        }
-        if ip.destination >> 16 == 0xa9fe {
-            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
-        }
-        if packet.group {
-            return self.refuse(Stage::Route, DropReason::DstMac);
+        if let Some(reason) = unroutable4(packet, ip, target) {
+            return self.refuse(Stage::Route, reason);
         }
         match target {
             Some(Target::Port(id)) => self.forward4(None, packet, ip, frame, Hop::Port(id)),
@@ -672,10 +652,7 @@ impl<N: Notes> Pass<'_, N> {
         frame: &mut Frame<'_>,
     ) -> Outcome {
         if let Some(kind) = ip.icmp_type()
-            && matches!(
-                kind,
-                nd::MLD_REPORT | nd::MLD_DONE | nd::MLD2_REPORT | 133 | 135 | 136
-            )
+            && nd::is_for_gateway(kind)
         {
             return self.nd_from_uplink(uplink, ip, kind, frame);
         }
@@ -687,17 +664,10 @@ impl<N: Notes> Pass<'_, N> {
             }
             return self.refuse(Stage::Service, DropReason::GatewayService);
         }
-        if ip.destination >> 120 == 0xff {
-            return self.refuse(Stage::Route, DropReason::Multicast);
-        }
-        if filter::is_link_local6(ip.destination) {
-            return self.refuse(Stage::Route, DropReason::LinkLocalIp);
+        if let Some(reason) = unroutable6(packet, ip) {
+            return self.refuse(Stage::Route, reason);
         }
         match target {
-            _ if wire::is_embedded4(ip.destination) => {
-                self.refuse(Stage::Route, DropReason::RouteNone)
-            }
-            _ if packet.group => self.refuse(Stage::Route, DropReason::DstMac),
             Some(Target::Port(id)) => self.forward6(None, packet, ip, frame, Hop::Port(id)),
             Some(Target::Uplink | Target::Underlay) => {
                 self.refuse(Stage::Route, DropReason::NoTransit)
@@ -733,6 +703,41 @@ impl<N: Notes> Pass<'_, N> {
             (nd::NEIGHBOR_ADVERTISEMENT, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
             _ => self.refuse(Stage::Service, DropReason::Absorbed),
         }
+    }
+}
+
+/// Puts the asker's tag back into what was built for it, if it had one.
+fn with_tag(built: Option<()>, vid: Option<u16>, frame: &mut Frame<'_>) -> Option<()> {
+    built.and_then(|()| vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
+}
+
+/// Rows "Route 3 to 5": what no route is looked up for.
+#[inline(always)]
+fn unroutable4(packet: &Packet, ip: &Ipv4, target: Option<Target>) -> Option<DropReason> {
+    if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
+        Some(DropReason::Multicast)
+    } else if ip.destination >> 16 == 0xa9fe {
+        Some(DropReason::LinkLocalIp)
+    } else if packet.group {
+        Some(DropReason::DstMac)
+    } else {
+        None
+    }
+}
+
+/// As [`unroutable4`].
+#[inline(always)]
+fn unroutable6(packet: &Packet, ip: &Ipv6) -> Option<DropReason> {
+    if ip.destination >> 120 == 0xff {
+        Some(DropReason::Multicast)
+    } else if filter::is_link_local6(ip.destination) {
+        Some(DropReason::LinkLocalIp)
+    } else if wire::is_embedded4(ip.destination) {
+        Some(DropReason::RouteNone)
+    } else if packet.group {
+        Some(DropReason::DstMac)
+    } else {
+        None
     }
 }
 
