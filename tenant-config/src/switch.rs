@@ -216,6 +216,10 @@ pub enum Device {
     Pci {
         /// Its address.
         address: PciAddress,
+        /// The VLAN that the NIC puts this function on: it adds the tag to what the function sends and
+        /// takes it off what the function receives (VST), so it is no tag of the VM's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vlan: Option<VlanId>,
     },
 }
 

@@ -6,7 +6,17 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenant_config::{MacAddr, Name, SwitchConfig};
+use tenant_config::{Device, MacAddr, Name, SwitchConfig};
+
+/// The devices of the host that carry one tenant's frames, on the switch's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// One for each port, in the order of the tenant's file.
+    pub ports: Vec<Device>,
+    /// The In/Out side's, if the tenant has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Device>,
+}
 
 /// Names one object. The order of the variants is the order in which objects are made; they are
 /// deleted in the reverse order.

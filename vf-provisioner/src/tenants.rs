@@ -90,27 +90,23 @@ pub fn records(
 ) -> Result<BTreeMap<Name, Record>, PlacementError> {
     let mut all = state.tenants.clone();
     let mut records = BTreeMap::new();
-    for tenant in tenants {
+    for (tenant, devices) in tenants.iter().zip(nic.assign(tenants, state)?) {
         let name = tenant.name();
         let uid = uid(name, &all, site)?;
         let cpu = core(name, &all, site)?;
-        let devices = nic
-            .assign(tenant, state)
-            .map_err(|source| PlacementError::Devices {
-                tenant: name.clone(),
-                source: Box::new(source),
-            })?;
+        let inside = launcher.inside(&devices);
         let config = tenant.switch_config(Devices {
-            ports: devices.ports,
-            uplink: devices.uplink,
+            ports: inside.ports,
+            uplink: inside.uplink,
             memory: launcher.memory(),
             control_socket: Some(launcher.control_socket_inside()),
         })?;
-        let (mut resources, probes) = nic.resources(&config);
+        let (mut resources, probes) = nic.resources(&config, &devices);
         let seat = Seat {
             uid,
             cpu: Some(cpu),
             namespace: nic.namespace(name),
+            devices,
             needs: resources.iter().filter_map(needed).collect(),
         };
         resources.extend(launcher.resources(&config, &seat));

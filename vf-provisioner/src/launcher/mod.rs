@@ -11,7 +11,7 @@ use serde::Serialize;
 use tenant_config::{Memory, Name, SwitchConfig};
 
 use crate::host::HostError;
-use crate::resource::{Key, Resource};
+use crate::resource::{Assignment, Key, Resource};
 
 /// Where and as whom one switch runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Seat {
     pub cpu: Option<u32>,
     /// Its network namespace.
     pub namespace: String,
+    /// The host's devices that are to carry its frames.
+    pub devices: Assignment,
     /// The objects that carry its devices.
     pub needs: BTreeSet<Key>,
 }
@@ -50,6 +52,9 @@ pub trait Launcher {
 
     /// The control socket's path as the switch sees it.
     fn control_socket_inside(&self) -> PathBuf;
+
+    /// The host's devices as the switch sees them.
+    fn inside(&self, devices: &Assignment) -> Assignment;
 
     /// Everything that must be there for a switch to run with `config` in `seat`.
     fn resources(&self, config: &SwitchConfig, seat: &Seat) -> Vec<Resource>;

@@ -15,7 +15,7 @@ use super::cgroup::Mounts;
 use super::confine::{Started, Task};
 use super::{Launcher, Running, Seat};
 use crate::host::HostError;
-use crate::resource::{Cgroup, Directory, Resource, Switch};
+use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
 use crate::state::{Record, replace};
 
 /// Where the switch finds its own directory.
@@ -437,6 +437,10 @@ impl Launcher for Process {
 
     fn control_socket(&self, tenant: &Name) -> PathBuf {
         self.directory(tenant).join("run").join("control.sock")
+    }
+
+    fn inside(&self, devices: &Assignment) -> Assignment {
+        devices.clone()
     }
 
     fn memory(&self) -> Memory {

@@ -5,36 +5,30 @@ pub(crate) mod netlink;
 mod probe;
 pub mod veth;
 
-use tenant_config::{Device, Name, SwitchConfig, Tenant};
+use tenant_config::{Name, SwitchConfig, Tenant};
 
 use crate::host::HostError;
-use crate::resource::Resource;
+use crate::resource::{Assignment, Resource};
 use crate::state::{Probe, State};
-
-/// The devices a backend gives to one tenant's switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// One for each port, in the order of the tenant's file.
-    pub ports: Vec<Device>,
-    /// The In/Out side's, if the tenant has one.
-    pub uplink: Option<Device>,
-}
+use crate::tenants::PlacementError;
 
 /// One kind of NIC. The first three functions are pure: they propose, and `plan` decides.
 pub trait NicBackend {
     /// As `--nic` and messages name it.
     fn name(&self) -> &'static str;
 
-    /// Chooses the devices of a tenant. A backend with a finite pool counts `1 + 2 P` functions for
-    /// P ports against what `state` says is taken, keeps what the tenant already has, and fails
-    /// before anything is touched.
-    fn assign(&self, tenant: &Tenant, state: &State) -> Result<Assignment, HostError>;
+    /// Chooses the devices of each tenant, in their order. A backend with a finite pool counts
+    /// `1 + 2 P` functions for P ports against what `state` says is taken, keeps what a tenant already
+    /// has, and fails before anything is touched.
+    fn assign(&self, tenants: &[Tenant], state: &State) -> Result<Vec<Assignment>, PlacementError>;
 
     /// The network namespace in which a tenant's switch finds its devices.
     fn namespace(&self, tenant: &Name) -> String;
 
-    /// Everything that must be there for a switch with these devices, and how to ask each port.
-    fn resources(&self, config: &SwitchConfig) -> (Vec<Resource>, Vec<Probe>);
+    /// Everything that must be there for a switch with these devices of the host's, and how to ask
+    /// each port. `config` has the devices as the switch sees them, which may be others.
+    fn resources(&self, config: &SwitchConfig, devices: &Assignment)
+    -> (Vec<Resource>, Vec<Probe>);
 
     /// See [`crate::host::Host::observe`].
     fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;

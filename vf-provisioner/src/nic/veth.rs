@@ -7,10 +7,11 @@
 
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
-use super::{Assignment, NicBackend, guard, netlink, probe};
+use super::{NicBackend, guard, netlink, probe};
 use crate::host::HostError;
-use crate::resource::{Bridge, BridgePort, End, Namespace, Pair, Resource};
+use crate::resource::{Assignment, Bridge, BridgePort, End, Namespace, Pair, Resource};
 use crate::state::{Probe, State};
+use crate::tenants::PlacementError;
 
 /// The instance whose namespaces bear no prefix.
 pub const DEFAULT_INSTANCE: &str = "mts";
@@ -54,9 +55,9 @@ impl Veth {
         format!("{}{}", self.bridge_port_prefix(), digest(&[tenant], 7))
     }
 
-    fn uplink(&self, config: &SwitchConfig) -> Option<Vec<Resource>> {
+    fn uplink(&self, config: &SwitchConfig, devices: &Assignment) -> Option<Vec<Resource>> {
         let uplink = config.uplink.as_ref()?;
-        let interface = interface_of(&uplink.device)?;
+        let interface = interface_of(devices.uplink.as_ref()?)?;
         let bridge_port = self.bridge_port(&config.tenant);
         let bridge = Bridge {
             interface: self.bridge.clone(),
@@ -144,31 +145,36 @@ impl NicBackend for Veth {
         "veth"
     }
 
-    fn assign(&self, tenant: &Tenant, _: &State) -> Result<Assignment, HostError> {
+    fn assign(&self, tenants: &[Tenant], _: &State) -> Result<Vec<Assignment>, PlacementError> {
         let device = |interface| Device::AfPacket { interface };
-        Ok(Assignment {
+        let assignment = |tenant: &Tenant| Assignment {
             ports: tenant
                 .ports()
                 .iter()
                 .map(|port| device(format!("gw-{}", digest(&[&port.name], 10))))
                 .collect(),
             uplink: tenant.uplink().map(|_| device(INOUT_INTERFACE.to_owned())),
-        })
+        };
+        Ok(tenants.iter().map(assignment).collect())
     }
 
     fn namespace(&self, tenant: &Name) -> String {
         self.namespace_of(&format!("sw-{tenant}"))
     }
 
-    fn resources(&self, config: &SwitchConfig) -> (Vec<Resource>, Vec<Probe>) {
+    fn resources(
+        &self,
+        config: &SwitchConfig,
+        devices: &Assignment,
+    ) -> (Vec<Resource>, Vec<Probe>) {
         let switch_namespace = self.namespace(&config.tenant);
         let mut resources = vec![Resource::Namespace(Namespace {
             name: switch_namespace.clone(),
             adopt: false,
         })];
         let mut probes = Vec::new();
-        for port in &config.ports {
-            let Some(interface) = interface_of(&port.device) else {
+        for (port, device) in config.ports.iter().zip(&devices.ports) {
+            let Some(interface) = interface_of(device) else {
                 continue;
             };
             let guest = self.namespace_of(port.name.as_str());
@@ -209,7 +215,7 @@ impl NicBackend for Veth {
                 gateway_mac: port.gateway_mac,
             });
         }
-        resources.extend(self.uplink(config).into_iter().flatten());
+        resources.extend(self.uplink(config, devices).into_iter().flatten());
         (resources, probes)
     }
 

@@ -161,7 +161,7 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         pci: all
             .iter()
             .filter_map(|(_, device, _)| match device {
-                Device::Pci { address } => Some(*address),
+                Device::Pci { address, .. } => Some(*address),
                 _ => None,
             })
             .collect(),

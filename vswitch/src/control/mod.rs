@@ -506,7 +506,7 @@ fn device_name(device: &Device) -> String {
         Device::AfPacket { interface } => format!("af_packet:{interface}"),
         Device::AfXdp { interface } => format!("af_xdp:{interface}"),
         Device::Memif { socket, id, .. } => format!("memif:{}:{id}", socket.display()),
-        Device::Pci { address } => format!("pci:{address}"),
+        Device::Pci { address, .. } => format!("pci:{address}"),
     }
 }
 

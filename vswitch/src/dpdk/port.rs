@@ -474,7 +474,7 @@ impl<'a> Attachment<'a> {
                     kind: Kind::Virtual,
                 }
             }
-            Device::Pci { address } => Self {
+            Device::Pci { address, .. } => Self {
                 bus: c"pci",
                 device: address.to_string(),
                 arguments: String::new(),
