@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ REPORT = ROOT / "target" / "test" / "report.json"
 # Which tests of the crates belong to which suite, by package, test binary and the test's path:
 # first match wins.
 SUITES = (
+    ("sriov", r".*", r"sriov.*", r".*"),
+    ("vm", r".*", r".*vm.*", r".*"),
     ("live", r".*", r"live.*|.*veth.*", r".*"),
     ("live", r".*", r".*", r"(.*::)?live(::|_).*"),
     ("dpdk", r"dpdk-sys", r".*", r".*"),
@@ -43,6 +46,8 @@ ABOUT = {
     "dpdk": "bindings, ports and worker on DPDK's software devices; no root needed",
     "provisioner": "plan, apply, roll-back, crash injection",
     "live": "switches in network namespaces; needs root",
+    "sriov": "VFs of a real SR-IOV NIC, in the emulated machine (QEMU), which is booted for them",
+    "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
     "demo": "the demo with short flows; needs root",
 }
 
@@ -105,6 +110,10 @@ def advisories(deny):
     return Counts(skipped=1, notes=["the advisory database cannot be reached: advisories not checked"])
 
 
+# {binary: (its file, the directory it runs in)}, from the listing.
+BINARIES = {}
+
+
 def suite_of(package, binary, test):
     for suite, *patterns in SUITES:
         if all(map(re.fullmatch, patterns, (package, binary, test))):
@@ -123,6 +132,7 @@ def tests_by_suite():
         return None
     divided = collections.defaultdict(lambda: collections.defaultdict(dict))
     for binary, details in json.loads(listed.stdout)["rust-suites"].items():
+        BINARIES[binary] = details["binary-path"], details["cwd"]
         for test, case in details["testcases"].items():
             suite = suite_of(details["package-name"], details["binary-name"], test)
             divided[suite][binary][test] = case["ignored"]
@@ -139,7 +149,7 @@ def nextest(suite):
     expression = " | ".join(
         f"binary_id(={binary}) & ({' | '.join(f'test(={test})' for test in tests)})"
         for binary, tests in chosen.items())
-    profile = "live" if suite == "live" else "default"
+    profile = "live" if suite in ("live", "vm") else "default"
     junit = TARGET / "nextest" / profile / "junit.xml"
     junit.unlink(missing_ok=True)
     print(f"$ cargo nextest run --workspace -E <{sum(map(len, chosen.values()))} tests of {', '.join(chosen)}>", flush=True)
@@ -195,6 +205,72 @@ def live():
     return nextest("live")
 
 
+# What a test of the suite `sriov` needs of the machine, by its path: first match wins. One boot for each.
+MACHINES = (
+    (r"(.*::)?no_iommu.*", ("--no-iommu",)),
+    (r".*", ("--nics", "2")),
+)
+
+
+def sriov():
+    """Runs the tests' binaries in the emulated machine, each test for itself, and reads what they say."""
+    if run(["cargo", "build", "--quiet", "--workspace", "--bins", "--examples"]) != 0:
+        return Counts(failed=1, notes=["the binaries do not build"])
+    divided = tests_by_suite()
+    if divided is None:
+        return Counts(failed=1, notes=["the tests do not build"])
+    boots = collections.defaultdict(list)
+    for binary, tests in divided["sriov"].items():
+        for test in tests:
+            options = next(options for pattern, options in MACHINES if re.fullmatch(pattern, test))
+            boots[options].append((binary, test))
+    counts = Counts()
+    for options, chosen in boots.items():
+        counts.add(boot(options, chosen))
+    return counts
+
+
+def boot(options, chosen):
+    """One boot of the emulated machine for the chosen tests, (binary, test)."""
+    lines = []
+    for binary, test in chosen:
+        file, directory = BINARIES[binary]
+        lines.append(f"cd {shlex.quote(directory)} && {shlex.quote(file)} --exact {shlex.quote(test)} --nocapture"
+                     f"; echo '@{binary} {test}' $?")
+    script = TARGET / "test" / "machine.sh"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("\n".join(lines) + "\n")
+    command = ["scripts/vm", "--verbose", *options, "--timeout", "1500", "--", "sh", str(script)]
+    print(f"$ {' '.join(command)}", flush=True)
+    counts, ended = Counts(), set()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as machine:
+        for line in machine.stdout:
+            print(line, end="", flush=True)
+            found = re.fullmatch(r"@(\S+) (\S+) (\d+)\n", line)
+            if not found:
+                continue
+            ended.add(found.group(1, 2))
+            if found.group(3) == "0":
+                counts.passed += 1
+            else:
+                counts.failed += 1
+                counts.notes.append(f"{found.group(1)} {found.group(2)}")
+    for binary, test in chosen:
+        if (binary, test) not in ended:
+            counts.failed += 1
+            counts.notes.append(f"{binary} {test} did not end: the machine ended with status {machine.returncode}")
+    return counts
+
+
+@needs_root
+def vm():
+    if run(["cargo", "build", "--quiet", "--workspace", "--bins"]) != 0:
+        return Counts(failed=1, notes=["the binaries do not build"])
+    if run(["scripts/build-switch-image"]) != 0:
+        return Counts(failed=1, notes=["the image does not build"])
+    return nextest("vm")
+
+
 @needs_root
 def demo(quick):
     return step("the demo", ["scripts/demo", *(["--quick"] if quick else [])])
@@ -245,7 +321,7 @@ def main():
     suites = {
         "fmt": fmt, "lint": lint, "unit": unit,
         "filter": lambda: nextest("filter"), "dpdk": lambda: nextest("dpdk"),
-        "provisioner": lambda: nextest("provisioner"), "live": live,
+        "provisioner": lambda: nextest("provisioner"), "live": live, "sriov": sriov, "vm": vm,
         "demo": lambda: demo(arguments.quick),
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
