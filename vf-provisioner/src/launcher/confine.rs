@@ -16,24 +16,19 @@ use std::process::{Command, Stdio};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    Gid, Uid, chdir, dup2_stdout, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
+    Gid, Pid, Uid, chdir, dup2_stdout, pivot_root, setgroups, sethostname, setresgid, setresuid,
+    setsid,
 };
 use serde::{Deserialize, Serialize};
 
-/// What a switch starts with: it opens packet sockets. They reach no further than its own network
-/// namespace, and the switch drops the capability before it takes the first frame.
-const KEPT: [Capability; 1] = [Capability::CAP_NET_RAW];
-/// What a dynamically linked switch reads, beside its own files.
-const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const OPEN_FILES: u64 = 256;
-const LOCKED_BYTES: u64 = 1 << 30;
 
 /// Everything the confinement needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,20 +43,51 @@ pub struct Task {
     pub uid: u32,
     /// The empty directory on which the switch's view is built.
     pub root: PathBuf,
-    /// The executable on the host.
-    pub binary: PathBuf,
+    /// The executable, as it sees itself.
+    pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// The configuration on the host.
-    pub config: PathBuf,
-    /// The configuration as the switch sees it.
-    pub config_inside: PathBuf,
+    /// What it sees of the host's file system beside [`DEVICES`], read-only. What is not there is left
+    /// out.
+    pub shown: Vec<Shown>,
+    /// Device nodes that it may use, at the same paths. Their own permissions still hold.
+    pub devices: Vec<PathBuf>,
     /// The folder of the control socket on the host.
     pub run: PathBuf,
     /// The same as the switch sees it.
     pub run_inside: PathBuf,
     /// Where its output goes.
     pub log: PathBuf,
+    /// Whether it starts with CAP_NET_RAW, to open packet sockets. They reach no further than its own
+    /// network namespace.
+    pub raw_sockets: bool,
+    /// The groups beside its own.
+    pub groups: Vec<u32>,
+    /// The core that all its threads are bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// How much memory it may lock; `None` is without a bound but the control group's.
+    pub locked_bytes: Option<u64>,
+}
+
+/// A file or directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// On the host.
+    pub host: PathBuf,
+    /// As the switch sees it.
+    pub inside: PathBuf,
+}
+
+impl Shown {
+    /// A file or directory that has the same path inside.
+    pub fn same(path: impl Into<PathBuf>) -> Self {
+        let host = path.into();
+        Self {
+            inside: host.clone(),
+            host,
+        }
+    }
 }
 
 /// A started process, told from a later one of the same number by its start time.
@@ -293,8 +319,8 @@ fn file_system(kind: &str, at: &Path, flags: MsFlags, options: &str) -> Result<(
     )
 }
 
-/// The switch's whole view: the system's libraries, four devices, its executable, its configuration
-/// (all read-only), the folder of its socket, and a /tmp of its own. No other tenant's file is there.
+/// The switch's whole view: what the task shows (read-only), a few devices, the folder of its socket,
+/// and a /tmp of its own. No other tenant's file is there.
 fn build_root(task: &Task) -> Result<(), String> {
     let root = &task.root;
     step(
@@ -325,39 +351,30 @@ fn build_root(task: &Task) -> Result<(), String> {
             File::create(inside(path)).map(drop),
         )
     };
-    let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    for path in SYSTEM.map(Path::new) {
-        let Ok(kind) = fs::symlink_metadata(path) else {
+    for Shown { host, inside: to } in &task.shown {
+        let Ok(kind) = fs::symlink_metadata(host) else {
             continue;
         };
         if kind.is_symlink() {
-            let to = step("read a link", fs::read_link(path))?;
+            let target = step("read a link", fs::read_link(host))?;
             step(
-                &format!("make {} for the switch", path.display()),
-                std::os::unix::fs::symlink(to, inside(path)),
+                &format!("make {} for the switch", to.display()),
+                std::os::unix::fs::symlink(target, inside(to)),
             )?;
             continue;
         }
         if kind.is_dir() {
-            folder(path)?;
+            folder(to)?;
         } else {
-            file(path)?;
+            file(to)?;
         }
-        bind(path, &inside(path), read_only)?;
+        bind(host, &inside(to), MsFlags::MS_RDONLY | MsFlags::MS_NODEV)?;
     }
-    for path in DEVICES.map(Path::new) {
+    let devices = DEVICES.map(PathBuf::from);
+    for path in devices.iter().chain(&task.devices) {
         file(path)?;
         bind(path, &inside(path), MsFlags::MS_NOEXEC)?;
     }
-    let binary = Path::new("/vswitch");
-    file(binary)?;
-    bind(&task.binary, &inside(binary), read_only)?;
-    file(&task.config_inside)?;
-    bind(
-        &task.config,
-        &inside(&task.config_inside),
-        read_only | MsFlags::MS_NOEXEC,
-    )?;
     folder(&task.run_inside)?;
     bind(
         &task.run,
@@ -404,7 +421,7 @@ fn prepare(text: &str) -> Result<Command, String> {
     let task: Task = step("read the task", serde_json::from_str(text))?;
     enter_root(&task)?;
     give_up_privileges(&task)?;
-    let mut switch = Command::new("/vswitch");
+    let mut switch = Command::new(&task.program);
     switch.args(&task.arguments).env_clear();
     Ok(switch)
 }
@@ -439,10 +456,19 @@ fn enter_root(task: &Task) -> Result<(), String> {
 
 fn give_up_privileges(task: &Task) -> Result<(), String> {
     umask(Mode::from_bits_truncate(0o077));
+    if let Some(cpu) = task.cpu {
+        let mut cores = CpuSet::new();
+        step("name its core", cores.set(cpu as usize))?;
+        let what = format!("bind it to core {cpu} (see --cpus)");
+        step(&what, sched_setaffinity(Pid::from_raw(0), &cores))?;
+    }
     for (limit, most) in [
         (Limit::RLIMIT_CORE, 0),
         (Limit::RLIMIT_NOFILE, OPEN_FILES),
-        (Limit::RLIMIT_MEMLOCK, LOCKED_BYTES),
+        (
+            Limit::RLIMIT_MEMLOCK,
+            task.locked_bytes.unwrap_or(RLIM_INFINITY),
+        ),
     ] {
         // A container may have bounded us lower, and then we may not raise it.
         let (_, hard) = step("read resource limits", getrlimit(limit))?;
@@ -450,8 +476,13 @@ fn give_up_privileges(task: &Task) -> Result<(), String> {
         step("set resource limits", setrlimit(limit, most, most))?;
     }
 
+    let kept: CapsHashSet = task
+        .raw_sockets
+        .then_some(Capability::CAP_NET_RAW)
+        .into_iter()
+        .collect();
     for capability in caps::all() {
-        if !KEPT.contains(&capability) {
+        if !kept.contains(&capability) {
             step(
                 "bound capabilities",
                 caps::drop(None, CapSet::Bounding, capability),
@@ -459,11 +490,11 @@ fn give_up_privileges(task: &Task) -> Result<(), String> {
         }
     }
     let (uid, gid) = (Uid::from_raw(task.uid), Gid::from_raw(task.uid));
-    step("leave groups", setgroups(&[]))?;
+    let groups: Vec<Gid> = task.groups.iter().copied().map(Gid::from_raw).collect();
+    step("leave groups", setgroups(&groups))?;
     step("keep capabilities", prctl::set_keepcaps(true))?;
     step("change the group", setresgid(gid, gid, gid))?;
     step("change the user", setresuid(uid, uid, uid))?;
-    let kept: CapsHashSet = KEPT.into_iter().collect();
     for set in [
         CapSet::Effective,
         CapSet::Permitted,

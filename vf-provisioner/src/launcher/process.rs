@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{Memory, Name, SwitchConfig};
 
 use super::cgroup::Mounts;
-use super::confine::{Started, Task};
+use super::confine::{Shown, Started, Task};
 use super::{Launcher, Running, Seat};
 use crate::host::HostError;
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
@@ -20,6 +20,11 @@ use crate::state::{Record, replace};
 
 /// Where the switch finds its own directory.
 const INSIDE: &str = "/run/vswitch";
+/// Where it finds itself.
+const PROGRAM: &str = "/vswitch";
+/// What a dynamically linked switch reads, beside its own files.
+const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
+const LOCKED_BYTES: u64 = 1 << 30;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -142,13 +147,32 @@ impl Process {
             cgroups: mounts.joins(&switch.cgroup),
             uid: switch.uid,
             root: directory.join("root"),
-            binary: switch.binary.clone(),
+            program: PathBuf::from(PROGRAM),
             arguments: arguments(switch),
-            config: self.config(tenant),
-            config_inside: config_inside(),
+            shown: SYSTEM
+                .into_iter()
+                .map(Shown::same)
+                .chain([
+                    Shown {
+                        host: switch.binary.clone(),
+                        inside: PathBuf::from(PROGRAM),
+                    },
+                    Shown {
+                        host: self.config(tenant),
+                        inside: config_inside(),
+                    },
+                ])
+                .collect(),
+            devices: Vec::new(),
             run: directory.join("run"),
             run_inside: PathBuf::from(INSIDE),
             log: directory.join("log"),
+            // It drops the capability before it takes the first frame.
+            raw_sockets: true,
+            groups: Vec::new(),
+            // The switch binds its own worker.
+            cpu: None,
+            locked_bytes: Some(LOCKED_BYTES),
         };
         let started = task.start().map_err(|message| HostError::NotReady {
             tenant: tenant.clone(),
