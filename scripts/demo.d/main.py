@@ -1,6 +1,7 @@
 """The order of the demo. See `scripts/demo --help`."""
 
 import argparse
+import dataclasses
 import signal
 import sys
 import time
@@ -10,9 +11,10 @@ from attacks import all_attacks
 from isolation import all_tries
 from report import Report
 from restart import kill_and_watch
+from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
-from world import OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, left_behind, traces
+from world import EMULATED, OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, left_behind, traces
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
@@ -39,12 +41,15 @@ def background(red, blue, internet, frames_per_second):
 def show(world, report, quick):
     """Everything that is shown, in its order."""
     red, blue = world.tenants
-    seconds, frames, pace = (1, 10, 200) if quick else (2, 50, 500)
+    seconds, frames = (1, 10) if quick else (2, 50)
+    pace = world.pace
+    if quick:
+        pace = dataclasses.replace(pace, frames_per_second=max(20, pace.frames_per_second * 2 // 5))
 
     say("good traffic: within each tenant, and to the Internet")
     pairs = [(red.guests[0], red.guests[1]), (red.guests[0], world.internet),
              (blue.guests[0], blue.guests[1]), (blue.guests[0], world.internet)]
-    for good in all_good(pairs, seconds):
+    for good in all_good(pairs, seconds, pace):
         report.good.append(good)
         say(f"  {good.name}: {good.delivered} of {good.sent}, {good.rate}")
 
@@ -53,9 +58,9 @@ def show(world, report, quick):
         say(f"  {report.speed[-1].name}: {report.speed[-1].bits_per_second / 1e6:.0f} Mbit/s")
 
     gateway = world.gateway_of(red.guests[0])
-    with running(background(red, blue, world.internet, pace)) as flows:
+    with running(background(red, blue, world.internet, pace.frames_per_second)) as flows:
         say("red tries to reach blue, while good traffic runs")
-        report.isolation.extend(all_tries(red, blue, gateway, frames))
+        report.isolation.extend(all_tries(red, blue, gateway, world, frames))
         attacks = all_attacks(
             me=red.guests[0], sibling=red.guests[1], other=blue.guests[0], gateway=gateway,
             outside=world.internet, uplink=red.uplink, other_switch=blue.uplink, n=frames)
@@ -63,7 +68,7 @@ def show(world, report, quick):
         for number, attack in enumerate(attacks, 1):
             attacker = attack.attacker or red.guests[0]
             port = "uplink" if attack.attacker else attacker.name
-            result = carry_out(attack, attacker, red, port, world.everybody())
+            result = carry_out(attack, attacker, red, port, world)
             report.attacks.append(result)
             say(f"  {number:2} {result.name} ({result.tool}): {result.failure or 'stopped'}")
         report.good.extend(flow.stop() for flow in flows)
@@ -85,6 +90,17 @@ The demo stays up. To look around:
 To stop it: scripts/demo --clean""")
 
 
+def stage(options):
+    """The world that is asked for."""
+    if options.unprotected:
+        return Unprotected(TENANTS)
+    world = (Sriov if options.nic == "sriov" else World)(TENANTS)
+    if options.isolation == "vm":
+        OPTIONS.extend(["--launcher", "vm"])
+        world.pace = EMULATED
+    return world
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
@@ -99,9 +115,16 @@ def main():
     parser.add_argument("--unprotected", action="store_true",
                         help="control experiment: the same on a plain bridge without switches, to see that what "
                              "arrives is counted")
+    parser.add_argument("--isolation", choices=("process", "vm"), default="process",
+                        help="what each switch runs in: a confined process, or a dedicated VM (default process)")
+    parser.add_argument("--nic", choices=("veth", "sriov"), default="veth",
+                        help="what carries frames: veth pairs, or virtual functions of an emulated SR-IOV NIC, in a machine "
+                             "that the demo boots for it (default veth)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     parser.add_argument("--quiet", action="store_true", help="with --clean: say nothing")
     options = parser.parse_args()
+    if options.unprotected and (options.nic, options.isolation) != ("veth", "process"):
+        parser.error("--unprotected has no switches: --nic and --isolation say nothing there")
     if options.clean:
         clean()
         if not options.quiet:
@@ -112,8 +135,11 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = traces()
-    report, world, status, started = Report(), (Unprotected if options.unprotected else World)(TENANTS), 2, time.monotonic()
+    if options.nic == "sriov" and not MACHINE.exists():
+        say("booting a machine with an SR-IOV NIC: scripts/vm")
+        return boot(sys.argv[1:])
+    before, started, status = traces(), time.monotonic(), 2
+    report, world = Report(), stage(options)
     try:
         world.up(say)
         show(world, report, options.quick)

@@ -44,9 +44,11 @@ class Report:
             yield f"left behind: {kind}: {', '.join(left)}"
 
     def text(self):
+        by_nic = any(attack.kept_by_nic for attack in self.attacks)
         attacks = rows(
-            ["attack", "tool", "sent", "delivered", "reason", "counted"],
-            [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted] for a in self.attacks])
+            ["attack", "tool", "sent", "delivered", "reason", "counted", *(["NIC"] if by_nic else [])],
+            [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted, *([a.kept_by_nic] if by_nic else [])]
+             for a in self.attacks])
         isolation = rows(
             ["red to blue", "sent", "delivered"], [[t.name, t.sent, t.delivered] for t in self.isolation])
         good = rows(

@@ -40,20 +40,20 @@ class Restart:
 IN_FLIGHT_S = 0.005
 
 
-def wait_until_back(flows):
-    """Until something arrives of each flow, and a second more; at most 15 seconds."""
+def wait_until_back(flows, patience_s):
+    """Until something arrives of each flow, and a second more; at most so many seconds."""
     with contextlib.ExitStack() as stack:
         counters = [stack.enter_context(Counters([flow.arriving()])) for flow in flows]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patience_s
         while any(counter.value() == 0 for counter in counters) and time.monotonic() < deadline:
             time.sleep(0.05)
     time.sleep(1)
 
 
-def kill_and_watch(tenant, other, internet, per_second):
+def kill_and_watch(tenant, other, internet, pace):
     """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has brought its traffic back."""
     def flows_of(guests, port):
-        options = {"per_second": per_second, "payload": 200}
+        options = {"per_second": pace.frames_per_second, "payload": 200}
         return [Flow(guests[0], guests[1], port=port, **options),
                 Flow(guests[1], guests[0], port=port + 1, ipv6=True, **options),
                 Flow(guests[0], internet, port=port + 2, **options),
@@ -66,10 +66,10 @@ def kill_and_watch(tenant, other, internet, per_second):
             raise DemoError(f"{tenant.name}'s switch does not run in {tenant.netns}")
         killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + 20:
+        while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + pace.patience_s:
             time.sleep(0.005)
         restarted = time.monotonic()
-        wait_until_back(own)
+        wait_until_back(own, pace.patience_s)
         for flow in own:
             flow.stop()
         lost = [flow.stop() for flow in others]

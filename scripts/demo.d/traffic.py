@@ -53,14 +53,14 @@ def settle(sent, delivered):
         time.sleep(0.01)
 
 
-def ping(a, b, *, ipv6=False, payload=56, seconds):
+def ping(a, b, *, ipv6=False, payload=56, seconds, per_second):
     """Echo requests and their answers, with "don't fragment"."""
     address = b.ipv6 if ipv6 else b.ipv4
-    count = int(seconds * 50)
+    count = int(seconds * per_second)
     size = payload + (48 if ipv6 else 28)
     protocol = "ip6 proto 58 and (ip6[40] = 128 or ip6[40] = 129)" if ipv6 else "icmp"
     with counted(a, b, protocol) as settled:
-        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", "0.02", "-W", "1", "-s", str(payload), address],
+        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", str(1 / per_second), "-W", "1", "-s", str(payload), address],
                      capture_output=True, text=True)
         rtt = done.stdout.rpartition("= ")[2].split("/")
         rate = f"{float(rtt[1]) * 1000:.0f} µs a round" if len(rtt) > 1 else "no answer"
@@ -175,18 +175,19 @@ def running(flows):
             flow.abandon()
 
 
-def all_good(pairs, seconds):
+def all_good(pairs, seconds, pace):
     """Every kind of traffic, over every pair."""
     port = 5300
     for a, b in pairs:
-        yield ping(a, b, seconds=seconds)
-        yield ping(a, b, ipv6=True, seconds=seconds)
-        yield ping(a, b, payload=1472, seconds=seconds)
-        yield ping(a, b, ipv6=True, payload=1452, seconds=seconds)
-        yield iperf3(a, b, seconds=seconds, bits=50_000_000)
-        yield iperf3(a, b, ipv6=True, seconds=seconds, bits=50_000_000)
-        yield iperf3(a, b, udp=True, seconds=seconds, bits=25_000_000)
-        flow = Flow(a, b, port=port, per_second=1000, payload=48)
+        pings = {"seconds": seconds, "per_second": pace.pings_per_second}
+        yield ping(a, b, **pings)
+        yield ping(a, b, ipv6=True, **pings)
+        yield ping(a, b, payload=1472, **pings)
+        yield ping(a, b, ipv6=True, payload=1452, **pings)
+        yield iperf3(a, b, seconds=seconds, bits=pace.tcp_bits)
+        yield iperf3(a, b, ipv6=True, seconds=seconds, bits=pace.tcp_bits)
+        yield iperf3(a, b, udp=True, seconds=seconds, bits=pace.udp_bits)
+        flow = Flow(a, b, port=port, per_second=pace.burst_per_second, payload=48)
         flow.name = f"DNS-sized UDP: {a.name} → {b.name}"
         with running([flow]):
             time.sleep(seconds)

@@ -31,6 +31,27 @@ INTERNET_LINK = f"{INSTANCE}-inet"
 INTERNET_MAC = "52:54:00:cc:00:01"
 
 
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast a machine is asked to be: a pace at which no frame need be lost."""
+
+    # Of a flow that runs beside other things, and of a short one alone.
+    frames_per_second: int
+    burst_per_second: int
+    pings_per_second: int
+    tcp_bits: int
+    udp_bits: int
+    # How long to wait for what takes a moment.
+    patience_s: int
+
+
+NATIVE = Pace(frames_per_second=500, burst_per_second=1000, pings_per_second=50, tcp_bits=50_000_000,
+              udp_bits=25_000_000, patience_s=15)
+# Where a processor is emulated, each instruction costs tens.
+EMULATED = Pace(frames_per_second=20, burst_per_second=50, pings_per_second=10, tcp_bits=1_000_000, udp_bits=500_000,
+                patience_s=90)
+
+
 class DemoError(Exception):
     """A sentence for the user."""
 
@@ -94,10 +115,10 @@ class Tenant:
         return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(shown)}
 
     def switch_pid(self):
-        """The process that runs in the switch's namespace; None while there is none."""
+        """The switch's process, or its VM's; None while there is none."""
         for pid in run(["ip", "netns", "pids", self.netns]).split():
             try:
-                if pathlib.Path(f"/proc/{pid}/comm").read_text() == "vswitch\n":
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith(("vswitch", "qemu-")):
                     return int(pid)
             except OSError:
                 pass  # it has ended meanwhile
@@ -136,6 +157,10 @@ def read_tenant(path):
 class World:
     """Two onboarded tenants and the Internet. `up` builds it, `down` leaves nothing of it."""
 
+    pace = NATIVE
+    # Reasons whose frames the NIC may keep from the switch.
+    kept_by_nic = frozenset()
+
     def __init__(self, tenant_files):
         self.tenant_files = tenant_files
         self.tenants = [read_tenant(path) for path in tenant_files]
@@ -150,6 +175,8 @@ class World:
         refuse_if_taken()
         self.ours = True
         STATE_DIR.mkdir(mode=0o700)
+        # For --clean, which is told nothing.
+        (STATE_DIR / "options.json").write_text(json.dumps(OPTIONS))
         for file in self.tenant_files:
             say(f"onboarding {file.stem}: scripts/onboard-tenant {file.relative_to(ROOT)}")
             run([ROOT / "scripts" / "onboard-tenant", *OPTIONS, file])
@@ -159,7 +186,7 @@ class World:
             for guest in tenant.guests:
                 self._configure(guest, tenant)
         self.tenants = [
-            dataclasses.replace(tenant, uplink=dataclasses.replace(tenant.uplink, mac=mac_of(tenant.uplink)))
+            dataclasses.replace(tenant, uplink=dataclasses.replace(tenant.uplink, mac=mac_of_uplink(tenant)))
             for tenant in self.tenants
         ]
         say("starting the supervisor")
@@ -203,13 +230,13 @@ class World:
         """Until Duplicate Address Detection is over and every guest has an answer from the Internet."""
         waiting = [(guest, address) for tenant in self.tenants for guest in tenant.guests
                    for address in (self.internet.ipv4, self.internet.ipv6)]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + self.pace.patience_s
         while waiting:
             waiting = [(guest, address) for guest, address in waiting
                        if guest.run(["ping", "-q", "-c", "1", "-W", "1", address], capture_output=True).returncode != 0]
             if waiting and time.monotonic() > deadline:
                 guest, address = waiting[0]
-                raise DemoError(f"{guest.name} has no answer from {address} after 15 s.\n{self._logs()}")
+                raise DemoError(f"{guest.name} has no answer from {address} after {self.pace.patience_s} s.\n{self._logs()}")
 
     @staticmethod
     def _logs():
@@ -238,8 +265,9 @@ class World:
         clean()
 
 
-def mac_of(host):
-    return json.loads(ip(host.netns, f"-json link show {host.interface}"))[0]["address"]
+def mac_of_uplink(tenant):
+    """As the switch was told."""
+    return json.loads((STATE_DIR / "tenants" / tenant.name / "config.json").read_text())["uplink"]["mac"]
 
 
 def namespaces():
@@ -280,7 +308,9 @@ def clean():
             if command.exists() and b"supervise" in command.read_bytes().split(b"\0"):
                 os.kill(pid, signal.SIGTERM)
                 wait_for_end(pid)
-        subprocess.run([PROVISIONER, *OPTIONS, "release", "--all"], capture_output=True, check=False)
+        options = STATE_DIR / "options.json"
+        options = json.loads(options.read_text()) if options.exists() else OPTIONS
+        subprocess.run([PROVISIONER, *options, "release", "--all"], capture_output=True, check=False)
     for pid in processes():
         try:
             os.kill(pid, signal.SIGKILL)
@@ -292,6 +322,16 @@ def clean():
         for name in names:
             subprocess.run(["ip", kind, "delete", name], capture_output=True, check=False)
     subprocess.run(["rm", "-rf", "--one-file-system", str(STATE_DIR)], check=False)
+
+
+def virtual_functions():
+    """What is set on every SR-IOV NIC."""
+    settings = []
+    for device in pathlib.Path("/sys/class/net").glob("*/device"):
+        for name in ("sriov_numvfs", "sriov_drivers_autoprobe"):
+            if (device / name).exists():
+                settings.append(f"{device.parent.name} {name} {(device / name).read_text().strip()}")
+    return sorted(settings)
 
 
 def left_behind(before):
@@ -331,5 +371,6 @@ def traces():
         "mounts": sorted(mounts),
         "processes": sorted(processes()),
         "files": [str(STATE_DIR)] if STATE_DIR.exists() else [],
+        "VFs": virtual_functions(),
         "hugepages": pathlib.Path("/proc/sys/vm/nr_hugepages").read_text().split(),
     }
