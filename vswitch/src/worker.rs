@@ -3,8 +3,7 @@
 //! A round receives a burst from each port, decides on each frame, and sends what goes out; then the next
 //! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls.
 //! When there have been none for [`POLL_FOR`] it sleeps until a port has frames again, a timer is due, or
-//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time, and
-//! [`NAP_LONG`] once nothing has come for [`LONG_IDLE`].
+//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time.
 //!
 //! The control thread talks to it through a [`Link`]: new generations in, old ones out (so that the worker
 //! never frees a table), and the order to stop.
@@ -27,10 +26,6 @@ use crate::reason::DropReason;
 pub const POLL_FOR: Duration = Duration::from_micros(100);
 /// The longest nap between two looks at a device that cannot wake the worker.
 pub const NAP_MAX: Duration = Duration::from_micros(150);
-/// The same once nothing has come for [`LONG_IDLE`].
-pub const NAP_LONG: Duration = Duration::from_millis(1);
-/// From then on a switch without a frame is taken to have none for a while.
-pub const LONG_IDLE: Duration = Duration::from_secs(1);
 /// How often the pipeline's timers are looked at.
 pub const TIMER_EVERY: Duration = Duration::from_millis(100);
 /// How often the devices are asked for what they have lost.
@@ -267,9 +262,7 @@ impl Worker {
                 if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
                     let timer = timers_due.saturating_sub(now);
-                    let long = now.saturating_sub(idle.since) >= LONG_IDLE;
-                    let nap_max = if long { NAP_LONG } else { NAP_MAX };
-                    self.waiter.wait(&mut idle, timer, nap_max);
+                    self.waiter.wait(&mut idle, timer);
                     if idle.armed {
                         self.disarm();
                         idle.armed = false;
@@ -501,7 +494,7 @@ impl Waiter {
 
     /// Waits for frames, a call from the control thread, or `timer`; naps where a device cannot wake us, or
     /// one wakes us again and again for nothing.
-    fn wait(&self, idle: &mut Idle, timer: Duration, nap_max: Duration) {
+    fn wait(&self, idle: &mut Idle, timer: Duration) {
         const SPURIOUS_MAX: u32 = 4;
         if idle.can_wait && idle.spurious < SPURIOUS_MAX {
             let milliseconds = timer.as_millis().min(1_000) as u16 + 1;
@@ -509,7 +502,7 @@ impl Waiter {
             idle.spurious = if woken == Ok(0) { 0 } else { idle.spurious + 1 };
         } else {
             std::thread::sleep(idle.nap.min(timer));
-            idle.nap = (idle.nap * 2).min(nap_max);
+            idle.nap = (idle.nap * 2).min(NAP_MAX);
             // Then a device that cried wolf is believed once more.
             idle.spurious = idle.spurious.saturating_sub(1);
         }

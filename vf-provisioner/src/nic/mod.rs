@@ -1,6 +1,7 @@
 //! NIC backends: what carries frames between a guest, its switch and the wire.
 
 mod guard;
+pub mod mediation;
 pub(crate) mod netlink;
 mod probe;
 pub mod veth;

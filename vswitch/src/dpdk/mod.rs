@@ -11,7 +11,6 @@
 #![allow(unsafe_code)]
 
 mod mbuf;
-mod pci;
 mod port;
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -22,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tenant_config::{MacAddr, Memory, PciAddress};
+use tenant_config::{Memory, PciAddress};
 use thiserror::Error;
 
 pub use mbuf::{Burst, Mbuf, Mempool};
@@ -37,9 +36,8 @@ pub struct EalOptions {
     pub cpu: usize,
     /// What tells this process from others in DPDK's log: the tenant's name.
     pub name: String,
-    /// The PCI functions that this process may touch, each behind the name of its port for errors; with none, the
-    /// PCI bus is not looked at.
-    pub pci: Vec<(String, PciAddress)>,
+    /// The PCI functions that this process may touch; with none, the PCI bus is not looked at.
+    pub pci: Vec<PciAddress>,
 }
 
 impl EalOptions {
@@ -68,7 +66,7 @@ impl EalOptions {
         if self.pci.is_empty() {
             arguments.push("--no-pci".into());
         }
-        for (_, address) in &self.pci {
+        for address in &self.pci {
             arguments.extend(["--allow".into(), address.to_string()]);
         }
         arguments
@@ -97,7 +95,6 @@ impl Eal {
             let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
             require_hugepages(&meminfo, options.memory.mib)?;
         }
-        pci::require(&options.pci, options.memory.mib)?;
         let arguments = options
             .arguments()
             .into_iter()
@@ -272,43 +269,16 @@ pub enum DpdkError {
         capability: &'static str,
     },
     /// The PCI function is not there or not ours.
-    #[error("port {port}: PCI function {address} {problem}")]
+    #[error(
+        "port {port}: PCI function {address} {problem}: bind it to vfio-pci and give this process its group under /dev/vfio"
+    )]
     Pci {
         /// The port's name.
         port: String,
         /// The function.
         address: PciAddress,
-        /// What is wrong with it, and what to do.
-        problem: String,
-    },
-    /// The device answers to another MAC than the port's.
-    #[error(
-        "port {port}: {address} has the MAC {is}, but the configuration says {wanted}, so the NIC would deliver it other \
-         frames: `ip link set PF vf N mac {wanted}`, then start the switch again"
-    )]
-    Mac {
-        /// The port's name.
-        port: String,
-        /// The function.
-        address: PciAddress,
-        /// What the device says.
-        is: String,
-        /// What it should say.
-        wanted: MacAddr,
-    },
-    /// The limit on locked memory is too low for devices that write to it.
-    #[error(
-        "{address} writes to packet memory, which is locked therefor: memory.mib = {memory_mib}, but this process may lock only \
-         {allowed_kib} KiB. Raise the limit (`ulimit -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib",
-        u64::from(*memory_mib) * 1024
-    )]
-    LockedMemory {
-        /// A function that needs it.
-        address: PciAddress,
-        /// What is to be locked.
-        memory_mib: u32,
-        /// What may be.
-        allowed_kib: u64,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A device without a driver.
     #[error(
@@ -425,8 +395,7 @@ mod tests {
              --log-level warning -m 32 --no-huge --no-shconf --no-pci"
         );
         options.memory.hugepages = true;
-        let address = "0000:3b:02.1".parse().expect("an address");
-        options.pci = vec![("red-vm1".into(), address)];
+        options.pci = vec!["0000:3b:02.1".parse().expect("an address")];
         assert_eq!(
             options.arguments().join(" "),
             "vswitch-red --lcores 0@3 --no-telemetry --iova-mode va --file-prefix vswitch-red \

@@ -1,0 +1,330 @@
+//! What a probe found, for programs and for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Role, Station};
+
+/// What became of one kind of frames between two stations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// None arrived, as it must be or may be.
+    Refused,
+    /// They arrived, as they must or may.
+    Passed,
+    /// They reached the wire or came in from it, which only the adjacent switch can prevent.
+    Finding,
+    /// Some arrived although none may, by a weakness that the operator accepts.
+    Accepted,
+    /// None arrived, but it was not shown that any could have.
+    Inconclusive,
+    /// None arrived although they must.
+    Lost,
+    /// Some arrived although none may.
+    Leak,
+}
+
+/// What a NIC may fail at without opening a way around a switch. An operator may accept it by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weakness {
+    /// A function may send with any source MAC within its own VLAN, where the switch refuses it.
+    ForgedSource,
+    /// An In/Out VF that is on no VLAN may choose one by a tag, and so reach every tenant's ports: its
+    /// switch, once taken over, could speak to their VMs and switches.
+    UplinkTag,
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::ForgedSource => {
+                "forged-source: the NIC does not hold the sender to its MAC, whatever its spoof check \
+                 reads back as"
+            }
+            Self::UplinkTag => {
+                "uplink-tag: the NIC lets an In/Out VF choose its VLAN; put In/Out VFs on one of their \
+                 own"
+            }
+        })
+    }
+}
+
+/// One kind of frames between two stations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The sender.
+    pub from: String,
+    /// The listener.
+    pub to: String,
+    /// Which frames.
+    pub kind: Kind,
+    /// How many were sent.
+    pub sent: u32,
+    /// How many of them were seen.
+    pub seen: u64,
+    /// What that means.
+    pub verdict: Verdict,
+    /// What lets them through that must not pass, where it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weakness: Option<Weakness>,
+    /// The tags with which they were seen, outermost first, as `ad:101+102`, or `none`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What more there is to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What was measured at the other end of the cable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// Stations whose frames reached it.
+    pub out: BTreeSet<String>,
+    /// Stations that frames from it reached.
+    pub inward: BTreeSet<String>,
+    /// What the adjacent switch must do, in a sentence.
+    pub requirement: String,
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who took part.
+    pub stations: Vec<Station>,
+    /// Every sender, listener and kind of frames.
+    pub rows: Vec<Row>,
+    /// The VLANs that lead to a tenant's ports.
+    pub vlans: BTreeSet<u16>,
+    /// The wire, where an interface at it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+impl Report {
+    pub(super) fn new(stations: &[Station], rows: Vec<Row>, took: Duration) -> Self {
+        let vlans: BTreeSet<u16> = stations
+            .iter()
+            .filter(|it| matches!(it.role, Role::Guest | Role::Gateway))
+            .filter_map(|it| it.vlan)
+            .collect();
+        let wire = stations.iter().find(|it| it.role == Role::Wire);
+        let wire = wire.map(|wire| {
+            let found = |row: &&Row| row.seen > 0;
+            let out = rows.iter().filter(found).filter(|row| row.to == wire.name);
+            let inward = rows
+                .iter()
+                .filter(found)
+                .filter(|row| row.from == wire.name);
+            Wire {
+                out: out.map(|row| row.from.clone()).collect(),
+                inward: inward.map(|row| row.to.clone()).collect(),
+                requirement: requirement(&vlans),
+            }
+        });
+        Self {
+            stations: stations.to_vec(),
+            rows,
+            vlans,
+            wire,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The rows that are not as they must be.
+    pub fn wrong(&self) -> impl Iterator<Item = &Row> {
+        let wrong = |row: &&Row| matches!(row.verdict, Verdict::Leak | Verdict::Lost);
+        self.rows.iter().filter(wrong)
+    }
+
+    /// The rows with a verdict.
+    pub fn of(&self, verdict: Verdict) -> Vec<&Row> {
+        let mut rows = self.rows.iter().collect::<Vec<_>>();
+        rows.retain(|row| row.verdict == verdict);
+        rows
+    }
+
+    /// One row.
+    pub fn row(&self, from: &str, to: &str, kind: Kind) -> Option<&Row> {
+        let wanted = |row: &&Row| row.from == from && row.to == to && row.kind == kind;
+        self.rows.iter().find(wanted)
+    }
+
+    /// Whether everything that was seen is as it must be.
+    pub fn is_good(&self) -> bool {
+        self.wrong().next().is_none()
+    }
+
+    /// What is not as it must be, a sentence each.
+    pub fn sentences(&self) -> Vec<String> {
+        self.wrong().map(ToString::to_string).collect()
+    }
+}
+
+fn requirement(vlans: &BTreeSet<u16>) -> String {
+    if vlans.is_empty() {
+        return "no port is on a VLAN, so nothing is asked of the adjacent switch".to_owned();
+    }
+    format!(
+        "the adjacent switch port must not carry VLAN {}: the embedded switch sends what it does \
+         not know out with the port's tag, and takes in what bears it",
+        ranges(vlans)
+    )
+}
+
+/// As `101-104, 110`.
+fn ranges(vlans: &BTreeSet<u16>) -> String {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for vlan in vlans {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *vlan => *last = *vlan,
+            _ => ranges.push((*vlan, *vlan)),
+        }
+    }
+    let show = |(first, last): (u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.into_iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Unicast => "unicast",
+            Self::Elsewhere => "elsewhere",
+            Self::Broadcast => "broadcast",
+            Self::Multicast => "multicast",
+            Self::Forged => "forged",
+            Self::Tagged => "tagged",
+            Self::ServiceTagged => "802.1ad",
+            Self::PriorityTagged => "priority",
+            Self::DoubleTagged => "2 tags",
+            Self::Any => "any",
+        })
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, kind, .. } = self;
+        let (seen, sent) = (self.seen, self.sent);
+        match self.verdict {
+            Verdict::Leak => write!(
+                out,
+                "LEAK: {seen} of {sent} {kind} frames from {from} reached {to}"
+            ),
+            Verdict::Lost => write!(
+                out,
+                "lost: none of {sent} {kind} frames from {from} reached {to}"
+            ),
+            _ => write!(
+                out,
+                "{seen} of {sent} {kind} frames from {from} reached {to}"
+            ),
+        }?;
+        if let Some(note) = &self.note {
+            write!(out, " ({note})")?;
+        }
+        match &self.weakness {
+            Some(weakness) => write!(out, " ({weakness})"),
+            None => Ok(()),
+        }
+    }
+}
+
+const COLUMNS: [Kind; 10] = [
+    Kind::Unicast,
+    Kind::Elsewhere,
+    Kind::Broadcast,
+    Kind::Multicast,
+    Kind::Forged,
+    Kind::Tagged,
+    Kind::ServiceTagged,
+    Kind::PriorityTagged,
+    Kind::DoubleTagged,
+    Kind::Any,
+];
+
+/// A table, one line for each sender and listener, and below it a sentence for everything wrong.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = |name: fn(&Row) -> &str| {
+            let widths = self.rows.iter().map(|row| name(row).chars().count());
+            widths.max().unwrap_or(0).max(4)
+        };
+        let (from, to) = (width(|row| &row.from), width(|row| &row.to));
+        write!(out, "{:<from$} {:<to$}", "FROM", "TO")?;
+        let used: Vec<Kind> = COLUMNS
+            .into_iter()
+            .filter(|kind| self.rows.iter().any(|row| row.kind == *kind))
+            .collect();
+        for kind in &used {
+            write!(out, " {kind:>9}")?;
+        }
+        writeln!(out)?;
+        type Line<'a> = ((&'a str, &'a str), BTreeMap<Kind, &'a Row>);
+        let mut lines: Vec<Line<'_>> = Vec::new();
+        for row in &self.rows {
+            let key = (&row.from[..], &row.to[..]);
+            match lines.last_mut() {
+                Some((last, cells)) if *last == key => {
+                    cells.insert(row.kind, row);
+                }
+                _ => lines.push((key, BTreeMap::from([(row.kind, row)]))),
+            }
+        }
+        for ((sender, listener), cells) in lines {
+            write!(out, "{sender:<from$} {listener:<to$}")?;
+            for kind in &used {
+                let cell = cells.get(kind).map_or("-".to_owned(), |row| {
+                    let mark = match row.verdict {
+                        Verdict::Leak | Verdict::Lost => "!",
+                        Verdict::Inconclusive => "?",
+                        Verdict::Finding => "*",
+                        Verdict::Accepted => "~",
+                        Verdict::Passed | Verdict::Refused => "",
+                    };
+                    format!("{mark}{}/{}", row.seen, row.sent)
+                });
+                write!(out, " {cell:>9}")?;
+            }
+            writeln!(out)?;
+        }
+        let doubts: BTreeSet<&str> = self
+            .rows
+            .iter()
+            .filter(|row| row.verdict == Verdict::Inconclusive)
+            .filter_map(|row| row.note.as_deref())
+            .collect();
+        for doubt in doubts {
+            writeln!(out, "inconclusive: {doubt}")?;
+        }
+        for row in self.wrong() {
+            writeln!(out, "{row}")?;
+        }
+        if let Some(wire) = &self.wire {
+            let list = |names: &BTreeSet<String>| {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                match names.is_empty() {
+                    true => "nobody".to_owned(),
+                    false => names.join(", "),
+                }
+            };
+            writeln!(out, "frames of these reached the wire: {}", list(&wire.out))?;
+            writeln!(
+                out,
+                "frames from the wire reached these: {}",
+                list(&wire.inward)
+            )?;
+            writeln!(out, "{}", wire.requirement)?;
+        }
+        Ok(())
+    }
+}

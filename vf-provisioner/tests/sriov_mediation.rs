@@ -1,0 +1,274 @@
+//! The mediation probe on the embedded switch of the emulated machine's NIC: with the right
+//! settings everything is as it must be, and with each wrong one the probe says what leaks.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use vf_provisioner::nic::mediation::{
+    Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, run,
+};
+
+const PF: &str = "pf0";
+const NAMESPACE: &str = "probe-test";
+
+fn is_emulated() -> bool {
+    let there = Path::new("/run/emulated-machine").exists();
+    if !there {
+        eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
+    }
+    there
+}
+
+#[track_caller]
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-ec", command]).output();
+    let output = output.expect("sh starts");
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A VF as it should be: name, role, port, VLAN.
+type Function = (&'static str, Role, Option<&'static str>, Option<u16>);
+
+/// All seven: a tenant of two ports, and two that are nobody's.
+const FUNCTIONS: [Function; 7] = [
+    ("vm1 T", Role::Guest, Some("vm1"), Some(101)),
+    ("vm1 Gw", Role::Gateway, Some("vm1"), Some(101)),
+    ("vm2 T", Role::Guest, Some("vm2"), Some(102)),
+    ("vm2 Gw", Role::Gateway, Some("vm2"), Some(102)),
+    ("In/Out", Role::Uplink, None, None),
+    ("free", Role::Witness, None, None),
+    ("free on 199", Role::Witness, None, Some(199)),
+];
+
+/// All VFs as network interfaces in a namespace of their own; the NIC is left as it was found.
+struct Nic {
+    interfaces: Vec<String>,
+}
+
+impl Nic {
+    fn new() -> Self {
+        let nic = format!("/sys/class/net/{PF}/device");
+        sh(&format!(
+            "modprobe igbvf; echo 0 > {nic}/sriov_drivers_autoprobe; ip link set {PF} up
+             ip link set wire0 up; echo {} > {nic}/sriov_numvfs; ip netns add {NAMESPACE}",
+            FUNCTIONS.len()
+        ));
+        let mut it = Self { interfaces: vec![] };
+        // The PF tells its functions of its link some time after it is up.
+        std::thread::sleep(Duration::from_secs(2));
+        for (index, (_, _, _, vlan)) in FUNCTIONS.into_iter().enumerate() {
+            it.set(index, "spoofchk on");
+            sh(&format!("ip link set {PF} vf {index} mac {}", mac(index)));
+            it.put_on(index, vlan);
+            let address = sh(&format!("basename $(readlink {nic}/virtfn{index})"));
+            let address = address.trim();
+            let device = format!("/sys/bus/pci/devices/{address}");
+            sh(&format!(
+                "echo igbvf > {device}/driver_override
+                 echo {address} > /sys/bus/pci/drivers_probe"
+            ));
+            let started = Instant::now();
+            let interface = loop {
+                let found = sh(&format!("ls {device}/net 2>/dev/null || true"));
+                if !found.is_empty() {
+                    break found.trim().to_owned();
+                }
+                assert!(started.elapsed() < Duration::from_secs(20), "{device}/net");
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            sh(&format!(
+                "ip link set {interface} netns {NAMESPACE} name vf{index}
+                 ip -n {NAMESPACE} link set vf{index} up"
+            ));
+            it.interfaces.push(format!("vf{index}"));
+        }
+        it
+    }
+
+    fn set(&self, index: usize, what: &str) {
+        sh(&format!("ip link set {PF} vf {index} {what}"));
+    }
+
+    fn put_on(&self, index: usize, vlan: Option<u16>) {
+        self.set(index, &format!("vlan {}", vlan.unwrap_or(0)));
+    }
+
+    fn stations(&self, wire: bool) -> Vec<Station> {
+        let mut stations = Vec::new();
+        for (index, (name, role, port, vlan)) in FUNCTIONS.into_iter().enumerate() {
+            stations.push(Station {
+                name: name.to_owned(),
+                role,
+                port: port.map(str::to_owned),
+                mac: mac(index).parse().expect("a MAC"),
+                vlan,
+                place: Place::Interface {
+                    namespace: Some(NAMESPACE.to_owned()),
+                    interface: self.interfaces[index].clone(),
+                },
+                proven: false,
+            });
+        }
+        let own = |interface: &str, role| Station {
+            name: interface.to_owned(),
+            role,
+            port: None,
+            mac: sh(&format!("cat /sys/class/net/{interface}/address"))
+                .trim()
+                .parse()
+                .expect("a MAC"),
+            vlan: None,
+            place: Place::Interface {
+                namespace: None,
+                interface: interface.to_owned(),
+            },
+            proven: false,
+        };
+        stations.push(own(PF, Role::Host));
+        if wire {
+            stations.push(own("wire0", Role::Wire));
+        }
+        stations
+    }
+
+    fn probe(&self, wire: bool, accepted: &[Weakness]) -> Report {
+        let options = Options {
+            accepted: accepted.iter().copied().collect(),
+            ..Options::new(Fabric::Embedded)
+        };
+        let report = run(&self.stations(wire), &options);
+        let report = report.expect("the probe runs");
+        println!("{report}{} ms\n", report.took_ms);
+        report
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        let _ = Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "ip netns del {NAMESPACE}; sleep 1; ip link set {PF} promisc off
+                 echo 0 > /sys/class/net/{PF}/device/sriov_numvfs
+                 echo 1 > /sys/class/net/{PF}/device/sriov_drivers_autoprobe
+                 ip link set {PF} down; ip link set wire0 down"
+            ))
+            .status();
+    }
+}
+
+fn mac(index: usize) -> String {
+    format!("52:54:00:77:00:{index:02x}")
+}
+
+type Leak<'a> = (&'a str, &'a str, Kind);
+
+/// Sender, listener and kind of everything that is not as it must be.
+fn wrong(report: &Report) -> BTreeSet<Leak<'_>> {
+    let wrong = report.wrong();
+    wrong
+        .map(|row| (&row.from[..], &row.to[..], row.kind))
+        .collect()
+}
+
+/// The kinds of frames that leak for a reason that has a name.
+fn weak(report: &Report, weakness: Weakness) -> BTreeSet<Leak<'_>> {
+    let weak = report
+        .rows
+        .iter()
+        .filter(|row| row.weakness == Some(weakness));
+    weak.map(|row| (&row.from[..], &row.to[..], row.kind))
+        .collect()
+}
+
+fn is_inside(name: &str) -> bool {
+    name.starts_with("vm")
+}
+
+#[test]
+fn right_settings_leave_no_way_around_the_switch() {
+    if !is_emulated() {
+        return;
+    }
+    let nic = Nic::new();
+    println!("{}", sh(&format!("ip link show {PF}")));
+    let report = nic.probe(true, &[]);
+
+    // This NIC is a model that knows neither check of what a VF sends, although both read back as on.
+    let forged = weak(&report, Weakness::ForgedSource);
+    let expected = [
+        ("vm1 T", "vm1 Gw"),
+        ("vm1 Gw", "vm1 T"),
+        ("vm2 T", "vm2 Gw"),
+        ("vm2 Gw", "vm2 T"),
+        ("In/Out", "free"),
+        ("In/Out", PF),
+        ("In/Out", "wire0"),
+        ("vm1 T", "wire0"),
+        ("vm1 Gw", "wire0"),
+        ("vm2 T", "wire0"),
+        ("vm2 Gw", "wire0"),
+    ];
+    assert_eq!(
+        forged,
+        BTreeSet::from(expected.map(|(from, to)| (from, to, Kind::Forged)))
+    );
+    let tagged = weak(&report, Weakness::UplinkTag);
+    let mut expected = BTreeSet::new();
+    for to in ["vm1 T", "vm1 Gw", "vm2 T", "vm2 Gw", "free on 199"] {
+        expected.insert(("In/Out", to, Kind::Tagged));
+        expected.insert(("In/Out", to, Kind::DoubleTagged));
+    }
+    assert_eq!(tagged, expected);
+    // Nothing else leaks, and nothing is left open.
+    assert_eq!(wrong(&report), &forged | &tagged);
+    assert_eq!(report.of(Verdict::Inconclusive), Vec::<&Row>::new());
+
+    // What must pass did, all of it; nothing that was sent went to a wrong place.
+    for (from, to) in [
+        ("vm1 T", "vm1 Gw"),
+        ("vm1 Gw", "vm1 T"),
+        ("vm2 T", "vm2 Gw"),
+        ("vm2 Gw", "vm2 T"),
+    ] {
+        for kind in [Kind::Unicast, Kind::Broadcast] {
+            let row = report.row(from, to, kind).expect("it was probed");
+            assert_eq!(
+                (row.verdict, row.seen),
+                (Verdict::Passed, row.sent.into()),
+                "{row}"
+            );
+        }
+    }
+
+    // The wire: out with the port's tag, and in.
+    let wire = report.wire.as_ref().expect("a wire was given");
+    let all = ["In/Out", "vm1 Gw", "vm1 T", "vm2 Gw", "vm2 T"].map(str::to_owned);
+    assert_eq!(wire.out, BTreeSet::from(all));
+    let inside = wire.out.iter().filter(|name| is_inside(name)).cloned();
+    assert_eq!(wire.inward, inside.collect());
+    let row = report
+        .row("vm1 T", "wire0", Kind::Broadcast)
+        .expect("it was probed");
+    assert_eq!(
+        (row.verdict, &row.tags[..]),
+        (Verdict::Finding, &["101".to_owned()][..])
+    );
+    assert!(
+        wire.requirement.contains("must not carry VLAN 101-102"),
+        "{}",
+        wire.requirement
+    );
+
+    // Where both are accepted by name, this NIC is as it must be.
+    let report = nic.probe(false, &[Weakness::ForgedSource, Weakness::UplinkTag]);
+    assert_eq!(wrong(&report), BTreeSet::new());
+    assert!(report.is_good());
+}
