@@ -14,8 +14,6 @@ from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
 WIRE = "wire0"
-# Of the wire, what is the operator's: configured before anything else, and afterwards as it was.
-OPTIONS_OF_NIC = ["--nic", "sriov", *(option for nic in NICS for option in ("--pf", nic)), "--guest", "netns"]
 
 # Frames that need not reach the switch to be counted there: the NIC refuses a source that is not the function's own and a
 # tag beside the port's, and gives the switch's function only what is for its MAC, for everybody, or for a group.
@@ -35,12 +33,13 @@ def boot(arguments):
 class Sriov(World):
     """Two tenants on two physical functions, and the Internet behind their cable."""
 
+    nics = NICS
     pace = EMULATED
     kept_by_nic = frozenset(KEPT_BY_NIC)
 
     def __init__(self, tenant_files):
         super().__init__(tenant_files)
-        OPTIONS.extend(OPTIONS_OF_NIC)
+        OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns"])
 
     def up(self, say):
         say(f"the adjacent switch: {WIRE}, which carries no tagged frame")

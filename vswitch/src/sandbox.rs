@@ -338,12 +338,10 @@ fn allowed(needs: &Needs) -> Result<Rules, SandboxError> {
         seals.push(equal(1, libc::F_GET_SEALS as u64)?);
     }
     if needs.vfio {
-        // VFIO's requests are of type ';': interrupts are armed and disarmed, the device is reset.
-        const VFIO_TYPE: u64 = (b';' as u64) << 8;
-        ioctls.push(masked(1, 0xff00, VFIO_TYPE)?);
-        rules.insert(libc::SYS_pread64, vec![]);
-        rules.insert(libc::SYS_pwrite64, vec![]);
-        rules.insert(libc::SYS_eventfd2, vec![]);
+        // A driver's interrupt thread may arm an interrupt again. Mapping memory for a device, resetting one or opening
+        // another is over.
+        const VFIO_DEVICE_SET_IRQS: u64 = 0x3b6e;
+        ioctls.push(equal(1, VFIO_DEVICE_SET_IRQS)?);
     }
     rules.insert(libc::SYS_ioctl, ioctls);
     Ok(rules)

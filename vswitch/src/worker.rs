@@ -3,7 +3,8 @@
 //! A round receives a burst from each port, decides on each frame, and sends what goes out; then the next
 //! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls.
 //! When there have been none for [`POLL_FOR`] it sleeps until a port has frames again, a timer is due, or
-//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time.
+//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time, and
+//! [`NAP_LONG`] once nothing has come for [`LONG_IDLE`].
 //!
 //! The control thread talks to it through a [`Link`]: new generations in, old ones out (so that the worker
 //! never frees a table), and the order to stop.
@@ -26,6 +27,10 @@ use crate::reason::DropReason;
 pub const POLL_FOR: Duration = Duration::from_micros(100);
 /// The longest nap between two looks at a device that cannot wake the worker.
 pub const NAP_MAX: Duration = Duration::from_micros(150);
+/// The same once nothing has come for [`LONG_IDLE`].
+pub const NAP_LONG: Duration = Duration::from_millis(1);
+/// From then on a switch without a frame is taken to have none for a while.
+pub const LONG_IDLE: Duration = Duration::from_secs(1);
 /// How often the pipeline's timers are looked at.
 pub const TIMER_EVERY: Duration = Duration::from_millis(100);
 /// How often the devices are asked for what they have lost.
@@ -262,7 +267,9 @@ impl Worker {
                 if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
                     let timer = timers_due.saturating_sub(now);
-                    self.waiter.wait(&mut idle, timer);
+                    let long = now.saturating_sub(idle.since) >= LONG_IDLE;
+                    let nap_max = if long { NAP_LONG } else { NAP_MAX };
+                    self.waiter.wait(&mut idle, timer, nap_max);
                     if idle.armed {
                         self.disarm();
                         idle.armed = false;
@@ -494,7 +501,7 @@ impl Waiter {
 
     /// Waits for frames, a call from the control thread, or `timer`; naps where a device cannot wake us, or
     /// one wakes us again and again for nothing.
-    fn wait(&self, idle: &mut Idle, timer: Duration) {
+    fn wait(&self, idle: &mut Idle, timer: Duration, nap_max: Duration) {
         const SPURIOUS_MAX: u32 = 4;
         if idle.can_wait && idle.spurious < SPURIOUS_MAX {
             let milliseconds = timer.as_millis().min(1_000) as u16 + 1;
@@ -502,7 +509,7 @@ impl Waiter {
             idle.spurious = if woken == Ok(0) { 0 } else { idle.spurious + 1 };
         } else {
             std::thread::sleep(idle.nap.min(timer));
-            idle.nap = (idle.nap * 2).min(NAP_MAX);
+            idle.nap = (idle.nap * 2).min(nap_max);
             // Then a device that cried wolf is believed once more.
             idle.spurious = idle.spurious.saturating_sub(1);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use tenant_config::{Device, SwitchConfig};
+use tenant_config::{Device, MacAddr, SwitchConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -147,12 +147,12 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
     let uplink = config
         .uplink
         .iter()
-        .map(|uplink| (UPLINK_NAME, &uplink.device, uplink.mtu));
+        .map(|uplink| (UPLINK_NAME, &uplink.device, uplink.mtu, uplink.mac));
     let ports = config
         .ports
         .iter()
-        .map(|port| (port.name.as_str(), &port.device, port.mtu));
-    let all: Vec<(&str, &Device, u16)> = ports.chain(uplink).collect();
+        .map(|port| (port.name.as_str(), &port.device, port.mtu, port.gateway_mac));
+    let all: Vec<(&str, &Device, u16, MacAddr)> = ports.chain(uplink).collect();
 
     let eal = Eal::start(&EalOptions {
         memory: config.memory,
@@ -160,8 +160,8 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         name: config.tenant.to_string(),
         pci: all
             .iter()
-            .filter_map(|(_, device, _)| match device {
-                Device::Pci { address, .. } => Some(*address),
+            .filter_map(|(name, device, ..)| match device {
+                Device::Pci { address, .. } => Some(((*name).to_owned(), *address)),
                 _ => None,
             })
             .collect(),
@@ -170,13 +170,52 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         mtu,
         ..PortOptions::default()
     };
-    let largest = options(all.iter().map(|(_, _, mtu)| *mtu).max().unwrap_or(1500));
-    let pool = Mempool::for_devices(&eal, all.iter().map(|(_, device, _)| *device), &largest)?;
-    let ports: Result<Vec<Port>, DpdkError> = all
+    let largest = options(all.iter().map(|(_, _, mtu, _)| *mtu).max().unwrap_or(1500));
+    let pool = Mempool::for_devices(&eal, all.iter().map(|(_, device, ..)| *device), &largest)?;
+    let mut ports = Vec::with_capacity(all.len());
+    for (name, device, mtu, mac) in &all {
+        let opened = Port::open(&eal, name, device, &pool, &options(*mtu)).and_then(|port| {
+            let own = port.mac();
+            ports.push(port);
+            require_mac(name, device, own, *mac)
+        });
+        if let Err(error) = opened {
+            // The process ends, and the kernel closes them: DPDK would add complaints of its own to the sentence.
+            std::mem::forget(ports);
+            return Err(error.into());
+        }
+    }
+    let napping: Vec<&str> = all
         .iter()
-        .map(|(name, device, mtu)| Port::open(&eal, name, device, &pool, &options(*mtu)))
+        .zip(&ports)
+        .filter(|(_, port)| port.wait_fd().is_none())
+        .map(|((name, ..), _)| *name)
         .collect();
-    Ok((eal, ports?, pool))
+    if !napping.is_empty() {
+        info!(
+            ports = napping.join(","),
+            "their drivers have no receive interrupt: idle, the switch naps instead of sleeping"
+        );
+    }
+    Ok((eal, ports, pool))
+}
+
+/// A NIC delivers to a function what is for its MAC, so it must be the one that the tenant's VMs are told.
+fn require_mac(
+    port: &str,
+    device: &Device,
+    is: Option<MacAddr>,
+    wanted: MacAddr,
+) -> Result<(), DpdkError> {
+    match device {
+        Device::Pci { address, .. } if is != Some(wanted) => Err(DpdkError::Mac {
+            port: port.to_owned(),
+            address: *address,
+            is: is.map_or("00:00:00:00:00:00".to_owned(), |mac| mac.to_string()),
+            wanted,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The sockets on which this switch is the server of a memif. DPDK makes them, but neither replaces what a killed

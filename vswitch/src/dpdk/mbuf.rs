@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dpdk_sys::{rte_mbuf, rte_mempool};
-use tenant_config::Device;
+use tenant_config::{Device, VlanId};
 
 use super::{DpdkError, Eal, PortOptions, last_error};
 use crate::pipeline::Frame;
@@ -182,6 +182,18 @@ impl Mbuf {
         let raw = self.raw();
         let stripped = raw.ol_flags & u64::from(dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
         stripped.then_some(raw.vlan_tci)
+    }
+
+    /// Forgets a stripped tag of this VLAN: it was the NIC's own.
+    #[inline]
+    pub(super) fn forget_tag(&mut self, vlan: VlanId) {
+        const VID: u16 = 0x0fff;
+        if self
+            .stripped_tag()
+            .is_some_and(|control| control & VID == vlan.get())
+        {
+            self.raw_mut().ol_flags &= !u64::from(dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED);
+        }
     }
 
     /// Says that the frame is now `len` bytes of the buffer from `start` on, and that nothing is left for

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod mbuf;
+mod pci;
 mod port;
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tenant_config::{Memory, PciAddress};
+use tenant_config::{MacAddr, Memory, PciAddress};
 use thiserror::Error;
 
 pub use mbuf::{Burst, Mbuf, Mempool};
@@ -36,8 +37,9 @@ pub struct EalOptions {
     pub cpu: usize,
     /// What tells this process from others in DPDK's log: the tenant's name.
     pub name: String,
-    /// The PCI functions that this process may touch; with none, the PCI bus is not looked at.
-    pub pci: Vec<PciAddress>,
+    /// The PCI functions that this process may touch, each behind the name of its port for errors; with none, the
+    /// PCI bus is not looked at.
+    pub pci: Vec<(String, PciAddress)>,
 }
 
 impl EalOptions {
@@ -66,7 +68,7 @@ impl EalOptions {
         if self.pci.is_empty() {
             arguments.push("--no-pci".into());
         }
-        for address in &self.pci {
+        for (_, address) in &self.pci {
             arguments.extend(["--allow".into(), address.to_string()]);
         }
         arguments
@@ -95,6 +97,7 @@ impl Eal {
             let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
             require_hugepages(&meminfo, options.memory.mib)?;
         }
+        pci::require(&options.pci, options.memory.mib)?;
         let arguments = options
             .arguments()
             .into_iter()
@@ -269,16 +272,43 @@ pub enum DpdkError {
         capability: &'static str,
     },
     /// The PCI function is not there or not ours.
-    #[error(
-        "port {port}: PCI function {address} {problem}: bind it to vfio-pci and give this process its group under /dev/vfio"
-    )]
+    #[error("port {port}: PCI function {address} {problem}")]
     Pci {
         /// The port's name.
         port: String,
         /// The function.
         address: PciAddress,
-        /// What is wrong with it.
-        problem: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The device answers to another MAC than the port's.
+    #[error(
+        "port {port}: {address} has the MAC {is}, but the configuration says {wanted}, so the NIC would deliver it other \
+         frames: `ip link set PF vf N mac {wanted}`, then start the switch again"
+    )]
+    Mac {
+        /// The port's name.
+        port: String,
+        /// The function.
+        address: PciAddress,
+        /// What the device says.
+        is: String,
+        /// What it should say.
+        wanted: MacAddr,
+    },
+    /// The limit on locked memory is too low for devices that write to it.
+    #[error(
+        "{address} writes to packet memory, which is locked therefor: memory.mib = {memory_mib}, but this process may lock only \
+         {allowed_kib} KiB. Raise the limit (`ulimit -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib",
+        u64::from(*memory_mib) * 1024
+    )]
+    LockedMemory {
+        /// A function that needs it.
+        address: PciAddress,
+        /// What is to be locked.
+        memory_mib: u32,
+        /// What may be.
+        allowed_kib: u64,
     },
     /// A device without a driver.
     #[error(
@@ -395,7 +425,8 @@ mod tests {
              --log-level warning -m 32 --no-huge --no-shconf --no-pci"
         );
         options.memory.hugepages = true;
-        options.pci = vec!["0000:3b:02.1".parse().expect("an address")];
+        let address = "0000:3b:02.1".parse().expect("an address");
+        options.pci = vec![("red-vm1".into(), address)];
         assert_eq!(
             options.arguments().join(" "),
             "vswitch-red --lcores 0@3 --no-telemetry --iova-mode va --file-prefix vswitch-red \

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use dpdk_sys as sys;
 use nix::libc;
-use tenant_config::{Device, MacAddr, PciAddress};
+use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 
 use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
 
@@ -62,6 +62,8 @@ pub struct Port {
     /// The bus it is on and its name there.
     device: (&'static CStr, CString),
     mac: [u8; 6],
+    /// The VLAN whose tag the NIC adds and takes off by itself.
+    vlan: Option<VlanId>,
     /// The kernel interface behind it, if there is one.
     interface: Option<Interface>,
     wake: Wake,
@@ -132,18 +134,27 @@ impl Port {
         let arguments = c_string(attachment.arguments.clone())?;
         let sockets_before = own_sockets();
 
-        // SAFETY: three C strings, which DPDK copies.
-        let code = unsafe {
-            sys::rte_eal_hotplug_add(attachment.bus.as_ptr(), device.as_ptr(), arguments.as_ptr())
-        };
-        if code != 0 {
-            return Err(attachment.diagnose(name, code));
-        }
         let mut id = 0;
         // SAFETY: a C string and a place for the answer.
-        let code = unsafe { sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) };
-        if code != 0 {
-            return Err(failed("find", code));
+        let mut find =
+            || unsafe { sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) };
+        // The EAL opens PCI functions when it starts.
+        if find() != 0 {
+            // SAFETY: three C strings, which DPDK copies.
+            let code = unsafe {
+                sys::rte_eal_hotplug_add(
+                    attachment.bus.as_ptr(),
+                    device.as_ptr(),
+                    arguments.as_ptr(),
+                )
+            };
+            if code != 0 {
+                return Err(attachment.diagnose(name, code));
+            }
+            let code = find();
+            if code != 0 {
+                return Err(failed("find", code));
+            }
         }
         let interface = attachment.interface().map(Interface::new).transpose();
         // From here on, dropping it undoes everything.
@@ -151,6 +162,7 @@ impl Port {
             id,
             device: (attachment.bus, device),
             mac: [0; 6],
+            vlan: attachment.vlan(),
             interface: None,
             wake: Wake::Never,
             kernel_missed: 0,
@@ -167,10 +179,17 @@ impl Port {
                 .copied()
                 .find(|&fd| socket_family(fd) == Some(family))
                 .map_or(Wake::Never, Wake::Socket),
-            Kind::Pci(_) => {
+            Kind::Pci { .. } => {
                 // SAFETY: the port is started; an error is a negative number.
                 let fd = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(id, QUEUE) };
-                if fd >= 0 {
+                // Some drivers have the descriptor, and nothing that would ever write to it.
+                // SAFETY: as above.
+                let able = fd >= 0
+                    && unsafe {
+                        sys::rte_eth_dev_rx_intr_enable(id, QUEUE) == 0
+                            && sys::rte_eth_dev_rx_intr_disable(id, QUEUE) == 0
+                    };
+                if able {
                     Wake::Interrupt(fd)
                 } else {
                     Wake::Never
@@ -200,7 +219,7 @@ impl Port {
         // SAFETY: a C struct of numbers and pointers; zero is DPDK's "default" in each.
         let mut config: sys::rte_eth_conf = unsafe { mem::zeroed() };
         match attachment.kind {
-            Kind::Pci(_) => {
+            Kind::Pci { .. } => {
                 config.rxmode.mtu = u32::from(options.mtu);
                 config.intr_conf.set_rxq(1);
             }
@@ -246,7 +265,15 @@ impl Port {
     pub fn rx(&mut self, burst: &mut Burst) -> usize {
         let id = self.id;
         // SAFETY: the port is started, `&mut self` makes us the queue's only user, and the burst has room for `room` pointers.
-        burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, QUEUE, mbufs, room) })
+        let received =
+            burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, QUEUE, mbufs, room) });
+        if let Some(vlan) = self.vlan {
+            let first = burst.len() - received;
+            for mbuf in &mut burst.as_mut_slice()[first..] {
+                mbuf.forget_tag(vlan);
+            }
+        }
+        received
     }
 
     /// Sends from the front of `burst`; says how many the device took. The others stay in the burst, in
@@ -412,7 +439,10 @@ enum Kind<'a> {
         interface: &'a str,
         capability: &'static str,
     },
-    Pci(PciAddress),
+    Pci {
+        address: PciAddress,
+        vlan: Option<VlanId>,
+    },
     Virtual,
 }
 
@@ -474,11 +504,14 @@ impl<'a> Attachment<'a> {
                     kind: Kind::Virtual,
                 }
             }
-            Device::Pci { address, .. } => Self {
+            Device::Pci { address, vlan } => Self {
                 bus: c"pci",
                 device: address.to_string(),
                 arguments: String::new(),
-                kind: Kind::Pci(*address),
+                kind: Kind::Pci {
+                    address: *address,
+                    vlan: *vlan,
+                },
             },
         })
     }
@@ -520,25 +553,16 @@ impl<'a> Attachment<'a> {
                 device: format!("{} on {interface}", self.device),
                 capability,
             },
-            Kind::Pci(address) => {
-                let driver = std::fs::read_link(format!("/sys/bus/pci/devices/{address}/driver"));
-                let problem = match driver {
-                    _ if !std::path::Path::new(&format!("/sys/bus/pci/devices/{address}"))
-                        .exists() =>
-                    {
-                        "is not there"
-                    }
-                    Ok(driver) if driver.ends_with("vfio-pci") => {
-                        "is refused by vfio or has no driver in this build"
-                    }
-                    _ => "is not bound to vfio-pci",
-                };
-                DpdkError::Pci {
-                    port: port.into(),
-                    address,
-                    problem,
-                }
-            }
+            // What vfio needs was there when the EAL started.
+            Kind::Pci { address, .. } => DpdkError::Pci {
+                port: port.into(),
+                address,
+                problem: format!(
+                    "cannot be opened ({}): this build has no driver for it, or it has gone meanwhile (DPDK's own words are on \
+                     standard error)",
+                    describe(code)
+                ),
+            },
             _ => self.failed(port, "open", code),
         }
     }
@@ -546,7 +570,14 @@ impl<'a> Attachment<'a> {
     fn interface(&self) -> Option<&'a str> {
         match self.kind {
             Kind::Socket { interface, .. } => Some(interface),
-            Kind::Pci(_) | Kind::Virtual => None,
+            Kind::Pci { .. } | Kind::Virtual => None,
+        }
+    }
+
+    fn vlan(&self) -> Option<VlanId> {
+        match self.kind {
+            Kind::Pci { vlan, .. } => vlan,
+            Kind::Socket { .. } | Kind::Virtual => None,
         }
     }
 }

@@ -1,0 +1,95 @@
+"""A dedicated VM on passed-through virtual functions, inside the emulated machine: a machine in a machine.
+
+It boots the emulated machine, and in that runs itself again as `inside`: one tenant is onboarded on the NIC with its
+switch in a VM, good traffic passes between its guests and over the wire, forged frames do not, and the release leaves
+the NIC as it was. Emulation in emulation is slow: the VM alone boots in minutes.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "demo.d"))
+
+from attacking import carry_out  # noqa: E402
+from attacks import all_attacks  # noqa: E402
+from sriov import Sriov  # noqa: E402
+from traffic import ping  # noqa: E402
+from world import EMULATED, OPTIONS, DemoError, left_behind, traces  # noqa: E402
+
+OUT = ROOT / "target" / "nested"
+# Kinds of attacks that stand for all: one that the NIC refuses, and some that only the switch can.
+ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-advertisement", "dhcp-server"}
+
+
+def outside():
+    OUT.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [ROOT / "scripts" / "vm", "--verbose", "--timeout", "3000", "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
+         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), "inside"], cwd=ROOT, check=False).returncode
+
+
+def say(message):
+    print(f"nested: {time.monotonic():7.1f} s  {message}", flush=True)
+
+
+class Nested(Sriov):
+    """One tenant on one physical function, its switch in a VM."""
+
+    nics = ("pf0",)
+    pace = dataclasses.replace(EMULATED, pings_per_second=2, patience_s=600)
+
+
+def show(world):
+    """Everything that is proven; what failed, as sentences."""
+    failures = []
+    red = world.tenants[0]
+    one, two = red.guests
+    figures = {"good": [], "attacks": []}
+    for a, b in ((one, two), (one, world.internet), (two, world.internet)):
+        for options in ({}, {"ipv6": True}, {"payload": 1472}):
+            good = ping(a, b, seconds=5, per_second=world.pace.pings_per_second, **options)
+            say(f"{good.name}: {good.delivered} of {good.sent}, {good.rate}")
+            figures["good"].append(dataclasses.asdict(good))
+            if good.lost or not good.sent:
+                failures.append(f"{good.name}: {good.delivered} of {good.sent} frames arrived")
+    gateway = world.gateway_of(one)
+    attacks = all_attacks(me=one, sibling=two, other=two, gateway=gateway, outside=world.internet, uplink=red.uplink,
+                          other_switch=red.uplink, n=10)
+    for attack in attacks:
+        if attack.reason not in ATTACKS or not attack.scapy or attack.attacker:
+            continue
+        result = carry_out(attack, one, red, one.name, world)
+        say(f"{result.name}: {result.failure or 'stopped'}, {result.sent} sent, {result.counted} counted, "
+            f"{result.kept_by_nic} kept by the NIC")
+        figures["attacks"].append(dataclasses.asdict(result))
+        if result.failure:
+            failures.append(f"{result.name}: {result.failure}")
+    (OUT / "report.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    return failures
+
+
+def inside():
+    OPTIONS.extend(["--launcher", "vm"])
+    before, world, failures = traces(), Nested([ROOT / "examples" / "red.toml"]), ["it did not run"]
+    try:
+        world.up(say)
+        say("everything answers")
+        failures = show(world)
+    except DemoError as error:
+        failures = [str(error)]
+    finally:
+        world.down()
+        failures += [f"left behind: {kind}: {what}" for kind, what in left_behind(before).items()]
+    for failure in failures:
+        say(f"FAILED: {failure}")
+    say("passed" if not failures else "failed")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(inside() if sys.argv[1:] == ["inside"] else outside())
