@@ -16,4 +16,4 @@ pub use switch::{
     Addresses, Device, Encapsulation, Gateway, LearnedFrom, Limits, Memory, NextHops, PortConfig,
     SwitchConfig, UplinkConfig,
 };
-pub use tenant::{DeviceMismatch, Devices, Port, Tenant, Uplink, load_all};
+pub use tenant::{DeviceMismatch, Devices, Nic, NicAttribute, Port, Tenant, Uplink, load_all};

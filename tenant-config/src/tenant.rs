@@ -1,6 +1,7 @@
 //! What an operator writes about one tenant: a TOML file, checked as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +10,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
 use crate::document::{Document, Node, Report, Section};
@@ -34,6 +35,10 @@ pub struct Tenant {
     /// The In/Out side; without it the tenant's ports reach only each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     uplink: Option<Uplink>,
+    /// What the tenant's NIC may lack.
+    #[serde(skip_serializing_if = "Nic::is_default")]
+    #[schemars(default)]
+    nic: Nic,
     /// The tenant's ports, one for each interface of a VM.
     #[serde(rename = "port")]
     #[schemars(length(min = 1, max = 256))]
@@ -70,6 +75,88 @@ pub struct Uplink {
     pub mtu: u16,
 }
 
+/// What an operator knows of the SR-IOV NIC's driver.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Nic {
+    /// Settings of virtual functions that the driver may refuse, or not show, without the tenant being refused.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(default)]
+    pub accept: BTreeSet<NicAttribute>,
+}
+
+impl Nic {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A setting of a virtual function that not every driver has. Its MAC and VLAN are none: nothing holds without them.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum NicAttribute {
+    /// The VLAN tag's protocol.
+    VlanProtocol,
+    /// Dropping frames with a forged source MAC.
+    SpoofCheck,
+    /// Not trusting the function.
+    Trust,
+    /// The function's link following the cable's.
+    LinkState,
+    /// The assured transmit rate.
+    MinRate,
+    /// The largest transmit rate.
+    MaxRate,
+}
+
+impl NicAttribute {
+    /// All of them, in the order of their names in messages.
+    pub const ALL: [Self; 6] = [
+        Self::VlanProtocol,
+        Self::SpoofCheck,
+        Self::Trust,
+        Self::LinkState,
+        Self::MinRate,
+        Self::MaxRate,
+    ];
+
+    /// As a tenant's file names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VlanProtocol => "vlan-protocol",
+            Self::SpoofCheck => "spoof-check",
+            Self::Trust => "trust",
+            Self::LinkState => "link-state",
+            Self::MinRate => "min-rate",
+            Self::MaxRate => "max-rate",
+        }
+    }
+}
+
+impl fmt::Display for NicAttribute {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+impl FromStr for NicAttribute {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| {
+            InvalidValue::new(
+                text,
+                "one of vlan-protocol, spoof-check, trust, link-state, min-rate and max-rate",
+            )
+        })
+    }
+}
+
 /// One port as an operator describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -101,6 +188,14 @@ pub struct Port {
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
+    /// What the VM may send at most, in Mbit/s, if an SR-IOV NIC is to hold it to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_000_000))]
+    pub rate_mbit: Option<u32>,
+    /// What an SR-IOV NIC assures the VM, in Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_000_000))]
+    pub min_rate_mbit: Option<u32>,
     /// Storm control.
     #[schemars(default)]
     pub limits: Limits,
@@ -190,6 +285,11 @@ impl Tenant {
     /// The In/Out side, if the tenant has one.
     pub fn uplink(&self) -> Option<&Uplink> {
         self.uplink.as_ref()
+    }
+
+    /// What the NIC may lack.
+    pub fn nic(&self) -> &Nic {
+        &self.nic
     }
 
     /// The ports in the order of the file.
@@ -327,6 +427,8 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
         .get("uplink")
         .and_then(|node| node.section())
         .map(|section| read_uplink(section, &mut facts.uplink));
+    let nic = file.get("nic").and_then(|node| node.section());
+    let nic = nic.map(read_nic).unwrap_or_default();
     let ports = read_ports(file.get("port"), &mut facts);
     file.finish();
     let tenant = || {
@@ -335,10 +437,23 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
             vni: facts.vni?,
             gateway: gateway?,
             uplink,
+            nic,
             ports: ports?,
         })
     };
     (tenant(), facts)
+}
+
+fn read_nic(mut section: Section<'_>) -> Nic {
+    let accept = section.get("accept").map_or_else(Vec::new, |node| {
+        node.list("an array of names of settings", |item| {
+            item.text(NicAttribute::from_str)
+        })
+    });
+    section.finish();
+    Nic {
+        accept: values(&accept).into_iter().collect(),
+    }
 }
 
 fn read_gateway(mut section: Section<'_>, facts: &mut rules::Gateway) -> Gateway {
@@ -500,6 +615,14 @@ fn read_port(mut section: Section<'_>) -> (Option<Port>, rules::Port) {
         .and_then(|node| node.text(parse_encapsulation))
         .unwrap_or_default();
     facts.mtu = section.get("mtu").and_then(|node| node.read(read_mtu));
+    let rate_mbit = section.get("rate_mbit").and_then(|node| read_rate(&node));
+    let least = section.get("min_rate_mbit");
+    let min_rate_mbit = least.as_ref().and_then(read_rate);
+    if let (Some(node), Some(min), Some(max)) = (&least, min_rate_mbit, rate_mbit)
+        && min > max
+    {
+        node.fail::<()>(InvalidValue::new(min, "at most rate_mbit").into());
+    }
     let limits = section.get("limits").and_then(|node| node.section());
     let limits = limits
         .map(|section| read_limits(section, &mut facts))
@@ -516,10 +639,22 @@ fn read_port(mut section: Section<'_>) -> (Option<Port>, rules::Port) {
             announce,
             encapsulation,
             mtu: mtu(facts.mtu.as_ref()),
+            rate_mbit,
+            min_rate_mbit,
             limits,
         })
     };
     (port(), facts)
+}
+
+fn read_rate(node: &Node<'_>) -> Option<u32> {
+    node.integer(|rate| match u32::try_from(rate) {
+        Ok(mbit @ 1..=4_000_000) => Ok(mbit),
+        _ => Err(InvalidValue::new(
+            rate,
+            "a rate from 1 to 4000000 Mbit a second",
+        )),
+    })
 }
 
 fn read_addresses(node: &Node<'_>, facts: &mut rules::Port) -> Addresses {

@@ -294,7 +294,11 @@ impl Run<'_> {
         let is = self.host.observe(wanted)?;
         let differences = match (action, is) {
             (Action::Delete { .. }, None) => return Ok(()),
-            (Action::Delete { .. }, Some(_)) => "it is still there".to_owned(),
+            (Action::Delete { .. }, Some(is)) if is.at_rest() => return Ok(()),
+            (Action::Delete { .. }, Some(is)) => match is.rest() {
+                Some(rest) => rest.differences(&is).join("; "),
+                None => "it is still there".to_owned(),
+            },
             (_, None) => "it is not there".to_owned(),
             (_, Some(is)) if is == *wanted => return Ok(()),
             (_, Some(is)) => wanted.differences(&is).join("; "),

@@ -14,6 +14,10 @@ use crate::check;
 use crate::host::{FakeHost, RealHost};
 use crate::launcher::process::{Limits, Process};
 use crate::launcher::{Launcher, confine};
+use crate::nic::NicBackend;
+use crate::nic::sriov::allocate::{Pool, VlanRange};
+use crate::nic::sriov::inventory::{self, Inventory};
+use crate::nic::sriov::{self, Guests, Sriov};
 use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
 use crate::plan::{Action, Plan};
 use crate::resource::Resource;
@@ -62,6 +66,33 @@ struct Global {
     #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
     #[arg(value_parser = parse_instance)]
     instance: String,
+    /// What carries frames: veth pairs, or virtual functions of an SR-IOV NIC [default: what the tenants here
+    /// have, else veth]
+    #[arg(long, global = true, value_enum)]
+    nic: Option<NicKind>,
+    /// With --nic sriov: the physical functions, by interface or PCI address; the first one's functions are taken
+    /// first [default: those that the tenants here are on]
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',')]
+    pf: Vec<String>,
+    /// The one of --pf that leads to the underlay [default: any of them]
+    #[arg(long, global = true, value_name = "PF")]
+    inout_pf: Option<String>,
+    /// The VLANs that ports are put on, one each. The switch at the other end of the NIC's cable must carry none of
+    /// them
+    #[arg(long, global = true, value_name = "FIRST-LAST", default_value_t = VlanRange::default())]
+    vlans: VlanRange,
+    /// Who is behind a T VF: a virtual machine through vfio-pci, or a network namespace named like the port
+    #[arg(long, global = true, value_enum, default_value_t = GuestKind::Vfio)]
+    guest: GuestKind,
+    /// With --guest netns: the kernel's driver for the T VFs [default: as the NIC's own driver suggests]
+    #[arg(long, global = true, value_name = "DRIVER")]
+    guest_driver: Option<String>,
+    /// Give a NIC of --pf all the virtual functions it can have, although some of those it has are in use
+    #[arg(long, global = true)]
+    resize_pf: bool,
+    /// Read the NICs from this JSON file, as `nic --json` prints it, and not from this host
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    fake_nic: Option<PathBuf>,
     /// The bridge on which In/Out sides meet the wire; it is made where it is missing. Enslave the
     /// wire's interface to it [default: INSTANCE-br0]
     #[arg(long, global = true, value_name = "INTERFACE")]
@@ -103,6 +134,18 @@ struct Global {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NicKind {
+    Veth,
+    Sriov,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GuestKind {
+    Vfio,
+    Netns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PlacementKind {
     Shared,
     Isolated,
@@ -112,6 +155,8 @@ enum PlacementKind {
 enum Command {
     /// Say whether this host is ready, and what to do where it is not
     Check,
+    /// Show the SR-IOV NICs: their functions, how each is set, and who uses it
+    Nic,
     /// Print what apply would do; touches nothing
     Plan {
         /// Tenants' files, or directories of them (*.toml)
@@ -253,6 +298,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     let global = &cli.global;
     match &cli.command {
         Command::Check => run_check(global),
+        Command::Nic => run_nic(global),
         Command::Plan {
             tenants,
             detailed_exit_code,
@@ -311,6 +357,47 @@ impl Global {
         Veth::new(&self.instance, &bridge)
     }
 
+    fn inventory(&self) -> Result<Inventory, CliError> {
+        let Some(file) = &self.fake_nic else {
+            return inventory::read().map_err(|error| CliError::Failed(error.to_string()));
+        };
+        let failed =
+            |error: &dyn std::fmt::Display| CliError::Usage(format!("{}: {error}", file.display()));
+        let text = std::fs::read(file).map_err(|error| failed(&error))?;
+        serde_json::from_slice(&text).map_err(|error| failed(&error))
+    }
+
+    /// The backend for tenants to be set.
+    fn nic(&self, state: &State) -> Result<Box<dyn NicBackend>, CliError> {
+        let recorded = sriov::is_recorded(state);
+        match self.nic {
+            Some(NicKind::Veth) => return Ok(Box::new(self.veth())),
+            None if !recorded && self.pf.is_empty() => return Ok(Box::new(self.veth())),
+            _ => {}
+        }
+        let pool = Pool {
+            pfs: if self.pf.is_empty() {
+                sriov::recorded_pfs(state)
+            } else {
+                self.pf.clone()
+            },
+            inout: self.inout_pf.clone(),
+            vlans: self.vlans,
+            resize: self.resize_pf,
+        };
+        let guests = match self.guest {
+            GuestKind::Vfio => Guests::Vfio,
+            GuestKind::Netns => Guests::Namespace(self.guest_driver.clone()),
+        };
+        Ok(Box::new(Sriov::new(
+            self.veth(),
+            self.inventory()?,
+            pool,
+            guests,
+            state,
+        )))
+    }
+
     fn process(&self) -> Process {
         Process {
             state_dir: std::path::absolute(&self.state_dir).unwrap_or(self.state_dir.clone()),
@@ -344,7 +431,8 @@ impl Global {
 
     fn host(&self) -> RealHost {
         RealHost {
-            nic: Box::new(self.veth()),
+            // Whatever tenants have, it is read and taken away.
+            nic: Box::new(Sriov::hands(self.veth(), self.resize_pf)),
             launcher: Box::new(self.process()),
         }
     }
@@ -380,7 +468,7 @@ impl Global {
             tenants,
             state,
             &site,
-            &self.veth(),
+            &*self.nic(state)?,
             &self.process(),
         )?)
     }
@@ -437,6 +525,18 @@ fn run_check(global: &Global) -> Result<ExitCode, CliError> {
         });
     }
     Ok(ExitCode::from(if ready { 0 } else { 3 }))
+}
+
+fn run_nic(global: &Global) -> Result<ExitCode, CliError> {
+    let inventory = global.inventory()?;
+    if global.json {
+        print_json(&json!(inventory));
+    } else if inventory.pfs.is_empty() {
+        print("this host has no SR-IOV NIC\n");
+    } else {
+        print(&inventory.to_string());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_plan(

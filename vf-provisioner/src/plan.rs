@@ -95,15 +95,24 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// An object has the name that we need, but we did not make it.
-    #[error(
-        "{0} is there, but was not made by this provisioner: remove or rename it, or choose another --instance"
-    )]
+    #[error("{}", foreign(.0))]
     Foreign(Key),
     /// Two wanted objects share a name.
     #[error(
         "{0} is wanted twice with different settings: rename one of the tenants or ports so that their names differ"
     )]
     Conflict(Key),
+}
+
+fn foreign(key: &Key) -> String {
+    match key {
+        Key::Pf { .. } | Key::Vf { .. } => format!(
+            "{key} is in use or not as a free one is, and not by this provisioner: `vf-provisioner nic` shows by whom; free it, or name other PFs in --pf"
+        ),
+        _ => format!(
+            "{key} is there, but was not made by this provisioner: remove or rename it, or choose another --instance"
+        ),
+    }
 }
 
 /// The actions that turn what is there into what is wanted: first deletions, last made first, then
@@ -137,23 +146,27 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
                 resource: (*want).clone(),
             });
         };
-        let Some(is) = observed.present.get(key) else {
+        let owned = observed.owned.get(key);
+        let present = observed.present.get(key);
+        let Some(is) = present.filter(|is| owned.is_some() || !is.at_rest()) else {
             create(&mut changes, &mut made_anew);
             continue;
         };
-        if !observed.owned.contains_key(key) {
+        let Some(owned) = owned else {
             if want.adoptable() {
                 continue;
             }
             return Err(PlanError::Foreign(key.clone()));
-        }
+        };
         let uprooted = want
             .needs()
             .is_some_and(|needs| !needs.is_disjoint(&made_anew));
-        if is == *want && !uprooted {
+        // Nothing is handed from one owner to the next without being cleaned.
+        let handed_on = owned.owner() != want.owner();
+        if is == *want && !uprooted && !handed_on {
             continue;
         }
-        if !uprooted && is.changes_in_place(want) {
+        if !uprooted && !handed_on && is.changes_in_place(want) {
             changes.push(Action::Update {
                 from: Box::new(is.clone()),
                 to: (*want).clone(),

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenant_config::{Device, MacAddr, Name, SwitchConfig};
+use tenant_config::{Device, MacAddr, Name, NicAttribute, PciAddress, SwitchConfig, VlanId};
 
 /// The devices of the host that carry one tenant's frames, on the switch's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct Assignment {
     /// The In/Out side's, if the tenant has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Device>,
+    /// The guests' sides, one for each port, where they are chosen too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<Device>,
 }
 
 /// Names one object. The order of the variants is the order in which objects are made; they are
@@ -52,6 +55,16 @@ pub enum Key {
         /// The bridge port.
         interface: String,
     },
+    /// A NIC's physical function.
+    Pf {
+        /// Its address.
+        address: PciAddress,
+    },
+    /// A NIC's virtual function.
+    Vf {
+        /// Its address.
+        address: PciAddress,
+    },
     /// A tenant's own directory.
     Directory {
         /// Whose.
@@ -80,6 +93,8 @@ impl fmt::Display for Key {
                 interface,
             } => write!(out, "veth pair {namespace}/{interface}"),
             Self::Lock { interface, .. } => write!(out, "port lock of {interface}"),
+            Self::Pf { address } => write!(out, "physical function {address}"),
+            Self::Vf { address } => write!(out, "virtual function {address}"),
             Self::Directory { tenant } => write!(out, "directory of tenant {tenant}"),
             Self::Cgroup { path } => write!(out, "control group {path}"),
             Self::Switch { tenant } => write!(out, "switch of tenant {tenant}"),
@@ -101,6 +116,10 @@ pub enum Resource {
     Pair(Pair),
     /// See [`Key::Lock`].
     Lock(Lock),
+    /// See [`Key::Pf`].
+    Pf(Pf),
+    /// See [`Key::Vf`].
+    Vf(Box<Vf>),
     /// See [`Key::Directory`].
     Directory(Directory),
     /// See [`Key::Cgroup`].
@@ -213,6 +232,169 @@ pub struct Lock {
     pub rules: Vec<serde_json::Value>,
 }
 
+/// A physical function, as far as its virtual functions hang on it. It is shared by all tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pf {
+    /// Its address.
+    pub address: PciAddress,
+    /// Its interface.
+    pub interface: String,
+    /// What is set on it.
+    pub set: PfSettings,
+    /// What was there before, and is put back with the last tenant.
+    pub found: PfSettings,
+}
+
+/// What is set on a physical function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PfSettings {
+    /// Whether the kernel binds a driver of its own to each virtual function that appears.
+    pub autoprobe: bool,
+    /// How many virtual functions there are.
+    pub vfs: u32,
+    /// Administratively up: most NICs switch between their functions only then.
+    pub up: bool,
+}
+
+/// Which side of a tenant's traffic a virtual function carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The T VF: a port, on the VM's side.
+    Guest,
+    /// The Gw VF: a port, on the switch's side.
+    Gateway,
+    /// The In/Out VF: the underlay, on the switch's side.
+    InOut,
+}
+
+/// Whose a virtual function is, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The tenant.
+    pub tenant: Name,
+    /// The port; none at the In/Out side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Name>,
+    /// The side.
+    pub side: Side,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.tenant)?;
+        if let Some(port) = &self.port {
+            write!(out, "/{port}")?;
+        }
+        out.write_str(match self.side {
+            Side::Guest => " T",
+            Side::Gateway => " Gw",
+            Side::InOut => " In/Out",
+        })
+    }
+}
+
+/// How the NIC treats one virtual function, as its physical function is told and tells. The default is that of
+/// a function that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VfSettings {
+    /// The MAC; none is all zero.
+    pub mac: Option<MacAddr>,
+    /// The VLAN that the NIC puts the function on.
+    pub vlan: Option<VlanId>,
+    /// The priority in the VLAN's tag.
+    pub qos: u32,
+    /// The tag's protocol, 802.1Q or 802.1ad.
+    pub vlan_protocol: String,
+    /// Frames with another source MAC are dropped.
+    pub spoof_check: bool,
+    /// The function may change its MAC and be promiscuous.
+    pub trust: bool,
+    /// `auto`, as the cable's, or `enable` or `disable`.
+    pub link_state: String,
+    /// The transmit rate it is sure of, in Mbit/s; 0 is none.
+    pub min_rate_mbit: u32,
+    /// The transmit rate it cannot exceed, in Mbit/s; 0 is none.
+    pub max_rate_mbit: u32,
+}
+
+impl Default for VfSettings {
+    fn default() -> Self {
+        Self {
+            mac: None,
+            vlan: None,
+            qos: 0,
+            vlan_protocol: "802.1Q".to_owned(),
+            spoof_check: true,
+            trust: false,
+            link_state: "auto".to_owned(),
+            min_rate_mbit: 0,
+            max_rate_mbit: 0,
+        }
+    }
+}
+
+/// The interface of a virtual function that a driver of the kernel's has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfInterface {
+    /// The network namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+    /// Its own MAC, which must be the one the NIC holds it to.
+    pub mac: Option<MacAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// A virtual function that is a tenant's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vf {
+    /// Its address.
+    pub address: PciAddress,
+    /// The interface of its physical function.
+    pub pf: String,
+    /// Its number there.
+    pub index: u32,
+    /// Whose it is.
+    pub owner: Owner,
+    /// How the NIC treats it.
+    pub set: VfSettings,
+    /// What of `set` may be otherwise, because the tenant's file says so.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accept: BTreeSet<NicAttribute>,
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// Whether its IOMMU group holds nothing else. Nobody asks where the kernel drives it.
+    pub alone: Option<bool>,
+    /// Its interface, if a driver of the kernel's has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<VfInterface>,
+    /// The driver that had it before, and gets it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_driver: Option<String>,
+}
+
+impl Vf {
+    /// As it is where nobody has it and nothing of a former owner is left on it.
+    fn blank(&self) -> Self {
+        // A driver of the kernel's chooses a MAC for itself.
+        let mac = self.set.mac.filter(|_| self.found_driver.is_some());
+        Self {
+            set: VfSettings {
+                mac,
+                ..VfSettings::default()
+            },
+            driver: self.found_driver.clone(),
+            interface: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// A tenant's own directory below the state directory. In it, only the folder of the control socket
 /// belongs to the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,6 +461,12 @@ impl Resource {
                 table: it.table.clone(),
                 interface: it.interface.clone(),
             },
+            Self::Pf(it) => Key::Pf {
+                address: it.address,
+            },
+            Self::Vf(it) => Key::Vf {
+                address: it.address,
+            },
             Self::Directory(it) => Key::Directory {
                 tenant: it.tenant.clone(),
             },
@@ -298,7 +486,9 @@ impl Resource {
             | Self::Bridge(_)
             | Self::Guard(_)
             | Self::Pair(_)
-            | Self::Lock(_) => Layer::Nic,
+            | Self::Lock(_)
+            | Self::Pf(_)
+            | Self::Vf(_) => Layer::Nic,
             Self::Directory(_) | Self::Cgroup(_) | Self::Switch(_) => Layer::Launcher,
         }
     }
@@ -306,6 +496,31 @@ impl Resource {
     /// Whether one that is already there may be used without becoming ours.
     pub fn adoptable(&self) -> bool {
         matches!(self, Self::Namespace(Namespace { adopt: true, .. }))
+    }
+
+    /// What hardware, which nobody can take away, is like where it is not in use. To the plan it is not there then.
+    pub fn rest(&self) -> Option<Self> {
+        match self {
+            Self::Pf(pf) => Some(Self::Pf(Pf {
+                set: pf.found,
+                ..pf.clone()
+            })),
+            Self::Vf(vf) => Some(Self::Vf(Box::new(vf.blank()))),
+            _ => None,
+        }
+    }
+
+    /// Whether it is as [`Resource::rest`] says.
+    pub fn at_rest(&self) -> bool {
+        self.rest().as_ref() == Some(self)
+    }
+
+    /// Whose it is, if it must be cleaned before it becomes another's.
+    pub fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Vf(vf) => Some(&vf.owner),
+            _ => None,
+        }
     }
 
     /// The objects that cannot be made anew under it.
@@ -330,6 +545,21 @@ impl Resource {
             (Self::Pair(is), Self::Pair(want)) => {
                 let place = |end: &End| (end.namespace.clone(), end.interface.clone());
                 place(&is.switch) == place(&want.switch) && place(&is.peer) == place(&want.peer)
+            }
+            // Whoever has the function open keeps it; a new driver needs it free.
+            (Self::Vf(is), Self::Vf(want)) => {
+                let seat = |vf: &Vf| {
+                    let place = |it: &VfInterface| (it.namespace.clone(), it.name.clone());
+                    let interface = vf.interface.as_ref();
+                    (
+                        vf.index,
+                        vf.pf.clone(),
+                        vf.driver.clone(),
+                        interface.map(place),
+                        interface.and_then(|it| it.mac),
+                    )
+                };
+                seat(is) == seat(want)
             }
             _ => true,
         }

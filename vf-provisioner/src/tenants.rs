@@ -7,7 +7,8 @@ use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
 use crate::host::HostError;
 use crate::launcher::{Launcher, Seat};
 use crate::nic::NicBackend;
-use crate::resource::{Key, Resource};
+use crate::nic::sriov::allocate::AllocationError;
+use crate::resource::{Key, Resource, Side};
 use crate::state::{Record, State};
 
 /// Which cores switches run on.
@@ -74,6 +75,9 @@ pub enum PlacementError {
         /// Why.
         source: Box<HostError>,
     },
+    /// The NIC has no room for the tenants.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
     /// The backend's devices are not the tenant's.
     #[error(transparent)]
     Mismatch(#[from] DeviceMismatch),
@@ -88,12 +92,15 @@ pub fn records(
     nic: &dyn NicBackend,
     launcher: &dyn Launcher,
 ) -> Result<BTreeMap<Name, Record>, PlacementError> {
+    let assigned = nic.assign(tenants, state)?;
+    let mut uids = Uids::new(state, site);
+    let mut cores = Cores::new(state, site);
     let mut all = state.tenants.clone();
     let mut records = BTreeMap::new();
-    for (tenant, devices) in tenants.iter().zip(nic.assign(tenants, state)?) {
+    for (tenant, devices) in tenants.iter().zip(assigned) {
         let name = tenant.name();
-        let uid = uid(name, &all, site)?;
-        let cpu = core(name, &all, site)?;
+        let uid = uids.of(name, state)?;
+        let cpu = cores.of(name, state)?;
         let inside = launcher.inside(&devices);
         let config = tenant.switch_config(Devices {
             ports: inside.ports,
@@ -101,7 +108,7 @@ pub fn records(
             memory: launcher.memory(),
             control_socket: Some(launcher.control_socket_inside()),
         })?;
-        let (mut resources, probes) = nic.resources(&config, &devices);
+        let (mut resources, probes) = nic.resources(tenant, &config, &devices);
         let seat = Seat {
             uid,
             cpu: Some(cpu),
@@ -135,50 +142,96 @@ fn needed(resource: &Resource) -> Option<Key> {
     match resource {
         Resource::Namespace(namespace) if !namespace.adopt => Some(resource.key()),
         Resource::Pair(_) => Some(resource.key()),
+        Resource::Vf(vf) if vf.owner.side != Side::Guest => Some(resource.key()),
         _ => None,
     }
 }
 
-fn uid(name: &Name, all: &BTreeMap<Name, Record>, site: &Site) -> Result<u32, PlacementError> {
-    if let Some(record) = all.get(name) {
-        return Ok(record.uid);
-    }
-    let taken: BTreeSet<u32> = all.values().map(|record| record.uid).collect();
-    (site.uid_base..site.uid_base.saturating_add(UIDS))
-        .find(|uid| !taken.contains(uid) && !site.uids_in_use.contains(uid))
-        .ok_or_else(|| PlacementError::NoUid {
-            tenant: name.clone(),
-            base: site.uid_base,
-        })
+/// The users of switches. Those that are free are looked for once, from the first on.
+struct Uids<'a> {
+    taken: BTreeSet<u32>,
+    site: &'a Site,
+    next: u32,
 }
 
-fn core(name: &Name, all: &BTreeMap<Name, Record>, site: &Site) -> Result<u32, PlacementError> {
-    let cores = match &site.placement {
-        Placement::Shared(core) => return Ok(*core),
-        Placement::Isolated(cores) => cores,
-    };
-    let core_of = |record: &Record| {
-        record.resources.iter().find_map(|resource| match resource {
-            Resource::Switch(switch) => switch.cpu,
-            _ => None,
-        })
-    };
-    if let Some(core) = all.get(name).and_then(core_of)
-        && cores.contains(&core)
-    {
-        return Ok(core);
+impl<'a> Uids<'a> {
+    fn new(state: &State, site: &'a Site) -> Self {
+        Self {
+            taken: state.tenants.values().map(|record| record.uid).collect(),
+            site,
+            next: site.uid_base,
+        }
     }
-    let taken: BTreeSet<u32> = all.values().filter_map(core_of).collect();
-    let free = cores.iter().find(|core| !taken.contains(core)).copied();
-    free.ok_or_else(|| PlacementError::NoCore {
-        tenant: name.clone(),
-        cores: cores.clone(),
+
+    fn of(&mut self, name: &Name, state: &State) -> Result<u32, PlacementError> {
+        if let Some(record) = state.tenants.get(name) {
+            return Ok(record.uid);
+        }
+        let end = self.site.uid_base.saturating_add(UIDS);
+        let free = |uid: &u32| !self.taken.contains(uid) && !self.site.uids_in_use.contains(uid);
+        let uid = (self.next..end)
+            .find(free)
+            .ok_or_else(|| PlacementError::NoUid {
+                tenant: name.clone(),
+                base: self.site.uid_base,
+            })?;
+        self.next = uid + 1;
+        Ok(uid)
+    }
+}
+
+/// The cores of switches.
+struct Cores<'a> {
+    placement: &'a Placement,
+    free: std::collections::VecDeque<u32>,
+}
+
+fn core_of(record: &Record) -> Option<u32> {
+    record.resources.iter().find_map(|resource| match resource {
+        Resource::Switch(switch) => switch.cpu,
+        _ => None,
     })
+}
+
+impl<'a> Cores<'a> {
+    fn new(state: &State, site: &'a Site) -> Self {
+        let mut taken: BTreeSet<u32> = state.tenants.values().filter_map(core_of).collect();
+        let free = match &site.placement {
+            Placement::Shared(_) => Default::default(),
+            Placement::Isolated(cores) => {
+                let free = cores.iter().filter(|core| taken.insert(**core));
+                free.copied().collect()
+            }
+        };
+        Self {
+            placement: &site.placement,
+            free,
+        }
+    }
+
+    fn of(&mut self, name: &Name, state: &State) -> Result<u32, PlacementError> {
+        let cores = match self.placement {
+            Placement::Shared(core) => return Ok(*core),
+            Placement::Isolated(cores) => cores,
+        };
+        if let Some(core) = state.tenants.get(name).and_then(core_of)
+            && cores.contains(&core)
+        {
+            return Ok(core);
+        }
+        self.free.pop_front().ok_or_else(|| PlacementError::NoCore {
+            tenant: name.clone(),
+            cores: cores.clone(),
+        })
+    }
 }
 
 /// Whether the object is one of the host's, which every tenant with an uplink has.
 fn is_of_all(resource: &Resource) -> bool {
-    matches!(resource, Resource::Bridge(_) | Resource::Guard(_))
+    matches!(
+        resource,
+        Resource::Bridge(_) | Resource::Guard(_) | Resource::Pf(_)
+    )
 }
 
 /// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay, or an

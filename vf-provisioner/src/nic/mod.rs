@@ -4,6 +4,7 @@ mod guard;
 pub mod mediation;
 pub(crate) mod netlink;
 mod probe;
+pub mod sriov;
 pub mod veth;
 
 use tenant_config::{Name, SwitchConfig, Tenant};
@@ -28,8 +29,12 @@ pub trait NicBackend {
 
     /// Everything that must be there for a switch with these devices of the host's, and how to ask
     /// each port. `config` has the devices as the switch sees them, which may be others.
-    fn resources(&self, config: &SwitchConfig, devices: &Assignment)
-    -> (Vec<Resource>, Vec<Probe>);
+    fn resources(
+        &self,
+        tenant: &Tenant,
+        config: &SwitchConfig,
+        devices: &Assignment,
+    ) -> (Vec<Resource>, Vec<Probe>);
 
     /// See [`crate::host::Host::observe`].
     fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;

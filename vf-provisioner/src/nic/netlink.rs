@@ -3,6 +3,7 @@
 //! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work runs
 //! on a thread of its own that enters the namespace first and ends with it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,17 +13,18 @@ use std::process::Command;
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage, LinkVfInfo, VfInfo,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
-use tenant_config::MacAddr;
+use tenant_config::{MacAddr, PciAddress};
 
+use super::sriov::inventory;
 use crate::host::HostError;
-use crate::resource::{Bridge, BridgePort, End, Pair};
+use crate::resource::{Bridge, BridgePort, End, Pair, VfInterface, VfSettings};
 
 const DIRECTORY: &str = "/run/netns";
 const NSFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6e73_6673);
@@ -133,7 +135,7 @@ pub(crate) fn inside<T: Send>(
     })
 }
 
-fn with_netlink<T: Send>(
+pub(super) fn with_netlink<T: Send>(
     namespace: Option<&str>,
     work: impl AsyncFnOnce(Handle) -> Result<T, HostError> + Send,
 ) -> Result<T, HostError> {
@@ -151,12 +153,14 @@ fn with_netlink<T: Send>(
     })
 }
 
-fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> HostError {
+pub(super) fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> HostError {
     |source| HostError::Netlink { what, source }
 }
 
 /// `None` for the errors that say "there is no such link".
-fn unless_missing<T>(result: Result<T, rtnetlink::Error>) -> Result<Option<T>, rtnetlink::Error> {
+pub(super) fn unless_missing<T>(
+    result: Result<T, rtnetlink::Error>,
+) -> Result<Option<T>, rtnetlink::Error> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(rtnetlink::Error::NetlinkError(message))
@@ -175,7 +179,7 @@ async fn find(handle: &Handle, interface: &str) -> Result<Option<LinkMessage>, H
     Ok(link.flatten())
 }
 
-async fn index_of(handle: &Handle, interface: &str) -> Result<u32, HostError> {
+pub(super) async fn index_of(handle: &Handle, interface: &str) -> Result<u32, HostError> {
     match find(handle, interface).await? {
         Some(link) => Ok(link.header.index),
         None => Err(HostError::Io {
@@ -432,7 +436,7 @@ fn is_permanent(state: NeighbourState) -> bool {
     matches!(state, NeighbourState::Noarp | NeighbourState::Permanent)
 }
 
-fn mac_of(octets: &[u8]) -> Option<MacAddr> {
+pub(super) fn mac_of(octets: &[u8]) -> Option<MacAddr> {
     MacAddr::new(octets.try_into().ok()?).ok()
 }
 
@@ -575,4 +579,143 @@ fn set_offloads(namespace: Option<&str>, interface: &str, on: bool) -> Result<()
         arguments.extend([name, if on { "on" } else { "off" }]);
     }
     ethtool(namespace, &arguments).map(drop)
+}
+
+// Physical and virtual functions of an SR-IOV NIC.
+
+const VF_MASK: [LinkExtentMask; 2] = [LinkExtentMask::Vf, LinkExtentMask::SkipStats];
+
+/// Every interface of the provisioner's own namespace, with the settings of its virtual functions.
+pub(super) fn links_with_vfs() -> Result<Vec<LinkMessage>, HostError> {
+    with_netlink(None, async |handle| {
+        let request = handle
+            .link()
+            .get()
+            .set_filter_mask(AddressFamily::Unspec, VF_MASK.to_vec());
+        let links = request.execute().try_collect().await;
+        links.map_err(refused("cannot list the interfaces".to_owned()))
+    })
+}
+
+/// The indices of the interfaces of the provisioner's own namespace that have an IP address.
+pub(super) fn addressed_interfaces() -> Result<BTreeSet<u32>, HostError> {
+    with_netlink(None, async |handle| {
+        let addresses: Result<Vec<_>, _> = handle.address().get().execute().try_collect().await;
+        let addresses = addresses.map_err(refused("cannot list the addresses".to_owned()))?;
+        Ok(addresses.iter().map(|it| it.header.index).collect())
+    })
+}
+
+/// The settings of the virtual functions of `interface`, by number. None if there is no such interface.
+pub(super) fn vf_settings(interface: &str) -> Result<BTreeMap<u32, VfSettings>, HostError> {
+    with_netlink(None, async |handle| {
+        let request = handle
+            .link()
+            .get()
+            .match_name(interface.to_owned())
+            .set_filter_mask(AddressFamily::Unspec, VF_MASK.to_vec());
+        let link = unless_missing(request.execute().try_next().await)
+            .map_err(refused(format!("cannot read the VFs of {interface}")))?;
+        Ok(link
+            .flatten()
+            .as_ref()
+            .map(inventory::vf_settings)
+            .unwrap_or_default())
+    })
+}
+
+/// Sets one thing of one virtual function.
+pub(super) fn set_vf(pf: &str, info: VfInfo) -> Result<(), HostError> {
+    with_netlink(None, async |handle| {
+        let link = LinkUnspec::new_with_index(index_of(&handle, pf).await?)
+            .append_extra_attribute(LinkAttribute::VfInfoList(vec![LinkVfInfo(vec![info])]));
+        let request = handle.link().change(link.build());
+        request
+            .execute()
+            .await
+            .map_err(refused(format!("cannot set a VF of {pf}")))
+    })
+}
+
+/// Whether an interface is up; `None` if it is not there.
+pub(super) fn is_up(interface: &str) -> Result<Option<bool>, HostError> {
+    with_netlink(None, async |handle| {
+        let link = find(&handle, interface).await?;
+        Ok(link.map(|link| link.header.flags.contains(LinkFlags::Up)))
+    })
+}
+
+/// Takes an interface up or down.
+pub(super) fn set_up(interface: &str, up: bool) -> Result<(), HostError> {
+    with_netlink(None, async |handle| {
+        let link = LinkUnspec::new_with_index(index_of(&handle, interface).await?);
+        let link = if up { link.up() } else { link.down() };
+        let request = handle.link().change(link.build());
+        request
+            .execute()
+            .await
+            .map_err(refused(format!("cannot set interface {interface}")))
+    })
+}
+
+/// Moves a fresh interface to its namespace and gives it its name there.
+pub(super) fn take_vf_interface(made: &str, wanted: &VfInterface) -> Result<(), HostError> {
+    let what = format!(
+        "cannot move interface {made} to {}/{}",
+        wanted.namespace, wanted.name
+    );
+    let namespace = File::open(path(&wanted.namespace)).map_err(HostError::io(&what))?;
+    with_netlink(None, async |handle| {
+        let link = LinkUnspec::new_with_index(index_of(&handle, made).await?)
+            .name(&wanted.name)
+            .setns_by_fd(namespace.as_raw_fd());
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(what))
+    })
+}
+
+/// Sets the interface of a virtual function in its namespace.
+pub(super) fn set_vf_interface(wanted: &VfInterface) -> Result<(), HostError> {
+    with_netlink(Some(&wanted.namespace), async |handle| {
+        let index = index_of(&handle, &wanted.name).await?;
+        let link = LinkUnspec::new_with_index(index).mtu(wanted.mtu);
+        let link = if wanted.up { link.up() } else { link.down() };
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(format!(
+            "cannot set interface {}/{}",
+            wanted.namespace, wanted.name
+        )))
+    })
+}
+
+/// The interface of the virtual function at `device`, as it is; `None` if it is not there, or another's.
+pub(super) fn observe_vf_interface(
+    device: PciAddress,
+    wanted: &VfInterface,
+) -> Result<Option<VfInterface>, HostError> {
+    if !exists(&wanted.namespace) {
+        return Ok(None);
+    }
+    with_netlink(Some(&wanted.namespace), async |handle| {
+        let Some(link) = find(&handle, &wanted.name).await? else {
+            return Ok(None);
+        };
+        let mut seen = VfInterface {
+            namespace: wanted.namespace.clone(),
+            name: wanted.name.clone(),
+            mac: None,
+            mtu: 0,
+            up: link.header.flags.contains(LinkFlags::Up),
+        };
+        let mut parent = None;
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Address(octets) => seen.mac = mac_of(&octets),
+                LinkAttribute::Mtu(mtu) => seen.mtu = mtu,
+                LinkAttribute::ParentDevName(name) => parent = Some(name),
+                _ => {}
+            }
+        }
+        Ok((parent == Some(device.to_string())).then_some(seen))
+    })
 }

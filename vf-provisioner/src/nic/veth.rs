@@ -19,7 +19,7 @@ pub const DEFAULT_INSTANCE: &str = "mts";
 /// Longest name of an instance: what is left of the 15 bytes of an interface's name.
 pub const INSTANCE_MAX: usize = 5;
 
-const GUEST_INTERFACE: &str = "eth0";
+pub(super) const GUEST_INTERFACE: &str = "eth0";
 const INOUT_INTERFACE: &str = "inout";
 
 /// The backend.
@@ -38,7 +38,7 @@ impl Veth {
         }
     }
 
-    fn namespace_of(&self, name: &str) -> String {
+    pub(super) fn namespace_of(&self, name: &str) -> String {
         if self.instance == DEFAULT_INSTANCE {
             name.to_owned()
         } else {
@@ -154,6 +154,7 @@ impl NicBackend for Veth {
                 .map(|port| device(format!("gw-{}", digest(&[&port.name], 10))))
                 .collect(),
             uplink: tenant.uplink().map(|_| device(INOUT_INTERFACE.to_owned())),
+            guests: Vec::new(),
         };
         Ok(tenants.iter().map(assignment).collect())
     }
@@ -164,6 +165,7 @@ impl NicBackend for Veth {
 
     fn resources(
         &self,
+        _: &Tenant,
         config: &SwitchConfig,
         devices: &Assignment,
     ) -> (Vec<Resource>, Vec<Probe>) {

@@ -1,0 +1,494 @@
+//! What SR-IOV NICs the host has, who uses their functions, and how they are set: read from sysfs and
+//! rtnetlink at once, and from then on plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkMessage, LinkVfInfo, VfInfo, VfLinkState, VfVlan,
+};
+use serde::{Deserialize, Serialize};
+use tenant_config::{MacAddr, PciAddress, VlanId};
+
+use super::super::netlink;
+use crate::host::HostError;
+use crate::resource::{PfSettings, VfSettings};
+
+/// The SR-IOV NICs of a host, and every MAC on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The physical functions that can have virtual ones, by address.
+    pub pfs: Vec<PhysicalFunction>,
+    /// The interfaces of the provisioner's own network namespace.
+    pub interfaces: Vec<Interface>,
+}
+
+/// An interface and its MAC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// The PCI function that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PciAddress>,
+}
+
+/// A physical function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalFunction {
+    /// Its address.
+    pub address: PciAddress,
+    /// Its interface, if it has one in the provisioner's network namespace.
+    pub interface: Option<String>,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// How many virtual functions it can have.
+    pub total_vfs: u32,
+    /// What is set on it.
+    pub set: PfSettings,
+    /// From its address to that of its first virtual function.
+    pub offset: u16,
+    /// From one virtual function's address to the next one's.
+    pub stride: u16,
+    /// Whether an IOMMU is in front of it.
+    pub iommu: bool,
+    /// The virtual functions that there are.
+    pub vfs: Vec<VirtualFunction>,
+}
+
+impl PhysicalFunction {
+    /// As people call it.
+    pub fn label(&self) -> String {
+        match &self.interface {
+            Some(interface) => interface.clone(),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// The address of the virtual function of this number, also before it is there.
+    pub fn vf_address(&self, index: u32) -> Option<PciAddress> {
+        let text = self.address.to_string();
+        let (domain, rest) = text.split_once(':')?;
+        let hex = |text: &str| u32::from_str_radix(text, 16).ok();
+        let (bus, rest) = rest.split_once(':')?;
+        let (device, function) = rest.split_once('.')?;
+        let own = hex(bus)? << 8 | hex(device)? << 3 | hex(function)?;
+        let id = own + u32::from(self.offset) + index * u32::from(self.stride);
+        let (bus, device, function) = (id >> 8, id >> 3 & 0x1f, id & 7);
+        format!("{domain}:{bus:02x}:{device:02x}.{function:x}")
+            .parse()
+            .ok()
+    }
+}
+
+/// A virtual function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualFunction {
+    /// Its number.
+    pub index: u32,
+    /// Its address.
+    pub address: PciAddress,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// What else is in the group.
+    pub group_others: Vec<String>,
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// How the NIC treats it.
+    pub set: VfSettings,
+    /// Who uses it.
+    pub user: User,
+}
+
+/// Who uses a virtual function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum User {
+    /// Nobody: no driver has it.
+    Nobody,
+    /// An interface of the provisioner's network namespace.
+    Interface {
+        /// Its name.
+        name: String,
+        /// Its MAC.
+        mac: Option<MacAddr>,
+        /// Up, or with an address, or part of a bridge or the like.
+        busy: bool,
+    },
+    /// An interface in another network namespace, or of a driver that has not made it yet.
+    Elsewhere,
+    /// A driver for programs has it; these processes have it open.
+    Program {
+        /// Their numbers.
+        processes: BTreeSet<i32>,
+    },
+}
+
+impl VirtualFunction {
+    /// Why it cannot be given to a tenant.
+    pub fn taken(&self) -> Option<String> {
+        let driver = self.driver.as_deref().unwrap_or("no driver");
+        let mut blank = VfSettings::default();
+        match &self.user {
+            User::Nobody => {}
+            User::Interface {
+                name, busy: true, ..
+            } => {
+                return Some(format!("interface {name} is in use"));
+            }
+            // The kernel's driver has chosen a MAC.
+            User::Interface { mac, .. } => {
+                blank.mac = self.set.mac.filter(|_| self.set.mac == *mac)
+            }
+            User::Elsewhere => return Some(format!("{driver} has it in another namespace")),
+            User::Program { processes } if processes.is_empty() => {
+                return Some(format!("{driver} has it"));
+            }
+            User::Program { processes } => {
+                let numbers: Vec<_> = processes.iter().map(ToString::to_string).collect();
+                return Some(format!("open in process {}", numbers.join(", ")));
+            }
+        }
+        (self.set != blank).then(|| "set by somebody: not as a free one is".to_owned())
+    }
+}
+
+impl fmt::Display for Inventory {
+    /// As a table, one line for each function.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for pf in &self.pfs {
+            let switch = |on| if on { "on" } else { "off" };
+            writeln!(
+                out,
+                "{} {}  driver {}  {} of {} VFs  {}  autoprobe {}  IOMMU {}",
+                pf.label(),
+                pf.address,
+                pf.driver.as_deref().unwrap_or("none"),
+                pf.set.vfs,
+                pf.total_vfs,
+                if pf.set.up { "up" } else { "down" },
+                switch(pf.set.autoprobe),
+                switch(pf.iommu),
+            )?;
+            if pf.vfs.is_empty() {
+                continue;
+            }
+            writeln!(
+                out,
+                "  {:>3} {:<12} {:>5} {:<10} {:<17} {:>5} {:<6} {:<5} {:<7} {:>9}  USE",
+                "VF",
+                "ADDRESS",
+                "GROUP",
+                "DRIVER",
+                "MAC",
+                "VLAN",
+                "SPOOF",
+                "TRUST",
+                "LINK",
+                "MBIT/S"
+            )?;
+            for vf in &pf.vfs {
+                let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+                let set = &vf.set;
+                let group = vf.group.map(|group| {
+                    let shared = if vf.group_others.is_empty() { "" } else { "!" };
+                    format!("{group}{shared}")
+                });
+                writeln!(
+                    out,
+                    "  {:>3} {:<12} {:>5} {:<10} {:<17} {:>5} {:<6} {:<5} {:<7} {:>9}  {}",
+                    vf.index,
+                    vf.address.to_string(),
+                    or_dash(group),
+                    or_dash(vf.driver.clone()),
+                    or_dash(set.mac.map(|mac| mac.to_string())),
+                    or_dash(set.vlan.map(|vlan| vlan.to_string())),
+                    switch(set.spoof_check),
+                    switch(set.trust),
+                    set.link_state,
+                    format!("{}-{}", set.min_rate_mbit, set.max_rate_mbit),
+                    vf.taken().unwrap_or_else(|| "free".to_owned()),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads everything.
+pub fn read() -> Result<Inventory, HostError> {
+    let links = netlink::links_with_vfs()?;
+    let addressed = netlink::addressed_interfaces()?;
+    let mut inventory = parse(Path::new("/sys"), &links, &addressed);
+    let groups: BTreeMap<u64, u32> = inventory
+        .pfs
+        .iter()
+        .flat_map(|pf| &pf.vfs)
+        .filter(|vf| matches!(vf.user, User::Program { .. }))
+        .filter_map(|vf| {
+            let group = vf.group?;
+            let node = fs::metadata(format!("/dev/vfio/{group}")).ok()?;
+            Some((node.rdev(), group))
+        })
+        .collect();
+    let mut open = processes_with(&groups);
+    for vf in inventory.pfs.iter_mut().flat_map(|pf| &mut pf.vfs) {
+        if let User::Program { processes } = &mut vf.user {
+            *processes = vf
+                .group
+                .and_then(|group| open.remove(&group))
+                .unwrap_or_default();
+        }
+    }
+    Ok(inventory)
+}
+
+/// Which processes have the device nodes of these groups open. Opening one to find out would lock out a switch that
+/// starts at that moment.
+fn processes_with(groups: &BTreeMap<u64, u32>) -> BTreeMap<u32, BTreeSet<i32>> {
+    let mut found: BTreeMap<u32, BTreeSet<i32>> = BTreeMap::new();
+    if groups.is_empty() {
+        return found;
+    }
+    for process in entries(Path::new("/proc")) {
+        let number = process.file_name().and_then(|name| name.to_str());
+        let Some(number) = number.and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        for file in entries(&process.join("fd")) {
+            if let Some(group) = fs::metadata(&file)
+                .ok()
+                .and_then(|node| groups.get(&node.rdev()))
+            {
+                found.entry(*group).or_default().insert(number);
+            }
+        }
+    }
+    found
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Puts together what `sys`, the interfaces and the names of those that have an address say.
+pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> Inventory {
+    let mut inventory = Inventory::default();
+    let mut of_function: BTreeMap<PciAddress, &LinkMessage> = BTreeMap::new();
+    for link in links {
+        let seen = Link::of(link);
+        if let Some(device) = seen.device {
+            of_function.entry(device).or_insert(link);
+        }
+        if let (Some(name), Some(mac)) = (seen.name, seen.mac) {
+            inventory.interfaces.push(Interface {
+                name,
+                mac,
+                device: seen.device,
+            });
+        }
+    }
+    let mut functions = entries(&sys.join("bus/pci/devices"));
+    functions.sort();
+    for path in functions {
+        let (Some(address), Some(total_vfs)) = (
+            last(&path).and_then(|name| name.parse().ok()),
+            number(&path.join("sriov_totalvfs")),
+        ) else {
+            continue;
+        };
+        let link = of_function.get(&address).copied();
+        let settings = link.map(vf_settings).unwrap_or_default();
+        let vfs = number(&path.join("sriov_numvfs")).unwrap_or(0);
+        inventory.pfs.push(PhysicalFunction {
+            address,
+            interface: link.and_then(|link| Link::of(link).name),
+            driver: link_name(&path.join("driver")),
+            total_vfs,
+            set: PfSettings {
+                autoprobe: number(&path.join("sriov_drivers_autoprobe")) != Some(0),
+                vfs,
+                up: link.is_some_and(is_up),
+            },
+            offset: number(&path.join("sriov_offset")).unwrap_or(0) as u16,
+            stride: number(&path.join("sriov_stride")).unwrap_or(0) as u16,
+            iommu: path.join("iommu_group").exists(),
+            vfs: (0..vfs)
+                .filter_map(|index| {
+                    let path = path.join(format!("virtfn{index}"));
+                    let address = link_name(&path)?.parse().ok()?;
+                    let link = of_function.get(&address).copied();
+                    let set = settings.get(&index).cloned().unwrap_or_default();
+                    Some(function(index, address, &path, link, set, addressed))
+                })
+                .collect(),
+        });
+    }
+    inventory
+}
+
+fn function(
+    index: u32,
+    address: PciAddress,
+    path: &Path,
+    link: Option<&LinkMessage>,
+    set: VfSettings,
+    addressed: &BTreeSet<u32>,
+) -> VirtualFunction {
+    let driver = link_name(&path.join("driver"));
+    let user = match (&driver, link) {
+        (None, _) => User::Nobody,
+        (_, Some(link)) => {
+            let seen = Link::of(link);
+            User::Interface {
+                name: seen.name.unwrap_or_default(),
+                mac: seen.mac,
+                busy: is_up(link) || seen.enslaved || addressed.contains(&link.header.index),
+            }
+        }
+        (Some(driver), None) if driver.starts_with("vfio") || driver.starts_with("uio") => {
+            User::Program {
+                processes: BTreeSet::new(),
+            }
+        }
+        (Some(_), None) => User::Elsewhere,
+    };
+    VirtualFunction {
+        index,
+        address,
+        group: group(path),
+        group_others: group_others(path),
+        driver,
+        set,
+        user,
+    }
+}
+
+/// The IOMMU group of the function at `path`.
+pub(super) fn group(path: &Path) -> Option<u32> {
+    link_name(&path.join("iommu_group"))?.parse().ok()
+}
+
+/// What else is in the group of the function at `path`.
+pub(super) fn group_others(path: &Path) -> Vec<String> {
+    let own = fs::canonicalize(path).ok();
+    let own = own.as_deref().and_then(last);
+    let members = entries(&path.join("iommu_group/devices"));
+    let mut others: Vec<String> = members
+        .iter()
+        .filter_map(|member| last(member))
+        .filter(|member| Some(*member) != own)
+        .map(str::to_owned)
+        .collect();
+    others.sort();
+    others
+}
+
+fn last(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+/// The last part of what a symbolic link leads to.
+pub(super) fn link_name(path: &Path) -> Option<String> {
+    last(&fs::read_link(path).ok()?).map(str::to_owned)
+}
+
+/// The number in a file of sysfs.
+pub(super) fn number(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up)
+}
+
+/// What is read of an interface.
+struct Link {
+    name: Option<String>,
+    mac: Option<MacAddr>,
+    device: Option<PciAddress>,
+    enslaved: bool,
+}
+
+impl Link {
+    fn of(link: &LinkMessage) -> Self {
+        let mut seen = Self {
+            name: None,
+            mac: None,
+            device: None,
+            enslaved: false,
+        };
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => seen.name = Some(name.clone()),
+                LinkAttribute::Address(octets) => seen.mac = netlink::mac_of(octets),
+                LinkAttribute::ParentDevName(name) => seen.device = name.parse().ok(),
+                LinkAttribute::Controller(_) => seen.enslaved = true,
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
+/// The settings of the virtual functions of a physical function's interface, by number.
+pub(in crate::nic) fn vf_settings(link: &LinkMessage) -> BTreeMap<u32, VfSettings> {
+    let mut all = BTreeMap::new();
+    for attribute in &link.attributes {
+        if let LinkAttribute::VfInfoList(list) = attribute {
+            all.extend(list.iter().filter_map(|LinkVfInfo(info)| settings(info)));
+        }
+    }
+    all
+}
+
+fn settings(info: &[VfInfo]) -> Option<(u32, VfSettings)> {
+    let mut set = VfSettings::default();
+    let mut index = None;
+    for item in info {
+        match item {
+            VfInfo::Mac(it) => {
+                index = Some(it.vf_id);
+                set.mac = it
+                    .mac
+                    .first_chunk::<6>()
+                    .and_then(|octets| MacAddr::new(*octets).ok());
+            }
+            VfInfo::Vlan(it) => {
+                set.vlan = u16::try_from(it.vlan_id)
+                    .ok()
+                    .and_then(|id| VlanId::new(id).ok());
+                set.qos = it.qos;
+            }
+            VfInfo::VlanList(list) => {
+                for vlan in list {
+                    if let VfVlan::Info(it) = vlan {
+                        set.vlan_protocol = it.protocol.to_string();
+                    }
+                }
+            }
+            VfInfo::Rate(it) => {
+                set.min_rate_mbit = it.min_tx_rate;
+                set.max_rate_mbit = it.max_tx_rate;
+            }
+            VfInfo::SpoofCheck(it) => set.spoof_check = it.enabled,
+            VfInfo::Trust(it) => set.trust = it.enabled,
+            VfInfo::LinkState(it) => {
+                set.link_state = match it.state {
+                    VfLinkState::Auto => "auto".to_owned(),
+                    VfLinkState::Enable => "enable".to_owned(),
+                    VfLinkState::Disable => "disable".to_owned(),
+                    _ => "unknown".to_owned(),
+                };
+            }
+            _ => {}
+        }
+    }
+    Some((index?, set))
+}
