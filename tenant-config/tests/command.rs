@@ -127,6 +127,8 @@ address6 = "2001:db8::9/64"
 next_hop6 = "2001:db8::1"
 allow = ["192.0.2.53"]
 mtu = 9000
+[nic]
+accept = ["min-rate"]
 [[port]]
 name = "one"
 mac = "52:54:00:cc:00:01"
@@ -137,6 +139,8 @@ dhcp_server = true
 announce = true
 encapsulation = "deny"
 mtu = 9000
+rate_mbit = 500
+min_rate_mbit = 100
 limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5 }
 "#;
 

@@ -92,6 +92,32 @@ fn the_file_without_a_change_is_accepted() {
     assert_eq!(green.ports().len(), 2);
 }
 
+#[test]
+fn what_the_nic_may_lack_and_rates_are_read_and_written() {
+    let text = GREEN.replace(
+        "[uplink]",
+        "[nic]\naccept = [\"min-rate\", \"link-state\"]\n\n[uplink]",
+    );
+    let text = text.replace(
+        "name = \"two\"",
+        "name = \"two\"\nrate_mbit = 500\nmin_rate_mbit = 100",
+    );
+    let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let json = serde_json::to_value(&green).expect("it is data");
+    assert_eq!(
+        json["nic"],
+        serde_json::json!({"accept": ["link-state", "min-rate"]})
+    );
+    assert_eq!(
+        (
+            &json["port"][1]["rate_mbit"],
+            &json["port"][1]["min_rate_mbit"]
+        ),
+        (&500.into(), &100.into())
+    );
+    assert_eq!(json["port"][0].get("rate_mbit"), None);
+}
+
 refused! {
     // The file's shape.
     syntax: "vni = 7" => "vni = ",
@@ -99,7 +125,7 @@ refused! {
     unknown_key_with_a_guess: "next_hop = " => "nexthop = \"192.0.2.1\"\nnext_hop = ",
         ["unknown-key green.toml:10:1: uplink.nexthop: no such key; did you mean `next_hop`?"];
     unknown_key_without_a_guess: "vni = 7" => "vni = 7\nfirewall = true",
-        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, uplink, port"];
+        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, uplink, nic, port"];
     unknown_key_of_a_port: "name = \"two\"" => "name = \"two\"\nmacs = []",
         [r#"unknown-key green.toml:21:1: port[1].macs (port "two"): no such key; did you mean `mac`?"#];
     unknown_limit: "name = \"two\"" => "name = \"two\"\nlimits = { bcast_pps = 5 }",
@@ -126,6 +152,12 @@ refused! {
         [r#"invalid green.toml:22:13: port[1].addresses (port "two"): "dhcp" is not an array of addresses and prefixes, or "learn-dhcp""#];
     bad_encapsulation: "name = \"two\"" => "name = \"two\"\nencapsulation = \"no\"",
         [r#"invalid green.toml:21:17: port[1].encapsulation (port "two"): "no" is not "allow" or "deny""#];
+    unknown_nic_setting: "[uplink]" => "[nic]\naccept = [\"trust\", \"mac\"]\n\n[uplink]",
+        [r#"invalid green.toml:9:20: nic.accept[1]: "mac" is not one of vlan-protocol, spoof-check, trust, link-state, min-rate and max-rate"#];
+    rate_of_nothing: "name = \"two\"" => "name = \"two\"\nrate_mbit = 0",
+        [r#"invalid green.toml:21:13: port[1].rate_mbit (port "two"): "0" is not a rate from 1 to 4000000 Mbit a second"#];
+    least_above_most: "name = \"two\"" => "name = \"two\"\nrate_mbit = 5\nmin_rate_mbit = 6",
+        [r#"invalid green.toml:22:17: port[1].min_rate_mbit (port "two"): "6" is not at most rate_mbit"#];
     integer_too_large: "vni = 7" => "vni = 99999999999999999999",
         [r#"invalid green.toml:2:7: vni: "99999999999999999999" is not an integer of 64 bits"#];
 
@@ -310,7 +342,7 @@ mtu = 100
         [
             r#"invalid green.toml:1:8: name: "Green" is not a name of 1 to 32 lower-case letters, digits and hyphens that begins with a letter"#,
             "vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other tenant has",
-            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, gateway, uplink, port",
+            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, gateway, uplink, nic, port",
             r#"missing-key green.toml:6:1: uplink.address: missing; write the switch's own address on the underlay with its prefix length, as in address = "192.0.2.2/24""#,
             r#"missing-key green.toml:6:1: uplink.next_hop: missing; write the underlay's router, as in next_hop = "192.0.2.1""#,
             "unknown-key green.toml:7:1: uplink.adress: no such key; did you mean `address`?",
