@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 
+import kernel
+
 # What the second stage of the machine does, in the host's own tree: names the NICs, then runs the command.
 SECOND_STAGE = """\
 if [ "$1" = start ]; then
@@ -69,7 +71,7 @@ class Machine:
             "qemu-system-x86_64", "-name", "emulated", "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "q35,kernel-irqchip=split", *pci_hole, "-m", "2048", "-smp", str(self.cpus), "-cpu", "max",
             "-accel", self.accelerator + (",thread=multi" if self.accelerator == "tcg" else ""),
-            "-no-reboot", "-kernel", self.kernel.image, "-initrd", self.kernel.initramfs(),
+            "-no-reboot", "-kernel", self.kernel.image, "-initrd", kernel.initramfs(self.kernel),
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on "
                        + ("intel_iommu=on iommu=pt" if self.iommu else ""),
             "-chardev", f"file,id=console,path={self.console or self.directory / 'console'}",

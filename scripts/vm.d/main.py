@@ -13,7 +13,8 @@ import shlex
 import signal
 import sys
 
-import kernel
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import linux
 import machine
 
 ABOUT = """\
@@ -78,7 +79,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with machine.Machine(
-            kernel=kernel.find(), nics=arguments.nics, cpus=arguments.cpus, iommu=not arguments.no_iommu,
+            kernel=linux.find(), nics=arguments.nics, cpus=arguments.cpus, iommu=not arguments.no_iommu,
             accelerator=accelerator(arguments.accel), shares=[share.resolve() for share in arguments.share],
             console=arguments.console,
         ) as it:
