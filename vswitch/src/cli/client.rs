@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::{CliError, ReloadArgs, ShowArgs, TopArgs, What};
+use crate::control::REQUEST_ID;
 use crate::control::view::{Drop, Neighbour, Port, Ports, Route};
 
 /// How long a switch may take to answer.
@@ -22,7 +23,7 @@ const ANSWER_MAX: usize = 64 << 20;
 
 /// Why a running switch did not do as it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error("{socket}: {source}; is the switch running, and is this its control socket?", socket = socket.display())]
     Connect { socket: PathBuf, source: io::Error },
     #[error("{socket}: no answer in {TIMEOUT:?}", socket = socket.display())]
@@ -34,7 +35,12 @@ pub(super) enum ClientError {
 }
 
 /// One request of its own connection.
-fn request(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Value, ClientError> {
+pub(crate) fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Value, ClientError> {
     let protocol = |error: String| ClientError::Protocol {
         socket: socket.to_owned(),
         error,
@@ -43,6 +49,12 @@ fn request(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Val
         socket: socket.to_owned(),
         source,
     };
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let id = format!(
+        "{}-{}",
+        std::process::id(),
+        time.unwrap_or_default().as_nanos()
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,12 +69,22 @@ fn request(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Val
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "vswitch")
+            .header(REQUEST_ID, &id)
             .body(Full::new(body))
             .map_err(|error| protocol(error.to_string()))?;
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| protocol(error.to_string()))?;
+        if response
+            .headers()
+            .get(REQUEST_ID)
+            .is_some_and(|other| other != id.as_str())
+        {
+            return Err(protocol(
+                "this is the answer to another's request".to_owned(),
+            ));
+        }
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_MAX)
             .collect()
@@ -85,8 +107,13 @@ fn request(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Val
         })
 }
 
+/// Asks, and once more if what came back was not for this question.
 fn get(socket: &Path, path: &str) -> Result<Value, ClientError> {
-    request(socket, Method::GET, path, Bytes::new())
+    let ask = || request(socket, Method::GET, path, Bytes::new());
+    match ask() {
+        Err(ClientError::Protocol { .. }) => ask(),
+        answer => answer,
+    }
 }
 
 fn read<T: DeserializeOwned>(socket: &Path, value: Value) -> Result<T, ClientError> {

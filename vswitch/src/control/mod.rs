@@ -48,6 +48,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time the worker has for taking a new generation, and for showing that it goes round.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a request may bear, and its answer then bears too: on a VM's channel, clients share one stream.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+
 /// The control socket. Dropping it removes its name.
 #[derive(Debug)]
 pub struct Socket {
@@ -233,6 +236,7 @@ impl Control {
     async fn respond(&self, request: Request<Incoming>) -> Reply {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
+        let id = request.headers().get(REQUEST_ID).cloned();
         let reply = match (&method, path.as_str()) {
             (&Method::PUT, "/v1/config") => self.configure(request.into_body()).await,
             (&Method::GET | &Method::HEAD, path) => {
@@ -248,7 +252,7 @@ impl Control {
             )),
             _ => Err(unknown_path(&path)),
         };
-        reply.unwrap_or_else(|Refusal(status, error)| {
+        let mut reply = reply.unwrap_or_else(|Refusal(status, error)| {
             let mut reply = json_reply(status, &json!({ "error": error }));
             if status == StatusCode::METHOD_NOT_ALLOWED {
                 let allowed = match path.as_str() {
@@ -260,7 +264,11 @@ impl Control {
                     .insert(ALLOW, HeaderValue::from_static(allowed));
             }
             reply
-        })
+        });
+        if let Some(id) = id {
+            reply.headers_mut().insert(REQUEST_ID, id);
+        }
+        reply
     }
 
     async fn show(&self, path: &str, all: bool) -> Result<Reply, Refusal> {
