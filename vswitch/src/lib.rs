@@ -6,4 +6,5 @@ pub mod dpdk;
 pub mod pipeline;
 pub mod reason;
 pub mod sandbox;
+pub mod vm;
 pub mod worker;

@@ -6,7 +6,7 @@
 
 mod capture;
 mod check;
-mod client;
+pub(crate) mod client;
 mod config;
 mod offline;
 mod run;

@@ -1,0 +1,351 @@
+//! The switch as a virtual machine: what `vswitch` does as the machine's first process.
+//!
+//! There is nothing else in the machine: no shell, no other program, nothing that listens on a network. This process
+//! mounts what the kernel offers, loads the modules that the image names, takes the configuration from the host,
+//! gives the PCI functions to VFIO, and starts the switch proper as a child without privileges. Then it carries
+//! the control API to and from the host. When the switch ends, or anything fails, it says so in a sentence on the
+//! console and switches the machine off. `docs/switch-image.md` has the contract with the host.
+
+mod channel;
+mod pci;
+mod relay;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+use tenant_config::{Device, SwitchConfig};
+
+use channel::{Channel, ChannelError};
+
+/// Where the kernel finds this program, and finds it once more as the switch.
+const INIT: &str = "/init";
+/// The names of the modules, in the order in which they are loaded, one on a line.
+const MODULES: &str = "/modules/order";
+/// The channel that brings the configuration, and later the order to stop.
+const CONFIG_CHANNEL: &str = "org.vswitch.config.0";
+/// The channel that carries the control API.
+const CONTROL_CHANNEL: &str = "org.vswitch.control.0";
+/// What belongs to the switch alone: its configuration and its control socket.
+const SWITCH_DIRECTORY: &str = "/run/switch";
+/// The user and group that the switch runs as. They own nothing but that directory and the VFIO groups.
+const SWITCH_USER: u32 = 1000;
+/// How long a switch may take to end when it is told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the machine does not go on.
+#[derive(Debug, thiserror::Error)]
+enum VmError {
+    #[error("{target} cannot be mounted: {errno}", target = target.display())]
+    Mount { target: PathBuf, errno: Errno },
+    #[error("{path}: {source}", path = path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(
+        "the kernel refuses module {name}: {errno}; is the image for this kernel? Build it again"
+    )]
+    Module { name: String, errno: Errno },
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("{0}")]
+    Config(#[from] tenant_config::ConfigErrors),
+    #[error(
+        "memory.mib = {mib} takes {wanted} hugepages of 2 MiB, but the machine has room for {got}: give the VM more memory"
+    )]
+    Hugepages { mib: u32, wanted: u64, got: u64 },
+    #[error(transparent)]
+    Pci(#[from] pci::PciError),
+    #[error("cannot {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// An error of the file `path`.
+fn at(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> VmError {
+    let path = path.as_ref().to_owned();
+    move |source| VmError::File { path, source }
+}
+
+fn cannot<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> VmError {
+    move |error| VmError::System {
+        what,
+        source: error.into(),
+    }
+}
+
+/// Whether this process is a machine's first, started by the kernel: a container's first has another name.
+pub fn is_init() -> bool {
+    std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == INIT)
+}
+
+/// Runs the machine until the switch ends, and switches it off.
+pub fn main() -> ExitCode {
+    // A thread that is gone would leave a machine that does half of its work.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        power_off();
+    }));
+    match run() {
+        Ok(ended) => say(&ended),
+        Err(error) => say(&error.to_string()),
+    }
+    power_off();
+    // The kernel does not outlive its first process: with panic=-1 on its command line, nor does the machine.
+    ExitCode::FAILURE
+}
+
+/// One sentence on the console, which is the tenant's log.
+fn say(sentence: &str) {
+    // Nobody is left to be told that the console fails.
+    let _ = writeln!(io::stderr(), "vm: {sentence}");
+}
+
+/// Returns only if the kernel refuses.
+fn power_off() {
+    let _ = nix::sys::termios::tcdrain(io::stderr());
+    let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
+    say(&format!("the machine cannot be switched off: {errno}"));
+}
+
+/// Time since the kernel started its clock.
+fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default()
+}
+
+/// Everything, in order; the sentence about the switch's end.
+fn run() -> Result<String, VmError> {
+    let kernel = uptime();
+    mount_all()?;
+    load_modules(Path::new(MODULES))?;
+    let config_channel = Channel::open(CONFIG_CHANNEL)?;
+    let control_channel = Channel::open(CONTROL_CHANNEL)?;
+
+    let waiting = uptime();
+    let mut config_channel = io::BufReader::new(config_channel);
+    let text = channel::receive_config(&mut config_channel)?;
+    let waited = uptime() - waiting;
+    let config = SwitchConfig::from_json("the configuration from the host", &text)?;
+
+    if config.memory.hugepages {
+        reserve_hugepages(&config)?;
+    }
+    for (port, address) in pci_functions(&config) {
+        let group = pci::give_to_vfio(port, address)?;
+        chown(&group, Some(SWITCH_USER), Some(SWITCH_USER)).map_err(at(&group))?;
+    }
+    let control = Path::new(SWITCH_DIRECTORY).join("control.sock");
+    let file = write_config(&text)?;
+    // What VFIO shows to a device is locked in memory.
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+        .map_err(cannot("lift the limit of locked memory"))?;
+    let init = uptime() - kernel - waited;
+    let started = uptime();
+    let switch = start_switch(&file, &control)?;
+
+    let ready_at = control.clone();
+    spawn("ready", move || {
+        relay::wait_until_ready(&ready_at);
+        let mut sentence = format!(
+            "kernel {:.3} s, init {:.3} s, switch {:.3} s",
+            kernel.as_secs_f64(),
+            init.as_secs_f64(),
+            (uptime() - started).as_secs_f64()
+        );
+        if waited > Duration::from_millis(100) {
+            let waited = waited.as_secs_f64();
+            sentence += &format!("; before that {waited:.3} s of waiting for the configuration");
+        }
+        say(&sentence);
+    })?;
+    spawn("relay", move || {
+        if let Err(error) = relay::serve(control_channel.file(), &control) {
+            say(&format!(
+                "{}; the control API is closed",
+                control_channel.failed(error)
+            ));
+        }
+    })?;
+    let (ended, end) = mpsc::channel::<()>();
+    spawn("stop", move || {
+        match channel::wait_for_stop(&mut config_channel, say) {
+            Ok(()) => {
+                say("the host tells the switch to stop");
+                stop(switch, &end);
+            }
+            Err(error) => say(&format!("{error}; the switch cannot be told to stop")),
+        }
+    })?;
+    let status = reap(switch)?;
+    drop(ended);
+    Ok(match status {
+        WaitStatus::Signaled(_, signal, _) => format!("the switch was killed by {signal}"),
+        WaitStatus::Exited(_, code) => format!("the switch ended with exit status {code}"),
+        other => format!("the switch ended: {other:?}"),
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), VmError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(cannot("start a thread"))
+}
+
+/// What the kernel offers as files, and a directory for the switch.
+fn mount_all() -> Result<(), VmError> {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    let devices = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    for (kind, target, flags, options) in [
+        ("proc", "/proc", plain, ""),
+        ("sysfs", "/sys", plain, ""),
+        ("devtmpfs", "/dev", devices, "mode=0755"),
+        ("tmpfs", "/run", plain, "mode=0755,size=32m"),
+    ] {
+        fs::create_dir_all(target).map_err(at(target))?;
+        mount(Some(kind), target, Some(kind), flags, Some(options)).map_err(|errno| {
+            VmError::Mount {
+                target: target.into(),
+                errno,
+            }
+        })?;
+    }
+    let directory = SWITCH_DIRECTORY;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .and_then(|()| chown(directory, Some(SWITCH_USER), Some(SWITCH_USER)))
+        .map_err(at(directory))
+}
+
+fn load_modules(order: &Path) -> Result<(), VmError> {
+    for name in fs::read_to_string(order).map_err(at(order))?.lines() {
+        let path = order.with_file_name(name);
+        let file = File::open(&path).map_err(at(&path))?;
+        match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => {
+                return Err(VmError::Module {
+                    name: name.to_owned(),
+                    errno,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the packet memory's pages out of the machine's memory, which nobody else has had yet.
+fn reserve_hugepages(config: &SwitchConfig) -> Result<(), VmError> {
+    const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    let mib = config.memory.mib;
+    let wanted = u64::from(mib).div_ceil(2);
+    fs::write(PAGES, wanted.to_string()).map_err(at(PAGES))?;
+    let got = fs::read_to_string(PAGES).map_err(at(PAGES))?;
+    let got = got.trim().parse().unwrap_or(0);
+    if got < wanted {
+        return Err(VmError::Hugepages { mib, wanted, got });
+    }
+    Ok(())
+}
+
+/// The functions that the configuration names, each with its port's name.
+fn pci_functions(
+    config: &SwitchConfig,
+) -> impl Iterator<Item = (&str, &tenant_config::PciAddress)> {
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| (port.name.as_str(), &port.device));
+    let uplink = config.uplink.iter().map(|it| ("uplink", &it.device));
+    ports
+        .chain(uplink)
+        .filter_map(|(name, device)| match device {
+            Device::Pci { address, .. } => Some((name, address)),
+            _ => None,
+        })
+}
+
+fn write_config(text: &str) -> Result<PathBuf, VmError> {
+    let path = Path::new(SWITCH_DIRECTORY).join("config.json");
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| chown(&path, Some(SWITCH_USER), Some(SWITCH_USER)))
+        .map_err(at(&path))?;
+    Ok(path)
+}
+
+fn start_switch(config: &Path, control: &Path) -> Result<Pid, VmError> {
+    let child = Command::new(INIT)
+        .arg0("vswitch")
+        .arg("run")
+        .arg("--config")
+        .arg(config)
+        .arg("--control")
+        .arg(control)
+        .env_clear()
+        .env("XDG_RUNTIME_DIR", SWITCH_DIRECTORY)
+        .env("NO_COLOR", "the console is a file")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .uid(SWITCH_USER)
+        .gid(SWITCH_USER)
+        .spawn()
+        .map_err(cannot("start the switch"))?;
+    let pid = i32::try_from(child.id()).map_err(|_| VmError::System {
+        what: "start the switch",
+        source: Errno::ERANGE.into(),
+    })?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// Ends the switch: asks, and takes no longer than [`STOP_TIMEOUT`]. `end` closes when it has ended.
+fn stop(switch: Pid, end: &mpsc::Receiver<()>) {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if kill(switch, signal).is_err() {
+            return; // It has ended by itself.
+        }
+        if end.recv_timeout(STOP_TIMEOUT) == Err(mpsc::RecvTimeoutError::Disconnected) {
+            return;
+        }
+    }
+}
+
+/// Waits for every child there ever is, until it is the switch.
+fn reap(switch: Pid) -> Result<WaitStatus, VmError> {
+    loop {
+        match waitpid(None::<Pid>, Some(WaitPidFlag::empty())) {
+            Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)))
+                if pid == switch =>
+            {
+                return Ok(status);
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(cannot("wait for the switch")(errno)),
+        }
+    }
+}
