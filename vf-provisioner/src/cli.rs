@@ -13,14 +13,14 @@ use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
 use crate::host::{FakeHost, RealHost};
 use crate::launcher::process::{Limits, Process};
-use crate::launcher::{Launcher, confine};
+use crate::launcher::{Launcher, Launchers, confine, vm};
 use crate::nic::NicBackend;
 use crate::nic::sriov::allocate::{Pool, VlanRange};
 use crate::nic::sriov::inventory::{self, Inventory};
 use crate::nic::sriov::{self, Guests, Sriov};
 use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
 use crate::plan::{Action, Plan};
-use crate::resource::Resource;
+use crate::resource::{Accel, Manager, Resource};
 use crate::state::{self, Record, State, StateError, Store};
 use crate::supervise;
 use crate::tenants::{Placement, PlacementError, Site, records};
@@ -125,6 +125,22 @@ struct Global {
     /// Take packet memory from hugepages
     #[arg(long, global = true)]
     hugepages: bool,
+    /// How new switches run: each as a process of this host, or each in a virtual machine that this
+    /// program or libvirt starts. Those that run stay as they are until they are applied again
+    #[arg(long, global = true, value_enum, default_value_t = LauncherKind::Process)]
+    launcher: LauncherKind,
+    /// The directory of the image that virtual machines boot [default: switch-image beside the
+    /// directory of this program]
+    #[arg(long, global = true, value_name = "DIR")]
+    vm_image: Option<PathBuf>,
+    /// What executes virtual machines: the processor, or QEMU's translator; `auto` is the processor if
+    /// it can
+    #[arg(long, global = true, value_enum, default_value_t = AccelKind::Auto)]
+    accel: AccelKind,
+    /// Memory of one virtual machine, in MiB
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 160)]
+    #[arg(value_parser = clap::value_parser!(u32).range(96..=65536))]
+    vm_memory: u32,
     /// One JSON document on standard output instead of text; supervise: one object per line
     #[arg(long, global = true)]
     json: bool,
@@ -149,6 +165,20 @@ enum GuestKind {
 enum PlacementKind {
     Shared,
     Isolated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LauncherKind {
+    Process,
+    Vm,
+    Libvirt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AccelKind {
+    Auto,
+    Kvm,
+    Tcg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -326,7 +356,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Supervise { verify_every } => {
             need_root()?;
             let every = std::time::Duration::from_secs(*verify_every);
-            supervise::run(&global.state_dir, global.host(), global.process(), every)
+            supervise::run(&global.state_dir, global.host(), global.launchers(), every)
                 .map_err(|error| CliError::Failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -342,6 +372,13 @@ fn need_root() -> Result<(), CliError> {
         "this needs root: network namespaces, control groups and users are made; run it with sudo"
             .to_owned(),
     ))
+}
+
+/// What is installed in a directory beside the one of this program.
+fn beside_programs(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let programs = program.parent().and_then(Path::parent);
+    programs.unwrap_or(Path::new("/")).join(name)
 }
 
 fn load(paths: &[PathBuf]) -> Result<Vec<Tenant>, CliError> {
@@ -429,11 +466,43 @@ impl Global {
             .unwrap_or_else(|| PathBuf::from("/usr/bin/vswitch"))
     }
 
+    /// For what is there: it says itself how it runs.
+    fn launchers(&self) -> Launchers {
+        Launchers {
+            process: self.process(),
+            machines: None,
+        }
+    }
+
+    /// For new switches.
+    fn chosen(&self) -> Result<Launchers, CliError> {
+        let manager = match self.launcher {
+            LauncherKind::Process => return Ok(self.launchers()),
+            LauncherKind::Vm => Manager::Qemu,
+            LauncherKind::Libvirt => Manager::Libvirt,
+        };
+        let accel = match self.accel {
+            AccelKind::Auto => None,
+            AccelKind::Kvm => Some(Accel::Kvm),
+            AccelKind::Tcg => Some(Accel::Tcg),
+        };
+        let image = match &self.vm_image {
+            Some(image) => std::path::absolute(image).unwrap_or(image.clone()),
+            None => beside_programs("switch-image"),
+        };
+        let machines = vm::Settings::find(manager, &image, accel, self.vm_memory, self.hugepages)
+            .map_err(CliError::Usage)?;
+        Ok(Launchers {
+            machines: Some(machines),
+            ..self.launchers()
+        })
+    }
+
     fn host(&self) -> RealHost {
         RealHost {
             // Whatever tenants have, it is read and taken away.
             nic: Box::new(Sriov::hands(self.veth(), self.resize_pf)),
-            launcher: Box::new(self.process()),
+            launcher: Box::new(self.launchers()),
         }
     }
 
@@ -469,7 +538,7 @@ impl Global {
             state,
             &site,
             &*self.nic(state)?,
-            &self.process(),
+            &self.chosen()?,
         )?)
     }
 
@@ -598,7 +667,7 @@ fn print_plan(plan: &Plan) {
 
 fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError> {
     let state = state::read(&global.state_dir)?;
-    let process = global.process();
+    let launcher = global.launchers();
     if let Some(name) = only
         && !state.tenants.contains_key(name)
     {
@@ -609,10 +678,10 @@ fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError
         if only.is_some_and(|only| only != name) {
             continue;
         }
-        let running = process
+        let running = launcher
             .running(name)
             .map_err(|error| CliError::Failed(error.to_string()))?;
-        let ports = process.ports(record);
+        let ports = record.switch().and_then(|switch| launcher.ports(switch));
         rows.push((name, record, running, ports));
     }
     if global.json {
@@ -623,8 +692,8 @@ fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError
                     "tenant": name,
                     "state": word(record, running.is_some()),
                     "uid": record.uid,
-                    "control_socket": process.control_socket(name),
-                    "log": process.log(name),
+                    "control_socket": launcher.control_socket(name),
+                    "log": launcher.log(name),
                     "switch": running,
                     "ports": ports,
                 })

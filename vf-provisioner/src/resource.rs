@@ -65,6 +65,13 @@ pub enum Key {
         /// Its address.
         address: PciAddress,
     },
+    /// A tap that stands for a function of the NIC in a tenant's VM.
+    Tap {
+        /// Its network namespace.
+        namespace: String,
+        /// Its interface name there.
+        interface: String,
+    },
     /// A tenant's own directory.
     Directory {
         /// Whose.
@@ -95,6 +102,10 @@ impl fmt::Display for Key {
             Self::Lock { interface, .. } => write!(out, "port lock of {interface}"),
             Self::Pf { address } => write!(out, "physical function {address}"),
             Self::Vf { address } => write!(out, "virtual function {address}"),
+            Self::Tap {
+                namespace,
+                interface,
+            } => write!(out, "tap {namespace}/{interface}"),
             Self::Directory { tenant } => write!(out, "directory of tenant {tenant}"),
             Self::Cgroup { path } => write!(out, "control group {path}"),
             Self::Switch { tenant } => write!(out, "switch of tenant {tenant}"),
@@ -120,6 +131,8 @@ pub enum Resource {
     Pf(Pf),
     /// See [`Key::Vf`].
     Vf(Box<Vf>),
+    /// See [`Key::Tap`].
+    Tap(Tap),
     /// See [`Key::Directory`].
     Directory(Directory),
     /// See [`Key::Cgroup`].
@@ -395,6 +408,20 @@ impl Vf {
     }
 }
 
+/// A tap for a tenant's VM, and the wire from it to an interface beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tap {
+    /// The interface, as any other.
+    pub end: End,
+    /// The only user who may attach to it.
+    pub owner: u32,
+    /// The interface in the same namespace with which it exchanges every frame, as a cable would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<String>,
+    /// The objects under which it cannot stay: if one of them is made anew, so is the tap.
+    pub needs: BTreeSet<Key>,
+}
+
 /// A tenant's own directory below the state directory. In it, only the folder of the control socket
 /// belongs to the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,7 +445,7 @@ pub struct Cgroup {
     pub tasks: u32,
 }
 
-/// A tenant's switch, as a process.
+/// A tenant's switch, as a process, or with `machine` as a virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switch {
     /// Whose.
@@ -436,8 +463,75 @@ pub struct Switch {
     pub cpu: Option<u32>,
     /// What it is given.
     pub config: SwitchConfig,
+    /// The machine it runs in, if it is not a process of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Box<Machine>>,
     /// The objects without which it cannot run on: if one of them is made anew, it is restarted.
     pub needs: BTreeSet<Key>,
+}
+
+/// Who starts a tenant's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manager {
+    /// The provisioner starts QEMU in a confinement of its own.
+    Qemu,
+    /// libvirt does.
+    Libvirt,
+}
+
+/// What executes a machine's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accel {
+    /// The processor.
+    Kvm,
+    /// QEMU's translator: works anywhere, and is slow.
+    Tcg,
+}
+
+/// A tenant's virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Who starts it.
+    pub manager: Manager,
+    /// QEMU's executable.
+    pub qemu: PathBuf,
+    /// The directory of the image.
+    pub image: PathBuf,
+    /// The SHA-256 of the image's manifest, which has those of its files.
+    pub image_sha256: String,
+    /// What executes it.
+    pub accel: Accel,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// Whether that is taken from the host's hugepages.
+    pub hugepages: bool,
+    /// Its network functions, in the order of their places.
+    pub functions: Vec<Function>,
+}
+
+/// One network function of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "function", rename_all = "snake_case")]
+pub enum Function {
+    /// A virtio NIC on a tap.
+    Tap {
+        /// The tap in the switch's network namespace.
+        interface: String,
+        /// The NIC's MAC.
+        mac: MacAddr,
+    },
+    /// A function of the host's NIC, passed through.
+    Vf {
+        /// Its address on the host.
+        address: PciAddress,
+        /// The MAC that it has.
+        mac: MacAddr,
+        /// The VLAN that the NIC puts it on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vlan: Option<tenant_config::VlanId>,
+    },
 }
 
 impl Resource {
@@ -467,6 +561,10 @@ impl Resource {
             Self::Vf(it) => Key::Vf {
                 address: it.address,
             },
+            Self::Tap(it) => Key::Tap {
+                namespace: it.end.namespace.clone().unwrap_or_default(),
+                interface: it.end.interface.clone(),
+            },
             Self::Directory(it) => Key::Directory {
                 tenant: it.tenant.clone(),
             },
@@ -489,7 +587,9 @@ impl Resource {
             | Self::Lock(_)
             | Self::Pf(_)
             | Self::Vf(_) => Layer::Nic,
-            Self::Directory(_) | Self::Cgroup(_) | Self::Switch(_) => Layer::Launcher,
+            Self::Tap(_) | Self::Directory(_) | Self::Cgroup(_) | Self::Switch(_) => {
+                Layer::Launcher
+            }
         }
     }
 
@@ -527,6 +627,7 @@ impl Resource {
     pub fn needs(&self) -> Option<&BTreeSet<Key>> {
         match self {
             Self::Switch(switch) => Some(&switch.needs),
+            Self::Tap(tap) => Some(&tap.needs),
             _ => None,
         }
     }

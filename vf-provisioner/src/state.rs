@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, Name};
 
 use crate::plan::Action;
-use crate::resource::{Key, Resource};
+use crate::resource::{Key, Resource, Switch};
 
 const VERSION: u32 = 1;
 
@@ -30,6 +30,16 @@ pub struct Record {
     pub probes: Vec<Probe>,
     /// Whether the last apply of it ran to its end.
     pub complete: bool,
+}
+
+impl Record {
+    /// The tenant's switch.
+    pub fn switch(&self) -> Option<&Switch> {
+        self.resources.iter().find_map(|resource| match resource {
+            Resource::Switch(switch) => Some(switch),
+            _ => None,
+        })
+    }
 }
 
 /// A question from a guest's end to its gateway.

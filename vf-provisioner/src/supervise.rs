@@ -14,7 +14,7 @@ use tenant_config::Name;
 
 use crate::apply::verify;
 use crate::host::{HostError, RealHost};
-use crate::launcher::process::Process;
+use crate::launcher::Launcher;
 use crate::resource::{Resource, Switch};
 use crate::state::{self, State, StateError, Store};
 
@@ -103,7 +103,7 @@ struct Watched {
 pub fn run(
     dir: &Path,
     mut host: RealHost,
-    mut process: Process,
+    mut launcher: impl Launcher,
     verify_every: Duration,
 ) -> Result<(), SuperviseError> {
     let mut signals = SigSet::empty();
@@ -128,9 +128,9 @@ pub fn run(
                 say(&Event::Watching { tenant });
             }
             let it = watched.entry(tenant.clone()).or_default();
-            look(dir, &mut process, switch, it)?;
+            look(dir, &mut launcher, switch, it)?;
             // One tenant's log is no reason to leave the others unwatched.
-            if let Err(error) = process.trim_log(tenant) {
+            if let Err(error) = launcher.trim_log(tenant) {
                 tracing::warn!(%tenant, %error, "the log stays as it is");
             }
         }
@@ -171,7 +171,7 @@ fn switches(state: &State) -> BTreeMap<Name, Switch> {
 
 fn look(
     dir: &Path,
-    process: &mut Process,
+    launcher: &mut impl Launcher,
     switch: &Switch,
     it: &mut Watched,
 ) -> Result<(), SuperviseError> {
@@ -179,7 +179,7 @@ fn look(
     if is_alive(it)? {
         return Ok(());
     }
-    it.pidfd = process.pidfd(tenant)?;
+    it.pidfd = launcher.pidfd(tenant)?;
     if it.pidfd.is_some() {
         // It runs: seen for the first time, or started by an apply.
         it.down_since = None;
@@ -200,7 +200,7 @@ fn look(
     }
     // Whoever applies or releases goes first; afterwards the switch may run or be gone.
     let store = Store::open(dir)?;
-    if switches(store.state()).get(tenant) != Some(switch) || process.pidfd(tenant)?.is_some() {
+    if switches(store.state()).get(tenant) != Some(switch) || launcher.pidfd(tenant)?.is_some() {
         it.next_try = None;
         store.remove_if_empty()?;
         return Ok(());
@@ -208,10 +208,10 @@ fn look(
     it.wait = (it.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
     it.last_start = Some(Instant::now());
     it.next_try = None;
-    match process.restart(switch) {
+    match launcher.restart(switch) {
         Ok(()) => {
             it.down_since = None;
-            it.pidfd = process.pidfd(tenant)?;
+            it.pidfd = launcher.pidfd(tenant)?;
             say(&Event::Restarted {
                 tenant,
                 outage_s: down_since.elapsed().as_secs_f64(),

@@ -28,7 +28,7 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
-const OPEN_FILES: u64 = 256;
+const OPEN_FILES: u64 = 1024;
 
 /// Everything the confinement needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]

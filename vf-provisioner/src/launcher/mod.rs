@@ -3,15 +3,21 @@
 pub mod cgroup;
 pub mod confine;
 pub mod process;
+pub mod vm;
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use tenant_config::{Memory, Name, SwitchConfig};
 
+use process::Process;
+use vm::Vm;
+
 use crate::host::HostError;
-use crate::resource::{Assignment, Key, Resource};
+use crate::nic::tap;
+use crate::resource::{Assignment, Key, Resource, Switch};
 
 /// Where and as whom one switch runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,4 +82,150 @@ pub trait Launcher {
 
     /// The tenant's switch, if it runs.
     fn running(&self, tenant: &Name) -> Result<Option<Running>, HostError>;
+    /// The tenant's switch as a pidfd, if it is alive and the one that was started.
+    fn pidfd(&self, tenant: &Name) -> Result<Option<OwnedFd>, HostError>;
+    /// Why a switch that is alive does nothing, where that can be told from outside.
+    fn stuck(&self, switch: &Switch) -> Option<String>;
+    /// Starts a dead switch again with what it was started with before.
+    fn restart(&mut self, switch: &Switch) -> Result<(), HostError>;
+    /// What the switch says of its ports, as JSON; `None` if it does not answer.
+    fn ports(&self, switch: &Switch) -> Option<serde_json::Value>;
+
+    /// The log of a tenant's switch.
+    fn log(&self, tenant: &Name) -> PathBuf;
+    /// Cuts a log that has grown too long to its tail. What appends to it goes on behind that.
+    fn trim_log(&self, tenant: &Name) -> Result<(), HostError>;
+}
+
+/// Every way to run switches: new ones run in the one that was chosen, and one that is there goes on in
+/// its own.
+#[derive(Debug, Clone)]
+pub struct Launchers {
+    /// Switches that are processes, and what all have in common.
+    pub process: Process,
+    /// What new machines are like, if new switches are to run in machines.
+    pub machines: Option<vm::Settings>,
+}
+
+impl Launchers {
+    fn vm(&self) -> Vm<'_> {
+        Vm {
+            base: &self.process,
+        }
+    }
+}
+
+impl Launcher for Launchers {
+    fn name(&self) -> &'static str {
+        match &self.machines {
+            None => self.process.name(),
+            Some(_) => "vm",
+        }
+    }
+
+    fn control_socket_inside(&self) -> PathBuf {
+        self.process.control_socket_inside()
+    }
+
+    fn inside(&self, devices: &Assignment) -> Assignment {
+        match &self.machines {
+            None => self.process.inside(devices),
+            Some(_) => vm::inside(devices),
+        }
+    }
+
+    fn resources(&self, config: &SwitchConfig, seat: &Seat) -> Vec<Resource> {
+        match &self.machines {
+            None => self.process.resources(config, seat),
+            Some(settings) => vm::resources(&self.process, settings, config, seat),
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        match &self.machines {
+            None => self.process.memory(),
+            Some(_) => vm::memory(self.process.memory()),
+        }
+    }
+
+    fn control_socket(&self, tenant: &Name) -> PathBuf {
+        self.process.control_socket(tenant)
+    }
+
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        match wanted {
+            Resource::Tap(wanted) => Ok(tap::look(wanted)?.map(Resource::Tap)),
+            Resource::Switch(switch) => {
+                let observed = self.process.observe(wanted)?;
+                // One that executes nothing is none.
+                Ok(observed.filter(|_| self.stuck(switch).is_none()))
+            }
+            _ => self.process.observe(wanted),
+        }
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource {
+            Resource::Tap(tap) => tap::create(tap),
+            Resource::Switch(switch) => match &switch.machine {
+                Some(machine) => self.vm().launch(switch, machine, 0),
+                None => self.process.create(resource),
+            },
+            _ => self.process.create(resource),
+        }
+    }
+
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
+        match to {
+            Resource::Tap(tap) => tap::set(tap),
+            Resource::Switch(switch) => match &switch.machine {
+                Some(machine) => self.vm().reconfigure(switch, machine),
+                None => self.process.update(from, to),
+            },
+            _ => self.process.update(from, to),
+        }
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        match resource {
+            Resource::Tap(tap) => tap::delete(tap),
+            Resource::Switch(switch) if switch.machine.is_some() => self.vm().stop(switch),
+            _ => self.process.delete(resource),
+        }
+    }
+
+    fn running(&self, tenant: &Name) -> Result<Option<Running>, HostError> {
+        self.process.running(tenant)
+    }
+
+    fn pidfd(&self, tenant: &Name) -> Result<Option<OwnedFd>, HostError> {
+        self.process.pidfd(tenant)
+    }
+
+    fn stuck(&self, switch: &Switch) -> Option<String> {
+        switch.machine.as_ref()?;
+        self.vm().stuck(&switch.tenant)
+    }
+
+    fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {
+        match &switch.machine {
+            Some(machine) => {
+                let restarts = self.process.restarts(&switch.tenant)?;
+                self.vm().launch(switch, machine, restarts + 1)
+            }
+            None => self.process.restart(switch),
+        }
+    }
+
+    fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {
+        self.process.ports(switch)
+    }
+
+    fn log(&self, tenant: &Name) -> PathBuf {
+        self.process.log(tenant)
+    }
+
+    fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
+        self.process.trim_log(tenant)
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,10 +17,12 @@ use super::confine::{Shown, Started, Task};
 use super::{Launcher, Running, Seat};
 use crate::host::HostError;
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
-use crate::state::{Record, replace};
+use crate::state::replace;
 
 /// Where the switch finds its own directory.
 const INSIDE: &str = "/run/vswitch";
+/// Its control socket, in that directory.
+const CONTROL: &str = "control.sock";
 /// Where it finds itself.
 const PROGRAM: &str = "/vswitch";
 /// What a dynamically linked switch reads, beside its own files.
@@ -59,27 +62,22 @@ pub struct Process {
 
 /// What is remembered of a started switch, beside what it was started as.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Launched {
-    switch: Switch,
-    started: Started,
-    restarts: u64,
+pub(super) struct Launched {
+    pub(super) switch: Switch,
+    pub(super) started: Started,
+    pub(super) restarts: u64,
 }
 
 impl Process {
-    fn directory(&self, tenant: &Name) -> PathBuf {
+    pub(super) fn directory(&self, tenant: &Name) -> PathBuf {
         self.state_dir.join("tenants").join(tenant.as_str())
     }
 
-    /// The log of a tenant's switch.
-    pub fn log(&self, tenant: &Name) -> PathBuf {
-        self.directory(tenant).join("log")
-    }
-
-    fn config(&self, tenant: &Name) -> PathBuf {
+    pub(super) fn config(&self, tenant: &Name) -> PathBuf {
         self.directory(tenant).join("config.json")
     }
 
-    fn launched(&self, tenant: &Name) -> Result<Option<Launched>, HostError> {
+    pub(super) fn launched(&self, tenant: &Name) -> Result<Option<Launched>, HostError> {
         let path = self.directory(tenant).join("process.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -94,7 +92,7 @@ impl Process {
         Ok(serde_json::from_slice(&text).ok())
     }
 
-    fn remember(&self, launched: &Launched) -> Result<(), HostError> {
+    pub(super) fn remember(&self, launched: &Launched) -> Result<(), HostError> {
         let path = self.directory(&launched.switch.tenant).join("process.json");
         let what = format!("cannot write {}", path.display());
         let text = serde_json::to_vec_pretty(launched)
@@ -102,34 +100,16 @@ impl Process {
         replace(&path, &text, 0o600).map_err(HostError::io(what))
     }
 
-    fn mounts(&self) -> Result<Mounts, HostError> {
+    pub(super) fn mounts(&self) -> Result<Mounts, HostError> {
         Mounts::find().map_err(|message| HostError::Io {
             what: message,
             source: ErrorKind::NotFound.into(),
         })
     }
 
-    /// The tenant's switch as a pidfd, if it is alive and the one that was started.
-    pub fn pidfd(&self, tenant: &Name) -> Result<Option<std::os::fd::OwnedFd>, HostError> {
-        let Some(launched) = self.launched(tenant)? else {
-            return Ok(None);
-        };
-        let Some(pid) = rustix::process::Pid::from_raw(launched.started.pid) else {
-            return Ok(None);
-        };
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
-            return Ok(None);
-        };
-        // Only once the descriptor is held does the number belong to one process.
-        Ok((launched.started.is_alive()).then_some(pidfd))
-    }
-
-    /// Starts a dead switch again with what it was started with before.
-    pub fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {
-        let restarts = self
-            .launched(&switch.tenant)?
-            .map_or(0, |launched| launched.restarts);
-        self.launch(switch, restarts + 1)
+    pub(super) fn restarts(&self, tenant: &Name) -> Result<u64, HostError> {
+        let launched = self.launched(tenant)?;
+        Ok(launched.map_or(0, |launched| launched.restarts))
     }
 
     fn launch(&self, switch: &Switch, restarts: u64) -> Result<(), HostError> {
@@ -137,7 +117,7 @@ impl Process {
         let mounts = self.mounts()?;
         // What a crash between start and note may have left.
         mounts.empty(&switch.cgroup, STOP_WITHIN)?;
-        self.clear_run(tenant)?;
+        self.clear_run(tenant, CONTROL)?;
         self.trim_log(tenant)?;
         self.write_config(switch)?;
         let directory = self.directory(tenant);
@@ -210,21 +190,8 @@ impl Process {
         }
     }
 
-    /// What the tenant's switch says of its ports; `None` if it does not answer.
-    pub fn ports(&self, record: &Record) -> Option<serde_json::Value> {
-        let switch = record
-            .resources
-            .iter()
-            .find_map(|resource| match resource {
-                Resource::Switch(switch) => Some(switch),
-                _ => None,
-            })?;
-        let text = self.ask(switch).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
     /// Asks the control API through its one client, the switch's own command line.
-    fn ask(&self, switch: &Switch) -> Result<Vec<u8>, String> {
+    pub(super) fn ask(&self, switch: &Switch) -> Result<Vec<u8>, String> {
         let socket = self.control_socket(&switch.tenant);
         if !socket.exists() {
             return Err(format!("{} is not there", socket.display()));
@@ -243,7 +210,7 @@ impl Process {
     }
 
     /// The last lines of the log, for an error.
-    fn tail(&self, tenant: &Name) -> String {
+    pub(super) fn tail(&self, tenant: &Name) -> String {
         let path = self.log(tenant);
         let last = File::open(&path)
             .and_then(last_lines)
@@ -256,34 +223,10 @@ impl Process {
         }
     }
 
-    /// Cuts a log that has grown too long to its tail. The switch appends, so it goes on behind it.
-    pub fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
-        let path = self.log(tenant);
-        let what = || format!("cannot trim {}", path.display());
-        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(HostError::io(what())(error)),
-        };
-        let mut trim = || {
-            let length = file.metadata()?.len();
-            if length <= LOG_MAX_BYTES {
-                return Ok(());
-            }
-            let mut tail = Vec::new();
-            file.seek(SeekFrom::Start(length - LOG_KEPT_BYTES))?;
-            file.by_ref().take(LOG_KEPT_BYTES).read_to_end(&mut tail)?;
-            file.set_len(0)?;
-            file.seek(SeekFrom::Start(0))?;
-            std::io::Write::write_all(&mut file, &tail)
-        };
-        trim().map_err(HostError::io(what()))
-    }
-
-    /// Makes way for a control socket: one of a dead switch answers nobody. The folder is the switch's, so
-    /// anything may be there in its place; what a link leads to is left alone.
-    fn clear_run(&self, tenant: &Name) -> Result<(), HostError> {
-        let socket = self.control_socket(tenant);
+    /// Makes way for a socket: one of a dead switch answers nobody. The folder is the switch's, so anything
+    /// may be there in its place; what a link leads to is left alone.
+    pub(super) fn clear_run(&self, tenant: &Name, socket: &str) -> Result<(), HostError> {
+        let socket = self.directory(tenant).join("run").join(socket);
         let removed = match fs::remove_file(&socket) {
             Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(&socket),
             removed => removed,
@@ -298,7 +241,7 @@ impl Process {
 
     /// What runs, with the configuration it was last given; or the one its file has now, if only
     /// that is not as wanted. A file that nobody can read differs from any.
-    fn observe_switch(&self, wanted: &Switch) -> Result<Option<Switch>, HostError> {
+    pub(super) fn observe_switch(&self, wanted: &Switch) -> Result<Option<Switch>, HostError> {
         let Some(mut launched) = self.launched(&wanted.tenant)? else {
             return Ok(None);
         };
@@ -317,9 +260,9 @@ impl Process {
         Ok(Some(launched.switch))
     }
 
-    /// Gives a running switch another configuration without losing a frame; one that does not take
-    /// it (another MTU, say) is started again.
-    fn reconfigure(&self, switch: &Switch) -> Result<(), HostError> {
+    /// Gives a running switch another configuration without losing a frame. One that does not take it
+    /// (another MTU, say) says why, and must be started again.
+    pub(super) fn reload(&self, switch: &Switch) -> Result<Result<(), String>, HostError> {
         let launched = self.launched(&switch.tenant)?;
         self.write_config(switch)?;
         let reload = Command::new(&switch.binary)
@@ -331,20 +274,27 @@ impl Process {
             .stdin(Stdio::null())
             .output();
         match (reload, launched) {
-            (Ok(output), Some(launched)) if output.status.success() => self.remember(&Launched {
-                switch: switch.clone(),
-                ..launched
-            }),
-            (reload, _) => {
-                let why = reload.map_or_else(
-                    |error| error.to_string(),
-                    |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                );
-                tracing::warn!(tenant = %switch.tenant, %why, "restarted instead of reloaded");
-                self.stop(switch)?;
-                self.launch(switch, 0)
+            (Ok(output), Some(launched)) if output.status.success() => {
+                self.remember(&Launched {
+                    switch: switch.clone(),
+                    ..launched
+                })?;
+                Ok(Ok(()))
             }
+            (reload, _) => Ok(Err(reload.map_or_else(
+                |error| error.to_string(),
+                |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ))),
         }
+    }
+
+    fn reconfigure(&self, switch: &Switch) -> Result<(), HostError> {
+        let Err(why) = self.reload(switch)? else {
+            return Ok(());
+        };
+        tracing::warn!(tenant = %switch.tenant, %why, "restarted instead of reloaded");
+        self.stop(switch)?;
+        self.launch(switch, 0)
     }
 
     fn stop(&self, switch: &Switch) -> Result<(), HostError> {
@@ -357,8 +307,13 @@ impl Process {
             }
         }
         self.mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
-        self.clear_run(&switch.tenant)?;
-        let path = self.directory(&switch.tenant).join("process.json");
+        self.forget(&switch.tenant)
+    }
+
+    /// Removes what is remembered of a switch that has ended.
+    pub(super) fn forget(&self, tenant: &Name) -> Result<(), HostError> {
+        self.clear_run(tenant, CONTROL)?;
+        let path = self.directory(tenant).join("process.json");
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(
                 "cannot remove {}",
@@ -391,7 +346,7 @@ impl Process {
     }
 
     /// Writes what the switch is given; only root and the switch may read it.
-    fn write_config(&self, switch: &Switch) -> Result<(), HostError> {
+    pub(super) fn write_config(&self, switch: &Switch) -> Result<(), HostError> {
         let path = self.config(&switch.tenant);
         let what = format!("cannot write {}", path.display());
         let text = serde_json::to_vec_pretty(&switch.config)
@@ -456,11 +411,11 @@ impl Launcher for Process {
     }
 
     fn control_socket_inside(&self) -> PathBuf {
-        Path::new(INSIDE).join("control.sock")
+        Path::new(INSIDE).join(CONTROL)
     }
 
     fn control_socket(&self, tenant: &Name) -> PathBuf {
-        self.directory(tenant).join("run").join("control.sock")
+        self.directory(tenant).join("run").join(CONTROL)
     }
 
     fn inside(&self, devices: &Assignment) -> Assignment {
@@ -492,6 +447,7 @@ impl Launcher for Process {
                 binary: self.binary.clone(),
                 cpu: seat.cpu,
                 config: config.clone(),
+                machine: None,
                 needs: seat.needs.clone(),
             }),
         ]
@@ -562,6 +518,61 @@ impl Launcher for Process {
             })
         }))
     }
+
+    fn pidfd(&self, tenant: &Name) -> Result<Option<OwnedFd>, HostError> {
+        let Some(launched) = self.launched(tenant)? else {
+            return Ok(None);
+        };
+        let Some(pid) = rustix::process::Pid::from_raw(launched.started.pid) else {
+            return Ok(None);
+        };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
+        // Only once the descriptor is held does the number belong to one process.
+        Ok((launched.started.is_alive()).then_some(pidfd))
+    }
+
+    fn stuck(&self, _: &Switch) -> Option<String> {
+        None
+    }
+
+    fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {
+        let restarts = self.restarts(&switch.tenant)?;
+        self.launch(switch, restarts + 1)
+    }
+
+    fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {
+        let text = self.ask(switch).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn log(&self, tenant: &Name) -> PathBuf {
+        self.directory(tenant).join("log")
+    }
+
+    fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
+        let path = self.log(tenant);
+        let what = || format!("cannot trim {}", path.display());
+        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(HostError::io(what())(error)),
+        };
+        let mut trim = || {
+            let length = file.metadata()?.len();
+            if length <= LOG_MAX_BYTES {
+                return Ok(());
+            }
+            let mut tail = Vec::new();
+            file.seek(SeekFrom::Start(length - LOG_KEPT_BYTES))?;
+            file.by_ref().take(LOG_KEPT_BYTES).read_to_end(&mut tail)?;
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            std::io::Write::write_all(&mut file, &tail)
+        };
+        trim().map_err(HostError::io(what()))
+    }
 }
 
 #[cfg(test)]
@@ -590,14 +601,16 @@ mod tests {
         fs::create_dir(&others).expect("it is made");
         fs::write(others.join("file"), "theirs").expect("it is written");
 
-        process.clear_run(&tenant).expect("nothing is there");
+        process
+            .clear_run(&tenant, CONTROL)
+            .expect("nothing is there");
         fs::write(&socket, "").expect("it is written");
-        process.clear_run(&tenant).expect("a file goes");
+        process.clear_run(&tenant, CONTROL).expect("a file goes");
         std::os::unix::fs::symlink(&others, &socket).expect("it is made");
-        process.clear_run(&tenant).expect("a link goes");
+        process.clear_run(&tenant, CONTROL).expect("a link goes");
         fs::create_dir(&socket).expect("it is made");
         std::os::unix::fs::symlink(&others, socket.join("link")).expect("it is made");
-        process.clear_run(&tenant).expect("a folder goes");
+        process.clear_run(&tenant, CONTROL).expect("a folder goes");
         assert!(fs::symlink_metadata(&socket).is_err());
         assert!(others.join("file").exists());
     }

@@ -5,6 +5,7 @@ pub mod mediation;
 pub(crate) mod netlink;
 mod probe;
 pub mod sriov;
+pub(crate) mod tap;
 pub mod veth;
 
 use tenant_config::{Name, SwitchConfig, Tenant};

@@ -172,7 +172,10 @@ pub(super) fn unless_missing<T>(
     }
 }
 
-async fn find(handle: &Handle, interface: &str) -> Result<Option<LinkMessage>, HostError> {
+pub(super) async fn find(
+    handle: &Handle,
+    interface: &str,
+) -> Result<Option<LinkMessage>, HostError> {
     let request = handle.link().get().match_name(interface.to_owned());
     let link = unless_missing(request.execute().try_next().await)
         .map_err(refused(format!("cannot read interface {interface}")))?;
@@ -254,7 +257,7 @@ fn place(end: &End) -> String {
     }
 }
 
-fn configure(end: &End) -> Result<(), HostError> {
+pub(super) fn configure(end: &End) -> Result<(), HostError> {
     let what = || format!("cannot set interface {}", place(end));
     let namespace = end.namespace.as_deref();
     // Before the interface is up, so that the kernel never sends a frame of its own.
@@ -312,13 +315,13 @@ pub(crate) fn observe_pair(wanted: &Pair) -> Result<Option<Pair>, HostError> {
     }))
 }
 
-struct ObservedEnd {
-    end: End,
+pub(super) struct ObservedEnd {
+    pub(super) end: End,
     index: u32,
     peer: u32,
 }
 
-fn observe(wanted: &End) -> Result<Option<ObservedEnd>, HostError> {
+pub(super) fn observe(wanted: &End) -> Result<Option<ObservedEnd>, HostError> {
     let namespace = wanted.namespace.as_deref();
     if namespace.is_some_and(|name| !exists(name)) {
         return Ok(None);

@@ -1,0 +1,164 @@
+//! QEMU's monitor, and the unix sockets of a machine in general.
+//!
+//! The folder of the sockets belongs to the user that QEMU runs as, so whatever is found there is looked at
+//! before it is trusted: a link in the place of a socket leads nowhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// No answer that is asked for here is longer.
+const LINE_MAX: u64 = 1 << 16;
+
+/// A socket that is held by its inode, and the path through which exactly that one is reached while it is.
+pub(super) fn hold(path: &Path) -> io::Result<(File, PathBuf)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
+        .open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is no socket"));
+    }
+    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, held.into()))
+}
+
+/// Connects to the socket at `path`, and never to one elsewhere.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (_file, held) = hold(path)?;
+    let stream = UnixStream::connect(held)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// A monitor that is ready for commands. QEMU serves one at a time.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    stream: BufReader<UnixStream>,
+}
+
+impl Monitor {
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        let mut monitor = Self {
+            stream: BufReader::new(connect(path)?),
+        };
+        monitor.line()?;
+        monitor.execute("qmp_capabilities")?;
+        Ok(monitor)
+    }
+
+    fn line(&mut self) -> io::Result<Value> {
+        let mut line = Vec::new();
+        (&mut self.stream)
+            .take(LINE_MAX)
+            .read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// What QEMU returns for a command without arguments.
+    pub(super) fn execute(&mut self, command: &str) -> io::Result<Value> {
+        let text = json!({"execute": command}).to_string();
+        self.stream.get_mut().write_all(text.as_bytes())?;
+        let began = Instant::now();
+        loop {
+            // Events come in between.
+            let mut answer = self.line()?;
+            if let Some(result) = answer.get_mut("return") {
+                return Ok(result.take());
+            }
+            if let Some(error) = answer.get("error") {
+                return Err(Error::other(format!("{command}: {error}")));
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    /// Why the machine does not execute instructions, if it does not.
+    pub(super) fn stuck(&mut self) -> io::Result<Option<String>> {
+        let status = self.execute("query-status")?;
+        if status["running"] == true {
+            return Ok(None);
+        }
+        let status = status["status"].as_str().unwrap_or("in an unknown state");
+        Ok(Some(format!(
+            "QEMU says that the machine is {status:?}, not running"
+        )))
+    }
+
+    /// Whether a program in the machine has opened the port behind this chardev.
+    pub(super) fn is_open(&mut self, chardev: &str) -> io::Result<bool> {
+        let all = self.execute("query-chardev")?;
+        let mut all = all.as_array().into_iter().flatten();
+        Ok(all.any(|it| it["label"] == chardev && it["frontend-open"] == true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn served(lines: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("qmp.sock");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut asked = [0; 256];
+            for line in lines {
+                stream.write_all(line.as_bytes()).expect("it is sent");
+                if !line.contains("\"event\"") {
+                    let _ = stream.read(&mut asked);
+                }
+            }
+        });
+        (dir, path)
+    }
+
+    const HELLO: &str = "{\"QMP\": {}}\n";
+
+    #[test]
+    fn events_between_an_answer_are_passed_over() {
+        let (_dir, path) = served(&[
+            HELLO,
+            "{\"return\": {}}\n",
+            "{\"event\": \"RESUME\"}\n",
+            "{\"return\": {\"running\": false, \"status\": \"internal-error\"}}\n",
+        ]);
+        let mut monitor = Monitor::connect(&path).expect("it answers");
+        assert_eq!(
+            monitor.stuck().expect("it answers").as_deref(),
+            Some("QEMU says that the machine is \"internal-error\", not running")
+        );
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+        let (dir, path) = served(&[HELLO, "{\"return\": {}}\n"]);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        assert!(Monitor::connect(&link).is_err());
+        assert!(Monitor::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn no_answer_and_too_long_a_one_are_errors() {
+        let (_dir, path) = served(&[]);
+        assert!(Monitor::connect(&path).is_err());
+    }
+}

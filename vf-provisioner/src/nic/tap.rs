@@ -1,0 +1,207 @@
+//! Taps: where a virtual machine's frames enter and leave the kernel, each wired to the interface that a
+//! switch on the host would have opened itself.
+//!
+//! The wire is one redirection at the ingress of each of the two: every frame that comes in at one goes out
+//! at the other, before any protocol, bridge or reassembly of the kernel sees it. docs/decisions/0006 says
+//! why it is no bridge and no macvtap.
+
+use std::process::Command;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::{InfoData, LinkAttribute, LinkInfo};
+use netlink_packet_route::tc::{
+    TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32Option,
+    TcHandle, TcMirrorActionType, TcOption,
+};
+use rtnetlink::Handle;
+use rtnetlink::packet_core::Nla;
+
+use super::netlink::{configure, delete_link, find, index_of, inside, observe, refused};
+use super::netlink::{exists, with_netlink};
+use crate::host::HostError;
+use crate::resource::Tap;
+
+/// `ETH_P_ALL` of linux/if_ether.h.
+const EVERY_PROTOCOL: u16 = 3;
+/// `IFLA_TUN_OWNER` and `IFLA_TUN_TYPE` of linux/if_link.h, and what the second is for a tap.
+const TUN_OWNER: u16 = 1;
+const TUN_TYPE: u16 = 3;
+const IFF_TAP: u8 = 2;
+
+/// Makes a tap, which stays when nobody is attached to it, and its wire.
+pub(crate) fn create(tap: &Tap) -> Result<(), HostError> {
+    delete(tap)?;
+    let owner = tap.owner.to_string();
+    let failed = |message| HostError::Program {
+        program: "ip",
+        message,
+    };
+    // The kernel makes no tap over netlink, and the call for it is an unsafe one.
+    inside(tap.end.namespace.as_deref(), || {
+        let output = Command::new("ip")
+            .args(["tuntap", "add", "dev", &tap.end.interface, "mode", "tap"])
+            .args(["user", &owner])
+            .output()
+            .map_err(|error| failed(format!("{error}: install the package iproute2")))?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(format!(
+                "{}: taps need /dev/net/tun and a kernel with CONFIG_TUN",
+                message.trim()
+            )));
+        }
+        Ok(())
+    })?;
+    set(tap)
+}
+
+/// Sets everything of a tap and its wire.
+pub(crate) fn set(tap: &Tap) -> Result<(), HostError> {
+    configure(&tap.end)?;
+    let Some(wire) = &tap.wire else {
+        return Ok(());
+    };
+    with_netlink(tap.end.namespace.as_deref(), async |handle| {
+        let one = index_of(&handle, &tap.end.interface).await?;
+        let other = index_of(&handle, wire).await?;
+        redirect(&handle, one, other).await?;
+        redirect(&handle, other, one).await
+    })
+}
+
+async fn redirect(handle: &Handle, from: u32, to: u32) -> Result<(), HostError> {
+    let what = || {
+        "cannot wire a tap to its port: the kernel needs CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED".to_owned()
+    };
+    // With it go the redirections that are there.
+    unwire(handle, from).await;
+    let request = handle.qdisc().add(from as i32).ingress();
+    request.execute().await.map_err(refused(what()))?;
+    let request = handle
+        .traffic_filter(from as i32)
+        .add()
+        .parent(0xffff_0000)
+        .priority(1)
+        .protocol(EVERY_PROTOCOL.to_be())
+        .redirect(to)
+        .map_err(refused(what()))?;
+    request.execute().await.map_err(refused(what()))
+}
+
+/// Takes away what is done at an interface's ingress. None there is as good.
+async fn unwire(handle: &Handle, at: u32) {
+    let mut request = handle.qdisc().del(at as i32);
+    request.message_mut().header.parent = TcHandle::INGRESS;
+    let _ = request.execute().await;
+}
+
+/// Where all that comes in at an interface goes; `None` if it is not redirected whole.
+async fn redirected(handle: &Handle, from: u32) -> Option<u32> {
+    let request = handle.traffic_filter(from as i32).get().ingress();
+    let filters: Vec<_> = request.execute().try_collect().await.ok()?;
+    let mut to = None;
+    let options = filters.iter().flat_map(|filter| &filter.attributes);
+    for option in options.filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    }) {
+        for option in option {
+            match option {
+                TcOption::U32(TcFilterU32Option::Selector(selector))
+                    if selector.keys.iter().any(|key| key.mask != 0) =>
+                {
+                    return None;
+                }
+                TcOption::U32(TcFilterU32Option::Action(actions)) => {
+                    let mirrors = actions
+                        .iter()
+                        .flat_map(|action| &action.attributes)
+                        .filter_map(|attribute| match attribute {
+                            TcActionAttribute::Options(options) => Some(options),
+                            _ => None,
+                        })
+                        .flatten();
+                    for mirror in mirrors {
+                        if let TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror)) = mirror
+                            && mirror.eaction == TcMirrorActionType::EgressRedir
+                        {
+                            to = Some(mirror.ifindex);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    to
+}
+
+/// A tap as it is; `None` if it is not there. An interface of another kind under its name has no owner.
+pub(crate) fn look(wanted: &Tap) -> Result<Option<Tap>, HostError> {
+    let Some(seen) = observe(&wanted.end)? else {
+        return Ok(None);
+    };
+    let (owner, wired) = with_netlink(wanted.end.namespace.as_deref(), async |handle| {
+        let Some(link) = find(&handle, &wanted.end.interface).await? else {
+            return Ok((None, false));
+        };
+        let index = link.header.index;
+        let owner = owner(&link.attributes);
+        let Some(wire) = &wanted.wire else {
+            return Ok((owner, false));
+        };
+        let Some(wire) = find(&handle, wire).await? else {
+            return Ok((owner, false));
+        };
+        let wire = wire.header.index;
+        let there = redirected(&handle, index).await == Some(wire);
+        let back = redirected(&handle, wire).await == Some(index);
+        Ok((owner, there && back))
+    })?;
+    Ok(Some(Tap {
+        end: seen.end,
+        owner: owner.unwrap_or(u32::MAX),
+        wire: wanted.wire.clone().filter(|_| wired),
+        needs: wanted.needs.clone(),
+    }))
+}
+
+fn owner(attributes: &[LinkAttribute]) -> Option<u32> {
+    let infos = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let fields = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Tun(fields)) => Some(fields),
+        _ => None,
+    })?;
+    let value = |kind: u16| {
+        let field = fields.iter().find(|field| field.kind() == kind)?;
+        let mut bytes = vec![0; field.value_len()];
+        field.emit_value(&mut bytes);
+        Some(bytes)
+    };
+    if value(TUN_TYPE)? != [IFF_TAP] {
+        return None;
+    }
+    let bytes: [u8; 4] = value(TUN_OWNER)?.try_into().ok()?;
+    Some(u32::from_ne_bytes(bytes))
+}
+
+/// Takes a tap and its wire away.
+pub(crate) fn delete(tap: &Tap) -> Result<(), HostError> {
+    let namespace = tap.end.namespace.as_deref();
+    if namespace.is_some_and(|name| !exists(name)) {
+        return Ok(());
+    }
+    delete_link(namespace, &tap.end.interface)?;
+    let Some(wire) = &tap.wire else {
+        return Ok(());
+    };
+    with_netlink(namespace, async |handle| {
+        if let Some(link) = find(&handle, wire).await? {
+            unwire(&handle, link.header.index).await;
+        }
+        Ok(())
+    })
+}
