@@ -1,7 +1,7 @@
 //! The mediation probe on the embedded switch of the emulated machine's NIC: with the right
 //! settings everything is as it must be, and with each wrong one the probe says what leaks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -139,11 +139,15 @@ impl Nic {
     }
 
     fn probe(&self, wire: bool, accepted: &[Weakness]) -> Report {
+        self.probe_of(&self.stations(wire), accepted)
+    }
+
+    fn probe_of(&self, stations: &[Station], accepted: &[Weakness]) -> Report {
         let options = Options {
             accepted: accepted.iter().copied().collect(),
             ..Options::new(Fabric::Embedded)
         };
-        let report = run(&self.stations(wire), &options);
+        let report = run(stations, &options);
         let report = report.expect("the probe runs");
         println!("{report}{} ms\n", report.took_ms);
         report
@@ -172,8 +176,11 @@ type Leak<'a> = (&'a str, &'a str, Kind);
 
 /// Sender, listener and kind of everything that is not as it must be.
 fn wrong(report: &Report) -> BTreeSet<Leak<'_>> {
-    let wrong = report.wrong();
-    wrong
+    keys(&report.wrong().collect::<Vec<_>>())
+}
+
+fn keys<'a>(rows: &[&'a Row]) -> BTreeSet<Leak<'a>> {
+    rows.iter()
         .map(|row| (&row.from[..], &row.to[..], row.kind))
         .collect()
 }
@@ -271,4 +278,156 @@ fn right_settings_leave_no_way_around_the_switch() {
     let report = nic.probe(false, &[Weakness::ForgedSource, Weakness::UplinkTag]);
     assert_eq!(wrong(&report), BTreeSet::new());
     assert!(report.is_good());
+}
+
+/// Who reached whom although they must not, and with which kinds.
+fn leaks(report: &Report) -> BTreeMap<(&str, &str), BTreeSet<Kind>> {
+    let mut found: BTreeMap<_, BTreeSet<Kind>> = BTreeMap::new();
+    for row in report.of(Verdict::Leak) {
+        let pair = (&row.from[..], &row.to[..]);
+        found.entry(pair).or_default().insert(row.kind);
+    }
+    found
+}
+
+/// Every pair of one of `from` and one of `to`, both ways, with these kinds.
+fn both_ways<'a>(
+    one: &[&'a str],
+    other: &[&'a str],
+    kinds: &[Kind],
+) -> BTreeMap<(&'a str, &'a str), BTreeSet<Kind>> {
+    let mut all = BTreeMap::new();
+    for one in one {
+        for other in other {
+            let kinds: BTreeSet<Kind> = kinds.iter().copied().collect();
+            all.insert((*one, *other), kinds.clone());
+            all.insert((*other, *one), kinds);
+        }
+    }
+    all
+}
+
+const TAGGED: [Kind; 3] = [
+    Kind::ServiceTagged,
+    Kind::PriorityTagged,
+    Kind::DoubleTagged,
+];
+
+#[test]
+fn each_wrong_setting_is_seen() {
+    if !is_emulated() {
+        return;
+    }
+    let accepted = [Weakness::ForgedSource, Weakness::UplinkTag];
+    let nic = Nic::new();
+    let kinds = |some: &[Kind], more: &[Kind]| [some, more].concat();
+    let plain = [
+        Kind::Unicast,
+        Kind::Broadcast,
+        Kind::Multicast,
+        Kind::Forged,
+    ];
+
+    println!("spoof check off");
+    for index in 0..FUNCTIONS.len() {
+        nic.set(index, "spoofchk off");
+    }
+    let report = nic.probe(false, &[Weakness::UplinkTag]);
+    let mut expected = both_ways(&["vm1 T"], &["vm1 Gw"], &[Kind::Forged]);
+    expected.extend(both_ways(&["vm2 T"], &["vm2 Gw"], &[Kind::Forged]));
+    for to in ["free", PF] {
+        expected.insert(("In/Out", to), BTreeSet::from([Kind::Forged]));
+    }
+    assert_eq!(leaks(&report), expected);
+    assert_eq!(report.of(Verdict::Lost), Vec::<&Row>::new());
+    for index in 0..FUNCTIONS.len() {
+        nic.set(index, "spoofchk on");
+    }
+
+    println!("two ports on one VLAN");
+    nic.put_on(2, Some(101));
+    nic.put_on(3, Some(101));
+    let report = nic.probe(false, &accepted);
+    let all = kinds(&kinds(&plain, &TAGGED), &[Kind::Tagged]);
+    let expected = both_ways(&["vm1 T", "vm1 Gw"], &["vm2 T", "vm2 Gw"], &all);
+    assert_eq!(leaks(&report), expected);
+    assert_eq!(report.of(Verdict::Lost), Vec::<&Row>::new());
+    let row = report.row("vm1 T", "vm2 T", Kind::Unicast).expect("probed");
+    assert_eq!(row.seen, u64::from(row.sent), "{row}");
+    nic.put_on(2, Some(102));
+    nic.put_on(3, Some(102));
+
+    println!("a T VF on no VLAN");
+    nic.put_on(0, None);
+    let report = nic.probe(true, &accepted);
+    let mut expected = BTreeMap::new();
+    let mut add = |from, to, kinds: &[Kind]| {
+        expected.insert((from, to), kinds.iter().copied().collect::<BTreeSet<_>>());
+    };
+    for to in ["In/Out", "free", PF] {
+        add("vm1 T", to, &kinds(&plain, &TAGGED));
+    }
+    add("In/Out", "vm1 T", &kinds(&plain, &[Kind::PriorityTagged]));
+    // It may choose its VLAN by a tag, and what is on that VLAN sees none.
+    for to in ["vm1 Gw", "vm2 T", "vm2 Gw", "free on 199"] {
+        add("vm1 T", to, &[Kind::Tagged]);
+    }
+    let astray = [
+        Kind::Unicast,
+        Kind::Elsewhere,
+        Kind::Broadcast,
+        Kind::Multicast,
+    ];
+    let tags = [Kind::Tagged, Kind::ServiceTagged, Kind::PriorityTagged];
+    add("vm1 T", "wire0", &kinds(&astray, &tags));
+    assert_eq!(leaks(&report), expected);
+    let mut lost = BTreeSet::new();
+    for (from, to) in [("vm1 T", "vm1 Gw"), ("vm1 Gw", "vm1 T")] {
+        lost.insert((from, to, Kind::Unicast));
+        lost.insert((from, to, Kind::Broadcast));
+    }
+    assert_eq!(keys(&report.of(Verdict::Lost)), lost);
+    nic.put_on(0, Some(101));
+
+    // What the host's root sees then; the probe itself never makes it so.
+    println!("a promiscuous physical function");
+    sh(&format!("ip link set {PF} promisc on"));
+    let report = nic.probe(false, &accepted);
+    let seen = [Kind::Unicast, Kind::Broadcast, Kind::Forged, Kind::Tagged];
+    let seen: BTreeSet<Kind> = kinds(&seen, &TAGGED).into_iter().collect();
+    let inside = ["vm1 T", "vm1 Gw", "vm2 T", "vm2 Gw"];
+    let expected = BTreeMap::from(inside.map(|from| ((from, PF), seen.clone())));
+    assert_eq!(leaks(&report), expected);
+    assert_eq!(report.of(Verdict::Lost), Vec::<&Row>::new());
+    sh(&format!("ip link set {PF} promisc off"));
+
+    // It gets what is for that MAC on its own VLAN, and nothing of another's.
+    println!("a trusted T VF with another MAC");
+    nic.set(0, "trust on");
+    sh(&format!(
+        "ip -n {NAMESPACE} link set vf0 address 52:54:00:77:00:aa"
+    ));
+    let report = nic.probe(false, &accepted);
+    assert_eq!(
+        wrong(&report),
+        BTreeSet::from([("vm1 Gw", "vm1 T", Kind::Unicast)])
+    );
+    sh(&format!(
+        "ip -n {NAMESPACE} link set vf0 address {}",
+        mac(0)
+    ));
+    nic.set(0, "trust off");
+
+    println!("In/Out on a VLAN of its own, which is no wrong setting: it mends a weakness");
+    nic.put_on(4, Some(150));
+    let mut stations = nic.stations(true);
+    stations[4].vlan = Some(150);
+    let report = nic.probe_of(&stations, &[Weakness::ForgedSource]);
+    assert_eq!(wrong(&report), BTreeSet::new());
+    assert_eq!(report.of(Verdict::Inconclusive), Vec::<&Row>::new());
+    nic.put_on(4, None);
+
+    println!("right again");
+    let report = nic.probe(false, &accepted);
+    assert_eq!(wrong(&report), BTreeSet::new());
 }

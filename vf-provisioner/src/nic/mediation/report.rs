@@ -39,18 +39,27 @@ pub enum Weakness {
     UplinkTag,
 }
 
-impl fmt::Display for Weakness {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+impl Weakness {
+    /// As an operator accepts it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ForgedSource => "forged-source",
+            Self::UplinkTag => "uplink-tag",
+        }
+    }
+
+    /// What is wrong, and what to do.
+    pub fn help(self) -> &'static str {
+        match self {
             Self::ForgedSource => {
-                "forged-source: the NIC does not hold the sender to its MAC, whatever its spoof check \
-                 reads back as"
+                "the NIC does not hold a function to its MAC, whatever its spoof check reads back as; \
+                 only the switch does"
             }
             Self::UplinkTag => {
-                "uplink-tag: the NIC lets an In/Out VF choose its VLAN; put In/Out VFs on one of their \
+                "the NIC lets an In/Out VF choose its VLAN by a tag; put In/Out VFs on a VLAN of their \
                  own"
             }
-        })
+        }
     }
 }
 
@@ -161,9 +170,9 @@ impl Report {
         self.wrong().next().is_none()
     }
 
-    /// What is not as it must be, a sentence each.
+    /// What is not as it must be, a sentence for each sender and listener.
     pub fn sentences(&self) -> Vec<String> {
-        self.wrong().map(ToString::to_string).collect()
+        sentences(self.wrong())
     }
 }
 
@@ -215,28 +224,38 @@ impl fmt::Display for Row {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, kind, .. } = self;
         let (seen, sent) = (self.seen, self.sent);
-        match self.verdict {
-            Verdict::Leak => write!(
-                out,
-                "LEAK: {seen} of {sent} {kind} frames from {from} reached {to}"
-            ),
-            Verdict::Lost => write!(
-                out,
-                "lost: none of {sent} {kind} frames from {from} reached {to}"
-            ),
-            _ => write!(
-                out,
-                "{seen} of {sent} {kind} frames from {from} reached {to}"
-            ),
-        }?;
-        if let Some(note) = &self.note {
-            write!(out, " ({note})")?;
-        }
-        match &self.weakness {
-            Some(weakness) => write!(out, " ({weakness})"),
-            None => Ok(()),
+        write!(
+            out,
+            "{seen} of {sent} {kind} frames from {from} reached {to}"
+        )
+    }
+}
+
+/// A sentence for each sender and listener, which names the kinds of frames.
+fn sentences<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
+    let mut pairs: Vec<(&str, &str, Verdict, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        let key = (&row.from[..], &row.to[..], row.verdict);
+        match pairs.iter_mut().find(|it| (it.0, it.1, it.2) == key) {
+            Some((.., rows)) => rows.push(row),
+            None => pairs.push((key.0, key.1, key.2, vec![row])),
         }
     }
+    let sentence = |(from, to, verdict, rows): (&str, &str, Verdict, Vec<&Row>)| {
+        let counts = rows.iter().map(|row| {
+            let note = row.note.as_ref().map(|note| format!(" ({note})"));
+            let note = note.unwrap_or_default();
+            format!("{} of {} {}{note}", row.seen, row.sent, row.kind)
+        });
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        let names: BTreeSet<Weakness> = rows.iter().filter_map(|row| row.weakness).collect();
+        let names: String = names.iter().map(|it| format!(" ({})", it.name())).collect();
+        match verdict {
+            Verdict::Lost => format!("LOST: {to} must get frames of {from}: {counts}"),
+            _ => format!("LEAK: {to} must not get frames of {from}: {counts}{names}"),
+        }
+    };
+    pairs.into_iter().map(sentence).collect()
 }
 
 const COLUMNS: [Kind; 10] = [
@@ -252,7 +271,8 @@ const COLUMNS: [Kind; 10] = [
     Kind::Any,
 ];
 
-/// A table, one line for each sender and listener, and below it a sentence for everything wrong.
+/// A table, a line for each sender and listener with seen/sent of each kind (`!` wrong, `~` accepted,
+/// `*` a finding at the wire, `?` inconclusive), and below it what is wrong in sentences.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |name: fn(&Row) -> &str| {
@@ -306,8 +326,12 @@ impl fmt::Display for Report {
         for doubt in doubts {
             writeln!(out, "inconclusive: {doubt}")?;
         }
-        for row in self.wrong() {
-            writeln!(out, "{row}")?;
+        for sentence in self.sentences() {
+            writeln!(out, "{sentence}")?;
+        }
+        let names: BTreeSet<Weakness> = self.rows.iter().filter_map(|row| row.weakness).collect();
+        for weakness in names {
+            writeln!(out, "{}: {}", weakness.name(), weakness.help())?;
         }
         if let Some(wire) = &self.wire {
             let list = |names: &BTreeSet<String>| {
