@@ -118,17 +118,36 @@ pub fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyEr
         ..Change::default()
     };
     let plan = plan_change(host, state, &change)?;
-    let mut found: Vec<String> = plan
+    let anew: BTreeMap<Key, &Resource> = plan
         .actions
         .iter()
-        .map(|action| match action {
-            Action::Create { resource } => format!("{} is missing", resource.key()),
-            Action::Delete { resource } => format!("{} is left over", resource.key()),
-            Action::Update { from, to } => {
-                format!("{}: {}", to.key(), to.differences(from).join("; "))
-            }
+        .filter_map(|action| match action {
+            Action::Delete { resource } => Some((resource.key(), resource)),
+            _ => None,
         })
         .collect();
+    let made: BTreeSet<Key> = plan
+        .actions
+        .iter()
+        .filter(|action| matches!(action, Action::Create { .. }))
+        .map(|action| action.resource().key())
+        .collect();
+    let told = |action: &Action| {
+        let key = action.resource().key();
+        Some(match action {
+            Action::Delete { .. } if made.contains(&key) => return None,
+            Action::Delete { .. } => format!("{key} is left over"),
+            Action::Create { resource } => match anew.get(&key) {
+                None => format!("{key} is missing"),
+                Some(is) if *is == resource => {
+                    format!("{key} must be started anew: it stands on what must be made anew")
+                }
+                Some(is) => format!("{key}: {}", resource.differences(is).join("; ")),
+            },
+            Action::Update { from, to } => format!("{key}: {}", to.differences(from).join("; ")),
+        })
+    };
+    let mut found: Vec<String> = plan.actions.iter().filter_map(told).collect();
     if found.is_empty() {
         for record in state.tenants.values() {
             for probe in &record.probes {

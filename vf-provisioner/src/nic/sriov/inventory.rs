@@ -158,6 +158,55 @@ impl VirtualFunction {
     }
 }
 
+impl Inventory {
+    /// Of a host that is only imagined: `pfs` physical functions, `pf0` first, that can have `vfs` functions each and have
+    /// none. Allocations are tested and timed on it.
+    pub fn imagined(pfs: u16, vfs: u32) -> Self {
+        let pf = |number: u16| PhysicalFunction {
+            address: format!("{number:04x}:01:00.0")
+                .parse()
+                .expect("it is an address"),
+            interface: Some(format!("pf{number}")),
+            driver: Some("igb".to_owned()),
+            total_vfs: vfs,
+            set: PfSettings {
+                autoprobe: true,
+                vfs: 0,
+                up: false,
+            },
+            offset: 0x80,
+            stride: 2,
+            iommu: true,
+            vfs: Vec::new(),
+        };
+        Self {
+            pfs: (0..pfs).map(pf).collect(),
+            interfaces: Vec::new(),
+        }
+    }
+
+    /// The same once it is set to have its functions, of which nobody has any.
+    pub fn with_vfs(mut self) -> Self {
+        for pf in &mut self.pfs {
+            pf.set.vfs = pf.total_vfs;
+            let address = |index| Some((index, pf.vf_address(index)?));
+            let vfs = (0..pf.total_vfs).filter_map(address);
+            pf.vfs = vfs
+                .map(|(index, address)| VirtualFunction {
+                    index,
+                    address,
+                    group: Some(index),
+                    group_others: Vec::new(),
+                    driver: None,
+                    set: VfSettings::default(),
+                    user: User::Nobody,
+                })
+                .collect();
+        }
+        self
+    }
+}
+
 impl fmt::Display for Inventory {
     /// As a table, one line for each function.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,96 @@
+//! Prints what a plan on SR-IOV NICs costs per tenant as tenants grow: from parsed files to the list of actions, on a
+//! host that is only imagined. `cargo run --release -p vf-provisioner --example plan_scale`
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tenant_config::{Memory, Tenant};
+use vf_provisioner::apply::{Change, plan_change};
+use vf_provisioner::host::FakeHost;
+use vf_provisioner::launcher::process::{Limits, Process};
+use vf_provisioner::nic::sriov::allocate::Pool;
+use vf_provisioner::nic::sriov::inventory::Inventory;
+use vf_provisioner::nic::sriov::{Guests, Sriov};
+use vf_provisioner::nic::veth::Veth;
+use vf_provisioner::state::State;
+use vf_provisioner::tenants::{Placement, Site, records};
+
+const PORTS: u32 = 4;
+const VFS: u32 = 126;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("tenants  ports  NICs of {VFS} VFs  actions  ms      us per tenant");
+    for (tenants, nics) in [(10, 36), (50, 36), (100, 36), (224, 16), (500, 36)] {
+        let files = (0..tenants).map(tenant).collect::<Result<Vec<_>, _>>()?;
+        // The quickest of some: what else runs on the machine only adds.
+        let mut best = f64::INFINITY;
+        let mut actions = 0;
+        for _ in 0..5 {
+            let started = Instant::now();
+            actions = plan(&files, nics)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        println!(
+            "{tenants:>7}  {PORTS:>5}  {nics:>15}  {actions:>7}  {:<6.1}  {:.1}",
+            best * 1e3,
+            best * 1e6 / f64::from(tenants),
+        );
+    }
+    Ok(())
+}
+
+fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
+    let state = State::default();
+    let pool = Pool {
+        pfs: (0..nics).map(|number| format!("pf{number}")).collect(),
+        inout: None,
+        vlans: "1000-2999".parse()?,
+        resize: false,
+    };
+    let inner = Veth::new("mts", "mts-br0");
+    let nic = Sriov::new(
+        inner,
+        Inventory::imagined(nics, VFS),
+        pool,
+        Guests::Vfio,
+        &state,
+    );
+    let launcher = Process {
+        state_dir: PathBuf::from("/nowhere"),
+        binary: PathBuf::from("/nowhere/vswitch"),
+        instance: "mts".to_owned(),
+        limits: Limits {
+            cpu_percent: 100,
+            memory_mib: 128,
+            packet_memory: Memory::default(),
+        },
+    };
+    let site = Site {
+        placement: Placement::Shared(0),
+        uid_base: 64000,
+        uids_in_use: Default::default(),
+    };
+    let change = Change {
+        set: records(files, &state, &site, &nic, &launcher)?,
+        ..Change::default()
+    };
+    let plan = plan_change(&FakeHost::default(), &state, &change)?;
+    Ok(plan.actions.len())
+}
+
+fn tenant(number: u32) -> Result<Tenant, Box<dyn Error>> {
+    let (hi, lo) = (number >> 8, number & 0xff);
+    let mut text = format!(
+        "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{hi}.{lo}.1/24\"\n[uplink]\naddress = \"172.16.{}.{lo}/16\"\nnext_hop = \"172.16.255.1\"\n",
+        5000 + number,
+        hi + 1,
+    );
+    for port in 1..=PORTS {
+        text += &format!(
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
+            10 + port
+        );
+    }
+    Ok(Tenant::parse("test", &text)?)
+}

@@ -1,0 +1,680 @@
+//! The sriov backend on a host that is only a table: allocations, refusals, what goes to whom after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tenant_config::{Device, MacAddr, Memory, Name, NicAttribute, PciAddress, Tenant, VlanId};
+use vf_provisioner::apply::{ApplyError, Change, apply, plan_change, verify};
+use vf_provisioner::host::{FakeHost, Host};
+use vf_provisioner::launcher::process::{Limits, Process};
+use vf_provisioner::nic::sriov::allocate::{AllocationError, Pool, allocate};
+use vf_provisioner::nic::sriov::inventory::{Interface, Inventory, User};
+use vf_provisioner::nic::sriov::{Guests, Sriov};
+use vf_provisioner::nic::veth::Veth;
+use vf_provisioner::plan::{Action, PlanError};
+use vf_provisioner::resource::{Key, Resource, Side, Vf};
+use vf_provisioner::state::{self, Record, State, Store};
+use vf_provisioner::tenants::{Placement, PlacementError, Site, records};
+
+fn text(number: u32, ports: u32, uplink: bool) -> String {
+    let (hi, lo) = (number >> 8, number & 0xff);
+    let mut text = format!(
+        "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{hi}.{lo}.1/24\"\n",
+        5000 + number
+    );
+    if uplink {
+        text += &format!(
+            "[uplink]\naddress = \"172.16.{}.{lo}/16\"\nnext_hop = \"172.16.255.1\"\n",
+            hi + 1
+        );
+    }
+    for port in 1..=ports {
+        text += &format!(
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
+            10 + port
+        );
+    }
+    text
+}
+
+fn tenant(number: u32, ports: u32, uplink: bool) -> Tenant {
+    Tenant::parse("test", &text(number, ports, uplink)).expect("the text is a tenant")
+}
+
+fn name(number: u32) -> Name {
+    format!("t{number}").parse().expect("a name")
+}
+
+fn pool(pfs: u16, vlans: &str) -> Pool {
+    Pool {
+        pfs: (0..pfs).map(|number| format!("pf{number}")).collect(),
+        inout: None,
+        vlans: vlans.parse().expect("a range"),
+        resize: false,
+    }
+}
+
+fn launcher() -> Process {
+    Process {
+        state_dir: PathBuf::from("/nowhere"),
+        binary: PathBuf::from("/nowhere/vswitch"),
+        instance: "test".to_owned(),
+        limits: Limits {
+            cpu_percent: 100,
+            memory_mib: 128,
+            packet_memory: Memory::default(),
+        },
+    }
+}
+
+fn site() -> Site {
+    Site {
+        placement: Placement::Shared(0),
+        uid_base: 64000,
+        uids_in_use: BTreeSet::new(),
+    }
+}
+
+fn placed(
+    tenants: &[Tenant],
+    state: &State,
+    inventory: &Inventory,
+    pool: &Pool,
+) -> Result<BTreeMap<Name, Record>, PlacementError> {
+    let inner = Veth::new("test", "test-br0");
+    let nic = Sriov::new(inner, inventory.clone(), pool.clone(), Guests::Vfio, state);
+    records(tenants, state, &site(), &nic, &launcher())
+}
+
+fn vfs(records: &BTreeMap<Name, Record>) -> Vec<&Vf> {
+    let resources = records.values().flat_map(|record| &record.resources);
+    let vfs = resources.filter_map(|resource| match resource {
+        Resource::Vf(vf) => Some(&**vf),
+        _ => None,
+    });
+    vfs.collect()
+}
+
+/// What must hold of any records: one owner per function and MAC, one port per VLAN, both functions of a port on one
+/// physical function.
+fn assert_sound(records: &BTreeMap<Name, Record>) {
+    let all = vfs(records);
+    let addresses: BTreeSet<PciAddress> = all.iter().map(|vf| vf.address).collect();
+    assert_eq!(addresses.len(), all.len(), "a function is given twice");
+    let macs: BTreeSet<MacAddr> = all.iter().filter_map(|vf| vf.set.mac).collect();
+    assert_eq!(macs.len(), all.len(), "a MAC is given twice, or none");
+    let mut ports: BTreeMap<VlanId, Vec<&Vf>> = BTreeMap::new();
+    for vf in all {
+        match vf.owner.side {
+            Side::InOut => assert_eq!(vf.set.vlan, None),
+            _ => ports
+                .entry(vf.set.vlan.expect("a port has a VLAN"))
+                .or_default()
+                .push(vf),
+        }
+    }
+    for (vlan, pair) in ports {
+        let [one, other] = pair[..] else {
+            panic!("VLAN {vlan} has {} functions", pair.len());
+        };
+        assert_eq!(one.pf, other.pf);
+        assert_eq!(
+            (&one.owner.tenant, &one.owner.port),
+            (&other.owner.tenant, &other.owner.port)
+        );
+        assert_ne!(one.owner.side, other.owner.side);
+    }
+}
+
+#[test]
+fn a_tenant_has_two_functions_for_each_port_and_one_for_its_uplink() {
+    let inventory = Inventory::imagined(1, 7);
+    let state = State::default();
+    let records = placed(
+        &[tenant(1, 2, true)],
+        &state,
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    let records = records.expect("it fits");
+    assert_sound(&records);
+    let lines: Vec<String> = vfs(&records)
+        .iter()
+        .map(|vf| {
+            let vlan = vf.set.vlan.map_or(0, VlanId::get);
+            let mac = vf.set.mac.expect("it has a MAC");
+            format!("{} {} {} {mac} {vlan}", vf.pf, vf.address, vf.owner)
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "pf0 0000:01:10.0 t1/t1-vm1 T 52:54:00:00:01:01 101",
+            "pf0 0000:01:10.2 t1/t1-vm1 Gw 02:00:13:89:00:01 101",
+            "pf0 0000:01:10.4 t1/t1-vm2 T 52:54:00:00:01:02 102",
+            "pf0 0000:01:10.6 t1/t1-vm2 Gw 02:00:13:89:00:02 102",
+            "pf0 0000:01:11.0 t1 In/Out 02:00:13:89:00:00 0",
+        ]
+    );
+    let without = placed(
+        &[tenant(1, 2, false)],
+        &state,
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    assert_eq!(vfs(&without.expect("it fits")).len(), 4);
+}
+
+#[test]
+fn the_uplink_is_on_the_nic_named_for_it() {
+    let pool = Pool {
+        inout: Some("pf1".to_owned()),
+        ..pool(2, "101-110")
+    };
+    let inventory = Inventory::imagined(2, 7);
+    let records = placed(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
+    let records = records.expect("it fits");
+    let pfs: Vec<&str> = vfs(&records).iter().map(|vf| vf.pf.as_str()).collect();
+    assert_eq!(pfs, ["pf0", "pf0", "pf1"]);
+}
+
+#[test]
+fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
+    let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
+    let state = State::default();
+    let inventory = Inventory::imagined(36, 126);
+    let started = Instant::now();
+    let records = placed(&files, &state, &inventory, &pool(36, "1000-2999")).expect("they fit");
+    let change = Change {
+        set: records,
+        ..Change::default()
+    };
+    let plan = plan_change(&FakeHost::default(), &state, &change).expect("there is a plan");
+    // Optimised it takes a small part of this; a time that grows with the square of the tenants does not pass.
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(vfs(&change.set).len(), 4500);
+    assert_sound(&change.set);
+    // For each tenant its functions, a namespace, a directory, a control group and a switch; and the 36 NICs.
+    assert_eq!(plan.actions.len(), 500 * (9 + 4) + 36);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_numbers() {
+    let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
+    let state = State::default();
+    let inventory = Inventory::imagined(16, 126);
+    let error = placed(&files, &state, &inventory, &pool(16, "1000-2999"));
+    assert_eq!(
+        error.expect_err("they do not fit").to_string(),
+        "tenant t224 does not fit: the 500 tenants need 4500 more virtual functions (2 for each port, 1 for each uplink) and 2016 are free (pf0 126, pf1 126, pf2 126, pf3 126, pf4 126, pf5 126, pf6 126, pf7 126 and 8 more); the first 224 fit: name more NICs in --pf, or release tenants"
+    );
+    let fit = placed(&files[..224], &state, &inventory, &pool(16, "1000-2999"));
+    assert_sound(&fit.expect("224 fit"));
+
+    let error = placed(&files[..3], &state, &inventory, &pool(16, "1000-1009"));
+    assert_eq!(
+        error.expect_err("there are too few VLANs").to_string(),
+        "tenant t2: its ports need 4 VLANs and 10 are free in --vlans 1000-1009 (0 are taken): widen the range, and keep it off the adjacent switch's port"
+    );
+}
+
+#[test]
+fn bad_nics_are_told() {
+    let place = |inventory: &Inventory, names: &[&str]| {
+        let pool = Pool {
+            pfs: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..pool(0, "101-110")
+        };
+        placed(&[tenant(1, 1, true)], &State::default(), inventory, &pool)
+            .expect_err("it is refused")
+            .to_string()
+    };
+    let inventory = Inventory::imagined(1, 7);
+    assert_eq!(
+        place(&inventory, &[]),
+        "--nic sriov: name the physical functions in --pf; this host has pf0 (igb, 7 VFs)"
+    );
+    assert_eq!(
+        place(&inventory, &["eth0"]),
+        "--pf eth0: no such SR-IOV NIC; this host has pf0 (igb, 7 VFs). A NIC shows here once SR-IOV is on in its firmware and its driver is loaded"
+    );
+    assert!(place(&Inventory::default(), &["pf0"]).contains("this host has none"));
+    let mut other = inventory.clone();
+    other.pfs[0].iommu = false;
+    assert!(place(&other, &["pf0"]).contains("boot with intel_iommu=on"));
+    other.pfs[0].interface = None;
+    assert!(place(&other, &["0000:01:00.0"]).contains("bind its driver"));
+}
+
+#[test]
+fn functions_of_others_are_left_alone() {
+    let mut inventory = Inventory::imagined(1, 7).with_vfs();
+    let vfs_of = &mut inventory.pfs[0].vfs;
+    let interface = |name: &str, busy| User::Interface {
+        name: name.to_owned(),
+        mac: "52:54:00:99:00:01".parse().ok(),
+        busy,
+    };
+    // Up; another namespace's; open; with settings; and one that is idle with a MAC its driver chose.
+    (vfs_of[0].driver, vfs_of[0].user) = (Some("igbvf".to_owned()), interface("eth7", true));
+    (vfs_of[1].driver, vfs_of[1].user) = (Some("igbvf".to_owned()), User::Elsewhere);
+    let processes = BTreeSet::from([77]);
+    (vfs_of[2].driver, vfs_of[2].user) = (Some("vfio-pci".to_owned()), User::Program { processes });
+    vfs_of[3].set.vlan = VlanId::new(101).ok();
+    (vfs_of[4].driver, vfs_of[4].user) = (Some("igbvf".to_owned()), interface("eth8", false));
+    vfs_of[4].set.mac = "52:54:00:99:00:01".parse().ok();
+    let state = State::default();
+    let records = placed(
+        &[tenant(1, 1, true)],
+        &state,
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    let records = records.expect("three are free");
+    let given: Vec<(u32, Option<&str>)> = vfs(&records)
+        .iter()
+        .map(|vf| (vf.index, vf.found_driver.as_deref()))
+        .collect();
+    assert_eq!(given, [(4, Some("igbvf")), (5, None), (6, None)]);
+    // VLAN 101 is somebody's.
+    assert_eq!(vfs(&records)[0].set.vlan, VlanId::new(102).ok());
+    let error = placed(
+        &[tenant(1, 2, true)],
+        &state,
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    assert_eq!(
+        error.expect_err("three are too few").to_string(),
+        "tenant t1 does not fit: the 1 tenants need 5 more virtual functions (2 for each port, 1 for each uplink) and 3 are free (pf0 3); the first 0 fit; not free: pf0 VF 0 (interface eth7 is in use), pf0 VF 1 (igbvf has it in another namespace), pf0 VF 2 (open in process 77), pf0 VF 3 (set by somebody: not as a free one is): name more NICs in --pf, or release tenants"
+    );
+}
+
+#[test]
+fn a_mac_that_somebody_has_is_refused_with_both_places() {
+    let mac: MacAddr = "52:54:00:00:01:01".parse().expect("a MAC");
+    let mut inventory = Inventory::imagined(1, 7).with_vfs();
+    inventory.interfaces.push(Interface {
+        name: "eth0".to_owned(),
+        mac,
+        device: None,
+    });
+    let refused = |inventory: &Inventory, tenants: &[Tenant]| {
+        placed(tenants, &State::default(), inventory, &pool(1, "101-110"))
+            .expect_err("it is refused")
+            .to_string()
+    };
+    assert_eq!(
+        refused(&inventory, &[tenant(1, 1, false)]),
+        "MAC 52:54:00:00:01:01 is that of interface eth0 and of tenant t1/t1-vm1 T: change one of them"
+    );
+    inventory.interfaces.clear();
+    inventory.pfs[0].vfs[6].set.mac = Some(mac);
+    assert_eq!(
+        refused(&inventory, &[tenant(1, 1, false)]),
+        "MAC 52:54:00:00:01:01 is that of pf0 VF 6 and of tenant t1/t1-vm1 T: change one of them"
+    );
+    // One tenant's VM has the MAC of the other's switch.
+    let thief = text(2, 1, false).replace("52:54:00:00:02:01", "02:00:13:89:00:01");
+    let thief = Tenant::parse("test", &thief).expect("a tenant");
+    assert_eq!(
+        refused(&Inventory::imagined(1, 7), &[tenant(1, 1, false), thief]),
+        "MAC 02:00:13:89:00:01 is that of tenant t1/t1-vm1 Gw and of tenant t2/t2-vm1 T: change one of them"
+    );
+}
+
+/// A host whose functions are as the table of objects says.
+struct World {
+    dir: tempfile::TempDir,
+    host: FakeHost,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .expect("a temporary directory"),
+            host: FakeHost::default(),
+        }
+    }
+
+    fn state(&self) -> State {
+        state::read(self.dir.path()).expect("the state reads")
+    }
+
+    /// What an inventory would show of the objects that there are.
+    fn inventory(&self) -> Inventory {
+        let pf = |key: &Key| matches!(key, Key::Pf { .. });
+        let mut inventory = Inventory::imagined(2, 7);
+        if !self.host.objects.keys().any(pf) {
+            return inventory;
+        }
+        inventory = inventory.with_vfs();
+        for object in self.host.objects.values() {
+            let Resource::Vf(vf) = object else { continue };
+            for seen in inventory.pfs.iter_mut().flat_map(|pf| &mut pf.vfs) {
+                if seen.address == vf.address {
+                    seen.set = vf.set.clone();
+                    seen.driver.clone_from(&vf.driver);
+                    seen.user = User::Program {
+                        processes: BTreeSet::new(),
+                    };
+                }
+            }
+        }
+        inventory
+    }
+
+    fn set(&self, tenants: &[Tenant]) -> Result<Change, PlacementError> {
+        let set = placed(
+            tenants,
+            &self.state(),
+            &self.inventory(),
+            &pool(2, "101-120"),
+        )?;
+        Ok(Change {
+            set,
+            ..Change::default()
+        })
+    }
+
+    fn apply(&mut self, change: &Change, moment: usize) -> Result<Vec<Action>, ApplyError> {
+        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        let mut passed = 0;
+        let mut crash = || {
+            passed += 1;
+            passed > moment
+        };
+        apply(&mut self.host, &mut store, change, &mut crash).map(|done| done.actions)
+    }
+}
+
+fn release(numbers: &[u32]) -> Change {
+    Change {
+        release: numbers.iter().copied().map(name).collect(),
+        ..Change::default()
+    }
+}
+
+const TO_THE_END: usize = usize::MAX;
+
+#[test]
+fn a_tenant_keeps_what_it_has_while_others_come_and_go() {
+    let mut world = World::new();
+    for number in [1, 2, 3] {
+        let change = world.set(&[tenant(number, 1, true)]).expect("it fits");
+        world.apply(&change, TO_THE_END).expect("it applies");
+    }
+    let third = vfs(&world.state().tenants)
+        .iter()
+        .filter(|vf| vf.owner.tenant == name(3))
+        .map(|vf| (vf.address, vf.set.vlan))
+        .collect::<Vec<_>>();
+    world
+        .apply(&release(&[1]), TO_THE_END)
+        .expect("it releases");
+    let change = world.set(&[tenant(3, 2, true)]).expect("it fits");
+    let kept: Vec<_> = vfs(&change.set)
+        .iter()
+        .map(|vf| (vf.address, vf.set.vlan))
+        .filter(|seat| third.contains(seat))
+        .collect();
+    assert_eq!(kept.len(), 3);
+    assert_sound(&change.set);
+    // A switch whose function is made anew is started anew.
+    let needs = change.set[&name(3)]
+        .resources
+        .iter()
+        .find_map(|it| it.needs());
+    let of_functions = needs
+        .expect("it has a switch")
+        .iter()
+        .filter(|key| matches!(key, Key::Vf { .. }))
+        .count();
+    assert_eq!(of_functions, 3);
+}
+
+#[test]
+fn a_function_is_cleaned_before_it_becomes_anothers() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    // A release that a crash ends once the records are gone and before anything is deleted.
+    match world.apply(&release(&[1]), 0) {
+        Err(ApplyError::Killed) => {}
+        other => panic!("it was not killed: {other:?}"),
+    }
+    let state = world.state();
+    assert!(state.tenants.is_empty());
+    let left: BTreeSet<PciAddress> = state
+        .owned
+        .values()
+        .filter_map(|resource| match resource {
+            Resource::Vf(vf) => Some(vf.address),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(left.len(), 3);
+    let change = world.set(&[tenant(2, 1, true)]).expect("it fits");
+    let actions = world.apply(&change, TO_THE_END).expect("it applies");
+    let mut cleaned = BTreeSet::new();
+    for action in &actions {
+        match action {
+            Action::Delete {
+                resource: Resource::Vf(vf),
+            } => {
+                cleaned.insert(vf.address);
+            }
+            Action::Create {
+                resource: Resource::Vf(vf),
+            } => assert!(!left.contains(&vf.address) || cleaned.contains(&vf.address)),
+            Action::Update {
+                to: Resource::Vf(vf),
+                ..
+            } => panic!("{} is handed on as it is", vf.address),
+            _ => {}
+        }
+    }
+    assert_eq!(cleaned, left);
+}
+
+#[test]
+fn drift_is_told_by_function_and_mended_in_place_or_anew() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    let keys: Vec<Key> = world.host.objects.keys().cloned().collect();
+    let vf_keys: Vec<&Key> = keys
+        .iter()
+        .filter(|key| matches!(key, Key::Vf { .. }))
+        .collect();
+    let [guest, gateway, inout] = vf_keys[..] else {
+        panic!("there are three functions");
+    };
+    let mut touch = |key: &Key, touch: &dyn Fn(&mut Vf)| match world.host.objects.get_mut(key) {
+        Some(Resource::Vf(vf)) => touch(vf),
+        other => panic!("no function: {other:?}"),
+    };
+    touch(guest, &|vf| vf.set.spoof_check = false);
+    touch(gateway, &|vf| vf.driver = Some("igbvf".to_owned()));
+    touch(inout, &|vf| vf.set = Default::default());
+    let state = world.state();
+    let found = verify(&mut world.host, &state).expect("it can be observed");
+    assert_eq!(
+        found,
+        [
+            "virtual function 0000:01:10.0: set.spoof_check should be true and is false",
+            "virtual function 0000:01:10.2: driver should be \"vfio-pci\" and is \"igbvf\"",
+            "virtual function 0000:01:10.4: set.mac should be \"02:00:13:89:00:00\" and is null",
+            "switch of tenant t1 must be started anew: it stands on what must be made anew",
+        ]
+    );
+    let again = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    world.apply(&again, TO_THE_END).expect("it applies");
+    let state = world.state();
+    assert_eq!(
+        verify(&mut world.host, &state).expect("it can be observed"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_function_that_somebody_took_meanwhile_is_foreign() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, false)]).expect("it fits");
+    let mut theirs = vfs(&change.set)[0].clone();
+    theirs.driver = Some("igbvf".to_owned());
+    let theirs = Resource::Vf(Box::new(theirs));
+    world.host.objects.insert(theirs.key(), theirs.clone());
+    let before = world.host.objects.clone();
+    match world.apply(&change, TO_THE_END) {
+        Err(ApplyError::Plan(error @ PlanError::Foreign(_))) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("`vf-provisioner nic` shows by whom"),
+                "{text}"
+            );
+        }
+        other => panic!("it was not refused: {other:?}"),
+    }
+    assert_eq!(world.host.objects, before);
+}
+
+#[test]
+fn what_a_file_accepts_and_its_rates_reach_the_functions() {
+    let text = text(1, 1, true).replace(
+        "[[port]]\n",
+        "[nic]\naccept = [\"min-rate\"]\n[[port]]\nrate_mbit = 500\nmin_rate_mbit = 100\n",
+    );
+    let file = Tenant::parse("test", &text).expect("a tenant");
+    let inventory = Inventory::imagined(1, 7);
+    let records = placed(&[file], &State::default(), &inventory, &pool(1, "101-110"));
+    let records = records.expect("it fits");
+    let seen: Vec<(Side, u32, u32)> = vfs(&records)
+        .iter()
+        .map(|vf| (vf.owner.side, vf.set.min_rate_mbit, vf.set.max_rate_mbit))
+        .collect();
+    // What the switch sends is not held to the VM's rate.
+    assert_eq!(
+        seen,
+        [
+            (Side::Guest, 100, 500),
+            (Side::Gateway, 0, 0),
+            (Side::InOut, 0, 0)
+        ]
+    );
+    for vf in vfs(&records) {
+        assert_eq!(vf.accept, BTreeSet::from([NicAttribute::MinRate]));
+    }
+}
+
+#[test]
+fn a_number_of_functions_that_an_operator_chose_stays() {
+    let mut inventory = Inventory::imagined(1, 126);
+    inventory.pfs[0].total_vfs = 4;
+    inventory = inventory.with_vfs();
+    inventory.pfs[0].total_vfs = 126;
+    let tenants = [tenant(1, 2, true)];
+    let state = State::default();
+    let error = placed(&tenants, &state, &inventory, &pool(1, "101-110"));
+    let error = error.expect_err("four are too few").to_string();
+    assert!(error.contains("and 4 are free"), "{error}");
+    let resize = Pool {
+        resize: true,
+        ..pool(1, "101-110")
+    };
+    let records = placed(&tenants, &state, &inventory, &resize).expect("it fits");
+    let pf = records[&name(1)].resources.iter().find_map(|it| match it {
+        Resource::Pf(pf) => Some(pf),
+        _ => None,
+    });
+    let pf = pf.expect("it has a NIC");
+    assert_eq!((pf.set.vfs, pf.found.vfs), (126, 4));
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Apply(u32, u32, bool, Option<usize>),
+    Release(u32, Option<usize>),
+    Fail(u32, usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let killed = || prop::option::of(0..45_usize);
+    prop_oneof![
+        4 => (1..4_u32, 1..3_u32, any::<bool>(), killed()).prop_map(|(n, p, u, k)| Event::Apply(n, p, u, k)),
+        2 => (1..4_u32, killed()).prop_map(|(n, k)| Event::Release(n, k)),
+        1 => (1..4_u32, 0..12_usize).prop_map(|(n, at)| Event::Fail(n, at)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens_allocations_stay_sound_and_release_leaves_nothing(
+        events in prop::collection::vec(event(), 1..8),
+    ) {
+        let mut world = World::new();
+        for event in events {
+            world.host.fails_at = None;
+            match event {
+                Event::Apply(number, ports, uplink, killed) => {
+                    match world.set(&[tenant(number, ports, uplink)]) {
+                        Ok(change) => {
+                            let result = world.apply(&change, killed.unwrap_or(TO_THE_END));
+                            prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
+                        }
+                        Err(PlacementError::Allocation(AllocationError::Budget(_))) => {}
+                        Err(other) => return Err(TestCaseError::fail(other.to_string())),
+                    }
+                }
+                Event::Release(number, killed) => {
+                    let result = world.apply(&release(&[number]), killed.unwrap_or(TO_THE_END));
+                    prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
+                }
+                Event::Fail(number, at) => {
+                    world.host.changes = 0;
+                    world.host.fails_at = Some(at);
+                    if let Ok(change) = world.set(&[tenant(number, 1, true)]) {
+                        let result = world.apply(&change, TO_THE_END);
+                        prop_assert!(matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. })), "{:?}", result);
+                    }
+                }
+            }
+            assert_sound(&world.state().tenants);
+        }
+        world.host.fails_at = None;
+        let all: Vec<Tenant> = (1..4).map(|number| tenant(number, 1, true)).collect();
+        world.apply(&release(&[1, 2, 3]), TO_THE_END).expect("it releases");
+        prop_assert_eq!(&world.host.objects, &BTreeMap::new());
+        let change = world.set(&all).expect("they fit");
+        world.apply(&change, TO_THE_END).expect("it applies");
+        for resource in change.set.values().flat_map(|record| &record.resources) {
+            let is = world.host.observe(resource).expect("it can be observed");
+            prop_assert_eq!(is.as_ref(), Some(resource));
+        }
+        let again = world.set(&all).expect("they fit");
+        prop_assert_eq!(world.apply(&again, TO_THE_END).expect("it applies"), Vec::new());
+        world.apply(&release(&[1, 2, 3]), TO_THE_END).expect("it releases");
+        prop_assert_eq!(world.state(), State::default());
+    }
+}
+
+#[test]
+fn an_assignment_says_who_the_guests_are() {
+    let inventory = Inventory::imagined(1, 7);
+    let pool = pool(1, "101-110");
+    let given = allocate(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
+    let given = given.expect("it fits");
+    let device = |address: &str, vlan: Option<u16>| Device::Pci {
+        address: address.parse().expect("an address"),
+        vlan: vlan.and_then(|vlan| VlanId::new(vlan).ok()),
+    };
+    assert_eq!(given[0].guests, [device("0000:01:10.0", Some(101))]);
+    assert_eq!(given[0].ports, [device("0000:01:10.2", Some(101))]);
+    assert_eq!(given[0].uplink, Some(device("0000:01:10.4", None)));
+}
