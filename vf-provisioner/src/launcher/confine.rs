@@ -454,6 +454,26 @@ fn enter_root(task: &Task) -> Result<(), String> {
     step("set the host name", sethostname(&task.tenant))
 }
 
+/// What a device writes to is locked in memory, and counted as ours; without such a device less does no harm.
+fn limit_locked_memory(task: &Task) -> Result<(), String> {
+    let limit = Limit::RLIMIT_MEMLOCK;
+    let most = task.locked_bytes.unwrap_or(RLIM_INFINITY);
+    let Err(error) = setrlimit(limit, most, most) else {
+        return Ok(());
+    };
+    let (_, hard) = step("read resource limits", getrlimit(limit))?;
+    if task.devices.is_empty() || most <= hard {
+        let most = most.min(hard);
+        return step("set resource limits", setrlimit(limit, most, most));
+    }
+    Err(format!(
+        "cannot let the switch lock the {} KiB that its devices write to ({error}): the provisioner itself may lock {} KiB and not \
+         raise that. Raise its hard limit (`ulimit -Hl`, LimitMEMLOCK= of a systemd unit), or give it CAP_SYS_RESOURCE",
+        most >> 10,
+        hard >> 10
+    ))
+}
+
 fn give_up_privileges(task: &Task) -> Result<(), String> {
     umask(Mode::from_bits_truncate(0o077));
     if let Some(cpu) = task.cpu {
@@ -462,19 +482,13 @@ fn give_up_privileges(task: &Task) -> Result<(), String> {
         let what = format!("bind it to core {cpu} (see --cpus)");
         step(&what, sched_setaffinity(Pid::from_raw(0), &cores))?;
     }
-    for (limit, most) in [
-        (Limit::RLIMIT_CORE, 0),
-        (Limit::RLIMIT_NOFILE, OPEN_FILES),
-        (
-            Limit::RLIMIT_MEMLOCK,
-            task.locked_bytes.unwrap_or(RLIM_INFINITY),
-        ),
-    ] {
+    for (limit, most) in [(Limit::RLIMIT_CORE, 0), (Limit::RLIMIT_NOFILE, OPEN_FILES)] {
         // A container may have bounded us lower, and then we may not raise it.
         let (_, hard) = step("read resource limits", getrlimit(limit))?;
         let most = most.min(hard);
         step("set resource limits", setrlimit(limit, most, most))?;
     }
+    limit_locked_memory(task)?;
 
     let kept: CapsHashSet = task
         .raw_sockets

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use tenant_config::{Memory, Name, SwitchConfig};
+use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 use super::cgroup::Mounts;
 use super::confine::{Shown, Started, Task};
@@ -27,7 +27,6 @@ const CONTROL: &str = "control.sock";
 const PROGRAM: &str = "/vswitch";
 /// What a dynamically linked switch reads, beside its own files.
 const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
-const LOCKED_BYTES: u64 = 1 << 30;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -143,16 +142,16 @@ impl Process {
                     },
                 ])
                 .collect(),
-            devices: Vec::new(),
+            devices: self.give_nodes(switch)?,
             run: directory.join("run"),
             run_inside: PathBuf::from(INSIDE),
             log: directory.join("log"),
             // It drops the capability before it takes the first frame.
-            raw_sockets: true,
+            raw_sockets: opens_raw_sockets(&switch.config),
             groups: Vec::new(),
             // The switch binds its own worker.
             cpu: None,
-            locked_bytes: Some(LOCKED_BYTES),
+            locked_bytes: Some(locked_bytes(switch.config.memory)),
         };
         let started = task.start().map_err(|message| HostError::NotReady {
             tenant: tenant.clone(),
@@ -164,6 +163,42 @@ impl Process {
             restarts,
         })?;
         self.wait_until_ready(switch, &started)
+    }
+
+    /// Makes the switch's user the owner of the vfio groups of its functions; the nodes it needs.
+    fn give_nodes(&self, switch: &Switch) -> Result<Vec<PathBuf>, HostError> {
+        let mut nodes = Vec::new();
+        for address in functions(&switch.config) {
+            let node = vfio_node(address).map_err(HostError::io(format!(
+                "PCI function {address} of tenant {} has no IOMMU group; is it there, and an IOMMU on?",
+                switch.tenant
+            )))?;
+            let what = format!(
+                "cannot give {} (PCI function {address}) to user {}; is the function bound to vfio-pci?",
+                node.display(),
+                switch.uid
+            );
+            chown(&node, Some(switch.uid), Some(0)).map_err(HostError::io(what))?;
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        if !nodes.is_empty() {
+            // Open to all: it does nothing without a group.
+            nodes.push(PathBuf::from("/dev/vfio/vfio"));
+        }
+        Ok(nodes)
+    }
+
+    /// Makes root their owner again. A function that was unbound meanwhile has no node any more.
+    fn take_nodes_back(config: &SwitchConfig) {
+        for node in functions(config).filter_map(|address| vfio_node(address).ok()) {
+            if let Err(error) = chown(&node, Some(0), Some(0))
+                && error.kind() != ErrorKind::NotFound
+            {
+                tracing::warn!(node = %node.display(), %error, "still belongs to the switch's user");
+            }
+        }
     }
 
     fn wait_until_ready(&self, switch: &Switch, started: &Started) -> Result<(), HostError> {
@@ -307,6 +342,11 @@ impl Process {
             }
         }
         self.mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
+        // The running one may have had other devices than the one that is wanted.
+        if let Some(launched) = self.launched(&switch.tenant)? {
+            Self::take_nodes_back(&launched.switch.config);
+        }
+        Self::take_nodes_back(&switch.config);
         self.forget(&switch.tenant)
     }
 
@@ -387,6 +427,50 @@ fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
     Ok(shown
         .map(|line| line.replace(char::is_control, "?"))
         .collect())
+}
+
+fn devices(config: &SwitchConfig) -> impl Iterator<Item = &Device> {
+    let ports = config.ports.iter().map(|port| &port.device);
+    ports.chain(config.uplink.iter().map(|uplink| &uplink.device))
+}
+
+fn opens_raw_sockets(config: &SwitchConfig) -> bool {
+    devices(config).any(|device| matches!(device, Device::AfPacket { .. } | Device::AfXdp { .. }))
+}
+
+/// The PCI functions of a switch.
+fn functions(config: &SwitchConfig) -> impl Iterator<Item = PciAddress> {
+    devices(config).filter_map(|device| match device {
+        Device::Pci { address, .. } => Some(*address),
+        _ => None,
+    })
+}
+
+/// The node of the function's IOMMU group.
+fn vfio_node(address: PciAddress) -> std::io::Result<PathBuf> {
+    let group = fs::read_link(format!("/sys/bus/pci/devices/{address}/iommu_group"))?;
+    let group = group.file_name().ok_or(ErrorKind::InvalidData)?;
+    Ok(Path::new("/dev/vfio").join(group))
+}
+
+/// What a switch's packet memory comes to, in whole pages.
+fn locked_bytes(memory: Memory) -> u64 {
+    let bytes = u64::from(memory.mib) << 20;
+    if !memory.hugepages {
+        return bytes;
+    }
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let page = meminfo
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Hugepagesize:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .map_or(2 << 20, |kib: u64| kib << 10);
+    bytes.next_multiple_of(page)
 }
 
 fn config_inside() -> PathBuf {
