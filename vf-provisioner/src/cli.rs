@@ -11,10 +11,11 @@ use tenant_config::{Memory, Name, Tenant};
 
 use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
-use crate::host::{FakeHost, RealHost};
+use crate::host::{FakeHost, HostError, RealHost};
 use crate::launcher::process::{Limits, Process};
 use crate::launcher::{Launcher, Launchers, confine, vm};
 use crate::nic::NicBackend;
+use crate::nic::mediation::{self, Options, Weakness, onboarded};
 use crate::nic::sriov::allocate::{Pool, VlanRange};
 use crate::nic::sriov::inventory::{self, Inventory};
 use crate::nic::sriov::{self, Guests, Sriov};
@@ -30,7 +31,7 @@ Exit codes:
   0  done; for verify and check: all is as it should be
   1  it failed; the message says whether everything was taken back
   2  the command line or a tenant's file is wrong; nothing was touched
-  3  not as it should be: verify found drift, check found the host not ready,
+  3  not as it should be: verify found drift, probe a leak, check found the host not ready,
      plan --detailed-exit-code found something to do
 
 Files (below --state-dir, all of root, mode 0700):
@@ -214,6 +215,20 @@ enum Command {
     /// Compare everything that was set with what the kernel has now, and ask every gateway with real
     /// frames; changes nothing
     Verify,
+    /// Show with real frames that no tenant's frame gets around its switch: guests send everything that
+    /// they could try, and nobody but their own switch may see it. What a switch drops of it, it counts
+    Probe {
+        /// Only these tenants send [default: all]
+        #[arg(value_name = "TENANT")]
+        tenants: Vec<Name>,
+        /// An interface at the other end of the NIC's cable, or of the bridge's wire: what reaches it, and what
+        /// comes in from it, is reported
+        #[arg(long, value_name = "INTERFACE")]
+        wire: Option<String>,
+        /// What may be found all the same: forged-source, uplink-tag [default: what the tenants' files accept]
+        #[arg(long, value_name = "LIST", value_delimiter = ',')]
+        accept: Vec<Weakness>,
+    },
     /// Stop tenants' switches and take away everything made for them
     Release {
         /// Which ones
@@ -349,6 +364,11 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         }
         Command::Status { tenant } => run_status(global, tenant.as_ref()),
         Command::Verify => run_verify(global),
+        Command::Probe {
+            tenants,
+            wire,
+            accept,
+        } => run_probe(global, tenants, wire.as_deref(), accept),
         Command::Release { tenants, all } => {
             need_root()?;
             run_release(global, tenants, *all)
@@ -764,6 +784,57 @@ fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }))
+}
+
+fn run_probe(
+    global: &Global,
+    tenants: &[Name],
+    wire: Option<&str>,
+    accept: &[Weakness],
+) -> Result<ExitCode, CliError> {
+    need_root()?;
+    // What an apply under way has not finished cannot be probed.
+    let store = Store::open(&global.state_dir)?;
+    let state = store.state();
+    if let Some(name) = tenants
+        .iter()
+        .find(|name| !state.tenants.contains_key(*name))
+    {
+        return Err(unknown(name, state));
+    }
+    let chosen: BTreeSet<Name> = match tenants {
+        [] => state.tenants.keys().cloned().collect(),
+        some => some.iter().cloned().collect(),
+    };
+    let failed = |error: HostError| CliError::Failed(error.to_string());
+    let launchers = global.launchers();
+    let control = |name: &Name| launchers.control_socket(name);
+    let inventory = global.inventory()?;
+    let groups = onboarded::groups(state, &inventory, &chosen, control, wire).map_err(failed)?;
+    let mut reports = Vec::new();
+    for group in groups {
+        let mut options = Options::new(group.fabric);
+        options.accepted = group.accepted;
+        options.accepted.extend(accept);
+        reports.push(mediation::run(&group.stations, &options).map_err(failed)?);
+    }
+    let good = reports.iter().all(mediation::Report::is_good);
+    if global.json {
+        print_json(&json!({"good": good, "reports": reports}));
+    } else if reports.is_empty() {
+        print("no tenant is onboarded\n");
+    } else {
+        for report in &reports {
+            print(&report.to_string());
+        }
+        print(if good {
+            "everything is as it must be\n"
+        } else {
+            "not everything is as it must be\n"
+        });
+    }
+    store.remove_if_empty()?;
+    Ok(ExitCode::from(if good { 0 } else { 3 }))
 }
 
 fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode, CliError> {

@@ -114,6 +114,7 @@ impl Nic {
                     interface: self.interfaces[index].clone(),
                 },
                 proven: false,
+                quiet: false,
             });
         }
         let own = |interface: &str, role| Station {
@@ -130,6 +131,7 @@ impl Nic {
                 interface: interface.to_owned(),
             },
             proven: false,
+            quiet: false,
         };
         stations.push(own(PF, Role::Host));
         if wire {

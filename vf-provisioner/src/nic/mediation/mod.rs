@@ -10,6 +10,7 @@
 //! pair of which this was not shown is *inconclusive*.
 
 mod frame;
+pub mod onboarded;
 mod report;
 mod tap;
 
@@ -87,6 +88,8 @@ pub struct Station {
     pub place: Place,
     /// That it sends and hears was shown before, as by a gateway that answered.
     pub proven: bool,
+    /// It only listens.
+    pub quiet: bool,
 }
 
 /// What refuses a forged source.
@@ -344,7 +347,7 @@ impl Field<'_> {
     }
 
     fn is_silent(&self, station: usize) -> bool {
-        self.taps[station].is_none()
+        self.taps[station].is_none() || self.stations[station].quiet
     }
 
     /// Sends what must pass, and what shows that a station hears, until all of it was seen.
@@ -414,19 +417,24 @@ impl Field<'_> {
         if !self.stations.iter().any(uplink) {
             return Ok(());
         }
-        let before = self.counters()?;
-        let numbers: Vec<usize> = (0..self.specs.len())
-            .filter(|number| {
-                let role = self.stations[self.specs[*number].from].role;
-                matches!(role, Role::Host | Role::Wire | Role::Witness)
-            })
-            .collect();
-        self.send(&numbers, 1)?;
-        self.listen(self.options.settle)?;
-        for (to, frames) in self.counters()? {
-            if uplink(&self.stations[to]) && before.get(&to).is_some_and(|it| *it < frames) {
-                self.hears[to] = true;
+        let mut before = self.counters()?;
+        for from in self.indices() {
+            let role = self.stations[from].role;
+            if !matches!(role, Role::Host | Role::Wire | Role::Witness) {
+                continue;
             }
+            let mut numbers: Vec<usize> = (0..self.specs.len()).collect();
+            numbers.retain(|number| self.specs[*number].from == from);
+            self.send(&numbers, 1)?;
+            self.listen(self.options.settle)?;
+            let after = self.counters()?;
+            for (to, frames) in &after {
+                if uplink(&self.stations[*to]) && before.get(to).is_some_and(|it| it < frames) {
+                    self.hears[*to] = true;
+                    self.sends[from] = true;
+                }
+            }
+            before = after;
         }
         Ok(())
     }
@@ -716,7 +724,7 @@ impl Field<'_> {
         for from in self.indices() {
             for to in self
                 .indices()
-                .filter(|to| *to != from && !self.is_silent(*to))
+                .filter(|to| *to != from && self.taps[*to].is_some())
             {
                 let mut by_kind: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
                 for ((_, kind), numbers) in of.range((from, Kind::Unicast)..=(from, Kind::Any)) {
@@ -829,7 +837,10 @@ impl Field<'_> {
         let verdict = match rule(self.options.fabric, sender, listener, kind) {
             Rule::Skip => return None,
             _ if !self.hears[to] => {
-                note = Some("its switch counts such frames also while the probe is silent, or was not shown to count".to_owned());
+                note = Some(
+                    "a switch counts such frames while the probe is silent, or was not shown to count"
+                        .to_owned(),
+                );
                 Verdict::Inconclusive
             }
             Rule::MustNot if frames > 0 => Verdict::Leak,

@@ -39,6 +39,16 @@ pub enum Weakness {
     UplinkTag,
 }
 
+impl std::str::FromStr for Weakness {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::ForgedSource, Self::UplinkTag];
+        let found = all.into_iter().find(|known| known.name() == text);
+        found.ok_or_else(|| format!("not {} or {}", all[0].name(), all[1].name()))
+    }
+}
+
 impl Weakness {
     /// As an operator accepts it.
     pub fn name(self) -> &'static str {

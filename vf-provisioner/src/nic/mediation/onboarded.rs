@@ -1,0 +1,241 @@
+//! The stations of tenants that run: their guests' ends where those are interfaces of this host, their
+//! switches as far as they count, the NIC's own interfaces and free functions.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tenant_config::{Name, NicAttribute};
+
+use super::{Fabric, Place, Role, Station, Weakness};
+use crate::host::HostError;
+use crate::nic::probe;
+use crate::nic::sriov::inventory::{Inventory, User};
+use crate::resource::{Resource, Side};
+use crate::state::{Record, State};
+
+/// What is to be probed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What is between the stations.
+    pub fabric: Fabric,
+    /// Who sends and listens.
+    pub stations: Vec<Station>,
+    /// What the files of all the tenants that send accept of the NIC.
+    pub accepted: BTreeSet<Weakness>,
+}
+
+fn is_embedded(record: &Record) -> bool {
+    let is_vf = |resource: &Resource| matches!(resource, Resource::Vf(_));
+    record.resources.iter().any(is_vf)
+}
+
+fn accepts(record: &Record) -> bool {
+    record.resources.iter().all(|resource| match resource {
+        Resource::Vf(vf) => vf.accept.contains(&NicAttribute::SpoofCheck),
+        _ => true,
+    })
+}
+
+/// One group for the tenants on NICs and one for those on pairs. Of the tenants that `chosen` does
+/// not name, none sends. Each guest's gateway is asked, which shows that both send and hear.
+pub fn groups(
+    state: &State,
+    inventory: &Inventory,
+    chosen: &BTreeSet<Name>,
+    control: impl Fn(&Name) -> PathBuf,
+    wire: Option<&str>,
+) -> Result<Vec<Group>, HostError> {
+    let mut groups = Vec::new();
+    for fabric in [Fabric::Embedded, Fabric::Pair] {
+        let embedded = fabric == Fabric::Embedded;
+        let tenants: Vec<_> = state
+            .tenants
+            .iter()
+            .filter(|(_, record)| is_embedded(record) == embedded)
+            .collect();
+        if !tenants.iter().any(|(name, _)| chosen.contains(*name)) {
+            continue;
+        }
+        let mut stations = Vec::new();
+        for (name, record) in &tenants {
+            tenant(
+                record,
+                !chosen.contains(*name),
+                &control(name),
+                &mut stations,
+            )?;
+        }
+        if embedded {
+            stations.extend(of_nics(&tenants, state, inventory));
+        }
+        if let Some(wire) = wire {
+            stations.push(own(inventory, wire, Role::Wire)?);
+            // What it sends shows that the wire's other end hears.
+            let bridges: BTreeSet<&str> = tenants
+                .iter()
+                .flat_map(|(_, record)| &record.resources)
+                .filter_map(|resource| match resource {
+                    Resource::Bridge(bridge) => Some(&bridge.interface[..]),
+                    _ => None,
+                })
+                .filter(|bridge| *bridge != wire && !embedded)
+                .collect();
+            for bridge in bridges {
+                stations.push(own(inventory, bridge, Role::Host)?);
+            }
+        }
+        let mut senders = tenants.iter().filter(|(name, _)| chosen.contains(*name));
+        let accepted = match embedded && senders.all(|(_, record)| accepts(record)) {
+            true => BTreeSet::from([Weakness::ForgedSource]),
+            false => BTreeSet::new(),
+        };
+        groups.push(Group {
+            fabric,
+            stations,
+            accepted,
+        });
+    }
+    Ok(groups)
+}
+
+fn tenant(
+    record: &Record,
+    quiet: bool,
+    control: &Path,
+    stations: &mut Vec<Station>,
+) -> Result<(), HostError> {
+    let Some(switch) = record.switch() else {
+        return Ok(());
+    };
+    let vlan = |port: &Name| {
+        record.resources.iter().find_map(|resource| match resource {
+            Resource::Vf(vf) if vf.owner.port.as_ref() == Some(port) => vf.set.vlan,
+            _ => None,
+        })
+    };
+    let place = |port: &str| Place::Switch {
+        program: switch.binary.clone(),
+        control: control.to_owned(),
+        port: port.to_owned(),
+    };
+    let tenant = &switch.tenant;
+    for port in &switch.config.ports {
+        let asked = record.probes.iter().find(|probe| probe.port == port.name);
+        if let Some(asked) = asked {
+            // It fails with a sentence of its own: what does not answer cannot be probed further.
+            probe::ask(asked)?;
+            stations.push(Station {
+                name: format!("{} T", port.name),
+                role: Role::Guest,
+                port: Some(port.name.to_string()),
+                mac: asked.mac,
+                vlan: vlan(&port.name).map(|vlan| vlan.get()),
+                place: Place::Interface {
+                    namespace: Some(asked.namespace.clone()),
+                    interface: asked.interface.clone(),
+                },
+                proven: true,
+                quiet,
+            });
+        }
+        stations.push(Station {
+            name: format!("{} Gw", port.name),
+            role: Role::Gateway,
+            port: Some(port.name.to_string()),
+            mac: port.gateway_mac,
+            vlan: vlan(&port.name).map(|vlan| vlan.get()),
+            place: place(port.name.as_str()),
+            proven: asked.is_some(),
+            quiet,
+        });
+    }
+    if let Some(uplink) = &switch.config.uplink {
+        let vlan = record.resources.iter().find_map(|resource| match resource {
+            Resource::Vf(vf) if vf.owner.side == Side::InOut => vf.set.vlan,
+            _ => None,
+        });
+        stations.push(Station {
+            name: format!("{tenant} In/Out"),
+            role: Role::Uplink,
+            port: None,
+            mac: uplink.mac,
+            vlan: vlan.map(|vlan| vlan.get()),
+            place: place("uplink"),
+            proven: false,
+            quiet,
+        });
+    }
+    Ok(())
+}
+
+/// The physical functions that the tenants are on, and what is an interface of this host, up, and no
+/// tenant's of their virtual ones.
+fn of_nics(tenants: &[(&Name, &Record)], state: &State, inventory: &Inventory) -> Vec<Station> {
+    let resources = tenants.iter().flat_map(|(_, record)| &record.resources);
+    let used: BTreeSet<&str> = resources
+        .filter_map(|resource| match resource {
+            Resource::Pf(pf) => Some(&pf.interface[..]),
+            _ => None,
+        })
+        .collect();
+    let owned: Vec<_> = state
+        .owned
+        .values()
+        .filter_map(|resource| match resource {
+            Resource::Vf(vf) => Some(vf.address),
+            _ => None,
+        })
+        .collect();
+    let mut stations = Vec::new();
+    for pf in &inventory.pfs {
+        let Some(interface) = pf.interface.as_deref() else {
+            continue;
+        };
+        if !used.contains(interface) {
+            continue;
+        }
+        stations.extend(own(inventory, interface, Role::Host));
+        for vf in pf.vfs.iter().filter(|vf| !owned.contains(&vf.address)) {
+            if let User::Interface { name, .. } = &vf.user
+                && is_up(name)
+            {
+                let station = own(inventory, name, Role::Witness);
+                stations.extend(station.map(|station| Station {
+                    vlan: vf.set.vlan.map(|vlan| vlan.get()),
+                    ..station
+                }));
+            }
+        }
+    }
+    stations
+}
+
+fn is_up(interface: &str) -> bool {
+    let flags = std::fs::read_to_string(format!("/sys/class/net/{interface}/flags"));
+    let flags = flags.unwrap_or_default();
+    let digits = flags.trim().trim_start_matches("0x");
+    u32::from_str_radix(digits, 16).is_ok_and(|flags| flags & 1 == 1)
+}
+
+/// An interface of the provisioner's own network namespace.
+fn own(inventory: &Inventory, name: &str, role: Role) -> Result<Station, HostError> {
+    let found = inventory.interfaces.iter().find(|it| it.name == name);
+    let Some(found) = found else {
+        return Err(super::failed(format!(
+            "{name}: there is no such interface here"
+        )));
+    };
+    Ok(Station {
+        name: name.to_owned(),
+        role,
+        port: None,
+        mac: found.mac,
+        vlan: None,
+        place: Place::Interface {
+            namespace: None,
+            interface: name.to_owned(),
+        },
+        proven: false,
+        quiet: false,
+    })
+}
