@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,9 +17,9 @@ sys.path.insert(1, str(ROOT / "scripts/lib"))
 import linux
 
 ABOUT = """\
-Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs (the switch as /init, and
-the kernel's modules for VFIO; no shell, no other program) and DIR/manifest.json (every file with its size and SHA-256).
-The same sources, compiler and kernel give the same bytes. docs/switch-image.md says how it is booted.
+Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs (the switch as /init,
+and the kernel's modules for VFIO; no shell, no other program) and DIR/manifest.json (every file with its size and
+SHA-256). The same sources, compiler and kernel give the same bytes. docs/switch-image.md says how it is booted.
 """
 
 CODES = "Exit status: 0 done, 1 something does not build or does not agree with the manifest, 2 wrong usage."
@@ -25,6 +27,12 @@ CODES = "Exit status: 0 done, 1 something does not build or does not agree with 
 TRIPLE = "x86_64-unknown-linux-gnu"
 # What the switch drives devices through; the rest that it needs is in the kernel.
 MODULES = ("vfio-pci", "vfio_iommu_type1")
+# What an image may weigh beside its kernel.
+BESIDE_KERNEL_MAX = 25_000_000
+
+
+class Failure(Exception):
+    """The image is not built, or is not what it should be."""
 
 
 def build_switch(profile):
@@ -39,7 +47,7 @@ def build_switch(profile):
     command = ["cargo", "build", "--quiet", "--locked", "--package", "vswitch", "--bin", "vswitch",
                "--target", TRIPLE, "--profile", profile]
     if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
-        raise SystemExit("build-switch-image: the switch does not build, see the lines above")
+        raise Failure("the switch does not build, see the lines above")
     return target / TRIPLE / ("debug" if profile == "dev" else profile) / "vswitch"
 
 
@@ -55,49 +63,94 @@ def build(out, profile, log):
         kernel.put_modules(MODULES, root / "modules")
         for file in root.rglob("*"):
             file.chmod(0o755 if file.is_dir() or file.name == "init" else 0o644)
-        contents = [describe(file, file.relative_to(root)) for file in sorted(root.rglob("*")) if file.is_file()]
+        contents = [describe(file.read_bytes(), str(file.relative_to(root)))
+                    for file in sorted(root.rglob("*")) if file.is_file()]
         archive = linux.pack(root)
         if linux.pack(root) != archive:
-            raise SystemExit("build-switch-image: two archives of the same files differ")
+            raise Failure("two archives of the same files differ")
         new = pathlib.Path(scratch) / "initramfs"
         new.write_bytes(archive)
         shutil.copyfile(kernel.image, pathlib.Path(scratch) / "vmlinuz")
         manifest = {
             "kernel": kernel.release,
-            "files": [describe(new.with_name(name), name) for name in ("vmlinuz", "initramfs")],
+            "files": [describe(new.with_name(name).read_bytes(), name) for name in ("vmlinuz", "initramfs")],
             "initramfs": contents,
         }
-        sizes = {file["name"]: file["size"] for file in manifest["files"]}
-        manifest["total"] = sum(sizes.values())
-        manifest["total_beside_kernel"] = sizes["initramfs"]
-        (new.with_name("manifest.json")).write_text(json.dumps(manifest, indent=2) + "\n")
+        manifest["total"] = sum(file["size"] for file in manifest["files"])
+        manifest["total_beside_kernel"] = len(archive)
+        new.with_name("manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        check(new.parent)
         # A machine that boots meanwhile has the old file or the new one.
         for name in ("vmlinuz", "initramfs", "manifest.json"):
             new.with_name(name).chmod(0o644)
             new.with_name(name).rename(out / name)
+
+
+def describe(data, name):
+    return {"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def unpack(archive):
+    """The entries of an archive in cpio's `newc` format: (name, mode, owner, group, links, data)."""
+    at, entries = 0, []
+    while True:
+        if archive[at:at + 6] != b"070701":
+            raise Failure(f"the initramfs is no cpio archive at byte {at}")
+        _, mode, owner, group, links, _, size, *_, length, _ = (
+            int(archive[start:start + 8], 16) for start in range(at + 6, at + 110, 8))
+        name = archive[at + 110:at + 109 + length].decode()
+        data = (at + 110 + length + 3) & ~3
+        at = (data + size + 3) & ~3
+        if name == "TRAILER!!!":
+            return entries
+        entries.append((name, mode, owner, group, links, archive[data:data + size]))
+
+
+def check(image):
+    """Compares an image with its manifest, and with what an image may hold; the manifest."""
+    manifest = json.loads((image / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if describe((image / file["name"]).read_bytes(), file["name"]) != file:
+            raise Failure(f"{image / file['name']} is not what the manifest says: build the image again")
+    found, order = [], None
+    for name, mode, owner, group, links, data in unpack((image / "initramfs").read_bytes()):
+        if stat.S_ISDIR(mode) and name == "modules" and stat.S_IMODE(mode) == 0o755:
+            continue
+        found.append(describe(data, name))
+        if name == "modules/order":
+            order = data.decode().split()
+        wanted = 0o755 if name == "init" else 0o644
+        if not stat.S_ISREG(mode) or stat.S_IMODE(mode) != wanted or (owner, group) != (0, 0) or links != 1:
+            raise Failure(f"{name} in the initramfs: mode {mode:o}, owner {owner}:{group}, {links} links; "
+                          f"it must be a file of mode {wanted:o}, owner 0:0, with one name")
+        if name == "init" and interpreter(data):
+            raise Failure("/init in the initramfs is not linked statically: the machine has no libraries")
+    if found != manifest["initramfs"]:
+        raise Failure("the initramfs does not hold what the manifest says: build the image again")
+    allowed = {"init", "modules/order", *(f"modules/{module}" for module in order or ())}
+    if {file["name"] for file in found} != allowed:
+        others = sorted(allowed.symmetric_difference(file["name"] for file in found))
+        raise Failure(f"the initramfs is to hold /init and the modules in /modules/order alone, but not so: {others}")
+    if manifest["total_beside_kernel"] > BESIDE_KERNEL_MAX:
+        raise Failure(f"the initramfs has {manifest['total_beside_kernel']:,} bytes, more than {BESIDE_KERNEL_MAX:,}")
     return manifest
 
 
-def describe(file, name):
-    data = file.read_bytes()
-    return {"name": str(name), "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def interpreter(executable):
+    """Whether an ELF file for 64 bits names a program that loads its libraries."""
+    offset, = struct.unpack_from("<Q", executable, 32)
+    size, count = struct.unpack_from("<HH", executable, 54)
+    kinds = {struct.unpack_from("<I", executable, offset + size * number)[0] for number in range(count)}
+    return executable[:5] != b"\x7fELF\x02" or 3 in kinds
 
 
-def show(out):
-    """Lists an image, after comparing it with its manifest."""
-    path = out / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise SystemExit(f"build-switch-image: there is no {path}: build the image first") from None
-    for file in manifest["files"]:
-        if describe(out / file["name"], file["name"]) != file:
-            raise SystemExit(f"build-switch-image: {out / file['name']} is not what {path} says: build the image again")
+def show(manifest):
     print(f"{'SIZE':>12}  {'SHA-256':64}  FILE")
     for prefix, files in (("", manifest["files"]), ("initramfs:/", manifest["initramfs"])):
         for file in files:
             print(f"{file['size']:>12,}  {file['sha256']}  {prefix}{file['name']}")
-    print(f"kernel {manifest['kernel']}; {manifest['total']:,} bytes, {manifest['total_beside_kernel']:,} beside the kernel")
+    total, beside = manifest["total"], manifest["total_beside_kernel"]
+    print(f"kernel {manifest['kernel']}; {total:,} bytes, {beside:,} beside the kernel")
 
 
 def main():
@@ -106,16 +159,25 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=ROOT / "target/switch-image",
                         help="where to put it (default target/switch-image)")
-    parser.add_argument("--list", action="store_true", help="build nothing; list an image that is there")
+    parser.add_argument("--list", action="store_true",
+                        help="build nothing; check that an image holds what its manifest says and nothing else, and list it")
     parser.add_argument("--profile", default="image", metavar="NAME",
                         help="cargo's profile for the switch, as `dev` for a quick one (default image)")
     parser.add_argument("--quiet", action="store_true", help="say nothing")
     arguments = parser.parse_args()
     out = arguments.out.absolute()
-    if not arguments.list:
-        build(out, arguments.profile, (lambda _: None) if arguments.quiet else log_to_stderr)
+    try:
+        if not arguments.list:
+            build(out, arguments.profile, (lambda _: None) if arguments.quiet else log_to_stderr)
+        manifest = check(out)
+    except FileNotFoundError as error:
+        log_to_stderr(f"there is no {error.filename}: build the image first")
+        return 1
+    except Failure as failure:
+        log_to_stderr(str(failure))
+        return 1
     if not arguments.quiet:
-        show(out)
+        show(manifest)
     return 0
 
 
