@@ -72,7 +72,7 @@ class Machine:
             "-machine", "q35,kernel-irqchip=split", *pci_hole, "-m", "2048", "-smp", str(self.cpus), "-cpu", "max",
             "-accel", self.accelerator + (",thread=multi" if self.accelerator == "tcg" else ""),
             "-no-reboot", "-kernel", self.kernel.image, "-initrd", kernel.initramfs(self.kernel),
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on "
+            "-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on "
                        + ("intel_iommu=on iommu=pt" if self.iommu else ""),
             "-chardev", f"file,id=console,path={self.console or self.directory / 'console'}",
             "-serial", "chardev:console",

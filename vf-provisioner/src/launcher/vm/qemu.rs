@@ -20,8 +20,10 @@ const SLOTS: usize = 14;
 /// The translator's buffer: it needs a multiple of the code that a switch and its kernel run often.
 const TRANSLATED_MIB: u32 = 32;
 
-/// What the kernel in the machine is told.
-pub(super) const KERNEL_ARGUMENTS: &str = "console=ttyS0 intel_iommu=on quiet panic=-1";
+/// What the kernel in the machine is told. On a busy host, an emulated timer can be too late for the kernel's check of
+/// it, and then the kernel does not start.
+pub(super) const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 intel_iommu=on quiet panic=-1 no_timer_check";
 
 /// The place of the n-th network function: a slot for each, then their further functions.
 pub(super) fn place(number: usize) -> (usize, usize) {
