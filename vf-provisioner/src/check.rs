@@ -197,7 +197,7 @@ fn program(name: &str, argument: &str) -> Result<String, String> {
 fn control_groups() -> Result<String, String> {
     Mounts::find().map(|mounts| match mounts {
         Mounts::Unified(at) => format!("version 2 on {}", at.display()),
-        Mounts::Legacy([cpu, ..]) => format!("version 1, cpu on {}", cpu.display()),
+        Mounts::Legacy([cpu, ..], _) => format!("version 1, cpu on {}", cpu.display()),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
 use crate::host::{FakeHost, HostError, RealHost};
 use crate::launcher::process::{Limits, Process};
-use crate::launcher::{Launcher, Launchers, confine, vm};
+use crate::launcher::{Launchers, confine, vm};
 use crate::nic::NicBackend;
 use crate::nic::mediation::{self, Options, Weakness, onboarded};
 use crate::nic::sriov::allocate::{Pool, VlanRange};
@@ -23,6 +23,7 @@ use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
 use crate::plan::{Action, Plan};
 use crate::resource::{Accel, Manager, Resource};
 use crate::state::{self, Record, State, StateError, Store};
+use crate::status;
 use crate::supervise;
 use crate::tenants::{Placement, PlacementError, Site, records};
 
@@ -207,10 +208,13 @@ enum Command {
         #[arg(required = true, value_name = "DIR|FILE")]
         tenants: Vec<PathBuf>,
     },
-    /// Show each tenant's switch
+    /// Show each tenant's switch, and what it has used
     Status {
         /// Only this tenant
         tenant: Option<Name>,
+        /// Print it in the text format of Prometheus
+        #[arg(long, conflicts_with = "json")]
+        metrics: bool,
     },
     /// Compare everything that was set with what the kernel has now, and ask every gateway with real
     /// frames; changes nothing
@@ -362,7 +366,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 },
             )
         }
-        Command::Status { tenant } => run_status(global, tenant.as_ref()),
+        Command::Status { tenant, metrics } => run_status(global, tenant.as_ref(), *metrics),
         Command::Verify => run_verify(global),
         Command::Probe {
             tenants,
@@ -685,7 +689,7 @@ fn print_plan(plan: &Plan) {
     }
 }
 
-fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError> {
+fn run_status(global: &Global, only: Option<&Name>, metrics: bool) -> Result<ExitCode, CliError> {
     let state = state::read(&global.state_dir)?;
     let launcher = global.launchers();
     if let Some(name) = only
@@ -693,66 +697,16 @@ fn run_status(global: &Global, only: Option<&Name>) -> Result<ExitCode, CliError
     {
         return Err(unknown(name, &state));
     }
-    let mut rows = Vec::new();
-    for (name, record) in &state.tenants {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        let running = launcher
-            .running(name)
-            .map_err(|error| CliError::Failed(error.to_string()))?;
-        let ports = record.switch().and_then(|switch| launcher.ports(switch));
-        rows.push((name, record, running, ports));
-    }
-    if global.json {
-        let tenants: Vec<_> = rows
-            .iter()
-            .map(|(name, record, running, ports)| {
-                json!({
-                    "tenant": name,
-                    "state": word(record, running.is_some()),
-                    "uid": record.uid,
-                    "control_socket": launcher.control_socket(name),
-                    "log": launcher.log(name),
-                    "switch": running,
-                    "ports": ports,
-                })
-            })
-            .collect();
-        print_json(&json!({"tenants": tenants}));
-        return Ok(ExitCode::SUCCESS);
-    }
-    print(&format!(
-        "{:<16} {:<11} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9}\n",
-        "TENANT", "STATE", "PID", "UID", "UPTIME s", "RESTARTS", "CPU s", "MEM MiB"
-    ));
-    for (name, record, running, _) in &rows {
-        let word = word(record, running.is_some());
-        print(&match running {
-            Some(it) => format!(
-                "{name:<16} {word:<11} {:>8} {:>6} {:>10.1} {:>8} {:>9.2} {:>9.1}\n",
-                it.pid,
-                record.uid,
-                it.uptime_s,
-                it.restarts,
-                it.cpu_s,
-                it.memory_bytes as f64 / f64::from(1 << 20),
-            ),
-            None => format!(
-                "{name:<16} {word:<11} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9}\n",
-                "-", record.uid, "-", "-", "-", "-"
-            ),
-        });
+    let all = status::look(&launcher, &state, only)
+        .map_err(|error| CliError::Failed(error.to_string()))?;
+    if metrics {
+        print(&status::metrics(&all));
+    } else if global.json {
+        print_json(&status::document(&all));
+    } else {
+        print(&status::table(&all));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn word(record: &Record, running: bool) -> &'static str {
-    match (record.complete, running) {
-        (true, true) => "up",
-        (true, false) => "down",
-        (false, _) => "interrupted",
-    }
 }
 
 fn unknown(name: &Name, state: &State) -> CliError {

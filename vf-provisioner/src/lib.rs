@@ -14,5 +14,6 @@ pub mod nic;
 pub mod plan;
 pub mod resource;
 pub mod state;
+pub mod status;
 pub mod supervise;
 pub mod tenants;

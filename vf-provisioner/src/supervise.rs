@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::pidfd_send_signal;
 use serde::Serialize;
 use tenant_config::Name;
 
@@ -20,6 +21,8 @@ use crate::state::{self, State, StateError, Store};
 
 /// How often the state directory is looked at for tenants that came or went.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a switch that is alive is asked whether it executes anything.
+const ASK_EVERY: Duration = Duration::from_secs(3);
 /// The first restart is immediate; each further one within [`CALM`] waits twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -48,6 +51,11 @@ enum Event<'a> {
     },
     Down {
         tenant: &'a Name,
+    },
+    /// It is alive and executes nothing: it is ended, to be started again.
+    Stuck {
+        tenant: &'a Name,
+        why: String,
     },
     Restarted {
         tenant: &'a Name,
@@ -95,6 +103,8 @@ struct Watched {
     /// When its death was seen.
     down_since: Option<Instant>,
     last_start: Option<Instant>,
+    /// When it was last asked whether it executes anything.
+    asked: Option<Instant>,
     wait: Duration,
     next_try: Option<Instant>,
 }
@@ -177,6 +187,17 @@ fn look(
 ) -> Result<(), SuperviseError> {
     let tenant = &switch.tenant;
     if is_alive(it)? {
+        let due = it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY);
+        if due && let Some(why) = launcher.stuck(switch) {
+            say(&Event::Stuck { tenant, why });
+            if let Some(pidfd) = &it.pidfd {
+                // It may have ended meanwhile; its death is seen at the next look.
+                let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+            }
+        }
+        if due {
+            it.asked = Some(Instant::now());
+        }
         return Ok(());
     }
     it.pidfd = launcher.pidfd(tenant)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::Accounts;
 use crate::host::HostError;
 use crate::resource::Cgroup;
 
@@ -19,8 +20,9 @@ const MIB: u64 = 1 << 20;
 pub enum Mounts {
     /// One hierarchy for all controllers.
     Unified(PathBuf),
-    /// A hierarchy for each, in the order cpu, memory, pids.
-    Legacy([PathBuf; 3]),
+    /// A hierarchy for each, in the order cpu, memory, pids; and the one that counts processor time, if it is
+    /// none of these.
+    Legacy([PathBuf; 3], Option<PathBuf>),
 }
 
 impl Mounts {
@@ -35,6 +37,7 @@ impl Mounts {
 
     fn parse(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Result<Self, String> {
         let mut legacy: [Option<PathBuf>; 3] = [None, None, None];
+        let mut accounting = None;
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
                 continue;
@@ -57,10 +60,16 @@ impl Mounts {
                         *place = Some(mount.clone());
                     }
                 }
+                if options.split(',').any(|option| option == "cpuacct") {
+                    accounting = Some(mount.clone());
+                }
             }
         }
         match legacy {
-            [Some(cpu), Some(memory), Some(pids)] => Ok(Self::Legacy([cpu, memory, pids])),
+            [Some(cpu), Some(memory), Some(pids)] => {
+                let accounting = accounting.filter(|mount| *mount != cpu);
+                Ok(Self::Legacy([cpu, memory, pids], accounting))
+            }
             legacy => {
                 let missing: Vec<&str> = CONTROLLERS
                     .iter()
@@ -79,7 +88,10 @@ impl Mounts {
     fn directories(&self, path: &str) -> Vec<PathBuf> {
         match self {
             Self::Unified(mount) => vec![mount.join(path)],
-            Self::Legacy(mounts) => mounts.iter().map(|mount| mount.join(path)).collect(),
+            Self::Legacy(mounts, accounting) => {
+                let all = mounts.iter().chain(accounting);
+                all.map(|mount| mount.join(path)).collect()
+            }
         }
     }
 
@@ -104,7 +116,7 @@ impl Mounts {
                 (all.join("memory.max"), memory),
                 (all.join("pids.max"), tasks),
             ],
-            (Self::Legacy(_), [cpu, memory_at, pids]) => vec![
+            (Self::Legacy(..), [cpu, memory_at, pids, ..]) => vec![
                 (cpu.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string()),
                 (cpu.join("cpu.cfs_quota_us"), quota_us.to_string()),
                 (memory_at.join("memory.limit_in_bytes"), memory),
@@ -168,6 +180,36 @@ impl Mounts {
             memory_mib: clamp(memory / MIB),
             tasks: clamp(tasks),
         }))
+    }
+
+    /// What the group's processes have used, those that have ended included.
+    pub fn accounts(&self, path: &str) -> Option<Accounts> {
+        let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+        let directories = self.directories(path);
+        match (self, directories.as_slice()) {
+            (Self::Unified(_), [all]) => {
+                let text = fs::read_to_string(all.join("cpu.stat")).ok()?;
+                let usage = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("usage_usec "))?;
+                let memory_bytes = number(all.join("memory.current"))?;
+                Some(Accounts {
+                    cpu_s: usage.trim().parse::<u64>().ok()? as f64 / 1e6,
+                    memory_bytes,
+                    // Kernels before 5.19 do not remember it.
+                    memory_peak_bytes: number(all.join("memory.peak")).unwrap_or(memory_bytes),
+                })
+            }
+            (Self::Legacy(..), [cpu, memory, _, rest @ ..]) => {
+                let cpu = rest.first().unwrap_or(cpu);
+                Some(Accounts {
+                    cpu_s: number(cpu.join("cpuacct.usage"))? as f64 / 1e9,
+                    memory_bytes: number(memory.join("memory.usage_in_bytes"))?,
+                    memory_peak_bytes: number(memory.join("memory.max_usage_in_bytes"))?,
+                })
+            }
+            _ => None,
+        }
     }
 
     /// The processes of the group.
@@ -270,11 +312,22 @@ mod tests {
         let at = |name: &str| Path::new("/sys/fs/cgroup").join(name);
         assert_eq!(
             found,
-            Ok(Mounts::Legacy([
-                at("cpu,cpuacct"),
-                at("memory"),
-                at("pids")
-            ]))
+            Ok(Mounts::Legacy(
+                [at("cpu,cpuacct"), at("memory"), at("pids")],
+                None
+            ))
+        );
+        let apart = "34 20 0:29 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n";
+        let found = Mounts::parse(
+            &format!("{}{apart}", LEGACY.replace("rw,cpu,cpuacct", "rw,cpu")),
+            |_| String::new(),
+        );
+        assert_eq!(
+            found,
+            Ok(Mounts::Legacy(
+                [at("cpu,cpuacct"), at("memory"), at("pids")],
+                Some(at("cpuacct"))
+            ))
         );
     }
 

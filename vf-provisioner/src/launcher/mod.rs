@@ -51,6 +51,17 @@ pub struct Running {
     pub memory_bytes: u64,
 }
 
+/// What a tenant's switch has used, for whoever bills it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Accounts {
+    /// Processor time in seconds, of every process that ran for it since the tenant was onboarded.
+    pub cpu_s: f64,
+    /// Memory that it has now, in bytes. Hugepages are not among it.
+    pub memory_bytes: u64,
+    /// The most that it had.
+    pub memory_peak_bytes: u64,
+}
+
 /// One way to run switches. The first three functions are pure.
 pub trait Launcher {
     /// As messages name it.
@@ -88,6 +99,8 @@ pub trait Launcher {
     fn stuck(&self, switch: &Switch) -> Option<String>;
     /// Starts a dead switch again with what it was started with before.
     fn restart(&mut self, switch: &Switch) -> Result<(), HostError>;
+    /// What the switch has used, as the kernel counts it.
+    fn accounts(&self, switch: &Switch) -> Option<Accounts>;
     /// What the switch says of its ports, as JSON; `None` if it does not answer.
     fn ports(&self, switch: &Switch) -> Option<serde_json::Value>;
 
@@ -215,6 +228,10 @@ impl Launcher for Launchers {
             }
             None => self.process.restart(switch),
         }
+    }
+
+    fn accounts(&self, switch: &Switch) -> Option<Accounts> {
+        self.process.accounts(switch)
     }
 
     fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {

@@ -14,7 +14,7 @@ use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 use super::cgroup::Mounts;
 use super::confine::{Shown, Started, Task};
-use super::{Launcher, Running, Seat};
+use super::{Accounts, Launcher, Running, Seat};
 use crate::host::HostError;
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
 use crate::state::replace;
@@ -624,6 +624,10 @@ impl Launcher for Process {
     fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {
         let restarts = self.restarts(&switch.tenant)?;
         self.launch(switch, restarts + 1)
+    }
+
+    fn accounts(&self, switch: &Switch) -> Option<Accounts> {
+        self.mounts().ok()?.accounts(&switch.cgroup)
     }
 
     fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {

@@ -1,0 +1,481 @@
+//! Switches in virtual machines, on this host's kernel, as root, translated by QEMU. Without root, QEMU or the
+//! image each test says so and passes. `VSWITCH_IMAGE` names another image than the one beside the build.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+
+fn sh(command: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .expect("sh starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn image() -> PathBuf {
+    let named = std::env::var_os("VSWITCH_IMAGE").map(PathBuf::from);
+    let beside = || Path::new(PROVISIONER).with_file_name("../switch-image");
+    named.unwrap_or_else(beside)
+}
+
+/// What is not there, if anything is not.
+fn missing() -> Option<String> {
+    let there = |path: &Path| path.exists();
+    if !nix::unistd::geteuid().is_root() {
+        return Some("root".to_owned());
+    }
+    if sh("command -v qemu-system-x86_64").is_empty() {
+        return Some("QEMU (scripts/setup --for emulated)".to_owned());
+    }
+    if !there(&image().join("manifest.json")) {
+        return Some(format!(
+            "{} (scripts/build-switch-image)",
+            image().display()
+        ));
+    }
+    let switch = Path::new(PROVISIONER).with_file_name("vswitch");
+    (!there(&switch)).then(|| format!("{} (cargo build)", switch.display()))
+}
+
+struct Site {
+    instance: &'static str,
+    uid_base: u32,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(instance: &'static str, uid_base: u32) -> Option<Self> {
+        if let Some(missing) = missing() {
+            eprintln!("skipped: {instance} needs {missing}");
+            return None;
+        }
+        let site = Self {
+            instance,
+            uid_base,
+            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+        };
+        sh(&format!("ip netns add {instance}-host"));
+        assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
+        Some(site)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}-host", self.instance))
+            .arg(PROVISIONER)
+            .args(["--instance", self.instance])
+            .arg("--state-dir")
+            .arg(self.dir.path().join("state"))
+            .args(["--uid-base", &self.uid_base.to_string()])
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command().args(arguments).output();
+        output.expect("the provisioner starts")
+    }
+
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn apply(&self, file: &str) -> String {
+        let image = image();
+        let image = image.to_str().expect("a path");
+        self.good(&[
+            "--launcher",
+            "vm",
+            "--accel",
+            "tcg",
+            "--vm-image",
+            image,
+            "apply",
+            file,
+        ])
+    }
+
+    /// The tenant's file, with `more` addresses at its first port.
+    fn tenant(&self, more: &str) -> String {
+        let text = format!(
+            "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[uplink]\naddress = \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n\
+             [[port]]\nname = \"t1-vm1\"\nmac = \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.11\"{more}]\n\
+             [[port]]\nname = \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
+        );
+        let path = self.dir.path().join("t1.toml");
+        fs::write(&path, text).expect("the file is written");
+        path.display().to_string()
+    }
+
+    fn status(&self) -> Value {
+        let text = self.good(&["--json", "status", "t1"]);
+        let document: Value = serde_json::from_str(&text).expect("it is JSON");
+        document["tenants"][0].clone()
+    }
+
+    fn pid(&self) -> i32 {
+        let pid = self.status()["switch"]["pid"].as_i64();
+        pid.expect("its switch runs") as i32
+    }
+
+    fn in_guest(&self, port: u8, command: &str) -> String {
+        sh(&format!(
+            "ip netns exec {}-t1-vm{port} {command}",
+            self.instance
+        ))
+    }
+
+    fn pings(&self, from: u8, to: &str) -> bool {
+        self.in_guest(from, &format!("ping -c 5 -i 0.2 -W 2 {to}"))
+            .contains(" 5 received")
+    }
+
+    /// What the switch inside says, through the socket that leads to it.
+    fn switch(&self, arguments: &[&str]) -> Value {
+        let output = Command::new(Path::new(PROVISIONER).with_file_name("vswitch"))
+            .args(arguments)
+            .arg("--json")
+            .arg("--control")
+            .arg(self.dir.path().join("state/tenants/t1/run/control.sock"))
+            .output()
+            .expect("vswitch starts");
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
+    }
+
+    /// Everything of this instance that a host can show.
+    fn left(&self) -> BTreeSet<String> {
+        let instance = self.instance;
+        let mut left = BTreeSet::new();
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("{instance}-")) {
+                left.insert(format!("namespace {name}"));
+            }
+        }
+        for line in sh(&format!("ip -n {instance}-host -o link")).lines() {
+            let name = line.split(": ").nth(1).unwrap_or_default();
+            left.insert(format!("link {name}"));
+        }
+        let rules = sh(&format!(
+            "nsenter --net=/run/netns/{instance}-host nft list ruleset"
+        ));
+        left.extend(rules.lines().map(|line| format!("nft {line}")));
+        let groups = sh(&format!(
+            "find /sys/fs/cgroup -path '*/{instance}*' -type d"
+        ));
+        left.extend(groups.lines().map(|path| format!("cgroup {path}")));
+        for uid in self.uid_base..self.uid_base + 4 {
+            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
+                left.insert(format!("a process of user {uid}"));
+            }
+        }
+        if self.dir.path().join("state").exists() {
+            left.insert("the state directory".to_owned());
+        }
+        left
+    }
+
+    fn nothing(&self) -> BTreeSet<String> {
+        BTreeSet::from([
+            format!("namespace {}-host", self.instance),
+            "link lo".to_owned(),
+        ])
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.run(&["release", "--all"]);
+        sh(&format!("ip netns delete {}-host", self.instance));
+    }
+}
+
+fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is there");
+}
+
+#[test]
+fn a_vm_carries_a_tenant_until_it_is_released() {
+    let Some(site) = Site::new("tma", 85000) else {
+        return;
+    };
+    let file = site.tenant("");
+    let applied = site.apply(&file);
+    assert!(
+        applied.contains("2 gateways answered with real frames"),
+        "{applied}"
+    );
+    site.good(&["verify"]);
+    confined(&site, 85000);
+    carries(&site);
+    reloads(&site);
+    accounts(&site);
+    is_started_again(&site);
+
+    let began = Instant::now();
+    site.good(&["release", "t1"]);
+    // It switched itself off: QEMU was neither told to quit nor killed, for which there is a wait of 10 s.
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(site.left(), site.nothing());
+}
+
+/// QEMU is unprivileged, alone, and sees nothing but what it needs.
+fn confined(site: &Site, uid: u32) {
+    let pid = site.pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let words = line.unwrap_or_default().split_whitespace();
+        words.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Uid:"), [uid; 4].map(|uid| uid.to_string()).join(" "));
+    assert_eq!(field("Gid:"), [uid; 4].map(|uid| uid.to_string()).join(" "));
+    assert_eq!(field("Groups:"), "");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("NSpid:"), format!("{pid} 1"));
+    // --placement shared takes core 0 for all of its threads.
+    assert_eq!(field("Cpus_allowed_list:"), "0");
+    for kind in ["net", "mnt", "ipc", "uts", "pid"] {
+        let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a link");
+        assert_ne!(link(&pid.to_string()), link("self"), "{kind} is the host's");
+    }
+    let root = format!("/proc/{pid}/root");
+    let list = |path: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(format!("{root}/{path}")).expect("a directory");
+        let names = entries.flatten().map(|entry| entry.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    };
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(list("usr/bin"), set(&["qemu-system-x86_64"]));
+    assert_eq!(list("usr/share"), set(&["qemu", "seabios"]));
+    assert_eq!(
+        list("run/vm"),
+        set(&["config.sock", "control.sock", "qmp.sock"])
+    );
+    assert_eq!(
+        list("dev"),
+        set(&["net", "null", "random", "urandom", "zero"])
+    );
+    assert!(fs::write(format!("{root}/image/vmlinuz"), "").is_err());
+}
+
+/// Good frames pass, between ports and to the gateway; a forged one is counted.
+fn carries(site: &Site) {
+    for port in [1, 2] {
+        site.in_guest(port, &format!("ip address add 10.1.0.1{port}/24 dev eth0"));
+    }
+    assert!(site.pings(1, "10.1.0.1"));
+    assert!(site.pings(1, "10.1.0.12"));
+    // A frame of another's MAC; the drop is counted for the port that it came from. A probe sent some before.
+    let forgeries = || -> u64 {
+        let drops = site.switch(&["show", "drops"]);
+        let mut all = drops.as_array().expect("a list").iter();
+        let it = all.find(|it| it["reason"] == "src-mac" && it["port"] == "t1-vm1");
+        it.and_then(|it| it["frames"].as_u64()).unwrap_or(0)
+    };
+    let before = forgeries();
+    let forged =
+        "ffffffffffff525400000102080600010800060400015254000001020a01000c0000000000000a010001";
+    let program = format!(
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\"eth0\", 0)); s.send(bytes.fromhex(\"{forged}\") + bytes(18))"
+    );
+    site.in_guest(1, &format!("python3 -c '{program}'"));
+    let began = Instant::now();
+    while forgeries() == before {
+        assert!(began.elapsed() < Duration::from_secs(10), "not counted");
+    }
+    assert_eq!(forgeries(), before + 1);
+}
+
+/// Another configuration is taken without another machine.
+fn reloads(site: &Site) {
+    let pid = site.pid();
+    site.in_guest(1, "ip address add 10.1.0.21/24 dev eth0");
+    assert!(!site.pings(1, "-I 10.1.0.21 10.1.0.12"));
+    let image = image();
+    let file = site.tenant(", \"10.1.0.21\"");
+    let changed = site.good(&[
+        "--launcher",
+        "vm",
+        "--accel",
+        "tcg",
+        "--vm-image",
+        image.to_str().expect("a path"),
+        "apply",
+        &file,
+    ]);
+    assert!(changed.starts_with("1 actions done"), "{changed}");
+    assert!(site.pings(1, "-I 10.1.0.21 10.1.0.12"));
+    assert_eq!(site.pid(), pid);
+    site.good(&["verify"]);
+}
+
+/// What it used is told: for people, programs, and whoever bills it.
+fn accounts(site: &Site) {
+    let status = site.status();
+    assert_eq!(status["launcher"], "vm");
+    let accounts = &status["accounts"];
+    assert!(
+        accounts["cpu_s"].as_f64().expect("a number") > 1.0,
+        "{accounts}"
+    );
+    let memory = accounts["memory_bytes"].as_u64().expect("a number");
+    let peak = accounts["memory_peak_bytes"].as_u64().expect("a number");
+    // The machine has 160 MiB; the group may have 128 more.
+    assert!((32 << 20..=288 << 20).contains(&memory), "{memory}");
+    assert!((memory..=288 << 20).contains(&peak), "{peak}");
+    let metrics = site.good(&["status", "--metrics"]);
+    let of = "{tenant=\"t1\",launcher=\"vm\"";
+    assert!(
+        metrics.contains(&format!("vf_provisioner_tenant_up{of}}} 1\n")),
+        "{metrics}"
+    );
+    let port = format!(
+        "vf_provisioner_tenant_port_frames_total{of},port=\"t1-vm1\",direction=\"from\"}} "
+    );
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&port));
+    let frames: u64 = line.and_then(|count| count.parse().ok()).expect("a count");
+    // Three good flows of 5 pings, one that was not, and one forged frame, at least.
+    assert!(frames >= 16, "{metrics}");
+    assert!(site.good(&["status"]).contains(" vm "));
+}
+
+/// A dead machine is started again, and so is one that is alive and executes nothing.
+fn is_started_again(site: &Site) {
+    let log = site.dir.path().join("events");
+    let mut supervisor = site
+        .command()
+        .args(["supervise", "--verify-every", "0"])
+        .stdout(fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("the supervisor starts");
+    let events = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).expect("the events");
+        let events = text.lines().map(serde_json::from_str);
+        events.collect::<Result<_, _>>().expect("JSON lines")
+    };
+    let wait_for = |event: &str, times: usize| {
+        let began = Instant::now();
+        while events().iter().filter(|it| it["event"] == event).count() < times {
+            assert!(
+                began.elapsed() < Duration::from_secs(120),
+                "no {event}: {:?}",
+                events()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_for("watching", 1);
+    let first = site.pid();
+    kill(first, nix::sys::signal::Signal::SIGKILL);
+    wait_for("restarted", 1);
+    let second = site.pid();
+    assert_ne!(second, first);
+    assert_eq!(site.status()["switch"]["restarts"], 1);
+    assert!(site.pings(2, "10.1.0.11"));
+
+    // As KVM leaves a machine that it cannot go on with.
+    let program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile(\"rw\"); f.readline(); \
+                   [(f.write(c), f.flush(), f.readline()) for c in (\"{\\\"execute\\\":\\\"qmp_capabilities\\\"}\", \"{\\\"execute\\\":\\\"stop\\\"}\")]";
+    let monitor = site.dir.path().join("state/tenants/t1/run/qmp.sock");
+    let paused = Command::new("python3")
+        .args(["-c", program])
+        .arg(&monitor)
+        .status();
+    assert!(paused.expect("python3 starts").success());
+    wait_for("stuck", 1);
+    wait_for("restarted", 2);
+    assert_ne!(site.pid(), second);
+    assert!(site.pings(2, "10.1.0.11"));
+    kill(supervisor.id() as i32, nix::sys::signal::Signal::SIGTERM);
+    assert!(supervisor.wait().expect("it ends").success());
+}
+
+#[test]
+fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
+    let Some(site) = Site::new("tmb", 86000) else {
+        return;
+    };
+    let file = site.tenant("");
+    let image = image();
+    let image = image.to_str().expect("a path");
+    let damaged = site.dir.path().join("damaged");
+    let copy = format!(
+        "cp -r {image} {0} && echo >>{0}/initramfs",
+        damaged.display()
+    );
+    sh(&copy);
+    let refused = |arguments: &[&str], code: i32, words: &str| {
+        let output = site.run(&[&["--launcher", "vm"], arguments, &["apply", &file]].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(words), "{text}");
+        site.good(&["release", "--all"]);
+        assert_eq!(site.left(), site.nothing());
+    };
+    refused(
+        &["--vm-image", "/nowhere"],
+        2,
+        "there is no /nowhere/manifest.json: build it with scripts/build-switch-image",
+    );
+    refused(
+        &["--vm-image", damaged.to_str().expect("a path")],
+        2,
+        "initramfs is not what",
+    );
+    if !fs::read_to_string("/proc/cpuinfo")
+        .is_ok_and(|text| text.contains(" vmx ") || text.contains(" svm "))
+    {
+        refused(
+            &["--vm-image", image, "--accel", "kvm"],
+            2,
+            "--accel kvm: the processor has neither vmx nor svm",
+        );
+    }
+    let many = "1000000";
+    refused(
+        &["--vm-image", image, "--vm-memory", many],
+        2,
+        "1000000 is not in 96..=65536",
+    );
+    if sh("grep 'HugePages_Free: *0$' /proc/meminfo").is_empty() {
+        eprintln!("not tried: this host has hugepages");
+    } else {
+        refused(
+            &["--vm-image", image, "--hugepages"],
+            1,
+            "its 160 MiB take 80 hugepages of 2048 KiB, and 0 are free",
+        );
+    }
+}
