@@ -142,7 +142,7 @@ impl Process {
                     },
                 ])
                 .collect(),
-            devices: self.give_nodes(switch)?,
+            devices: give_nodes(switch, functions(&switch.config))?,
             run: directory.join("run"),
             run_inside: PathBuf::from(INSIDE),
             log: directory.join("log"),
@@ -163,42 +163,6 @@ impl Process {
             restarts,
         })?;
         self.wait_until_ready(switch, &started)
-    }
-
-    /// Makes the switch's user the owner of the vfio groups of its functions; the nodes it needs.
-    fn give_nodes(&self, switch: &Switch) -> Result<Vec<PathBuf>, HostError> {
-        let mut nodes = Vec::new();
-        for address in functions(&switch.config) {
-            let node = vfio_node(address).map_err(HostError::io(format!(
-                "PCI function {address} of tenant {} has no IOMMU group; is it there, and an IOMMU on?",
-                switch.tenant
-            )))?;
-            let what = format!(
-                "cannot give {} (PCI function {address}) to user {}; is the function bound to vfio-pci?",
-                node.display(),
-                switch.uid
-            );
-            chown(&node, Some(switch.uid), Some(0)).map_err(HostError::io(what))?;
-            if !nodes.contains(&node) {
-                nodes.push(node);
-            }
-        }
-        if !nodes.is_empty() {
-            // Open to all: it does nothing without a group.
-            nodes.push(PathBuf::from("/dev/vfio/vfio"));
-        }
-        Ok(nodes)
-    }
-
-    /// Makes root their owner again. A function that was unbound meanwhile has no node any more.
-    fn take_nodes_back(config: &SwitchConfig) {
-        for node in functions(config).filter_map(|address| vfio_node(address).ok()) {
-            if let Err(error) = chown(&node, Some(0), Some(0))
-                && error.kind() != ErrorKind::NotFound
-            {
-                tracing::warn!(node = %node.display(), %error, "still belongs to the switch's user");
-            }
-        }
     }
 
     fn wait_until_ready(&self, switch: &Switch, started: &Started) -> Result<(), HostError> {
@@ -344,9 +308,9 @@ impl Process {
         self.mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
         // The running one may have had other devices than the one that is wanted.
         if let Some(launched) = self.launched(&switch.tenant)? {
-            Self::take_nodes_back(&launched.switch.config);
+            take_nodes_back(functions(&launched.switch.config));
         }
-        Self::take_nodes_back(&switch.config);
+        take_nodes_back(functions(&switch.config));
         self.forget(&switch.tenant)
     }
 
@@ -451,6 +415,45 @@ fn vfio_node(address: PciAddress) -> std::io::Result<PathBuf> {
     let group = fs::read_link(format!("/sys/bus/pci/devices/{address}/iommu_group"))?;
     let group = group.file_name().ok_or(ErrorKind::InvalidData)?;
     Ok(Path::new("/dev/vfio").join(group))
+}
+
+/// Makes the switch's user the owner of the vfio groups of its functions; the nodes it needs.
+pub(super) fn give_nodes(
+    switch: &Switch,
+    functions: impl Iterator<Item = PciAddress>,
+) -> Result<Vec<PathBuf>, HostError> {
+    let mut nodes = Vec::new();
+    for address in functions {
+        let node = vfio_node(address).map_err(HostError::io(format!(
+            "PCI function {address} of tenant {} has no IOMMU group; is it there, and an IOMMU on?",
+            switch.tenant
+        )))?;
+        let what = format!(
+            "cannot give {} (PCI function {address}) to user {}; is the function bound to vfio-pci?",
+            node.display(),
+            switch.uid
+        );
+        chown(&node, Some(switch.uid), Some(0)).map_err(HostError::io(what))?;
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+    }
+    if !nodes.is_empty() {
+        // Open to all: it does nothing without a group.
+        nodes.push(PathBuf::from("/dev/vfio/vfio"));
+    }
+    Ok(nodes)
+}
+
+/// Makes root their owner again. A function that was unbound meanwhile has no node any more.
+pub(super) fn take_nodes_back(functions: impl Iterator<Item = PciAddress>) {
+    for node in functions.filter_map(|address| vfio_node(address).ok()) {
+        if let Err(error) = chown(&node, Some(0), Some(0))
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(node = %node.display(), %error, "still belongs to the switch's user");
+        }
+    }
 }
 
 /// What a switch's packet memory comes to, in whole pages.

@@ -4,7 +4,6 @@ mod image;
 mod qemu;
 mod qmp;
 
-use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
@@ -12,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource as Limit, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
 use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 pub use image::Image;
 use qmp::Monitor;
 
 use super::confine::{Shown, Started, Task};
-use super::process::{Launched, Process};
+use super::process::{Launched, Process, give_nodes, take_nodes_back};
 use super::{Launcher, Seat};
 use crate::host::HostError;
 use crate::nic::netlink;
@@ -320,7 +319,7 @@ impl Vm<'_> {
             program: machine.qemu.clone(),
             arguments: qemu::arguments(tenant.as_str(), machine),
             shown,
-            devices: devices(machine).map_err(not_ready)?,
+            devices: devices(switch, machine)?,
             run: run.to_owned(),
             run_inside: PathBuf::from(qemu::RUN),
             log: self.base.log(tenant),
@@ -448,6 +447,11 @@ impl Vm<'_> {
             }
         }
         self.base.mounts()?.empty(&switch.cgroup, QUIT_WITHIN)?;
+        // The running one may have had other functions than the one that is wanted.
+        let launched = self.base.launched(tenant)?.map(|launched| launched.switch);
+        for switch in launched.iter().chain([switch]) {
+            take_nodes_back(switch.machine.iter().flat_map(|machine| passed(machine)));
+        }
         for name in SOCKETS {
             self.base.clear_run(tenant, &format!("{name}.sock"))?;
         }
@@ -481,18 +485,15 @@ fn enough(machine: &Machine) -> Result<(), String> {
     if qemu::has_vf(machine) {
         let (_, hard) = getrlimit(Limit::RLIMIT_MEMLOCK)
             .map_err(|error| format!("cannot read the memlock limit: {error}"))?;
-        let wanted = u64::from(machine.memory_mib) << 20;
+        let may = caps::has_cap(
+            None,
+            caps::CapSet::Effective,
+            caps::Capability::CAP_SYS_RESOURCE,
+        );
         // Root raises it, unless a container keeps it from doing so.
-        if hard < 2 * wanted
-            && !caps::has_cap(
-                None,
-                caps::CapSet::Effective,
-                caps::Capability::CAP_SYS_RESOURCE,
-            )
-            .unwrap_or(false)
-        {
+        if hard != RLIM_INFINITY && !may.unwrap_or(false) {
             return Err(format!(
-                "its {} MiB must be locked in memory for the NIC's functions, and the memlock limit is {} MiB: raise it (`ulimit -l`, or LimitMEMLOCK=infinity in the unit), or give the container CAP_SYS_RESOURCE",
+                "its {} MiB must be locked in memory for the NIC's functions, and the memlock limit is {} MiB: raise it (`ulimit -Hl unlimited`, or LimitMEMLOCK=infinity in the unit), or give the container CAP_SYS_RESOURCE",
                 machine.memory_mib,
                 hard >> 20
             ));
@@ -518,31 +519,27 @@ fn enough_hugepages(memory_mib: u32, meminfo: &str) -> Result<(), String> {
     ))
 }
 
+/// The functions of the host's NIC that are passed through.
+fn passed(machine: &Machine) -> impl Iterator<Item = PciAddress> {
+    machine
+        .functions
+        .iter()
+        .filter_map(|function| match function {
+            Function::Vf { address, .. } => Some(*address),
+            Function::Tap { .. } => None,
+        })
+}
+
 /// The device nodes that QEMU uses.
-fn devices(machine: &Machine) -> Result<Vec<PathBuf>, String> {
-    let mut devices = Vec::new();
+fn devices(switch: &Switch, machine: &Machine) -> Result<Vec<PathBuf>, HostError> {
+    let mut devices = give_nodes(switch, passed(machine))?;
     if machine.accel == Accel::Kvm {
         devices.push(PathBuf::from("/dev/kvm"));
     }
-    for function in &machine.functions {
-        let node = match function {
-            Function::Tap { .. } => PathBuf::from("/dev/net/tun"),
-            Function::Vf { address, .. } => {
-                let link = PathBuf::from(format!("/sys/bus/pci/devices/{address}/iommu_group"));
-                let group = fs::read_link(&link).map_err(|error| {
-                    format!(
-                        "{}: {error}: switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
-                        link.display()
-                    )
-                })?;
-                devices.push(PathBuf::from("/dev/vfio/vfio"));
-                Path::new("/dev/vfio").join(group.file_name().unwrap_or(OsStr::new("none")))
-            }
-        };
-        devices.push(node);
+    let mut functions = machine.functions.iter();
+    if functions.any(|function| matches!(function, Function::Tap { .. })) {
+        devices.push(PathBuf::from("/dev/net/tun"));
     }
-    devices.sort();
-    devices.dedup();
     Ok(devices)
 }
 
