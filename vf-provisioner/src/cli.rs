@@ -13,7 +13,7 @@ use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
 use crate::host::{FakeHost, HostError, RealHost};
 use crate::launcher::process::{Limits, Process};
-use crate::launcher::{Launchers, confine, vm};
+use crate::launcher::{Launcher, Launchers, confine, vm};
 use crate::nic::NicBackend;
 use crate::nic::mediation::{self, Options, Weakness, onboarded};
 use crate::nic::sriov::allocate::{Pool, VlanRange};
@@ -197,6 +197,9 @@ enum Command {
         /// Exit with 3 if there is something to do
         #[arg(long)]
         detailed_exit_code: bool,
+        /// Print the tenants' virtual machines as libvirt's domains instead; needs no root
+        #[arg(long)]
+        print_libvirt: bool,
         /// Plan against the objects in this JSON file instead of this host; needs no root
         #[arg(long, hide = true, value_name = "FILE")]
         fake_host: Option<PathBuf>,
@@ -351,8 +354,10 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Plan {
             tenants,
             detailed_exit_code,
+            print_libvirt,
             fake_host,
-        } => run_plan(global, tenants, *detailed_exit_code, fake_host.as_deref()),
+        } if !print_libvirt => run_plan(global, tenants, *detailed_exit_code, fake_host.as_deref()),
+        Command::Plan { tenants, .. } => print_libvirt(global, tenants),
         Command::Apply { tenants } => {
             need_root()?;
             let tenants = load(tenants)?;
@@ -505,6 +510,14 @@ impl Global {
             LauncherKind::Vm => Manager::Qemu,
             LauncherKind::Libvirt => Manager::Libvirt,
         };
+        Ok(Launchers {
+            machines: Some(self.machines(manager)?),
+            ..self.launchers()
+        })
+    }
+
+    /// What new machines are like.
+    fn machines(&self, manager: Manager) -> Result<vm::Settings, CliError> {
         let accel = match self.accel {
             AccelKind::Auto => None,
             AccelKind::Kvm => Some(Accel::Kvm),
@@ -514,12 +527,8 @@ impl Global {
             Some(image) => std::path::absolute(image).unwrap_or(image.clone()),
             None => beside_programs("switch-image"),
         };
-        let machines = vm::Settings::find(manager, &image, accel, self.vm_memory, self.hugepages)
-            .map_err(CliError::Usage)?;
-        Ok(Launchers {
-            machines: Some(machines),
-            ..self.launchers()
-        })
+        vm::Settings::find(manager, &image, accel, self.vm_memory, self.hugepages)
+            .map_err(CliError::Usage)
     }
 
     fn host(&self) -> RealHost {
@@ -552,6 +561,15 @@ impl Global {
         tenants: &[Tenant],
         state: &State,
     ) -> Result<BTreeMap<Name, Record>, CliError> {
+        self.records_for(&self.chosen()?, tenants, state)
+    }
+
+    fn records_for(
+        &self,
+        launchers: &Launchers,
+        tenants: &[Tenant],
+        state: &State,
+    ) -> Result<BTreeMap<Name, Record>, CliError> {
         let site = Site {
             placement: self.placement()?,
             uid_base: self.uid_base,
@@ -562,7 +580,7 @@ impl Global {
             state,
             &site,
             &*self.nic(state)?,
-            &self.chosen()?,
+            launchers,
         )?)
     }
 
@@ -673,6 +691,22 @@ fn run_plan(
         0
     };
     Ok(ExitCode::from(code))
+}
+
+/// The machines that an apply would make, or their like where it would make processes.
+fn print_libvirt(global: &Global, tenants: &[PathBuf]) -> Result<ExitCode, CliError> {
+    let tenants = load(tenants)?;
+    let state = state::read(&global.state_dir)?;
+    let mut launchers = global.chosen()?;
+    if launchers.machines.is_none() {
+        launchers.machines = Some(global.machines(Manager::Libvirt)?);
+    }
+    let records = global.records_for(&launchers, &tenants, &state)?;
+    for record in records.values() {
+        let domain = record.switch().and_then(|switch| launchers.domain(switch));
+        print(&domain.unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_plan(plan: &Plan) {

@@ -27,6 +27,8 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Accounts;
+
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const OPEN_FILES: u64 = 1024;
 
@@ -149,6 +151,23 @@ impl Started {
             uptime_s: (since_boot - self.start_ticks as f64 / ticks as f64).max(0.0),
             cpu_s: (number(11)? + number(12)?) as f64 / ticks as f64,
             memory_bytes: number(21)? * page as u64,
+        })
+    }
+}
+
+impl Started {
+    /// What it alone has used; `None` if it is gone.
+    pub fn accounts(&self) -> Option<Accounts> {
+        let usage = self.usage()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let peak_kib: u64 = peak.split_whitespace().next()?.parse().ok()?;
+        Some(Accounts {
+            cpu_s: usage.cpu_s,
+            memory_bytes: usage.memory_bytes,
+            memory_peak_bytes: peak_kib << 10,
         })
     }
 }

@@ -121,6 +121,12 @@ pub struct Launchers {
 }
 
 impl Launchers {
+    /// A tenant's machine in libvirt's words, if its switch runs in one.
+    pub fn domain(&self, switch: &Switch) -> Option<String> {
+        let machine = switch.machine.as_ref()?;
+        Some(self.vm().domain(switch, machine))
+    }
+
     fn vm(&self) -> Vm<'_> {
         Vm {
             base: &self.process,
@@ -216,8 +222,7 @@ impl Launcher for Launchers {
     }
 
     fn stuck(&self, switch: &Switch) -> Option<String> {
-        switch.machine.as_ref()?;
-        self.vm().stuck(&switch.tenant)
+        self.vm().stuck(&switch.tenant, switch.machine.as_ref()?)
     }
 
     fn restart(&mut self, switch: &Switch) -> Result<(), HostError> {

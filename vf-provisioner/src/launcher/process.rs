@@ -630,7 +630,9 @@ impl Launcher for Process {
     }
 
     fn accounts(&self, switch: &Switch) -> Option<Accounts> {
-        self.mounts().ok()?.accounts(&switch.cgroup)
+        let counted = self.mounts().ok()?.accounts(&switch.cgroup);
+        // libvirt has its own groups: then it is what the process says of itself.
+        counted.or_else(|| self.launched(&switch.tenant).ok()??.started.accounts())
     }
 
     fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {

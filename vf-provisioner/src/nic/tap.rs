@@ -5,6 +5,8 @@
 //! at the other, before any protocol, bridge or reassembly of the kernel sees it. docs/decisions/0006 says
 //! why it is no bridge and no macvtap.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use futures_util::TryStreamExt;
@@ -13,10 +15,10 @@ use netlink_packet_route::tc::{
     TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32Option,
     TcHandle, TcMirrorActionType, TcOption,
 };
-use rtnetlink::Handle;
 use rtnetlink::packet_core::Nla;
+use rtnetlink::{Handle, LinkUnspec};
 
-use super::netlink::{configure, delete_link, find, index_of, inside, observe, refused};
+use super::netlink::{configure, delete_link, find, index_of, inside, observe, path, refused};
 use super::netlink::{exists, with_netlink};
 use crate::host::HostError;
 use crate::resource::Tap;
@@ -53,6 +55,33 @@ pub(crate) fn create(tap: &Tap) -> Result<(), HostError> {
         Ok(())
     })?;
     set(tap)
+}
+
+/// Brings a tap from its namespace to the provisioner's own, for somebody who opens it there.
+pub(crate) fn lend(namespace: &str, interface: &str) -> Result<(), HostError> {
+    // What a crash has left there is none that anybody is attached to.
+    delete_link(None, interface)?;
+    relocate(
+        Some(namespace),
+        interface,
+        &format!("/proc/{}/ns/net", std::process::id()),
+    )
+}
+
+/// Brings a tap back to its namespace, and makes it as it is to be.
+pub(crate) fn take_back(namespace: &str, interface: &str) -> Result<(), HostError> {
+    relocate(None, interface, &path(namespace).display().to_string())
+}
+
+fn relocate(from: Option<&str>, interface: &str, to: &str) -> Result<(), HostError> {
+    let what = format!("cannot bring tap {interface} to another namespace");
+    let to = File::open(to).map_err(HostError::io(&what))?;
+    with_netlink(from, async |handle| {
+        let index = index_of(&handle, interface).await?;
+        let link = LinkUnspec::new_with_index(index).setns_by_fd(to.as_raw_fd());
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(what))
+    })
 }
 
 /// Sets everything of a tap and its wire.

@@ -1,6 +1,7 @@
 //! A switch in a virtual machine of its own: one QEMU per tenant, confined like a switch that is a process.
 
 mod image;
+mod libvirt;
 mod qemu;
 mod qmp;
 
@@ -12,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
+use rustix::process::pidfd_send_signal;
 use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 pub use image::Image;
@@ -21,8 +23,9 @@ use super::confine::{Shown, Started, Task};
 use super::process::{Launched, Process, give_nodes, take_nodes_back};
 use super::{Launcher, Seat};
 use crate::host::HostError;
-use crate::nic::netlink;
+use crate::nic::{netlink, tap};
 use crate::resource::{Accel, Assignment, End, Function, Machine, Manager, Resource, Switch, Tap};
+use crate::state::replace;
 
 /// The oldest QEMU whose options are used here: Debian 12's.
 const OLDEST: (u32, u32) = (7, 2);
@@ -40,6 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// The longest name of an interface, in bytes.
 const INTERFACE_MAX: usize = 15;
+/// What QEMU takes more when all that it maps is locked, not only what it uses.
+const LOCKED_MIB: u32 = 192;
 const SOCKETS: [&str; 3] = [qemu::CONTROL, qemu::CONFIG, qemu::MONITOR];
 
 /// What new machines are like.
@@ -147,11 +152,20 @@ fn choose(asked: Option<Accel>, kvm: Result<(), String>) -> Result<Accel, String
     }
 }
 
-/// The tap that stands beside `interface`.
-fn tap_name(interface: &str) -> String {
-    let mut name = format!("vm-{}", interface.trim_start_matches("gw-"));
+/// The tap that stands beside `interface`. libvirt opens it in a namespace that all tenants share.
+fn tap_name(manager: Manager, uid: u32, number: usize, interface: &str) -> String {
+    let mut name = match manager {
+        Manager::Qemu => format!("vm-{}", interface.trim_start_matches("gw-")),
+        Manager::Libvirt => format!("vm{uid}-{number}"),
+    };
     name.truncate(INTERFACE_MAX);
     name
+}
+
+/// Memory of the host that all of a machine may take, in MiB.
+fn memory_limit(base: &Process, machine: &Machine) -> u32 {
+    let locked = if qemu::has_vf(machine) { LOCKED_MIB } else { 0 };
+    base.limits.memory_mib + machine.memory_mib + locked
 }
 
 /// The devices as the machine sees them.
@@ -203,7 +217,7 @@ pub(super) fn resources(
     let devices = seat.devices.ports.iter().chain(&seat.devices.uplink);
     let mut taps = Vec::new();
     let mut functions = Vec::new();
-    for (device, (mac, mtu, what)) in devices.zip(ports.chain(uplink)) {
+    for (number, (device, (mac, mtu, what))) in devices.zip(ports.chain(uplink)).enumerate() {
         match device {
             Device::Pci { address, vlan } => functions.push(Function::Vf {
                 address: *address,
@@ -211,7 +225,7 @@ pub(super) fn resources(
                 vlan: *vlan,
             }),
             Device::AfPacket { interface } | Device::AfXdp { interface } => {
-                let tap = tap_name(interface);
+                let tap = tap_name(settings.manager, seat.uid, number, interface);
                 taps.push(Resource::Tap(Tap {
                     end: End {
                         namespace: Some(seat.namespace.clone()),
@@ -237,24 +251,25 @@ pub(super) fn resources(
             _ => {}
         }
     }
+    let machine = Machine {
+        manager: settings.manager,
+        qemu: settings.qemu.clone(),
+        image: settings.image.dir.clone(),
+        image_sha256: settings.image.sha256.clone(),
+        accel: settings.accel,
+        memory_mib: settings.memory_mib,
+        hugepages: settings.hugepages,
+        functions,
+    };
+    // libvirt makes a control group of its own.
+    resources.retain(|it| machine.manager == Manager::Qemu || !matches!(it, Resource::Cgroup(_)));
     for resource in &mut resources {
         match resource {
-            Resource::Cgroup(group) => {
-                // The switch's packet memory is in the machine's.
-                group.memory_mib = group.memory_mib - config.memory.mib + settings.memory_mib;
-            }
+            // The switch's packet memory is in the machine's.
+            Resource::Cgroup(group) => group.memory_mib = memory_limit(base, &machine),
             Resource::Switch(switch) => {
                 switch.needs.extend(taps.iter().map(Resource::key));
-                switch.machine = Some(Box::new(Machine {
-                    manager: settings.manager,
-                    qemu: settings.qemu.clone(),
-                    image: settings.image.dir.clone(),
-                    image_sha256: settings.image.sha256.clone(),
-                    accel: settings.accel,
-                    memory_mib: settings.memory_mib,
-                    hugepages: settings.hugepages,
-                    functions: std::mem::take(&mut functions),
-                }));
+                switch.machine = Some(Box::new(machine.clone()));
             }
             _ => {}
         }
@@ -295,14 +310,31 @@ impl Vm<'_> {
             )));
         }
         enough(machine).map_err(not_ready)?;
-        let mounts = self.base.mounts()?;
         // What a crash between start and note may have left.
-        mounts.empty(&switch.cgroup, STOP_WITHIN)?;
+        self.base.mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
+        if machine.manager == Manager::Libvirt {
+            self.end_domain(tenant);
+        }
         for name in SOCKETS {
             self.base.clear_run(tenant, &format!("{name}.sock"))?;
         }
         self.base.trim_log(tenant)?;
         self.base.write_config(switch)?;
+        let started = match machine.manager {
+            Manager::Qemu => self.start(switch, machine)?,
+            Manager::Libvirt => self.start_domain(switch, machine)?,
+        };
+        self.base.remember(&Launched {
+            switch: switch.clone(),
+            started,
+            restarts,
+        })?;
+        self.boot(switch, machine, &started)
+            .map_err(|message| not_ready(format!("{message}{}", self.base.tail(tenant))))
+    }
+
+    fn start(&self, switch: &Switch, machine: &Machine) -> Result<Started, HostError> {
+        let tenant = &switch.tenant;
         let control = self.base.control_socket(tenant);
         let run = control.parent().unwrap_or(Path::new("/"));
         let mut shown: Vec<Shown> = qemu::reads(machine).into_iter().map(Shown::same).collect();
@@ -313,7 +345,7 @@ impl Vm<'_> {
         let task = Task {
             tenant: tenant.to_string(),
             namespace: netlink::path(&switch.namespace),
-            cgroups: mounts.joins(&switch.cgroup),
+            cgroups: self.base.mounts()?.joins(&switch.cgroup),
             uid: switch.uid,
             root: run.with_file_name("root"),
             program: machine.qemu.clone(),
@@ -328,14 +360,92 @@ impl Vm<'_> {
             cpu: switch.cpu,
             locked_bytes: if qemu::has_vf(machine) { None } else { Some(0) },
         };
-        let started = task.start().map_err(not_ready)?;
-        self.base.remember(&Launched {
-            switch: switch.clone(),
-            started,
-            restarts,
-        })?;
-        self.boot(switch, machine, &started)
-            .map_err(|message| not_ready(format!("{message}{}", self.base.tail(tenant))))
+        task.start().map_err(|message| HostError::NotReady {
+            tenant: tenant.clone(),
+            message,
+        })
+    }
+
+    fn place<'b>(&'b self, machine: &Machine, run: &'b Path, log: &'b Path) -> libvirt::Place<'b> {
+        libvirt::Place {
+            instance: &self.base.instance,
+            run,
+            log,
+            cpu_percent: self.base.limits.cpu_percent,
+            memory_limit_mib: memory_limit(self.base, machine),
+        }
+    }
+
+    /// The machine in libvirt's words.
+    pub(super) fn domain(&self, switch: &Switch, machine: &Machine) -> String {
+        let control = self.base.control_socket(&switch.tenant);
+        let run = control.parent().unwrap_or(Path::new("/"));
+        let log = self.base.log(&switch.tenant);
+        libvirt::domain(switch, machine, &self.place(machine, run, &log))
+    }
+
+    fn domain_name(&self, tenant: &Name) -> String {
+        libvirt::name(&self.base.instance, tenant)
+    }
+
+    /// Has libvirt start the machine. It opens taps where it runs itself; once it has them they come to
+    /// where they are wired.
+    fn start_domain(&self, switch: &Switch, machine: &Machine) -> Result<Started, HostError> {
+        let tenant = &switch.tenant;
+        let not_ready = |message| HostError::NotReady {
+            tenant: tenant.clone(),
+            message,
+        };
+        let control = self.base.control_socket(tenant);
+        let definition = control.with_file_name("domain.xml");
+        let definition = definition
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/"))
+            .join("domain.xml");
+        replace(&definition, self.domain(switch, machine).as_bytes(), 0o600).map_err(
+            HostError::io(format!("cannot write {}", definition.display())),
+        )?;
+        let taps = || {
+            machine
+                .functions
+                .iter()
+                .filter_map(|function| match function {
+                    Function::Tap { interface, .. } => Some(interface.as_str()),
+                    Function::Vf { .. } => None,
+                })
+        };
+        for tap in taps() {
+            tap::lend(&switch.namespace, tap)?;
+        }
+        let _ = give_nodes(switch, passed(machine))?;
+        let name = self.domain_name(tenant);
+        let start = || {
+            libvirt::virsh(&["define", &definition.display().to_string()])?;
+            libvirt::virsh(&["start", &name, "--paused"])
+        };
+        let begun = start();
+        for tap in taps() {
+            tap::take_back(&switch.namespace, tap)?;
+        }
+        begun.map_err(not_ready)?;
+        libvirt::virsh(&["resume", &name]).map_err(not_ready)?;
+        let started = libvirt::pid(&name).and_then(Started::identify);
+        started.ok_or_else(|| not_ready(format!("libvirt has started domain {name}, but no process bears its UUID: does libvirt run on another host? (LIBVIRT_DEFAULT_URI)")))
+    }
+
+    /// Ends a domain and forgets it. One that is not there is as good.
+    fn end_domain(&self, tenant: &Name) {
+        let name = self.domain_name(tenant);
+        let _ = libvirt::virsh(&["destroy", &name]);
+        let _ = libvirt::virsh(&["undefine", &name]);
+    }
+
+    fn watch(&self, tenant: &Name, manager: Manager) -> std::io::Result<Watch> {
+        Ok(match manager {
+            Manager::Qemu => Watch::Monitor(Monitor::connect(&self.socket(tenant, qemu::MONITOR))?),
+            Manager::Libvirt => Watch::Domain(self.domain_name(tenant)),
+        })
     }
 
     /// Brings a started machine to the point where its switch answers.
@@ -353,10 +463,10 @@ impl Vm<'_> {
                 Err("its machine ended".to_owned())
             }
         };
-        let mut monitor = loop {
+        let mut watch = loop {
             alive()?;
-            match Monitor::connect(&self.socket(tenant, qemu::MONITOR)) {
-                Ok(monitor) => break monitor,
+            match self.watch(tenant, machine.manager) {
+                Ok(watch) => break watch,
                 Err(error) if began.elapsed() > START_WITHIN => {
                     return Err(format!("QEMU's monitor does not answer: {error}"));
                 }
@@ -373,10 +483,7 @@ impl Vm<'_> {
         let mut told = Instant::now();
         loop {
             alive()?;
-            if let Some(why) = monitor
-                .stuck()
-                .map_err(|error| format!("QEMU's monitor: {error}"))?
-            {
+            if let Some(why) = watch.stuck()? {
                 return Err(why);
             }
             // The machine takes it when it has come that far; until then the socket's buffer fills.
@@ -395,7 +502,7 @@ impl Vm<'_> {
                 }
             }
             let mut last = "it has not opened the channel of its control API".to_owned();
-            if sent == message.len() && monitor.is_open(qemu::CONTROL).unwrap_or(false) {
+            if sent == message.len() && watch.is_open(qemu::CONTROL) {
                 match self.base.ask(switch) {
                     Ok(_) => {
                         let seconds = began.elapsed().as_secs_f64();
@@ -434,17 +541,29 @@ impl Vm<'_> {
             Ok(true)
         };
         let mut ended = self.base.pidfd(tenant)?.is_none();
-        if !ended && let Ok(mut monitor) = Monitor::connect(&self.socket(tenant, qemu::MONITOR)) {
-            let listens = monitor.is_open(qemu::CONFIG).unwrap_or(false);
-            if listens && let Ok(mut config) = qmp::connect(&self.socket(tenant, qemu::CONFIG)) {
+        let manager = switch
+            .machine
+            .as_ref()
+            .map_or(Manager::Qemu, |machine| machine.manager);
+        if !ended && let Ok(mut watch) = self.watch(tenant, manager) {
+            if watch.is_open(qemu::CONFIG)
+                && let Ok(mut config) = qmp::connect(&self.socket(tenant, qemu::CONFIG))
+            {
                 // It may be gone by now.
                 let _ = config.write_all(b"stop\n");
                 ended = ends_within(STOP_WITHIN)?;
             }
             if !ended {
-                let _ = monitor.execute("quit");
+                watch.quit();
                 ends_within(QUIT_WITHIN)?;
             }
+        }
+        if manager == Manager::Libvirt {
+            self.end_domain(tenant);
+        }
+        if let Some(pidfd) = self.base.pidfd(tenant)? {
+            // It may end by itself meanwhile.
+            let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
         self.base.mounts()?.empty(&switch.cgroup, QUIT_WITHIN)?;
         // The running one may have had other functions than the one that is wanted.
@@ -469,9 +588,44 @@ impl Vm<'_> {
 
     /// Why a machine that is there executes nothing. One whose monitor is another's for the moment is
     /// taken to be well.
-    pub(super) fn stuck(&self, tenant: &Name) -> Option<String> {
-        let mut monitor = Monitor::connect(&self.socket(tenant, qemu::MONITOR)).ok()?;
-        monitor.stuck().ok().flatten()
+    pub(super) fn stuck(&self, tenant: &Name, machine: &Machine) -> Option<String> {
+        let mut watch = self.watch(tenant, machine.manager).ok()?;
+        watch.stuck().ok().flatten()
+    }
+}
+
+/// Who knows how a machine is.
+enum Watch {
+    Monitor(Monitor),
+    /// libvirt, by the domain's name.
+    Domain(String),
+}
+
+impl Watch {
+    /// Why the machine executes nothing, if it does not.
+    fn stuck(&mut self) -> Result<Option<String>, String> {
+        match self {
+            Self::Monitor(monitor) => monitor
+                .stuck()
+                .map_err(|error| format!("QEMU's monitor: {error}")),
+            Self::Domain(name) => libvirt::stuck(name),
+        }
+    }
+
+    /// Whether a program in the machine has opened the channel.
+    fn is_open(&mut self, channel: &str) -> bool {
+        match self {
+            Self::Monitor(monitor) => monitor.is_open(channel).unwrap_or(false),
+            Self::Domain(name) => libvirt::is_open(name, channel),
+        }
+    }
+
+    fn quit(&mut self) {
+        // It may be gone by now.
+        match self {
+            Self::Monitor(monitor) => drop(monitor.execute("quit")),
+            Self::Domain(name) => drop(libvirt::virsh(&["destroy", name])),
+        }
     }
 }
 
@@ -549,4 +703,150 @@ fn groups(machine: &Machine) -> Vec<u32> {
         .then(|| fs::metadata("/dev/kvm").ok())
         .flatten();
     kvm.map(|meta| meta.gid()).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn machine() -> Machine {
+        let mac =
+            |last: u8| tenant_config::MacAddr::new([2, 0, 0x13, 0x89, 0, last]).expect("a MAC");
+        Machine {
+            manager: Manager::Qemu,
+            qemu: PathBuf::from("/usr/bin/qemu-system-x86_64"),
+            image: PathBuf::from("/usr/lib/vswitch/switch-image"),
+            image_sha256: "0".repeat(64),
+            accel: Accel::Tcg,
+            memory_mib: 160,
+            hugepages: true,
+            functions: vec![
+                Function::Tap {
+                    interface: "vm-frgker7qrb".to_owned(),
+                    mac: mac(1),
+                },
+                Function::Vf {
+                    address: "0000:01:10.2".parse().expect("an address"),
+                    mac: mac(2),
+                    vlan: Some(tenant_config::VlanId::new(101).expect("a VLAN")),
+                },
+            ],
+        }
+    }
+
+    pub(super) fn switch() -> Switch {
+        let tenant = tenant_config::Tenant::parse(
+            "red.toml",
+            "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \"red-vm1\"\nmac = \"52:54:00:aa:00:01\"\naddresses = [\"10.0.0.11\"]\n",
+        )
+        .expect("a tenant");
+        let devices = tenant_config::Devices {
+            ports: vec![Device::Offline],
+            uplink: None,
+            memory: Memory::default(),
+            control_socket: None,
+        };
+        Switch {
+            tenant: tenant.name().clone(),
+            uid: 64000,
+            namespace: "sw-red".to_owned(),
+            cgroup: "mts/red".to_owned(),
+            binary: PathBuf::from("/usr/bin/vswitch"),
+            cpu: Some(2),
+            config: tenant.switch_config(devices).expect("it fits"),
+            machine: Some(Box::new(machine())),
+            needs: std::collections::BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_machine_has_what_a_switch_needs_and_nothing_else() {
+        let lines = |machine: &Machine| {
+            let words = qemu::arguments("red", machine);
+            let text: String = words
+                .iter()
+                .map(|word| format!("{}{word}", if word.starts_with('-') { '\n' } else { ' ' }))
+                .collect();
+            text.trim_start().to_owned() + "\n"
+        };
+        assert_eq!(lines(&machine()), include_str!("golden/qemu.txt"));
+        let devices = |text: String| {
+            text.lines()
+                .filter(|line| line.starts_with("-device"))
+                .count()
+        };
+        // The IOMMU, the channels' controller, the two channels, two functions.
+        assert_eq!(devices(lines(&machine())), 6);
+    }
+
+    #[test]
+    fn functions_have_places_of_their_own() {
+        let places: std::collections::BTreeSet<_> = (0..100).map(qemu::place).collect();
+        assert_eq!(places.len(), 100);
+        assert!(
+            places
+                .iter()
+                .all(|(slot, part)| (0x10..0x1e).contains(slot) && *part < 8)
+        );
+        assert_eq!(
+            (qemu::place(0), qemu::place(13), qemu::place(14)),
+            ((0x10, 0), (0x1d, 0), (0x10, 1))
+        );
+        let devices = Assignment {
+            ports: vec![
+                Device::Offline,
+                Device::Pci {
+                    address: "0000:01:10.2".parse().expect("an address"),
+                    vlan: Some(tenant_config::VlanId::new(7).expect("a VLAN")),
+                },
+            ],
+            uplink: Some(Device::Offline),
+            guests: Vec::new(),
+        };
+        let inside = inside(&devices);
+        let at = |address: &str, vlan: Option<u16>| Device::Pci {
+            address: address.parse().expect("an address"),
+            vlan: vlan.map(|vlan| tenant_config::VlanId::new(vlan).expect("a VLAN")),
+        };
+        assert_eq!(
+            inside.ports,
+            [at("0000:00:10.0", None), at("0000:00:11.0", Some(7))]
+        );
+        assert_eq!(inside.uplink, Some(at("0000:00:12.0", None)));
+    }
+
+    #[test]
+    fn a_version_is_found_in_what_qemu_says() {
+        let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
+        assert_eq!(version(text), Some((10, 0)));
+        assert_eq!(version("QEMU emulator version 6.2.0\n"), Some((6, 2)));
+        assert_eq!(version("bash: no such program"), None);
+    }
+
+    #[test]
+    fn what_executes_is_what_was_asked_for_or_what_works() {
+        let no = || Err("no vmx".to_owned());
+        assert_eq!(choose(None, Ok(())), Ok(Accel::Kvm));
+        assert_eq!(choose(None, no()), Ok(Accel::Tcg));
+        assert_eq!(choose(Some(Accel::Tcg), Ok(())), Ok(Accel::Tcg));
+        let refused = choose(Some(Accel::Kvm), no()).expect_err("it does not work");
+        assert!(
+            refused.contains("no vmx") && refused.contains("--accel tcg"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn too_few_hugepages_are_counted() {
+        let meminfo =
+            "HugePages_Total:      10\nHugePages_Free:        4\nHugepagesize:       2048 kB\n";
+        assert_eq!(enough_hugepages(8, meminfo), Ok(()));
+        let words = enough_hugepages(160, meminfo).expect_err("too few");
+        assert!(
+            words.contains(
+                "take 80 hugepages of 2048 KiB, and 4 are free: `sysctl vm.nr_hugepages=86`"
+            ),
+            "{words}"
+        );
+    }
 }

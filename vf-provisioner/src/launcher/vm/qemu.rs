@@ -16,7 +16,7 @@ pub(super) const MONITOR: &str = "qmp";
 
 /// The first place of a network function on the machine's bus; what is below is QEMU's.
 const FIRST_SLOT: usize = 0x10;
-const SLOTS: usize = 14;
+pub(super) const SLOTS: usize = 14;
 /// The translator's buffer: it needs a multiple of the code that a switch and its kernel run often.
 const TRANSLATED_MIB: u32 = 32;
 
