@@ -67,7 +67,7 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     };
     add(
         "-machine",
-        "q35,kernel-irqchip=split,memory-backend=memory,vmport=off,smbus=off,sata=off,i8042=off,usb=off,graphics=off,dump-guest-core=off"
+        "q35,kernel-irqchip=split,memory-backend=memory,vmport=off,smbus=off,sata=off,i8042=off,usb=off,dump-guest-core=off"
             .to_owned(),
     );
     add("-accel", accel);
