@@ -800,20 +800,25 @@ fn run_probe(
     let inventory = global.inventory()?;
     let groups = onboarded::groups(state, &inventory, &chosen, control, wire).map_err(failed)?;
     let mut reports = Vec::new();
+    let mut unanswered = Vec::new();
     for group in groups {
+        unanswered.extend(group.unanswered);
         let mut options = Options::new(group.fabric);
         options.accepted = group.accepted;
         options.accepted.extend(accept);
         reports.push(mediation::run(&group.stations, &options).map_err(failed)?);
     }
-    let good = reports.iter().all(mediation::Report::is_good);
+    let good = unanswered.is_empty() && reports.iter().all(mediation::Report::is_good);
     if global.json {
-        print_json(&json!({"good": good, "reports": reports}));
+        print_json(&json!({"good": good, "unanswered": unanswered, "reports": reports}));
     } else if reports.is_empty() {
         print("no tenant is onboarded\n");
     } else {
         for report in &reports {
             print(&report.to_string());
+        }
+        for sentence in &unanswered {
+            print(&format!("{sentence}\n"));
         }
         print(if good {
             "everything is as it must be\n"

@@ -275,6 +275,7 @@ pub fn run(stations: &[Station], options: &Options) -> Result<Report, HostError>
         sends: stations.iter().map(|it| it.proven).collect(),
         hears: stations.iter().map(|it| it.proven).collect(),
         counted: Vec::new(),
+        noisy: BTreeSet::new(),
     };
     field.prove()?;
     field.attack()?;
@@ -328,6 +329,8 @@ struct Field<'a> {
     sends: Vec<bool>,
     hears: Vec<bool>,
     counted: Vec<Counted>,
+    /// Switches that count also while nothing is sent.
+    noisy: BTreeSet<usize>,
 }
 
 /// What the drop counters of a switch said of one sender's frames.
@@ -478,7 +481,7 @@ impl Field<'_> {
             self.listen(longest.saturating_sub(self.options.settle))?;
             for (to, frames) in self.counters()? {
                 if before.get(&to) != Some(&frames) {
-                    self.hears[to] = false;
+                    self.noisy.insert(to);
                 }
             }
         }
@@ -657,17 +660,21 @@ impl Field<'_> {
                     break;
                 };
                 let number = self.token.number(heard.bytes).map(|number| number as usize);
-                let Some((number, spec)) =
-                    number.and_then(|number| Some((number, self.specs.get(number)?)))
-                else {
-                    continue;
-                };
+                let spec = number.and_then(|number| Some((number, self.specs.get(number)?)));
                 // Some NICs give a broadcast back to its sender.
-                if spec.from == to {
+                let own = match spec {
+                    Some((_, spec)) => spec.from == to,
+                    None => heard.bytes.get(6..12) == Some(&self.stations[to].mac.octets()[..]),
+                };
+                if own {
                     continue;
                 }
-                self.sends[spec.from] = true;
+                // Whatever else comes in shows that it hears.
                 self.hears[to] = true;
+                let Some((number, spec)) = spec else {
+                    continue;
+                };
+                self.sends[spec.from] = true;
                 let sight = self.sights.entry((number, to)).or_default();
                 sight.frames = sight.frames.saturating_add(1);
                 if heard.tags.is_empty() {
@@ -795,14 +802,7 @@ impl Field<'_> {
                 None => Verdict::Refused,
             },
         };
-        let weakness = match verdict {
-            Verdict::Leak => weakness(sender, listener, kind),
-            _ => None,
-        };
-        let verdict = match weakness {
-            Some(weakness) if self.options.accepted.contains(&weakness) => Verdict::Accepted,
-            _ => verdict,
-        };
+        let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
             from: sender.name.clone(),
             to: listener.name.clone(),
@@ -836,11 +836,11 @@ impl Field<'_> {
         let mut note = None;
         let verdict = match rule(self.options.fabric, sender, listener, kind) {
             Rule::Skip => return None,
-            _ if !self.hears[to] => {
-                note = Some(
-                    "a switch counts such frames while the probe is silent, or was not shown to count"
-                        .to_owned(),
-                );
+            _ if self.noisy.contains(&to) => {
+                let name = &listener.name;
+                note = Some(format!(
+                    "the switch at {name} drops such frames also while the probe is silent"
+                ));
                 Verdict::Inconclusive
             }
             Rule::MustNot if frames > 0 => Verdict::Leak,
@@ -857,6 +857,7 @@ impl Field<'_> {
                 None => Verdict::Refused,
             },
         };
+        let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
             from: sender.name.clone(),
             to: listener.name.clone(),
@@ -866,10 +867,27 @@ impl Field<'_> {
                 .saturating_mul(COPIES),
             seen: frames,
             verdict,
-            weakness: None,
+            weakness,
             tags: Vec::new(),
             note,
         })
+    }
+
+    /// A leak that has a name, and whether that is accepted.
+    fn named(
+        &self,
+        verdict: Verdict,
+        sender: &Station,
+        listener: &Station,
+        kind: Kind,
+    ) -> (Verdict, Option<Weakness>) {
+        match (verdict, weakness(sender, listener, kind)) {
+            (Verdict::Leak, Some(name)) if self.options.accepted.contains(&name) => {
+                (Verdict::Accepted, Some(name))
+            }
+            (Verdict::Leak, name) => (Verdict::Leak, name),
+            _ => (verdict, None),
+        }
     }
 
     fn doubt(&self, from: usize, to: usize) -> Option<String> {

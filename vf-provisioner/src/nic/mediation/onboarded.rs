@@ -22,6 +22,8 @@ pub struct Group {
     pub stations: Vec<Station>,
     /// What the files of all the tenants that send accept of the NIC.
     pub accepted: BTreeSet<Weakness>,
+    /// Guests whose switch did not answer as it must, a sentence each.
+    pub unanswered: Vec<String>,
 }
 
 fn is_embedded(record: &Record) -> bool {
@@ -57,13 +59,15 @@ pub fn groups(
             continue;
         }
         let mut stations = Vec::new();
+        let mut unanswered = Vec::new();
         for (name, record) in &tenants {
             tenant(
                 record,
                 !chosen.contains(*name),
                 &control(name),
                 &mut stations,
-            )?;
+                &mut unanswered,
+            );
         }
         if embedded {
             stations.extend(of_nics(&tenants, state, inventory));
@@ -93,6 +97,7 @@ pub fn groups(
             fabric,
             stations,
             accepted,
+            unanswered,
         });
     }
     Ok(groups)
@@ -103,9 +108,10 @@ fn tenant(
     quiet: bool,
     control: &Path,
     stations: &mut Vec<Station>,
-) -> Result<(), HostError> {
+    unanswered: &mut Vec<String>,
+) {
     let Some(switch) = record.switch() else {
-        return Ok(());
+        return;
     };
     let vlan = |port: &Name| {
         record.resources.iter().find_map(|resource| match resource {
@@ -121,9 +127,12 @@ fn tenant(
     let tenant = &switch.tenant;
     for port in &switch.config.ports {
         let asked = record.probes.iter().find(|probe| probe.port == port.name);
+        let mut answered = false;
         if let Some(asked) = asked {
-            // It fails with a sentence of its own: what does not answer cannot be probed further.
-            probe::ask(asked)?;
+            match probe::ask(asked) {
+                Ok(()) => answered = true,
+                Err(error) => unanswered.push(error.to_string()),
+            }
             stations.push(Station {
                 name: format!("{} T", port.name),
                 role: Role::Guest,
@@ -134,7 +143,7 @@ fn tenant(
                     namespace: Some(asked.namespace.clone()),
                     interface: asked.interface.clone(),
                 },
-                proven: true,
+                proven: answered,
                 quiet,
             });
         }
@@ -145,7 +154,7 @@ fn tenant(
             mac: port.gateway_mac,
             vlan: vlan(&port.name).map(|vlan| vlan.get()),
             place: place(port.name.as_str()),
-            proven: asked.is_some(),
+            proven: answered,
             quiet,
         });
     }
@@ -165,7 +174,6 @@ fn tenant(
             quiet,
         });
     }
-    Ok(())
 }
 
 /// The physical functions that the tenants are on, and what is an interface of this host, up, and no
