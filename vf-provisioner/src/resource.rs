@@ -519,6 +519,8 @@ pub enum Function {
     Tap {
         /// The tap in the switch's network namespace.
         interface: String,
+        /// The interface there that it is wired to.
+        wire: String,
         /// The NIC's MAC.
         mac: MacAddr,
     },

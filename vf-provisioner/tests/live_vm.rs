@@ -479,3 +479,146 @@ fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
         );
     }
 }
+
+/// A libvirtd of the test's own: its directories are private mounts, its network is the site's.
+struct Libvirtd {
+    process: std::process::Child,
+    socket: PathBuf,
+}
+
+impl Libvirtd {
+    fn start(site: &Site) -> Self {
+        let dir = site.dir.path().join("libvirt");
+        let at = dir.display();
+        sh(&format!(
+            "mkdir -p {at}/run {at}/lib {at}/cache {at}/log {at}/etc {at}/sock"
+        ));
+        let write = |name: &str, text: String| fs::write(dir.join(name), text).expect("written");
+        write(
+            "libvirtd.conf",
+            format!(
+                "unix_sock_dir = \"{at}/sock\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n"
+            ),
+        );
+        write(
+            "etc/qemu.conf",
+            "stdio_handler = \"file\"\nsecurity_driver = \"none\"\nuser = \"root\"\ngroup = \"root\"\n".to_owned(),
+        );
+        // The user that libvirt's package for a whole system makes: libvirtd looks for it at its start.
+        write(
+            "passwd",
+            sh("cat /etc/passwd") + "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin\n",
+        );
+        write("group", sh("cat /etc/group") + "libvirt-qemu:x:64055:\n");
+        let mounts: String = [
+            ("passwd", "/etc/passwd"),
+            ("group", "/etc/group"),
+            ("etc", "/etc/libvirt"),
+            ("run", "/run"),
+            ("lib", "/var/lib"),
+            ("cache", "/var/cache"),
+            ("log", "/var/log"),
+        ]
+        .map(|(from, to)| format!("mount --bind {at}/{from} {to} && "))
+        .concat();
+        let process = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}-host", site.instance))
+            .args(["unshare", "--mount", "sh", "-c"])
+            .arg(format!(
+                "{mounts} exec libvirtd -f {at}/libvirtd.conf -p {at}/pid"
+            ))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.join("messages")).expect("a file"))
+            .spawn()
+            .expect("nsenter starts");
+        let socket = dir.join("sock/libvirt-sock");
+        let began = Instant::now();
+        while !socket.exists() {
+            let said = || fs::read_to_string(dir.join("messages")).unwrap_or_default();
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { process, socket }
+    }
+
+    fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.socket.display())
+    }
+
+    fn domains(&self) -> String {
+        sh(&format!(
+            "virsh --quiet -c '{}' list --all --name",
+            self.uri()
+        ))
+        .trim()
+        .to_owned()
+    }
+}
+
+impl Drop for Libvirtd {
+    fn drop(&mut self) {
+        kill(self.process.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn libvirt_runs_the_same_vm() {
+    let Some(site) = Site::new("tmc", 87000) else {
+        return;
+    };
+    if sh("command -v virsh && command -v libvirtd")
+        .lines()
+        .count()
+        != 2
+    {
+        eprintln!(
+            "skipped: tmc needs libvirtd and virsh (packages libvirt-daemon, libvirt-daemon-driver-qemu, libvirt-clients)"
+        );
+        return;
+    }
+    let libvirtd = Libvirtd::start(&site);
+    let image = image();
+    let file = site.tenant("");
+    let run = |arguments: &[&str]| {
+        let mut command = site.command();
+        command.env("LIBVIRT_DEFAULT_URI", libvirtd.uri());
+        let output = command.args(arguments).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    };
+    let image = image.to_str().expect("a path");
+    run(&[
+        "--launcher",
+        "libvirt",
+        "--accel",
+        "tcg",
+        "--vm-image",
+        image,
+        "apply",
+        &file,
+    ]);
+    assert_eq!(libvirtd.domains(), "tmc-t1");
+    run(&["verify"]);
+    carries(&site);
+    let status = site.status();
+    assert_eq!(status["launcher"], "libvirt");
+    let pid = status["switch"]["pid"].as_i64().expect("it runs");
+    let uid =
+        fs::metadata(format!("/proc/{pid}")).map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    assert_eq!(uid.ok(), Some(87000));
+    let accounts = &status["accounts"];
+    assert!(
+        accounts["cpu_s"].as_f64().expect("a number") > 1.0,
+        "{accounts}"
+    );
+    run(&["release", "t1"]);
+    assert_eq!(libvirtd.domains(), "");
+    drop(libvirtd);
+    assert_eq!(site.left(), site.nothing());
+}

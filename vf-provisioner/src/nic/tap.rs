@@ -5,6 +5,7 @@
 //! at the other, before any protocol, bridge or reassembly of the kernel sees it. docs/decisions/0006 says
 //! why it is no bridge and no macvtap.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -21,7 +22,7 @@ use rtnetlink::{Handle, LinkUnspec};
 use super::netlink::{configure, delete_link, find, index_of, inside, observe, path, refused};
 use super::netlink::{exists, with_netlink};
 use crate::host::HostError;
-use crate::resource::Tap;
+use crate::resource::{End, Tap};
 
 /// `ETH_P_ALL` of linux/if_ether.h.
 const EVERY_PROTOCOL: u16 = 3;
@@ -57,20 +58,51 @@ pub(crate) fn create(tap: &Tap) -> Result<(), HostError> {
     set(tap)
 }
 
-/// Brings a tap from its namespace to the provisioner's own, for somebody who opens it there.
-pub(crate) fn lend(namespace: &str, interface: &str) -> Result<(), HostError> {
+/// Brings a tap from its namespace to the provisioner's own, for somebody who opens it there. It returns
+/// the tap as it was.
+pub(crate) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, HostError> {
     // What a crash has left there is none that anybody is attached to.
     delete_link(None, interface)?;
-    relocate(
-        Some(namespace),
-        interface,
-        &format!("/proc/{}/ns/net", std::process::id()),
-    )
+    let place = Tap {
+        end: End {
+            namespace: Some(namespace.to_owned()),
+            interface: interface.to_owned(),
+            mac: None,
+            mtu: 0,
+            up: true,
+            arp: false,
+            ipv6: false,
+            offloads: false,
+            alias: String::new(),
+            bridge: None,
+        },
+        owner: 0,
+        wire: Some(wire.to_owned()),
+        needs: BTreeSet::new(),
+    };
+    let tap = look(&place)?.ok_or_else(|| HostError::Io {
+        what: format!("cannot find tap {namespace}/{interface}"),
+        source: std::io::ErrorKind::NotFound.into(),
+    })?;
+    let own = format!("/proc/{}/ns/net", std::process::id());
+    relocate(Some(namespace), interface, &own)?;
+    // Whatever became of it since, it is to be up and wired.
+    Ok(Tap {
+        end: End {
+            mtu: tap.end.mtu,
+            alias: tap.end.alias,
+            ..place.end.clone()
+        },
+        ..place
+    })
 }
 
-/// Brings a tap back to its namespace, and makes it as it is to be.
-pub(crate) fn take_back(namespace: &str, interface: &str) -> Result<(), HostError> {
-    relocate(None, interface, &path(namespace).display().to_string())
+/// Brings a tap back to its namespace, and makes it as it was.
+pub(crate) fn take_back(tap: &Tap) -> Result<(), HostError> {
+    let namespace = tap.end.namespace.as_deref().unwrap_or_default();
+    let to = path(namespace).display().to_string();
+    relocate(None, &tap.end.interface, &to)?;
+    set(tap)
 }
 
 fn relocate(from: Option<&str>, interface: &str, to: &str) -> Result<(), HostError> {

@@ -59,9 +59,13 @@ fn escape(text: impl std::fmt::Display) -> String {
 /// The domain's definition.
 pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> String {
     let name = name(place.instance, &switch.tenant);
-    let (kind, cpu) = match machine.accel {
-        Accel::Kvm => ("kvm", "host-passthrough"),
-        Accel::Tcg => ("qemu", "maximum"),
+    let (kind, cpu, translator) = match machine.accel {
+        Accel::Kvm => ("kvm", "host-passthrough", String::new()),
+        Accel::Tcg => {
+            let mib = qemu::TRANSLATED_MIB;
+            let cache = format!("<tcg><tb-cache unit='MiB'>{mib}</tb-cache></tcg>");
+            ("qemu", "maximum", cache)
+        }
     };
     let mut memory = String::new();
     if machine.hugepages {
@@ -73,6 +77,13 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
     if !memory.is_empty() {
         memory = format!("\n  <memoryBacking>{memory}</memoryBacking>");
     }
+    // libvirt also takes it for the bound of locked memory, and fails where it may not raise that.
+    let limit = if qemu::has_vf(machine) {
+        let mib = place.memory_limit_mib;
+        format!("\n  <memtune><hard_limit unit='MiB'>{mib}</hard_limit></memtune>")
+    } else {
+        String::new()
+    };
     let cores = switch
         .cpu
         .map(|cpu| format!(" cpuset='{cpu}'"))
@@ -105,8 +116,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
         "<domain type='{kind}'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
-  <memory unit='MiB'>{memory_mib}</memory>{memory}
-  <memtune><hard_limit unit='MiB'>{memory_limit}</hard_limit></memtune>
+  <memory unit='MiB'>{memory_mib}</memory>{memory}{limit}
   <vcpu placement='static'{cores}>1</vcpu>
   <cputune>
     <period>100000</period>
@@ -120,7 +130,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
     <initrd>{initramfs}</initrd>
     <cmdline>{KERNEL_ARGUMENTS}</cmdline>
   </os>
-  <features><acpi/><apic/><vmport state='off'/><ioapic driver='qemu'/></features>
+  <features><acpi/><apic/><vmport state='off'/><ioapic driver='qemu'/>{translator}</features>
   <cpu mode='{cpu}'/>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>destroy</on_reboot>
@@ -128,7 +138,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
   <devices>
     <emulator>{qemu}</emulator>
     <controller type='usb' model='none'/>
-    <controller type='virtio-serial' index='0'>
+    <controller type='virtio-serial' index='0' model='virtio-non-transitional'>
       <driver iommu='on'/>
       <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
     </controller>
@@ -144,7 +154,6 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
 ",
         uuid = uuid(&name),
         memory_mib = machine.memory_mib,
-        memory_limit = place.memory_limit_mib,
         quota = place.cpu_percent * 1000,
         kernel = image(KERNEL),
         initramfs = image(INITRAMFS),
@@ -165,7 +174,7 @@ fn interface(function: &Function, number: usize, several: bool) -> String {
         "<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' function='0x{part:x}'{multifunction}/>"
     );
     match function {
-        Function::Tap { interface, mac } => {
+        Function::Tap { interface, mac, .. } => {
             let off = |side: &str| -> String {
                 let names = NO_OFFLOADS.iter().filter_map(|name| match side {
                     "guest" => name.strip_prefix("guest_"),

@@ -245,6 +245,7 @@ pub(super) fn resources(
                 }));
                 functions.push(Function::Tap {
                     interface: tap,
+                    wire: interface.clone(),
                     mac,
                 });
             }
@@ -406,17 +407,14 @@ impl Vm<'_> {
         replace(&definition, self.domain(switch, machine).as_bytes(), 0o600).map_err(
             HostError::io(format!("cannot write {}", definition.display())),
         )?;
-        let taps = || {
-            machine
-                .functions
-                .iter()
-                .filter_map(|function| match function {
-                    Function::Tap { interface, .. } => Some(interface.as_str()),
-                    Function::Vf { .. } => None,
-                })
-        };
-        for tap in taps() {
-            tap::lend(&switch.namespace, tap)?;
+        let mut taps = Vec::new();
+        for function in &machine.functions {
+            if let Function::Tap {
+                interface, wire, ..
+            } = function
+            {
+                taps.push(tap::lend(&switch.namespace, interface, wire)?);
+            }
         }
         let _ = give_nodes(switch, passed(machine))?;
         let name = self.domain_name(tenant);
@@ -425,8 +423,8 @@ impl Vm<'_> {
             libvirt::virsh(&["start", &name, "--paused"])
         };
         let begun = start();
-        for tap in taps() {
-            tap::take_back(&switch.namespace, tap)?;
+        for tap in &taps {
+            tap::take_back(tap)?;
         }
         begun.map_err(not_ready)?;
         libvirt::virsh(&["resume", &name]).map_err(not_ready)?;
@@ -723,6 +721,7 @@ mod tests {
             functions: vec![
                 Function::Tap {
                     interface: "vm-frgker7qrb".to_owned(),
+                    wire: "gw-frgker7qrb".to_owned(),
                     mac: mac(1),
                 },
                 Function::Vf {

@@ -18,7 +18,7 @@ pub(super) const MONITOR: &str = "qmp";
 const FIRST_SLOT: usize = 0x10;
 pub(super) const SLOTS: usize = 14;
 /// The translator's buffer: it needs a multiple of the code that a switch and its kernel run often.
-const TRANSLATED_MIB: u32 = 32;
+pub(super) const TRANSLATED_MIB: u32 = 32;
 
 /// What the kernel in the machine is told. On a busy host, an emulated timer can be too late for the kernel's check of
 /// it, and then the kernel does not start.
@@ -111,7 +111,7 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
         };
         let at = format!("bus=pcie.0,addr=0x{slot:x}.{part}{several}");
         match function {
-            Function::Tap { interface, mac } => {
+            Function::Tap { interface, mac, .. } => {
                 add(
                     "-netdev",
                     format!(
