@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::launcher::cgroup::Mounts;
+use crate::nic::sriov::inventory;
 
 /// How much hangs on a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,10 +53,16 @@ pub fn is_ready(findings: &[Finding]) -> bool {
         .any(|finding| finding.verdict == Verdict::Missing)
 }
 
-/// Looks at everything. It leaves nothing behind.
-pub fn run(switch_binary: &Path) -> Vec<Finding> {
+/// Looks at everything, and at what `--nic sriov` needs as at something needed only if `on_sriov` says so. It leaves
+/// nothing behind.
+pub fn run(switch_binary: &Path, on_sriov: bool) -> Vec<Finding> {
     let need = |what, result: Result<String, String>| finding(what, Verdict::Missing, result);
     let want = |what, result: Result<String, String>| finding(what, Verdict::Optional, result);
+    let of_sriov = if on_sriov {
+        Verdict::Missing
+    } else {
+        Verdict::Optional
+    };
     vec![
         need("root", root()),
         need("veth", link("veth", "CONFIG_VETH")),
@@ -70,8 +77,9 @@ pub fn run(switch_binary: &Path) -> Vec<Finding> {
         want("seccomp", status_field("Seccomp:", "CONFIG_SECCOMP")),
         want("Landlock", landlock()),
         want("QEMU", program("qemu-system-x86_64", "--version")),
-        want("IOMMU", iommu()),
-        want("SR-IOV", sriov()),
+        finding("IOMMU", of_sriov, iommu()),
+        finding("vfio-pci", of_sriov, vfio()),
+        finding("SR-IOV", of_sriov, sriov()),
     ]
 }
 
@@ -282,26 +290,60 @@ fn iommu() -> Result<String, String> {
     Err("no groups: switch it on in the firmware and boot with intel_iommu=on or amd_iommu=on; only VFIO needs it".to_owned())
 }
 
+fn vfio() -> Result<String, String> {
+    let bound = Path::new("/sys/bus/pci/drivers/vfio-pci");
+    if bound.exists() {
+        return Ok("the kernel has it loaded".to_owned());
+    }
+    // Whether it could be loaded; -n loads nothing.
+    let tried = Command::new("modprobe")
+        .args(["-n", "vfio-pci"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if tried.is_ok_and(|status| status.success()) {
+        return Ok("a module, loaded when it is needed".to_owned());
+    }
+    Err("not in this kernel: use one with CONFIG_VFIO_PCI; only SR-IOV needs it".to_owned())
+}
+
 fn sriov() -> Result<String, String> {
-    let mut found = Vec::new();
-    for device in fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let total = device.path().join("device/sriov_totalvfs");
-        if let Ok(total) = fs::read_to_string(total) {
-            found.push(format!(
-                "{} ({} VFs)",
-                device.file_name().to_string_lossy(),
-                total.trim()
-            ));
-        }
+    let inventory = inventory::read().map_err(|error| error.to_string())?;
+    if inventory.pfs.is_empty() {
+        return Err("no interface can have VFs: tenants get veth pairs; a NIC that should has SR-IOV off in its firmware, or its driver is not loaded".to_owned());
     }
-    if found.is_empty() {
-        return Err("no interface can have VFs: tenants get veth pairs".to_owned());
-    }
-    Ok(found.join(", "))
+    let found = inventory.pfs.iter().map(|pf| {
+        let free = pf.vfs.iter().filter(|vf| vf.taken().is_none()).count() as u32;
+        let possible = if pf.set.vfs == 0 { pf.total_vfs } else { free };
+        let iommu = if pf.iommu { "" } else { ", NO IOMMU" };
+        let shared = pf
+            .vfs
+            .iter()
+            .filter(|vf| !vf.group_others.is_empty())
+            .count();
+        let shared = match shared {
+            0 => String::new(),
+            count => format!(", {count} VFs not alone in their IOMMU group: needs a slot with ACS"),
+        };
+        format!(
+            "{} ({possible} of {} VFs free{iommu}{shared})",
+            pf.label(),
+            pf.total_vfs
+        )
+    });
+    Ok(found.collect::<Vec<_>>().join(", "))
+}
+
+/// How many hugepages of the default size are free, and that size in KiB.
+pub fn free_hugepages() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    (field("HugePages_Free:"), field("Hugepagesize:"))
 }
 
 /// The users that own a process now.

@@ -79,13 +79,14 @@ struct Global {
     /// The one of --pf that leads to the underlay [default: any of them]
     #[arg(long, global = true, value_name = "PF")]
     inout_pf: Option<String>,
-    /// The VLANs that ports are put on, one each. The switch at the other end of the NIC's cable must carry none of
-    /// them
-    #[arg(long, global = true, value_name = "FIRST-LAST", default_value_t = VlanRange::default())]
-    vlans: VlanRange,
+    /// The VLANs that ports are put on, one each; ports that have another get one of these. The switch at the other
+    /// end of the NIC's cable must carry none of them [default: ports keep theirs, others get one of 3000-3999]
+    #[arg(long, global = true, value_name = "FIRST-LAST")]
+    vlans: Option<VlanRange>,
     /// Who is behind a T VF: a virtual machine through vfio-pci, or a network namespace named like the port
-    #[arg(long, global = true, value_enum, default_value_t = GuestKind::Vfio)]
-    guest: GuestKind,
+    /// [default: as with the tenants here, else vfio]
+    #[arg(long, global = true, value_enum)]
+    guest: Option<GuestKind>,
     /// With --guest netns: the kernel's driver for the T VFs [default: as the NIC's own driver suggests]
     #[arg(long, global = true, value_name = "DRIVER")]
     guest_driver: Option<String>,
@@ -251,6 +252,9 @@ enum Command {
         /// Seconds between two looks for drift; 0 is never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         verify_every: u64,
+        /// Keep what was seen in this file, in Prometheus' text format, as a textfile collector reads it
+        #[arg(long, value_name = "FILE")]
+        metrics: Option<PathBuf>,
     },
     #[command(hide = true)]
     Confine {
@@ -382,10 +386,15 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             need_root()?;
             run_release(global, tenants, *all)
         }
-        Command::Supervise { verify_every } => {
+        Command::Supervise {
+            verify_every,
+            metrics,
+        } => {
             need_root()?;
             let every = std::time::Duration::from_secs(*verify_every);
-            supervise::run(&global.state_dir, global.host(), global.launchers(), every)
+            let dir = &global.state_dir;
+            let metrics = metrics.as_deref();
+            supervise::run(dir, global.host(), global.launchers(), every, metrics)
                 .map_err(|error| CliError::Failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -448,12 +457,14 @@ impl Global {
                 self.pf.clone()
             },
             inout: self.inout_pf.clone(),
-            vlans: self.vlans,
+            vlans: self.vlans.unwrap_or_default(),
+            keep_vlans: self.vlans.is_none(),
             resize: self.resize_pf,
         };
         let guests = match self.guest {
-            GuestKind::Vfio => Guests::Vfio,
-            GuestKind::Netns => Guests::Namespace(self.guest_driver.clone()),
+            Some(GuestKind::Netns) => Guests::Namespace(self.guest_driver.clone()),
+            None if sriov::has_namespaces(state) => Guests::Namespace(self.guest_driver.clone()),
+            _ => Guests::Vfio,
         };
         Ok(Box::new(Sriov::new(
             self.veth(),
@@ -575,13 +586,33 @@ impl Global {
             uid_base: self.uid_base,
             uids_in_use: check::uids_in_use(),
         };
-        Ok(records(
-            tenants,
-            state,
-            &site,
-            &*self.nic(state)?,
-            launchers,
-        )?)
+        let records = records(tenants, state, &site, &*self.nic(state)?, launchers)?;
+        self.enough_hugepages(&records, state)?;
+        Ok(records)
+    }
+
+    /// Refuses switches that would not start for want of hugepages.
+    fn enough_hugepages(
+        &self,
+        records: &BTreeMap<Name, Record>,
+        state: &State,
+    ) -> Result<(), CliError> {
+        let new = records
+            .keys()
+            .filter(|name| !state.tenants.contains_key(name));
+        let needed = new.count() as u64 * u64::from(self.packet_memory);
+        if !self.hugepages || self.fake_nic.is_some() || needed == 0 {
+            return Ok(());
+        }
+        let (free, size_kib) = check::free_hugepages();
+        let free_mib = free * size_kib / 1024;
+        if free_mib >= needed {
+            return Ok(());
+        }
+        let more = ((needed - free_mib) * 1024).div_ceil(size_kib.max(1));
+        Err(CliError::Usage(format!(
+            "--hugepages: the new switches need {needed} MiB and {free_mib} MiB are free: reserve {more} more pages of {size_kib} KiB (`sysctl vm.nr_hugepages`), or leave out --hugepages"
+        )))
     }
 
     fn apply(&self, store: &mut Store, change: Change) -> Result<ExitCode, CliError> {
@@ -621,7 +652,7 @@ impl Global {
 }
 
 fn run_check(global: &Global) -> Result<ExitCode, CliError> {
-    let findings = check::run(&global.binary());
+    let findings = check::run(&global.binary(), global.nic == Some(NicKind::Sriov));
     let ready = check::is_ready(&findings);
     if global.json {
         print_json(&json!({"ready": ready, "findings": findings}));
@@ -739,8 +770,25 @@ fn run_status(global: &Global, only: Option<&Name>, metrics: bool) -> Result<Exi
         print_json(&status::document(&all));
     } else {
         print(&status::table(&all));
+        let asked = |name: &Name| only.is_none_or(|only| only == name);
+        for (name, record) in state.tenants.iter().filter(|(name, _)| asked(name)) {
+            if let Some(line) = accepted(name, record) {
+                print(&line);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a tenant's file lets its NIC lack, as a line.
+fn accepted(name: &Name, record: &Record) -> Option<String> {
+    let names: Vec<_> = record.accepted().iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "tenant {name}: accepted by its file, not looked at: {}\n",
+            names.join(", ")
+        )
+    })
 }
 
 fn unknown(name: &Name, state: &State) -> CliError {
@@ -760,11 +808,24 @@ fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     // What an apply under way has not finished is no drift.
     let store = Store::open(&global.state_dir)?;
     let found = verify(&mut global.host(), store.state())?;
-    let tenants = store.state().tenants.len();
+    let tenants = store.state().tenants.clone();
     store.remove_if_empty()?;
     if global.json {
-        print_json(&json!({"drift": found}));
-    } else if found.is_empty() {
+        let accepted: BTreeMap<_, _> = tenants
+            .iter()
+            .map(|(name, record)| (name, record.accepted()))
+            .filter(|(_, accepted)| !accepted.is_empty())
+            .collect();
+        print_json(&json!({"drift": found, "accepted": accepted}));
+        return Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }));
+    }
+    for (name, record) in &tenants {
+        if let Some(line) = accepted(name, record) {
+            print(&line);
+        }
+    }
+    let tenants = tenants.len();
+    if found.is_empty() {
         print(&format!("{tenants} tenants: everything is as it was set\n"));
     } else {
         for line in &found {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use tenant_config::{MacAddr, Name};
+use tenant_config::{MacAddr, Name, NicAttribute};
 
 use crate::plan::Action;
 use crate::resource::{Key, Resource, Switch};
@@ -39,6 +39,17 @@ impl Record {
             Resource::Switch(switch) => Some(switch),
             _ => None,
         })
+    }
+}
+
+impl Record {
+    /// What its file lets the NIC lack.
+    pub fn accepted(&self) -> BTreeSet<NicAttribute> {
+        let vfs = self.resources.iter().filter_map(|resource| match resource {
+            Resource::Vf(vf) => Some(&vf.accept),
+            _ => None,
+        });
+        vfs.flatten().copied().collect()
     }
 }
 

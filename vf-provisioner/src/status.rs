@@ -1,14 +1,15 @@
 //! What tenants' switches are and what they have used: for people, for programs, and for whoever bills them.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use tenant_config::Name;
+use tenant_config::{Name, NicAttribute};
 
 use crate::host::HostError;
 use crate::launcher::{Accounts, Launcher, Running};
-use crate::resource::Manager;
+use crate::resource::{Manager, Resource};
 use crate::state::{Record, State};
 
 const MIB: f64 = 1048576.0;
@@ -26,6 +27,10 @@ pub struct Status {
     accounts: Option<Accounts>,
     /// What the switch says of its ports, if it answers.
     ports: Option<Value>,
+    /// Its virtual functions.
+    functions: Vec<Value>,
+    /// What its file lets the NIC lack.
+    accepted: BTreeSet<NicAttribute>,
 }
 
 /// Looks at all tenants, or at one.
@@ -47,6 +52,8 @@ pub fn look(
                 uid: record.uid,
                 control_socket: launcher.control_socket(name),
                 log: launcher.log(name),
+                functions: functions(record),
+                accepted: record.accepted(),
                 accounts: switch.and_then(|switch| launcher.accounts(switch)),
                 ports: switch
                     .filter(|_| running.is_some())
@@ -55,6 +62,17 @@ pub fn look(
             })
         })
         .collect()
+}
+
+fn functions(record: &Record) -> Vec<Value> {
+    let vfs = record.resources.iter().filter_map(|it| match it {
+        Resource::Vf(vf) => Some(json!({
+            "for": vf.owner.to_string(), "pf": vf.pf, "vf": vf.index, "address": vf.address,
+            "mac": vf.set.mac, "vlan": vf.set.vlan,
+        })),
+        _ => None,
+    });
+    vfs.collect()
 }
 
 fn word(record: &Record, running: bool) -> &'static str {
@@ -121,6 +139,8 @@ pub fn document(all: &[Status]) -> Value {
                 "switch": it.running,
                 "accounts": it.accounts,
                 "ports": it.ports,
+                "functions": it.functions,
+                "accepted": it.accepted,
             })
         })
         .collect();

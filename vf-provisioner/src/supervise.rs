@@ -81,10 +81,93 @@ enum Event<'a> {
     },
 }
 
-fn say(event: &Event<'_>) {
-    let now = std::time::SystemTime::now()
+fn since_epoch() -> f64 {
+    std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What the looks for drift have come to.
+#[derive(Default)]
+struct Seen {
+    looks: u64,
+    /// Seconds since the epoch.
+    at: f64,
+    /// How much was not as it was set, if it could be seen.
+    drift: Option<usize>,
+    written: String,
+}
+
+impl Seen {
+    /// In Prometheus' text format.
+    fn metrics(&self, state: &State, watched: &BTreeMap<Name, Watched>) -> String {
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: Vec<(String, f64)>| {
+            if !values.is_empty() {
+                text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            }
+            for (labels, value) in values {
+                text += &format!("{name}{labels} {value}\n");
+            }
+        };
+        let one = |value: f64| vec![(String::new(), value)];
+        metric(
+            "vf_provisioner_verifications_total",
+            "counter",
+            "Looks for drift since the supervisor's start.",
+            one(self.looks as f64),
+        );
+        if self.looks > 0 {
+            metric(
+                "vf_provisioner_verified_timestamp_seconds",
+                "gauge",
+                "When the last look for drift ended.",
+                one(self.at),
+            );
+            metric(
+                "vf_provisioner_verify_failed",
+                "gauge",
+                "1 if the last look for drift could not be made.",
+                one(f64::from(u8::from(self.drift.is_none()))),
+            );
+        }
+        if let Some(drift) = self.drift {
+            metric(
+                "vf_provisioner_drift",
+                "gauge",
+                "What was not as it was set, at the last look.",
+                one(drift as f64),
+            );
+        }
+        let tenants = watched.iter();
+        let up = tenants.map(|(name, it)| {
+            let up = f64::from(u8::from(it.down_since.is_none()));
+            (format!("{{tenant=\"{name}\"}}"), up)
+        });
+        metric(
+            "vf_provisioner_switch_up",
+            "gauge",
+            "1 while the tenant's switch runs.",
+            up.collect(),
+        );
+        let accepted = state.tenants.iter().flat_map(|(name, record)| {
+            record
+                .accepted()
+                .into_iter()
+                .map(move |setting| (format!("{{tenant=\"{name}\",setting=\"{setting}\"}}"), 1.0))
+        });
+        metric(
+            "vf_provisioner_nic_accepted",
+            "gauge",
+            "Settings of virtual functions that the tenant's file lets the NIC lack.",
+            accepted.collect(),
+        );
+        text
+    }
+}
+
+fn say(event: &Event<'_>) {
+    let now = since_epoch();
     let mut line = serde_json::json!({ "time": now });
     if let (Some(line), Ok(serde_json::Value::Object(event))) =
         (line.as_object_mut(), serde_json::to_value(event))
@@ -115,6 +198,7 @@ pub fn run(
     mut host: RealHost,
     mut launcher: impl Launcher,
     verify_every: Duration,
+    metrics: Option<&Path>,
 ) -> Result<(), SuperviseError> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
@@ -123,6 +207,7 @@ pub fn run(
     let signal = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut watched: BTreeMap<Name, Watched> = BTreeMap::new();
     let mut verified = Instant::now();
+    let mut seen = Seen::default();
     loop {
         let state = state::read(dir)?;
         let switches = switches(&state);
@@ -151,12 +236,25 @@ pub fn run(
             let result = verify(&mut host, store.state());
             store.remove_if_empty()?;
             verified = Instant::now();
+            seen.looks += 1;
+            seen.at = since_epoch();
+            seen.drift = result.as_ref().ok().map(Vec::len);
             match result {
                 Ok(found) if found.is_empty() => {}
                 Ok(found) => say(&Event::Drift { found }),
                 Err(error) => say(&Event::VerifyFailed {
                     error: error.to_string(),
                 }),
+            }
+        }
+        if let Some(file) = metrics {
+            let text = seen.metrics(&state, &watched);
+            if text != seen.written {
+                // Whoever reads them sees by their age that they are no longer written.
+                match state::replace(file, text.as_bytes(), 0o644) {
+                    Ok(()) => seen.written = text,
+                    Err(error) => tracing::warn!(file = %file.display(), %error, "no metrics"),
+                }
             }
         }
         if let Some(signal) = wait(&signal, &watched)? {

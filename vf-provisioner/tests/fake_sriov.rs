@@ -52,6 +52,7 @@ fn pool(pfs: u16, vlans: &str) -> Pool {
         pfs: (0..pfs).map(|number| format!("pf{number}")).collect(),
         inout: None,
         vlans: vlans.parse().expect("a range"),
+        keep_vlans: false,
         resize: false,
     }
 }

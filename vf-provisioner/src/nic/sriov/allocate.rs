@@ -19,6 +19,8 @@ pub struct Pool {
     pub inout: Option<String>,
     /// The VLANs that ports are put on.
     pub vlans: VlanRange,
+    /// Whether a port that is on another keeps it.
+    pub keep_vlans: bool,
     /// Whether a physical function's number of functions may be changed although some are in use.
     pub resize: bool,
 }
@@ -299,7 +301,7 @@ pub fn allocate(
     let keeps: Vec<Kept> = tenants
         .iter()
         .map(|tenant| {
-            let kept = had.keep(tenant, &on_pf, inout, pool.vlans);
+            let kept = had.keep(tenant, &on_pf, inout, pool);
             wanted += kept.ports.iter().filter(|port| port.is_none()).count() * 2
                 + usize::from(tenant.uplink().is_some() && kept.uplink.is_none());
             kept
@@ -435,7 +437,7 @@ impl<'a> Had<'a> {
         tenant: &Tenant,
         on_pf: &HashMap<PciAddress, usize>,
         inout: Option<usize>,
-        range: VlanRange,
+        pool: &Pool,
     ) -> Kept {
         let vf = |port: Option<&Name>, side| {
             let owner = Owner {
@@ -459,7 +461,8 @@ impl<'a> Had<'a> {
             kept.ports
                 .push(pair.map(|(guest, gateway)| (guest.address, gateway.address)));
             let vlan = pair.and_then(|(_, gateway)| gateway.set.vlan);
-            kept.vlans.push(vlan.filter(|vlan| range.contains(*vlan)));
+            let stays = |vlan: &VlanId| pool.keep_vlans || pool.vlans.contains(*vlan);
+            kept.vlans.push(vlan.filter(stays));
         }
         if tenant.uplink().is_some() {
             let here = |vf: &&Vf| match (on_pf.get(&vf.address), inout) {

@@ -114,6 +114,7 @@ impl Sriov {
             pfs: Vec::new(),
             inout: None,
             vlans: range,
+            keep_vlans: true,
             resize,
         };
         let (inventory, state) = (Inventory::default(), State::default());
@@ -329,6 +330,12 @@ pub fn recorded_pfs(state: &State) -> Vec<String> {
         }
     }
     names
+}
+
+/// Whether the guests of the tenants recorded are namespaces.
+pub fn has_namespaces(state: &State) -> bool {
+    let mut resources = state.tenants.values().flat_map(|record| &record.resources);
+    resources.any(|resource| matches!(resource, Resource::Vf(vf) if vf.interface.is_some()))
 }
 
 /// Whether any tenant has a virtual function.

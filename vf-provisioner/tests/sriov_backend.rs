@@ -1,0 +1,550 @@
+//! The sriov backend on real functions of a real driver, `igb`, in the emulated machine. Elsewhere each test says so
+//! and passes. One test runs at a time there, and leaves the NICs as it found them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+const PF: &str = "/sys/class/net/pf0/device";
+
+fn is_emulated() -> bool {
+    let there = Path::new("/run/emulated-machine").exists();
+    if !there {
+        eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
+    }
+    there
+}
+
+/// Runs a shell's line; what it wrote.
+#[track_caller]
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-ec", command]).output();
+    let output = output.expect("sh starts");
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+struct Site {
+    dir: tempfile::TempDir,
+    before: Value,
+}
+
+impl Site {
+    fn new() -> Option<Self> {
+        if !is_emulated() {
+            return None;
+        }
+        let mut site = Self {
+            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+            before: Value::Null,
+        };
+        site.before = site.nics();
+        Some(site)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(PROVISIONER);
+        command
+            .arg("--state-dir")
+            .arg(self.dir.path().join("state"))
+            .arg("--switch-binary")
+            .arg(Path::new(PROVISIONER).with_file_name("examples/fake_switch"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command().args(arguments).output();
+        output.expect("the provisioner starts")
+    }
+
+    #[track_caller]
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A refusal: its message, after its exit code was compared.
+    #[track_caller]
+    fn bad(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        text
+    }
+
+    #[track_caller]
+    fn drift(&self) -> Vec<String> {
+        let output = self.run(&["--json", "verify"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let json: Value = serde_json::from_str(&text).expect("it is JSON");
+        let drift = json["drift"].as_array().unwrap_or_else(|| {
+            panic!("{json} {}", String::from_utf8_lossy(&output.stderr));
+        });
+        let lines = drift.iter().filter_map(Value::as_str);
+        lines.map(str::to_owned).collect()
+    }
+
+    fn nics(&self) -> Value {
+        let text = self.good(&["--json", "nic"]);
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    #[track_caller]
+    fn assert_as_found(&self) {
+        assert_eq!(self.nics(), self.before);
+        assert!(!self.dir.path().join("state").exists());
+    }
+
+    fn tenant(&self, number: u8, ports: u8, uplink: bool) -> String {
+        self.tenant_with(number, ports, uplink, "", "")
+    }
+
+    fn tenant_with(
+        &self,
+        number: u8,
+        ports: u8,
+        uplink: bool,
+        top: &str,
+        port_keys: &str,
+    ) -> String {
+        let mut text = format!(
+            "name = \"t{number}\"\nvni = 500{number}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n"
+        );
+        if uplink {
+            text += &format!(
+                "[uplink]\naddress = \"192.0.2.1{number}/24\"\nnext_hop = \"192.0.2.1\"\n"
+            );
+        }
+        text += top;
+        for port in 1..=ports {
+            text += &format!(
+                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\naddresses = [\"10.{number}.0.1{port}\"]\n{port_keys}"
+            );
+        }
+        let path: PathBuf = self.dir.path().join(format!("t{number}.toml"));
+        fs::write(&path, text).expect("the file is written");
+        path.display().to_string()
+    }
+}
+
+/// What iproute2 says of the functions of a NIC: MAC, VLAN, spoof check, trust.
+fn functions(pf: &str) -> Vec<(String, u64, bool, bool)> {
+    let text = sh(&format!("ip -j -d link show {pf}"));
+    let json: Value = serde_json::from_str(&text).expect("it is JSON");
+    let list = json[0]["vfinfo_list"].as_array().cloned();
+    let vfs = list.unwrap_or_default().into_iter().map(|vf| {
+        let vlan = &vf["vlan_list"][0]["vlan"];
+        (
+            vf["mac"]
+                .as_str()
+                .or(vf["address"].as_str())
+                .unwrap_or_default()
+                .to_owned(),
+            vlan.as_u64().unwrap_or(0),
+            vf["spoofchk"].as_bool().unwrap_or(false),
+            vf["trust"].as_bool().unwrap_or(true),
+        )
+    });
+    vfs.collect()
+}
+
+fn driver(index: u32) -> String {
+    sh(&format!(
+        "basename $(readlink {PF}/virtfn{index}/driver || echo none)"
+    ))
+    .trim()
+    .to_owned()
+}
+
+const ZERO: &str = "00:00:00:00:00:00";
+
+#[test]
+fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
+    let Some(site) = Site::new() else { return };
+    let file = site.tenant(1, 2, true);
+    site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &file]);
+    let set = |mac: &str, vlan| (mac.to_owned(), vlan, true, false);
+    assert_eq!(
+        functions("pf0"),
+        [
+            set("52:54:00:00:01:01", 3000),
+            set("02:00:13:89:00:01", 3000),
+            set("52:54:00:00:01:02", 3001),
+            set("02:00:13:89:00:02", 3001),
+            set("02:00:13:89:00:00", 0),
+            set(ZERO, 0),
+            set(ZERO, 0),
+        ]
+    );
+    let drivers: Vec<String> = (0..7).map(driver).collect();
+    assert_eq!(&drivers[..5], ["vfio-pci"; 5]);
+    assert_eq!(&drivers[5..], ["none"; 2]);
+    assert_eq!(site.drift(), Vec::<String>::new());
+    // Which NIC and which guests is remembered.
+    assert_eq!(site.good(&["apply", &file]), "nothing to do\n");
+    let status: Value = serde_json::from_str(&site.good(&["--json", "status"])).expect("JSON");
+    assert_eq!(status["tenants"][0]["functions"][1]["for"], "t1/t1-vm1 Gw");
+
+    // A second tenant has room for one port; a third has none.
+    site.good(&["apply", &site.tenant(2, 1, false)]);
+    let text = site.bad(2, &["apply", &site.tenant(3, 1, false)]);
+    assert!(text.contains("need 2 more virtual functions"), "{text}");
+    assert!(text.contains("and 0 are free (pf0 0)"), "{text}");
+    site.good(&["release", "t1"]);
+    assert_eq!(functions("pf0")[0], set(ZERO, 0));
+    assert_eq!(driver(0), "none");
+    assert_eq!(functions("pf0")[5], set("52:54:00:00:02:01", 3002));
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
+fn drift_is_told_counted_and_mended() {
+    let Some(site) = Site::new() else { return };
+    let file = site.tenant(1, 1, true);
+    site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &file]);
+
+    // Settings changed by hand.
+    sh(
+        "ip link set pf0 vf 0 mac 52:54:00:99:99:99; ip link set pf0 vf 1 vlan 77
+        ip link set pf0 vf 2 spoofchk off; ip link set pf0 vf 2 trust on",
+    );
+    assert_eq!(
+        site.drift(),
+        [
+            "virtual function 0000:01:10.0: set.mac should be \"52:54:00:00:01:01\" and is \"52:54:00:99:99:99\"",
+            "virtual function 0000:01:10.2: set.vlan should be 3000 and is 77",
+            "virtual function 0000:01:10.4: set.spoof_check should be true and is false; set.trust should be false and is true",
+        ]
+    );
+    // The supervisor tells it too, and counts it.
+    let metrics = site.dir.path().join("mts.prom");
+    let mut supervisor = site
+        .command()
+        .args(["supervise", "--verify-every", "1", "--metrics"])
+        .arg(&metrics)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let counted = |line: &str| {
+        let started = Instant::now();
+        loop {
+            let text = fs::read_to_string(&metrics).unwrap_or_default();
+            if text.lines().any(|it| it == line) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "{text}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    counted("vf_provisioner_drift 3");
+    site.good(&["apply", &file]);
+    counted("vf_provisioner_drift 0");
+    counted("vf_provisioner_switch_up{tenant=\"t1\"} 1");
+    sh(&format!("kill {}", supervisor.id()));
+    assert!(supervisor.wait().expect("it ends").success());
+    assert_eq!(site.drift(), Vec::<String>::new());
+
+    // Another program takes a function.
+    sh(&format!(
+        "a=0000:01:10.2; echo $a > /sys/bus/pci/drivers/vfio-pci/unbind
+         echo igbvf > {PF}/virtfn1/driver_override; echo $a > /sys/bus/pci/drivers_probe"
+    ));
+    let drift = site.drift();
+    assert!(
+        drift.contains(
+            &"virtual function 0000:01:10.2: driver should be \"vfio-pci\" and is \"igbvf\""
+                .to_owned()
+        ),
+        "{drift:?}"
+    );
+    site.good(&["apply", &file]);
+    assert_eq!(driver(1), "vfio-pci");
+    assert_eq!(site.drift(), Vec::<String>::new());
+
+    // All settings are lost, as by a reset of the NIC.
+    sh(&format!(
+        "echo 0 > {PF}/sriov_numvfs; echo 7 > {PF}/sriov_numvfs; ip link set pf0 down"
+    ));
+    let drift = site.drift();
+    let told = |what: &str| drift.iter().any(|line| line.contains(what));
+    assert!(
+        told("physical function 0000:01:00.0: set.up should be true and is false"),
+        "{drift:?}"
+    );
+    assert!(
+        told("virtual function 0000:01:10.0: driver should be \"vfio-pci\" and is null"),
+        "{drift:?}"
+    );
+    assert!(
+        told("set.mac should be \"02:00:13:89:00:00\" and is null"),
+        "{drift:?}"
+    );
+    assert!(
+        told("switch of tenant t1 must be started anew"),
+        "{drift:?}"
+    );
+    site.good(&["apply", &file]);
+    assert_eq!(site.drift(), Vec::<String>::new());
+    sh(&format!("echo 0 > {PF}/sriov_numvfs"));
+    let drift = site.drift();
+    let told = |what: &str| drift.iter().any(|line| line.contains(what));
+    assert!(told("set.vfs should be 7 and is 0"), "{drift:?}");
+    assert!(
+        told("virtual function 0000:01:10.0 is missing"),
+        "{drift:?}"
+    );
+    site.good(&["apply", &file]);
+    assert_eq!(site.drift(), Vec::<String>::new());
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
+fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
+    let Some(site) = Site::new() else { return };
+    let file = site.tenant(1, 1, false);
+    site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &file]);
+    sh("echo 0000:01:00.0 > /sys/bus/pci/drivers/igb/unbind");
+    let drift = site.drift();
+    assert!(
+        drift.contains(&"physical function 0000:01:00.0 is missing".to_owned()),
+        "{drift:?}"
+    );
+    assert!(
+        drift.contains(&"virtual function 0000:01:10.0 is missing".to_owned()),
+        "{drift:?}"
+    );
+    let text = site.bad(2, &["apply", &file]);
+    assert!(text.contains("--pf pf0: no such SR-IOV NIC"), "{text}");
+    site.good(&["release", "--all"]);
+    sh("echo 0000:01:00.0 > /sys/bus/pci/drivers/igb/bind; sleep 1
+        [ -e /sys/class/net/pf0 ] || ip link set $(ls /sys/bus/pci/devices/0000:01:00.0/net) name pf0
+        echo 1 > /sys/class/net/pf0/device/sriov_drivers_autoprobe");
+    site.assert_as_found();
+}
+
+#[test]
+fn killed_at_any_step_it_converges_and_cleans() {
+    let Some(site) = Site::new() else { return };
+    let (one, two) = (site.tenant(1, 1, false), site.tenant(2, 1, false));
+    let mut moment = 0;
+    loop {
+        let at = moment.to_string();
+        let output = site.run(&[
+            "--kill-at",
+            &at,
+            "apply",
+            "--nic",
+            "sriov",
+            "--pf",
+            "pf0",
+            &one,
+        ]);
+        if output.status.success() {
+            break;
+        }
+        assert_eq!(output.status.code(), None, "moment {moment}: {output:?}");
+        if moment % 2 == 0 {
+            // Another tenant's apply cleans and takes over; its file is what there is then.
+            site.good(&["release", "--all"]);
+            site.assert_as_found();
+        } else {
+            site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &one]);
+            assert_eq!(site.drift(), Vec::<String>::new(), "moment {moment}");
+            site.good(&["release", "--all"]);
+        }
+        moment += 1;
+    }
+    assert!(moment > 20, "only {moment} moments");
+    // Of a release that was killed, the next tenant gets nothing unclean.
+    let mut moment = 0;
+    loop {
+        let at = moment.to_string();
+        let output = site.run(&["--kill-at", &at, "release", "t1"]);
+        if output.status.success() {
+            break;
+        }
+        site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &two]);
+        let macs: Vec<String> = functions("pf0").into_iter().map(|(mac, ..)| mac).collect();
+        assert!(
+            !macs.iter().any(|mac| mac == "52:54:00:00:01:01"),
+            "{moment}: {macs:?}"
+        );
+        assert_eq!(site.drift(), Vec::<String>::new(), "moment {moment}");
+        site.good(&["release", "t2"]);
+        site.good(&["apply", "--nic", "sriov", "--pf", "pf0", &one]);
+        moment += 5;
+    }
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
+fn two_nics_share_the_tenants_and_keep_ports_together() {
+    let Some(site) = Site::new() else { return };
+    if !Path::new("/sys/class/net/pf1").exists() {
+        eprintln!("skipped: needs a machine with two NICs (scripts/vm --nics 2)");
+        return;
+    }
+    let on_both = [
+        "apply",
+        "--nic",
+        "sriov",
+        "--pf",
+        "pf0,pf1",
+        "--inout-pf",
+        "pf1",
+    ];
+    let files = [site.tenant(1, 3, true), site.tenant(2, 2, true)];
+    let arguments = [&on_both[..], &[&files[0], &files[1]]].concat();
+    site.good(&arguments);
+    let vlans = |pf| functions(pf).iter().map(|it| it.1).collect::<Vec<_>>();
+    assert_eq!(vlans("pf0"), [3000, 3000, 3001, 3001, 3002, 3002, 0]);
+    assert_eq!(vlans("pf1"), [3003, 3003, 3004, 3004, 0, 0, 0]);
+    let macs = |pf| functions(pf).into_iter().map(|it| it.0).collect::<Vec<_>>();
+    assert_eq!(macs("pf0")[6], ZERO);
+    let mut uplinks = macs("pf1");
+    uplinks.retain(|mac| mac.ends_with("00:00") && mac != ZERO);
+    assert_eq!(uplinks, ["02:00:13:89:00:00", "02:00:13:8a:00:00"]);
+    site.good(&["release", "t2"]);
+    assert_eq!(site.drift(), Vec::<String>::new());
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
+fn a_setting_that_igb_refuses_is_told_unless_the_file_accepts_it() {
+    let Some(site) = Site::new() else { return };
+    let rates = "rate_mbit = 100\nmin_rate_mbit = 10\n";
+    let file = site.tenant_with(1, 1, false, "", rates);
+    let apply = ["apply", "--nic", "sriov", "--pf", "pf0", &file];
+    let text = site.bad(1, &apply);
+    assert!(
+        text.contains("the NIC's driver refuses at least 10 Mbit/s"),
+        "{text}"
+    );
+    assert!(text.contains("[nic] accept = [\"min-rate\"]"), "{text}");
+    assert!(
+        text.contains("everything done before it was taken back"),
+        "{text}"
+    );
+    site.assert_as_found();
+    site.tenant_with(1, 1, false, "[nic]\naccept = [\"min-rate\"]\n", rates);
+    site.good(&apply);
+    let shown = sh("ip -d link show pf0");
+    assert!(shown.contains("max_tx_rate 100Mbps"), "{shown}");
+    let verify = site.good(&["verify"]);
+    assert!(
+        verify.contains("tenant t1: accepted by its file, not looked at: min-rate\n"),
+        "{verify}"
+    );
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
+fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
+    let Some(mut site) = Site::new() else { return };
+    let file = site.tenant(1, 2, true);
+    let on = |pf: &'static str| ["apply", "--nic", "sriov", "--pf", pf];
+    let refuse = |site: &Site, arguments: &[&str], says: &str| {
+        let text = site.bad(2, &[arguments, &[&file]].concat());
+        assert!(text.contains(says), "{text}");
+        site.assert_as_found();
+    };
+    refuse(&site, &on("eth9"), "this host has pf0 (igb, 7 VFs)");
+    refuse(&site, &on("wire0"), "--pf wire0: no such SR-IOV NIC");
+    refuse(
+        &site,
+        &[&on("pf0")[..], &["--vlans", "10-10"]].concat(),
+        "1 are free in --vlans 10-10",
+    );
+    refuse(
+        &site,
+        &[&on("pf0")[..], &["--hugepages"]].concat(),
+        "leave out --hugepages",
+    );
+    sh("ip link add twin address 52:54:00:00:01:02 type bridge");
+    site.before = site.nics();
+    refuse(
+        &site,
+        &on("pf0"),
+        "that of interface twin and of tenant t1/t1-vm2 T",
+    );
+    sh("ip link del twin");
+
+    let unprivileged = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", PROVISIONER])
+        .args(on("pf0"))
+        .arg(&file)
+        .output()
+        .expect("setpriv starts");
+    assert_eq!(unprivileged.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unprivileged.stderr).contains("this needs root"));
+
+    // Four functions were made by an operator; one is up, one was given a MAC.
+    sh(&format!(
+        "echo 0 > {PF}/sriov_drivers_autoprobe; ip link set pf0 up; echo 4 > {PF}/sriov_numvfs; sleep 1
+         echo igbvf > {PF}/virtfn0/driver_override; echo 0000:01:10.0 > /sys/bus/pci/drivers_probe; sleep 1
+         ip link set $(ls {PF}/virtfn0/net) up; ip link set pf0 vf 3 mac 52:54:00:99:99:99"
+    ));
+    site.before = site.nics();
+    let text = site.bad(2, &[&on("pf0")[..], &[&file]].concat());
+    assert!(text.contains("and 2 are free (pf0 2)"), "{text}");
+    assert!(
+        text.contains("pf0 VF 3 (set by somebody: not as a free one is)"),
+        "{text}"
+    );
+    site.assert_as_found();
+    // What fits takes none of theirs.
+    site.good(&[&on("pf0")[..], &[&site.tenant(2, 1, false)]].concat());
+    assert_eq!(driver(0), "igbvf");
+    assert_eq!(functions("pf0")[3].0, "52:54:00:99:99:99");
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+    // Only if it is said so, the NIC gets more functions, and those in use are lost.
+    site.good(&[&on("pf0")[..], &["--resize-pf", &file]].concat());
+    assert_eq!(functions("pf0").len(), 7);
+    site.good(&["release", "--all"]);
+    assert_eq!(functions("pf0").len(), 4);
+    sh(&format!(
+        "echo 0 > {PF}/sriov_numvfs; ip link set pf0 down; echo 1 > {PF}/sriov_drivers_autoprobe"
+    ));
+}
+
+#[test]
+fn no_iommu_is_told() {
+    let Some(site) = Site::new() else { return };
+    if Path::new("/sys/bus/pci/devices/0000:01:00.0/iommu_group").exists() {
+        eprintln!("skipped: needs a machine without an IOMMU (scripts/vm --no-iommu)");
+        return;
+    }
+    let file = site.tenant(1, 1, false);
+    let text = site.bad(2, &["apply", "--nic", "sriov", "--pf", "pf0", &file]);
+    assert!(
+        text.contains("--pf pf0: no IOMMU is in front of it"),
+        "{text}"
+    );
+    site.assert_as_found();
+    let check = site.run(&["check", "--nic", "sriov"]);
+    let text = String::from_utf8_lossy(&check.stdout);
+    assert_eq!(check.status.code(), Some(3), "{text}");
+    assert!(text.contains("MISSING   IOMMU"), "{text}");
+    assert!(text.contains("pf0 (7 of 7 VFs free, NO IOMMU)"), "{text}");
+}
