@@ -366,14 +366,18 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             need_root()?;
             let tenants = load(tenants)?;
             let mut store = Store::open(&global.state_dir)?;
-            let set = global.records(&tenants, store.state())?;
-            global.apply(
-                &mut store,
-                Change {
+            let applied = global.records(&tenants, store.state()).and_then(|set| {
+                let change = Change {
                     set,
                     ..Change::default()
-                },
-            )
+                };
+                global.apply(&mut store, change)
+            });
+            if applied.is_err() {
+                // A refusal leaves nothing, not even an empty state.
+                store.remove_if_empty()?;
+            }
+            applied
         }
         Command::Status { tenant, metrics } => run_status(global, tenant.as_ref(), *metrics),
         Command::Verify => run_verify(global),

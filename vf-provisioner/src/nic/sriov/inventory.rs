@@ -343,6 +343,8 @@ pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> In
             });
         }
     }
+    let name = |it: &Interface| it.name.clone();
+    inventory.interfaces.sort_by_key(name);
     let mut functions = entries(&sys.join("bus/pci/devices"));
     functions.sort();
     for path in functions {
