@@ -348,6 +348,21 @@ impl Default for VfSettings {
     }
 }
 
+impl VfSettings {
+    /// Makes one setting as it is in `other`.
+    pub fn take(&mut self, attribute: NicAttribute, other: &Self) {
+        match attribute {
+            NicAttribute::VlanProtocol => self.vlan_protocol.clone_from(&other.vlan_protocol),
+            NicAttribute::SpoofCheck => self.spoof_check = other.spoof_check,
+            NicAttribute::Trust => self.trust = other.trust,
+            NicAttribute::LinkState => self.link_state.clone_from(&other.link_state),
+            NicAttribute::MinRate => self.min_rate_mbit = other.min_rate_mbit,
+            NicAttribute::MaxRate => self.max_rate_mbit = other.max_rate_mbit,
+            _ => {}
+        }
+    }
+}
+
 /// The interface of a virtual function that a driver of the kernel's has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfInterface {
@@ -396,11 +411,16 @@ impl Vf {
     fn blank(&self) -> Self {
         // A driver of the kernel's chooses a MAC for itself.
         let mac = self.set.mac.filter(|_| self.found_driver.is_some());
+        let mut set = VfSettings {
+            mac,
+            ..VfSettings::default()
+        };
+        // Nobody looks at what is accepted.
+        for attribute in &self.accept {
+            set.take(*attribute, &self.set);
+        }
         Self {
-            set: VfSettings {
-                mac,
-                ..VfSettings::default()
-            },
+            set,
             driver: self.found_driver.clone(),
             interface: None,
             ..self.clone()

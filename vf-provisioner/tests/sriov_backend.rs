@@ -34,6 +34,7 @@ fn sh(command: &str) -> String {
 
 struct Site {
     dir: tempfile::TempDir,
+    switch: PathBuf,
     before: Value,
 }
 
@@ -44,6 +45,7 @@ impl Site {
         }
         let mut site = Self {
             dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+            switch: Path::new(PROVISIONER).with_file_name("examples/fake_switch"),
             before: Value::Null,
         };
         site.before = site.nics();
@@ -56,7 +58,7 @@ impl Site {
             .arg("--state-dir")
             .arg(self.dir.path().join("state"))
             .arg("--switch-binary")
-            .arg(Path::new(PROVISIONER).with_file_name("examples/fake_switch"))
+            .arg(&self.switch)
             .stdin(Stdio::null());
         command
     }
@@ -536,7 +538,7 @@ fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
 
 #[test]
 fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
-    let Some(site) = Site::new() else { return };
+    let Some(mut site) = Site::new() else { return };
     let switch = Path::new(PROVISIONER).with_file_name("vswitch");
     if !switch.is_file() || !Path::new("/sys/class/net/pf1").exists() {
         eprintln!(
@@ -544,18 +546,10 @@ fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
         );
         return;
     }
-    let switch = switch.display().to_string();
+    site.switch = switch;
     let files = [site.tenant(1, 2, true), site.tenant(2, 2, true)];
     let on = [
-        "--switch-binary",
-        &switch,
-        "apply",
-        "--nic",
-        "sriov",
-        "--pf",
-        "pf0,pf1",
-        "--guest",
-        "netns",
+        "apply", "--nic", "sriov", "--pf", "pf0,pf1", "--guest", "netns",
     ];
     let said = site.good(&[&on[..], &[&files[0], &files[1]]].concat());
     assert!(
@@ -585,7 +579,7 @@ fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
         site.drift(),
         ["virtual function 0000:01:10.0: interface.mtu should be 1500 and is 1400"]
     );
-    site.good(&["--switch-binary", &switch, "apply", &files[0]]);
+    site.good(&["apply", &files[0]]);
     assert_eq!(site.drift(), Vec::<String>::new());
     site.good(&["release", "--all"]);
     site.assert_as_found();

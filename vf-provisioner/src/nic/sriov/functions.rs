@@ -158,16 +158,7 @@ pub(super) fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
         return Ok(None);
     };
     for attribute in &wanted.accept {
-        let want = &wanted.set;
-        match attribute {
-            NicAttribute::VlanProtocol => set.vlan_protocol.clone_from(&want.vlan_protocol),
-            NicAttribute::SpoofCheck => set.spoof_check = want.spoof_check,
-            NicAttribute::Trust => set.trust = want.trust,
-            NicAttribute::LinkState => set.link_state.clone_from(&want.link_state),
-            NicAttribute::MinRate => set.min_rate_mbit = want.min_rate_mbit,
-            NicAttribute::MaxRate => set.max_rate_mbit = want.max_rate_mbit,
-            _ => {}
-        }
+        set.take(*attribute, &wanted.set);
     }
     let interface = match &wanted.interface {
         Some(interface) => netlink::observe_vf_interface(wanted.address, interface)?,
@@ -242,6 +233,12 @@ pub(super) fn set_vf(vf: &Vf) -> Result<(), HostError> {
             )
         })?;
     for (attribute, info, shown) in changes(vf.index, &is, &vf.set) {
+        if matches!(info, VfInfo::TxRate(_) | VfInfo::Rate(_)) {
+            // A rate is a part of the link's speed, and the link may just be coming up. Without one it may work all the
+            // same.
+            let carrier = format!("/sys/class/net/{}/carrier", vf.pf);
+            wait(|| Ok((number(Path::new(&carrier)) == Some(1)).then_some(())))?;
+        }
         let Err(error) = netlink::set_vf(&vf.pf, info) else {
             continue;
         };

@@ -543,3 +543,191 @@ fn settings(info: &[VfInfo]) -> Option<(u32, VfSettings)> {
     }
     Some((index?, set))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use netlink_packet_route::link::{
+        VfInfoLinkState, VfInfoMac, VfInfoRate, VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan,
+        VfVlanInfo, VlanProtocol,
+    };
+
+    use super::*;
+
+    /// A NIC with two functions as sysfs has it: the first has an interface, the second is in a group that it shares.
+    fn sysfs() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sys = dir.path();
+        let devices = sys.join("bus/pci/devices");
+        let file = |path: &str, text: &str| {
+            let path = devices.join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("it is made");
+            fs::write(path, text).expect("it is written");
+        };
+        let link = |to: &str, path: &str| symlink(to, devices.join(path)).expect("it is made");
+        for (name, text) in [
+            ("totalvfs", "7\n"),
+            ("numvfs", "2\n"),
+            ("offset", "128\n"),
+            ("stride", "2\n"),
+            ("drivers_autoprobe", "0\n"),
+        ] {
+            file(&format!("0000:01:00.0/sriov_{name}"), text);
+        }
+        for function in ["0000:01:10.0", "0000:01:10.2", "0000:00:1f.0"] {
+            file(&format!("{function}/vendor"), "0x8086\n");
+        }
+        link("../../../../groups/1", "0000:01:00.0/iommu_group");
+        link("../../drivers/igb", "0000:01:00.0/driver");
+        link("../0000:01:10.0", "0000:01:00.0/virtfn0");
+        link("../0000:01:10.2", "0000:01:00.0/virtfn1");
+        link("../../drivers/igbvf", "0000:01:10.0/driver");
+        for (group, members) in [
+            (8, &["0000:01:10.0"][..]),
+            (9, &["0000:01:10.2", "0000:00:1f.0"]),
+        ] {
+            let at = sys.join(format!("groups/{group}/devices"));
+            fs::create_dir_all(&at).expect("it is made");
+            for member in members {
+                fs::write(at.join(member), "").expect("it is written");
+            }
+            let group = format!("../../../../groups/{group}");
+            link(&group, &format!("{}/iommu_group", members[0]));
+        }
+        dir
+    }
+
+    fn link(index: u32, name: &str, device: Option<&str>, up: bool) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        if up {
+            link.header.flags = LinkFlags::Up;
+        }
+        let mac = vec![0x52, 0x54, 0, 0, 0, index as u8];
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(mac),
+        ];
+        let device = device.map(|device| LinkAttribute::ParentDevName(device.to_owned()));
+        link.attributes.extend(device);
+        link
+    }
+
+    fn pf() -> LinkMessage {
+        let mut pf = link(2, "pf0", Some("0000:01:00.0"), true);
+        let vlan = VfVlanInfo::new(1, 101, 0, VlanProtocol::Ieee8021Ad);
+        pf.attributes.push(LinkAttribute::VfInfoList(vec![
+            LinkVfInfo(vec![
+                VfInfo::Mac(VfInfoMac::new(0, &[0x52, 0x54, 0, 0, 0, 3])),
+                VfInfo::SpoofCheck(VfInfoSpoofCheck::new(0, true)),
+            ]),
+            LinkVfInfo(vec![
+                VfInfo::Mac(VfInfoMac::new(1, &[0; 6])),
+                VfInfo::Vlan(VfInfoVlan::new(1, 101, 5)),
+                VfInfo::VlanList(vec![VfVlan::Info(vlan)]),
+                VfInfo::Rate(VfInfoRate::new(1, 10, 100)),
+                VfInfo::SpoofCheck(VfInfoSpoofCheck::new(1, false)),
+                VfInfo::Trust(VfInfoTrust::new(1, true)),
+                VfInfo::LinkState(VfInfoLinkState::new(1, VfLinkState::Disable)),
+            ]),
+        ]));
+        pf
+    }
+
+    #[test]
+    fn sysfs_and_rtnetlink_together_say_what_there_is() {
+        let sys = sysfs();
+        let links = [
+            pf(),
+            link(3, "vf0", Some("0000:01:10.0"), false),
+            link(1, "eth0", None, true),
+        ];
+        let inventory = parse(sys.path(), &links, &BTreeSet::new());
+        let names: Vec<&str> = inventory
+            .interfaces
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        assert_eq!(names, ["eth0", "pf0", "vf0"]);
+        let [pf] = &inventory.pfs[..] else {
+            panic!("{inventory:?}");
+        };
+        assert_eq!(
+            (pf.label(), pf.driver.as_deref(), pf.total_vfs),
+            ("pf0".to_owned(), Some("igb"), 7)
+        );
+        assert_eq!(
+            pf.set,
+            PfSettings {
+                autoprobe: false,
+                vfs: 2,
+                up: true
+            }
+        );
+        let [one, two] = &pf.vfs[..] else {
+            panic!("{pf:?}");
+        };
+        assert_eq!(one.taken(), None, "its driver chose its MAC");
+        assert_eq!((one.group, one.group_others.len()), (Some(8), 0));
+        assert_eq!(
+            two.set,
+            VfSettings {
+                mac: None,
+                vlan: VlanId::new(101).ok(),
+                qos: 5,
+                vlan_protocol: "802.1ad".to_owned(),
+                spoof_check: false,
+                trust: true,
+                link_state: "disable".to_owned(),
+                min_rate_mbit: 10,
+                max_rate_mbit: 100,
+            }
+        );
+        assert_eq!(two.group_others, ["0000:00:1f.0"]);
+        assert!(two.taken().is_some());
+        // What is printed can be read again.
+        let json = serde_json::to_string(&inventory).expect("it is data");
+        assert_eq!(
+            serde_json::from_str::<Inventory>(&json).expect("it reads"),
+            inventory
+        );
+    }
+
+    #[test]
+    fn who_uses_a_function_is_told() {
+        let sys = sysfs();
+        let used = |links: &[LinkMessage], addressed: &[u32]| {
+            let inventory = parse(sys.path(), links, &addressed.iter().copied().collect());
+            inventory.pfs[0].vfs[0].taken()
+        };
+        let vf = |up| link(3, "vf0", Some("0000:01:10.0"), up);
+        assert_eq!(
+            used(&[pf(), vf(true)], &[]),
+            Some("interface vf0 is in use".to_owned())
+        );
+        assert_eq!(
+            used(&[pf(), vf(false)], &[3]),
+            Some("interface vf0 is in use".to_owned())
+        );
+        let mut enslaved = vf(false);
+        enslaved.attributes.push(LinkAttribute::Controller(7));
+        assert_eq!(
+            used(&[pf(), enslaved], &[]),
+            Some("interface vf0 is in use".to_owned())
+        );
+        assert_eq!(
+            used(&[pf()], &[]),
+            Some("igbvf has it in another namespace".to_owned())
+        );
+    }
+
+    #[test]
+    fn addresses_of_functions_are_known_before_they_are_there() {
+        let pf = &Inventory::imagined(1, 126).pfs[0];
+        let address = |index| pf.vf_address(index).map(|address| address.to_string());
+        assert_eq!(address(0).as_deref(), Some("0000:01:10.0"));
+        assert_eq!(address(4).as_deref(), Some("0000:01:11.0"));
+        assert_eq!(address(64).as_deref(), Some("0000:02:00.0"));
+    }
+}
