@@ -325,6 +325,8 @@ mod tests {
                 memory_bytes: 3,
                 memory_peak_bytes: 4,
             }),
+            functions: Vec::new(),
+            accepted: BTreeSet::new(),
             ports: Some(json!({"ports": [{
                 "name": "vm\"1", "rx_frames": 5, "rx_bytes": 6, "tx_frames": 7, "tx_bytes": 8, "dropped": 9,
             }]})),
