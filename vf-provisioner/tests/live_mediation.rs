@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use vf_provisioner::nic::mediation::{
-    Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, run,
+    Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, require, run,
 };
 
 #[track_caller]
@@ -204,6 +204,14 @@ fn a_switch_that_checks_everything_leaks_nothing_and_one_that_does_not_is_seen()
         expected.insert((from, to, Kind::Forged));
     }
     assert_eq!(wrong(&report), expected);
+    let refused = require(&veb.stations(), &Options::new(Fabric::Embedded));
+    let message = refused.expect_err("it leaks").to_string();
+    for wanted in [
+        "LEAK: vm1 Gw must not get frames of vm1 T: ",
+        "forged-source: the NIC",
+    ] {
+        assert!(message.contains(wanted), "{message}");
+    }
     let accepting = veb.probe(&[Weakness::ForgedSource]);
     assert_eq!(wrong(&accepting), BTreeSet::new());
     veb.check_sources();

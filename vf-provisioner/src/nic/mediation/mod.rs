@@ -282,6 +282,23 @@ pub fn run(stations: &[Station], options: &Options) -> Result<Report, HostError>
     Ok(field.judge(started.elapsed()))
 }
 
+/// As [`run`], and a report that is not good is an error with a sentence for each leak.
+pub fn require(stations: &[Station], options: &Options) -> Result<Report, HostError> {
+    let report = run(stations, options)?;
+    if report.is_good() {
+        return Ok(report);
+    }
+    let mut sentences = report.sentences();
+    sentences.extend(report.weaknesses().into_iter().map(|it| {
+        format!(
+            "{}: {}; accept it by that name if it must be",
+            it.name(),
+            it.help()
+        )
+    }));
+    Err(failed(sentences.join("; ")))
+}
+
 fn failed(message: String) -> HostError {
     HostError::Program {
         program: "the mediation probe",
@@ -936,4 +953,139 @@ fn drops(program: &PathBuf, control: &PathBuf) -> Result<Vec<Dropped>, HostError
         ));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| said(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn station(role: Role, port: Option<&str>, vlan: Option<u16>) -> Station {
+        Station {
+            name: format!("{role:?} {}", port.unwrap_or_default()),
+            role,
+            port: port.map(str::to_owned),
+            mac: MacAddr::new([2, 0, 0, 0, 0, 1]).expect("a MAC"),
+            vlan,
+            place: Place::Interface {
+                namespace: None,
+                interface: "none".to_owned(),
+            },
+            proven: false,
+            quiet: false,
+        }
+    }
+
+    const KINDS: [Kind; 9] = [
+        Kind::Unicast,
+        Kind::Elsewhere,
+        Kind::Broadcast,
+        Kind::Multicast,
+        Kind::Forged,
+        Kind::Tagged,
+        Kind::ServiceTagged,
+        Kind::PriorityTagged,
+        Kind::DoubleTagged,
+    ];
+
+    #[test]
+    fn a_port_reaches_its_other_end_and_nothing_else() {
+        let guest = station(Role::Guest, Some("a"), Some(101));
+        let gateway = station(Role::Gateway, Some("a"), Some(101));
+        let others = [
+            station(Role::Guest, Some("b"), Some(102)),
+            station(Role::Gateway, Some("b"), Some(102)),
+            station(Role::Uplink, None, None),
+            station(Role::Witness, None, None),
+            station(Role::Host, None, None),
+        ];
+        for fabric in [Fabric::Embedded, Fabric::Pair] {
+            for kind in KINDS {
+                for (one, counterpart) in [(&guest, &gateway), (&gateway, &guest)] {
+                    let wanted = match kind {
+                        Kind::Unicast | Kind::Broadcast => Rule::Must,
+                        Kind::Elsewhere | Kind::Multicast => Rule::May,
+                        Kind::Forged if fabric == Fabric::Embedded => Rule::MustNot,
+                        Kind::Forged => Rule::May,
+                        _ => Rule::MayTagged,
+                    };
+                    assert_eq!(rule(fabric, one, counterpart, kind), wanted, "{kind}");
+                    for other in &others {
+                        assert_eq!(rule(fabric, one, other, kind), Rule::MustNot, "{kind}");
+                    }
+                }
+                for inside in [&guest, &gateway] {
+                    let uplink = &others[2];
+                    assert_eq!(rule(fabric, uplink, inside, kind), Rule::MustNot, "{kind}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_name_excuses_a_way_around_a_switch() {
+        let guest = station(Role::Guest, Some("a"), Some(101));
+        let others = [
+            station(Role::Guest, Some("b"), Some(102)),
+            station(Role::Gateway, Some("b"), Some(102)),
+            station(Role::Uplink, None, None),
+            station(Role::Host, None, None),
+        ];
+        for other in &others {
+            for kind in KINDS {
+                assert_eq!(weakness(&guest, other, kind), None, "{kind}");
+            }
+        }
+        let uplink = &others[2];
+        for kind in [
+            Kind::Unicast,
+            Kind::Broadcast,
+            Kind::Forged,
+            Kind::PriorityTagged,
+        ] {
+            assert_eq!(weakness(uplink, &guest, kind), None, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_report_is_read_by_people_and_programs() {
+        let stations = [
+            station(Role::Guest, Some("a"), Some(101)),
+            station(Role::Guest, Some("b"), Some(102)),
+            station(Role::Gateway, Some("c"), Some(104)),
+            station(Role::Wire, None, None),
+        ];
+        let row = |to: &str, kind, seen, verdict| Row {
+            from: "Guest a".to_owned(),
+            to: to.to_owned(),
+            kind,
+            sent: 8,
+            seen,
+            verdict,
+            weakness: None,
+            tags: Vec::new(),
+            note: None,
+        };
+        let rows = vec![
+            row("Guest b", Kind::Unicast, 8, Verdict::Leak),
+            row("Guest b", Kind::Broadcast, 2, Verdict::Leak),
+            row("Wire ", Kind::Broadcast, 8, Verdict::Finding),
+        ];
+        let report = Report::new(&stations, rows, Duration::from_millis(1200));
+        assert!(!report.is_good());
+        assert_eq!(
+            report.sentences(),
+            ["LEAK: Guest b must not get frames of Guest a: 8 of 8 unicast, 2 of 8 broadcast"]
+        );
+        let text = report.to_string();
+        for wanted in [
+            "Guest a Guest b      !8/8      !2/8\n",
+            "must not carry VLAN 101-102, 104:",
+            "frames of these reached the wire: Guest a\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
+        let json = serde_json::to_string(&report).expect("JSON");
+        let again: Report = serde_json::from_str(&json).expect("a report");
+        assert_eq!(again, report);
+    }
 }

@@ -175,6 +175,11 @@ impl Report {
         self.rows.iter().find(wanted)
     }
 
+    /// The names of what lets frames through, accepted or not.
+    pub fn weaknesses(&self) -> BTreeSet<Weakness> {
+        self.rows.iter().filter_map(|row| row.weakness).collect()
+    }
+
     /// Whether everything that was seen is as it must be.
     pub fn is_good(&self) -> bool {
         self.wrong().next().is_none()
@@ -339,8 +344,7 @@ impl fmt::Display for Report {
         for sentence in self.sentences() {
             writeln!(out, "{sentence}")?;
         }
-        let names: BTreeSet<Weakness> = self.rows.iter().filter_map(|row| row.weakness).collect();
-        for weakness in names {
+        for weakness in self.weaknesses() {
             writeln!(out, "{}: {}", weakness.name(), weakness.help())?;
         }
         if let Some(wire) = &self.wire {
