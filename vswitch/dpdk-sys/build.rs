@@ -158,11 +158,11 @@ impl Dpdk {
             .allowlist_function("rte_(strerror|version|get_tsc_hz)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
             .allowlist_function("rte_mempool_(free|in_use_count|avail_count)")
-            .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close|get_port_by_name)")
+            .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close|get_port_by_name|set_mc_addr_list)")
             .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|rx_intr_enable|rx_intr_disable)")
             .allowlist_function("rte_eth_dev_(rx_intr_ctl_q_get_fd|get_mtu)")
             .allowlist_function("rte_eth_(rx|tx)_queue_setup")
-            .allowlist_function("rte_eth_(link_get_nowait|macaddr_get|stats_get)")
+            .allowlist_function("rte_eth_(allmulticast_enable|link_get_nowait|macaddr_get|stats_get)")
             .allowlist_var("RTE_(PKTMBUF_HEADROOM|MBUF_F_RX_VLAN_STRIPPED|ETH_RX_OFFLOAD_VLAN_STRIP_SHIM)")
             .allowlist_var("RTE_(MAX_ETHPORTS|MEMPOOL_CACHE_MAX_SIZE|ETH_NAME_MAX_LEN)")
             // Never passed by value or looked into here; without bindings they cannot be misread.

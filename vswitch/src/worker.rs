@@ -20,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
-use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
+use crate::pipeline::{Generation, Groups, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
 /// How long the worker polls on after the last frame.
@@ -219,14 +219,34 @@ impl Worker {
             no_buffer: 0,
         };
         let outlets: Vec<Outlet> = ports.into_iter().map(outlet).collect();
-        Ok(Self {
+        let mut worker = Self {
             waiter: Waiter::new(&link, &outlets)?,
             outlets,
             pipeline: Pipeline::new(generation),
             pool,
             link,
             started: Instant::now(),
-        })
+        };
+        worker.hear_groups();
+        Ok(worker)
+    }
+
+    /// Has every NIC give us the groups that the tables need.
+    fn hear_groups(&mut self) {
+        let tables = self.pipeline.tables();
+        for (outlet, groups) in self.outlets.iter_mut().zip(tables.groups()) {
+            let list = match groups {
+                Groups::These(list) => Some(&**list),
+                Groups::All => None,
+            };
+            if !outlet.port.hear(list) {
+                tracing::warn!(
+                    port = ?outlet.port,
+                    "the NIC gives this function no frames for groups, so IPv6 cannot find the gateway there; its \
+                     physical function's driver may say why"
+                );
+            }
+        }
     }
 
     /// Carries frames until [`Link::stop`].
@@ -311,6 +331,9 @@ impl Worker {
         }
         if let Some(generation) = self.link.inbox.pop() {
             let old = self.pipeline.install(generation);
+            if old.tables().groups() != self.pipeline.tables().groups() {
+                self.hear_groups();
+            }
             // The control thread takes one out before it puts the next in, so there is room.
             if self.link.retired.push(old).is_err() {
                 tracing::warn!("a retired configuration was not collected");

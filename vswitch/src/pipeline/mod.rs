@@ -12,6 +12,7 @@ mod counters;
 mod express;
 mod filter;
 mod frame;
+mod groups;
 mod lpm;
 mod nd;
 mod pass;
@@ -27,6 +28,7 @@ use tenant_config::{MacAddr, SwitchConfig};
 
 pub use self::counters::{Counter, Counters, NextHopView, PortCounters};
 pub use self::frame::Frame;
+pub use self::groups::Groups;
 pub use self::tables::{Route, Tables, UPLINK_NAME};
 
 use self::answer::OWN_FRAME_LEN;
@@ -175,6 +177,11 @@ impl Pipeline {
             counters,
             state,
         }
+    }
+
+    /// The tables in use.
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
     }
 
     /// The counters that this pipeline writes.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::express;
+use super::groups::{self, Groups};
 use super::lpm::Lpm;
 use super::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
@@ -161,6 +162,7 @@ pub struct Tables {
     pub(super) learns: bool,
     /// Whether any port serves DHCP.
     pub(super) has_dhcp: bool,
+    groups: Box<[Groups]>,
     routes4: Lpm<u32, Lead>,
     routes6: Lpm<u128, Lead>,
 }
@@ -257,9 +259,15 @@ impl Tables {
             gateway4_network: config.gateway.ipv4.map(|net| net.network().to_bits()),
             gateway6: config.gateway.ipv6.map(|net| net.addr().to_bits()),
             gateway6_prefix_len: config.gateway.ipv6.map_or(0, |net| net.prefix_len()),
+            groups: groups::of(config),
             routes4: Lpm::build(routes4),
             routes6: Lpm::build(routes6),
         }
+    }
+
+    /// The groups whose frames each side needs, in the order of [`super::PortId`].
+    pub fn groups(&self) -> &[Groups] {
+        &self.groups
     }
 
     /// Where the address leads.

@@ -1,0 +1,135 @@
+//! The multicast groups that a switch must hear: a NIC keeps all others from it.
+
+use std::net::Ipv6Addr;
+
+use ipnet::IpNet;
+use tenant_config::{Addresses, SwitchConfig};
+
+use super::nd::solicited_node;
+
+/// The groups of one side of the switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Groups {
+    /// Exactly these, as MACs.
+    These(Box<[[u8; 6]]>),
+    /// They cannot be listed: a whole prefix of addresses is asked for.
+    All,
+}
+
+const ALL_NODES: u128 = 0xff02 << 112 | 1;
+const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
+/// RFC 8415, section 7.1.
+const ALL_DHCP_AGENTS: u128 = 0xff02 << 112 | 0x1_0002;
+
+/// RFC 2464, section 7.
+fn mac(group: u128) -> [u8; 6] {
+    let [a, b, c, d] = (group as u32).to_be_bytes();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// The groups of every side, in the order of [`super::PortId`]: those by which a VM asks for its neighbours and its
+/// router, and those by which routers of the underlay ask for the switch. IPv4 needs none.
+pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
+    let mut asked_for = Some(Vec::new());
+    for port in &config.ports {
+        let Addresses::Static(nets) = &port.addresses else {
+            continue;
+        };
+        for net in nets {
+            let IpNet::V6(net) = net else {
+                continue;
+            };
+            match &mut asked_for {
+                Some(list) if net.prefix_len() == 128 => list.push(net.addr()),
+                _ => asked_for = None,
+            }
+        }
+    }
+    let port_groups = |own: Ipv6Addr| match (&asked_for, config.gateway.ipv6) {
+        (_, None) => Groups::These(Box::default()),
+        (None, Some(_)) => Groups::All,
+        (Some(list), Some(gateway)) => list_of(
+            &[ALL_NODES, ALL_ROUTERS, ALL_DHCP_AGENTS],
+            list.iter().copied().chain([gateway.addr(), own]),
+        ),
+    };
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| port_groups(port.gateway_mac.link_local()));
+    let uplink = config.uplink.iter().map(|uplink| match uplink.ipv6 {
+        None => Groups::These(Box::default()),
+        Some(net) => list_of(&[ALL_NODES], [net.addr(), uplink.mac.link_local()]),
+    });
+    ports.chain(uplink).collect()
+}
+
+fn list_of(fixed: &[u128], addresses: impl IntoIterator<Item = Ipv6Addr>) -> Groups {
+    let asked = addresses
+        .into_iter()
+        .map(|address| solicited_node(address.to_bits()));
+    let mut list: Vec<[u8; 6]> = fixed.iter().copied().chain(asked).map(mac).collect();
+    list.sort_unstable();
+    list.dedup();
+    Groups::These(list.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(addresses: &str, gateway: &str) -> SwitchConfig {
+        let text = format!(
+            r#"{{"tenant": "red", "vni": 5001, "gateway": {gateway},
+                "ports": [
+                    {{"name": "one", "device": {{"driver": "offline"}}, "gateway_mac": "02:00:00:00:00:01",
+                      "mac": "52:54:00:00:00:01", "addresses": ["10.0.0.11/32", "fd00::11/128"]}},
+                    {{"name": "two", "device": {{"driver": "offline"}}, "gateway_mac": "02:00:00:00:00:02",
+                      "mac": "52:54:00:00:00:02", "addresses": {addresses}}}],
+                "uplink": {{"device": {{"driver": "offline"}}, "mac": "02:00:00:00:00:00",
+                    "ipv6": "2001:db8::2/64", "next_hops": {{"ipv6": "2001:db8::1"}}}}}}"#
+        );
+        SwitchConfig::from_json("test", &text).expect("it is a configuration")
+    }
+
+    #[test]
+    fn what_is_asked_for_is_heard_and_nothing_else() {
+        let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
+        let groups = of(&config(r#"["10.0.0.12/32", "fd00::ab:cdef/128"]"#, both));
+        let these = |list: &[[u8; 6]]| Groups::These(list.into());
+        let port = |own: u8| {
+            these(
+                &[
+                    [0x33, 0x33, 0, 0, 0, 1],
+                    [0x33, 0x33, 0, 0, 0, 2],
+                    [0x33, 0x33, 0, 1, 0, 2],
+                    [0x33, 0x33, 0xff, 0, 0, 1],
+                    [0x33, 0x33, 0xff, 0, 0, 0x11],
+                    [0x33, 0x33, 0xff, 0xab, 0xcd, 0xef],
+                ]
+                .into_iter()
+                .chain((own != 1).then_some([0x33, 0x33, 0xff, 0, 0, own]))
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>(),
+            )
+        };
+        let uplink = these(&[
+            [0x33, 0x33, 0, 0, 0, 1],
+            [0x33, 0x33, 0xff, 0, 0, 0],
+            [0x33, 0x33, 0xff, 0, 0, 2],
+        ]);
+        assert_eq!(*groups, [port(1), port(2), uplink]);
+    }
+
+    #[test]
+    fn a_prefix_of_addresses_is_asked_for_by_any_group_and_without_ipv6_by_none() {
+        let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
+        let groups = of(&config(r#"["10.0.0.12/32", "fd00:0:0:0:8000::/65"]"#, both));
+        assert_eq!(groups[..2], [Groups::All, Groups::All]);
+        let mut without = config(r#"["10.0.0.12/32"]"#, both);
+        without.gateway.ipv6 = None;
+        let none = Groups::These(Box::default());
+        assert_eq!(of(&without)[..2], [none.clone(), none]);
+    }
+}
