@@ -14,6 +14,7 @@ use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 use super::cgroup::Mounts;
 use super::confine::{Shown, Started, Task};
+use super::vm::hold;
 use super::{Accounts, Launcher, Running, Seat};
 use crate::host::HostError;
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
@@ -189,21 +190,36 @@ impl Process {
         }
     }
 
-    /// Asks the control API through its one client, the switch's own command line.
+    /// What the switch says of its ports.
     pub(super) fn ask(&self, switch: &Switch) -> Result<Vec<u8>, String> {
+        self.command(switch, &["show", "ports", "--json"], None)
+    }
+
+    /// Speaks to the control API through its one client, the switch's own command line. The socket's folder
+    /// is the switch's: a link in the socket's place leads nowhere.
+    fn command(
+        &self,
+        switch: &Switch,
+        arguments: &[&str],
+        file: Option<&Path>,
+    ) -> Result<Vec<u8>, String> {
         let socket = self.control_socket(&switch.tenant);
-        if !socket.exists() {
-            return Err(format!("{} is not there", socket.display()));
-        }
+        let (_file, held) = hold(&socket).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => format!("{} is not there", socket.display()),
+            _ => format!("{}: {error}", socket.display()),
+        })?;
         let output = Command::new(&switch.binary)
-            .args(["show", "ports", "--json", "--control"])
-            .arg(&socket)
+            .args(arguments)
+            .args(file)
+            .arg("--control")
+            .arg(&held)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("cannot run {}: {error}", switch.binary.display()))?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);
-            return Err(message.trim().to_owned());
+            let (held, socket) = (held.display().to_string(), socket.display().to_string());
+            return Err(message.trim().replace(&held, &socket));
         }
         Ok(output.stdout)
     }
@@ -264,26 +280,17 @@ impl Process {
     pub(super) fn reload(&self, switch: &Switch) -> Result<Result<(), String>, HostError> {
         let launched = self.launched(&switch.tenant)?;
         self.write_config(switch)?;
-        let reload = Command::new(&switch.binary)
-            .arg("reload")
-            .arg("--config")
-            .arg(self.config(&switch.tenant))
-            .arg("--control")
-            .arg(self.control_socket(&switch.tenant))
-            .stdin(Stdio::null())
-            .output();
+        let config = self.config(&switch.tenant);
+        let reload = self.command(switch, &["reload", "--config"], Some(&config));
         match (reload, launched) {
-            (Ok(output), Some(launched)) if output.status.success() => {
+            (Ok(_), Some(launched)) => {
                 self.remember(&Launched {
                     switch: switch.clone(),
                     ..launched
                 })?;
                 Ok(Ok(()))
             }
-            (reload, _) => Ok(Err(reload.map_or_else(
-                |error| error.to_string(),
-                |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ))),
+            (reload, _) => Ok(Err(reload.err().unwrap_or_default())),
         }
     }
 

@@ -18,6 +18,7 @@ use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 pub use image::Image;
 use qmp::Monitor;
+pub(super) use qmp::hold;
 
 use super::confine::{Shown, Started, Task};
 use super::process::{Launched, Process, give_nodes, take_nodes_back};

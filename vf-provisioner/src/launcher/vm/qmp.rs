@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LINE_MAX: u64 = 1 << 16;
 
 /// A socket that is held by its inode, and the path through which exactly that one is reached while it is.
-pub(super) fn hold(path: &Path) -> io::Result<(File, PathBuf)> {
+pub(in crate::launcher) fn hold(path: &Path) -> io::Result<(File, PathBuf)> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
