@@ -357,13 +357,28 @@ pub(super) fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
 
 /// Takes a function from its driver, and lets no other have it of itself.
 fn unbind(path: &Path) -> Result<(), HostError> {
-    write(&path.join("driver_override"), "\n")?;
     let name = path.file_name().and_then(|name| name.to_str());
+    let what = format!("cannot take {} from its driver", name.unwrap_or_default());
+    if link_name(&path.join("driver")).as_deref() == Some(VFIO) {
+        // The kernel would wait for them without end.
+        let closed = wait(|| Ok(inventory::open_in(path).is_empty().then_some(())))?;
+        if closed.is_none() {
+            let open = inventory::open_in(path);
+            let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
+            return Err(failed(
+                what,
+                format!(
+                    "it is open in process {}: stop that first, as the VM that it was given to",
+                    numbers.join(", ")
+                ),
+            ));
+        }
+    }
+    write(&path.join("driver_override"), "\n")?;
     match fs::write(path.join("driver/unbind"), name.unwrap_or_default()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HostError::io(format!(
-            "cannot take {} from its driver",
-            name.unwrap_or_default()
-        ))(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(HostError::io(what)(error))
+        }
         _ => Ok(()),
     }
 }

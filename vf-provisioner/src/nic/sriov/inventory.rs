@@ -297,6 +297,16 @@ pub fn read() -> Result<Inventory, HostError> {
     Ok(inventory)
 }
 
+/// The processes that have the function at `path` open through VFIO.
+pub(super) fn open_in(path: &Path) -> BTreeSet<i32> {
+    let node = |group| fs::metadata(format!("/dev/vfio/{group}")).ok();
+    let Some((group, node)) = group(path).and_then(|group| Some((group, node(group)?))) else {
+        return BTreeSet::new();
+    };
+    let mut found = processes_with(&BTreeMap::from([(node.rdev(), group)]));
+    found.remove(&group).unwrap_or_default()
+}
+
 /// Which processes have the device nodes of these groups open. Opening one to find out would lock out a switch that
 /// starts at that moment.
 fn processes_with(groups: &BTreeMap<u64, u32>) -> BTreeMap<u32, BTreeSet<i32>> {
