@@ -46,6 +46,7 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
         pfs: (0..nics).map(|number| format!("pf{number}")).collect(),
         inout: None,
         vlans: "1000-2999".parse()?,
+        inout_vlan: None,
         keep_vlans: false,
         resize: false,
     };

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
-use tenant_config::{Memory, Name, Tenant};
+use tenant_config::{Memory, Name, Tenant, VlanId};
 
 use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use crate::check;
@@ -79,6 +79,10 @@ struct Global {
     /// The one of --pf that leads to the underlay [default: any of them]
     #[arg(long, global = true, value_name = "PF")]
     inout_pf: Option<String>,
+    /// With --nic sriov: the VLAN that In/Out functions are put on. A switch that was taken over can then choose no other
+    /// [default: none, or as the tenants here have it]
+    #[arg(long, global = true, value_name = "VLAN", value_parser = parse_vlan)]
+    inout_vlan: Option<VlanId>,
     /// The VLANs that ports are put on, one each; ports that have another get one of these. The switch at the other
     /// end of the NIC's cable must carry none of them [default: ports keep theirs, others get one of 3000-3999]
     #[arg(long, global = true, value_name = "FIRST-LAST")]
@@ -211,6 +215,10 @@ enum Command {
         /// Tenants' files, or directories of them (*.toml)
         #[arg(required = true, value_name = "DIR|FILE")]
         tenants: Vec<PathBuf>,
+        /// Make the mediation probe of these tenants before they are reported up. If it finds a leak, those that were
+        /// not here before are taken away again
+        #[arg(long)]
+        prove: bool,
     },
     /// Show each tenant's switch, and what it has used
     Status {
@@ -261,6 +269,11 @@ enum Command {
         #[arg(long, value_name = "TASK")]
         inner: Option<String>,
     },
+}
+
+fn parse_vlan(text: &str) -> Result<VlanId, String> {
+    let vlan = text.parse().ok().and_then(|vlan| VlanId::new(vlan).ok());
+    vlan.ok_or_else(|| "not a VLAN from 1 to 4094".to_owned())
 }
 
 fn parse_instance(text: &str) -> Result<String, String> {
@@ -362,16 +375,22 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             fake_host,
         } if !print_libvirt => run_plan(global, tenants, *detailed_exit_code, fake_host.as_deref()),
         Command::Plan { tenants, .. } => print_libvirt(global, tenants),
-        Command::Apply { tenants } => {
+        Command::Apply { tenants, prove } => {
             need_root()?;
             let tenants = load(tenants)?;
             let mut store = Store::open(&global.state_dir)?;
             let applied = global.records(&tenants, store.state()).and_then(|set| {
+                let names: BTreeSet<Name> = set.keys().cloned().collect();
+                let before: BTreeSet<Name> = store.state().tenants.keys().cloned().collect();
                 let change = Change {
                     set,
                     ..Change::default()
                 };
-                global.apply(&mut store, change)
+                let code = global.apply(&mut store, change)?;
+                if *prove {
+                    global.prove(&mut store, &names, &before)?;
+                }
+                Ok(code)
             });
             if applied.is_err() {
                 // A refusal leaves nothing, not even an empty state.
@@ -463,6 +482,7 @@ impl Global {
             inout: self.inout_pf.clone(),
             vlans: self.vlans.unwrap_or_default(),
             keep_vlans: self.vlans.is_none(),
+            inout_vlan: self.inout_vlan,
             resize: self.resize_pf,
         };
         let guests = match self.guest {
@@ -617,6 +637,49 @@ impl Global {
         Err(CliError::Usage(format!(
             "--hugepages: the new switches need {needed} MiB and {free_mib} MiB are free: reserve {more} more pages of {size_kib} KiB (`sysctl vm.nr_hugepages`), or leave out --hugepages"
         )))
+    }
+
+    /// Asks with real frames whether no frame of these tenants gets around their switches.
+    fn prove(
+        &self,
+        store: &mut Store,
+        names: &BTreeSet<Name>,
+        before: &BTreeSet<Name>,
+    ) -> Result<(), CliError> {
+        let look = || -> Result<(), HostError> {
+            let inventory = inventory::read()?;
+            let launchers = self.launchers();
+            let control = |name: &Name| launchers.control_socket(name);
+            for group in onboarded::groups(store.state(), &inventory, names, control, None)? {
+                if let Some(message) = group.unanswered.into_iter().next() {
+                    return Err(HostError::Program {
+                        program: "the mediation probe",
+                        message,
+                    });
+                }
+                let mut options = Options::new(group.fabric);
+                options.accepted = group.accepted;
+                mediation::require(&group.stations, &options)?;
+            }
+            Ok(())
+        };
+        let Err(error) = look() else {
+            if !self.json {
+                print("no frame gets around their switches\n");
+            }
+            return Ok(());
+        };
+        let release: BTreeSet<Name> = names.difference(before).cloned().collect();
+        let taken = match release.len() {
+            0 => "the tenants were here before and stay".to_owned(),
+            count => format!("the {count} new tenants were taken away again"),
+        };
+        let change = Change {
+            release,
+            ..Change::default()
+        };
+        apply(&mut self.host(), store, &change, &mut never())?;
+        Err(CliError::Failed(format!("{error}; {taken}")))
     }
 
     fn apply(&self, store: &mut Store, change: Change) -> Result<ExitCode, CliError> {

@@ -52,6 +52,7 @@ fn pool(pfs: u16, vlans: &str) -> Pool {
         pfs: (0..pfs).map(|number| format!("pf{number}")).collect(),
         inout: None,
         vlans: vlans.parse().expect("a range"),
+        inout_vlan: None,
         keep_vlans: false,
         resize: false,
     }
@@ -179,6 +180,22 @@ fn the_uplink_is_on_the_nic_named_for_it() {
     let records = records.expect("it fits");
     let pfs: Vec<&str> = vfs(&records).iter().map(|vf| vf.pf.as_str()).collect();
     assert_eq!(pfs, ["pf0", "pf0", "pf1"]);
+}
+
+#[test]
+fn the_uplink_is_on_its_vlan_and_no_port_is() {
+    let pool = Pool {
+        inout_vlan: VlanId::new(101).ok(),
+        ..pool(1, "101-110")
+    };
+    let inventory = Inventory::imagined(1, 7);
+    let records = placed(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
+    let records = records.expect("it fits");
+    let vlans: Vec<u16> = vfs(&records)
+        .iter()
+        .filter_map(|vf| vf.set.vlan.map(VlanId::get))
+        .collect();
+    assert_eq!(vlans, [102, 102, 101]);
 }
 
 #[test]

@@ -620,6 +620,49 @@ fn a_function_that_is_open_is_not_taken_away() {
 }
 
 #[test]
+fn a_leak_is_found_before_a_tenant_is_up() {
+    let Some(mut site) = Site::new() else { return };
+    let switch = Path::new(PROVISIONER).with_file_name("vswitch");
+    if !switch.is_file() {
+        eprintln!("skipped: needs the switch's binary (scripts/test sriov)");
+        return;
+    }
+    site.switch = switch;
+    let file = site.tenant(1, 2, true);
+    let apply = [
+        "apply",
+        "--prove",
+        "--nic",
+        "sriov",
+        "--pf",
+        "pf0",
+        "--guest",
+        "netns",
+        "--inout-vlan",
+        "200",
+        &file,
+    ];
+    // This NIC reads back a check of sources that it does not do.
+    let text = site.bad(1, &apply);
+    assert!(text.contains("forged-source"), "{text}");
+    assert!(
+        text.contains("the 1 new tenants were taken away again"),
+        "{text}"
+    );
+    site.assert_as_found();
+    site.tenant_with(1, 2, true, "[nic]\naccept = [\"spoof-check\"]\n", "");
+    let said = site.good(&apply);
+    assert!(
+        said.contains("no frame gets around their switches\n"),
+        "{said}"
+    );
+    assert_eq!(functions("pf0")[4].1, 200);
+    assert_eq!(site.good(&["apply", &file]), "nothing to do\n");
+    site.good(&["release", "--all"]);
+    site.assert_as_found();
+}
+
+#[test]
 fn no_iommu_is_told() {
     let Some(site) = Site::new() else { return };
     if Path::new("/sys/bus/pci/devices/0000:01:00.0/iommu_group").exists() {

@@ -17,6 +17,8 @@ pub struct Pool {
     pub pfs: Vec<String>,
     /// The one that leads to the underlay; any of them if none is named.
     pub inout: Option<String>,
+    /// The VLAN that In/Out functions are put on; they keep theirs if none is given.
+    pub inout_vlan: Option<VlanId>,
     /// The VLANs that ports are put on.
     pub vlans: VlanRange,
     /// Whether a port that is on another keeps it.
@@ -312,7 +314,7 @@ pub fn allocate(
         .map(|stock| (stock.label.clone(), stock.free.len()))
         .collect();
 
-    let mut vlans = Vlans::new(pool.vlans, &had, &keeps, inventory);
+    let mut vlans = Vlans::new(pool, &had, &keeps, inventory);
     let mut assignments = Vec::with_capacity(tenants.len());
     // Stocks only shrink, so what was empty stays so.
     let (mut pairs_from, mut singles_from) = (0, 0);
@@ -377,7 +379,7 @@ pub fn allocate(
             };
             assignment.uplink = Some(Device::Pci {
                 address,
-                vlan: None,
+                vlan: pool.inout_vlan.or(kept.uplink_vlan),
             });
         }
         assignments.push(assignment);
@@ -411,6 +413,7 @@ struct Kept {
     ports: Vec<Option<(PciAddress, PciAddress)>>,
     vlans: Vec<Option<VlanId>>,
     uplink: Option<PciAddress>,
+    uplink_vlan: Option<VlanId>,
 }
 
 impl<'a> Had<'a> {
@@ -451,6 +454,7 @@ impl<'a> Had<'a> {
             ports: Vec::new(),
             vlans: Vec::new(),
             uplink: None,
+            uplink_vlan: None,
         };
         for port in tenant.ports() {
             let guest = vf(Some(&port.name), Side::Guest);
@@ -470,8 +474,9 @@ impl<'a> Had<'a> {
                 (place, None) => place.is_some(),
                 (None, _) => false,
             };
-            let uplink = vf(None, Side::InOut).filter(here);
-            kept.uplink = uplink.map(|vf| vf.address);
+            let uplink = vf(None, Side::InOut);
+            kept.uplink_vlan = uplink.and_then(|vf| vf.set.vlan);
+            kept.uplink = uplink.filter(here).map(|vf| vf.address);
         }
         kept
     }
@@ -485,11 +490,13 @@ struct Vlans {
 }
 
 impl Vlans {
-    fn new(range: VlanRange, had: &Had<'_>, keeps: &[Kept], inventory: &Inventory) -> Self {
+    fn new(pool: &Pool, had: &Had<'_>, keeps: &[Kept], inventory: &Inventory) -> Self {
+        let range = pool.vlans;
         let kept = keeps.iter().flat_map(|kept| kept.vlans.iter().flatten());
         let of_vfs = inventory.pfs.iter().flat_map(|pf| &pf.vfs);
         let taken: BTreeSet<VlanId> = kept
             .copied()
+            .chain(pool.inout_vlan)
             .chain(had.recorded.values().filter_map(|vf| vf.set.vlan))
             .chain(of_vfs.filter_map(|vf| vf.set.vlan))
             .collect();

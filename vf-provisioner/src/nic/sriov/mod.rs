@@ -115,6 +115,7 @@ impl Sriov {
             inout: None,
             vlans: range,
             keep_vlans: true,
+            inout_vlan: None,
             resize,
         };
         let (inventory, state) = (Inventory::default(), State::default());
