@@ -1,0 +1,128 @@
+//! A switch as a process on the virtual functions of an SR-IOV NIC: what it is given of the host, and that it is taken
+//! back. Only in the emulated machine: `scripts/test sriov`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/red.toml");
+/// The first user of the default range, and of the only tenant.
+const USER: u32 = 64000;
+/// The default of --packet-memory.
+const PACKET_MEMORY_BYTES: u64 = 32 << 20;
+
+fn provisioner(command: &mut Command, arguments: &[&str]) -> Output {
+    command
+        .args(["--nic", "sriov", "--pf", "pf0"])
+        .args(arguments);
+    command.output().expect("it runs")
+}
+
+/// The IOMMU groups that belong to the switch's user.
+fn groups_of_the_switch() -> BTreeSet<String> {
+    let nodes = fs::read_dir("/dev/vfio").expect("vfio is there").flatten();
+    nodes
+        .filter(|node| node.metadata().is_ok_and(|meta| meta.uid() == USER))
+        .map(|node| node.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn a_switch_is_given_its_functions_and_nothing_else() {
+    if !Path::new("/run/emulated-machine").exists() {
+        eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
+        return;
+    }
+    // What may not be locked is told before anything of the switch is left behind.
+    let mut bounded = Command::new("prlimit");
+    bounded.args([
+        "--memlock=1048576:1048576",
+        "setpriv",
+        "--bounding-set=-sys_resource",
+    ]);
+    bounded.args(["--inh-caps=-sys_resource", PROVISIONER]);
+    let refused = provisioner(&mut bounded, &["apply", EXAMPLE]);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    let words = "cannot let the switch lock the 32768 KiB that its devices write to";
+    assert!(error.contains(words), "{error}");
+    assert_eq!(groups_of_the_switch(), BTreeSet::new());
+
+    let applied = provisioner(&mut Command::new(PROVISIONER), &["apply", EXAMPLE]);
+    assert!(
+        applied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&applied.stderr)
+    );
+    let note =
+        fs::read_to_string("/run/vf-provisioner/tenants/red/process.json").expect("its note");
+    let note: serde_json::Value = serde_json::from_str(&note).expect("JSON");
+    let pid = note["started"]["pid"].as_i64().expect("a number");
+
+    // One for each of two ports, and the uplink's; the tenant's own functions stay root's.
+    let given = groups_of_the_switch();
+    assert_eq!(given.len(), 3, "{given:?}");
+    let inside = fs::read_dir(format!("/proc/{pid}/root/dev/vfio")).expect("it is shown");
+    let inside: BTreeSet<String> = inside
+        .flatten()
+        .map(|node| node.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(
+        inside,
+        given.into_iter().chain(["vfio".to_owned()]).collect()
+    );
+
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let field = |name: &str| {
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value
+            .expect("the field is there")
+            .split_whitespace()
+            .next()
+            .expect("a value")
+            .to_owned()
+    };
+    let none = "0000000000000000";
+    assert_eq!(
+        [
+            "Uid",
+            "CapPrm",
+            "CapEff",
+            "CapBnd",
+            "NoNewPrivs",
+            "Seccomp",
+            "VmLck"
+        ]
+        .map(field),
+        [
+            &USER.to_string(),
+            none,
+            none,
+            none,
+            "1",
+            "2",
+            &(PACKET_MEMORY_BYTES >> 10).to_string()
+        ]
+    );
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
+    let locked = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))
+        .expect("a limit");
+    let locked: Vec<&str> = locked.split_whitespace().collect();
+    let bytes = PACKET_MEMORY_BYTES.to_string();
+    assert_eq!(locked, [bytes.as_str(), bytes.as_str(), "bytes"]);
+
+    let released = provisioner(&mut Command::new(PROVISIONER), &["release", "red"]);
+    assert!(
+        released.status.success(),
+        "{}",
+        String::from_utf8_lossy(&released.stderr)
+    );
+    assert_eq!(groups_of_the_switch(), BTreeSet::new());
+}
