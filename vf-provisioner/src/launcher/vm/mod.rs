@@ -35,7 +35,7 @@ const START_WITHIN: Duration = Duration::from_secs(20);
 /// Until its switch answers. Under TCG in a machine that is itself translated a kernel takes minutes.
 const BOOT_WITHIN: [(Accel, Duration); 2] = [
     (Accel::Kvm, Duration::from_secs(60)),
-    (Accel::Tcg, Duration::from_secs(900)),
+    (Accel::Tcg, Duration::from_secs(1800)),
 ];
 /// Until it has switched itself off, and then until QEMU has ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
