@@ -7,13 +7,16 @@ of the tenants' ports, as docs/sriov.md demands of a real one.
 
 import pathlib
 import subprocess
+import tempfile
 import time
 
-from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip
+from world import BRIDGE, EMULATED, INTERNET_LINK, OPTIONS, ROOT, World, ip, run
 
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
 WIRE = "wire0"
+# The VLAN of the In/Out functions; the Internet is an untagged port of it.
+UNDERLAY = 100
 
 # Frames that need not reach the switch to be counted there: the NIC refuses a source that is not the function's own and a
 # tag beside the port's, and gives the switch's function only what is for its MAC, for everybody, or for a group.
@@ -39,14 +42,31 @@ class Sriov(World):
 
     def __init__(self, tenant_files):
         super().__init__(tenant_files)
-        OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns"])
+        OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns",
+                        "--inout-vlan", str(UNDERLAY)])
 
     def up(self, say):
-        say(f"the adjacent switch: {WIRE}, which carries no tagged frame")
-        ip("", f"link add {BRIDGE} type bridge vlan_filtering 1 mcast_snooping 0")
+        say(f"the adjacent switch: its port {WIRE} carries VLAN {UNDERLAY}, and no other")
+        ip("", f"link add {BRIDGE} type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0")
         ip("", f"link set {BRIDGE} up")
         ip("", f"link set {WIRE} master {BRIDGE} up")
-        super().up(say)
+        run(["bridge", "vlan", "add", "dev", WIRE, "vid", UNDERLAY])
+        say("the tenants' files accept by name that this model of a NIC does not do the spoof check that it reads back")
+        with tempfile.TemporaryDirectory() as directory:
+            self.tenant_files = [self._accepting(file, pathlib.Path(directory)) for file in self.tenant_files]
+            super().up(say)
+
+    @staticmethod
+    def _accepting(file, directory):
+        """The tenant's file, with what it accepts of the NIC."""
+        text = file.read_text()
+        copy = directory / file.name
+        copy.write_text(text.replace("[gateway]", '[nic]\naccept = ["spoof-check"]\n\n[gateway]', 1))
+        return copy
+
+    def _connect_internet(self):
+        super()._connect_internet()
+        run(["bridge", "vlan", "add", "dev", INTERNET_LINK, "vid", UNDERLAY, "pvid", "untagged"])
 
     def everybody(self):
         # What a switch's own functions are given, only the switch sees.

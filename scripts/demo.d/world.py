@@ -178,7 +178,7 @@ class World:
         # For --clean, which is told nothing.
         (STATE_DIR / "options.json").write_text(json.dumps(OPTIONS))
         for file in self.tenant_files:
-            say(f"onboarding {file.stem}: scripts/onboard-tenant {file.relative_to(ROOT)}")
+            say(f"onboarding {file.stem}: scripts/onboard-tenant {file}")
             run([ROOT / "scripts" / "onboard-tenant", *OPTIONS, file])
         say("connecting an Internet to the underlay, and configuring the guests as their own init would")
         self._connect_internet()

@@ -274,6 +274,7 @@ impl Run<'_> {
             // Even a step that fails may have done half of its work.
             self.done.push(action.clone());
             self.may_crash()?;
+            self.prove(action, plan)?;
             self.execute(action)
                 .and_then(|()| self.read_back(action))
                 .map_err(|source| Stop::Host {
@@ -291,6 +292,35 @@ impl Run<'_> {
             })?;
         }
         self.may_crash()
+    }
+
+    /// Before a switch is started or changed: proves what is new of its tenant's.
+    fn prove(&mut self, action: &Action, plan: &Plan) -> Result<(), Stop> {
+        let (Action::Create { resource } | Action::Update { to: resource, .. }) = action else {
+            return Ok(());
+        };
+        let Resource::Switch(switch) = resource else {
+            return Ok(());
+        };
+        let state = self.store.state();
+        let Some(record) = state.tenants.get(&switch.tenant) else {
+            return Ok(());
+        };
+        let own: BTreeSet<Key> = record.resources.iter().map(Resource::key).collect();
+        let created = plan.actions.iter().filter_map(|action| match action {
+            Action::Create { resource } => Some(resource.key()),
+            _ => None,
+        });
+        let new = created.filter(|key| own.contains(key)).collect();
+        self.host
+            .prove(record, &new, state)
+            .map_err(|source| Stop::Host {
+                step: format!(
+                    "prove that no frame gets around the switch of tenant {}",
+                    switch.tenant
+                ),
+                source: Box::new(source),
+            })
     }
 
     fn may_crash(&mut self) -> Result<(), Stop> {

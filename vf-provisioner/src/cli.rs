@@ -215,10 +215,13 @@ enum Command {
         /// Tenants' files, or directories of them (*.toml)
         #[arg(required = true, value_name = "DIR|FILE")]
         tenants: Vec<PathBuf>,
-        /// Make the mediation probe of these tenants before they are reported up. If it finds a leak, those that were
-        /// not here before are taken away again
+        /// Make the mediation probe once more when all switches run. If it finds a leak, tenants that were not here
+        /// before are taken away again
         #[arg(long)]
         prove: bool,
+        /// Do not make the mediation probe of new virtual functions before switches are given them
+        #[arg(long, conflicts_with = "prove")]
+        no_prove: bool,
     },
     /// Show each tenant's switch, and what it has used
     Status {
@@ -375,7 +378,11 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             fake_host,
         } if !print_libvirt => run_plan(global, tenants, *detailed_exit_code, fake_host.as_deref()),
         Command::Plan { tenants, .. } => print_libvirt(global, tenants),
-        Command::Apply { tenants, prove } => {
+        Command::Apply {
+            tenants,
+            prove,
+            no_prove,
+        } => {
             need_root()?;
             let tenants = load(tenants)?;
             let mut store = Store::open(&global.state_dir)?;
@@ -386,7 +393,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                     set,
                     ..Change::default()
                 };
-                let code = global.apply(&mut store, change)?;
+                let code = global.apply(&mut store, change, !no_prove)?;
                 if *prove {
                     global.prove(&mut store, &names, &before)?;
                 }
@@ -682,9 +689,18 @@ impl Global {
         Err(CliError::Failed(format!("{error}; {taken}")))
     }
 
-    fn apply(&self, store: &mut Store, change: Change) -> Result<ExitCode, CliError> {
+    fn apply(
+        &self,
+        store: &mut Store,
+        change: Change,
+        proving: bool,
+    ) -> Result<ExitCode, CliError> {
+        let mut host = self.host();
+        if !proving {
+            host.nic = Box::new(Sriov::hands(self.veth(), self.resize_pf).unproven());
+        }
         let applied = match self.kill_at {
-            None => apply(&mut self.host(), store, &change, &mut never())?,
+            None => apply(&mut host, store, &change, &mut never())?,
             Some(at) => {
                 let mut left = at;
                 let mut crash = || {
@@ -697,7 +713,7 @@ impl Global {
                     left = left.saturating_sub(1);
                     false
                 };
-                apply(&mut self.host(), store, &change, &mut crash)?
+                apply(&mut host, store, &change, &mut crash)?
             }
         };
         if self.json {
@@ -974,7 +990,7 @@ fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode,
             eprintln!("vf-provisioner: tenant {name} is not onboarded");
         }
     }
-    let code = global.apply(&mut store, change)?;
+    let code = global.apply(&mut store, change, true)?;
     store.remove_if_empty()?;
     Ok(code)
 }

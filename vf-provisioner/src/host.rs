@@ -1,9 +1,11 @@
 //! What executes actions: the real host, or one that is only a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tenant_config::Name;
 
 use crate::resource::{Key, Layer, Resource};
-use crate::state::Probe;
+use crate::state::{Probe, Record, State};
 
 /// A failure of one operation on the host, as a sentence.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,16 @@ pub trait Host {
     fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
     /// Takes the object away. One that is half there or not there at all is no error.
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
+    /// Before a switch is given the `new` ones of its tenant's objects: asks with real frames whether what they carry
+    /// can reach anything else. A wire of two ends needs no asking.
+    fn prove(
+        &mut self,
+        _record: &Record,
+        _new: &BTreeSet<Key>,
+        _state: &State,
+    ) -> Result<(), HostError> {
+        Ok(())
+    }
     /// Asks with real frames, from a guest's end, whether the switch answers it, and only it.
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
 }
@@ -136,6 +148,16 @@ impl Host for RealHost {
             Layer::Nic => self.nic.delete(resource),
             Layer::Launcher => self.launcher.delete(resource),
         }
+    }
+
+    fn prove(
+        &mut self,
+        record: &Record,
+        new: &BTreeSet<Key>,
+        state: &State,
+    ) -> Result<(), HostError> {
+        let control = |tenant: &Name| self.launcher.control_socket(tenant);
+        self.nic.prove(record, new, state, &control)
     }
 
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {

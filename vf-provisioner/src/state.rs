@@ -40,9 +40,7 @@ impl Record {
             _ => None,
         })
     }
-}
 
-impl Record {
     /// What its file lets the NIC lack.
     pub fn accepted(&self) -> BTreeSet<NicAttribute> {
         let vfs = self.resources.iter().filter_map(|resource| match resource {

@@ -8,11 +8,14 @@ pub mod sriov;
 pub(crate) mod tap;
 pub mod veth;
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use tenant_config::{Name, SwitchConfig, Tenant};
 
 use crate::host::HostError;
-use crate::resource::{Assignment, Resource};
-use crate::state::{Probe, State};
+use crate::resource::{Assignment, Key, Resource};
+use crate::state::{Probe, Record, State};
 use crate::tenants::PlacementError;
 
 /// One kind of NIC. The first three functions are pure: they propose, and `plan` decides.
@@ -45,6 +48,16 @@ pub trait NicBackend {
     fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
     /// See [`crate::host::Host::delete`].
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
+    /// See [`crate::host::Host::prove`]; `control` has each tenant's control socket.
+    fn prove(
+        &mut self,
+        _record: &Record,
+        _new: &BTreeSet<Key>,
+        _state: &State,
+        _control: &dyn Fn(&Name) -> PathBuf,
+    ) -> Result<(), HostError> {
+        Ok(())
+    }
     /// See [`crate::host::Host::probe`].
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
 }

@@ -289,13 +289,9 @@ pub fn require(stations: &[Station], options: &Options) -> Result<Report, HostEr
         return Ok(report);
     }
     let mut sentences = report.sentences();
-    sentences.extend(report.weaknesses().into_iter().map(|it| {
-        format!(
-            "{}: {}; accept it by that name if it must be",
-            it.name(),
-            it.help()
-        )
-    }));
+    let found = report.weaknesses().into_iter();
+    let found = found.filter(|it| !options.accepted.contains(it));
+    sentences.extend(found.map(|it| format!("{}: {}", it.name(), it.help())));
     Err(failed(sentences.join("; ")))
 }
 

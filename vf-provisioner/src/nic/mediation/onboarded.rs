@@ -103,6 +103,41 @@ pub fn groups(
     Ok(groups)
 }
 
+/// Those who must not hear a tenant that is about to be set up: the functions of all others on its NICs, and these
+/// NICs' own interfaces.
+pub fn listeners(
+    newcomer: &Record,
+    state: &State,
+    inventory: &Inventory,
+    control: impl Fn(&Name) -> PathBuf,
+) -> Vec<Station> {
+    let pfs = |record: &Record| -> BTreeSet<String> {
+        let pfs = record
+            .resources
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::Pf(pf) => Some(pf.interface.clone()),
+                _ => None,
+            });
+        pfs.collect()
+    };
+    let own = pfs(newcomer);
+    let tenants: Vec<_> = state
+        .tenants
+        .iter()
+        .filter(|(_, record)| !pfs(record).is_disjoint(&own))
+        .collect();
+    let mut stations = of_nics(&tenants, state, inventory);
+    let newcomer = newcomer.switch().map(|switch| &switch.tenant);
+    for (name, record) in tenants {
+        // What does not answer is down, and hears nothing: no matter for this tenant.
+        if Some(name) != newcomer && record.complete {
+            tenant(record, true, &control(name), &mut stations, &mut Vec::new());
+        }
+    }
+    stations
+}
+
 fn tenant(
     record: &Record,
     quiet: bool,

@@ -63,11 +63,11 @@ impl Weakness {
         match self {
             Self::ForgedSource => {
                 "the NIC does not hold a function to its MAC, whatever its spoof check reads back as; \
-                 only the switch does"
+                 only the switch does (a tenant's file accepts that: [nic] accept = [\"spoof-check\"])"
             }
             Self::UplinkTag => {
                 "the NIC lets an In/Out VF choose its VLAN by a tag; put In/Out VFs on a VLAN of their \
-                 own"
+                 own (--inout-vlan)"
             }
         }
     }

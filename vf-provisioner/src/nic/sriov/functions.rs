@@ -55,6 +55,15 @@ fn wait<T>(mut done: impl FnMut() -> Result<Option<T>, HostError>) -> Result<Opt
     }
 }
 
+/// The driver of a physical function, by its interface.
+pub(super) fn pf_driver(interface: &str) -> Option<String> {
+    link_name(
+        &Path::new("/sys/class/net")
+            .join(interface)
+            .join("device/driver"),
+    )
+}
+
 /// The settings of a physical function; `None` if it has vanished or lost its interface.
 pub(super) fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     let path = device(wanted.address);
@@ -323,6 +332,22 @@ fn changes(
         list.push((Some(NicAttribute::MinRate), VfInfo::Rate(info), shown));
     }
     list
+}
+
+/// Makes a function an interface for a moment.
+pub(super) fn lend(vf: &Vf, driver: &str, interface: &VfInterface) -> Result<(), HostError> {
+    unbind(&device(vf.address))?;
+    bind(vf.address, driver)?;
+    take_interface(vf, interface)
+}
+
+/// Gives a lent function back to its driver.
+pub(super) fn take_back(vf: &Vf) -> Result<(), HostError> {
+    unbind(&device(vf.address))?;
+    match &vf.driver {
+        Some(driver) => bind(vf.address, driver),
+        None => Ok(()),
+    }
 }
 
 /// Changes a function in place.

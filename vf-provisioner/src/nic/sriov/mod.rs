@@ -8,20 +8,23 @@
 pub mod allocate;
 mod functions;
 pub mod inventory;
+mod prove;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use tenant_config::{Device, Name, PciAddress, Port, SwitchConfig, Tenant};
 
 use self::allocate::Pool;
 use self::inventory::Inventory;
 use super::NicBackend;
+use super::mediation::onboarded;
 use super::veth::{GUEST_INTERFACE, Veth};
 use crate::host::HostError;
 use crate::resource::{
     Assignment, Key, Namespace, Owner, Pf, PfSettings, Resource, Side, Vf, VfInterface, VfSettings,
 };
-use crate::state::{Probe, State};
+use crate::state::{Probe, Record, State};
 use crate::tenants::PlacementError;
 
 /// Who is behind the T VFs.
@@ -42,6 +45,8 @@ pub struct Sriov {
     inventory: Inventory,
     pool: Pool,
     guests: Guests,
+    /// Whether new functions are probed before a switch is given them.
+    proving: bool,
     /// Each function's place in the inventory, by address.
     places: HashMap<PciAddress, (usize, u32)>,
     /// What physical functions were like before they were ours.
@@ -101,6 +106,7 @@ impl Sriov {
             inventory,
             pool,
             guests,
+            proving: true,
             places,
             found,
             found_drivers,
@@ -120,6 +126,15 @@ impl Sriov {
         };
         let (inventory, state) = (Inventory::default(), State::default());
         Self::new(inner, inventory, pool, Guests::Vfio, &state)
+    }
+
+    /// The same, without a probe before a switch is given its functions.
+    #[must_use]
+    pub fn unproven(self) -> Self {
+        Self {
+            proving: false,
+            ..self
+        }
     }
 
     fn pf(&self, place: usize) -> Option<Pf> {
@@ -313,6 +328,31 @@ impl NicBackend for Sriov {
             Resource::Vf(vf) => functions::scrub_vf(vf),
             _ => self.inner.delete(resource),
         }
+    }
+
+    fn prove(
+        &mut self,
+        record: &Record,
+        new: &BTreeSet<Key>,
+        state: &State,
+        control: &dyn Fn(&Name) -> PathBuf,
+    ) -> Result<(), HostError> {
+        let vfs: Vec<(&Vf, String)> = record
+            .resources
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::Vf(vf) if new.contains(&resource.key()) => {
+                    let driver = functions::pf_driver(&vf.pf).unwrap_or_default();
+                    Some((&**vf, kernel_driver(&driver).to_owned()))
+                }
+                _ => None,
+            })
+            .collect();
+        if vfs.is_empty() || !self.proving {
+            return Ok(());
+        }
+        let others = onboarded::listeners(record, state, &inventory::read()?, control);
+        prove::prove(&vfs, others)
     }
 
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {

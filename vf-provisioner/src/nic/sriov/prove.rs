@@ -1,0 +1,106 @@
+//! Before a tenant's switch has its functions: each is an interface for a moment, and real frames show that the NIC
+//! gives a port's only to the port's other end.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+
+use nix::sched::{CloneFlags, unshare};
+use tenant_config::NicAttribute;
+
+use super::functions;
+use crate::host::HostError;
+use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness};
+use crate::resource::{Side, Vf, VfInterface};
+
+/// A network namespace without a name, which ends with this value, or with the process.
+struct Namespace {
+    path: String,
+    _end: mpsc::Sender<()>,
+}
+
+impl Namespace {
+    fn new() -> Result<Self, HostError> {
+        let (end, until) = mpsc::channel::<()>();
+        let (say, hear) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET);
+            let path = format!(
+                "/proc/{}/task/{}/ns/net",
+                std::process::id(),
+                nix::unistd::gettid()
+            );
+            let _ = say.send(made.map(|()| path));
+            // Until the other end is dropped.
+            let _ = until.recv();
+        });
+        let made = hear.recv().unwrap_or(Err(nix::Error::EIO));
+        let path = made.map_err(HostError::sys(
+            "cannot make a network namespace for the probe",
+        ))?;
+        Ok(Self { path, _end: end })
+    }
+}
+
+/// Asks with real frames whether one of these functions, all of one tenant, reaches anything but its port's other end.
+/// Those without an interface are one for as long as that takes; `drivers` has the kernel's driver for each. `others`
+/// listen.
+pub(super) fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
+    let namespace = Namespace::new()?;
+    let mut borrowed = Vec::new();
+    let mut stations = others;
+    let mut result = Ok(());
+    for (number, (vf, driver)) in vfs.iter().enumerate() {
+        let interface = match &vf.interface {
+            Some(interface) => interface.clone(),
+            None => {
+                let interface = VfInterface {
+                    namespace: namespace.path.clone(),
+                    name: format!("f{number}"),
+                    mac: vf.set.mac,
+                    mtu: 1500,
+                    up: true,
+                };
+                borrowed.push(*vf);
+                result = functions::lend(vf, driver, &interface);
+                interface
+            }
+        };
+        if result.is_err() {
+            break;
+        }
+        stations.extend(station(vf, &interface));
+    }
+    let accepts = |vf: &Vf| vf.accept.contains(&NicAttribute::SpoofCheck);
+    let mut options = Options::new(Fabric::Embedded);
+    if vfs.iter().all(|(vf, _)| accepts(vf)) {
+        options.accepted = BTreeSet::from([Weakness::ForgedSource]);
+    }
+    let result = result.and_then(|()| mediation::require(&stations, &options).map(drop));
+    // Whatever came of it, the functions go where they belong; the first failure is told.
+    borrowed.into_iter().fold(result, |result, vf| {
+        let returned = functions::take_back(vf);
+        result.and(returned)
+    })
+}
+
+fn station(vf: &Vf, interface: &VfInterface) -> Option<Station> {
+    let (role, side) = match vf.owner.side {
+        Side::Guest => (Role::Guest, "T"),
+        Side::Gateway => (Role::Gateway, "Gw"),
+        Side::InOut => (Role::Uplink, "In/Out"),
+    };
+    let port = vf.owner.port.as_ref();
+    Some(Station {
+        name: format!("{} {side}", port.unwrap_or(&vf.owner.tenant)),
+        role,
+        port: port.map(ToString::to_string),
+        mac: vf.set.mac?,
+        vlan: vf.set.vlan.map(|vlan| vlan.get()),
+        place: Place::Interface {
+            namespace: Some(interface.namespace.clone()),
+            interface: interface.name.clone(),
+        },
+        proven: false,
+        quiet: false,
+    })
+}
