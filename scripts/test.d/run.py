@@ -228,6 +228,10 @@ def sriov():
     counts = Counts()
     for options, chosen in boots.items():
         counts.add(boot(options, chosen))
+    if os.geteuid() == 0:
+        counts.add(step("the demo on SR-IOV", ["scripts/demo", "--nic", "sriov", "--quick"]))
+    else:
+        counts.add(Counts(skipped=1, notes=["the demo on SR-IOV needs root: run it with sudo"]))
     return counts
 
 
@@ -277,7 +281,9 @@ def vm():
         return Counts(failed=1, notes=["the binaries do not build"])
     if run(["scripts/build-switch-image"]) != 0:
         return Counts(failed=1, notes=["the image does not build"])
-    return nextest("vm")
+    counts = nextest("vm")
+    counts.add(step("the demo with VMs", ["scripts/demo", "--isolation", "vm", "--quick"]))
+    return counts
 
 
 @needs_root
