@@ -19,8 +19,9 @@ WIRE = "wire0"
 UNDERLAY = 100
 
 # Frames that need not reach the switch to be counted there: the NIC refuses a source that is not the function's own and a
-# tag beside the port's, and gives the switch's function only what is for its MAC, for everybody, or for a group.
-KEPT_BY_NIC = {"src-mac", "src-mac-group", "vlan-tag", "dst-mac", "link-local-l2"}
+# tag beside the port's, and gives the switch's function only what is for its MAC, for everybody, or for a group that it
+# has asked for. QEMU's model also loses what it cannot parse, as a header chain that is cut in two.
+KEPT_BY_NIC = {"src-mac", "src-mac-group", "vlan-tag", "dst-mac", "link-local-l2", "multicast", "ipv6-fragment"}
 
 
 def boot(arguments):
@@ -67,6 +68,22 @@ class Sriov(World):
     def _connect_internet(self):
         super()._connect_internet()
         run(["bridge", "vlan", "add", "dev", INTERNET_LINK, "vid", UNDERLAY, "pvid", "untagged"])
+
+    @staticmethod
+    def _configure(guest, tenant):
+        World._configure(guest, tenant)
+        # What is counted are frames on the wire, not what the kernel makes of several.
+        for feature in ("tso", "gso", "gro"):
+            guest.run(["ethtool", "-K", guest.interface, feature, "off"], capture_output=True)
+
+    def gateway_of(self, guest):
+        """What the guest has learned is from now on fixed: this NIC returns a guest's own broadcasts to it, so that it
+        would poison itself when it attacks."""
+        gateway = super().gateway_of(guest)
+        guest.run(["ping", "-q", "-c", "1", "-W", "1", gateway.ipv6], capture_output=True)
+        for address in (gateway.ipv4, gateway.ipv6):
+            ip(guest.netns, f"neighbour replace {address} lladdr {gateway.mac} nud permanent dev {guest.interface}")
+        return gateway
 
     def everybody(self):
         # What a switch's own functions are given, only the switch sees.

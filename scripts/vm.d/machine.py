@@ -27,7 +27,7 @@ if [ "$1" = start ]; then
     for device in /sys/bus/virtio/drivers/virtio_net/virtio*; do
         ip link set "$(ls "$device/net")" name wire0
     done
-    ethtool -K wire0 tx off gso off tso off gro off lro off rxvlan off txvlan off >/dev/null 2>&1
+    for feature in tx gso tso gro lro rxvlan txvlan; do ethtool -K wire0 "$feature" off >/dev/null 2>&1; done
     echo started >/run/status
     cd "$DIRECTORY"
     setsid env $ENVIRONMENT sh -c "$COMMAND" </dev/null >/run/stdout 2>/run/stderr
