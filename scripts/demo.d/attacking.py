@@ -38,18 +38,19 @@ class Result:
 
 
 # A tool that sends 100,000 frames a second from one of this machine's few cores fills the kernel's queue in front of
-# the switch, and what is lost there is neither delivered nor counted. At this pace every frame reaches the switch.
-FLOOD_RATE = "rate 4mbit burst 4kb limit 1mb"
+# the switch, and what is lost there is neither delivered nor counted. At the flood rate of a pace every frame reaches
+# the switch.
+FLOOD = "burst 4kb limit 1mb"
 
 
 @contextlib.contextmanager
-def line(attacker, paced):
+def line(attacker, paced, rate):
     """The attacker's line, as fast as it is or paced."""
     qdisc = f"tc -n {attacker.netns} qdisc {{}} dev {attacker.interface} root".format
     if not paced:
         yield
         return
-    run([*qdisc("replace").split(), "tbf", *FLOOD_RATE.split()])
+    run([*qdisc("replace").split(), "tbf", "rate", rate, *FLOOD.split()])
     try:
         yield
         # What the tool has left in the queue is sent too.
@@ -58,9 +59,9 @@ def line(attacker, paced):
         run(qdisc("delete").split())
 
 
-def launch(attack, attacker):
+def launch(attack, attacker, world):
     """Sends the attack's frames."""
-    with line(attacker, attack.paced):
+    with line(attacker, attack.paced, world.pace.flood):
         _launch(attack, attacker)
 
 
@@ -90,7 +91,7 @@ def carry_out(attack, attacker, tenant, port, world):
     before = counter()
     with Counters([attacker.leaving(attack.frame)]) as sent, \
             Counters(host.arriving(attack.arrives or attack.frame) for host in others) as delivered:
-        launch(attack, attacker)
+        launch(attack, attacker, world)
         may_be_kept = attack.reason in world.kept_by_nic and not attack.attacker
         deadline = time.monotonic() + (0.3 if may_be_kept else world.pace.patience_s / 15)
         while (counted := counter() - before) < sent.value() and time.monotonic() < deadline:

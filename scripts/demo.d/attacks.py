@@ -40,7 +40,7 @@ class Attack:
     times: int = 1
     # Tools that send until they are stopped: after so many seconds.
     stop_after_s: float | None = None
-    # Tools that send as fast as the machine can, through a line of FLOOD_RATE.
+    # Tools that send as fast as the machine can, through a line of the pace's flood rate.
     paced: bool = False
     # Storm control lets some through to the gateway, which keeps them: fewer are counted than sent.
     over_limit: bool = False

@@ -78,6 +78,6 @@ def all_tries(red, blue, gateway, world, n):
     for attempt in tries(attacker, victim, witness, gateway, blue, n):
         with Counters([attacker.leaving(attempt.frame)]) as sent, \
                 Counters(host.arriving(attempt.frame) for host in listening) as delivered:
-            launch(attempt, attacker)
+            launch(attempt, attacker, world)
             time.sleep(0.1)
             yield Try(attempt.name, sent.value(), delivered.value())

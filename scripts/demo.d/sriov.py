@@ -80,8 +80,9 @@ class Sriov(World):
         """What the guest has learned is from now on fixed: this NIC returns a guest's own broadcasts to it, so that it
         would poison itself when it attacks."""
         gateway = super().gateway_of(guest)
-        guest.run(["ping", "-q", "-c", "1", "-W", "1", gateway.ipv6], capture_output=True)
-        for address in (gateway.ipv4, gateway.ipv6):
+        tenant = next(tenant for tenant in self.tenants if guest in tenant.guests)
+        siblings = [other for other in tenant.guests if other is not guest]
+        for address in (address for host in (gateway, *siblings) for address in (host.ipv4, host.ipv6)):
             ip(guest.netns, f"neighbour replace {address} lladdr {gateway.mac} nud permanent dev {guest.interface}")
         return gateway
 

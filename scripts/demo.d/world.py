@@ -41,15 +41,17 @@ class Pace:
     pings_per_second: int
     tcp_bits: int
     udp_bits: int
+    # Of a tool that sends as fast as it can, as `tc` takes it.
+    flood: str
     # How long to wait for what takes a moment.
     patience_s: int
 
 
 NATIVE = Pace(frames_per_second=500, burst_per_second=1000, pings_per_second=50, tcp_bits=50_000_000,
-              udp_bits=25_000_000, patience_s=15)
+              udp_bits=25_000_000, flood="4mbit", patience_s=15)
 # Where a processor is emulated, each instruction costs tens.
 EMULATED = Pace(frames_per_second=20, burst_per_second=50, pings_per_second=10, tcp_bits=1_000_000, udp_bits=500_000,
-                patience_s=90)
+                flood="500kbit", patience_s=90)
 
 
 class DemoError(Exception):
