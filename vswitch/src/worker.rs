@@ -234,16 +234,17 @@ impl Worker {
     /// Has every NIC give us the groups that the tables need.
     fn hear_groups(&mut self) {
         let tables = self.pipeline.tables();
-        for (outlet, groups) in self.outlets.iter_mut().zip(tables.groups()) {
+        let sides = tables.names().iter().zip(tables.groups());
+        for (outlet, (name, groups)) in self.outlets.iter_mut().zip(sides) {
             let list = match groups {
                 Groups::These(list) => Some(&**list),
                 Groups::All => None,
             };
             if !outlet.port.hear(list) {
                 tracing::warn!(
-                    port = ?outlet.port,
-                    "the NIC gives this function no frames for groups, so IPv6 cannot find the gateway there; its \
-                     physical function's driver may say why"
+                    port = name,
+                    "the device gives us no frames for groups, so IPv6 cannot find the gateway there; of a virtual function, \
+                     its physical one's driver may say why"
                 );
             }
         }

@@ -328,28 +328,30 @@ impl Port {
     }
 
     /// Has the device give us frames for these groups (as MACs), or for all if there is no list; says whether it will. A kernel interface does so
-    /// anyway. More groups than a NIC lists for a function are asked for as all, which it may refuse to one that is not
-    /// trusted.
+    /// anyway. More groups than a NIC lists for a function, or than a driver lists at all, are asked for as all, which a NIC may refuse
+    /// to a function that is not trusted.
     pub fn hear(&mut self, groups: Option<&[[u8; 6]]>) -> bool {
         const MOST: usize = 30;
         if self.device.0 != c"pci" {
             return true;
         }
-        match groups {
-            Some(list) if list.len() <= MOST => {
-                let mut list: Vec<_> = list
-                    .iter()
-                    .map(|&addr_bytes| sys::rte_ether_addr { addr_bytes })
-                    .collect();
-                // SAFETY: the port is started, and the driver copies the list.
-                unsafe {
-                    sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
-                        == 0
-                }
+        if let Some(list) = groups
+            && list.len() <= MOST
+        {
+            let mut list: Vec<_> = list
+                .iter()
+                .map(|&addr_bytes| sys::rte_ether_addr { addr_bytes })
+                .collect();
+            // SAFETY: the port is started, and the driver copies the list.
+            let code = unsafe {
+                sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
+            };
+            if code == 0 {
+                return true;
             }
-            // SAFETY: the port is started.
-            _ => unsafe { sys::rte_eth_allmulticast_enable(self.id) == 0 },
         }
+        // SAFETY: the port is started.
+        unsafe { sys::rte_eth_allmulticast_enable(self.id) == 0 }
     }
 
     /// Whether the device has a link; for a kernel interface, whether it and its peer are up.
