@@ -185,11 +185,13 @@ pub fn apply(
     }
     store.set_tenants(tenants.clone())?;
 
+    let interrupted = |name: &&Name| before.get(*name).is_none_or(|record| !record.complete);
     let mut run = Run {
         host,
         store,
         crash,
         done: Vec::new(),
+        unproven: change.set.keys().filter(interrupted).cloned().collect(),
     };
     let probes = probes(change, &plan);
     match run.forward(&plan, &probes) {
@@ -263,6 +265,8 @@ struct Run<'a> {
     store: &'a mut Store,
     crash: CrashHere<'a>,
     done: Vec<Action>,
+    /// Tenants that were not here before, or of whom an earlier apply did not come to its end.
+    unproven: BTreeSet<Name>,
 }
 
 impl Run<'_> {
@@ -307,11 +311,16 @@ impl Run<'_> {
             return Ok(());
         };
         let own: BTreeSet<Key> = record.resources.iter().map(Resource::key).collect();
+        let starts = matches!(action, Action::Create { .. });
+        let all = starts && self.unproven.contains(&switch.tenant);
         let created = plan.actions.iter().filter_map(|action| match action {
             Action::Create { resource } => Some(resource.key()),
             _ => None,
         });
-        let new = created.filter(|key| own.contains(key)).collect();
+        let new = match all {
+            true => own,
+            false => created.filter(|key| own.contains(key)).collect(),
+        };
         self.host
             .prove(record, &new, state)
             .map_err(|source| Stop::Host {
@@ -365,7 +374,10 @@ impl Run<'_> {
             let inverse = action.inverse();
             tracing::info!(action = %inverse, "take back");
             self.store.intend(&inverse)?;
-            match self.execute(&inverse) {
+            match self
+                .execute(&inverse)
+                .and_then(|()| self.read_back(&inverse))
+            {
                 Ok(()) => self.store.done(&inverse)?,
                 Err(error) => left.push(format!("{inverse}: {error}")),
             }

@@ -2,6 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 use tenant_config::Name;
 
 use crate::resource::{Key, Layer, Resource};
@@ -76,6 +82,22 @@ impl HostError {
             source: errno.into(),
         }
     }
+}
+
+/// A socket in a folder that is not ours, by its inode, and the path through which exactly that one is reached while it is.
+pub(crate) fn hold(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
+        .open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it is no socket",
+        ));
+    }
+    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, held.into()))
 }
 
 /// The verbs that all objects share.
@@ -175,6 +197,8 @@ pub struct FakeHost {
     pub fails_at: Option<usize>,
     /// Changes tried so far.
     pub changes: usize,
+    /// Which virtual functions were proven, each time.
+    pub proven: Vec<BTreeSet<Key>>,
 }
 
 impl FakeHost {
@@ -211,6 +235,12 @@ impl Host for FakeHost {
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
         self.change()?;
         self.objects.remove(&resource.key());
+        Ok(())
+    }
+
+    fn prove(&mut self, _: &Record, new: &BTreeSet<Key>, _: &State) -> Result<(), HostError> {
+        let vfs = new.iter().filter(|key| matches!(key, Key::Vf { .. }));
+        self.proven.push(vfs.cloned().collect());
         Ok(())
     }
 

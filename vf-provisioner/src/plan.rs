@@ -166,7 +166,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
         if is == *want && !uprooted && !handed_on {
             continue;
         }
-        if !uprooted && !handed_on && is.changes_in_place(want) {
+        if !uprooted && !handed_on && !owned.is_moved(want) && is.changes_in_place(want) {
             changes.push(Action::Update {
                 from: Box::new(is.clone()),
                 to: (*want).clone(),

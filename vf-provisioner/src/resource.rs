@@ -688,6 +688,13 @@ impl Resource {
         }
     }
 
+    /// Whether a function that was set as `self` is to have another MAC or VLAN: then what was shown of it holds no more,
+    /// and whoever drives it must learn it anew.
+    pub fn is_moved(&self, wanted: &Self) -> bool {
+        let place = |vf: &Vf| (vf.set.mac, vf.set.vlan);
+        matches!((self, wanted), (Self::Vf(was), Self::Vf(want)) if place(was) != place(want))
+    }
+
     /// The values in which `self` and `observed` differ, as `path: wanted, is …`.
     pub fn differences(&self, observed: &Self) -> Vec<String> {
         let value = |resource| serde_json::to_value(resource).unwrap_or_default();

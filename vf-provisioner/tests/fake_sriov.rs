@@ -199,6 +199,83 @@ fn the_uplink_is_on_its_vlan_and_no_port_is() {
 }
 
 #[test]
+fn an_uplink_is_where_the_others_are_and_never_on_a_ports_vlan() {
+    let inventory = Inventory::imagined(2, 7);
+    let on = |vlan: Option<u16>| Pool {
+        inout_vlan: vlan.and_then(|vlan| VlanId::new(vlan).ok()),
+        ..pool(2, "101-110")
+    };
+    let first = placed(
+        &[tenant(1, 1, true)],
+        &State::default(),
+        &inventory,
+        &on(Some(200)),
+    );
+    let state = State {
+        tenants: first.expect("it fits"),
+        ..State::default()
+    };
+    let second = placed(&[tenant(2, 1, true)], &state, &inventory, &on(None));
+    let uplinks: Vec<Option<u16>> = vfs(&second.expect("it fits"))
+        .iter()
+        .filter(|vf| vf.owner.side == Side::InOut)
+        .map(|vf| vf.set.vlan.map(VlanId::get))
+        .collect();
+    assert_eq!(uplinks, [Some(200)]);
+    // The first tenant's port is on 101, and stays there.
+    for tenants in [[tenant(1, 1, true)], [tenant(2, 1, true)]] {
+        let refused = placed(&tenants, &state, &inventory, &on(Some(101)));
+        let error = refused.expect_err("a port is there").to_string();
+        let name = tenants[0].name();
+        assert_eq!(
+            error,
+            format!(
+                "tenant {name}: its In/Out function would be on VLAN 101, which is a port's: choose another --inout-vlan"
+            )
+        );
+    }
+}
+
+#[test]
+fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    let all: BTreeSet<Key> = change.set[&name(1)]
+        .resources
+        .iter()
+        .map(Resource::key)
+        .filter(|key| matches!(key, Key::Vf { .. }))
+        .collect();
+    // Every function is set, and no switch is there yet.
+    let mut moment = 0;
+    while !all.iter().all(|key| world.host.objects.contains_key(key)) {
+        world = World::new();
+        let _ = world.apply(&change, moment);
+        moment += 1;
+    }
+    assert_eq!(world.host.proven, Vec::<BTreeSet<Key>>::new());
+    world.apply(&change, TO_THE_END).expect("it applies");
+    assert_eq!(world.host.proven, [all.clone()]);
+    world.apply(&change, TO_THE_END).expect("nothing to do");
+    assert_eq!(world.host.proven.len(), 1);
+    // On other VLANs all of it is asked again; the In/Out function is where it was.
+    let moved = placed(
+        &[tenant(1, 1, true)],
+        &world.state(),
+        &world.inventory(),
+        &pool(2, "111-120"),
+    );
+    let change = Change {
+        set: moved.expect("it fits"),
+        ..Change::default()
+    };
+    world.apply(&change, TO_THE_END).expect("it applies");
+    assert_eq!(world.host.proven.len(), 2);
+    assert_eq!(world.host.proven[1].len(), 2);
+    assert!(world.host.proven[1].is_subset(&all));
+}
+
+#[test]
 fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
     let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
     let state = State::default();

@@ -14,9 +14,8 @@ use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 use super::cgroup::Mounts;
 use super::confine::{Shown, Started, Task};
-use super::vm::hold;
 use super::{Accounts, Launcher, Running, Seat};
-use crate::host::HostError;
+use crate::host::{HostError, hold};
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
 use crate::state::replace;
 
@@ -66,6 +65,14 @@ pub(super) struct Launched {
     pub(super) switch: Switch,
     pub(super) started: Started,
     pub(super) restarts: u64,
+    /// Whether it has come up. One whose starter was killed before that may wait for ever, and counts as not there.
+    #[serde(default = "came_up")]
+    pub(super) ready: bool,
+}
+
+/// Notes of earlier versions do not say.
+fn came_up() -> bool {
+    true
 }
 
 impl Process {
@@ -158,12 +165,16 @@ impl Process {
             tenant: tenant.clone(),
             message,
         })?;
-        self.remember(&Launched {
+        let mut launched = Launched {
             switch: switch.clone(),
             started,
             restarts,
-        })?;
-        self.wait_until_ready(switch, &started)
+            ready: false,
+        };
+        self.remember(&launched)?;
+        self.wait_until_ready(switch, &started)?;
+        launched.ready = true;
+        self.remember(&launched)
     }
 
     fn wait_until_ready(&self, switch: &Switch, started: &Started) -> Result<(), HostError> {
@@ -260,7 +271,7 @@ impl Process {
         let Some(mut launched) = self.launched(&wanted.tenant)? else {
             return Ok(None);
         };
-        if !launched.started.is_alive() {
+        if !launched.ready || !launched.started.is_alive() {
             return Ok(None);
         }
         // A crash between writing the file and giving it to the switch leaves it ahead of the note.
@@ -624,7 +635,7 @@ impl Launcher for Process {
             return Ok(None);
         };
         // Only once the descriptor is held does the number belong to one process.
-        Ok((launched.started.is_alive()).then_some(pidfd))
+        Ok((launched.ready && launched.started.is_alive()).then_some(pidfd))
     }
 
     fn stuck(&self, _: &Switch) -> Option<String> {

@@ -18,7 +18,6 @@ use tenant_config::{Device, Memory, Name, PciAddress, SwitchConfig};
 
 pub use image::Image;
 use qmp::Monitor;
-pub(super) use qmp::hold;
 
 use super::confine::{Shown, Started, Task};
 use super::process::{Launched, Process, give_nodes, take_nodes_back};
@@ -326,13 +325,17 @@ impl Vm<'_> {
             Manager::Qemu => self.start(switch, machine)?,
             Manager::Libvirt => self.start_domain(switch, machine)?,
         };
-        self.base.remember(&Launched {
+        let mut launched = Launched {
             switch: switch.clone(),
             started,
             restarts,
-        })?;
+            ready: false,
+        };
+        self.base.remember(&launched)?;
         self.boot(switch, machine, &started)
-            .map_err(|message| not_ready(format!("{message}{}", self.base.tail(tenant))))
+            .map_err(|message| not_ready(format!("{message}{}", self.base.tail(tenant))))?;
+        launched.ready = true;
+        self.base.remember(&launched)
     }
 
     fn start(&self, switch: &Switch, machine: &Machine) -> Result<Started, HostError> {

@@ -3,38 +3,30 @@
 //! The folder of the sockets belongs to the user that QEMU runs as, so whatever is found there is looked at
 //! before it is trusted: a link in the place of a socket leads nowhere.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use serde_json::{Value, json};
+
+use crate::host::hold;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// No answer that is asked for here is longer.
 const LINE_MAX: u64 = 1 << 16;
 
-/// A socket that is held by its inode, and the path through which exactly that one is reached while it is.
-pub(in crate::launcher) fn hold(path: &Path) -> io::Result<(File, PathBuf)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
-        .open(path)?;
-    if !file.metadata()?.file_type().is_socket() {
-        return Err(Error::new(ErrorKind::InvalidInput, "it is no socket"));
-    }
-    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, held.into()))
-}
-
 /// Connects to the socket at `path`, and never to one elsewhere.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     let (_file, held) = hold(path)?;
-    let stream = UnixStream::connect(held)?;
+    // Without blocking, for a server that accepts nobody: its queue is full, and we say so.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&held)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
@@ -110,6 +102,8 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use std::path::PathBuf;
 
     use super::*;
 

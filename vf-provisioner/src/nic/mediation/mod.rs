@@ -28,7 +28,7 @@ use self::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
 pub use self::report::{Report, Row, Verdict, Weakness, Wire};
 use self::tap::Tap;
 use super::netlink;
-use crate::host::HostError;
+use crate::host::{HostError, hold};
 
 /// What a station is to a tenant's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,6 +299,16 @@ fn failed(message: String) -> HostError {
     HostError::Program {
         program: "the mediation probe",
         message,
+    }
+}
+
+/// Whether a station can be listened at now.
+fn can_listen(station: &Station) -> bool {
+    match &station.place {
+        Place::Interface { .. } => open(station).is_ok(),
+        Place::Switch {
+            program, control, ..
+        } => drops(program, control).is_ok(),
     }
 }
 
@@ -715,7 +725,12 @@ impl Field<'_> {
                 continue;
             };
             if !said.contains_key(control) {
-                said.insert(control, drops(program, control)?);
+                // One that only listens, and has ended meanwhile, hears nothing.
+                match drops(program, control) {
+                    Ok(drops) => said.insert(control, drops),
+                    Err(_) if station.quiet => said.insert(control, Vec::new()),
+                    Err(error) => return Err(error),
+                };
             }
             // A port's switch knows its guest's MAC. The In/Out side knows no senders, but nothing
             // else has an EtherType for experiments.
@@ -937,9 +952,11 @@ struct Dropped {
 /// Asks the control API through its one client, the switch's own command line.
 fn drops(program: &PathBuf, control: &PathBuf) -> Result<Vec<Dropped>, HostError> {
     let said = |message: String| failed(format!("{}: {message}", control.display()));
+    // The folder is the switch's: a link in the socket's place is not followed.
+    let (_file, held) = hold(control).map_err(|error| said(error.to_string()))?;
     let output = Command::new(program)
         .args(["show", "drops", "--json", "--control"])
-        .arg(control)
+        .arg(held)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| said(format!("cannot run {}: {error}", program.display())))?;

@@ -10,7 +10,7 @@ use super::{Fabric, Place, Role, Station, Weakness};
 use crate::host::HostError;
 use crate::nic::probe;
 use crate::nic::sriov::inventory::{Inventory, User};
-use crate::resource::{Resource, Side};
+use crate::resource::{Key, Resource, Side};
 use crate::state::{Record, State};
 
 /// What is to be probed together.
@@ -130,9 +130,14 @@ pub fn listeners(
     let mut stations = of_nics(&tenants, state, inventory);
     let newcomer = newcomer.switch().map(|switch| &switch.tenant);
     for (name, record) in tenants {
-        // What does not answer is down, and hears nothing: no matter for this tenant.
-        if Some(name) != newcomer && record.complete {
-            tenant(record, true, &control(name), &mut stations, &mut Vec::new());
+        let runs = state.owned.contains_key(&Key::Switch {
+            tenant: name.clone(),
+        });
+        if Some(name) != newcomer && runs {
+            let mut others = Vec::new();
+            tenant(record, true, &control(name), &mut others, &mut Vec::new());
+            // What is down or silent hears nothing: no matter for this tenant, and no veto of others.
+            stations.extend(others.into_iter().filter(super::can_listen));
         }
     }
     stations

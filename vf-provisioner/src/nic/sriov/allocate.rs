@@ -132,6 +132,16 @@ pub enum AllocationError {
         /// Of which.
         range: String,
     },
+    /// An In/Out function would be on a port's VLAN.
+    #[error(
+        "tenant {tenant}: its In/Out function would be on VLAN {vlan}, which is a port's: choose another --inout-vlan"
+    )]
+    Underlay {
+        /// Which tenant, of those that would meet.
+        tenant: Name,
+        /// The VLAN.
+        vlan: VlanId,
+    },
     /// A MAC that somebody else has.
     #[error("MAC {mac} is that of {one} and of {other}: change one of them")]
     Mac {
@@ -379,12 +389,50 @@ pub fn allocate(
             };
             assignment.uplink = Some(Device::Pci {
                 address,
-                vlan: pool.inout_vlan.or(kept.uplink_vlan),
+                vlan: pool.inout_vlan.or(kept.uplink_vlan).or(had.underlay),
             });
         }
         assignments.push(assignment);
     }
+    apart(tenants, &assignments, &had)?;
     Ok(assignments)
+}
+
+/// Refuses an In/Out function on the VLAN of a port: there they would meet.
+fn apart(
+    tenants: &[Tenant],
+    assignments: &[Assignment],
+    had: &Had<'_>,
+) -> Result<(), AllocationError> {
+    let changing: BTreeSet<&Name> = tenants.iter().map(Tenant::name).collect();
+    let vlan = |device: &Device| match device {
+        Device::Pci { vlan, .. } => *vlan,
+        _ => None,
+    };
+    let others = || {
+        let vfs = had.recorded.values().copied();
+        vfs.filter(|vf| !changing.contains(&vf.owner.tenant))
+    };
+    let assigned = assignments.iter().flat_map(|it| &it.ports).filter_map(vlan);
+    let recorded = others().filter(|vf| vf.owner.side != Side::InOut);
+    let ports: BTreeSet<VlanId> = assigned
+        .chain(recorded.filter_map(|vf| vf.set.vlan))
+        .collect();
+    let uplinks = tenants.iter().zip(assignments);
+    let uplinks = uplinks
+        .filter_map(|(tenant, it)| Some((tenant.name(), it.uplink.as_ref().and_then(vlan)?)));
+    let recorded = others().filter(|vf| vf.owner.side == Side::InOut);
+    let recorded = recorded.filter_map(|vf| Some((&vf.owner.tenant, vf.set.vlan?)));
+    match uplinks
+        .chain(recorded)
+        .find(|(_, vlan)| ports.contains(vlan))
+    {
+        Some((tenant, vlan)) => Err(AllocationError::Underlay {
+            tenant: tenant.clone(),
+            vlan,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// How many functions the physical function has once it is set.
@@ -406,6 +454,8 @@ fn state_owns(state: &State, address: PciAddress) -> bool {
 struct Had<'a> {
     recorded: HashMap<PciAddress, &'a Vf>,
     by_owner: HashMap<&'a Owner, &'a Vf>,
+    /// The VLAN of all In/Out functions, if it is one.
+    underlay: Option<VlanId>,
 }
 
 /// What one tenant keeps.
@@ -426,10 +476,18 @@ impl<'a> Had<'a> {
         let mut had = Self {
             recorded: HashMap::new(),
             by_owner: HashMap::new(),
+            underlay: None,
         };
+        let mut underlays = BTreeSet::new();
         for vf in vfs {
             had.recorded.insert(vf.address, vf);
             had.by_owner.insert(&vf.owner, vf);
+            if vf.owner.side == Side::InOut {
+                underlays.insert(vf.set.vlan);
+            }
+        }
+        if underlays.len() == 1 {
+            had.underlay = underlays.into_iter().flatten().next();
         }
         had
     }

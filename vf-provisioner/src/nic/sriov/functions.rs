@@ -184,8 +184,8 @@ pub(super) fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
 
 /// Whether the function of this address is still that one of that physical function.
 fn is_its(vf: &Vf) -> bool {
-    let link = format!("/sys/class/net/{}/device/virtfn{}", vf.pf, vf.index);
-    link_name(Path::new(&link)).is_some_and(|name| name == vf.address.to_string())
+    let link = device(vf.address).join(format!("physfn/virtfn{}", vf.index));
+    link_name(&link).is_some_and(|name| name == vf.address.to_string())
 }
 
 fn is_alone(path: &Path) -> bool {

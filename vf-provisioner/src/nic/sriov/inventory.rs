@@ -299,11 +299,15 @@ pub fn read() -> Result<Inventory, HostError> {
 
 /// The processes that have the function at `path` open through VFIO.
 pub(super) fn open_in(path: &Path) -> BTreeSet<i32> {
-    let node = |group| fs::metadata(format!("/dev/vfio/{group}")).ok();
-    let Some((group, node)) = group(path).and_then(|group| Some((group, node(group)?))) else {
+    let Some(group) = group(path) else {
         return BTreeSet::new();
     };
-    let mut found = processes_with(&BTreeMap::from([(node.rdev(), group)]));
+    // By its group, or by itself through iommufd.
+    let own = entries(&path.join("vfio-dev")).into_iter();
+    let own = own.filter_map(|it| Some(Path::new("/dev/vfio/devices").join(it.file_name()?)));
+    let nodes = own.chain([PathBuf::from(format!("/dev/vfio/{group}"))]);
+    let numbers = nodes.filter_map(|node| Some((fs::metadata(node).ok()?.rdev(), group)));
+    let mut found = processes_with(&numbers.collect());
     found.remove(&group).unwrap_or_default()
 }
 
