@@ -16,7 +16,7 @@ mod tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -950,7 +950,7 @@ struct Dropped {
 }
 
 /// Asks the control API through its one client, the switch's own command line.
-fn drops(program: &PathBuf, control: &PathBuf) -> Result<Vec<Dropped>, HostError> {
+fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
     let said = |message: String| failed(format!("{}: {message}", control.display()));
     // The folder is the switch's: a link in the socket's place is not followed.
     let (_file, held) = hold(control).map_err(|error| said(error.to_string()))?;
