@@ -255,7 +255,7 @@ fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() 
     }
     assert_eq!(world.host.proven, Vec::<BTreeSet<Key>>::new());
     world.apply(&change, TO_THE_END).expect("it applies");
-    assert_eq!(world.host.proven, [all.clone()]);
+    assert_eq!(world.host.proven, std::slice::from_ref(&all));
     world.apply(&change, TO_THE_END).expect("nothing to do");
     assert_eq!(world.host.proven.len(), 1);
     // On other VLANs all of it is asked again; the In/Out function is where it was.
