@@ -69,7 +69,14 @@ def _launch(attack, attacker):
     if attack.scapy:
         with inside(attacker.netns):
             sender = conf.L2socket(iface=attacker.interface)
-        for frame in attack.scapy:
+        frames = attack.scapy
+        if attack.over_limit:
+            # A storm must be faster than its limit also where scapy, which builds each frame anew, is not.
+            built = {id(frame): bytes(frame) for frame in frames}
+            for frame in frames:
+                sender.outs.send(built[id(frame)])
+            frames = []
+        for frame in frames:
             sender.send(frame)
         sender.close()
     for _ in range(attack.times if attack.tool else 0):
