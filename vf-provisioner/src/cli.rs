@@ -631,7 +631,12 @@ impl Global {
         let new = records
             .keys()
             .filter(|name| !state.tenants.contains_key(name));
-        let needed = new.count() as u64 * u64::from(self.packet_memory);
+        // Of a machine, all its memory; what its switch takes is in there.
+        let each = match self.launcher {
+            LauncherKind::Process => self.packet_memory,
+            _ => self.vm_memory,
+        };
+        let needed = new.count() as u64 * u64::from(each);
         if !self.hugepages || self.fake_nic.is_some() || needed == 0 {
             return Ok(());
         }

@@ -474,8 +474,8 @@ fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
     } else {
         refused(
             &["--vm-image", image, "--hugepages"],
-            1,
-            "its 160 MiB take 80 hugepages of 2048 KiB, and 0 are free",
+            2,
+            "the new switches need 160 MiB and 0 MiB are free: reserve 80 more pages of 2048 KiB",
         );
     }
 }
