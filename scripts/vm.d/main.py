@@ -9,7 +9,6 @@ written there survives, except below the directories named with --share.
 import argparse
 import os
 import pathlib
-import shlex
 import signal
 import sys
 

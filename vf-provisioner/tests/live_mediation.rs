@@ -1,6 +1,9 @@
 //! The mediation probe on any machine: Linux bridges in a network namespace, one for each VLAN, stand in
 //! for an embedded switch that checks what its ports send. Without root each test says so and passes.
 
+#[path = "common/shell.rs"]
+mod shell;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -9,13 +12,7 @@ use vf_provisioner::nic::mediation::{
     Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, require, run,
 };
 
-#[track_caller]
-fn sh(command: &str) {
-    let output = Command::new("sh").args(["-ec", command]).output();
-    let output = output.expect("sh starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {said}");
-}
+use shell::sh;
 
 type Function = (&'static str, Role, Option<&'static str>, Option<u16>);
 
@@ -249,9 +246,12 @@ fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     .expect("it is written");
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&program, mode).expect("it is executable");
+    let control = dir.path().join("control.sock");
+    // Nobody is asked where there is no socket.
+    std::os::unix::net::UnixListener::bind(&control).expect("a socket");
     Place::Switch {
         program,
-        control: dir.path().join("control.sock"),
+        control,
         port: "vm2".to_owned(),
     }
 }

@@ -1,6 +1,11 @@
 //! The sriov backend on real functions of a real driver, `igb`, in the emulated machine. Elsewhere each test says so
 //! and passes. One test runs at a time there, and leaves the NICs as it found them.
 
+#[path = "common/emulated.rs"]
+mod emulated;
+#[path = "common/shell.rs"]
+mod shell;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,29 +13,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use emulated::is_emulated;
+use shell::sh;
+
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 const PF: &str = "/sys/class/net/pf0/device";
-
-fn is_emulated() -> bool {
-    let there = Path::new("/run/emulated-machine").exists();
-    if !there {
-        eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
-    }
-    there
-}
-
-/// Runs a shell's line; what it wrote.
-#[track_caller]
-fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-ec", command]).output();
-    let output = output.expect("sh starts");
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 struct Site {
     dir: tempfile::TempDir,

@@ -1,8 +1,12 @@
 //! The mediation probe on the embedded switch of the emulated machine's NIC: with the right
 //! settings everything is as it must be, and with each wrong one the probe says what leaks.
 
+#[path = "common/emulated.rs"]
+mod emulated;
+#[path = "common/shell.rs"]
+mod shell;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,28 +14,11 @@ use vf_provisioner::nic::mediation::{
     Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, run,
 };
 
+use emulated::is_emulated;
+use shell::sh;
+
 const PF: &str = "pf0";
 const NAMESPACE: &str = "probe-test";
-
-fn is_emulated() -> bool {
-    let there = Path::new("/run/emulated-machine").exists();
-    if !there {
-        eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
-    }
-    there
-}
-
-#[track_caller]
-fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-ec", command]).output();
-    let output = output.expect("sh starts");
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// A VF as it should be: name, role, port, VLAN.
 type Function = (&'static str, Role, Option<&'static str>, Option<u16>);

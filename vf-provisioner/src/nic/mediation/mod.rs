@@ -822,13 +822,10 @@ impl Field<'_> {
             Rule::Must if all.frames == 0 => Verdict::Lost,
             Rule::Finding if all.frames > 0 => Verdict::Finding,
             _ if all.frames > 0 => Verdict::Passed,
-            _ => match self.doubt(from, to) {
-                Some(doubt) => {
-                    note = Some(doubt);
-                    Verdict::Inconclusive
-                }
-                None => Verdict::Refused,
-            },
+            _ => {
+                note = self.doubt(from, to);
+                silent(&note)
+            }
         };
         let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
@@ -877,13 +874,10 @@ impl Field<'_> {
                 note = Some("its switch refused them".to_owned());
                 Verdict::Passed
             }
-            _ => match self.doubt(from, to) {
-                Some(doubt) => {
-                    note = Some(doubt);
-                    Verdict::Inconclusive
-                }
-                None => Verdict::Refused,
-            },
+            _ => {
+                note = self.doubt(from, to);
+                silent(&note)
+            }
         };
         let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
@@ -927,6 +921,14 @@ impl Field<'_> {
         } else {
             None
         }
+    }
+}
+
+/// What it means that nothing was seen.
+fn silent(doubt: &Option<String>) -> Verdict {
+    match doubt {
+        Some(_) => Verdict::Inconclusive,
+        None => Verdict::Refused,
     }
 }
 
