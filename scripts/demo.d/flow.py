@@ -3,8 +3,8 @@
     flow.py send ADDRESS PORT FRAMES_PER_SECOND PAYLOAD_BYTES
     flow.py receive ADDRESS PORT
 
-Both run until SIGTERM and then print what they saw, as one JSON object. Times are CLOCK_MONOTONIC seconds,
-which all namespaces share.
+Each prints "ready" when it is: the receiver listens, the sender begins. Both run until SIGTERM and then print what they
+saw, as one JSON object. Times are CLOCK_MONOTONIC seconds, which all namespaces share.
 """
 
 import json
@@ -37,6 +37,7 @@ def send(address, port, per_second, payload):
     sender.connect((address, port))
     padding = bytes(payload - 8)
     sent, refused, next_time = 0, 0, time.monotonic()
+    print("ready", flush=True)
     while not stopped:
         message = struct.pack("!Q", sent) + padding
         try:

@@ -134,6 +134,9 @@ class Flow:
         if self._receiver.stdout.readline() != "ready\n":
             raise RuntimeError(f"{b.name} cannot listen on {address} port {port}")
         self._sender = a.start([PYTHON, FLOW, "send", address, str(port), str(per_second), str(payload)], **pipe)
+        # A busy machine takes seconds to start it; stopped before it listens to signals, it could not tell its count.
+        if self._sender.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{a.name} cannot send to {address} port {port}")
         self.arrivals = []
 
     def stop(self):
