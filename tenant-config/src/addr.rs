@@ -1,10 +1,12 @@
 //! Newtypes of the field's identifiers. Fields are private: a value that exists is in range.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A text or number that is no valid value of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,19 @@ impl MacAddr {
         let [_, v2, v1, v0] = vni.get().to_be_bytes();
         let [hi, lo] = index.to_be_bytes();
         Self([0x02, v2, v1, v0, hi, lo])
+    }
+
+    /// The locally administered address of a switch's side of a tunnel, which both ends can work out: `0e`, and
+    /// the first five bytes of the SHA-256 digest of the VNI (4 bytes, big-endian) and the tunnel endpoint's
+    /// address (4 or 16 bytes).
+    pub fn of_vtep(vni: Vni, vtep: IpAddr) -> Self {
+        let digest = Sha256::new().chain_update(vni.get().to_be_bytes());
+        let digest = match vtep {
+            IpAddr::V4(ip) => digest.chain_update(ip.octets()),
+            IpAddr::V6(ip) => digest.chain_update(ip.octets()),
+        };
+        let [a, b, c, d, e, ..] = <[u8; 32]>::from(digest.finalize());
+        Self([0x0e, a, b, c, d, e])
     }
 
     /// The six bytes in transmission order.

@@ -13,7 +13,8 @@ pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
 pub use rules::{MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PORTS};
 pub use switch::{
-    Addresses, Device, Encapsulation, Gateway, LearnedFrom, Limits, Memory, NextHops, PortConfig,
-    SwitchConfig, UplinkConfig,
+    Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,
+    PeerConfig, PortConfig, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
+    UplinkConfig,
 };
 pub use tenant::{DeviceMismatch, Devices, Nic, NicAttribute, Port, Tenant, Uplink, load_all};

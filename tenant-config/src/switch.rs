@@ -32,6 +32,9 @@ pub struct SwitchConfig {
     /// The In/Out side; without it the tenant's ports reach only each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<UplinkConfig>,
+    /// The tunnels to the tenant's VMs on other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelConfig>,
     /// The switch's packet memory.
     #[serde(default)]
     pub memory: Memory,
@@ -185,6 +188,146 @@ pub struct NextHops {
     /// For IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
+}
+
+/// The tunnel gateway: how a tenant's packets travel between hosts, and to which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelConfig {
+    /// The encapsulation.
+    pub kind: TunnelKind,
+    /// Our tunnel endpoint: one of the uplink's own addresses.
+    pub vtep: IpAddr,
+    /// The UDP destination port.
+    pub port: u16,
+    /// The MAC of our tunnel side, inside the tunnel.
+    pub mac: MacAddr,
+    /// The outer TTL or hop limit.
+    #[serde(default)]
+    pub ttl: TunnelTtl,
+    /// The outer DSCP.
+    #[serde(default)]
+    pub dscp: TunnelDscp,
+    /// Whether outer UDP checksums are computed, and over IPv6 demanded.
+    pub udp_checksum: bool,
+    /// Whether VMs may send VXLAN and Geneve packets of their own through the tunnel.
+    #[serde(default = "denied")]
+    pub nested: Encapsulation,
+    /// Whether TCP's maximum segment size is lowered to what the tunnel carries.
+    #[serde(default)]
+    pub mss_clamp: bool,
+    /// Whether the tenant reaches nothing but its peers.
+    #[serde(default)]
+    pub only: bool,
+    /// The other ends.
+    #[serde(default)]
+    pub peers: Vec<PeerConfig>,
+}
+
+const fn denied() -> Encapsulation {
+    Encapsulation::Deny
+}
+
+/// The encapsulations, of Ethernet in UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelKind {
+    /// RFC 8926.
+    Geneve,
+    /// RFC 7348.
+    Vxlan,
+}
+
+impl TunnelKind {
+    /// The UDP port that IANA gave it.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Geneve => 6081,
+            Self::Vxlan => 4789,
+        }
+    }
+
+    /// The name in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Geneve => "geneve",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+/// The TTL or hop limit of outer packets: `"inherit"`, or 1 to 255.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TunnelTtl {
+    /// Always this.
+    Fixed(#[schemars(range(min = 1))] u8),
+    /// The inner packet's.
+    Inherit(Inherit),
+}
+
+impl Default for TunnelTtl {
+    fn default() -> Self {
+        Self::Fixed(64)
+    }
+}
+
+/// The DSCP of outer packets: `"inherit"`, or 0 to 63.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TunnelDscp {
+    /// Always this.
+    Fixed(#[schemars(range(max = 63))] u8),
+    /// The inner packet's.
+    Inherit(Inherit),
+}
+
+impl Default for TunnelDscp {
+    fn default() -> Self {
+        Self::Inherit(Inherit::Inherit)
+    }
+}
+
+/// The word for "as the inner packet has it".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Inherit {
+    /// As the inner packet has it.
+    Inherit,
+}
+
+/// One other end of the tunnel, and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Unique within the tenant.
+    pub name: Name,
+    /// Its tunnel endpoint on the underlay.
+    pub vtep: IpAddr,
+    /// The MAC that takes frames there, inside the tunnel.
+    pub mac: MacAddr,
+    /// Who takes packets for the endpoint on our link of the underlay: the endpoint itself, or a router.
+    pub next_hop: IpAddr,
+    /// The addresses (as /32 or /128) and prefixes behind it.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+}
+
+impl TunnelConfig {
+    /// What the tunnel adds to a packet that it carries over IPv4: the outer IP header, UDP, the tunnel's own
+    /// header, and the inner Ethernet header, in bytes.
+    pub const OVERHEAD_IPV4: u16 = 20 + 8 + 8 + 14;
+    /// The same over IPv6.
+    pub const OVERHEAD_IPV6: u16 = 40 + 8 + 8 + 14;
+
+    /// What the tunnel adds to a packet that it carries, in bytes.
+    pub const fn overhead(&self) -> u16 {
+        match self.vtep {
+            IpAddr::V4(_) => Self::OVERHEAD_IPV4,
+            IpAddr::V6(_) => Self::OVERHEAD_IPV6,
+        }
+    }
 }
 
 /// What carries a port's frames.

@@ -325,6 +325,7 @@ impl Tenant {
                 .map(|((port, device), index)| self.port_config(port, device, index))
                 .collect(),
             uplink,
+            tunnel: None,
             memory: devices.memory,
             control_socket: devices.control_socket,
         })
