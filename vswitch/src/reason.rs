@@ -85,6 +85,16 @@ reasons! {
     49 NoTransit "no-transit" "From the outside back to the outside";
     50 TxFull "tx-full" "The outgoing device took no more frames";
     51 NoBuffer "no-buffer" "No packet buffer was free for an answer";
+    52 TunnelFragment "tunnel-fragment" "A fragment of a tunnel packet";
+    53 TunnelPeer "tunnel-peer" "A tunnel packet from an address that is no peer's endpoint";
+    54 TunnelTruncated "tunnel-truncated" "A tunnel packet that is cut off, or whose lengths contradict each other";
+    55 TunnelChecksum "tunnel-checksum" "A tunnel packet with a wrong UDP checksum, or with none where one is demanded";
+    56 TunnelMalformed "tunnel-malformed" "A tunnel header of another version or protocol, or without a VNI";
+    57 TunnelVni "tunnel-vni" "A tunnel packet of another virtual network";
+    58 TunnelOption "tunnel-option" "A critical Geneve option, which nobody here knows";
+    59 TunnelEcn "tunnel-ecn" "Congestion was marked on the way of a packet that cannot carry the mark (RFC 6040)";
+    60 TunnelNested "tunnel-nested" "A tunnel packet inside the tunnel";
+    61 TunnelOnly "tunnel-only" "From the underlay in plain, where the tenant takes only what comes through its tunnel";
 }
 
 impl DropReason {
