@@ -27,6 +27,8 @@ REPORT = ROOT / "target" / "test" / "report.json"
 SUITES = (
     ("sriov", r".*", r"sriov.*", r".*"),
     ("vm", r".*", r".*vm.*", r".*"),
+    ("gateway", r".*", r"live_gateway.*", r".*"),
+    ("gateway", r".*", r".*", r"(.*::)?(gateway|tunnel)(::|_).*"),
     ("live", r".*", r"live.*|.*veth.*", r".*"),
     ("live", r".*", r".*", r"(.*::)?live(::|_).*"),
     ("dpdk", r"dpdk-sys", r".*", r".*"),
@@ -45,6 +47,7 @@ ABOUT = {
     "filter": "the pipeline: against the slow model, against recorded frames, properties of random frames",
     "dpdk": "bindings, ports and worker on DPDK's software devices; no root needed",
     "provisioner": "plan, apply, roll-back, crash injection",
+    "gateway": "the tunnel gateway: its own tests, and live against Linux, Open vSwitch, Wireshark and attackers; needs root",
     "live": "switches in network namespaces; needs root",
     "sriov": "VFs of a real SR-IOV NIC, in the emulated machine (QEMU), which is booted for them",
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
@@ -150,7 +153,7 @@ def nextest(suite):
     expression = " | ".join(
         f"binary_id(={binary}) & ({' | '.join(f'test(={test})' for test in tests)})"
         for binary, tests in chosen.items())
-    profile = "live" if suite in ("live", "vm") else "default"
+    profile = "live" if suite in ("gateway", "live", "vm") else "default"
     junit = TARGET / "nextest" / profile / "junit.xml"
     junit.unlink(missing_ok=True)
     print(f"$ cargo nextest run --workspace -E <{sum(map(len, chosen.values()))} tests of {', '.join(chosen)}>", flush=True)
@@ -204,6 +207,15 @@ def live():
     if run(["cargo", "build", "--quiet", "--workspace", "--bins"]) != 0:
         return Counts(failed=1, notes=["the binaries do not build"])
     return nextest("live")
+
+
+def gateway():
+    if run(["cargo", "build", "--quiet", "--workspace", "--bins"]) != 0:
+        return Counts(failed=1, notes=["the binaries do not build"])
+    counts = nextest("gateway")
+    if os.geteuid() != 0:
+        counts.add(Counts(skipped=1, notes=["the live tests of it need root: run it with sudo"]))
+    return counts
 
 
 # What a test of the suite `sriov` needs of the machine, by its path: first match wins. One boot for each.
@@ -336,7 +348,7 @@ def main():
     suites = {
         "fmt": fmt, "lint": lint, "unit": unit,
         "filter": lambda: nextest("filter"), "dpdk": lambda: nextest("dpdk"),
-        "provisioner": lambda: nextest("provisioner"), "live": live, "sriov": sriov, "vm": vm,
+        "provisioner": lambda: nextest("provisioner"), "gateway": gateway, "live": live, "sriov": sriov, "vm": vm,
         "demo": lambda: demo(arguments.quick), "nested": nested,
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
