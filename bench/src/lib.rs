@@ -143,6 +143,7 @@ fn switch(ports: u16, addresses: u16) -> Pipeline {
             allow: Vec::new(),
             mtu: 1500,
         }),
+        tunnel: None,
         memory: Memory::default(),
         control_socket: None,
     };
