@@ -2,6 +2,7 @@
 //! and a sentence that says what to do.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
@@ -499,6 +500,122 @@ pub enum Problem {
         /// The prefix.
         prefix: IpNet,
     },
+    /// A tunnel without an underlay.
+    #[error(
+        "the tunnel needs an underlay; add an [uplink] with the address of this host's tunnel endpoint, or leave [tunnel] out"
+    )]
+    TunnelWithoutUplink,
+    /// A tunnel endpoint that is none of the switch's own addresses.
+    #[error(
+        "{vtep} is no address of the uplink's; write {own}, or leave the key out for the first of them"
+    )]
+    VtepNotOwn {
+        /// The endpoint.
+        vtep: IpAddr,
+        /// The uplink's addresses.
+        own: String,
+    },
+    /// An MTU that leaves too little for what the tunnel carries.
+    #[error(
+        "an MTU of {mtu} leaves {left} bytes for a packet within the tunnel, which adds {overhead}; write at least {least}{why}"
+    )]
+    TunnelMtu {
+        /// The uplink's MTU.
+        mtu: i64,
+        /// What is left of it.
+        left: i64,
+        /// What the tunnel adds.
+        overhead: u16,
+        /// The least that is accepted.
+        least: u16,
+        /// Why the least is what it is.
+        #[serde(skip)]
+        why: &'static str,
+    },
+    /// Two peers of one name.
+    #[error("{other} is \"{name}\" already; names of peers are unique within a tenant")]
+    DuplicatePeer {
+        /// The name.
+        name: Name,
+        /// The other peer's key.
+        other: String,
+    },
+    /// A peer that our endpoint cannot reach.
+    #[error(
+        "{vtep} and our own endpoint {own} are not of one family; write the peer's address of that family, or another tunnel.vtep"
+    )]
+    PeerFamily {
+        /// The peer's endpoint.
+        vtep: IpAddr,
+        /// Ours.
+        own: IpAddr,
+    },
+    /// A peer that is the switch itself.
+    #[error("{vtep} is this switch's own tunnel endpoint; write the other host's")]
+    PeerSelf {
+        /// The endpoint.
+        vtep: IpAddr,
+    },
+    /// A peer to which no router is known.
+    #[error(
+        "{vtep} is outside {subnet}, the subnet of {other_key}, and no router towards it is known; write next_hop here, or the uplink's"
+    )]
+    PeerUnreachable {
+        /// The peer's endpoint.
+        vtep: IpAddr,
+        /// The uplink's subnet.
+        subnet: IpNet,
+        /// Where the subnet is written.
+        other_key: String,
+    },
+    /// A peer with a MAC of the tenant's own switch.
+    #[error(
+        "{mac} is a MAC of this tenant's switch; write that of what takes frames at the peer, or leave the key out if it is a switch of this kind"
+    )]
+    PeerMacSelf {
+        /// The MAC.
+        mac: MacAddr,
+    },
+    /// More prefixes behind peers than a switch takes.
+    #[error(
+        "there are {count} prefixes behind all peers together, and a switch takes at most {max}; merge neighbouring ones"
+    )]
+    TooManyPrefixes {
+        /// How many there are.
+        count: usize,
+        /// How many are accepted.
+        max: usize,
+    },
+    /// A prefix that two peers have, or that one has twice.
+    #[error("{prefix} is already {other_key}; a prefix is behind one peer and written once")]
+    PrefixRepeated {
+        /// The address or prefix.
+        prefix: String,
+        /// Where it is written first.
+        other_key: String,
+    },
+    /// A prefix behind a peer that a port has.
+    #[error(
+        "{prefix} belongs to port {other_port:?}, which has {other} ({other_key}); an address is at a port or behind a peer"
+    )]
+    PrefixAtPort {
+        /// The address or prefix.
+        prefix: String,
+        /// The port's address or prefix.
+        other: String,
+        /// The port's name.
+        other_port: String,
+        /// Where the port's is written.
+        other_key: String,
+    },
+    /// Everything behind a peer, of a tenant that reaches the world through the uplink.
+    #[error(
+        "{prefix} is all there is, but this tenant also reaches the world through the uplink; set tunnel.only = true, or list narrower prefixes"
+    )]
+    PrefixOfAll {
+        /// The prefix.
+        prefix: IpNet,
+    },
     /// Two tenants of one name.
     #[error("{name} is also the tenant of {other}; names are unique on a host")]
     DuplicateTenant {
@@ -525,7 +642,7 @@ pub enum Problem {
     },
     /// Two tenants with the same inner addresses on one underlay.
     #[error(
-        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, or leave out one [uplink]"
+        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
     )]
     TenantOverlap {
         /// This tenant's inner subnet.

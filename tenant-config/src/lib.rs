@@ -11,10 +11,14 @@ mod tenant;
 
 pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
-pub use rules::{MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PORTS};
+pub use rules::{
+    MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES,
+};
 pub use switch::{
     Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,
     PeerConfig, PortConfig, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
     UplinkConfig,
 };
-pub use tenant::{DeviceMismatch, Devices, Nic, NicAttribute, Port, Tenant, Uplink, load_all};
+pub use tenant::{
+    DeviceMismatch, Devices, Nic, NicAttribute, Peer, Port, Tenant, Tunnel, Uplink, load_all,
+};

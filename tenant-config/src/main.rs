@@ -11,7 +11,7 @@ use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
 /// Checks tenant files and shows what becomes of them
 ///
 /// A tenant file is what an operator writes about one tenant: its name, its VNI, its gateway, its
-/// ports and, optionally, its uplink. docs/tenant-file.md describes every key.
+/// ports and, optionally, its uplink and tunnel. docs/tenant-file.md describes every key.
 ///
 /// Nothing on the host is read but the files named, and nothing is changed.
 #[derive(Debug, Parser)]
@@ -39,8 +39,8 @@ enum Command {
     ///
     /// Every error of every file is printed at once, one per line, as FILE:LINE:COLUMN: KEY: what is
     /// wrong and what to do. Files that are valid alone are then held against each other: names, VNIs,
-    /// MACs and uplink addresses must differ, and tenants that both have an uplink must have different
-    /// inner subnets.
+    /// MACs and uplink addresses must differ, and tenants that both route plainly to the underlay must
+    /// have different inner subnets.
     #[command(after_long_help = AFTER_CHECK)]
     Check {
         /// Tenant files, or directories of *.toml
@@ -136,11 +136,19 @@ fn check(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<bool> {
             Some(_) => "an uplink",
             None => "no uplink",
         };
+        let tunnel = tenant.tunnel().map_or_else(String::new, |tunnel| {
+            let peers = tunnel.peers.len();
+            let plural = if peers == 1 { "" } else { "s" };
+            format!(
+                ", a {} tunnel to {peers} peer{plural}",
+                tunnel.kind.as_str()
+            )
+        });
         let ports = tenant.ports().len();
         let plural = if ports == 1 { "" } else { "s" };
         writeln!(
             out,
-            "{}: valid, VNI {}, {ports} port{plural}, {uplink}",
+            "{}: valid, VNI {}, {ports} port{plural}, {uplink}{tunnel}",
             tenant.name(),
             tenant.vni()
         )?;

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::addr::{MacAddr, Name, VlanId, Vni};
+use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
 use crate::document::Report;
 use crate::error::{KeyPath, Problem};
+use crate::switch::TunnelConfig;
 
 /// The most ports of a tenant.
 pub const MAX_PORTS: usize = 256;
@@ -22,12 +23,21 @@ pub const MAX_EXTRA_MACS: usize = 256;
 pub const MAX_ALLOWED: usize = 4096;
 /// The most VLAN identifiers of a port: all there are.
 pub(crate) const MAX_TRUNK: usize = 4094;
+/// The most peers of a tenant.
+pub const MAX_PEERS: usize = 1024;
+/// The most prefixes behind all peers of a tenant.
+pub const MAX_PREFIXES: usize = 131_072;
 /// The largest MTU: jumbo frames as common NICs carry them.
 pub const MAX_MTU: u16 = 9216;
 /// What every IPv4 host takes (RFC 791).
 const MIN_MTU_IPV4: u16 = 576;
 /// What every IPv6 link carries (RFC 8200, section 5).
 const MIN_MTU_IPV6: u16 = 1280;
+
+/// What a tunnel's TTL may be, as the rest of a sentence.
+pub(crate) const TTL_EXPECTED: &str = "an integer from 1 to 255, or \"inherit\"";
+/// What a tunnel's DSCP may be, as the rest of a sentence.
+pub(crate) const DSCP_EXPECTED: &str = "an integer from 0 to 63, or \"inherit\"";
 
 /// A value and where it is written.
 #[derive(Debug, Clone)]
@@ -58,6 +68,7 @@ pub(crate) struct Facts {
     pub(crate) ports_key: Option<KeyPath>,
     pub(crate) ports: Vec<Port>,
     pub(crate) uplink: Uplink,
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// The gateway's addresses.
@@ -95,9 +106,54 @@ pub(crate) struct Port {
 /// The uplink: for each family its address and its next hop.
 #[derive(Debug, Default)]
 pub(crate) struct Uplink {
+    /// The table, if there is one.
+    pub(crate) key: Option<KeyPath>,
     pub(crate) links: Vec<(At<IpNet>, Option<At<IpAddr>>)>,
+    /// An address or next hop could not be read, so nothing can be said about one that is absent.
+    pub(crate) unreadable: bool,
     pub(crate) allow: Vec<At<IpNet>>,
     pub(crate) mtu: Option<At<i64>>,
+}
+
+/// The tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnel {
+    pub(crate) key: KeyPath,
+    /// Our endpoint. Absent, it is the uplink's IPv4 address, or else its IPv6 one.
+    pub(crate) vtep: Option<At<IpAddr>>,
+    /// The endpoint could not be read, so nothing can be said about it.
+    pub(crate) unreadable: bool,
+    /// The MAC of our side, if it is written; otherwise it follows from the VNI and the endpoint.
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) port: Option<At<i64>>,
+    pub(crate) ttl: Option<At<u8>>,
+    pub(crate) dscp: Option<At<u8>>,
+    pub(crate) only: bool,
+    /// The list of peers, and how many it has, readable or not.
+    pub(crate) listed: Option<At<usize>>,
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// One peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) key: KeyPath,
+    pub(crate) name: Option<At<Name>>,
+    pub(crate) vtep: Option<At<IpAddr>>,
+    pub(crate) mac: Option<At<MacAddr>>,
+    pub(crate) next_hop: Option<At<IpAddr>>,
+    /// The next hop could not be read, so nothing can be said about an absent one.
+    pub(crate) unreadable: bool,
+    /// With the place of each within its list; a key for each would take many times the memory.
+    pub(crate) prefixes: Vec<(u32, IpNet)>,
+    /// How many there are, readable or not.
+    pub(crate) listed: usize,
+}
+
+impl Peer {
+    fn prefix_key(&self, index: u32) -> KeyPath {
+        self.key.key("prefixes").index(index as usize)
+    }
 }
 
 /// Reports everything that does not hold.
@@ -109,6 +165,9 @@ pub(crate) fn check(facts: &Facts, report: &Report) {
     check_addresses(facts, report);
     check_overlaps(facts, report);
     check_learning(facts, report);
+    if let Some(tunnel) = &facts.tunnel {
+        check_tunnel(tunnel, facts, report);
+    }
     for port in &facts.ports {
         check_trunk(port, report);
         for limit in port.limits.iter().filter(|limit| limit.value == 0) {
@@ -266,8 +325,7 @@ fn check_macs(facts: &Facts, report: &Report) {
     };
     let reserved = |mac: &At<MacAddr>| {
         let vni = facts.vni?;
-        let own = MacAddr::of_switch_function(vni, 0).octets();
-        (mac.value.octets()[..4] == own[..4]).then_some(Problem::ReservedMac {
+        is_of_switch(mac.value, vni).then_some(Problem::ReservedMac {
             mac: mac.value,
             vni,
         })
@@ -295,6 +353,11 @@ fn check_macs(facts: &Facts, report: &Report) {
             }
         }
     }
+}
+
+/// Whether a MAC is one of those of the functions of this tenant's switch.
+fn is_of_switch(mac: MacAddr, vni: Vni) -> bool {
+    mac.octets()[..4] == MacAddr::of_switch_function(vni, 0).octets()[..4]
 }
 
 fn check_addresses(facts: &Facts, report: &Report) {
@@ -462,6 +525,292 @@ fn check_learning(facts: &Facts, report: &Report) {
     }
 }
 
+fn check_tunnel(tunnel: &Tunnel, facts: &Facts, report: &Report) {
+    let uplink = &facts.uplink;
+    if uplink.key.is_none() {
+        report.add(&tunnel.key, Problem::TunnelWithoutUplink);
+    }
+    if let Some(vtep) = &tunnel.vtep
+        && !uplink.links.is_empty()
+        && !uplink.unreadable
+        && !uplink.own_addresses().any(|own| own == vtep.value)
+    {
+        let own: Vec<_> = uplink.own_addresses().map(|own| own.to_string()).collect();
+        let (vtep_key, vtep, own) = (&vtep.key, vtep.value, own.join(" or "));
+        report.add(vtep_key, Problem::VtepNotOwn { vtep, own });
+    }
+    let range = |key: &KeyPath, value: i64, min, max, expected| {
+        if !(min..=max).contains(&value) {
+            report.add(key, InvalidValue::new(value, expected).into());
+        }
+    };
+    if let Some(port) = &tunnel.port {
+        range(
+            &port.key,
+            port.value,
+            1,
+            65535,
+            "a UDP port from 1 to 65535",
+        );
+    }
+    if let Some(ttl) = &tunnel.ttl {
+        range(&ttl.key, ttl.value.into(), 1, 255, TTL_EXPECTED);
+    }
+    if let Some(dscp) = &tunnel.dscp {
+        range(&dscp.key, dscp.value.into(), 0, 63, DSCP_EXPECTED);
+    }
+    let own = tunnel.own_vtep(uplink);
+    if let (Some(own), Some(mtu)) = (own, &uplink.mtu) {
+        check_inner_mtu(own, mtu, facts, report);
+    }
+    if let Some(listed) = &tunnel.listed
+        && listed.value > MAX_PEERS
+    {
+        let (count, max) = (listed.value, MAX_PEERS);
+        report.add(&listed.key, Problem::TooMany { count, max });
+    }
+    let mut names = HashMap::new();
+    for peer in &tunnel.peers {
+        if let Some(name) = &peer.name
+            && let Some(other) = names.insert(&name.value, &name.key)
+        {
+            let problem = Problem::DuplicatePeer {
+                name: name.value.clone(),
+                other: other.to_string(),
+            };
+            report.add(&name.key, problem);
+        }
+        check_peer(peer, tunnel, own, facts, report);
+    }
+    check_prefixes(tunnel, facts, report);
+}
+
+/// What the tunnel leaves of the uplink's MTU.
+fn check_inner_mtu(own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
+    let links = facts.uplink.links.iter().map(|(address, _)| address);
+    let mtu_key = &mtu.key;
+    let mtu = mtu.value;
+    // One that no link may have is told of as such.
+    if mtu < least_mtu(links).0.into() || mtu > MAX_MTU.into() {
+        return;
+    }
+    let overhead = TunnelConfig::overhead_over(own);
+    let (min, why) = least_mtu(&facts.gateway.addresses);
+    let left = mtu - i64::from(overhead);
+    if left < i64::from(min) {
+        let least = min + overhead;
+        let problem = Problem::TunnelMtu {
+            mtu,
+            left,
+            overhead,
+            least,
+            why,
+        };
+        report.add(mtu_key, problem);
+    }
+}
+
+fn check_peer(peer: &Peer, tunnel: &Tunnel, own: Option<IpAddr>, facts: &Facts, report: &Report) {
+    let uplink = &facts.uplink;
+    let link = own.and_then(|own| uplink.link_of(own));
+    if let Some(vtep) = &peer.vtep
+        && let Some(problem) = vtep_problem(vtep.value, own, link.map(|(address, _)| address))
+    {
+        report.add(&vtep.key, problem);
+    } else if let (Some(vtep), Some((address, hop))) = (&peer.vtep, link)
+        && !address.value.contains(&vtep.value)
+        && peer.next_hop.is_none()
+        && hop.is_none()
+        && !peer.unreadable
+        && !uplink.unreadable
+        // Without `only` the uplink's next hop must be there anyway.
+        && tunnel.only
+    {
+        let problem = Problem::PeerUnreachable {
+            vtep: vtep.value,
+            subnet: address.value.trunc(),
+            other_key: address.key.to_string(),
+        };
+        report.add(&peer.key.key("next_hop"), problem);
+    }
+    if let (Some(next_hop), Some((address, _))) = (&peer.next_hop, link)
+        && let Some(problem) = next_hop_problem(next_hop.value, address)
+    {
+        report.add(&next_hop.key, problem);
+    }
+    if let Some(mac) = &peer.mac {
+        let own_mac = tunnel
+            .mac
+            .or_else(|| Some(MacAddr::of_vtep(facts.vni?, own?)));
+        let of_function = facts.vni.is_some_and(|vni| is_of_switch(mac.value, vni));
+        if own_mac == Some(mac.value) || of_function {
+            let problem = Problem::PeerMacSelf { mac: mac.value };
+            report.add(&mac.key, problem);
+        }
+    }
+}
+
+/// What is wrong with a peer's endpoint, as far as ours and its link are known.
+fn vtep_problem(vtep: IpAddr, own: Option<IpAddr>, link: Option<&At<IpNet>>) -> Option<Problem> {
+    if let Some(what) = not_unicast(vtep) {
+        let address = vtep.to_string();
+        return Some(Problem::NotUnicast { address, what });
+    }
+    let own = own?;
+    if vtep.is_ipv4() != own.is_ipv4() {
+        return Some(Problem::PeerFamily { vtep, own });
+    }
+    if vtep == own {
+        return Some(Problem::PeerSelf { vtep });
+    }
+    let subnet = link?.value.trunc();
+    edge_role(subnet, vtep).map(|role| Problem::ReservedAddress {
+        address: vtep.to_string(),
+        role,
+        subnet,
+    })
+}
+
+/// Who has a prefix: the position of a port or peer, and that within its list. Ports come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Port(usize, usize),
+    Peer(usize, u32),
+}
+
+/// The prefixes behind peers: each by itself, then against the ports' and each other. In the order of their
+/// first address, the wider first, whichever of the ports' contains an entry is on the stack of those
+/// that still go on, and equal entries are neighbours.
+fn check_prefixes(tunnel: &Tunnel, facts: &Facts, report: &Report) {
+    let count = tunnel.peers.iter().map(|peer| peer.listed).sum();
+    if let Some(listed) = &tunnel.listed
+        && count > MAX_PREFIXES
+    {
+        let max = MAX_PREFIXES;
+        report.add(&listed.key, Problem::TooManyPrefixes { count, max });
+    }
+    let mut all: Vec<(IpNet, Holder)> = Vec::with_capacity(count);
+    for (position, peer) in tunnel.peers.iter().enumerate() {
+        for &(index, prefix) in &peer.prefixes {
+            match prefix_problem(prefix, tunnel, facts) {
+                Some(problem) => report.add(&peer.prefix_key(index), problem),
+                None => all.push((prefix, Holder::Peer(position, index))),
+            }
+        }
+    }
+    for (position, port) in facts.ports.iter().enumerate() {
+        let nets = port.addresses.iter().enumerate();
+        all.extend(nets.map(|(index, net)| (net.value.trunc(), Holder::Port(position, index))));
+    }
+    all.sort_unstable();
+    let key = |holder| match holder {
+        Holder::Port(port, index) => facts.ports[port].addresses[index].key.clone(),
+        Holder::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
+    };
+    let mut open: Vec<(IpNet, usize, Holder)> = Vec::new();
+    let mut last: Option<(IpNet, Holder)> = None;
+    for (net, holder) in all {
+        while open.last().is_some_and(|(wider, ..)| !wider.contains(&net)) {
+            open.pop();
+        }
+        if let Holder::Port(port, _) = holder {
+            open.push((net, port, holder));
+        } else if let Some((wider, port, wider_holder)) = open.last() {
+            let name = facts.ports[*port].name.as_ref();
+            let problem = Problem::PrefixAtPort {
+                prefix: show(net),
+                other: show(*wider),
+                other_port: name.map_or_else(String::new, |name| name.value.to_string()),
+                other_key: key(*wider_holder).to_string(),
+            };
+            report.add(&key(holder), problem);
+        } else if let Some((_, first)) = last.filter(|(other, _)| *other == net) {
+            let problem = Problem::PrefixRepeated {
+                prefix: show(net),
+                other_key: key(first).to_string(),
+            };
+            report.add(&key(holder), problem);
+        } else {
+            last = Some((net, holder));
+        }
+    }
+}
+
+/// What is wrong with one prefix behind a peer, whatever the others are.
+fn prefix_problem(prefix: IpNet, tunnel: &Tunnel, facts: &Facts) -> Option<Problem> {
+    if prefix != prefix.trunc() {
+        return Some(host_bits(prefix));
+    }
+    let all = prefix.prefix_len() == 0;
+    if !all
+        && let Some(what) =
+            not_unicast(prefix.network()).or_else(|| not_unicast(prefix.broadcast()))
+    {
+        let address = show(prefix);
+        return Some(Problem::NotUnicast { address, what });
+    }
+    let gateway = &facts.gateway;
+    let mut own = gateway.addresses.iter().map(|address| address.value);
+    let Some(at_gateway) = own.find(|own| same_family(*own, prefix)) else {
+        let (family, key) = family(prefix);
+        return gateway.is_complete().then(|| Problem::GatewayMissing {
+            address: show(prefix),
+            family,
+            key,
+        });
+    };
+    if all {
+        return (!tunnel.only).then_some(Problem::PrefixOfAll { prefix });
+    }
+    let underlay = facts.uplink.links.iter().map(|(address, _)| address);
+    for address in underlay {
+        if overlap(address.value, prefix) {
+            return Some(Problem::SubnetOverlap {
+                subnet: prefix,
+                other: address.value.trunc(),
+                other_key: address.key.to_string(),
+            });
+        }
+    }
+    if prefix.prefix_len() < prefix.max_prefix_len() {
+        return None;
+    }
+    let (address, subnet) = (prefix.addr(), at_gateway.trunc());
+    let role = if address == at_gateway.addr() {
+        Some("the address of the gateway")
+    } else {
+        edge_role(subnet, address)
+    };
+    role.map(|role| reserved(prefix, address, role, subnet))
+}
+
+impl Tunnel {
+    /// Our endpoint, as far as it is known.
+    fn own_vtep(&self, uplink: &Uplink) -> Option<IpAddr> {
+        if let Some(vtep) = &self.vtep {
+            return Some(vtep.value);
+        }
+        if self.unreadable || uplink.unreadable {
+            return None;
+        }
+        let mut own = uplink.own_addresses();
+        own.clone().find(IpAddr::is_ipv4).or_else(|| own.next())
+    }
+}
+
+impl Uplink {
+    fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.links.iter().map(|(address, _)| address.value.addr())
+    }
+
+    /// The subnet of our address of `own`'s family, and the next hop there.
+    fn link_of(&self, own: IpAddr) -> Option<(&At<IpNet>, &Option<At<IpAddr>>)> {
+        let mut links = self.links.iter();
+        let link = links.find(|(address, _)| address.value.addr().is_ipv4() == own.is_ipv4());
+        link.map(|(address, next_hop)| (address, next_hop))
+    }
+}
+
 fn check_trunk(port: &Port, report: &Report) {
     let mut seen = HashSet::new();
     for vlan in &port.trunk {
@@ -481,14 +830,7 @@ fn check_length<T>(list: &[At<T>], max: usize, report: &Report) {
 }
 
 fn check_mtu<'a>(mtu: &At<i64>, link: impl IntoIterator<Item = &'a At<IpNet>>, report: &Report) {
-    let ipv6 = link
-        .into_iter()
-        .any(|address| address.value.addr().is_ipv6());
-    let (min, why) = if ipv6 {
-        (MIN_MTU_IPV6, " (IPv6 needs 1280, RFC 8200)")
-    } else {
-        (MIN_MTU_IPV4, "")
-    };
+    let (min, why) = least_mtu(link);
     if !(i64::from(min)..=i64::from(MAX_MTU)).contains(&mtu.value) {
         let problem = Problem::MtuRange {
             value: mtu.value,
@@ -497,6 +839,18 @@ fn check_mtu<'a>(mtu: &At<i64>, link: impl IntoIterator<Item = &'a At<IpNet>>, r
             why,
         };
         report.add(&mtu.key, problem);
+    }
+}
+
+/// The least MTU of a link with these addresses, and why it is more than IPv4's.
+fn least_mtu<'a>(link: impl IntoIterator<Item = &'a At<IpNet>>) -> (u16, &'static str) {
+    let ipv6 = link
+        .into_iter()
+        .any(|address| address.value.addr().is_ipv6());
+    if ipv6 {
+        (MIN_MTU_IPV6, " (IPv6 needs 1280, RFC 8200)")
+    } else {
+        (MIN_MTU_IPV4, "")
     }
 }
 

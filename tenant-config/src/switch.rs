@@ -224,7 +224,7 @@ pub struct TunnelConfig {
     pub peers: Vec<PeerConfig>,
 }
 
-const fn denied() -> Encapsulation {
+pub(crate) const fn denied() -> Encapsulation {
     Encapsulation::Deny
 }
 
@@ -258,7 +258,10 @@ impl TunnelKind {
 
 /// The TTL or hop limit of outer packets: `"inherit"`, or 1 to 255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "the TTL is an integer from 1 to 255, or \"inherit\""
+)]
 pub enum TunnelTtl {
     /// Always this.
     Fixed(#[schemars(range(min = 1))] u8),
@@ -274,7 +277,10 @@ impl Default for TunnelTtl {
 
 /// The DSCP of outer packets: `"inherit"`, or 0 to 63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "the DSCP is an integer from 0 to 63, or \"inherit\""
+)]
 pub enum TunnelDscp {
     /// Always this.
     Fixed(#[schemars(range(max = 63))] u8),
@@ -323,7 +329,12 @@ impl TunnelConfig {
 
     /// What the tunnel adds to a packet that it carries, in bytes.
     pub const fn overhead(&self) -> u16 {
-        match self.vtep {
+        Self::overhead_over(self.vtep)
+    }
+
+    /// What a tunnel from `vtep` adds to a packet that it carries, in bytes.
+    pub(crate) const fn overhead_over(vtep: IpAddr) -> u16 {
+        match vtep {
             IpAddr::V4(_) => Self::OVERHEAD_IPV4,
             IpAddr::V6(_) => Self::OVERHEAD_IPV6,
         }
@@ -481,6 +492,15 @@ impl SwitchConfig {
             let allow = KeyPath::of("uplink").key("allow");
             check(allow, uplink.allow.len(), rules::MAX_ALLOWED);
         }
+        if let Some(tunnel) = &self.tunnel {
+            let peers = KeyPath::of("tunnel").key("peers");
+            check(peers.clone(), tunnel.peers.len(), rules::MAX_PEERS);
+            let count = tunnel.peers.iter().map(|peer| peer.prefixes.len()).sum();
+            let max = rules::MAX_PREFIXES;
+            if count > max {
+                report.add(&peers, Problem::TooManyPrefixes { count, max });
+            }
+        }
     }
 
     /// The values as the rules take them.
@@ -506,6 +526,10 @@ impl SwitchConfig {
                 .as_ref()
                 .map(|uplink| uplink.facts(&KeyPath::of("uplink"), report))
                 .unwrap_or_default(),
+            tunnel: self
+                .tunnel
+                .as_ref()
+                .map(|tunnel| tunnel.facts(&KeyPath::of("tunnel"))),
         }
     }
 
@@ -652,9 +676,55 @@ impl UplinkConfig {
             (address, hop.clone())
         });
         rules::Uplink {
+            key: Some(table.clone()),
             links: links.collect(),
+            unreadable: false,
             allow: elements(&table.key("allow"), &self.allow),
             mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
+        }
+    }
+}
+
+impl TunnelConfig {
+    fn facts(&self, table: &KeyPath) -> rules::Tunnel {
+        let peers = table.key("peers");
+        rules::Tunnel {
+            key: table.clone(),
+            vtep: Some(At::new(table.key("vtep"), self.vtep)),
+            unreadable: false,
+            mac: Some(self.mac),
+            port: Some(At::new(table.key("port"), self.port.into())),
+            ttl: match self.ttl {
+                TunnelTtl::Fixed(ttl) => Some(At::new(table.key("ttl"), ttl)),
+                TunnelTtl::Inherit(Inherit::Inherit) => None,
+            },
+            dscp: match self.dscp {
+                TunnelDscp::Fixed(dscp) => Some(At::new(table.key("dscp"), dscp)),
+                TunnelDscp::Inherit(Inherit::Inherit) => None,
+            },
+            only: self.only,
+            peers: self
+                .peers
+                .iter()
+                .enumerate()
+                .map(|(index, peer)| peer.facts(peers.index(index)))
+                .collect(),
+            listed: Some(At::new(peers, self.peers.len())),
+        }
+    }
+}
+
+impl PeerConfig {
+    fn facts(&self, table: KeyPath) -> rules::Peer {
+        rules::Peer {
+            name: Some(At::new(table.key("name"), self.name.clone())),
+            vtep: Some(At::new(table.key("vtep"), self.vtep)),
+            mac: Some(At::new(table.key("mac"), self.mac)),
+            next_hop: Some(At::new(table.key("next_hop"), self.next_hop)),
+            unreadable: false,
+            prefixes: (0..).zip(self.prefixes.iter().copied()).collect(),
+            listed: self.prefixes.len(),
+            key: table,
         }
     }
 }

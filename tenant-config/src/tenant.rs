@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,8 +18,9 @@ use crate::document::{Document, Node, Report, Section};
 use crate::error::{ConfigError, ConfigErrors, KeyPath, Problem};
 use crate::rules::{self, At, Facts};
 use crate::switch::{
-    Addresses, Device, Encapsulation, Gateway, LearnedFrom, Limits, Memory, NextHops, PortConfig,
-    SwitchConfig, UplinkConfig, default_mtu,
+    Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,
+    PeerConfig, PortConfig, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
+    UplinkConfig, default_mtu, denied,
 };
 
 /// One tenant as its operator describes it. A value that exists has passed every check; it
@@ -35,6 +37,9 @@ pub struct Tenant {
     /// The In/Out side; without it the tenant's ports reach only each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     uplink: Option<Uplink>,
+    /// The tunnels to the tenant's VMs on other hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<Tunnel>,
     /// What the tenant's NIC may lack.
     #[serde(skip_serializing_if = "Nic::is_default")]
     #[schemars(default)]
@@ -45,7 +50,8 @@ pub struct Tenant {
     ports: Vec<Port>,
 }
 
-/// The In/Out side as an operator describes it. At least one family is there, each with its next hop.
+/// The In/Out side as an operator describes it. At least one family is there, each with its next hop
+/// unless the tenant reaches nothing but its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
@@ -73,6 +79,66 @@ pub struct Uplink {
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
+}
+
+/// The tunnel gateway as an operator describes it. What is absent follows from the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Tunnel {
+    /// The encapsulation.
+    pub kind: TunnelKind,
+    /// Our tunnel endpoint, one of the uplink's own addresses. Without it that is its IPv4 address, or else
+    /// its IPv6 one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<IpAddr>,
+    /// The UDP destination port. Without it that is 6081 (Geneve) or 4789 (VXLAN).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// The outer TTL or hop limit.
+    #[schemars(default)]
+    pub ttl: TunnelTtl,
+    /// The outer DSCP.
+    #[schemars(default)]
+    pub dscp: TunnelDscp,
+    /// Whether outer UDP checksums are computed, and over IPv6 demanded. Without it they are over IPv6 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp_checksum: Option<bool>,
+    /// Whether VMs may send VXLAN and Geneve packets of their own through the tunnel.
+    #[schemars(default = "denied")]
+    pub nested: Encapsulation,
+    /// Whether TCP's maximum segment size is lowered to what the tunnel carries.
+    #[schemars(default)]
+    pub mss_clamp: bool,
+    /// Whether the tenant reaches nothing but its peers.
+    #[schemars(default)]
+    pub only: bool,
+    /// The other ends.
+    #[serde(rename = "peer", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = 1024))]
+    pub peers: Vec<Peer>,
+}
+
+/// One other end of the tunnel as an operator describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Unique among the tenant's peers.
+    pub name: Name,
+    /// Its tunnel endpoint, of the family of our own.
+    pub vtep: IpAddr,
+    /// The addresses and prefixes behind it.
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+    /// The MAC that takes frames there, inside the tunnel. Without it that is the MAC of a switch of this project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// The underlay's router towards the endpoint. Without it that is the endpoint itself where it is on-link,
+    /// and else the uplink's next hop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
 }
 
 /// What an operator knows of the SR-IOV NIC's driver.
@@ -287,6 +353,11 @@ impl Tenant {
         self.uplink.as_ref()
     }
 
+    /// The tunnel gateway, if the tenant has one.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_ref()
+    }
+
     /// What the NIC may lack.
     pub fn nic(&self) -> &Nic {
         &self.nic
@@ -325,7 +396,7 @@ impl Tenant {
                 .map(|((port, device), index)| self.port_config(port, device, index))
                 .collect(),
             uplink,
-            tunnel: None,
+            tunnel: self.tunnel_config(),
             memory: devices.memory,
             control_socket: devices.control_socket,
         })
@@ -341,6 +412,11 @@ impl Tenant {
         };
         self.switch_config(devices)
             .expect("the devices were counted by the tenant")
+    }
+
+    /// Whether the tenant's own addresses appear on the underlay.
+    fn routes_plainly(&self) -> bool {
+        self.uplink.is_some() && !self.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
     }
 
     /// The gateway's subnets with their keys.
@@ -405,6 +481,60 @@ impl Tenant {
             mtu: uplink.mtu,
         }
     }
+
+    fn tunnel_config(&self) -> Option<TunnelConfig> {
+        let tunnel = self.tunnel.as_ref()?;
+        let uplink = self.uplink.as_ref()?;
+        let vtep = tunnel.vtep.or_else(|| uplink.first_address())?;
+        let peer = |peer: &Peer| PeerConfig {
+            name: peer.name.clone(),
+            vtep: peer.vtep,
+            mac: peer
+                .mac
+                .unwrap_or_else(|| MacAddr::of_vtep(self.vni, peer.vtep)),
+            next_hop: peer
+                .next_hop
+                .or_else(|| uplink.next_hop_to(peer.vtep))
+                .expect("the rules found a next hop for each peer"),
+            prefixes: peer.prefixes.clone(),
+        };
+        Some(TunnelConfig {
+            kind: tunnel.kind,
+            vtep,
+            port: tunnel.port.unwrap_or(tunnel.kind.default_port()),
+            mac: MacAddr::of_vtep(self.vni, vtep),
+            ttl: tunnel.ttl,
+            dscp: tunnel.dscp,
+            udp_checksum: tunnel.udp_checksum.unwrap_or(vtep.is_ipv6()),
+            nested: tunnel.nested,
+            mss_clamp: tunnel.mss_clamp,
+            only: tunnel.only,
+            peers: tunnel.peers.iter().map(peer).collect(),
+        })
+    }
+}
+
+impl Uplink {
+    /// The switch's own address on the underlay; of two, the IPv4 one.
+    fn first_address(&self) -> Option<IpAddr> {
+        let ipv4 = self.ipv4.map(|net| IpAddr::V4(net.addr()));
+        ipv4.or_else(|| Some(IpAddr::V6(self.ipv6?.addr())))
+    }
+
+    /// Who takes packets for `address` on the uplink's link: itself if it is there, or else the router.
+    fn next_hop_to(&self, address: IpAddr) -> Option<IpAddr> {
+        let (on_link, router) = match address {
+            IpAddr::V4(ip) => (
+                self.ipv4.is_some_and(|net| net.contains(&ip)),
+                self.ipv4_next_hop.map(IpAddr::V4),
+            ),
+            IpAddr::V6(ip) => (
+                self.ipv6.is_some_and(|net| net.contains(&ip)),
+                self.ipv6_next_hop.map(IpAddr::V6),
+            ),
+        };
+        if on_link { Some(address) } else { router }
+    }
 }
 
 // Reading. Each function takes one table, hands what it could read to the rules, and returns the
@@ -424,10 +554,17 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
         .and_then(|node| node.section())
         .map(|section| read_gateway(section, &mut facts.gateway));
     facts.gateway.unreadable |= gateway.is_none();
-    let uplink = file
-        .get("uplink")
+    let uplink = file.get("uplink");
+    // First, because it tells what the uplink needs.
+    let tunnel = file
+        .get("tunnel")
         .and_then(|node| node.section())
-        .map(|section| read_uplink(section, &mut facts.uplink));
+        .map(|section| read_tunnel(section, facts.tunnel.insert(rules::Tunnel::default())));
+    let only = facts.tunnel.as_ref().is_some_and(|tunnel| tunnel.only);
+    facts.uplink.key = uplink.as_ref().map(|node| node.path.clone());
+    let uplink = uplink
+        .and_then(|node| node.section())
+        .map(|section| read_uplink(section, !only, &mut facts.uplink));
     let nic = file.get("nic").and_then(|node| node.section());
     let nic = nic.map(read_nic).unwrap_or_default();
     let ports = read_ports(file.get("port"), &mut facts);
@@ -438,6 +575,7 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
             vni: facts.vni?,
             gateway: gateway?,
             uplink,
+            tunnel: tunnel.map_or(Some(None), |tunnel| tunnel.map(Some))?,
             nic,
             ports: ports?,
         })
@@ -474,10 +612,11 @@ fn read_gateway(mut section: Section<'_>, facts: &mut rules::Gateway) -> Gateway
     gateway
 }
 
-fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
+/// `routed`: there must be next hops.
+fn read_uplink(mut section: Section<'_>, routed: bool, facts: &mut rules::Uplink) -> Uplink {
     let second = read_link(
         &mut section,
-        false,
+        (false, routed),
         (
             "address6",
             "the switch's own IPv6 address on the underlay with its prefix length, as in address6 = \"2001:db8::2/64\"",
@@ -491,7 +630,7 @@ fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
     );
     let first = read_link(
         &mut section,
-        second.is_none(),
+        (second.is_none(), routed),
         (
             "address",
             "the switch's own address on the underlay with its prefix length, as in address = \"192.0.2.2/24\"",
@@ -504,14 +643,17 @@ fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
         parse_address,
     );
     let links = [first, second].into_iter().flatten();
-    facts.links = links
-        .filter_map(|(address, next_hop)| Some((address?, next_hop)))
-        .collect();
+    for link in links {
+        facts.unreadable |= link.unreadable;
+        let next_hop = link.next_hop;
+        let link = link.address.map(|address| (address, next_hop));
+        facts.links.extend(link);
+    }
     let allow = section.get("allow");
     facts.allow = allow.map_or_else(Vec::new, |node| {
         node.list("an array of prefixes", |item| item.text(parse_prefix))
     });
-    facts.mtu = section.get("mtu").and_then(|node| node.read(read_mtu));
+    facts.mtu = section.get("mtu").and_then(|node| node.read(read_integer));
     section.finish();
     let mut uplink = Uplink {
         ipv4: None,
@@ -522,46 +664,184 @@ fn read_uplink(mut section: Section<'_>, facts: &mut rules::Uplink) -> Uplink {
         mtu: mtu(facts.mtu.as_ref()),
     };
     for (address, next_hop) in &facts.links {
-        match (
-            address.value,
-            next_hop.as_ref().map(|next_hop| next_hop.value),
-        ) {
-            (IpNet::V4(address), Some(IpAddr::V4(next_hop))) => {
-                (uplink.ipv4, uplink.ipv4_next_hop) = (Some(address), Some(next_hop));
-            }
-            (IpNet::V6(address), Some(IpAddr::V6(next_hop))) => {
-                (uplink.ipv6, uplink.ipv6_next_hop) = (Some(address), Some(next_hop));
-            }
-            // No next hop, or one of the other family, which is outside the subnet: reported.
-            _ => {}
+        match address.value {
+            IpNet::V4(address) => uplink.ipv4 = Some(address),
+            IpNet::V6(address) => uplink.ipv6 = Some(address),
+        }
+        // One of the other family is outside the subnet: reported.
+        match next_hop.as_ref().map(|next_hop| next_hop.value) {
+            Some(IpAddr::V4(next_hop)) => uplink.ipv4_next_hop = Some(next_hop),
+            Some(IpAddr::V6(next_hop)) => uplink.ipv6_next_hop = Some(next_hop),
+            None => {}
         }
     }
     uplink
 }
 
-/// An address of the switch and the next hop on its link: together, or neither unless `required`.
-#[expect(
-    clippy::type_complexity,
-    reason = "two values, each absent if it could not be read"
-)]
+/// An address of the switch and the next hop on its link, as far as they could be read.
+#[derive(Debug)]
+struct Link {
+    address: Option<At<IpNet>>,
+    next_hop: Option<At<IpAddr>>,
+    unreadable: bool,
+}
+
+/// An address of the switch and the next hop on its link: together if the link is `routed`; neither unless
+/// the address is `required`.
 fn read_link(
     section: &mut Section<'_>,
-    required: bool,
+    (required, routed): (bool, bool),
     (address, address_expected): (&'static str, &'static str),
     (next_hop, next_hop_expected): (&'static str, &'static str),
     parse_address: impl FnOnce(&str) -> Result<IpNet, InvalidValue>,
     parse_next_hop: impl FnOnce(&str) -> Result<IpAddr, InvalidValue>,
-) -> Option<(Option<At<IpNet>>, Option<At<IpAddr>>)> {
-    let given = [section.get(address), section.get(next_hop)];
-    if !required && given.iter().all(Option::is_none) {
+) -> Option<Link> {
+    let given = [
+        section.get(address).is_some(),
+        section.get(next_hop).is_some(),
+    ];
+    if !required && given == [false, false] {
         return None;
     }
     let address = section.require(address, address_expected);
-    let next_hop = section.require(next_hop, next_hop_expected);
-    Some((
-        address.and_then(|node| node.read(|node| node.text(parse_address))),
-        next_hop.and_then(|node| node.read(|node| node.text(parse_next_hop))),
-    ))
+    let next_hop = if routed {
+        section.require(next_hop, next_hop_expected)
+    } else {
+        section.get(next_hop)
+    };
+    let address = address.and_then(|node| node.read(|node| node.text(parse_address)));
+    let next_hop = next_hop.and_then(|node| node.read(|node| node.text(parse_next_hop)));
+    Some(Link {
+        unreadable: address.is_none() || (given[1] && next_hop.is_none()),
+        address,
+        next_hop,
+    })
+}
+
+fn read_tunnel(mut section: Section<'_>, facts: &mut rules::Tunnel) -> Option<Tunnel> {
+    facts.key = section.path.clone();
+    let kind = section
+        .require(
+            "kind",
+            "the encapsulation, kind = \"geneve\" or kind = \"vxlan\"",
+        )
+        .and_then(|node| node.text(parse_kind));
+    let vtep = section.get("vtep");
+    facts.vtep = vtep
+        .as_ref()
+        .and_then(|node| node.read(|node| node.text(parse_address)));
+    facts.unreadable = vtep.is_some() && facts.vtep.is_none();
+    facts.port = section.get("port").and_then(|node| node.read(read_integer));
+    let ttl = section.get("ttl");
+    let ttl = ttl.and_then(|node| read_or_inherit(&node, 1..=255, rules::TTL_EXPECTED));
+    let dscp = section.get("dscp");
+    let dscp = dscp.and_then(|node| read_or_inherit(&node, 0..=63, rules::DSCP_EXPECTED));
+    let mut flag = |key| section.get(key).map(|node| node.flag());
+    let udp_checksum = flag("udp_checksum").flatten();
+    let mss_clamp = flag("mss_clamp").flatten().unwrap_or(false);
+    // One that cannot be read is its own error, and asks for no next hops.
+    facts.only = flag("only").is_some_and(|only| only.unwrap_or(true));
+    let nested = section.get("nested");
+    let nested = nested
+        .and_then(|node| node.text(parse_encapsulation))
+        .unwrap_or(denied());
+    let peers = read_peers(section.get("peer"), facts);
+    section.finish();
+    let port = facts.port.as_ref();
+    Some(Tunnel {
+        kind: kind?,
+        vtep: facts.vtep.as_ref().map(|vtep| vtep.value),
+        // One that does not fit is never seen: the rules refuse it.
+        port: port.and_then(|port| u16::try_from(port.value).ok()),
+        ttl: ttl.map_or_else(TunnelTtl::default, |ttl| {
+            ttl.map_or(TunnelTtl::Inherit(Inherit::Inherit), TunnelTtl::Fixed)
+        }),
+        dscp: dscp.map_or_else(TunnelDscp::default, |dscp| {
+            dscp.map_or(TunnelDscp::Inherit(Inherit::Inherit), TunnelDscp::Fixed)
+        }),
+        udp_checksum,
+        nested,
+        mss_clamp,
+        only: facts.only,
+        peers: peers?,
+    })
+}
+
+fn read_peers(node: Option<Node<'_>>, facts: &mut rules::Tunnel) -> Option<Vec<Peer>> {
+    let Some(node) = node else {
+        return Some(Vec::new());
+    };
+    let items = node.items("an array of tables, each under its own [[tunnel.peer]]")?;
+    facts.listed = Some(At::new(node.path.clone(), items.len()));
+    let peers: Vec<_> = items
+        .iter()
+        .map(|item| {
+            let (peer, fact) = item.section().map_or_else(Default::default, read_peer);
+            facts.peers.push(fact);
+            peer
+        })
+        .collect();
+    peers.into_iter().collect()
+}
+
+fn read_peer(mut section: Section<'_>) -> (Option<Peer>, rules::Peer) {
+    let name = section.require("name", "the peer's name, as in name = \"host-b\"");
+    let vtep = section.require(
+        "vtep",
+        "the peer's tunnel endpoint, as in vtep = \"192.0.2.66\"",
+    );
+    let prefixes = section.require(
+        "prefixes",
+        "the addresses and prefixes behind the peer, as in prefixes = [\"10.0.0.71\", \"10.0.8.0/24\"]",
+    );
+    let mac = section.get("mac");
+    let next_hop = section.get("next_hop");
+    let routed = next_hop.is_some();
+    let mut facts = rules::Peer {
+        key: section.path.clone(),
+        name: name.and_then(|node| node.read(|node| node.text(Name::from_str))),
+        vtep: vtep.and_then(|node| node.read(|node| node.text(parse_address))),
+        mac: mac.and_then(|node| node.read(|node| node.text(MacAddr::from_str))),
+        next_hop: next_hop.and_then(|node| node.read(|node| node.text(parse_address))),
+        ..Default::default()
+    };
+    facts.unreadable = routed && facts.next_hop.is_none();
+    let items = prefixes.and_then(|node| node.items("an array of addresses and prefixes"));
+    for (index, item) in (0..).zip(items.iter().flatten()) {
+        facts.listed += 1;
+        let prefix = item.text(parse_prefix);
+        facts.prefixes.extend(prefix.map(|prefix| (index, prefix)));
+    }
+    section.finish();
+    let peer = || {
+        Some(Peer {
+            name: facts.name.as_ref()?.value.clone(),
+            vtep: facts.vtep.as_ref()?.value,
+            prefixes: facts.prefixes.iter().map(|(_, prefix)| *prefix).collect(),
+            mac: facts.mac.as_ref().map(|mac| mac.value),
+            next_hop: facts.next_hop.as_ref().map(|next_hop| next_hop.value),
+        })
+    };
+    (peer(), facts)
+}
+
+/// A number within `range`, or the word `"inherit"`, which is `None`.
+fn read_or_inherit(
+    node: &Node<'_>,
+    range: RangeInclusive<u8>,
+    expected: &'static str,
+) -> Option<Option<u8>> {
+    match node.as_text() {
+        Some("inherit") => Some(None),
+        Some(text) => node.fail(InvalidValue::new(text, expected).into()),
+        None => node.integer(|number| {
+            let fits = u8::try_from(number)
+                .ok()
+                .filter(|number| range.contains(number));
+            fits.map(Some)
+                .ok_or_else(|| InvalidValue::new(number, expected))
+        }),
+    }
 }
 
 fn read_ports(node: Option<Node<'_>>, facts: &mut Facts) -> Option<Vec<Port>> {
@@ -615,7 +895,7 @@ fn read_port(mut section: Section<'_>) -> (Option<Port>, rules::Port) {
     let encapsulation = encapsulation
         .and_then(|node| node.text(parse_encapsulation))
         .unwrap_or_default();
-    facts.mtu = section.get("mtu").and_then(|node| node.read(read_mtu));
+    facts.mtu = section.get("mtu").and_then(|node| node.read(read_integer));
     let rate_mbit = section.get("rate_mbit").and_then(|node| read_rate(&node));
     let least = section.get("min_rate_mbit");
     let min_rate_mbit = least.as_ref().and_then(read_rate);
@@ -714,7 +994,7 @@ fn read_limits(mut section: Section<'_>, facts: &mut rules::Port) -> Limits {
     limits
 }
 
-fn read_mtu(node: &Node<'_>) -> Option<i64> {
+fn read_integer(node: &Node<'_>) -> Option<i64> {
     node.integer(Ok::<_, InvalidValue>)
 }
 
@@ -748,6 +1028,14 @@ fn parse_encapsulation(text: &str) -> Result<Encapsulation, InvalidValue> {
         "allow" => Ok(Encapsulation::Allow),
         "deny" => Ok(Encapsulation::Deny),
         _ => Err(InvalidValue::new(text, "\"allow\" or \"deny\"")),
+    }
+}
+
+fn parse_kind(text: &str) -> Result<TunnelKind, InvalidValue> {
+    match text {
+        "geneve" => Ok(TunnelKind::Geneve),
+        "vxlan" => Ok(TunnelKind::Vxlan),
+        _ => Err(InvalidValue::new(text, "\"geneve\" or \"vxlan\"")),
     }
 }
 
@@ -942,7 +1230,7 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
             }
         }
         for other in &loaded[..index] {
-            if tenant.uplink.is_none() || other.tenant.uplink.is_none() {
+            if !tenant.routes_plainly() || !other.tenant.routes_plainly() {
                 continue;
             }
             for (subnet, key) in tenant.inner_subnets() {

@@ -127,6 +127,22 @@ address6 = "2001:db8::9/64"
 next_hop6 = "2001:db8::1"
 allow = ["192.0.2.53"]
 mtu = 9000
+[tunnel]
+kind = "vxlan"
+vtep = "2001:db8::9"
+port = 8472
+ttl = 255
+dscp = 63
+udp_checksum = false
+nested = "allow"
+mss_clamp = true
+only = true
+[[tunnel.peer]]
+name = "host-b"
+vtep = "2001:db8:1::66"
+mac = "52:54:00:00:00:66"
+next_hop = "2001:db8::fe"
+prefixes = ["10.9.0.71", "10.9.8.0/24", "fd00:9::71"]
 [nic]
 accept = ["min-rate"]
 [[port]]
@@ -197,6 +213,11 @@ fn schemas_describe_every_key() {
         json!(["name", "mac", "addresses"])
     );
     assert_eq!(tenant["$defs"]["Uplink"].get("required"), None);
+    assert_eq!(tenant["$defs"]["Tunnel"]["required"], json!(["kind"]));
+    assert_eq!(
+        tenant["$defs"]["Peer"]["required"],
+        json!(["name", "vtep", "prefixes"])
+    );
 
     let parsed = Tenant::parse("green.toml", EVERY_KEY).unwrap_or_else(|errors| panic!("{errors}"));
     let mut config = parsed.offline_config();

@@ -125,7 +125,7 @@ refused! {
     unknown_key_with_a_guess: "next_hop = " => "nexthop = \"192.0.2.1\"\nnext_hop = ",
         ["unknown-key green.toml:10:1: uplink.nexthop: no such key; did you mean `next_hop`?"];
     unknown_key_without_a_guess: "vni = 7" => "vni = 7\nfirewall = true",
-        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, uplink, nic, port"];
+        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, uplink, tunnel, nic, port"];
     unknown_key_of_a_port: "name = \"two\"" => "name = \"two\"\nmacs = []",
         [r#"unknown-key green.toml:21:1: port[1].macs (port "two"): no such key; did you mean `mac`?"#];
     unknown_limit: "name = \"two\"" => "name = \"two\"\nlimits = { bcast_pps = 5 }",
@@ -342,7 +342,7 @@ mtu = 100
         [
             r#"invalid green.toml:1:8: name: "Green" is not a name of 1 to 32 lower-case letters, digits and hyphens that begins with a letter"#,
             "vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other tenant has",
-            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, gateway, uplink, nic, port",
+            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, gateway, uplink, tunnel, nic, port",
             r#"missing-key green.toml:6:1: uplink.address: missing; write the switch's own address on the underlay with its prefix length, as in address = "192.0.2.2/24""#,
             r#"missing-key green.toml:6:1: uplink.next_hop: missing; write the underlay's router, as in next_hop = "192.0.2.1""#,
             "unknown-key green.toml:7:1: uplink.adress: no such key; did you mean `address`?",

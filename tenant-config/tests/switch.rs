@@ -172,7 +172,7 @@ fn json_of_a_wrong_shape() {
         ],
         [
             "x.json:3:0: EOF while parsing a value",
-            "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, `gateway`, `ports`, `uplink`, `memory`, `control_socket`",
+            "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, `gateway`, `ports`, `uplink`, `tunnel`, `memory`, `control_socket`",
             "x.json:1:15: missing field `vni`",
             "x.json:78:3: trailing characters",
         ]

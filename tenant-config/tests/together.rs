@@ -142,7 +142,7 @@ fn inner_overlap_on_one_underlay() {
                 .replace("10.2.0.1/24", "10.1.0.1/8")
                 .replace("10.2.", "10.1.")
         ),
-        "DIR/b.toml:4:8: gateway.ipv4: 10.0.0.0/8 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, or leave out one [uplink]"
+        "DIR/b.toml:4:8: gateway.ipv4: 10.0.0.0/8 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
     );
 }
 
