@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::{CliError, ReloadArgs, ShowArgs, TopArgs, What};
 use crate::control::REQUEST_ID;
-use crate::control::view::{Drop, Neighbour, Port, Ports, Route};
+use crate::control::view::{Drop, Neighbour, Port, Ports, Route, Tunnel};
 
 /// How long a switch may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,6 +131,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
         What::Drops => "/v1/drops",
         What::Routes => "/v1/routes",
         What::Neighbours => "/v1/neighbours",
+        What::Tunnels => "/v1/tunnels",
     };
     let value = get(socket, path)?;
     let mut out = io::stdout().lock();
@@ -153,6 +154,10 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
         What::Drops => drop_table(&read::<Vec<Drop>>(socket, value)?).to_string(),
         What::Routes => route_table(&read::<Vec<Route>>(socket, value)?).to_string(),
         What::Neighbours => neighbour_table(&read::<Vec<Neighbour>>(socket, value)?).to_string(),
+        What::Tunnels => match read::<Option<Tunnel>>(socket, value)? {
+            Some(tunnel) => tunnel_text(&tunnel),
+            None => "The tenant has no tunnel.\n".to_owned(),
+        },
     };
     out.write_all(table.as_bytes())?;
     Ok(())
@@ -194,10 +199,11 @@ fn drop_table(drops: &[Drop]) -> Table {
 }
 
 fn route_table(routes: &[Route]) -> Table {
-    let mut table = Table::new("PREFIX|KIND|PORT");
+    let mut table = Table::new("PREFIX|KIND|TO");
     for route in routes {
-        let port = route.port.clone().unwrap_or_else(|| "-".to_owned());
-        table.row([route.prefix.clone(), route.kind.clone(), port]);
+        let to = route.port.as_ref().or(route.peer.as_ref());
+        let to = to.map_or_else(|| "-".to_owned(), Clone::clone);
+        table.row([route.prefix.clone(), route.kind.clone(), to]);
     }
     table
 }
@@ -213,6 +219,40 @@ fn neighbour_table(neighbours: &[Neighbour]) -> Table {
         ]);
     }
     table
+}
+
+fn tunnel_text(tunnel: &Tunnel) -> String {
+    let mut table = Table::new(
+        "PEER|VTEP|NEXT HOP|STATE|>MTU|>TX|>TX BYTES|>RX|>RX BYTES|>LAST SEEN|>PREFIXES",
+    );
+    for peer in &tunnel.peers {
+        let seen = peer.last_seen_s.map(|seconds| format!("{seconds} s ago"));
+        table.row([
+            peer.name.clone(),
+            peer.vtep.clone(),
+            peer.next_hop.clone(),
+            peer.state.clone(),
+            peer.mtu.to_string(),
+            peer.tx_frames.to_string(),
+            peer.tx_bytes.to_string(),
+            peer.rx_frames.to_string(),
+            peer.rx_bytes.to_string(),
+            seen.unwrap_or_else(|| "never".to_owned()),
+            peer.prefixes.len().to_string(),
+        ]);
+    }
+    let Tunnel {
+        kind,
+        vni,
+        vtep,
+        port,
+        mac,
+        mtu,
+        ..
+    } = tunnel;
+    format!(
+        "{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}, packets up to {mtu} bytes\n\n{table}"
+    )
 }
 
 /// Columns as wide as their widest cell.

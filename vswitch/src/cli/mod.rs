@@ -150,6 +150,8 @@ enum What {
     Routes,
     /// Whose MACs are known
     Neighbours,
+    /// The tunnel's peers: frames, next hops, when each was last heard
+    Tunnels,
 }
 
 #[derive(Debug, Args)]

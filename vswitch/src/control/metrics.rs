@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::view::{Drop, Port, Ports};
+use super::view::{Drop, Peer, Port, Ports, Tunnel};
 
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -99,9 +99,62 @@ const PORT_METRICS: [PortMetric; 9] = [
     ),
 ];
 
+/// A number of a peer: its metric, its kind, its help, and where it is.
+type PeerMetric = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Peer) -> Option<u64>,
+);
+
+const PEER_METRICS: [PeerMetric; 7] = [
+    (
+        "vswitch_peer_rx_frames_total",
+        "counter",
+        "Frames that came from the peer through the tunnel and passed the filter.",
+        |peer| Some(peer.rx_frames),
+    ),
+    (
+        "vswitch_peer_rx_bytes_total",
+        "counter",
+        "Bytes of the frames from the peer.",
+        |peer| Some(peer.rx_bytes),
+    ),
+    (
+        "vswitch_peer_tx_frames_total",
+        "counter",
+        "Frames sent to the peer through the tunnel.",
+        |peer| Some(peer.tx_frames),
+    ),
+    (
+        "vswitch_peer_tx_bytes_total",
+        "counter",
+        "Bytes of the frames to the peer.",
+        |peer| Some(peer.tx_bytes),
+    ),
+    (
+        "vswitch_peer_next_hop_reachable",
+        "gauge",
+        "Whether the next hop towards the peer answers.",
+        |peer| Some(peer.next_hop_mac.is_some().into()),
+    ),
+    (
+        "vswitch_peer_mtu_bytes",
+        "gauge",
+        "The largest IP packet that gets to the peer.",
+        |peer| Some(peer.mtu.into()),
+    ),
+    (
+        "vswitch_peer_last_seen_seconds",
+        "gauge",
+        "Time since the last frame from the peer; absent if there was none.",
+        |peer| peer.last_seen_s,
+    ),
+];
+
 /// All counters. A reason appears in `vswitch_drops_total` once a frame was dropped for it;
 /// `vswitch_dropped_frames_total` is there from the start.
-pub fn render(ports: &Ports, drops: &[Drop]) -> String {
+pub fn render(ports: &Ports, drops: &[Drop], tunnel: Option<&Tunnel>) -> String {
     let mut out = Text {
         text: String::with_capacity(4096),
         tenant: ports.tenant.clone(),
@@ -141,6 +194,16 @@ pub fn render(ports: &Ports, drops: &[Drop]) -> String {
             ("reason", drop.reason.as_str()),
         ];
         out.sample("vswitch_drops_total", &labels, drop.frames);
+    }
+    if let Some(tunnel) = tunnel {
+        for (name, kind, help, value) in PEER_METRICS {
+            out.family(name, kind, help);
+            for peer in &tunnel.peers {
+                if let Some(value) = value(peer) {
+                    out.sample(name, &[("peer", &peer.name)], value);
+                }
+            }
+        }
     }
     let worker = &ports.worker;
     out.single(
@@ -244,6 +307,29 @@ mod tests {
                 ..Worker::default()
             },
         };
+        let tunnel = Tunnel {
+            kind: "geneve".to_owned(),
+            vni: 5001,
+            vtep: "192.0.2.2".to_owned(),
+            port: 6081,
+            mac: "0e:00:00:00:00:01".to_owned(),
+            mtu: 1450,
+            peers: vec![Peer {
+                name: "host-b".to_owned(),
+                vtep: "192.0.2.66".to_owned(),
+                mac: "0e:00:00:00:00:02".to_owned(),
+                next_hop: "192.0.2.66".to_owned(),
+                next_hop_mac: None,
+                state: "unresolved".to_owned(),
+                mtu: 1450,
+                tx_frames: 5,
+                tx_bytes: 300,
+                rx_frames: 0,
+                rx_bytes: 0,
+                last_seen_s: None,
+                prefixes: Vec::new(),
+            }],
+        };
         let drop = |reason: &str, frames| Drop {
             port: "red-vm1".to_owned(),
             reason: reason.to_owned(),
@@ -251,12 +337,14 @@ mod tests {
             frames,
             help: String::new(),
         };
-        let text = render(&ports, &[drop("src-mac", 2), drop("llc", 0)]);
+        let text = render(&ports, &[drop("src-mac", 2), drop("llc", 0)], Some(&tunnel));
 
         let tenant = r#"tenant="r\"e\\d\n""#;
         for line in [
             format!(r#"vswitch_rx_frames_total{{{tenant},port="red-vm1"}} 7"#),
             format!(r#"vswitch_drops_total{{{tenant},port="red-vm1",reason="src-mac"}} 2"#),
+            format!(r#"vswitch_peer_tx_frames_total{{{tenant},peer="host-b"}} 5"#),
+            format!(r#"vswitch_peer_next_hop_reachable{{{tenant},peer="host-b"}} 0"#),
             format!(r#"vswitch_worker_wake_seconds_bucket{{{tenant},le="0.00005"}} 3"#),
             format!(r#"vswitch_worker_wake_seconds_bucket{{{tenant},le="+Inf"}} 4"#),
             format!("vswitch_worker_wake_seconds_count{{{tenant}}} 4"),

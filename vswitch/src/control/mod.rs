@@ -33,14 +33,14 @@ use serde_json::json;
 use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, SwitchConfig};
 use tokio::sync::Semaphore;
 
-use crate::pipeline::{Counters, Generation, Tables, UPLINK_NAME};
+use crate::pipeline::{Counters, Generation, NextHopView, Tables, UPLINK_NAME};
 use crate::reason::DropReason;
 use crate::worker::{Link, WAKE_BOUNDS_NS};
 
 /// Connections served at a time; further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 16;
 /// The largest configuration that is taken: some 100,000 addresses.
-const BODY_MAX: usize = 4 << 20;
+const BODY_MAX: usize = 8 << 20;
 /// The time for a request's head to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a connection may last in all.
@@ -229,8 +229,7 @@ type Reply = Response<Full<Bytes>>;
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
-const PATHS: &str =
-    "/healthz /readyz /metrics /v1/ports /v1/drops /v1/routes /v1/neighbours /v1/worker /v1/config";
+const PATHS: &str = "/healthz /readyz /metrics /v1/ports /v1/drops /v1/routes /v1/neighbours /v1/tunnels /v1/worker /v1/config";
 
 impl Control {
     async fn respond(&self, request: Request<Incoming>) -> Reply {
@@ -280,7 +279,8 @@ impl Control {
                 json_reply(ok, &json!({ "status": "ready" }))
             }
             "/metrics" => {
-                let text = metrics::render(&self.ports(), &self.drops(false));
+                let text =
+                    metrics::render(&self.ports(), &self.drops(false), self.tunnel().as_ref());
                 let mut reply = Response::new(Full::from(text));
                 let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
                 reply.headers_mut().insert(CONTENT_TYPE, kind);
@@ -288,6 +288,7 @@ impl Control {
             }
             "/v1/routes" => json_reply(ok, &self.routes()),
             "/v1/neighbours" => json_reply(ok, &self.neighbours()),
+            "/v1/tunnels" => json_reply(ok, &self.tunnel()),
             "/v1/ports" => json_reply(ok, &self.ports()),
             "/v1/drops" => json_reply(ok, &self.drops(all)),
             "/v1/worker" => json_reply(ok, &self.worker()),
@@ -366,6 +367,21 @@ impl Control {
     }
 }
 
+fn mac_of(next_hop: &NextHopView) -> Option<String> {
+    let mac = MacAddr::new(next_hop.mac()?).ok()?;
+    Some(mac.to_string())
+}
+
+/// What a next hop is called whose MAC is known, or not.
+fn state_of(mac: Option<&String>) -> String {
+    let state = if mac.is_some() {
+        "reachable"
+    } else {
+        "unresolved"
+    };
+    state.to_owned()
+}
+
 /// What the counters say, in the words of [`view`].
 impl Control {
     fn ports(&self) -> view::Ports {
@@ -419,6 +435,7 @@ impl Control {
             prefix: route.prefix,
             kind: route.kind.to_owned(),
             port: route.port,
+            peer: route.peer,
         });
         routes.collect()
     }
@@ -454,30 +471,57 @@ impl Control {
             }
             known(port.mac.link_local().to_string(), "static");
         }
-        if let Some(uplink) = &config.uplink {
-            let hops = &uplink.next_hops;
-            let ipv4 = hops
-                .ipv4
-                .map(|hop| (hop.to_string(), counters.next_hop4.mac()));
-            let ipv6 = hops
-                .ipv6
-                .map(|hop| (hop.to_string(), counters.next_hop6.mac()));
-            for (address, mac) in ipv4.into_iter().chain(ipv6) {
-                let mac = mac.and_then(|octets| MacAddr::new(octets).ok());
-                neighbours.push(view::Neighbour {
-                    address,
-                    port: UPLINK_NAME.to_owned(),
-                    state: if mac.is_some() {
-                        "reachable"
-                    } else {
-                        "unresolved"
-                    }
-                    .to_owned(),
-                    mac: mac.map(|mac| mac.to_string()),
-                });
-            }
+        let tables = self.tables.borrow();
+        for (address, next_hop) in tables.next_hops().iter().zip(&counters.next_hops) {
+            let mac = mac_of(next_hop);
+            neighbours.push(view::Neighbour {
+                address: address.to_string(),
+                port: UPLINK_NAME.to_owned(),
+                state: state_of(mac.as_ref()),
+                mac,
+            });
         }
         neighbours
+    }
+
+    fn tunnel(&self) -> Option<view::Tunnel> {
+        let config = self.config.borrow();
+        let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
+        let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
+        let now_ns = counters.polled_ns.get();
+        let peers = tunnel
+            .peers
+            .iter()
+            .zip(counters.peers())
+            .zip(tables.peers());
+        let peers = peers.map(|((peer, counters_of_peer), (_, next_hop))| {
+            let next_hop_mac = mac_of(&counters.next_hops[next_hop]);
+            let seen_ns = Some(counters_of_peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0);
+            view::Peer {
+                name: peer.name.to_string(),
+                vtep: peer.vtep.to_string(),
+                mac: peer.mac.to_string(),
+                next_hop: peer.next_hop.to_string(),
+                state: state_of(next_hop_mac.as_ref()),
+                next_hop_mac,
+                mtu: counters_of_peer.longest.get() as u16,
+                tx_frames: counters_of_peer.tx_frames.get(),
+                tx_bytes: counters_of_peer.tx_bytes.get(),
+                rx_frames: counters_of_peer.rx_frames.get(),
+                rx_bytes: counters_of_peer.rx_bytes.get(),
+                last_seen_s: seen_ns.map(|seen_ns| now_ns.saturating_sub(seen_ns) / 1_000_000_000),
+                prefixes: peer.prefixes.iter().map(ToString::to_string).collect(),
+            }
+        });
+        Some(view::Tunnel {
+            kind: tunnel.kind.as_str().to_owned(),
+            vni: config.vni.get(),
+            vtep: tunnel.vtep.to_string(),
+            port: tunnel.port,
+            mac: tunnel.mac.to_string(),
+            mtu: uplink.mtu.saturating_sub(tunnel.overhead()),
+            peers: peers.collect(),
+        })
     }
 
     fn worker(&self) -> view::Worker {

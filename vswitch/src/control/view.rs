@@ -67,8 +67,11 @@ pub struct Route {
     pub prefix: String,
     /// What is there, as the route table calls it.
     pub kind: String,
-    /// The port it leads to; none where it leads nowhere.
+    /// The port it leads to; none where it leads to none.
     pub port: Option<String>,
+    /// The tunnel's peer that it leads to, if it does.
+    #[serde(default)]
+    pub peer: Option<String>,
 }
 
 /// `GET /v1/neighbours`: an array of these.
@@ -82,6 +85,57 @@ pub struct Neighbour {
     pub mac: Option<String>,
     /// `static` (from the configuration), `leased` (by DHCP), `reachable` or `unresolved` (a router).
     pub state: String,
+}
+
+/// `GET /v1/tunnels`: the tenant's tunnel, or `null` for a tenant without one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// `geneve` or `vxlan`.
+    pub kind: String,
+    /// The tenant's virtual network.
+    pub vni: u32,
+    /// Our own endpoint.
+    pub vtep: String,
+    /// The UDP destination port.
+    pub port: u16,
+    /// The MAC of our side, inside the tunnel.
+    pub mac: String,
+    /// The largest IP packet that the tunnel carries, in bytes, as far as the uplink's MTU goes.
+    pub mtu: u16,
+    /// The other ends, in the order of the configuration.
+    pub peers: Vec<Peer>,
+}
+
+/// One other end of the tunnel. Frames and bytes are those inside the tunnel, from the destination MAC on; what was
+/// dropped is among the drops of the ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its endpoint.
+    pub vtep: String,
+    /// The MAC that takes frames there.
+    pub mac: String,
+    /// Who takes packets for the endpoint on our link of the underlay.
+    pub next_hop: String,
+    /// The next hop's MAC; none while it is asked for.
+    pub next_hop_mac: Option<String>,
+    /// `reachable` or `unresolved`: the next hop. What is beyond it is known by `last_seen_s` only.
+    pub state: String,
+    /// The largest IP packet that gets there, in bytes; smaller than the tunnel's if a router has said so.
+    pub mtu: u16,
+    /// Frames sent to it.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames that came from it and passed the filter.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Seconds since the last of them; none if there was none.
+    pub last_seen_s: Option<u64>,
+    /// The prefixes behind it.
+    pub prefixes: Vec<String>,
 }
 
 /// `GET /v1/worker`: what the worker did and what it cost.

@@ -1,10 +1,12 @@
 //! What a switch counts. The worker writes, anybody reads; one writer, so no locked instruction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::tables::Tables;
 use crate::reason::DropReason;
 
 /// A number that one thread adds to and others read.
@@ -84,6 +86,53 @@ impl PortCounters {
     }
 }
 
+/// The counters of one of the tunnel's peers: Ethernet frames as they are inside the tunnel. What was dropped is
+/// counted by the ports.
+#[derive(Debug)]
+pub struct PeerCounters {
+    /// The peer's name.
+    pub name: String,
+    /// Frames that came from the peer and passed the filter.
+    pub rx_frames: Counter,
+    /// Their bytes.
+    pub rx_bytes: Counter,
+    /// Frames for the peer.
+    pub tx_frames: Counter,
+    /// Their bytes.
+    pub tx_bytes: Counter,
+    /// When the last frame came from it, in nanoseconds of the pipeline's clock; 0 if none has.
+    pub last_seen_ns: Counter,
+    /// The largest IP packet that the tunnel carries to it, in bytes, at the last poll.
+    pub longest: Counter,
+}
+
+impl PeerCounters {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            rx_frames: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_frames: Counter::default(),
+            tx_bytes: Counter::default(),
+            last_seen_ns: Counter::default(),
+            longest: Counter::default(),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn sent(&self, bytes: usize) {
+        self.tx_frames.add(1);
+        self.tx_bytes.add(bytes as u64);
+    }
+
+    #[inline(always)]
+    pub(super) fn received(&self, bytes: usize, now_ns: u64) {
+        self.rx_frames.add(1);
+        self.rx_bytes.add(bytes as u64);
+        self.last_seen_ns.set(now_ns.max(1));
+    }
+}
+
 /// A next hop on the underlay, as it was at the last poll.
 #[derive(Debug, Default)]
 pub struct NextHopView(Counter);
@@ -110,30 +159,44 @@ impl NextHopView {
 #[derive(Debug)]
 pub struct Counters {
     ports: Box<[Arc<CachePadded<PortCounters>>]>,
-    /// The IPv4 next hop.
-    pub next_hop4: NextHopView,
-    /// The IPv6 next hop.
-    pub next_hop6: NextHopView,
+    peers: Box<[Arc<CachePadded<PeerCounters>>]>,
+    /// In the order of [`Tables::next_hops`].
+    pub next_hops: Box<[NextHopView]>,
+    /// The pipeline's clock at the last poll, in nanoseconds.
+    pub polled_ns: Counter,
 }
 
 impl Counters {
-    /// Counters for ports of these names; a name that `previous` has goes on counting.
-    pub(super) fn new<'n>(names: impl Iterator<Item = &'n str>, previous: Option<&Self>) -> Self {
-        let ports = names.map(|name| {
-            let known = previous.and_then(|counters| {
-                counters
-                    .ports
-                    .iter()
-                    .find(|port| port.name == name)
-                    .cloned()
-            });
-            known.unwrap_or_else(|| Arc::new(CachePadded::new(PortCounters::new(name))))
+    /// Counters for what those tables name; a name that `previous` has goes on counting.
+    pub(super) fn new(tables: &Tables, previous: Option<&Self>) -> Self {
+        let (ports, peers) = previous.map_or((&[][..], &[][..]), |previous| {
+            (&previous.ports, &previous.peers)
         });
         Self {
-            ports: ports.collect(),
-            next_hop4: NextHopView::default(),
-            next_hop6: NextHopView::default(),
+            ports: kept(&tables.names, ports, |port| &port.name, PortCounters::new),
+            peers: kept(
+                &tables.peer_names,
+                peers,
+                |peer| &peer.name,
+                PeerCounters::new,
+            ),
+            next_hops: tables
+                .next_hops
+                .iter()
+                .map(|_| NextHopView::default())
+                .collect(),
+            polled_ns: Counter::default(),
         }
+    }
+
+    /// Every peer's counters, in the order of the configuration.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerCounters> {
+        self.peers.iter().map(|peer| &***peer)
+    }
+
+    #[inline(always)]
+    pub(super) fn peer(&self, index: usize) -> &PeerCounters {
+        &self.peers[index]
     }
 
     /// Every port's counters.
@@ -149,4 +212,22 @@ impl Counters {
     pub fn port(&self, index: usize) -> &PortCounters {
         &self.ports[index]
     }
+}
+
+/// Counters for `names`; those that were there `before` go on.
+fn kept<C>(
+    names: &[String],
+    before: &[Arc<CachePadded<C>>],
+    name_of: impl Fn(&C) -> &str,
+    new: impl Fn(&str) -> C,
+) -> Box<[Arc<CachePadded<C>>]> {
+    let known: HashMap<&str, &Arc<CachePadded<C>>> = before
+        .iter()
+        .map(|counters| (name_of(counters), counters))
+        .collect();
+    let each = names.iter().map(|name| match known.get(name.as_str()) {
+        Some(counters) => Arc::clone(counters),
+        None => Arc::new(CachePadded::new(new(name))),
+    });
+    each.collect()
 }

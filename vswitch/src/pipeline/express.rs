@@ -97,7 +97,7 @@ fn ipv4(
     }
     let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
     let ttl = head[22];
-    let next_hop = state.next_hop4.mac()?;
+    let next_hop = state.next_hop_mac(uplink.next_hop4)?;
     let routable = is_unicast_destination4(destination) && source >> 16 != 0xa9fe;
     if ttl <= 1 || total_len > uplink.mtu || !routable {
         return None;

@@ -5,7 +5,8 @@
 
 use super::frame::Frame;
 use super::nd;
-use super::tables::{PortRules, Tables, UplinkRules};
+use super::tables::{Lead, PortRules, Tables, UplinkRules};
+use super::tunnel::{Ecn, Tunnel};
 use super::wire::{
     self, Arp, Bootp, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP,
     ETHERTYPE_VLAN, Fragment, Ip, Ipv4, Ipv6, Packet, TAG_LEN, Transport, be16, mac_at, protocol,
@@ -336,55 +337,189 @@ pub(super) fn from_uplink(
     } = ethernet(&station, frame)?;
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
-    let known = match ethertype {
-        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP => Ok(()),
-        ETHERTYPE_RARP => Err(DropReason::Rarp),
-        _ => Err(DropReason::EtherType),
-    };
-    known?;
+    known_from_outside(ethertype)?;
     if uplink.filters_mac_here && !group && mac_at(bytes, 0) != uplink.mac {
         return Err(DropReason::DstMac);
     }
     let ip = match ethertype {
         ETHERTYPE_IPV4 => Ip::V4(ipv4_from_uplink(tables, payload)?),
         ETHERTYPE_IPV6 => Ip::V6(ipv6_from_uplink(tables, payload)?),
-        _ => {
-            let arp = wire::arp(payload)?;
-            if arp.sender_mac != mac_at(bytes, 6) {
-                return Err(DropReason::ArpSenderMac);
-            }
-            Ip::Arp(arp)
-        }
+        _ => Ip::Arp(arp_from_outside(mac_at(bytes, 6), payload)?),
     };
     Ok(Packet { vid, group, ip })
+}
+
+/// Ethernet rows 7 and 8 where nobody may announce.
+fn known_from_outside(ethertype: u16) -> Result<(), DropReason> {
+    match ethertype {
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP => Ok(()),
+        ETHERTYPE_RARP => Err(DropReason::Rarp),
+        _ => Err(DropReason::EtherType),
+    }
+}
+
+fn arp_from_outside(source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
+    let arp = wire::arp(payload)?;
+    if arp.sender_mac != source {
+        return Err(DropReason::ArpSenderMac);
+    }
+    Ok(arp)
+}
+
+/// Where a frame was that came out of the tunnel.
+pub(super) struct Remote<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) tunnel: &'a Tunnel,
+    /// The endpoint that sent it.
+    pub(super) vtep: u16,
+    /// The ECN field of the packet that carried it.
+    pub(super) marked: Ecn,
+}
+
+/// What may come out of the tunnel, the peer that sent it, and the ECN field that it goes on with, if that is
+/// another.
+#[inline(always)]
+pub(super) fn from_tunnel(
+    from: &Remote<'_>,
+    frame: &mut Frame<'_>,
+) -> Result<(Packet, u16, Option<Ecn>), DropReason> {
+    let station = Station {
+        rules: None,
+        // The device has seen to that.
+        mtu: u16::MAX,
+        trunk: &[],
+    };
+    let Ethernet {
+        vid,
+        group,
+        ethertype,
+    } = ethernet(&station, frame)?;
+    let bytes = frame.bytes();
+    let payload = &bytes[ETHERNET_LEN..];
+    known_from_outside(ethertype)?;
+    if !group && mac_at(bytes, 0) != from.tunnel.mac {
+        return Err(DropReason::DstMac);
+    }
+    let (ip, peer, ecn) = match ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = wire::ipv4(payload)?;
+            let ecn = from.ecn(payload)?;
+            (Ip::V4(ip), from.ipv4(&ip, payload)?, ecn)
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = wire::ipv6(payload)?;
+            let ecn = from.ecn(payload)?;
+            (Ip::V6(ip), from.ipv6(&ip, payload)?, ecn)
+        }
+        _ => {
+            let arp = arp_from_outside(mac_at(bytes, 6), payload)?;
+            let peer = from.peer_of(from.tables.lead4(arp.sender_ip));
+            (Ip::Arp(arp), peer.ok_or(DropReason::ArpSenderIp)?, None)
+        }
+    };
+    Ok((Packet { vid, group, ip }, peer, ecn))
+}
+
+impl Remote<'_> {
+    /// The peer that a source belongs to, if that is at the endpoint.
+    #[inline(always)]
+    fn peer_of(&self, lead: Option<Lead>) -> Option<u16> {
+        let peer = lead?.peer()?;
+        (self.tunnel.peers()[usize::from(peer)].vtep == self.vtep).then_some(peer)
+    }
+
+    #[inline(always)]
+    fn ecn(&self, packet: &[u8]) -> Result<Option<Ecn>, DropReason> {
+        let inner = Ecn::of(packet);
+        match Ecn::within(inner, self.marked) {
+            Some(ecn) if ecn == inner => Ok(None),
+            Some(ecn) => Ok(Some(ecn)),
+            None => Err(DropReason::TunnelEcn),
+        }
+    }
+
+    #[inline(always)]
+    fn ipv4(&self, ip: &Ipv4, packet: &[u8]) -> Result<u16, DropReason> {
+        let peer = self.peer_of(self.tables.lead4(ip.source));
+        let peer = peer.filter(|_| !is_nobody4(ip.source));
+        let peer = peer.ok_or(DropReason::IngressSource)?;
+        from_outside4(ip, packet)?;
+        self.no_nested(ip.udp())?;
+        Ok(peer)
+    }
+
+    #[inline(always)]
+    fn ipv6(&self, ip: &Ipv6, packet: &[u8]) -> Result<u16, DropReason> {
+        let peer = if ip.source == 0 || is_link_local6(ip.source) {
+            Some(self.tunnel.vteps()[usize::from(self.vtep)].first_peer())
+        } else {
+            self.peer_of(self.tables.lead6(ip.source))
+        };
+        let peer = peer.filter(|_| !is_nobody6(ip));
+        let peer = peer.ok_or(DropReason::IngressSource)?;
+        from_outside6(ip, packet)?;
+        self.no_nested(ip.udp())?;
+        Ok(peer)
+    }
+
+    #[inline(always)]
+    fn no_nested(&self, udp: Option<(u16, u16)>) -> Result<(), DropReason> {
+        if self.tunnel.refuses(udp) {
+            return Err(DropReason::TunnelNested);
+        }
+        Ok(())
+    }
+}
+
+/// A source that no packet on a wire may have, beside those that no packet at all may have.
+#[inline(always)]
+fn is_nobody4(source: u32) -> bool {
+    source >> 24 == 0 || source >> 28 == 0xf || source >> 16 == 0xa9fe
+}
+
+/// As [`is_nobody4`]; some may speak the protocols of their own link.
+#[inline(always)]
+fn is_nobody6(ip: &Ipv6) -> bool {
+    let embedded = ip.source != 0 && wire::is_embedded4(ip.source);
+    let on_link_only = ip.source == 0 || is_link_local6(ip.source);
+    let on_link_protocol = matches!(ip.icmp_type(), Some(130..=137 | 143));
+    embedded || ip.source >> 120 == 0xff || (on_link_only && !on_link_protocol)
 }
 
 #[inline(always)]
 fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
     let ip = wire::ipv4(payload)?;
-    let nobody = ip.source >> 24 == 0 || ip.source >> 28 == 0xf || ip.source >> 16 == 0xa9fe;
-    if nobody || tables.is_inside4(ip.source) {
+    if is_nobody4(ip.source) || tables.is_inside4(ip.source) {
         return Err(DropReason::IngressSource);
     }
+    from_outside4(&ip, payload)?;
+    Ok(ip)
+}
+
+/// Row 5 of what comes from the uplink, for IPv4.
+#[inline(always)]
+fn from_outside4(ip: &Ipv4, payload: &[u8]) -> Result<(), DropReason> {
     if let Some((from, to)) = ip.udp()
-        && is_dhcp_server(&ip, from, to, payload)
+        && is_dhcp_server(ip, from, to, payload)
     {
         return Err(DropReason::DhcpServer);
     }
-    no_router(&ip)?;
-    Ok(ip)
+    no_router(ip)
 }
 
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = wire::ipv6(payload)?;
-    let embedded = ip.source != 0 && wire::is_embedded4(ip.source);
-    let unroutable = embedded || ip.source >> 120 == 0xff;
-    let on_link_only = ip.source == 0 || is_link_local6(ip.source);
-    let on_link_protocol = matches!(ip.icmp_type(), Some(130..=137 | 143));
-    if unroutable || (on_link_only && !on_link_protocol) || tables.is_inside6(ip.source) {
+    if is_nobody6(&ip) || tables.is_inside6(ip.source) {
         return Err(DropReason::IngressSource);
     }
+    from_outside6(&ip, payload)?;
+    Ok(ip)
+}
+
+/// Rows 5 and 6 of what comes from the uplink, for IPv6.
+#[inline(always)]
+fn from_outside6(ip: &Ipv6, payload: &[u8]) -> Result<(), DropReason> {
     if ip
         .udp()
         .is_some_and(|(from, to)| is_dhcpv6_server(from, to))
@@ -392,9 +527,9 @@ fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason>
         return Err(DropReason::Dhcpv6Server);
     }
     if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {
-        nd::from_uplink(&ip, payload)?;
+        nd::from_uplink(ip, payload)?;
     }
-    Ok(ip)
+    Ok(())
 }
 
 /// fe80::/10.

@@ -12,7 +12,7 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// The bytes in front of a frame that let every answer be built in place. With fewer, an
     /// answer that does not fit is dropped as `no-buffer`.
-    pub const HEADROOM: usize = 64;
+    pub const HEADROOM: usize = 96;
 
     /// The frame that is `len` bytes of `buffer` from `start` on. `stripped_tag` is the tag control
     /// information of a VLAN tag that the device has taken out of the bytes.
@@ -79,6 +79,13 @@ impl<'a> Frame<'a> {
         self.start = self.start.checked_sub(count)?;
         self.len += count;
         Some(())
+    }
+
+    /// Takes `count` bytes off its front, or all there are.
+    pub(super) fn shrink_front(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.start += count;
+        self.len -= count;
     }
 
     /// Writes the destination and source MAC.

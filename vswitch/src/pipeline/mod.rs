@@ -19,14 +19,16 @@ mod pass;
 mod state;
 mod storm;
 mod tables;
+mod tunnel;
 mod wire;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tenant_config::{MacAddr, SwitchConfig};
 
-pub use self::counters::{Counter, Counters, NextHopView, PortCounters};
+pub use self::counters::{Counter, Counters, NextHopView, PeerCounters, PortCounters};
 pub use self::frame::Frame;
 pub use self::groups::Groups;
 pub use self::tables::{Route, Tables, UPLINK_NAME};
@@ -77,16 +79,19 @@ pub enum Stage {
     Route,
     /// The headers of the next link.
     Rewrite,
+    /// Into the tunnel; or out of it, before the filter sees what was inside.
+    Tunnel,
 }
 
 impl Stage {
     /// The order in which a frame passes the stages; it may leave at any of them.
-    pub const ORDER: [Self; 5] = [
+    pub const ORDER: [Self; 6] = [
         Self::Filter,
         Self::Storm,
         Self::Service,
         Self::Route,
         Self::Rewrite,
+        Self::Tunnel,
     ];
 
     /// The name in traces.
@@ -97,6 +102,7 @@ impl Stage {
             Self::Service => "service",
             Self::Route => "route",
             Self::Rewrite => "rewrite",
+            Self::Tunnel => "tunnel",
         }
     }
 }
@@ -134,7 +140,7 @@ impl Generation {
     /// Makes `config` ready. Ports that `previous` counts, by their name, go on counting.
     pub fn build(config: &SwitchConfig, previous: Option<&Counters>) -> Self {
         let tables = Tables::build(config);
-        let counters = Counters::new(tables.names().iter().map(String::as_str), previous);
+        let counters = Counters::new(&tables, previous);
         Self {
             state: State::new(&tables),
             tables: Arc::new(tables),
@@ -164,6 +170,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// RFC 4861, section 6.2.1 (MaxRtrAdvInterval), shortened so that a lost one costs little.
     const ADVERTISEMENT_INTERVAL_NS: u64 = 200_000_000_000;
+    /// Next hops that one poll may ask for: all that a burst holds.
+    const SOLICITATIONS_AT_ONCE: usize = 32;
 
     /// Begins with that generation.
     pub fn new(generation: Generation) -> Self {
@@ -205,16 +213,8 @@ impl Pipeline {
                 );
             }
         }
-        let next_hops = |tables: &Tables| {
-            tables
-                .uplink
-                .as_ref()
-                .map(|uplink| (uplink.next_hop4, uplink.next_hop6))
-        };
-        if next_hops(&self.tables) == next_hops(&old.tables) {
-            std::mem::swap(&mut self.state.next_hop4, &mut old.state.next_hop4);
-            std::mem::swap(&mut self.state.next_hop6, &mut old.state.next_hop6);
-        }
+        self.state
+            .take_over_underlay(&self.tables, &old.tables, &old.state);
         Generation {
             tables: old.tables,
             counters: old.counters,
@@ -268,18 +268,41 @@ impl Pipeline {
         };
         if let Some(uplink) = &self.tables.uplink {
             let port = self.tables.uplink_id();
-            if let (Some(own), Some(wanted)) = (uplink.ipv4, uplink.next_hop4)
-                && self.state.next_hop4.wants_solicitation(now_ns)
-            {
-                let to = self.state.next_hop4.mac().unwrap_or([0xff; 6]);
-                let len = answer::arp_request(&mut frame, to, (uplink.mac, own), wanted);
+            let mut asked = 0;
+            let all = self.tables.next_hops.len();
+            for step in 0..all {
+                let at = (self.state.ask_from + step) % all;
+                if asked == Self::SOLICITATIONS_AT_ONCE {
+                    self.state.ask_from = at;
+                    break;
+                }
+                let next_hop = &mut self.state.next_hops[at];
+                if !next_hop.wants_solicitation(now_ns) {
+                    continue;
+                }
+                let len = match (self.tables.next_hops[at], uplink.ipv4, uplink.ipv6) {
+                    (IpAddr::V4(wanted), Some(own), _) => {
+                        let to = next_hop.mac().unwrap_or([0xff; 6]);
+                        let own = (uplink.mac, own);
+                        answer::arp_request(&mut frame, to, own, wanted.to_bits())
+                    }
+                    (IpAddr::V6(wanted), _, Some(own)) => {
+                        let own = (uplink.mac, own);
+                        answer::neighbor_solicitation(&mut frame, own, wanted.to_bits())
+                    }
+                    _ => continue,
+                };
+                asked += 1;
                 send(port, &frame[..len]);
             }
-            if let (Some(own), Some(wanted)) = (uplink.ipv6, uplink.next_hop6)
-                && self.state.next_hop6.wants_solicitation(now_ns)
-            {
-                let len = answer::neighbor_solicitation(&mut frame, (uplink.mac, own), wanted);
-                send(port, &frame[..len]);
+        }
+        if let Some(tunnel) = &self.tables.tunnel {
+            for vtep in &mut self.state.vteps {
+                vtep.poll(tunnel, now_ns);
+            }
+            for (peer, counters) in tunnel.peers().iter().zip(self.counters.peers()) {
+                let longest = self.state.vteps[usize::from(peer.vtep)].longest();
+                counters.longest.set(longest.into());
             }
         }
         if now_ns >= self.state.next_advertisement_ns {
@@ -292,18 +315,21 @@ impl Pipeline {
                 }
             }
         }
-        self.counters.next_hop4.publish(self.state.next_hop4.mac());
-        self.counters.next_hop6.publish(self.state.next_hop6.mac());
+        self.counters.polled_ns.set(now_ns);
+        for (view, next_hop) in self.counters.next_hops.iter().zip(&self.state.next_hops) {
+            view.publish(next_hop.mac());
+        }
         for (index, port) in self.state.ports.iter().enumerate() {
             let leased = port.lease.address(now_ns).unwrap_or(0);
             self.counters.port(index).leased_ipv4.set(u64::from(leased));
         }
     }
 
-    /// Takes both next hops for resolved, with that MAC: for captures, where nobody answers.
+    /// Takes all next hops for resolved, with that MAC: for captures, where nobody answers.
     pub fn assume_next_hops(&mut self, now_ns: u64, mac: MacAddr) {
-        self.state.next_hop4.confirm(now_ns, mac.octets());
-        self.state.next_hop6.confirm(now_ns, mac.octets());
+        for next_hop in &mut self.state.next_hops {
+            next_hop.confirm(now_ns, mac.octets());
+        }
     }
 
     /// The worker could not send `count` frames that were to leave by `port`, and freed them.
@@ -359,6 +385,7 @@ impl BurstPass<'_> {
         } = *self;
         let mut pass = Pass {
             tables,
+            counters: self.all,
             state: self.state,
             now_ns,
             notes,

@@ -9,7 +9,7 @@ use super::frame::Frame;
 use super::state::{ICMP_ERRORS_PER_SECOND, State};
 use super::tables::{PortRules, Tables, Target, UplinkRules};
 use super::wire::{self, Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet};
-use super::{Notes, PortId, Stage, filter, nd};
+use super::{Counters, Notes, PortId, Stage, filter, nd};
 use crate::reason::DropReason;
 
 /// Where a frame goes that goes somewhere.
@@ -39,6 +39,7 @@ pub(super) type Outcome = Result<Sent, Refusal>;
 /// One frame's way through the stages.
 pub(super) struct Pass<'s, N> {
     pub(super) tables: &'s Tables,
+    pub(super) counters: &'s Counters,
     pub(super) state: &'s mut State,
     pub(super) now_ns: u64,
     pub(super) notes: &'s mut N,
@@ -46,7 +47,7 @@ pub(super) struct Pass<'s, N> {
 
 /// How a packet is sent on.
 #[derive(Clone, Copy)]
-enum Hop {
+pub(super) enum Hop {
     Port(u16),
     Uplink,
 }
@@ -54,7 +55,7 @@ enum Hop {
 impl<N: Notes> Pass<'_, N> {
     /// Notes why a stage refuses the frame.
     #[inline(always)]
-    fn refuse<T>(&mut self, stage: Stage, reason: DropReason) -> Result<T, Refusal> {
+    pub(super) fn refuse<T>(&mut self, stage: Stage, reason: DropReason) -> Result<T, Refusal> {
         self.notes
             .note(stage, format_args!("drop {reason}: {}", reason.help()));
         Err(reason.into())
@@ -124,7 +125,7 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
         match target {
-            Some(Target::Gateway | Target::Port(_) | Target::Uplink)
+            Some(Target::Gateway | Target::Port(_) | Target::Uplink | Target::Peer(_))
                 if wire::is_unicast_destination4(arp.target_ip) =>
             {
                 let built = answer::arp_reply(frame, rules.gateway_mac, arp);
@@ -169,6 +170,7 @@ impl<N: Notes> Pass<'_, N> {
             Some(Target::Uplink) => {
                 return self.forward4(Some(rules), packet, ip, frame, Hop::Uplink);
             }
+            Some(Target::Peer(id)) => return self.encapsulate4(rules, packet, ip, frame, id),
             Some(Target::Underlay | Target::UplinkSelf) => (DropReason::Underlay, None),
             Some(_) => (DropReason::RouteNone, Some(IcmpError::HostUnreachable)),
             None => (DropReason::RouteNone, Some(IcmpError::NoRoute)),
@@ -229,7 +231,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     #[inline(always)]
-    fn forward4(
+    pub(super) fn forward4(
         &mut self,
         sender: Option<&PortRules>,
         packet: &Packet,
@@ -263,7 +265,7 @@ impl<N: Notes> Pass<'_, N> {
                 if let Some(error) = too_big(uplink.mtu) {
                     return self.report4_to(sender, packet, ip, frame, DropReason::Mtu, error);
                 }
-                let Some(mac) = self.state.next_hop4.mac() else {
+                let Some(mac) = self.state.next_hop_mac(uplink.next_hop4) else {
                     return self.refuse(Stage::Route, DropReason::NeighbourUnresolved);
                 };
                 self.note_route(hop);
@@ -335,7 +337,7 @@ impl<N: Notes> Pass<'_, N> {
 
     /// [`Self::report4`] where there is a sender to tell; a sender outside is told nothing.
     #[cold]
-    fn report4_to(
+    pub(super) fn report4_to(
         &mut self,
         sender: Option<&PortRules>,
         packet: &Packet,
@@ -382,7 +384,7 @@ impl<N: Notes> Pass<'_, N> {
         clippy::too_many_arguments,
         reason = "one packet's whole context, passed once"
     )]
-    fn report6(
+    pub(super) fn report6(
         &mut self,
         stage: Stage,
         rules: &PortRules,
@@ -463,6 +465,7 @@ impl<N: Notes> Pass<'_, N> {
             Some(Target::Uplink) => {
                 return self.forward6(Some(rules), packet, ip, frame, Hop::Uplink);
             }
+            Some(Target::Peer(id)) => return self.encapsulate6(rules, packet, ip, frame, id),
             Some(Target::Underlay | Target::UplinkSelf) => (DropReason::Underlay, None),
             Some(_) => (DropReason::RouteNone, Some(IcmpError::HostUnreachable)),
             None => (DropReason::RouteNone, Some(IcmpError::NoRoute)),
@@ -501,8 +504,10 @@ impl<N: Notes> Pass<'_, N> {
                 if own {
                     return self.refuse(Stage::Service, DropReason::Absorbed);
                 }
-                let reachable = matches!(target, Some(Target::Port(_) | Target::Uplink))
-                    && !filter::is_link_local6(wanted)
+                let reachable = matches!(
+                    target,
+                    Some(Target::Port(_) | Target::Uplink | Target::Peer(_))
+                ) && !filter::is_link_local6(wanted)
                     && !wire::is_embedded4(wanted);
                 if !is_gateway && !reachable {
                     return self.refuse(Stage::Service, DropReason::NdUnknown);
@@ -521,7 +526,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     #[inline(always)]
-    fn forward6(
+    pub(super) fn forward6(
         &mut self,
         sender: Option<&PortRules>,
         packet: &Packet,
@@ -549,7 +554,8 @@ impl<N: Notes> Pass<'_, N> {
                 } else {
                     too_big(uplink.mtu)
                 };
-                (refused, Some((uplink, self.state.next_hop6.mac())))
+                let mac = self.state.next_hop_mac(uplink.next_hop6);
+                (refused, Some((uplink, mac)))
             }
         };
         if let Some((reason, error)) = refused {
@@ -599,8 +605,12 @@ impl<N: Notes> Pass<'_, N> {
         arp: &Arp,
         frame: &mut Frame<'_>,
     ) -> Outcome {
-        if uplink.next_hop4 == Some(arp.sender_ip) && uplink.is_other_station(arp.sender_mac) {
-            self.state.next_hop4.confirm(self.now_ns, arp.sender_mac);
+        let sender = Ipv4Addr::from_bits(arp.sender_ip).into();
+        let next_hop = self.tables.next_hop_at(sender);
+        if let Some(id) = next_hop
+            && uplink.is_other_station(arp.sender_mac)
+        {
+            self.state.next_hops[usize::from(id)].confirm(self.now_ns, arp.sender_mac);
         }
         if arp.request && arp.sender_ip != arp.target_ip {
             if uplink.ipv4 == Some(arp.target_ip) {
@@ -609,7 +619,7 @@ impl<N: Notes> Pass<'_, N> {
             }
             return self.refuse(Stage::Service, DropReason::ArpUnknown);
         }
-        if uplink.next_hop4 == Some(arp.sender_ip) {
+        if next_hop.is_some() {
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
         self.refuse(Stage::Service, DropReason::ArpUnknown)
@@ -629,14 +639,23 @@ impl<N: Notes> Pass<'_, N> {
                 let built = answer::echo_reply4(frame, uplink.mac, ip);
                 return self.answered(built, None, frame, format_args!("ICMP echo"));
             }
-            return self.refuse(Stage::Service, DropReason::GatewayService);
+            if let Some(tunnel) = &self.tables.tunnel
+                && tunnel.takes(u128::from(ip.destination), ip.udp())
+            {
+                return self.decapsulate(tunnel, ip.into(), frame);
+            }
+            let told = self.path_mtu4(ip, &frame.bytes()[ETHERNET_LEN..]);
+            return self.refuse(Stage::Service, taken_or_unserved(told));
         }
         if let Some(reason) = unroutable4(packet, ip, target) {
             return self.refuse(Stage::Route, reason);
         }
         match target {
+            Some(Target::Port(_)) if self.tables.takes_only_tunnel() => {
+                self.refuse(Stage::Route, DropReason::TunnelOnly)
+            }
             Some(Target::Port(id)) => self.forward4(None, packet, ip, frame, Hop::Port(id)),
-            Some(Target::Uplink | Target::Underlay) => {
+            Some(Target::Uplink | Target::Underlay | Target::Peer(_)) => {
                 self.refuse(Stage::Route, DropReason::NoTransit)
             }
             _ => self.refuse(Stage::Route, DropReason::RouteNone),
@@ -662,14 +681,23 @@ impl<N: Notes> Pass<'_, N> {
                 let built = answer::echo_reply6(frame, uplink.mac, ip);
                 return self.answered(built, None, frame, format_args!("ICMPv6 echo"));
             }
-            return self.refuse(Stage::Service, DropReason::GatewayService);
+            if let Some(tunnel) = &self.tables.tunnel
+                && tunnel.takes(ip.destination, ip.udp())
+            {
+                return self.decapsulate(tunnel, ip.into(), frame);
+            }
+            let told = self.path_mtu6(ip, &frame.bytes()[ETHERNET_LEN..]);
+            return self.refuse(Stage::Service, taken_or_unserved(told));
         }
         if let Some(reason) = unroutable6(packet, ip) {
             return self.refuse(Stage::Route, reason);
         }
         match target {
+            Some(Target::Port(_)) if self.tables.takes_only_tunnel() => {
+                self.refuse(Stage::Route, DropReason::TunnelOnly)
+            }
             Some(Target::Port(id)) => self.forward6(None, packet, ip, frame, Hop::Port(id)),
-            Some(Target::Uplink | Target::Underlay) => {
+            Some(Target::Uplink | Target::Underlay | Target::Peer(_)) => {
                 self.refuse(Stage::Route, DropReason::NoTransit)
             }
             _ => self.refuse(Stage::Route, DropReason::RouteNone),
@@ -692,15 +720,18 @@ impl<N: Notes> Pass<'_, N> {
                 self.answered(built, None, frame, format_args!("Neighbor Advertisement"))
             }
             (nd::NEIGHBOR_SOLICITATION, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
-            (nd::NEIGHBOR_ADVERTISEMENT, Some(target)) if uplink.next_hop6 == Some(target) => {
+            (nd::NEIGHBOR_ADVERTISEMENT, Some(target)) => {
+                let next_hop = self.tables.next_hop_at(Ipv6Addr::from_bits(target).into());
+                let Some(id) = next_hop else {
+                    return self.refuse(Stage::Service, DropReason::NdUnknown);
+                };
                 let named = nd::target_link_layer(ip, layer3);
                 let mac = named.unwrap_or_else(|| wire::mac_at(frame.bytes(), 6));
                 if uplink.is_other_station(mac) {
-                    self.state.next_hop6.confirm(self.now_ns, mac);
+                    self.state.next_hops[usize::from(id)].confirm(self.now_ns, mac);
                 }
                 self.refuse(Stage::Service, DropReason::Absorbed)
             }
-            (nd::NEIGHBOR_ADVERTISEMENT, _) => self.refuse(Stage::Service, DropReason::NdUnknown),
             _ => self.refuse(Stage::Service, DropReason::Absorbed),
         }
     }
@@ -711,9 +742,22 @@ fn with_tag(built: Option<()>, vid: Option<u16>, frame: &mut Frame<'_>) -> Optio
     built.and_then(|()| vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
 }
 
+/// What becomes of a packet to our own address on the underlay that asks for no service there.
+fn taken_or_unserved(told: bool) -> DropReason {
+    if told {
+        DropReason::Absorbed
+    } else {
+        DropReason::GatewayService
+    }
+}
+
 /// Rows "Route 3 to 5": what no route is looked up for.
 #[inline(always)]
-fn unroutable4(packet: &Packet, ip: &Ipv4, target: Option<Target>) -> Option<DropReason> {
+pub(super) fn unroutable4(
+    packet: &Packet,
+    ip: &Ipv4,
+    target: Option<Target>,
+) -> Option<DropReason> {
     if ip.destination >> 28 >= 0xe || target == Some(Target::Broadcast) {
         Some(DropReason::Multicast)
     } else if ip.destination >> 16 == 0xa9fe {
@@ -727,7 +771,7 @@ fn unroutable4(packet: &Packet, ip: &Ipv4, target: Option<Target>) -> Option<Dro
 
 /// As [`unroutable4`].
 #[inline(always)]
-fn unroutable6(packet: &Packet, ip: &Ipv6) -> Option<DropReason> {
+pub(super) fn unroutable6(packet: &Packet, ip: &Ipv6) -> Option<DropReason> {
     if ip.destination >> 120 == 0xff {
         Some(DropReason::Multicast)
     } else if filter::is_link_local6(ip.destination) {
@@ -753,13 +797,21 @@ impl Tables {
             link_local: rules.gateway_link_local,
             gateway,
             prefix_len: self.gateway6_prefix_len,
-            mtu: rules.mtu,
+            mtu: match &self.tunnel {
+                Some(tunnel) => rules.mtu.min(tunnel.longest),
+                None => rules.mtu,
+            },
         })
+    }
+
+    /// Whether nothing comes in from the underlay but through the tunnel.
+    fn takes_only_tunnel(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
     }
 }
 
 /// A packet in a trace.
-struct Describe<'a>(&'a Packet);
+pub(super) struct Describe<'a>(pub(super) &'a Packet);
 
 impl fmt::Display for Describe<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

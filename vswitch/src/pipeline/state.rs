@@ -2,7 +2,8 @@
 //! and allocated with the generation, off the worker.
 
 use super::storm::{Bucket, Storm};
-use super::tables::{PortRules, Tables, Target};
+use super::tables::{NextHopId, PortRules, Tables, Target};
+use super::tunnel::VtepState;
 use super::wire::Bootp;
 
 /// ICMP errors per second and port.
@@ -41,8 +42,12 @@ impl PortState {
 pub(super) struct State {
     /// The tenant's ports.
     pub(super) ports: Box<[PortState]>,
-    pub(super) next_hop4: NextHop,
-    pub(super) next_hop6: NextHop,
+    /// In the order of [`Tables::next_hops`].
+    pub(super) next_hops: Box<[NextHop]>,
+    /// The next hop that is looked at first when there are more than may be asked for at once.
+    pub(super) ask_from: usize,
+    /// The tunnel's endpoints.
+    pub(super) vteps: Box<[VtepState]>,
     pub(super) next_advertisement_ns: u64,
 }
 
@@ -56,10 +61,28 @@ impl State {
         });
         Self {
             ports: ports.collect(),
-            next_hop4: NextHop::default(),
-            next_hop6: NextHop::default(),
+            next_hops: tables
+                .next_hops
+                .iter()
+                .map(|_| NextHop::default())
+                .collect(),
+            ask_from: 0,
+            vteps: tables
+                .tunnel
+                .iter()
+                .flat_map(|tunnel| {
+                    let new = VtepState::new(tunnel);
+                    tunnel.vteps().iter().map(move |_| new)
+                })
+                .collect(),
             next_advertisement_ns: 0,
         }
+    }
+
+    /// The MAC of the uplink's next hop, or of another, while it answers.
+    #[inline(always)]
+    pub(super) fn next_hop_mac(&self, id: Option<NextHopId>) -> Option<[u8; 6]> {
+        self.next_hops.get(usize::from(id?))?.mac()
     }
 
     /// The port to which DHCP has given the address.
@@ -71,6 +94,23 @@ impl State {
         ports
             .find(|(port, rules)| rules.learns && port.lease.address(now_ns) == Some(address))
             .map(|(_, rules)| rules.id)
+    }
+
+    /// Goes on from what was known of the next hops and endpoints that the tables before had too.
+    pub(super) fn take_over_underlay(&mut self, tables: &Tables, old: &Tables, before: &Self) {
+        for (address, next_hop) in tables.next_hops.iter().zip(&mut self.next_hops) {
+            if let Some(id) = old.next_hop_at(*address) {
+                *next_hop = before.next_hops[usize::from(id)];
+            }
+        }
+        let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
+            return;
+        };
+        for (address, vtep) in tunnel.endpoints() {
+            if let Some(known) = old.vtep_at(address) {
+                self.vteps[usize::from(vtep)].take_over(before.vteps[usize::from(known)]);
+            }
+        }
     }
 
     /// Where a destination leads, leases included.
@@ -185,7 +225,7 @@ impl TagCache {
 }
 
 /// A neighbour on the underlay: known while it answers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NextHop {
     mac: Option<[u8; 6]>,
     confirmed_ns: u64,

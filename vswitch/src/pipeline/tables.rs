@@ -1,7 +1,7 @@
 //! The immutable half of a switch: what every look-up reads. Built off the worker, from a checked
 //! configuration; a change of configuration is a new set of tables.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
@@ -11,6 +11,7 @@ use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, 
 use super::express;
 use super::groups::{self, Groups};
 use super::lpm::Lpm;
+use super::tunnel::{self, Tunnel};
 use super::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 /// Where an address leads.
@@ -30,15 +31,23 @@ pub(super) enum Target {
     Underlay,
     /// The switch's own address on the underlay.
     UplinkSelf,
+    /// Through the tunnel to a peer.
+    Peer(u16),
 }
+
+/// A next hop's place among all of the underlay's.
+pub(super) type NextHopId = u16;
 
 impl Target {
     /// Whether the address is the switch's or its tenant's.
     fn is_inside(self) -> bool {
         match self {
-            Self::Port(_) | Self::Gateway | Self::Unowned | Self::Broadcast | Self::UplinkSelf => {
-                true
-            }
+            Self::Port(_)
+            | Self::Gateway
+            | Self::Unowned
+            | Self::Broadcast
+            | Self::UplinkSelf
+            | Self::Peer(_) => true,
             Self::Uplink | Self::Underlay => false,
         }
     }
@@ -50,7 +59,9 @@ impl Target {
 pub(super) struct Lead(NonZeroU16);
 
 impl Lead {
-    /// What is no port, from here on; a switch has far fewer ports.
+    /// Peers, from here on; a switch has far fewer ports.
+    const PEERS: u16 = 0x4000;
+    /// What is neither, from here on.
     const OTHERS: u16 = 0x8000;
     const LEADS: [Target; 6] = [
         Target::Gateway,
@@ -65,7 +76,8 @@ impl Lead {
 
     pub(super) const fn new(target: Target) -> Self {
         let code = match target {
-            Target::Port(id) => id % Self::OTHERS + 1,
+            Target::Port(id) => id % Self::PEERS + 1,
+            Target::Peer(id) => id % (Self::OTHERS - Self::PEERS) + Self::PEERS + 1,
             Target::Gateway => Self::OTHERS + 1,
             Target::Unowned => Self::OTHERS + 2,
             Target::Broadcast => Self::OTHERS + 3,
@@ -81,17 +93,27 @@ impl Lead {
 
     #[inline(always)]
     pub(super) fn target(self) -> Target {
-        match self.port() {
-            Some(id) => Target::Port(id),
-            None => Self::LEADS[usize::from(self.0.get() - Self::OTHERS - 1) % Self::LEADS.len()],
+        if let Some(id) = self.port() {
+            return Target::Port(id);
         }
+        if let Some(id) = self.peer() {
+            return Target::Peer(id);
+        }
+        Self::LEADS[usize::from(self.0.get() - Self::OTHERS - 1) % Self::LEADS.len()]
     }
 
     /// The port, if it leads to one.
     #[inline(always)]
     pub(super) fn port(self) -> Option<u16> {
         let code = self.0.get();
-        (code <= Self::OTHERS).then(|| code - 1)
+        (code <= Self::PEERS).then(|| code - 1)
+    }
+
+    /// The peer, if it leads to one.
+    #[inline(always)]
+    pub(super) fn peer(self) -> Option<u16> {
+        let code = self.0.get();
+        (code > Self::PEERS && code <= Self::OTHERS).then(|| code - Self::PEERS - 1)
     }
 }
 
@@ -142,8 +164,9 @@ pub(super) struct UplinkRules {
     pub(super) filters_mac_here: bool,
     pub(super) ipv4: Option<u32>,
     pub(super) ipv6: Option<u128>,
-    pub(super) next_hop4: Option<u32>,
-    pub(super) next_hop6: Option<u128>,
+    /// Where packets for the world go.
+    pub(super) next_hop4: Option<NextHopId>,
+    pub(super) next_hop6: Option<NextHopId>,
 }
 
 /// All look-up tables of one generation.
@@ -153,6 +176,10 @@ pub struct Tables {
     pub(super) ports: Box<[PortRules]>,
     pub(super) egress: Box<[Egress]>,
     pub(super) uplink: Option<UplinkRules>,
+    pub(super) tunnel: Option<Tunnel>,
+    pub(super) peer_names: Box<[String]>,
+    /// Who must answer on the underlay, in their order, without repetition.
+    pub(super) next_hops: Box<[IpAddr]>,
     pub(super) gateway4: Option<u32>,
     /// The first address of the gateway's subnet, which is nobody's.
     pub(super) gateway4_network: Option<u32>,
@@ -172,11 +199,14 @@ pub struct Tables {
 pub struct Route {
     /// The destination, as in `10.0.0.11/32`.
     pub prefix: String,
-    /// What kind of target: `port`, `gateway`, `unreachable`, `broadcast`, `uplink`, `underlay`, `uplink-self`.
+    /// What kind of target: `port`, `peer`, `gateway`, `unreachable`, `broadcast`, `uplink`, `underlay`, `uplink-self`.
     pub kind: &'static str,
     /// The port's name, for kind `port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+    /// The peer's name, for kind `peer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
 }
 
 impl Tables {
@@ -198,19 +228,22 @@ impl Tables {
                 routes6.push((net.addr().to_bits(), net.prefix_len(), Lead::new(target)))
             }
         };
-        let host = |address: std::net::IpAddr| IpNet::from(address);
+        let host = |address: IpAddr| IpNet::from(address);
+        let peers = || config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
         // Of equal prefixes the later one counts, so what is closed to the tenant comes last.
+        let only = config.tunnel.as_ref().is_some_and(|tunnel| tunnel.only);
         if let Some(uplink) = &config.uplink {
-            if uplink.next_hops.ipv4.is_some() {
+            if uplink.next_hops.ipv4.is_some() && !only {
                 add(IpNet::V4(ipnet::Ipv4Net::default()), Target::Uplink);
             }
-            if uplink.next_hops.ipv6.is_some() {
+            if uplink.next_hops.ipv6.is_some() && !only {
                 add(IpNet::V6(ipnet::Ipv6Net::default()), Target::Uplink);
             }
             let reachable = |net: &IpNet| match net {
                 IpNet::V4(_) => uplink.next_hops.ipv4.is_some(),
                 IpNet::V6(_) => uplink.next_hops.ipv6.is_some(),
             };
+            let reachable = |net: &IpNet| !only && reachable(net);
             let allowed = || uplink.allow.iter().copied().filter(reachable);
             let underlay = [uplink.ipv4.map(IpNet::V4), uplink.ipv6.map(IpNet::V6)];
             for net in underlay.into_iter().flatten() {
@@ -219,6 +252,7 @@ impl Tables {
                 }
             }
             allowed().for_each(|net| add(net, Target::Uplink));
+            peers().for_each(|peer| add(host(peer.vtep), Target::Underlay));
             uplink
                 .own_addresses()
                 .for_each(|address| add(host(address), Target::UplinkSelf));
@@ -228,6 +262,11 @@ impl Tables {
         }
         if let Some(net) = config.gateway.ipv6 {
             add(IpNet::V6(net), Target::Unowned);
+        }
+        for (peer, id) in peers().zip(0..) {
+            peer.prefixes
+                .iter()
+                .for_each(|&net| add(net, Target::Peer(id)));
         }
         for (id, port) in config.ports.iter().enumerate() {
             if let Addresses::Static(nets) = &port.addresses {
@@ -244,7 +283,15 @@ impl Tables {
         if let Some(net) = config.gateway.ipv6 {
             add(host(net.addr().into()), Target::Gateway);
         }
-        let uplink = config.uplink.as_ref().map(UplinkRules::new);
+        let next_hops = next_hops_of(config);
+        let next_hop_id = |address: IpAddr| {
+            let place = next_hops.binary_search(&address);
+            place.expect("every next hop is among them") as NextHopId
+        };
+        let uplink = config
+            .uplink
+            .as_ref()
+            .map(|uplink| UplinkRules::new(uplink, next_hop_id));
         let names = config.ports.iter().map(|port| port.name.to_string());
         Self {
             names: names
@@ -255,6 +302,9 @@ impl Tables {
             egress: ports.iter().map(Egress::new).collect(),
             ports,
             uplink,
+            tunnel: Tunnel::build(config, next_hop_id),
+            peer_names: peers().map(|peer| peer.name.to_string()).collect(),
+            next_hops: next_hops.clone(),
             gateway4: config.gateway.ipv4.map(|net| net.addr().to_bits()),
             gateway4_network: config.gateway.ipv4.map(|net| net.network().to_bits()),
             gateway6: config.gateway.ipv6.map(|net| net.addr().to_bits()),
@@ -268,6 +318,29 @@ impl Tables {
     /// The groups whose frames each side needs, in the order of [`super::PortId`].
     pub fn groups(&self) -> &[Groups] {
         &self.groups
+    }
+
+    /// Who must answer on the underlay: next hops, and peers that are their own. In the order of
+    /// [`super::Counters::next_hops`].
+    pub fn next_hops(&self) -> &[IpAddr] {
+        &self.next_hops
+    }
+
+    /// The place of a next hop among all.
+    pub(super) fn next_hop_at(&self, address: IpAddr) -> Option<NextHopId> {
+        let place = self.next_hops.binary_search(&address).ok()?;
+        Some(place as NextHopId)
+    }
+
+    /// Of each peer, in the order of the configuration: the place of its endpoint, and of its next hop.
+    pub fn peers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let tunnel = self.tunnel.iter();
+        tunnel.flat_map(|tunnel| {
+            tunnel.peers().iter().map(|peer| {
+                let vtep = usize::from(peer.vtep);
+                (vtep, usize::from(tunnel.vteps()[vtep].next_hop()))
+            })
+        })
     }
 
     /// Where the address leads.
@@ -333,19 +406,28 @@ impl Tables {
     /// Every route, for people.
     pub fn routes(&self) -> Vec<Route> {
         let named = |prefix: IpNet, target: Target| {
-            let (kind, port) = match target {
-                Target::Port(id) => ("port", Some(self.names[usize::from(id)].clone())),
-                Target::Gateway => ("gateway", None),
-                Target::Unowned => ("unreachable", None),
-                Target::Broadcast => ("broadcast", None),
-                Target::Uplink => ("uplink", None),
-                Target::Underlay => ("underlay", None),
-                Target::UplinkSelf => ("uplink-self", None),
+            let (mut port, mut peer) = (None, None);
+            let kind = match target {
+                Target::Port(id) => {
+                    port = Some(self.names[usize::from(id)].clone());
+                    "port"
+                }
+                Target::Peer(id) => {
+                    peer = Some(self.peer_names[usize::from(id)].clone());
+                    "peer"
+                }
+                Target::Gateway => "gateway",
+                Target::Unowned => "unreachable",
+                Target::Broadcast => "broadcast",
+                Target::Uplink => "uplink",
+                Target::Underlay => "underlay",
+                Target::UplinkSelf => "uplink-self",
             };
             Route {
                 prefix: prefix.trunc().to_string(),
                 kind,
                 port,
+                peer,
             }
         };
         let ipv4 = self
@@ -366,6 +448,21 @@ impl Tables {
             });
         ipv4.chain(ipv6).collect()
     }
+}
+
+/// All next hops of a configuration, in their order, without repetition.
+fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
+    let uplink = config.uplink.iter().flat_map(|uplink| {
+        let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
+        ipv4.into_iter()
+            .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
+    });
+    let mut all: Vec<IpAddr> = uplink
+        .chain(tunnel::next_hops(config.tunnel.as_ref()))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
 }
 
 /// The name of the In/Out side; no port may have it.
@@ -418,15 +515,16 @@ impl UplinkRules {
     pub(super) fn is_other_station(&self, mac: [u8; 6]) -> bool {
         mac[0] & 1 == 0 && mac != [0; 6] && mac != self.mac
     }
-    fn new(uplink: &UplinkConfig) -> Self {
+
+    fn new(uplink: &UplinkConfig, next_hop: impl Fn(IpAddr) -> NextHopId) -> Self {
         Self {
             mac: uplink.mac.octets(),
             mtu: uplink.mtu,
             filters_mac_here: !uplink.device.filters_mac(),
             ipv4: uplink.ipv4.map(|net| net.addr().to_bits()),
             ipv6: uplink.ipv6.map(|net| net.addr().to_bits()),
-            next_hop4: uplink.next_hops.ipv4.map(Ipv4Addr::to_bits),
-            next_hop6: uplink.next_hops.ipv6.map(Ipv6Addr::to_bits),
+            next_hop4: uplink.next_hops.ipv4.map(|ip| next_hop(ip.into())),
+            next_hop6: uplink.next_hops.ipv6.map(|ip| next_hop(ip.into())),
         }
     }
 }

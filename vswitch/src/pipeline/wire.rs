@@ -287,6 +287,30 @@ pub(super) fn ipv4_sum_holds(head: &[u8; 20]) -> bool {
     is_all_ones(ipv4_sum(head))
 }
 
+/// The checksum of a header without options whose checksum field is zero, in memory's byte order.
+#[inline(always)]
+pub(super) fn ipv4_header_sum(head: &[u8; 20]) -> u16 {
+    let sum = ipv4_sum(head);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(((sum & 0xffff) + (sum >> 16)) as u16)
+}
+
+/// The sum that a checksum is made of (RFC 1071), in memory's byte order; of an odd length, as if a zero byte
+/// followed.
+#[inline(always)]
+pub(super) fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let whole: u64 = words
+        .iter()
+        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    whole + u64::from(u32::from_ne_bytes(last))
+}
+
 /// Sums do not care for byte order, so whole words are added as they lie in memory.
 #[inline(always)]
 fn ipv4_sum(head: &[u8; 20]) -> u64 {

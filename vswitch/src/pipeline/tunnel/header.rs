@@ -1,0 +1,377 @@
+//! What is on the wire: the outer headers that are written and read, checksums, ECN, TCP's segment size.
+
+use std::net::IpAddr;
+
+use tenant_config::{MacAddr, TunnelConfig, TunnelKind, TunnelTtl, Vni};
+
+use super::{Tunnel, number};
+use crate::pipeline::frame::Frame;
+use crate::pipeline::wire::{
+    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Ipv4, Ipv6, Transport,
+    adjust_checksum, be16, be32, protocol,
+};
+use crate::reason::DropReason;
+
+const UDP_LEN: usize = 8;
+/// Without options, both kinds' headers are as long.
+const TUNNEL_LEN: usize = 8;
+/// What goes in front of an inner Ethernet frame.
+const OUTER4_LEN: usize = ETHERNET_LEN + 20 + UDP_LEN + TUNNEL_LEN;
+const OUTER6_LEN: usize = ETHERNET_LEN + 40 + UDP_LEN + TUNNEL_LEN;
+const _: () = assert!(
+    OUTER6_LEN <= Frame::HEADROOM,
+    "the outer headers must fit in front"
+);
+
+/// RFC 8926, section 3.4: Trans Ether Bridging.
+const PROTOCOL_ETHERNET: u16 = 0x6558;
+/// RFC 7348, section 5: the VNI is valid.
+const VXLAN_FLAG_I: u8 = 0x08;
+/// RFC 8926, section 3.4.
+const GENEVE_FLAG_O: u8 = 0x80;
+const GENEVE_FLAG_C: u8 = 0x40;
+const GENEVE_CRITICAL: u8 = 0x80;
+
+/// The outer headers of all packets to one endpoint; what differs from packet to packet is zero.
+#[derive(Debug, Clone)]
+pub(super) struct Template([u8; OUTER6_LEN]);
+
+impl Template {
+    pub(super) fn new(vni: Vni, tunnel: &TunnelConfig, own_mac: MacAddr, peer: IpAddr) -> Self {
+        let ttl = match tunnel.ttl {
+            TunnelTtl::Fixed(ttl) => ttl,
+            TunnelTtl::Inherit(_) => 0,
+        };
+        let mut outer = vec![0; 6];
+        outer.extend(own_mac.octets());
+        let dont_fragment = [0x40, 0];
+        match (tunnel.vtep, peer) {
+            (IpAddr::V4(own), IpAddr::V4(peer)) => {
+                outer.extend(ETHERTYPE_IPV4.to_be_bytes());
+                outer.extend([0x45, 0, 0, 0, 0, 0]);
+                outer.extend(dont_fragment);
+                outer.extend([ttl, protocol::UDP, 0, 0]);
+                outer.extend(own.octets());
+                outer.extend(peer.octets());
+            }
+            (own, peer) => {
+                outer.extend(ETHERTYPE_IPV6.to_be_bytes());
+                outer.extend([0x60, 0, 0, 0, 0, 0, protocol::UDP, ttl]);
+                outer.extend(number(own).to_be_bytes());
+                outer.extend(number(peer).to_be_bytes());
+            }
+        }
+        outer.extend([0, 0]);
+        outer.extend(tunnel.port.to_be_bytes());
+        outer.extend([0; 4]);
+        match tunnel.kind {
+            TunnelKind::Vxlan => outer.extend([VXLAN_FLAG_I, 0, 0, 0]),
+            TunnelKind::Geneve => {
+                let [hi, lo] = PROTOCOL_ETHERNET.to_be_bytes();
+                outer.extend([0, 0, hi, lo]);
+            }
+        }
+        let [_, a, b, c] = vni.get().to_be_bytes();
+        outer.extend([a, b, c, 0]);
+        outer.resize(OUTER6_LEN, 0);
+        let mut template = Self([0; OUTER6_LEN]);
+        template.0.copy_from_slice(&outer);
+        template
+    }
+}
+
+/// What the outer headers take from the packet that they carry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inner {
+    tos: u8,
+    ttl: u8,
+    flow: u64,
+}
+
+impl Inner {
+    /// An answer of the gateway's that is no IP packet.
+    pub(super) const ARP: Self = Self {
+        tos: 0,
+        ttl: 64,
+        flow: 0,
+    };
+
+    /// `packet` begins with the IP header.
+    #[inline(always)]
+    pub(super) fn of4(ip: &Ipv4, packet: &[u8]) -> Self {
+        let addresses = u64::from(ip.source) << 32 | u64::from(ip.destination);
+        let has_ports = ip.fragment == Fragment::Whole;
+        let ports = ports(has_ports, ip.transport, packet, usize::from(ip.header_len));
+        Self {
+            tos: packet.get(1).copied().unwrap_or_default(),
+            ttl: ip.ttl,
+            flow: mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(ip.protocol))),
+        }
+    }
+
+    /// As [`Self::of4`]. Behind a fragment header with another offset than 0 the upper layer is unknown.
+    #[inline(always)]
+    pub(super) fn of6(ip: &Ipv6, packet: &[u8]) -> Self {
+        let whole = ip.fragment == Fragment::Whole;
+        let ports = ports(whole, ip.transport, packet, usize::from(ip.upper_at));
+        let upper = if whole { ip.upper } else { protocol::NONE };
+        let halves = |address: u128| mixed((address >> 64) as u64 ^ mixed(address as u64));
+        let addresses = halves(ip.source) ^ halves(ip.destination).rotate_left(32);
+        Self {
+            tos: traffic_class(packet),
+            ttl: ip.hop_limit,
+            flow: mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(upper))),
+        }
+    }
+}
+
+/// TCP's and UDP's ports, both as one number; 0 where a fragment may lack them.
+#[inline(always)]
+fn ports(has_ports: bool, transport: Transport, packet: &[u8], at: usize) -> u32 {
+    match transport {
+        Transport::Udp { .. } | Transport::Tcp if has_ports => packet
+            .get(at..)
+            .and_then(|transport| transport.first_chunk::<4>())
+            .map_or(0, |ports| be32(ports, 0)),
+        _ => 0,
+    }
+}
+
+/// One round of a multiplicative hash; its upper bits are well mixed.
+#[inline(always)]
+fn mixed(word: u64) -> u64 {
+    let product = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}
+
+/// The traffic class of an IPv6 packet.
+#[inline(always)]
+fn traffic_class(packet: &[u8]) -> u8 {
+    packet
+        .first_chunk::<2>()
+        .map_or(0, |head| (be16(head, 0) >> 4) as u8)
+}
+
+impl Tunnel {
+    /// Puts the outer headers in front of an Ethernet frame. `None` if there is no room.
+    #[inline(always)]
+    pub(super) fn encapsulate(
+        &self,
+        template: &Template,
+        next_hop: [u8; 6],
+        inner: Inner,
+        frame: &mut Frame<'_>,
+    ) -> Option<()> {
+        let carried = frame.len();
+        let udp_len = (UDP_LEN + TUNNEL_LEN + carried) as u16;
+        // RFC 6335: the dynamic ports.
+        let source_port = 0xc000 | (inner.flow >> 50) as u16;
+        let (taken, fixed) = self.tos;
+        let tos = inner.tos & taken | fixed;
+        let udp_at = match self.vtep {
+            IpAddr::V4(_) => {
+                frame.grow_front(OUTER4_LEN)?;
+                let outer: &mut [u8; OUTER4_LEN] = frame.bytes_mut().first_chunk_mut()?;
+                outer.copy_from_slice(&template.0[..OUTER4_LEN]);
+                outer[15] = tos;
+                outer[16..18].copy_from_slice(&(udp_len + 20).to_be_bytes());
+                if self.inherits_ttl {
+                    outer[22] = inner.ttl.max(1);
+                }
+                let sum = wire::ipv4_header_sum(outer[ETHERNET_LEN..].first_chunk()?);
+                outer[24..26].copy_from_slice(&sum.to_ne_bytes());
+                ETHERNET_LEN + 20
+            }
+            IpAddr::V6(_) => {
+                frame.grow_front(OUTER6_LEN)?;
+                let outer: &mut [u8; OUTER6_LEN] = frame.bytes_mut().first_chunk_mut()?;
+                *outer = template.0;
+                outer[14] |= tos >> 4;
+                outer[15] = tos << 4;
+                outer[18..20].copy_from_slice(&udp_len.to_be_bytes());
+                if self.inherits_ttl {
+                    outer[21] = inner.ttl.max(1);
+                }
+                ETHERNET_LEN + 40
+            }
+        };
+        let bytes = frame.bytes_mut();
+        bytes[..6].copy_from_slice(&next_hop);
+        let udp: &mut [u8; UDP_LEN] = bytes[udp_at..].first_chunk_mut()?;
+        udp[..2].copy_from_slice(&source_port.to_be_bytes());
+        udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        if self.udp_checksum {
+            let sum = !folded(udp_sum(&bytes[ETHERNET_LEN..], udp_at - ETHERNET_LEN));
+            // RFC 768: a sum of zero is sent as all ones.
+            let sum = if sum == 0 { u16::MAX } else { sum };
+            bytes[udp_at + 6..udp_at + 8].copy_from_slice(&sum.to_ne_bytes());
+        }
+        Some(())
+    }
+
+    /// Where the inner frame is in an outer IP packet whose UDP header is at `udp_at`: its first byte, and the
+    /// byte behind it. Rows 3 to 6 of "Out of the tunnel"; `packet` ends where the IP header says.
+    #[inline(always)]
+    pub(super) fn open(&self, packet: &[u8], udp_at: usize) -> Result<(usize, usize), DropReason> {
+        let truncated = DropReason::TunnelTruncated;
+        let udp = packet.get(udp_at..).ok_or(truncated)?;
+        let len = usize::from(be16(udp.first_chunk::<UDP_LEN>().ok_or(truncated)?, 4));
+        if len < UDP_LEN {
+            return Err(truncated);
+        }
+        let datagram = udp.get(..len).ok_or(truncated)?;
+        let whole = &packet[..udp_at + len];
+        match be16(datagram, 6) {
+            0 if self.udp_checksum && self.vtep.is_ipv6() => {
+                return Err(DropReason::TunnelChecksum);
+            }
+            0 => {}
+            _ if folded(udp_sum(whole, udp_at)) == u16::MAX => {}
+            _ => return Err(DropReason::TunnelChecksum),
+        }
+        let tunnel = &datagram[UDP_LEN..];
+        let head = tunnel.first_chunk::<TUNNEL_LEN>().ok_or(truncated)?;
+        let options_len = match self.kind {
+            TunnelKind::Vxlan if head[0] & VXLAN_FLAG_I != 0 => 0,
+            TunnelKind::Geneve
+                if head[0] >> 6 == 0
+                    && head[1] & GENEVE_FLAG_O == 0
+                    && be16(head, 2) == PROTOCOL_ETHERNET =>
+            {
+                usize::from(head[0] & 0x3f) * 4
+            }
+            _ => return Err(DropReason::TunnelMalformed),
+        };
+        if be32(head, 4) >> 8 != self.vni {
+            return Err(DropReason::TunnelVni);
+        }
+        if self.kind == TunnelKind::Geneve {
+            let options = tunnel.get(TUNNEL_LEN..TUNNEL_LEN + options_len);
+            let critical = has_critical_option(options.ok_or(truncated)?).ok_or(truncated)?;
+            if critical || head[1] & GENEVE_FLAG_C != 0 {
+                return Err(DropReason::TunnelOption);
+            }
+        }
+        Ok((udp_at + UDP_LEN + TUNNEL_LEN + options_len, udp_at + len))
+    }
+}
+
+/// Whether an option is critical; `None` if one is cut off (RFC 8926, section 3.5).
+fn has_critical_option(mut options: &[u8]) -> Option<bool> {
+    let mut critical = false;
+    while !options.is_empty() {
+        let head = options.first_chunk::<4>()?;
+        critical |= head[2] & GENEVE_CRITICAL != 0;
+        options = options.get(4 + usize::from(head[3] & 0x1f) * 4..)?;
+    }
+    Some(critical)
+}
+
+/// The sum that a UDP checksum is made of, of the datagram at `udp_at` of an IP packet which ends with it.
+fn udp_sum(packet: &[u8], udp_at: usize) -> u64 {
+    let datagram = packet.get(udp_at..).unwrap_or_default();
+    // The addresses of both families end a header without options; and what lies between is no part of the sum.
+    let addresses = match packet.first().map_or(0, |first| first >> 4) {
+        4 => packet.get(12..20),
+        _ => packet.get(8..40),
+    };
+    let pseudo =
+        u64::from(u16::from(protocol::UDP).to_be()) + u64::from((datagram.len() as u16).to_be());
+    wire::sum(addresses.unwrap_or_default()) + pseudo + wire::sum(datagram)
+}
+
+/// A sum folded to 16 bits, in memory's byte order.
+fn folded(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// The two bits of Explicit Congestion Notification (RFC 3168).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pipeline) struct Ecn(u8);
+
+impl Ecn {
+    pub(super) const MASK: u8 = 3;
+    const NOT_CAPABLE: Self = Self(0);
+    const CAPABLE_1: Self = Self(1);
+    const CAPABLE_0: Self = Self(2);
+    const CONGESTED: Self = Self(3);
+
+    /// That of the IP packet's header.
+    pub(in crate::pipeline) fn of(packet: &[u8]) -> Self {
+        match packet.first_chunk::<2>() {
+            Some([first, tos]) if first >> 4 == 4 => Self(tos & Self::MASK),
+            _ => Self(traffic_class(packet) & Self::MASK),
+        }
+    }
+
+    /// What the inner packet goes on with (RFC 6040, section 4.2, figure 4); `None` if it must be dropped.
+    pub(in crate::pipeline) fn within(inner: Self, outer: Self) -> Option<Self> {
+        match (inner, outer) {
+            (Self::NOT_CAPABLE, Self::CONGESTED) => None,
+            (Self::NOT_CAPABLE, _) => Some(inner),
+            (_, Self::CONGESTED) => Some(outer),
+            (Self::CAPABLE_0, Self::CAPABLE_1) => Some(outer),
+            _ => Some(inner),
+        }
+    }
+
+    /// Writes it into an IP packet's header.
+    pub(in crate::pipeline) fn write(self, packet: &mut [u8]) {
+        let Some(head) = packet.first_chunk_mut::<2>() else {
+            return;
+        };
+        if head[0] >> 4 == 4 {
+            let old = be16(head, 0);
+            head[1] = head[1] & !Self::MASK | self.0;
+            let new = be16(head, 0);
+            if packet.len() >= 20 {
+                adjust_checksum(packet, 10, old, new);
+            }
+        } else {
+            head[1] = head[1] & !(Self::MASK << 4) | self.0 << 4;
+        }
+    }
+}
+
+/// Lowers the maximum segment size that a TCP SYN announces to `most` (RFC 9293, section 3.7.1). `segment`
+/// begins with a TCP header that is whole.
+pub(in crate::pipeline) fn clamp_mss(segment: &mut [u8], most: u16) {
+    const SYN: u8 = 0x02;
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    let Some(head) = segment.first_chunk::<20>() else {
+        return;
+    };
+    let end = (usize::from(head[12] >> 4) * 4).min(segment.len());
+    if head[13] & SYN == 0 {
+        return;
+    }
+    let mut at = 20;
+    while at < end {
+        let len = match (segment[at], segment.get(at + 1)) {
+            (END, _) => return,
+            (NO_OPERATION, _) => 1,
+            (MAXIMUM_SEGMENT_SIZE, Some(4)) if at + 4 <= end => {
+                let old = be16(segment, at + 2);
+                if old > most {
+                    segment[at + 2..at + 4].copy_from_slice(&most.to_be_bytes());
+                    // At an odd place its bytes count for the other halves of two words.
+                    let (old, new) = if at % 2 == 0 {
+                        (old, most)
+                    } else {
+                        (old.swap_bytes(), most.swap_bytes())
+                    };
+                    adjust_checksum(segment, 16, old, new);
+                }
+                4
+            }
+            (_, Some(&len)) if len >= 2 => usize::from(len),
+            _ => return,
+        };
+        at += len;
+    }
+}
