@@ -272,12 +272,12 @@ fn with_a_running_worker(path: &Path) {
         422
     );
     assert_eq!(raw(path, b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n\xff\xff").0, 422);
-    let huge = " ".repeat((4 << 20) + 1);
+    let huge = " ".repeat((8 << 20) + 1);
     assert_eq!(
         request(path, "PUT", "/v1/config", &huge),
         (
             413,
-            json!({ "error": "the body is larger than 4194304 bytes" })
+            json!({ "error": "the body is larger than 8388608 bytes" })
         )
     );
     assert_eq!(request(path, "DELETE", "/v1/ports", "").0, 405);

@@ -69,8 +69,8 @@ pub struct Route {
     pub kind: String,
     /// The port it leads to; none where it leads to none.
     pub port: Option<String>,
-    /// The tunnel's peer that it leads to, if it does.
-    #[serde(default)]
+    /// The tunnel's peer that it leads to; absent where it leads to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
 }
 

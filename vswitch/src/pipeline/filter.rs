@@ -413,7 +413,8 @@ pub(super) fn from_tunnel(
         }
         _ => {
             let arp = arp_from_outside(mac_at(bytes, 6), payload)?;
-            let peer = from.peer_of(from.tables.lead4(arp.sender_ip));
+            let sender = Some(arp.sender_ip).filter(|ip| wire::is_unicast_destination4(*ip));
+            let peer = sender.and_then(|ip| from.peer_of(from.tables.lead4(ip)));
             (Ip::Arp(arp), peer.ok_or(DropReason::ArpSenderIp)?, None)
         }
     };
@@ -489,7 +490,7 @@ fn is_nobody6(ip: &Ipv6) -> bool {
 #[inline(always)]
 fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
     let ip = wire::ipv4(payload)?;
-    if is_nobody4(ip.source) || tables.is_inside4(ip.source) {
+    if is_nobody4(ip.source) || tables.is_inside4(ip.source, ip.destination) {
         return Err(DropReason::IngressSource);
     }
     from_outside4(&ip, payload)?;
@@ -510,7 +511,7 @@ fn from_outside4(ip: &Ipv4, payload: &[u8]) -> Result<(), DropReason> {
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = wire::ipv6(payload)?;
-    if is_nobody6(&ip) || tables.is_inside6(ip.source) {
+    if is_nobody6(&ip) || tables.is_inside6(ip.source, ip.destination) {
         return Err(DropReason::IngressSource);
     }
     from_outside6(&ip, payload)?;

@@ -367,14 +367,21 @@ impl Tables {
         self.lead6(destination).map(Lead::target)
     }
 
-    /// Whether nothing outside may bear the address.
-    pub(super) fn is_inside4(&self, address: u32) -> bool {
-        self.route4(address).is_some_and(Target::is_inside)
+    /// Whether nothing outside may bear the source. To ourselves speaks whoever carries the tunnel, though all the
+    /// world may be behind a peer.
+    pub(super) fn is_inside4(&self, source: u32, destination: u32) -> bool {
+        match self.route4(source) {
+            Some(Target::Peer(_)) => self.route4(destination) != Some(Target::UplinkSelf),
+            target => target.is_some_and(Target::is_inside),
+        }
     }
 
-    /// Whether nothing outside may bear the address.
-    pub(super) fn is_inside6(&self, address: u128) -> bool {
-        self.route6(address).is_some_and(Target::is_inside)
+    /// As [`Self::is_inside4`].
+    pub(super) fn is_inside6(&self, source: u128, destination: u128) -> bool {
+        match self.route6(source) {
+            Some(Target::Peer(_)) => self.route6(destination) != Some(Target::UplinkSelf),
+            target => target.is_some_and(Target::is_inside),
+        }
     }
 
     /// Whether DHCP may give the address to a port that learns.

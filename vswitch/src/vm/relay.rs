@@ -28,7 +28,7 @@ const READY_EVERY: Duration = Duration::from_millis(20);
 /// The largest head of a request.
 const HEAD_MAX: usize = 64 << 10;
 /// The largest body: more than the switch itself takes, which then says so.
-const BODY_MAX: usize = 8 << 20;
+const BODY_MAX: usize = 16 << 20;
 /// How long a client may be silent in the middle of a request.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// How long the switch may take for its next bytes, and a client to take some.

@@ -280,6 +280,11 @@ fn udp_sum(packet: &[u8], udp_at: usize) -> u64 {
     wire::sum(addresses.unwrap_or_default()) + pseudo + wire::sum(datagram)
 }
 
+/// Whether the checksum of a message that it covers alone is right.
+pub(super) fn sum_holds(message: &[u8]) -> bool {
+    folded(wire::sum(message)) == u16::MAX
+}
+
 /// A sum folded to 16 bits, in memory's byte order.
 fn folded(mut sum: u64) -> u16 {
     while sum > 0xffff {

@@ -1,6 +1,8 @@
 //! A frame's way into the tunnel, and out of it.
 
-use super::header::Inner;
+use smoltcp::wire::Icmpv6Packet;
+
+use super::header::{self, Inner};
 use super::{Ecn, Peer, Tunnel, clamp_mss};
 use crate::pipeline::answer;
 use crate::pipeline::filter;
@@ -420,20 +422,19 @@ impl<N: Notes> Pass<'_, N> {
     pub(in crate::pipeline) fn path_mtu4(&mut self, ip: &Ipv4, packet: &[u8]) -> bool {
         const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
         let message = ip.payload(packet);
-        let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<28>()) else {
+        let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<36>()) else {
             return false;
         };
         if ip.fragment != Fragment::Whole || head[..2] != FRAGMENTATION_NEEDED {
             return false;
         }
         let quote = &message[8..];
-        let udp_at = usize::from(quote[0] & 0x0f) * 4;
-        let ours = quote[0] >> 4 == 4 && udp_at >= 20 && quote[9] == protocol::UDP;
+        let ours = quote[0] == 0x45 && quote[9] == protocol::UDP && header::sum_holds(message);
         let (from, to) = (be32(quote, 12), be32(quote, 16));
         ours && self.path_mtu(
             tunnel,
             (u128::from(from), u128::from(to)),
-            quote.get(udp_at..),
+            quote.get(20..),
             u32::from(be16(head, 6)),
         )
     }
@@ -442,14 +443,16 @@ impl<N: Notes> Pass<'_, N> {
     pub(in crate::pipeline) fn path_mtu6(&mut self, ip: &Ipv6, packet: &[u8]) -> bool {
         const PACKET_TOO_BIG: [u8; 2] = [2, 0];
         let message = ip.payload(packet);
-        let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<48>()) else {
+        let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<56>()) else {
             return false;
         };
         if ip.fragment != Fragment::Whole || head[..2] != PACKET_TOO_BIG {
             return false;
         }
         let quote = &message[8..];
-        let ours = quote[0] >> 4 == 6 && quote[6] == protocol::UDP;
+        let sound = Icmpv6Packet::new_unchecked(message)
+            .verify_checksum(&ip.source.into(), &ip.destination.into());
+        let ours = quote[0] >> 4 == 6 && quote[6] == protocol::UDP && sound;
         let ends = (be128(quote, 8), be128(quote, 24));
         ours && self.path_mtu(tunnel, ends, quote.get(40..), be32(head, 4))
     }
