@@ -39,6 +39,8 @@ impl Report {
 pub(crate) struct Document<'d> {
     name: &'d str,
     text: &'d str,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
     root: DeTable<'d>,
 }
 
@@ -49,6 +51,10 @@ impl<'d> Document<'d> {
         let document = Self {
             name,
             text,
+            lines: text
+                .match_indices('\n')
+                .map(|(newline, _)| newline + 1)
+                .collect(),
             root: root.into_inner(),
         };
         let mut errors: Vec<_> = errors
@@ -139,11 +145,12 @@ impl<'d> Document<'d> {
     }
 
     fn place(&self, offset: usize) -> Place {
-        let before = &self.text[..offset.min(self.text.len())];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let offset = offset.min(self.text.len());
+        let before = self.lines.partition_point(|start| *start <= offset);
+        let line_start = before.checked_sub(1).map_or(0, |last| self.lines[last]);
         Place {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line: before + 1,
+            column: self.text[line_start..offset].chars().count() + 1,
         }
     }
 }

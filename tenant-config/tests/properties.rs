@@ -1,10 +1,13 @@
 //! What holds for all values.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::test_runner::RngSeed;
-use tenant_config::{MacAddr, Name, PciAddress, Problem, Tenant, VlanId, Vni};
+use tenant_config::{
+    ConfigError, MacAddr, Name, PciAddress, Problem, SwitchConfig, Tenant, VlanId, Vni,
+};
 
 /// A tenant whose ports have these addresses.
 fn tenant(ports: &[Vec<IpNet>]) -> String {
@@ -24,6 +27,87 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     (64_u8..128, 28_u8..=32).prop_map(|(host, length)| {
         let net = IpNet::new([10, 0, 0, host].into(), length);
         net.expect("the length is one").trunc()
+    })
+}
+
+/// A port's addresses and peers' prefixes, apart from what is refused of each alone.
+fn tunnelled(port: &[IpNet], peers: &[Vec<IpNet>]) -> String {
+    let mut text = tenant(&[port.to_vec()]);
+    text += "[uplink]\naddress = \"192.0.2.2/24\"\nnext_hop = \"192.0.2.1\"\n\
+             [tunnel]\nkind = \"geneve\"\n";
+    for (index, prefixes) in peers.iter().enumerate() {
+        let prefixes: Vec<_> = prefixes.iter().map(|net| format!("\"{net}\"")).collect();
+        text += &format!(
+            "[[tunnel.peer]]\nname = \"p{index}\"\nvtep = \"192.0.2.{}\"\nprefixes = [{}]\n",
+            10 + index,
+            prefixes.join(", ")
+        );
+    }
+    text
+}
+
+/// A `[tunnel]` in every form, of an uplink that has both families.
+fn tunnel() -> impl Strategy<Value = String> {
+    let or_none = |text: &'static [&'static str]| proptest::option::of(select(text));
+    let head = (
+        select(&["geneve", "vxlan"][..]),
+        or_none(&["\"192.0.2.2\"", "\"2001:db8::2\""]),
+        proptest::option::of(1_u16..),
+        proptest::option::of(1_u8..),
+        proptest::option::of(0_u8..64),
+        any::<[Option<bool>; 3]>(),
+        proptest::option::of(any::<bool>()),
+    );
+    let peer = (
+        any::<[Option<bool>; 2]>(),
+        vec((any::<u16>(), 17_u8..=32), 0..4),
+    );
+    (head, vec(peer, 0..4)).prop_map(|((kind, vtep, port, ttl, dscp, flags, nested), peers)| {
+        let mut text = format!("[tunnel]\nkind = \"{kind}\"\n");
+        let mut key = |key: &str, value: Option<String>| {
+            text += &value.map_or_else(String::new, |value| format!("{key} = {value}\n"));
+        };
+        let [udp_checksum, mss_clamp, only] = flags.map(|flag| flag.map(|flag| flag.to_string()));
+        key("vtep", vtep.map(str::to_owned));
+        key("port", port.map(|port| port.to_string()));
+        // Every tenth is the word.
+        let inherited = |number: u8| match number {
+            number if number % 10 == 0 => "\"inherit\"".to_owned(),
+            number => number.to_string(),
+        };
+        key("ttl", ttl.map(inherited));
+        key("dscp", dscp.map(inherited));
+        key("udp_checksum", udp_checksum);
+        key("mss_clamp", mss_clamp);
+        key("only", only);
+        let word = |allow| if allow { "\"allow\"" } else { "\"deny\"" };
+        key("nested", nested.map(|allow| word(allow).to_owned()));
+        let ipv6 = vtep.is_some_and(|vtep| vtep.contains(':'));
+        let underlay = if ipv6 { "2001:db8::" } else { "192.0.2." };
+        for (index, ([mac, next_hop], prefixes)) in peers.iter().enumerate() {
+            let host = 10 + index;
+            text += &format!("[[tunnel.peer]]\nname = \"p{index}\"\nvtep = \"{underlay}{host}\"\n");
+            if mac.is_some() {
+                text += &format!("mac = \"52:54:00:01:00:{host:02x}\"\n");
+            }
+            if next_hop.is_some() {
+                text += &format!("next_hop = \"{underlay}9\"\n");
+            }
+            // Each peer has a network of its own.
+            let mut nets: Vec<_> = prefixes
+                .iter()
+                .map(|(host, length)| {
+                    let [hi, lo] = host.to_be_bytes();
+                    let second = 100 + u8::try_from(index).expect("there are few");
+                    let net = Ipv4Net::new([10, second, hi, lo].into(), *length);
+                    net.expect("the length is one").trunc().to_string()
+                })
+                .collect();
+            nets.sort();
+            nets.dedup();
+            text += &format!("prefixes = {nets:?}\n");
+        }
+        text
     })
 }
 
@@ -93,5 +177,46 @@ proptest! {
         );
         prop_assert_eq!(reported > 0, overlapping > 0);
         prop_assert!(reported <= overlapping);
+    }
+
+    /// The sweep over peers' and ports' prefixes against every pair.
+    #[test]
+    fn prefixes_of_peers_are_refused_exactly_if_a_port_or_an_earlier_one_has_them(
+        port in prefix(),
+        peers in vec(vec(prefix(), 0..5), 0..5),
+    ) {
+        let all: Vec<IpNet> = peers.iter().flatten().copied().collect();
+        let at_port = all.iter().filter(|prefix| port.contains(*prefix)).count();
+        let repeated = all
+            .iter()
+            .enumerate()
+            .filter(|(index, prefix)| !port.contains(*prefix) && all[..*index].contains(prefix))
+            .count();
+        let kinds = |error: &ConfigError| match error.problem() {
+            Problem::PrefixAtPort { .. } => (1, 0),
+            Problem::PrefixRepeated { .. } => (0, 1),
+            _ => panic!("{error}"),
+        };
+        let reported = Tenant::parse("t.toml", &tunnelled(&[port], &peers)).map_or_else(
+            |errors| {
+                let kinds = errors.as_slice().iter().map(kinds);
+                kinds.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+            },
+            |_| (0, 0),
+        );
+        prop_assert_eq!(reported, (at_port, repeated));
+    }
+
+    #[test]
+    fn tunnels_are_read_as_they_are_written(tunnel in tunnel()) {
+        let uplink = "[uplink]\naddress = \"192.0.2.2/24\"\nnext_hop = \"192.0.2.1\"\n\
+                      address6 = \"2001:db8::2/64\"\nnext_hop6 = \"2001:db8::1\"\n";
+        let text = tenant(&[vec!["10.0.0.2/32".parse().unwrap()]]) + uplink + &tunnel;
+        let tenant = Tenant::parse("t.toml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let again = toml::to_string(&tenant).expect("a tenant is TOML");
+        prop_assert_eq!(Tenant::parse("again.toml", &again), Ok(tenant.clone()), "{}", again);
+        let config = tenant.offline_config();
+        let json = serde_json::to_string(&config).expect("a configuration is JSON");
+        prop_assert_eq!(SwitchConfig::from_json("t.json", &json), Ok(config));
     }
 }

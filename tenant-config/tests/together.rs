@@ -160,6 +160,30 @@ fn inner_overlap_without_an_uplink_is_what_tenants_are_for() {
 }
 
 #[test]
+fn inner_overlap_is_none_where_one_tenant_reaches_only_its_peers() {
+    let same = |only| {
+        let tunnel = format!(
+            "[tunnel]\nkind = \"geneve\"\nonly = {only}\n[[tunnel.peer]]\nname = \"b\"\n\
+             vtep = \"192.0.2.66\"\nprefixes = [\"10.1.0.71\"]\n[[port]]"
+        );
+        tenant(2)
+            .replace("10.2.", "10.1.")
+            .replace("[[port]]", &tunnel)
+    };
+    for files in [[tenant(1), same(true)], [same(true), tenant(1)]] {
+        let directory = directory(&files);
+        let tenants =
+            load_all(&[directory.path().to_owned()]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(tenants[0].gateway(), tenants[1].gateway());
+    }
+    // A tunnel alone does not keep a tenant from the underlay.
+    assert_eq!(
+        refusal_beside_one(&same(false)),
+        "DIR/b.toml:4:8: gateway.ipv4: 10.1.0.0/24 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
+    );
+}
+
+#[test]
 fn a_tenant_serialises_to_the_form_it_was_read_from() {
     let text = r#"name = "green"
 vni = 7
