@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use proptest::prelude::*;
-use tenant_config::{Memory, Name, Tenant};
+use tenant_config::{Memory, Name, SwitchConfig, Tenant};
 use vf_provisioner::apply::{ApplyError, Change, apply, never, plan_change};
 use vf_provisioner::host::{FakeHost, Host};
 use vf_provisioner::launcher::process::{Limits, Process};
@@ -16,6 +17,10 @@ use vf_provisioner::tenants::{Placement, PlacementError, Site, records};
 
 /// A tenant that differs from others by `number` and from its own former self by `ports` and `mtu`.
 fn tenant(number: u8, ports: u8, mtu: u16, uplink: bool) -> Tenant {
+    Tenant::parse("test", &tenant_text(number, ports, mtu, uplink)).expect("the text is a tenant")
+}
+
+fn tenant_text(number: u8, ports: u8, mtu: u16, uplink: bool) -> String {
     let mut text = format!(
         "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n",
         5000 + u32::from(number)
@@ -32,7 +37,7 @@ fn tenant(number: u8, ports: u8, mtu: u16, uplink: bool) -> Tenant {
             10 + port
         );
     }
-    Tenant::parse("test", &text).expect("the text is a tenant")
+    text
 }
 
 fn name(number: u8) -> Name {
@@ -328,6 +333,44 @@ fn tenants_whose_bridge_ports_have_one_short_name_are_refused() {
             theirs.interface
         )
     );
+}
+
+/// The tenant's switch and the rules of its port lock, as text.
+fn switch_and_lock(tenant: &Tenant) -> (SwitchConfig, String) {
+    let records = recorded(slice::from_ref(tenant), &State::default());
+    let resources = &records[tenant.name()].resources;
+    let config = resources.iter().find_map(|resource| match resource {
+        Resource::Switch(switch) => Some(switch.config.clone()),
+        _ => None,
+    });
+    let lock = resources.iter().find_map(|resource| match resource {
+        Resource::Lock(lock) => Some(serde_json::to_string(&lock.rules).expect("it is JSON")),
+        _ => None,
+    });
+    (config.expect("a switch"), lock.expect("a lock"))
+}
+
+#[test]
+fn a_switch_is_given_its_tunnel_and_its_lock_lets_through_what_it_may_send() {
+    let tunnelled = |only: bool| {
+        let tunnel = format!(
+            "[tunnel]\nkind = \"geneve\"\nonly = {only}\n[[tunnel.peer]]\nname = \"b\"\n\
+             vtep = \"192.0.2.66\"\nprefixes = [\"10.1.0.71\"]\n"
+        );
+        let text = tenant_text(1, 1, 1500, true) + &tunnel;
+        Tenant::parse("test", &text).expect("the text is a tenant")
+    };
+    for (only, subnet_passes) in [(false, true), (true, false)] {
+        let tenant = tunnelled(only);
+        let (config, lock) = switch_and_lock(&tenant);
+        assert_eq!(config.tunnel, tenant.offline_config().tunnel);
+        assert!(config.tunnel.is_some_and(|tunnel| tunnel.only == only));
+        assert_eq!(
+            (lock.contains("192.0.2.11"), lock.contains("10.1.0.0")),
+            (true, subnet_passes),
+            "{lock}"
+        );
+    }
 }
 
 #[test]

@@ -117,11 +117,14 @@ pub(crate) fn lock(
 }
 
 /// The IP sources that may leave the tenant: its own on the underlay, the gateway's subnets, and
-/// what ports have beyond these. The link-local address is for Neighbour Discovery, which has rules of
+/// what ports have beyond these; of a tenant that reaches nothing but its peers, its own alone. The link-local address is for Neighbour Discovery, which has rules of
 /// its own: a Router Advertisement cut in fragments shows no type to drop it by, but no other source
 /// is one that a host takes it from (RFC 4861, section 6.1.2).
 fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     let mut sources: Vec<IpNet> = uplink.own_addresses().map(IpNet::from).collect();
+    if config.tunnel.as_ref().is_some_and(|tunnel| tunnel.only) {
+        return sources;
+    }
     let subnets: Vec<IpNet> = [
         config.gateway.ipv4.map(IpNet::V4),
         config.gateway.ipv6.map(IpNet::V6),
