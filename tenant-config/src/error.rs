@@ -500,6 +500,14 @@ pub enum Problem {
         /// The prefix.
         prefix: IpNet,
     },
+    /// An exception of a tenant that reaches nothing but its peers.
+    #[error(
+        "{prefix} has no effect with tunnel.only = true, as the tenant reaches nothing but its peers; leave it out"
+    )]
+    AllowOnly {
+        /// The prefix.
+        prefix: IpNet,
+    },
     /// A tunnel without an underlay.
     #[error(
         "the tunnel needs an underlay; add an [uplink] with the address of this host's tunnel endpoint, or leave [tunnel] out"
@@ -555,6 +563,18 @@ pub enum Problem {
     PeerSelf {
         /// The endpoint.
         vtep: IpAddr,
+    },
+    /// A peer among the tenant's own addresses.
+    #[error(
+        "{vtep} is within {subnet} of {other_key}, where the VMs are; a tunnel endpoint is on the underlay"
+    )]
+    PeerInside {
+        /// The endpoint.
+        vtep: IpAddr,
+        /// The gateway's subnet.
+        subnet: IpNet,
+        /// Where the subnet is written.
+        other_key: String,
     },
     /// A peer to which no router is known.
     #[error(

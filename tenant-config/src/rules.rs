@@ -128,7 +128,8 @@ pub(crate) struct Tunnel {
     pub(crate) port: Option<At<i64>>,
     pub(crate) ttl: Option<At<u8>>,
     pub(crate) dscp: Option<At<u8>>,
-    pub(crate) only: bool,
+    /// Absent if it could not be read.
+    pub(crate) only: Option<bool>,
     /// The list of peers, and how many it has, readable or not.
     pub(crate) listed: Option<At<usize>>,
     pub(crate) peers: Vec<Peer>,
@@ -216,10 +217,13 @@ fn check_uplink(facts: &Facts, report: &Report) {
         }
     }
     check_length(&uplink.allow, MAX_ALLOWED, report);
+    let only = facts.tunnel.as_ref().and_then(|tunnel| tunnel.only);
     for allow in &uplink.allow {
         let prefix = allow.value;
         if prefix != prefix.trunc() {
             report.add(&allow.key, host_bits(prefix));
+        } else if only == Some(true) {
+            report.add(&allow.key, Problem::AllowOnly { prefix });
         } else if !uplink.links.is_empty()
             && !uplink
                 .links
@@ -614,7 +618,8 @@ fn check_peer(peer: &Peer, tunnel: &Tunnel, own: Option<IpAddr>, facts: &Facts, 
     let uplink = &facts.uplink;
     let link = own.and_then(|own| uplink.link_of(own));
     if let Some(vtep) = &peer.vtep
-        && let Some(problem) = vtep_problem(vtep.value, own, link.map(|(address, _)| address))
+        && let Some(problem) =
+            vtep_problem(vtep.value, own, link.map(|(address, _)| address), facts)
     {
         report.add(&vtep.key, problem);
     } else if let (Some(vtep), Some((address, hop))) = (&peer.vtep, link)
@@ -624,7 +629,7 @@ fn check_peer(peer: &Peer, tunnel: &Tunnel, own: Option<IpAddr>, facts: &Facts, 
         && !peer.unreadable
         && !uplink.unreadable
         // Without `only` the uplink's next hop must be there anyway.
-        && tunnel.only
+        && tunnel.only == Some(true)
     {
         let problem = Problem::PeerUnreachable {
             vtep: vtep.value,
@@ -651,10 +656,23 @@ fn check_peer(peer: &Peer, tunnel: &Tunnel, own: Option<IpAddr>, facts: &Facts, 
 }
 
 /// What is wrong with a peer's endpoint, as far as ours and its link are known.
-fn vtep_problem(vtep: IpAddr, own: Option<IpAddr>, link: Option<&At<IpNet>>) -> Option<Problem> {
+fn vtep_problem(
+    vtep: IpAddr,
+    own: Option<IpAddr>,
+    link: Option<&At<IpNet>>,
+    facts: &Facts,
+) -> Option<Problem> {
     if let Some(what) = not_unicast(vtep) {
         let address = vtep.to_string();
         return Some(Problem::NotUnicast { address, what });
+    }
+    let mut inner = facts.gateway.addresses.iter();
+    if let Some(inner) = inner.find(|inner| inner.value.contains(&vtep)) {
+        return Some(Problem::PeerInside {
+            vtep,
+            subnet: inner.value.trunc(),
+            other_key: inner.key.to_string(),
+        });
     }
     let own = own?;
     if vtep.is_ipv4() != own.is_ipv4() {
@@ -760,7 +778,7 @@ fn prefix_problem(prefix: IpNet, tunnel: &Tunnel, facts: &Facts) -> Option<Probl
         });
     };
     if all {
-        return (!tunnel.only).then_some(Problem::PrefixOfAll { prefix });
+        return (tunnel.only == Some(false)).then_some(Problem::PrefixOfAll { prefix });
     }
     let underlay = facts.uplink.links.iter().map(|(address, _)| address);
     for address in underlay {

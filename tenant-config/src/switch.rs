@@ -702,7 +702,7 @@ impl TunnelConfig {
                 TunnelDscp::Fixed(dscp) => Some(At::new(table.key("dscp"), dscp)),
                 TunnelDscp::Inherit(Inherit::Inherit) => None,
             },
-            only: self.only,
+            only: Some(self.only),
             peers: self
                 .peers
                 .iter()

@@ -560,11 +560,12 @@ fn read_tenant(mut file: Section<'_>) -> (Option<Tenant>, Facts) {
         .get("tunnel")
         .and_then(|node| node.section())
         .map(|section| read_tunnel(section, facts.tunnel.insert(rules::Tunnel::default())));
-    let only = facts.tunnel.as_ref().is_some_and(|tunnel| tunnel.only);
+    let tunnel_facts = facts.tunnel.as_ref();
+    let routed = tunnel_facts.is_none_or(|tunnel| tunnel.only == Some(false));
     facts.uplink.key = uplink.as_ref().map(|node| node.path.clone());
     let uplink = uplink
         .and_then(|node| node.section())
-        .map(|section| read_uplink(section, !only, &mut facts.uplink));
+        .map(|section| read_uplink(section, routed, &mut facts.uplink));
     let nic = file.get("nic").and_then(|node| node.section());
     let nic = nic.map(read_nic).unwrap_or_default();
     let ports = read_ports(file.get("port"), &mut facts);
@@ -739,8 +740,7 @@ fn read_tunnel(mut section: Section<'_>, facts: &mut rules::Tunnel) -> Option<Tu
     let mut flag = |key| section.get(key).map(|node| node.flag());
     let udp_checksum = flag("udp_checksum").flatten();
     let mss_clamp = flag("mss_clamp").flatten().unwrap_or(false);
-    // One that cannot be read is its own error, and asks for no next hops.
-    facts.only = flag("only").is_some_and(|only| only.unwrap_or(true));
+    facts.only = flag("only").unwrap_or(Some(false));
     let nested = section.get("nested");
     let nested = nested
         .and_then(|node| node.text(parse_encapsulation))
@@ -762,7 +762,7 @@ fn read_tunnel(mut section: Section<'_>, facts: &mut rules::Tunnel) -> Option<Tu
         udp_checksum,
         nested,
         mss_clamp,
-        only: facts.only,
+        only: facts.only?,
         peers: peers?,
     })
 }

@@ -136,7 +136,7 @@ dscp = 63
 udp_checksum = false
 nested = "allow"
 mss_clamp = true
-only = true
+only = false
 [[tunnel.peer]]
 name = "host-b"
 vtep = "2001:db8:1::66"

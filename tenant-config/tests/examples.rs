@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tenant_config::{Device, MacAddr, Tenant, load_all};
+use tenant_config::{Device, MacAddr, Tenant, TunnelDscp, TunnelTtl, load_all};
 
 fn examples() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -54,6 +54,29 @@ fn red_is_what_its_file_says() {
             port("red-vm2", "52:54:00:aa:00:02", "02:00:13:89:00:02"),
         ]
     );
+}
+
+#[test]
+fn the_tunnels_page_shows_a_tunnel_of_red() {
+    let red = std::fs::read_to_string(examples().join("red.toml")).expect("the example is there");
+    let page = include_str!("../../docs/tunnel.md");
+    let (_, rest) = page.split_once("```toml\n").expect("a block of TOML");
+    let (text, _) = rest.split_once("```").expect("the block's end");
+    let text = format!("{red}\n{text}");
+    let red = Tenant::parse("tunnel.md", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let tunnel = red.tunnel().expect("it has one");
+    let shown = red.offline_config().tunnel.expect("it has one");
+    // Where the page says what a default is, that is one.
+    assert_eq!(
+        (tunnel.vtep, tunnel.port),
+        (Some(shown.vtep), Some(shown.kind.default_port()))
+    );
+    assert_eq!(
+        (shown.ttl, shown.dscp),
+        (TunnelTtl::default(), TunnelDscp::default())
+    );
+    let peer = &shown.peers[0];
+    assert_eq!(peer.mac, MacAddr::of_vtep(red.vni(), peer.vtep));
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn a_switch_without_ports_or_underlay_is_refused() {
 
 #[test]
 fn lists_without_end_are_refused_before_their_values_are_looked_at() {
-    // A running switch has little memory, and whoever may write to its socket sends up to 4 MiB.
+    // A running switch has little memory, and whoever may write to its socket sends up to 8 MiB.
     let macs: Vec<String> = (0..100_000)
         .map(|n| {
             format!(

@@ -324,11 +324,18 @@ refused! {
     an_mtu_of_no_link_is_told_of_once: "next_hop = \"192.0.2.1\"" => "next_hop = \"192.0.2.1\"\nmtu = 575",
         ["mtu-range green.toml:11:7: uplink.mtu: 575 is no MTU here; choose one from 576 to 9216"];
 
+    an_unreadable_only_hides_nothing_and_adds_nothing: "next_hop = \"192.0.2.1\"\n\n[tunnel]" => "allow = [\"192.0.2.53\"]\n\n[tunnel]\nonly = 1",
+        ["wrong-type green.toml:13:8: tunnel.only: this is the integer 1, but the key takes true or false"];
+    an_exception_that_has_no_effect: "next_hop = \"192.0.2.1\"\n\n[tunnel]" => "next_hop = \"192.0.2.1\"\nallow = [\"192.0.2.53\"]\n\n[tunnel]\nonly = true",
+        ["allow-only green.toml:11:10: uplink.allow[0]: 192.0.2.53/32 has no effect with tunnel.only = true, as the tenant reaches nothing but its peers; leave it out"];
+
     // Peers.
     peers_of_one_name: "name = \"host-c\"" => "name = \"host-b\"",
         [r#"duplicate-peer green.toml:21:8: tunnel.peer[1].name: tunnel.peer[0].name is "host-b" already; names of peers are unique within a tenant"#];
     a_peer_that_is_a_group: "198.51.100.7" => "239.1.1.1",
         ["not-unicast green.toml:22:8: tunnel.peer[1].vtep: 239.1.1.1 is a multicast address; write a unicast address"];
+    a_peer_among_the_vms: "198.51.100.7" => "10.9.0.200",
+        ["peer-inside green.toml:22:8: tunnel.peer[1].vtep: 10.9.0.200 is within 10.9.0.0/24 of gateway.ipv4, where the VMs are; a tunnel endpoint is on the underlay"];
     a_peer_that_is_everybody_on_the_link: "198.51.100.7" => "192.0.2.255",
         ["reserved-address green.toml:22:8: tunnel.peer[1].vtep: 192.0.2.255 is the broadcast address of 192.0.2.0/24; choose another"];
     a_peer_of_another_family: "198.51.100.7" => "2001:db8::7",
@@ -507,7 +514,7 @@ fn more_peers_or_prefixes_are_refused() {
 
 #[test]
 fn a_thousand_errors_are_enough() {
-    let same = |_| vec!["10.9.8.0/24".to_owned(); MAX_PREFIXES];
+    let same = |_| vec!["10.9.8.0/24".to_owned(); 2000];
     assert_eq!(refusal(&green_of(&peers(1, same))).len(), 1000);
 }
 
