@@ -40,6 +40,31 @@ fn check_of_valid_files() {
 }
 
 #[test]
+fn check_and_switch_of_a_tunnel() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("green.toml");
+    std::fs::write(&file, EVERY_KEY).unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["check", file]);
+    assert_eq!(
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr)
+        ),
+        (
+            Some(0),
+            "green: valid, VNI 7, 1 port, an uplink, a vxlan tunnel to 1 peer\n",
+            ""
+        )
+    );
+    let output = run(&["switch", file]);
+    let config = SwitchConfig::from_json("-", text(&output.stdout));
+    let green = Tenant::parse("green.toml", EVERY_KEY).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config, Ok(green.offline_config()));
+}
+
+#[test]
 fn check_of_invalid_files() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("red.toml");
