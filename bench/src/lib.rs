@@ -1,34 +1,53 @@
 //! What the benchmarks share: switches of a given size, and frames of each kind for them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use tenant_config::{
-    Addresses, Device, Encapsulation, Gateway, Limits, MacAddr, Memory, NextHops, PortConfig,
-    SwitchConfig, UplinkConfig, Vni,
+    Addresses, Device, Encapsulation, Gateway, Limits, MacAddr, Memory, NextHops, PeerConfig,
+    PortConfig, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl, UplinkConfig, Vni,
 };
 use vswitch::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
 
 /// Frames that one call of [`Run::burst`] decides on.
 pub const BURST: usize = 32;
 
-const ROOM: usize = 256;
+const ROOM: usize = 2048;
 const VM_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 
 /// Frames that are alike but for their addresses, again and again, through one switch.
 pub struct Scenario {
     /// What it is, as in `forward-v4/64-ports`.
     pub name: String,
-    ports: u16,
-    addresses: u16,
+    size: Size,
+    /// Where its frames come from.
+    from: PortId,
     frames: Vec<Vec<u8>>,
     expected: &'static str,
+}
+
+/// How much a switch has to know.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    ports: u16,
+    addresses: u16,
+    tunnel: Option<Remote>,
+}
+
+/// A tunnel to 16 peers, with so many addresses behind all of them.
+#[derive(Debug, Clone, Copy)]
+struct Remote {
+    kind: TunnelKind,
+    ipv6: bool,
+    checksum: bool,
+    addresses: u32,
 }
 
 impl Scenario {
     /// Builds the switch.
     pub fn start(&self) -> Run {
         let mut run = Run {
-            pipeline: switch(self.ports, self.addresses),
+            pipeline: switch(self.size),
+            from: self.from,
             frames: (0..BURST)
                 .map(|nth| self.frames[nth % self.frames.len()].clone())
                 .collect(),
@@ -44,6 +63,7 @@ impl Scenario {
 /// A scenario's switch at work.
 pub struct Run {
     pipeline: Pipeline,
+    from: PortId,
     /// One for each buffer, all of the same length.
     frames: Vec<Vec<u8>>,
     buffers: Vec<[u8; ROOM]>,
@@ -57,13 +77,14 @@ impl Run {
         let len = self.frames[0].len();
         buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frames[0]);
         let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
-        self.pipeline.process(1, PortId(0), &mut frame)
+        self.pipeline.process(1, self.from, &mut frame)
     }
+
     /// Puts the frame into a burst of buffers and decides on each of them. Returns how many verdicts
     /// were the expected one.
     pub fn burst(&mut self) -> usize {
         let mut right = 0;
-        let mut pass = self.pipeline.burst(1, PortId(0));
+        let mut pass = self.pipeline.burst(1, self.from);
         for (buffer, bytes) in self.buffers.iter_mut().zip(&self.frames) {
             let len = bytes.len();
             buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
@@ -98,7 +119,12 @@ fn verdict_name(verdict: Verdict) -> &'static str {
 }
 
 /// A switch of `ports` ports with `addresses` addresses each, half of them IPv6 beyond the first.
-fn switch(ports: u16, addresses: u16) -> Pipeline {
+fn switch(size: Size) -> Pipeline {
+    let Size {
+        ports,
+        addresses,
+        tunnel,
+    } = size;
     let mac = |port: u16| {
         let [hi, lo] = port.to_be_bytes();
         MacAddr::new([0x52, 0x54, 0, 0, hi, lo]).expect("a unicast MAC")
@@ -141,15 +167,58 @@ fn switch(ports: u16, addresses: u16) -> Pipeline {
                 ipv6: Some("2001:db8::1".parse().expect("an address")),
             },
             allow: Vec::new(),
-            mtu: 1500,
+            mtu: 1600,
         }),
-        tunnel: None,
+        tunnel: tunnel.map(|remote| tunnel_config(vni, remote)),
         memory: Memory::default(),
         control_socket: None,
     };
     let mut pipeline = Pipeline::new(Generation::build(&config, None));
     pipeline.assume_next_hops(0, mac(0xffff));
     pipeline
+}
+
+/// Our endpoint and a peer's.
+fn vtep(ipv6: bool, peer: u16) -> IpAddr {
+    let text = match ipv6 {
+        false => format!("192.0.2.{}", peer + 2),
+        true => format!("2001:db8::{}", peer + 2),
+    };
+    text.parse().expect("an address")
+}
+
+const PEERS: u16 = 16;
+
+fn tunnel_config(vni: Vni, remote: Remote) -> TunnelConfig {
+    let own = vtep(remote.ipv6, 0);
+    let peer = |number: u16| PeerConfig {
+        name: format!("host{number}").parse().expect("a name"),
+        vtep: vtep(remote.ipv6, number),
+        mac: MacAddr::of_vtep(vni, vtep(remote.ipv6, number)),
+        next_hop: vtep(remote.ipv6, number),
+        prefixes: (u32::from(number) - 1..remote.addresses)
+            .step_by(usize::from(PEERS))
+            .map(|nth| IpAddr::from(distant(nth)).into())
+            .collect(),
+    };
+    TunnelConfig {
+        kind: remote.kind,
+        vtep: own,
+        port: remote.kind.default_port(),
+        mac: MacAddr::of_vtep(vni, own),
+        ttl: TunnelTtl::default(),
+        dscp: TunnelDscp::default(),
+        udp_checksum: remote.checksum,
+        nested: Encapsulation::Deny,
+        mss_clamp: false,
+        only: false,
+        peers: (1..=PEERS).map(peer).collect(),
+    }
+}
+
+/// An address behind a peer.
+fn distant(nth: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 200, 0, 0).to_bits() + nth)
 }
 
 fn ipv4(port: u16, host: u16) -> Ipv4Addr {
@@ -171,10 +240,16 @@ fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
 
 /// A 60-byte frame (64 with the frame check sequence) with UDP over IPv4.
 fn udp4(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    udp4_of(46, source, destination, ports)
+}
+
+/// The same with an IP packet of `len` bytes.
+fn udp4_of(len: u16, source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
     let mut frame = ethernet([2, 0, 0, 0, 0, 1], VM_MAC, 0x0800);
     let mut header = [
-        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
+    header[2..4].copy_from_slice(&len.to_be_bytes());
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
     let sum: u32 = header
@@ -186,8 +261,47 @@ fn udp4(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
     frame.extend_from_slice(&header);
     frame.extend_from_slice(&ports.0.to_be_bytes());
     frame.extend_from_slice(&ports.1.to_be_bytes());
-    frame.extend_from_slice(&[0, 26, 0, 0]);
-    frame.resize(60, 0);
+    frame.extend_from_slice(&(len - 20).to_be_bytes());
+    frame.extend_from_slice(&[0, 0]);
+    frame.resize(14 + usize::from(len), 0);
+    frame
+}
+
+/// What a peer's switch makes of a packet of its VM's to ours: the frame as it leaves the other end of the tunnel.
+fn carried(remote: Remote, len: u16, nth: u32) -> Vec<u8> {
+    let vni = Vni::new(5001).expect("a VNI");
+    let number = 1 + (nth % u32::from(PEERS)) as u16;
+    let (own, peer) = (vtep(remote.ipv6, 0), vtep(remote.ipv6, number));
+    let mut inner = udp4_of(len, distant(nth), ipv4(1, 0), (12345, 80));
+    inner[..6].copy_from_slice(&MacAddr::of_vtep(vni, own).octets());
+    inner[6..12].copy_from_slice(&MacAddr::of_vtep(vni, peer).octets());
+    let datagram = 16 + inner.len() as u16;
+    let to = MacAddr::of_switch_function(vni, 0).octets();
+    let mut frame = match (peer, own) {
+        (IpAddr::V4(peer), IpAddr::V4(own)) => {
+            let mut frame = udp4_of(20 + datagram, peer, own, (0xc000, 0));
+            frame[..6].copy_from_slice(&to);
+            frame.truncate(34);
+            frame
+        }
+        (peer, own) => {
+            let mut frame = udp6(&peer.to_string(), &own.to_string());
+            frame[..6].copy_from_slice(&to);
+            frame[18..20].copy_from_slice(&datagram.to_be_bytes());
+            frame.truncate(54);
+            frame
+        }
+    };
+    frame.extend_from_slice(&0xc000u16.to_be_bytes());
+    frame.extend_from_slice(&remote.kind.default_port().to_be_bytes());
+    frame.extend_from_slice(&datagram.to_be_bytes());
+    frame.extend_from_slice(&[0, 0]);
+    frame.extend_from_slice(match remote.kind {
+        TunnelKind::Vxlan => &[8, 0, 0, 0],
+        TunnelKind::Geneve => &[0, 0, 0x65, 0x58],
+    });
+    frame.extend_from_slice(&(vni.get() << 8).to_be_bytes());
+    frame.extend_from_slice(&inner);
     frame
 }
 
@@ -221,8 +335,12 @@ pub fn scenarios() -> Vec<Scenario> {
     let mut add = |name: &str, ports: u16, addresses: u16, frames: Vec<Vec<u8>>, expected| {
         scenarios.push(Scenario {
             name: format!("{name}/{ports}-ports-{addresses}-addresses"),
-            ports,
-            addresses,
+            size: Size {
+                ports,
+                addresses,
+                tunnel: None,
+            },
+            from: PortId(0),
             frames,
             expected,
         });
@@ -303,6 +421,85 @@ pub fn scenarios() -> Vec<Scenario> {
         if !matches!(scenario.expected, "forward" | "reply") {
             scenario.name = format!("drop/{}", scenario.expected);
         }
+    }
+    scenarios.extend(tunnel_scenarios());
+    scenarios
+}
+
+/// Into the tunnel and out of it, beside the same packets from port to port.
+fn tunnel_scenarios() -> Vec<Scenario> {
+    let mut scenarios = Vec::new();
+    let mut add = |name: String, remote: Option<Remote>, from: u16, frames: Vec<Vec<u8>>| {
+        scenarios.push(Scenario {
+            name,
+            size: Size {
+                ports: 2,
+                addresses: 1,
+                tunnel: remote,
+            },
+            from: PortId(from),
+            frames,
+            expected: "forward",
+        });
+    };
+    let (own, sibling) = (ipv4(1, 0), ipv4(2, 0));
+    let flows = |frame: &dyn Fn(u32) -> Vec<u8>, of: u32| -> Vec<Vec<u8>> {
+        let step = (of / BURST as u32).max(1) as usize;
+        (0..of).step_by(step).take(BURST).map(frame).collect()
+    };
+    const SIZES: [(&str, u16); 2] = [("64", 46), ("1400", 1400)];
+    for (bytes, len) in SIZES {
+        add(
+            format!("tunnel/plain-{bytes}"),
+            None,
+            0,
+            vec![udp4_of(len, own, sibling, (12345, 80))],
+        );
+        for (name, kind, ipv6, checksum) in [
+            ("geneve", TunnelKind::Geneve, false, false),
+            ("vxlan", TunnelKind::Vxlan, false, false),
+            ("geneve-v6-no-checksum", TunnelKind::Geneve, true, false),
+            ("geneve-v6", TunnelKind::Geneve, true, true),
+        ] {
+            let remote = Remote {
+                kind,
+                ipv6,
+                checksum,
+                addresses: 1000,
+            };
+            let into = |nth| udp4_of(len, own, distant(nth), (12345, 80));
+            add(
+                format!("tunnel/into-{name}-{bytes}"),
+                Some(remote),
+                0,
+                flows(&into, remote.addresses),
+            );
+            // One that demands checksums is fed by a peer that computes them: that is the tests'.
+            if !checksum {
+                let out = |nth| carried(remote, len, nth);
+                add(
+                    format!("tunnel/out-of-{name}-{bytes}"),
+                    Some(remote),
+                    2,
+                    flows(&out, remote.addresses),
+                );
+            }
+        }
+    }
+    for addresses in [10, 1000, 100_000] {
+        let remote = Remote {
+            kind: TunnelKind::Geneve,
+            ipv6: false,
+            checksum: false,
+            addresses,
+        };
+        let into = |nth| udp4_of(46, own, distant(nth), (12345, 80));
+        add(
+            format!("tunnel/into-{addresses}-remote-addresses"),
+            Some(remote),
+            0,
+            flows(&into, addresses),
+        );
     }
     scenarios
 }
