@@ -6,11 +6,14 @@
 //! The tests hold the two against each other.
 
 use super::PortId;
+use super::counters::Counters;
 use super::frame::Frame;
 use super::state::State;
 use super::tables::{Lead, PortRules, Tables};
+use super::tunnel::{Inner, Tunnel};
 use super::wire::{
-    self, ETHERNET_LEN, be16, be32, be128, ipv4_sum_holds, is_unicast_destination4, protocol,
+    self, ETHERNET_LEN, ETHERTYPE_IPV4, be16, be32, be128, ipv4_sum_holds, is_unicast_destination4,
+    mac_at, protocol,
 };
 
 /// The longest prefix of a frame that the lane reads: Ethernet, IPv4, TCP's fixed part.
@@ -33,14 +36,22 @@ pub(super) fn key(mac: [u8; 6], ethertype: u16) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, hi, lo])
 }
 
-/// Where an ordinary frame goes, and how long it then is.
-type Sent = Option<(PortId, usize)>;
+/// Where an ordinary frame goes.
+enum Way {
+    /// Out of that port, this long; its headers are written.
+    Out(PortId, usize),
+    /// Through the tunnel to that peer, this long.
+    Peer(u16, usize, Inner),
+}
+
+type Sent = Option<Way>;
 
 /// Forwards the frame, if it is an ordinary one. `None`: the general path decides.
 #[inline(always)]
 pub(super) fn forward(
     tables: &Tables,
     state: &State,
+    counters: &Counters,
     rules: &PortRules,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
@@ -54,15 +65,144 @@ pub(super) fn forward(
         return None;
     }
     let sender = sender_and_type(head);
-    let (to, len) = if sender == rules.express4 {
+    let way = if sender == rules.express4 {
         ipv4(tables, state, rules, head, room)?
     } else if sender == rules.express6 {
         ipv6(tables, rules, bytes, room)?
     } else {
         return None;
     };
+    match way {
+        Way::Out(to, len) => {
+            frame.truncate(len);
+            Some(to)
+        }
+        Way::Peer(id, len, inner) => into_tunnel(tables, state, counters, id, (len, inner), frame),
+    }
+}
+
+/// Apart, so that what has no tunnel does not pay for it.
+#[inline(never)]
+fn into_tunnel(
+    tables: &Tables,
+    state: &State,
+    counters: &Counters,
+    id: u16,
+    (len, inner): (usize, Inner),
+    frame: &mut Frame<'_>,
+) -> Option<PortId> {
+    let tunnel = tables.tunnel.as_ref()?;
+    let peer = tunnel.peers().get(usize::from(id))?;
+    let vtep = usize::from(peer.vtep);
+    // All that `send` could refuse is looked at before the frame is changed.
+    state.next_hop_mac(Some(tunnel.vteps().get(vtep)?.next_hop()))?;
+    if len > ETHERNET_LEN + usize::from(state.vteps.get(vtep)?.longest()) || !frame.has_headroom() {
+        return None;
+    }
     frame.truncate(len);
-    Some(to)
+    frame.set_macs(peer.mac, tunnel.mac);
+    tunnel.send(state, counters, id, inner, frame)?;
+    Some(tables.uplink_id())
+}
+
+/// Takes an ordinary packet out of a tunnel over IPv4, and forwards what was inside. `None`: the general path
+/// decides.
+#[inline(always)]
+pub(super) fn decapsulate(
+    tables: &Tables,
+    counters: &Counters,
+    now_ns: u64,
+    frame: &mut Frame<'_>,
+) -> Option<PortId> {
+    const AT: usize = Tunnel::OUTER4_LEN;
+    let (uplink, tunnel) = (tables.uplink.as_ref()?, tables.tunnel.as_ref()?);
+    let ordinary = tunnel.express.as_ref()?;
+    if frame.stripped_tag().is_some() {
+        return None;
+    }
+    let bytes = frame.bytes_mut();
+    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
+    let head = bytes.first_chunk_mut::<{ AT + HEAD4 }>()?;
+    // The outer packet, as the general path's filter wants it.
+    let total_len = usize::from(be16(head, 16));
+    let from = mac_at(head, 6);
+    let (udp_len, sender) = (usize::from(be16(head, 38)), be32(head, 26));
+    let outer = mac_at(head, 0) == uplink.mac
+        && uplink.is_other_station(from)
+        && be16(head, 12) == ETHERTYPE_IPV4
+        && (head[14] ^ 0x45) == 0
+        && be16(head, 20) & 0x3fff == 0
+        && head[23] == protocol::UDP
+        && total_len <= room
+        && room <= usize::from(uplink.mtu)
+        && udp_len + 20 == total_len
+        && be32(head, 30) == ordinary.vtep
+        && be16(head, 34) != DHCP_SERVER
+        && be16(head, 36) == ordinary.port
+        && be16(head, 40) == 0
+        && be64(head, 42) == ordinary.header;
+    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
+    if !outer || !ipv4_sum_holds(ip) {
+        return None;
+    }
+    let vtep = tunnel.vtep_at(u128::from(sender))?;
+    let marked = head[15] & 3;
+    // What is inside.
+    let inner: &mut [u8; HEAD4] = head[AT..].first_chunk_mut()?;
+    let room = total_len.checked_sub(AT)?;
+    let inner_len = usize::from(be16(inner, 16));
+    let from = mac_at(inner, 6);
+    let frame_is = mac_at(inner, 0) == tunnel.mac
+        && from[0] & 1 == 0
+        && from != [0; 6]
+        && be16(inner, 12) == ETHERTYPE_IPV4
+        && inner[14] == 0x45
+        && be16(inner, 20) & 0x3fff == 0
+        && inner_len <= room
+        && (marked == 0 || marked == inner[15] & 3);
+    if !frame_is {
+        return None;
+    }
+    match inner[23] {
+        protocol::UDP => {
+            udp(inner_len, 28, be16(inner, 34), be16(inner, 36))?;
+            if tunnel.refuses(Some((0, be16(inner, 36)))) {
+                return None;
+            }
+        }
+        protocol::TCP => tcp(inner_len, 20, inner[46])?,
+        _ => return None,
+    }
+    let ip: &[u8; 20] = inner[ETHERNET_LEN..].first_chunk()?;
+    let (source, destination) = (be32(inner, 26), be32(inner, 30));
+    if !ipv4_sum_holds(ip) || !is_unicast_destination4(source) {
+        return None;
+    }
+    let peer = tables.lead4(source)?.peer()?;
+    if tunnel.peers().get(usize::from(peer))?.vtep != vtep {
+        return None;
+    }
+    let id = tables.lead4(destination)?.port()?;
+    let to = tables.egress.get(usize::from(id))?;
+    if inner_len > usize::from(to.longest) {
+        return None;
+    }
+    inner[..12].copy_from_slice(&to.header);
+    // Counted as it came, padding and all, as the general path does.
+    counters
+        .peer(usize::from(peer))
+        .received(ETHERNET_LEN + room, now_ns);
+    frame.shrink_front(AT);
+    frame.truncate(ETHERNET_LEN + inner_len);
+    Some(PortId(id))
+}
+
+/// The source port of the answers of a DHCP server, which the filter looks for.
+const DHCP_SERVER: u16 = 67;
+
+#[inline(always)]
+fn be64(bytes: &[u8], at: usize) -> u64 {
+    u64::from(be32(bytes, at)) << 32 | u64::from(be32(bytes, at + 4))
 }
 
 #[inline(always)]
@@ -95,6 +235,21 @@ fn ipv4(
     if let Some(id) = lead.port() {
         return to_port(tables, rules, head, id, len);
     }
+    if let Some(peer) = lead.peer() {
+        let ports = (be16(head, 34), be16(head, 36));
+        let is_udp = head[23] == protocol::UDP;
+        let tunnel = tables.tunnel.as_ref()?;
+        if (tunnel.mss_clamp && !is_udp)
+            || (is_udp && tunnel.refuses(Some(ports)))
+            || source >> 16 == 0xa9fe
+            || !is_unicast_destination4(destination)
+        {
+            return None;
+        }
+        let ends = (source, destination);
+        let inner = Inner::flow4(head[15], head[22], ends, head[23], be32(head, 34));
+        return Some(Way::Peer(peer, ETHERNET_LEN + len, inner));
+    }
     let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
     let ttl = head[22];
     let next_hop = state.next_hop_mac(uplink.next_hop4)?;
@@ -105,7 +260,7 @@ fn ipv4(
     wire::decrement_ttl(head, ttl);
     head[..6].copy_from_slice(&next_hop);
     head[6..12].copy_from_slice(&uplink.mac);
-    Some((tables.uplink_id(), ETHERNET_LEN + len))
+    Some(Way::Out(tables.uplink_id(), ETHERNET_LEN + len))
 }
 
 #[inline(always)]
@@ -161,11 +316,13 @@ fn to_port(
         return None;
     }
     head[..12].copy_from_slice(&to.header);
-    Some((PortId(id), ETHERNET_LEN + total_len))
+    Some(Way::Out(PortId(id), ETHERNET_LEN + total_len))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
     use tenant_config::{MacAddr, Tenant};
 
@@ -182,6 +339,16 @@ mod tests {
         address = "192.0.2.2/24"
         next_hop = "192.0.2.1"
         mtu = 1400
+        [tunnel]
+        kind = "vxlan"
+        [[tunnel.peer]]
+        name = "host-b"
+        vtep = "192.0.2.66"
+        prefixes = ["10.0.0.64/27"]
+        [[tunnel.peer]]
+        name = "host-c"
+        vtep = "192.0.2.67"
+        prefixes = ["10.0.0.96/27"]
         [[port]]
         name = "vm1"
         mac = "52:54:00:aa:00:01"
@@ -214,14 +381,19 @@ mod tests {
         let protocol = if tcp { 6 } else { 17 };
         let size = if tcp { 20 } else { 8 } + payload;
         if ipv6 {
-            let last = [0x12, 0x11, 0x99][destination];
+            let last = [0x12, 0x11, 0x99, 0x98][destination];
             let [hi, lo] = (size as u16).to_be_bytes();
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, hi, lo, protocol, 64]);
             for host in [0x11, last] {
                 frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
             }
         } else {
-            let to = [[10, 0, 0, 12], [198, 51, 100, 1], [192, 0, 2, 9]][destination];
+            let to = [
+                [10, 0, 0, 12],
+                [198, 51, 100, 1],
+                [192, 0, 2, 9],
+                [10, 0, 0, 70],
+            ][destination];
             let [hi, lo] = (20 + size as u16).to_be_bytes();
             let mut header = [
                 0x45, 0, hi, lo, 0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 11,
@@ -243,8 +415,40 @@ mod tests {
         frame
     }
 
+    /// Those of the tunnel's side, and of the uplink's.
+    static MACS: LazyLock<([u8; 6], [u8; 6])> = LazyLock::new(|| {
+        let tables = pipeline().tables();
+        let tunnel = tables.tunnel.as_ref().expect("a tunnel");
+        (tunnel.mac, tables.uplink.as_ref().expect("an uplink").mac)
+    });
+
+    /// The UDP packet from 10.0.0.70 to vm1, in a VXLAN packet of its host.
+    fn carried(ports: (u16, u16), payload: usize) -> Vec<u8> {
+        let mut inner = ordinary((false, false, 1), ports, payload);
+        inner[26..34].copy_from_slice(&[10, 0, 0, 70, 10, 0, 0, 11]);
+        inner[..6].copy_from_slice(&MACS.0);
+        inner[24..26].copy_from_slice(&[0, 0]);
+        let mut outer = ordinary((false, false, 1), (0xc123, 4789), 0);
+        outer.truncate(42);
+        outer[..6].copy_from_slice(&MACS.1);
+        let datagram = (16 + inner.len() as u16).to_be_bytes();
+        let whole = (36 + inner.len() as u16).to_be_bytes();
+        outer[16..18].copy_from_slice(&whole);
+        outer[24..26].copy_from_slice(&[0, 0]);
+        outer[26..34].copy_from_slice(&[192, 0, 2, 66, 192, 0, 2, 2]);
+        outer[38..40].copy_from_slice(&datagram);
+        outer.extend([8, 0, 0, 0, 0, 0x13, 0x89, 0]);
+        for frame in [&mut inner, &mut outer] {
+            let head = frame[14..].first_chunk().expect("a header");
+            let sum = crate::pipeline::wire::ipv4_header_sum(head);
+            frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+        }
+        outer.extend(inner);
+        outer
+    }
+
     /// Verdict, bytes and all counters of one frame's way.
-    fn outcome(bytes: &[u8], express: bool) -> (Verdict, Vec<u8>, Vec<Vec<u64>>) {
+    fn outcome(port: PortId, bytes: &[u8], express: bool) -> (Verdict, Vec<u8>, Vec<Vec<u64>>) {
         let mut pipeline = pipeline();
         let counters = pipeline.counters();
         let mut buffer = vec![0; Frame::HEADROOM];
@@ -256,9 +460,9 @@ mod tests {
         let mut frame = Frame::new(&mut second, Frame::HEADROOM, bytes.len(), None);
         let mut decide = |frame: &mut Frame<'_>| {
             if express {
-                pipeline.process(1, PortId(0), frame)
+                pipeline.process(1, port, frame)
             } else {
-                pipeline.process_traced(1, PortId(0), frame, &mut |_, _| {})
+                pipeline.process_traced(1, port, frame, &mut |_, _| {})
             }
         };
         let _ = decide(&mut first);
@@ -281,11 +485,22 @@ mod tests {
                 .chain(drops)
                 .collect()
         });
-        (verdict, frame.bytes().to_vec(), state.collect())
+        let peers = counters.peers().map(|peer| {
+            let counted = [
+                &peer.rx_frames,
+                &peer.rx_bytes,
+                &peer.tx_frames,
+                &peer.tx_bytes,
+                &peer.last_seen_ns,
+            ];
+            counted.map(|counter| counter.get()).to_vec()
+        });
+        let state = state.chain(peers).collect();
+        (verdict, frame.bytes().to_vec(), state)
     }
 
     fn frames() -> impl Strategy<Value = Vec<u8>> {
-        let kind = (any::<bool>(), any::<bool>(), 0..3usize);
+        let kind = (any::<bool>(), any::<bool>(), 0..4usize);
         let port = prop_oneof![
             Just(53u16),
             Just(67),
@@ -294,6 +509,8 @@ mod tests {
             Just(546),
             Just(547),
             Just(3544),
+            Just(4789),
+            Just(6081),
             any::<u16>()
         ];
         let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);
@@ -319,31 +536,87 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1000))]
         #[test]
         fn the_express_lane_does_what_the_general_path_does(frame in frames()) {
-            prop_assert_eq!(outcome(&frame, true), outcome(&frame, false));
+            let port = PortId(0);
+            prop_assert_eq!(outcome(port, &frame, true), outcome(port, &frame, false));
         }
+
+        #[test]
+        fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does(frame in carried_frames()) {
+            let port = PortId(2);
+            prop_assert_eq!(outcome(port, &frame, true), outcome(port, &frame, false));
+        }
+    }
+
+    fn carried_frames() -> impl Strategy<Value = Vec<u8>> {
+        let port = prop_oneof![Just(53u16), Just(68), Just(67), Just(4789), Just(6081)];
+        // Small changes of what is compared, as often as any.
+        let value = prop_oneof![any::<u8>(), 0..4u8, Just(66), Just(67)];
+        let edits = prop::collection::vec((0..110usize, value), 0..3);
+        let size = prop_oneof![12..64usize, 1200..1400usize];
+        (port.clone(), port, size, edits, any::<bool>(), -30..30isize).prop_map(
+            |(from, to, payload, edits, sums, change)| {
+                let mut frame = carried((from, to), payload);
+                if change.rem_euclid(3) == 0 {
+                    frame.resize(frame.len().saturating_add_signed(change), 0xee);
+                }
+                for (at, value) in edits {
+                    if let Some(byte) = frame.get_mut(at) {
+                        *byte = value;
+                    }
+                }
+                // With right header checksums, more of what was changed is looked at.
+                if sums {
+                    for at in [14, 64] {
+                        if let Some(head) = frame.get_mut(at..at + 20) {
+                            head[10..12].copy_from_slice(&[0, 0]);
+                            let whole = head.first_chunk().expect("a header");
+                            let sum = crate::pipeline::wire::ipv4_header_sum(whole);
+                            head[10..12].copy_from_slice(&sum.to_ne_bytes());
+                        }
+                    }
+                }
+                frame
+            },
+        )
     }
 
     #[test]
     fn ordinary_frames_take_the_lane() {
         let taken = |kind| {
             let pipeline = pipeline();
-            let mut bytes = ordinary(kind, (53, 5353), 40);
-            let len = bytes.len();
-            let mut frame = Frame::new(&mut bytes, 0, len, None);
+            let mut bytes = vec![0; Frame::HEADROOM];
+            bytes.extend(ordinary(kind, (53, 5353), 40));
+            let len = bytes.len() - Frame::HEADROOM;
+            let mut frame = Frame::new(&mut bytes, Frame::HEADROOM, len, None);
             let rules = &pipeline.tables.ports[0];
             assert!(rules.express);
-            super::forward(&pipeline.tables, &pipeline.state, rules, &mut frame)
+            let counters = pipeline.counters();
+            super::forward(
+                &pipeline.tables,
+                &pipeline.state,
+                &counters,
+                rules,
+                &mut frame,
+            )
         };
         let (vm2, uplink) = (Some(PortId(1)), Some(PortId(2)));
         for tcp in [false, true] {
             assert_eq!(taken((false, tcp, 0)), vm2);
             assert_eq!(taken((false, tcp, 1)), uplink);
             assert_eq!(taken((true, tcp, 0)), vm2);
+            assert_eq!(taken((false, tcp, 3)), uplink);
         }
         assert_eq!(
             taken((false, false, 2)),
             None,
             "the underlay is refused elsewhere"
         );
+        let pipeline = pipeline();
+        let mut bytes = carried((53, 5353), 40);
+        let len = bytes.len();
+        let mut frame = Frame::new(&mut bytes, 0, len, None);
+        let counters = pipeline.counters();
+        let out = super::decapsulate(&pipeline.tables, &counters, 1, &mut frame);
+        assert_eq!(out, Some(PortId(0)));
     }
 }

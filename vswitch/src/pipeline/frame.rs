@@ -81,6 +81,11 @@ impl<'a> Frame<'a> {
         Some(())
     }
 
+    /// Whether there is as much room in front as [`Self::HEADROOM`] promises.
+    pub(super) fn has_headroom(&self) -> bool {
+        self.start >= Self::HEADROOM
+    }
+
     /// Takes `count` bytes off its front, or all there are.
     pub(super) fn shrink_front(&mut self, count: usize) {
         let count = count.min(self.len);

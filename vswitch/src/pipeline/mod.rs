@@ -364,13 +364,19 @@ impl BurstPass<'_> {
     fn run<N: Notes>(&mut self, frame: &mut Frame<'_>, notes: &mut N) -> Verdict {
         self.counters.rx_frames.add(1);
         self.counters.rx_bytes.add(frame.len() as u64);
-        if N::SILENT
-            && let Some(rules) = self.express
-            && let Some(to) = express::forward(self.tables, self.state, rules, frame)
-        {
-            self.counters.forwarded.add(1);
-            self.all.port(to.index()).sent(frame.len());
-            return Verdict::Forward(to);
+        if N::SILENT {
+            let sent = match (self.express, self.rules) {
+                (Some(rules), _) => {
+                    express::forward(self.tables, self.state, self.all, rules, frame)
+                }
+                (None, None) => express::decapsulate(self.tables, self.all, self.now_ns, frame),
+                (None, Some(_)) => None,
+            };
+            if let Some(to) = sent {
+                self.counters.forwarded.add(1);
+                self.all.port(to.index()).sent(frame.len());
+                return Verdict::Forward(to);
+            }
         }
         self.run_general(frame, notes)
     }

@@ -82,7 +82,7 @@ impl Template {
 
 /// What the outer headers take from the packet that they carry.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inner {
+pub(in crate::pipeline) struct Inner {
     tos: u8,
     ttl: u8,
     flow: u64,
@@ -99,14 +99,24 @@ impl Inner {
     /// `packet` begins with the IP header.
     #[inline(always)]
     pub(super) fn of4(ip: &Ipv4, packet: &[u8]) -> Self {
-        let addresses = u64::from(ip.source) << 32 | u64::from(ip.destination);
         let has_ports = ip.fragment == Fragment::Whole;
         let ports = ports(has_ports, ip.transport, packet, usize::from(ip.header_len));
-        Self {
-            tos: packet.get(1).copied().unwrap_or_default(),
-            ttl: ip.ttl,
-            flow: mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(ip.protocol))),
-        }
+        let tos = packet.get(1).copied().unwrap_or_default();
+        Self::flow4(tos, ip.ttl, (ip.source, ip.destination), ip.protocol, ports)
+    }
+
+    /// `ports` are both as one number, 0 where there are none.
+    #[inline(always)]
+    pub(in crate::pipeline) fn flow4(
+        tos: u8,
+        ttl: u8,
+        (source, destination): (u32, u32),
+        protocol: u8,
+        ports: u32,
+    ) -> Self {
+        let addresses = u64::from(source) << 32 | u64::from(destination);
+        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(protocol)));
+        Self { tos, ttl, flow }
     }
 
     /// As [`Self::of4`]. Behind a fragment header with another offset than 0 the upper layer is unknown.
@@ -153,6 +163,9 @@ fn traffic_class(packet: &[u8]) -> u8 {
 }
 
 impl Tunnel {
+    /// Bytes in front of an inner frame over IPv4, where the tunnel's header has no options.
+    pub(in crate::pipeline) const OUTER4_LEN: usize = OUTER4_LEN;
+
     /// Puts the outer headers in front of an Ethernet frame. `None` if there is no room.
     #[inline(always)]
     pub(super) fn encapsulate(
@@ -207,6 +220,15 @@ impl Tunnel {
             bytes[udp_at + 6..udp_at + 8].copy_from_slice(&sum.to_ne_bytes());
         }
         Some(())
+    }
+
+    /// The tunnel's header, without options, as one number; what is otherwise is not ordinary.
+    pub(super) fn plain_header(kind: TunnelKind, vni: Vni) -> u64 {
+        let first = match kind {
+            TunnelKind::Vxlan => u32::from(VXLAN_FLAG_I) << 24,
+            TunnelKind::Geneve => u32::from(PROTOCOL_ETHERNET),
+        };
+        u64::from(first) << 32 | u64::from(vni.get()) << 8
     }
 
     /// Where the inner frame is in an outer IP packet whose UDP header is at `udp_at`: its first byte, and the

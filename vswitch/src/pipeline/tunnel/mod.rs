@@ -12,10 +12,13 @@ use tenant_config::{
     Encapsulation, Inherit, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
 };
 
+use super::counters::Counters;
+use super::frame::Frame;
 use super::lpm::Lpm;
+use super::state::State;
 use super::tables::NextHopId;
 
-pub(super) use self::header::{Ecn, clamp_mss};
+pub(super) use self::header::{Ecn, Inner, clamp_mss};
 
 /// UDP ports of tunnels that a VM may run itself, beside our own.
 const TUNNEL_PORTS: [u16; 2] = [
@@ -48,6 +51,8 @@ pub(super) struct Tunnel {
     /// The largest IP packet that the tunnel carries, in bytes, as far as the uplink's MTU goes.
     pub(super) longest: u16,
     overhead: u16,
+    /// What the express lane compares, where it serves the tunnel: what is not rare.
+    pub(super) express: Option<Express>,
     /// The smallest path MTU that is believed.
     least_path_mtu: u16,
     peers: Box<[Peer]>,
@@ -55,12 +60,38 @@ pub(super) struct Tunnel {
     by_address: Lpm<u128, u16>,
 }
 
+/// An ordinary tunnel packet over IPv4: what it must have.
+#[derive(Debug)]
+pub(super) struct Express {
+    /// Our own endpoint.
+    pub(super) vtep: u32,
+    pub(super) port: u16,
+    /// The tunnel's header.
+    pub(super) header: u64,
+}
+
+impl Express {
+    fn new(config: &SwitchConfig, tunnel: &TunnelConfig) -> Option<Self> {
+        /// The ports on which a filter looks for DHCP.
+        const DHCP: [u16; 2] = [67, 68];
+        let IpAddr::V4(vtep) = tunnel.vtep else {
+            return None;
+        };
+        let ordinary = !tunnel.mss_clamp && !DHCP.contains(&tunnel.port);
+        ordinary.then(|| Self {
+            vtep: vtep.to_bits(),
+            port: tunnel.port,
+            header: Tunnel::plain_header(tunnel.kind, config.vni),
+        })
+    }
+}
+
 /// A peer: what is behind it is in the routes.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) vtep: u16,
     /// The MAC that takes frames there.
-    mac: [u8; 6],
+    pub(super) mac: [u8; 6],
 }
 
 /// An endpoint of peers; several of them may share one.
@@ -127,6 +158,7 @@ impl Tunnel {
             only: tunnel.only,
             longest: uplink.mtu.saturating_sub(overhead),
             overhead,
+            express: Express::new(config, tunnel),
             least_path_mtu: (least + overhead).max(if over_ipv6 { MIN_MTU_IPV6 } else { 0 }),
             by_address: Lpm::build(hosts.collect()),
             peers: peers.into(),
@@ -151,6 +183,26 @@ impl Tunnel {
     /// The endpoint of that address, if it is a peer's.
     pub(super) fn vtep_at(&self, address: u128) -> Option<u16> {
         self.by_address.lookup(address)
+    }
+
+    /// Sends an Ethernet frame to a peer: puts the headers around it and counts it. `None`: it is as it was, for want of
+    /// the next hop or of room.
+    #[inline(always)]
+    pub(super) fn send(
+        &self,
+        state: &State,
+        counters: &Counters,
+        id: u16,
+        inner: Inner,
+        frame: &mut Frame<'_>,
+    ) -> Option<()> {
+        let peer = self.peers.get(usize::from(id))?;
+        let vtep = self.vteps.get(usize::from(peer.vtep))?;
+        let next_hop = state.next_hop_mac(Some(vtep.next_hop))?;
+        let carried = frame.len();
+        self.encapsulate(&vtep.outer, next_hop, inner, frame)?;
+        counters.peer(usize::from(id)).sent(carried);
+        Some(())
     }
 
     /// Whether UDP to that port is a tunnel of the VM's own that may not be carried.

@@ -110,22 +110,18 @@ impl<N: Notes> Pass<'_, N> {
             return Err(Unfit::TooBig(longest));
         }
         let vtep = &tunnel.vteps[usize::from(peer.vtep)];
-        let Some(next_hop) = self.state.next_hops[usize::from(vtep.next_hop)].mac() else {
+        if self.state.next_hop_mac(Some(vtep.next_hop)).is_none() {
             return Err(Unfit::Reason(DropReason::NeighbourUnresolved));
-        };
+        }
         frame.truncate(ETHERNET_LEN + bound.len);
         frame.set_macs(peer.mac, tunnel.mac);
         if tunnel.mss_clamp {
             clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], bound.tcp, longest);
         }
-        let carried = frame.len();
-        if tunnel
-            .encapsulate(&vtep.outer, next_hop, bound.inner, frame)
-            .is_none()
-        {
+        let sent = tunnel.send(self.state, self.counters, id, bound.inner, frame);
+        if sent.is_none() {
             return Ok(self.refuse(Stage::Tunnel, DropReason::NoBuffer));
         }
-        self.counters.peer(usize::from(id)).sent(carried);
         self.note_peer(id, "into the tunnel to peer");
         Ok(Ok(Sent::To(self.tables.uplink_id())))
     }
@@ -263,17 +259,13 @@ impl<N: Notes> Pass<'_, N> {
         if frame.len() > ETHERNET_LEN + usize::from(longest) {
             return self.refuse(Stage::Tunnel, DropReason::Mtu);
         }
-        let Some(next_hop) = self.state.next_hops[usize::from(vtep.next_hop)].mac() else {
+        if self.state.next_hop_mac(Some(vtep.next_hop)).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NeighbourUnresolved);
-        };
-        let carried = frame.len();
-        if tunnel
-            .encapsulate(&vtep.outer, next_hop, inner, frame)
-            .is_none()
-        {
+        }
+        let sent = tunnel.send(self.state, self.counters, id, inner, frame);
+        if sent.is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
-        self.counters.peer(usize::from(id)).sent(carried);
         self.notes
             .note(Stage::Service, format_args!("reply: {what}"));
         self.note_peer(id, "into the tunnel to peer");
