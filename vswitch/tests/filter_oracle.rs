@@ -7,44 +7,17 @@ use std::collections::BTreeSet;
 
 use oracle::configs;
 use oracle::generate::{self, Chance, Choices};
-use oracle::model::{Model, Outcome};
 use oracle::rows::{self, Case, Expect};
 use oracle::trial::{SECOND_NS, Trial};
+use oracle::tunnel_rows;
 use proptest::prelude::*;
 use tenant_config::Limits;
 use vswitch::pipeline::Verdict;
 use vswitch::reason::DropReason;
 
-/// What the model makes of a case, in short.
-fn by_the_model(case: &Case) -> Expect {
-    let mut model = Model::new(&case.config);
-    if case.resolved {
-        model.teach(rows::NEXT_HOP.into(), rows::ROUTER);
-        model.teach(rows::NEXT_HOP6.into(), rows::ROUTER);
-    }
-    match model.expect(0, case.from, &case.frame, case.tag) {
-        Outcome::Forward { to, .. } => Expect::Forward(to),
-        Outcome::Reply(_) => Expect::Reply,
-        Outcome::Drop {
-            reason,
-            icmp_error: true,
-        } => Expect::DropWithError(reason),
-        Outcome::Drop { reason, .. } => Expect::Drop(reason),
-    }
-}
-
 #[test]
 fn the_model_agrees_with_the_table() {
-    let mut wrong = Vec::new();
-    for case in rows::cases() {
-        let got = by_the_model(&case);
-        if got != case.expect {
-            wrong.push(format!(
-                "{}: {}: {got:?}, not {:?}",
-                case.row, case.name, case.expect
-            ));
-        }
-    }
+    let wrong = rows::wrong(&rows::cases(), |case| Ok(case.by_the_model()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -52,29 +25,7 @@ fn the_model_agrees_with_the_table() {
 /// all counters nothing else has moved.
 #[test]
 fn the_switch_agrees_with_the_table() {
-    let mut wrong = Vec::new();
-    for case in rows::cases() {
-        let mut trial = Trial::new(&case.config);
-        if case.resolved {
-            trial.resolve(0);
-        }
-        let got = match trial.send(0, case.from, &case.frame, case.tag) {
-            Ok(Verdict::Forward(port)) => Expect::Forward(port.0.into()),
-            Ok(Verdict::Reply) => Expect::Reply,
-            Ok(Verdict::Drop(reason)) => Expect::Drop(reason),
-            Ok(Verdict::DropWithError(reason)) => Expect::DropWithError(reason),
-            Err(disagreement) => {
-                wrong.push(format!("{}: {}: {disagreement}", case.row, case.name));
-                continue;
-            }
-        };
-        if got != case.expect {
-            wrong.push(format!(
-                "{}: {}: {got:?}, not {:?}",
-                case.row, case.name, case.expect
-            ));
-        }
-    }
+    let wrong = rows::wrong(&rows::cases(), Case::by_the_switch);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -199,6 +150,7 @@ fn each_limit_gives_its_reason() {
 fn the_table_has_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
         .iter()
+        .chain(&tunnel_rows::cases())
         .filter_map(|case| match case.expect {
             Expect::Drop(reason) | Expect::DropWithError(reason) => Some(reason),
             Expect::Forward(_) | Expect::Reply => None,

@@ -94,17 +94,18 @@ fn icmp_sum_is_right(packet: &Packet<'_>) -> bool {
     }
 }
 
-/// Checks `reply`, which port `from`'s `request` got, against the answer that is owed.
+/// Checks `reply`, which `request` got at the side whose MAC is `own_mac`, against the answer that is
+/// owed.
 pub(crate) fn check(
     answer: &Answer,
-    config: &SwitchConfig,
-    from: usize,
+    own_mac: MacAddr,
     request: &[u8],
     reply: &[u8],
 ) -> Result<(), String> {
     let request = untagged(request);
     let request = Ethernet2Slice::from_slice_without_fcs(&request).map_err(|e| e.to_string())?;
-    let own_mac = side(config, from).octets();
+    let own_link_local = own_mac.link_local();
+    let own_mac = own_mac.octets();
     let reply_frame = Ethernet2Slice::from_slice_without_fcs(reply).map_err(|e| e.to_string())?;
     owed!(
         reply_frame.source() == own_mac,
@@ -195,17 +196,13 @@ pub(crate) fn check(
                 owed!(back && solicited, "not to who asked");
             }
         }
-        Answer::RouterAdvertisement { mac } => {
+        Answer::RouterAdvertisement { mac, mtu } => {
             owed!(
                 (number, message[0], message[1]) == (58, 134, 0),
                 "no Router Advertisement"
             );
             owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
-            owed!(
-                said.source == side(config, from).link_local(),
-                "from {}",
-                said.source
-            );
+            owed!(said.source == own_link_local, "from {}", said.source);
             // RFC 6085 allows a group's packet in a unicast frame.
             let all = said.destination == ALL_NODES && (back || to == ALL_NODES_MAC);
             let one = said.destination == asked.source && back;
@@ -213,14 +210,20 @@ pub(crate) fn check(
             let option = frames::link_layer(1, *mac);
             let options: Vec<_> = message[16..].chunks(8).collect();
             owed!(options.contains(&&option[..]), "no MAC in {options:?}");
+            if let Some(mtu) = mtu {
+                let [high, low] = mtu.to_be_bytes();
+                let option = [5, 1, 0, 0, 0, 0, high, low];
+                owed!(options.contains(&&option[..]), "no MTU in {options:?}");
+            }
         }
     }
     Ok(())
 }
 
-/// Checks the ICMP error that `request` from port `from` got for `reason`.
+/// Checks the ICMP error that `request` from port `from` got for `reason`, and the MTU that it says.
 pub(crate) fn check_error(
     reason: DropReason,
+    next_mtu: Option<u16>,
     config: &SwitchConfig,
     from: usize,
     request: &[u8],
@@ -280,12 +283,8 @@ pub(crate) fn check_error(
     );
     if reason == DropReason::Mtu {
         let mtu = usize::from(u16::from_be_bytes([message[6], message[7]]));
-        let is_a_link = config.ports.iter().any(|port| usize::from(port.mtu) == mtu)
-            || config
-                .uplink
-                .iter()
-                .any(|uplink| usize::from(uplink.mtu) == mtu);
-        owed!(is_a_link && mtu < asked.whole.len(), "an MTU of {mtu}");
+        owed!(next_mtu.map(usize::from) == Some(mtu), "an MTU of {mtu}");
+        owed!(mtu < asked.whole.len(), "an MTU of {mtu} for less");
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! The switches that the frames are tried on.
 
 use serde_json::{Value, json};
-use tenant_config::SwitchConfig;
+use tenant_config::{
+    Addresses, Encapsulation, Inherit, SwitchConfig, TunnelDscp, TunnelKind, TunnelTtl,
+};
 
 /// Each with the name that failures are reported under.
 pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
@@ -152,6 +154,173 @@ pub(crate) fn limited() -> SwitchConfig {
         bps: Some(20_000),
     };
     config
+}
+
+/// The tenants with tunnels, each with the name that failures are reported under.
+pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
+    vec![
+        ("geneve", geneve()),
+        ("vxlan", vxlan()),
+        ("geneve6", geneve6()),
+        ("vxlan6", vxlan6()),
+        ("only", only()),
+        ("narrow", narrow()),
+    ]
+}
+
+/// What most of the tunnel's rows are shown on: Geneve over IPv4 with every default, on an underlay
+/// that leaves 1,500 bytes. `vm2` has a prefix within one of host B's, a tag and a small MTU. Host B is
+/// on our link; behind the VTEP of C are two peers, off-link, each with a MAC of its own.
+pub(crate) fn geneve() -> SwitchConfig {
+    tunnel_switch(
+        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550 }),
+        json!({
+            "kind": "geneve",
+            "vtep": "192.0.2.2",
+            "port": 6081,
+            "udp_checksum": false,
+            "peers": [
+                peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!([
+                    "10.0.0.71/32", "10.0.0.72/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128", "fd00:0:0:8::/64",
+                ])),
+                peer("host-c1", "203.0.113.9", "192.0.2.254", 0x81, json!([
+                    "10.0.0.81/32", "10.0.16.0/20", "fd00:0:0:1::81/128",
+                ])),
+                peer("host-c2", "203.0.113.9", "192.0.2.254", 0x82, json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+            ],
+        }),
+    )
+}
+
+/// VXLAN over IPv4 with checksums, the inner TTL, a fixed DSCP and a lowered MSS, on an ordinary
+/// underlay.
+pub(crate) fn vxlan() -> SwitchConfig {
+    let mut config = geneve();
+    config.uplink.as_mut().expect("an uplink").mtu = 1500;
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    tunnel.kind = TunnelKind::Vxlan;
+    tunnel.port = 4789;
+    tunnel.udp_checksum = true;
+    tunnel.ttl = TunnelTtl::Inherit(Inherit::Inherit);
+    tunnel.dscp = TunnelDscp::Fixed(46);
+    tunnel.mss_clamp = true;
+    config
+}
+
+/// Geneve over IPv6 at a port of its own; the VMs may have tunnels of theirs.
+pub(crate) fn geneve6() -> SwitchConfig {
+    tunnel_switch(
+        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1570 }),
+        json!({
+            "kind": "geneve",
+            "vtep": "2001:db8::2",
+            "port": 16081,
+            "udp_checksum": true,
+            "nested": "allow",
+            "peers": [
+                peer("host-b", "2001:db8::66", "2001:db8::66", 0x66, json!([
+                    "10.0.0.71/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128",
+                ])),
+                peer("host-c1", "2001:db8:c::9", "2001:db8::fe", 0x81, json!(["10.0.0.81/32", "fd00:0:0:1::81/128"])),
+                peer("host-c2", "2001:db8:c::9", "2001:db8::fe", 0x82, json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+            ],
+        }),
+    )
+}
+
+/// VXLAN over IPv6 without checksums, on an underlay that leaves 1,280 bytes.
+pub(crate) fn vxlan6() -> SwitchConfig {
+    let mut config = geneve6();
+    config.uplink.as_mut().expect("an uplink").mtu = 1350;
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    tunnel.kind = TunnelKind::Vxlan;
+    tunnel.port = 4789;
+    tunnel.udp_checksum = false;
+    tunnel.nested = Encapsulation::Deny;
+    tunnel.ttl = TunnelTtl::Fixed(1);
+    tunnel.mss_clamp = true;
+    config
+}
+
+/// VXLAN, and the whole world is behind the tunnel; the underlay has the same world in plain.
+pub(crate) fn only() -> SwitchConfig {
+    tunnel_switch(
+        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550, "allow": ["192.0.2.128/25"] }),
+        json!({
+            "kind": "vxlan",
+            "vtep": "192.0.2.2",
+            "port": 4789,
+            "udp_checksum": false,
+            "only": true,
+            "peers": [
+                peer("exit", "203.0.113.9", "192.0.2.254", 0x81, json!(["0.0.0.0/0", "::/0"])),
+                peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!([
+                    "10.0.0.71/32", "198.51.100.0/24", "fd00:0:0:1::71/128",
+                ])),
+            ],
+        }),
+    )
+}
+
+/// Geneve that leaves 576 bytes, for a tenant without IPv6; the device does not filter MACs, and the
+/// gateway's subnet is behind a peer but for what the ports have.
+pub(crate) fn narrow() -> SwitchConfig {
+    let mut config = tunnel_switch(
+        json!({ "ipv4": "192.0.2.2/24", "mtu": 626, "device": { "driver": "af_packet", "interface": "up0" } }),
+        json!({
+            "kind": "geneve",
+            "vtep": "192.0.2.2",
+            "port": 6081,
+            "udp_checksum": true,
+            "mss_clamp": true,
+            "peers": [peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!(["10.0.0.0/24", "172.16.0.0/16"]))],
+        }),
+    );
+    config.gateway.ipv6 = None;
+    for port in &mut config.ports {
+        if let Addresses::Static(addresses) = &mut port.addresses {
+            addresses.retain(|net| net.addr().is_ipv4());
+        }
+    }
+    config
+}
+
+fn tunnel_switch(mut link: Value, mut tunnel: Value) -> SwitchConfig {
+    let missing = |key: &str| link.get(key).is_none();
+    let (no_device, has_ipv6) = (missing("device"), !missing("ipv6"));
+    if no_device {
+        link["device"] = json!({ "driver": "offline" });
+    }
+    link["mac"] = "02:00:13:89:00:00".into();
+    link["next_hops"] = json!({ "ipv4": "192.0.2.1" });
+    if has_ipv6 {
+        link["next_hops"]["ipv6"] = "2001:db8::1".into();
+    }
+    tunnel["mac"] = "0e:00:00:00:00:02".into();
+    switch(json!({
+        "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
+        "ports": [
+            port("vm1", 1, json!({ "addresses": ["10.0.0.11/32", "fd00:0:0:1::11/128"] })),
+            port("vm2", 2, json!({
+                "addresses": ["10.0.0.12/32", "172.16.0.0/24", "fd00:0:0:1::12/128"],
+                "trunk": [100],
+                "mtu": 1300,
+            })),
+        ],
+        "uplink": link,
+        "tunnel": tunnel,
+    }))
+}
+
+/// A peer whose MAC ends in `number`.
+fn peer(name: &str, vtep: &str, next_hop: &str, number: u8, prefixes: Value) -> Value {
+    json!({
+        "name": name,
+        "vtep": vtep,
+        "next_hop": next_hop,
+        "mac": format!("0e:00:00:00:00:{number:02x}"),
+        "prefixes": prefixes,
+    })
 }
 
 fn switch(mut rest: Value) -> SwitchConfig {

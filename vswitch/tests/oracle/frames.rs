@@ -64,6 +64,8 @@ pub(crate) struct V4 {
     pub(crate) to: Ipv4Addr,
     pub(crate) protocol: u8,
     pub(crate) ttl: u8,
+    /// TOS: DSCP and ECN.
+    pub(crate) class: u8,
     /// Flags and fragment offset.
     pub(crate) fragment: u16,
     /// Padded with zeroes to a whole word.
@@ -81,6 +83,7 @@ impl V4 {
             to,
             protocol,
             ttl: 64,
+            class: 0,
             fragment: 0,
             options: Vec::new(),
             payload,
@@ -92,7 +95,7 @@ impl V4 {
         options.resize(options.len().next_multiple_of(4), 0);
         let words = 5 + options.len() / 4;
         let total = words * 4 + self.payload.len();
-        let mut packet = vec![0x40 | words as u8, 0];
+        let mut packet = vec![0x40 | words as u8, self.class];
         packet.extend((total as u16).to_be_bytes());
         packet.extend([0x12, 0x34]);
         packet.extend(self.fragment.to_be_bytes());
@@ -122,6 +125,8 @@ pub(crate) struct V6 {
     pub(crate) from: Ipv6Addr,
     pub(crate) to: Ipv6Addr,
     pub(crate) hop_limit: u8,
+    /// Traffic class: DSCP and ECN.
+    pub(crate) class: u8,
     /// Extension headers, each by its number and its bytes without the first, which is the next header.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) upper: u8,
@@ -134,6 +139,7 @@ impl V6 {
             from,
             to,
             hop_limit: 64,
+            class: 0,
             extensions: Vec::new(),
             upper,
             payload,
@@ -164,7 +170,7 @@ impl V6 {
             body.extend(rest);
         }
         body.extend(&self.payload);
-        let mut packet = vec![0x60, 0, 0, 0];
+        let mut packet = vec![0x60 | self.class >> 4, self.class << 4, 0, 0];
         packet.extend((body.len() as u16).to_be_bytes());
         packet.extend([first, self.hop_limit]);
         packet.extend(self.from.octets());

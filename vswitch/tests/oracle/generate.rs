@@ -3,6 +3,8 @@
 //! All chance is drawn from a string of bytes, so that `proptest` can shrink a frame and a fuzzer can
 //! steer it: where the bytes run out every choice is the first, which is the plainest.
 
+pub(crate) mod tunnel;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 use tenant_config::{Addresses, PortConfig, SwitchConfig};
 
 use super::frames::{self, *};
-use super::rows;
+use super::{rows, tunnel_rows};
 
 /// The chance that a case draws its frames from; on one line where it is shown.
 #[derive(Clone)]
@@ -98,30 +100,16 @@ struct Sender<'c> {
     /// Everybody's.
     pool4: Vec<Ipv4Addr>,
     pool6: Vec<Ipv6Addr>,
+    /// Whom it speaks to, where that is not everybody.
+    peers4: Vec<Ipv4Addr>,
+    peers6: Vec<Ipv6Addr>,
 }
 
 /// A frame from anywhere to anywhere.
 pub(crate) fn frame(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
     let sides = config.ports.len() + usize::from(config.uplink.is_some());
     let from = choices.below(sides);
-    let sender = Sender::new(config, from);
-    let mut bytes = match choices.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]) {
-        0 => sender.ipv4(choices),
-        1 => sender.ipv6(choices),
-        2 => sender.nd(choices),
-        3 => sender.arp(choices),
-        4 => sender.dhcp(choices),
-        5 => sender.rarp(choices),
-        _ => sender.other(choices),
-    };
-    let tag = sender.tags(choices, &mut bytes);
-    if choices.once_in(8) {
-        let padding = choices.pick(&[1, 6, 18, 46, 200, 1400]);
-        bytes.resize(bytes.len() + padding, 0xa5);
-    }
-    if choices.once_in(4) {
-        damage(choices, &mut bytes);
-    }
+    let (tag, bytes) = Sender::new(config, from).frame(choices);
     Sent { from, tag, bytes }
 }
 
@@ -165,6 +153,10 @@ fn pool(config: &SwitchConfig) -> Vec<IpAddr> {
     }
     pool.extend(gateway.ipv4.iter().flat_map(|net| ends(&IpNet::V4(*net))));
     pool.extend(gateway.ipv6.iter().flat_map(|net| ends(&IpNet::V6(*net))));
+    for peer in config.tunnel.iter().flat_map(|tunnel| &tunnel.peers) {
+        pool.extend(peer.prefixes.iter().flat_map(ends));
+        pool.extend([peer.vtep, peer.next_hop, peer.mac.link_local().into()]);
+    }
     if let Some(uplink) = &config.uplink {
         pool.extend(uplink.own_addresses());
         pool.extend(uplink.next_hops.ipv4.map(IpAddr::V4));
@@ -246,6 +238,8 @@ impl<'c> Sender<'c> {
             own6: vec![rows::WORLD6, rows::NEXT_HOP6],
             pool4: only4(&pool),
             pool6: only6(&pool),
+            peers4: Vec::new(),
+            peers6: Vec::new(),
         };
         let Some(port) = config.ports.get(from) else {
             return of_the_world;
@@ -268,6 +262,28 @@ impl<'c> Sender<'c> {
             own6,
             ..of_the_world
         }
+    }
+
+    /// One frame of its, with the control information of a tag that lies beside it.
+    fn frame(&self, choices: &mut Choices<'_>) -> (Option<u16>, Vec<u8>) {
+        let mut bytes = match choices.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]) {
+            0 => self.ipv4(choices),
+            1 => self.ipv6(choices),
+            2 => self.nd(choices),
+            3 => self.arp(choices),
+            4 => self.dhcp(choices),
+            5 => self.rarp(choices),
+            _ => self.other(choices),
+        };
+        let tag = self.tags(choices, &mut bytes);
+        if choices.once_in(8) {
+            let padding = choices.pick(&[1, 6, 18, 46, 200, 1400]);
+            bytes.resize(bytes.len() + padding, 0xa5);
+        }
+        if choices.once_in(4) {
+            damage(choices, &mut bytes);
+        }
+        (tag, bytes)
     }
 
     /// MACs that it should not use.
@@ -314,7 +330,11 @@ impl<'c> Sender<'c> {
     }
 
     fn any4(&self, choices: &mut Choices<'_>) -> Ipv4Addr {
-        choices.pick(&self.pool4)
+        if self.peers4.is_empty() {
+            choices.pick(&self.pool4)
+        } else {
+            choices.mostly(&self.peers4, &self.pool4)
+        }
     }
 
     fn source6(&self, choices: &mut Choices<'_>) -> Ipv6Addr {
@@ -322,7 +342,11 @@ impl<'c> Sender<'c> {
     }
 
     fn any6(&self, choices: &mut Choices<'_>) -> Ipv6Addr {
-        choices.pick(&self.pool6)
+        if self.peers6.is_empty() {
+            choices.pick(&self.pool6)
+        } else {
+            choices.mostly(&self.peers6, &self.pool6)
+        }
     }
 
     fn ipv4(&self, choices: &mut Choices<'_>) -> Vec<u8> {
@@ -330,6 +354,7 @@ impl<'c> Sender<'c> {
         let payload = transport(choices, protocol, &self.client_macs());
         let mut packet = V4::new(self.source4(choices), self.any4(choices), protocol, payload);
         packet.ttl = choices.pick(&[64, 64, 64, 255, 2, 1, 0]);
+        packet.class = choices.pick(&[0, 0, 1, 2, 3, 0xb8, 0xbb]);
         packet.fragment = choices.mostly(
             &[0, 0, DONT_FRAGMENT],
             &[
@@ -369,6 +394,7 @@ impl<'c> Sender<'c> {
             V6::new(from, to, upper, payload)
         };
         packet.hop_limit = choices.pick(&[64, 64, 64, 255, 2, 1, 0]);
+        packet.class = choices.pick(&[0, 0, 1, 2, 3, 0xb8, 0xbb]);
         packet.extensions = extensions(choices);
         let to = if packet.to.is_multicast() {
             group_mac(packet.to)
@@ -539,18 +565,19 @@ impl<'c> Sender<'c> {
 
 /// A payload of that protocol.
 fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8> {
-    // So much that the links' MTUs of 1280, 1300 and 1500 bytes are just met or just missed.
+    // So much that the MTUs of links and tunnels, of 576, 1280, 1300, 1450 and 1500 bytes, are just met
+    // or just missed.
     let size = choices.mostly(
         &[4, 4, 0, 1, 30],
         &[
-            1212, 1213, 1220, 1232, 1233, 1240, 1252, 1253, 1260, 1272, 1273, 1432, 1452, 1472,
-            1473,
+            548, 549, 1402, 1403, 1422, 1423, 1212, 1213, 1220, 1232, 1233, 1240, 1252, 1253, 1260,
+            1272, 1273, 1432, 1452, 1472, 1473,
         ],
     );
     let filler = vec![b'x'; size];
     let bytes = match protocol {
         17 => {
-            let ports = [1000, 53, 67, 68, 546, 547, 3544];
+            let ports = [1000, 53, 67, 68, 546, 547, 3544, 4789, 6081, 16081];
             let usual = [1000, 2000];
             let from = choices.mostly(&usual, &ports);
             let to = choices.mostly(&usual, &ports);
@@ -562,6 +589,7 @@ fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8
             };
             udp(from, to, &message)
         }
+        6 if choices.once_in(2) => maximum_segment(choices),
         6 => tcp(1000, 80, choices.mostly(&[5, 8, 15], &[0, 4]), &filler),
         1 => {
             let kind = choices.pick(&[8, 8, 0, 3, 4, 5, 11, 12, 13]);
@@ -574,6 +602,30 @@ fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8
         _ => filler,
     };
     perhaps_cut(choices, bytes)
+}
+
+/// A segment with a maximum segment size among other options.
+fn maximum_segment(choices: &mut Choices<'_>) -> Vec<u8> {
+    let front = choices.pick(&[
+        vec![],
+        vec![1],
+        vec![1, 1],
+        vec![4, 2],
+        vec![3, 3, 7],
+        vec![2, 4, 0xff, 0xff],
+        vec![2, 3, 0xff],
+        vec![0],
+        vec![9, 0],
+        vec![9, 1],
+        vec![9, 30],
+    ]);
+    let mss = choices.pick(&[
+        1460, 1440, 1410, 1411, 1390, 1391, 1240, 1241, 536, 537, 0, 0xffff,
+    ]);
+    let mut segment = tunnel_rows::syn(&front, mss);
+    segment[13] = choices.pick(&[0x02, 0x02, 0x12, 0x10, 0xc2]);
+    segment[16..18].copy_from_slice(&choices.word().to_be_bytes());
+    segment
 }
 
 fn ipv4_options(choices: &mut Choices<'_>) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! How the switch is held against `docs/spoof-filter.md`: a slow, obvious [`model`] of the page, the
-//! page by example ([`rows`]), and the frames and switches that both are tried on.
+//! How the switch is held against `docs/spoof-filter.md` and `docs/tunnel.md`: a slow, obvious [`model`] of
+//! the pages, the pages by example ([`rows`], [`tunnel_rows`]), and the frames and switches that both are tried on.
 
 #![allow(
     dead_code,
@@ -13,6 +13,8 @@ pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod rows;
 pub(crate) mod trial;
+pub(crate) mod tunnel_frames;
+pub(crate) mod tunnel_rows;
 
 use proptest::test_runner::Config;
 

@@ -1,6 +1,8 @@
-//! The slow, obvious model of `docs/spoof-filter.md`: what one frame must get, row by row in the
-//! page's order, each row's code below a comment that names it. It shares nothing with the switch but
+//! The slow, obvious model of `docs/spoof-filter.md` and, in [`tunnel`], of `docs/tunnel.md`: what one
+//! frame must get, row by row in the pages' order, each row's code below a comment that names it. It shares nothing with the switch but
 //! the names of the reasons and the configuration's types, and prefers clarity to speed everywhere.
+
+pub(crate) mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,17 +11,25 @@ use std::sync::Arc;
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 use vswitch::reason::DropReason::{self, *};
 
+use self::tunnel::{Outer, TunnelReply};
+
 /// What must become of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It leaves by that port (the number of ports: the uplink) as these bytes.
     Forward { to: usize, bytes: Vec<u8> },
+    /// It leaves by the uplink, inside this tunnel packet.
+    Tunnel(Outer),
     /// It is answered to where it came from.
     Reply(Answer),
+    /// It came through the tunnel and is answered into it.
+    TunnelReply(TunnelReply),
     /// It goes nowhere; where an ICMP error is owed, one goes back unless their rate is spent.
     Drop {
         reason: DropReason,
         icmp_error: bool,
+        /// What an ICMP error says that the next link carries.
+        mtu: Option<u16>,
     },
 }
 
@@ -31,7 +41,11 @@ pub(crate) enum Answer {
     /// A Neighbor Advertisement that says `mac` has `address`.
     NeighborAdvertisement { mac: [u8; 6], address: Ipv6Addr },
     /// A Router Advertisement of the port's gateway.
-    RouterAdvertisement { mac: [u8; 6] },
+    RouterAdvertisement {
+        mac: [u8; 6],
+        /// The MTU that it says, where it must say one.
+        mtu: Option<u16>,
+    },
     /// The echo reply to an echo request.
     Echo,
 }
@@ -41,6 +55,7 @@ impl From<DropReason> for Outcome {
         Self::Drop {
             reason,
             icmp_error: false,
+            mtu: None,
         }
     }
 }
@@ -55,6 +70,9 @@ pub(crate) struct Model {
     /// By port and address, the VID with which it last sent.
     tags: BTreeMap<(usize, IpAddr), Option<u16>>,
     neighbours: BTreeMap<IpAddr, [u8; 6]>,
+    /// By tunnel endpoint, what the path to it carries, and until when that holds.
+    path_mtus: BTreeMap<IpAddr, (u16, u64)>,
+    now_ns: u64,
 }
 
 impl Model {
@@ -65,6 +83,8 @@ impl Model {
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
             neighbours: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+            now_ns: 0,
         }
     }
 
@@ -73,8 +93,26 @@ impl Model {
         self.config.ports.len()
     }
 
-    /// Lets the switch know a next hop's MAC, as if it had been learned.
-    pub(crate) fn teach(&mut self, next_hop: IpAddr, mac: [u8; 6]) {
+    /// Lets the switch know the MACs of all next hops, as if they had been learned.
+    pub(crate) fn teach_all(&mut self, mac: [u8; 6]) {
+        for next_hop in self.next_hops() {
+            self.teach(next_hop, mac);
+        }
+    }
+
+    /// The routers of the underlay, and who takes packets for the tunnel's peers.
+    fn next_hops(&self) -> Vec<IpAddr> {
+        let uplink = self.config.uplink.iter();
+        let routers = uplink.flat_map(|uplink| {
+            let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
+            ipv4.into_iter()
+                .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
+        });
+        let peers = self.config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        routers.chain(peers.map(|peer| peer.next_hop)).collect()
+    }
+
+    fn teach(&mut self, next_hop: IpAddr, mac: [u8; 6]) {
         self.neighbours.insert(next_hop, mac);
     }
 
@@ -92,6 +130,7 @@ impl Model {
         frame: &[u8],
         tag: Option<u16>,
     ) -> Outcome {
+        self.now_ns = now_ns;
         let config = Arc::clone(&self.config);
         let outcome = match (config.ports.get(from), &config.uplink) {
             (Some(port), _) => self.of_port(now_ns, from, port, frame, tag),
@@ -202,7 +241,10 @@ impl Model {
                 })
             }
             RS if self.config.gateway.ipv6.is_some() => {
-                Some(Outcome::Reply(Answer::RouterAdvertisement { mac }))
+                Some(Outcome::Reply(Answer::RouterAdvertisement {
+                    mac,
+                    mtu: self.advertised_mtu(port),
+                }))
             }
             RS => Some(Absorbed.into()),
             _ => None,
@@ -212,17 +254,21 @@ impl Model {
     /// Whether the gateway lends its MAC to `address` at port `from`: its own address, or one that
     /// the route leads to another port or to the uplink.
     fn answers_for(&self, from: usize, address: IpAddr) -> bool {
-        let reaches_the_route = !is_martian_destination(address)
+        let leads_on = match self.route(address) {
+            Route::Port(to) => to != from,
+            Route::Uplink | Route::Peer(_) => true,
+            Route::Underlay | Route::Nowhere => false,
+        };
+        self.is_gateway(address) || (self.reaches_the_route(address) && leads_on)
+    }
+
+    /// Whether packets to `address` get as far as the longest prefix.
+    fn reaches_the_route(&self, address: IpAddr) -> bool {
+        !is_martian_destination(address)
             && !self.is_multicast(address)
             && !is_link_local(address)
             && !address.is_unspecified()
-            && !is_embedded_ipv4(address);
-        let leads_on = match self.route(address) {
-            Route::Port(to) => to != from,
-            Route::Uplink => true,
-            Route::Underlay | Route::Nowhere => false,
-        };
-        self.is_gateway(address) || (reaches_the_route && leads_on)
+            && !is_embedded_ipv4(address)
     }
 
     // ## Storm control
@@ -284,18 +330,21 @@ impl Model {
             IpAddr::V4(_) => self.config.gateway.ipv4.is_some(),
             IpAddr::V6(_) => self.config.gateway.ipv6.is_some(),
         };
-        let with_error = |reason| Outcome::Drop {
+        let with_error_of = |reason, mtu| Outcome::Drop {
             reason,
             icmp_error: packet.fragment != Fragment::Later
                 && !packet.is_icmp_error()
                 && !group
                 && has_address,
+            mtu,
         };
+        let with_error = |reason| with_error_of(reason, None);
+        let too_big = |mtu| with_error_of(Mtu, Some(mtu));
 
         // Route 1
         if let Some(to) = self.dhcp_taker(from, port, packet) {
             return match to {
-                Some(to) => self.leave(to, packet, Mtu.into()),
+                Some(to) => self.leave(to, packet, |_| Mtu.into()),
                 None => DhcpNoServer.into(),
             };
         }
@@ -331,11 +380,12 @@ impl Model {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),
-            Route::Port(to) => self.leave(to, packet, with_error(Mtu)),
+            Route::Port(to) => self.leave(to, packet, too_big),
+            Route::Peer(peer) => self.enter_tunnel(peer, packet, too_big),
             // Route 7
             Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
-            Route::Uplink => self.leave(self.uplink(), packet, with_error(Mtu)),
+            Route::Uplink => self.leave(self.uplink(), packet, too_big),
         }
     }
 
@@ -370,7 +420,12 @@ impl Model {
     }
 
     /// Route 8 and 9, and the frame as it leaves.
-    fn leave(&self, to: usize, packet: &Packet<'_>, too_big: Outcome) -> Outcome {
+    fn leave(
+        &self,
+        to: usize,
+        packet: &Packet<'_>,
+        too_big: impl FnOnce(u16) -> Outcome,
+    ) -> Outcome {
         let (mtu, own_mac, next_mac) = match self.config.ports.get(to) {
             Some(port) => (port.mtu, port.gateway_mac, Some(port.mac.octets())),
             None => {
@@ -385,7 +440,7 @@ impl Model {
         };
         // Route 8
         if packet.whole.len() > usize::from(mtu) {
-            return too_big;
+            return too_big(mtu);
         }
         // Route 9
         let Some(next_mac) = next_mac else {
@@ -431,6 +486,23 @@ impl Model {
                 }
             }
         }
+        let tunnel = self.config.tunnel.as_ref();
+        for (number, peer) in tunnel.iter().flat_map(|tunnel| &tunnel.peers).enumerate() {
+            for prefix in &peer.prefixes {
+                // "The gateway's own address and its subnet's broadcast are behind no peer."
+                let ours = self.is_gateway(destination) || self.is_multicast(destination);
+                if prefix.contains(&destination) && !ours {
+                    routes.push((prefix.prefix_len(), Route::Peer(number)));
+                }
+            }
+            // "The VTEPs of peers are closed to the VMs."
+            if destination == peer.vtep {
+                routes.push((
+                    if destination.is_ipv4() { 32 } else { 128 },
+                    Route::Underlay,
+                ));
+            }
+        }
         let gateway = &self.config.gateway;
         for prefix in nets(gateway.ipv4, gateway.ipv6) {
             if prefix.contains(&destination) {
@@ -442,6 +514,8 @@ impl Model {
                 IpAddr::V4(_) => uplink.next_hops.ipv4.is_some(),
                 IpAddr::V6(_) => uplink.next_hops.ipv6.is_some(),
             };
+            // "With `only`": neither the world nor the underlay.
+            let has_next_hop = has_next_hop && !tunnel.is_some_and(|tunnel| tunnel.only);
             let allowed = has_next_hop
                 && uplink.allow.iter().any(|net| net.contains(&destination))
                 && uplink.own_addresses().all(|own| own != destination);
@@ -459,7 +533,7 @@ impl Model {
                 routes.push((0, Route::Uplink));
             }
         }
-        // Of equal lengths the first: a port before the subnet it fills.
+        // Of equal lengths the first: a port or a peer before the subnet it fills.
         let longest = routes.iter().map(|(length, _)| *length).max();
         let found = routes.iter().find(|(length, _)| Some(*length) == longest);
         found.map_or(Route::Nowhere, |(_, route)| *route)
@@ -502,7 +576,7 @@ impl Model {
     ) -> Result<Outcome, DropReason> {
         let arp = arp(ethernet)?;
         let says_where_it_is = arp.opcode == 2 || arp.sender == arp.target;
-        if uplink.next_hops.ipv4 == Some(arp.sender) {
+        if self.next_hops().contains(&arp.sender.into()) {
             if ethernet.source != uplink.mac.octets() {
                 self.teach(arp.sender.into(), ethernet.source);
             }
@@ -535,44 +609,25 @@ impl Model {
                 .ports
                 .iter()
                 .any(|port| owns(port, packet.source));
-        let of_this_link = packet
-            .icmpv6_type()
-            .is_some_and(|icmp_type| matches!(icmp_type, 130..=137 | 143));
-        let nobody = match packet.source {
-            IpAddr::V4(ip) => {
-                ip.octets()[0] == 0 || ip.octets()[0] >= 240 || is_link_local(packet.source)
-            }
-            IpAddr::V6(ip) => {
-                (is_embedded_ipv4(packet.source) && !ip.is_unspecified())
-                    || ip.is_multicast()
-                    || (!of_this_link && (ip.is_unspecified() || is_link_local(packet.source)))
-            }
-        };
-        if inside || nobody {
+        // "A plain packet from the uplink whose source is behind a peer: as one of the tenant's own; but
+        // not if it is to one of the uplink's own addresses."
+        let to_us = uplink.own_addresses().any(|own| own == packet.destination);
+        let behind_peer = !to_us && matches!(self.route(packet.source), Route::Peer(_));
+        if inside || behind_peer || is_nobodys(packet) {
             return Err(IngressSource);
         }
-        // Uplink 5
-        if is_dhcp_servers(packet) {
-            return Err(DhcpServer);
-        }
-        routers_icmpv4(packet)?;
-        if is_dhcpv6_servers(packet) {
-            return Err(Dhcpv6Server);
+        // Uplink 5 and 6
+        unwanted_from_outside(packet)?;
+        if self.is_tunnelled(packet) {
+            return self.out_of_tunnel(packet);
         }
         // Uplink 6
         if let Some(icmp_type) = packet.icmpv6_type() {
-            if icmp_type == MLD_QUERY {
-                return Err(MldQuery);
-            }
-            nd_well_formed(icmp_type, packet)?;
             match icmp_type {
-                RA | 138 | 151 | 153 => return Err(RouterAdvertisement),
-                REDIRECT => return Err(Redirect),
-                141 | 142 => return Err(NdSpoof),
                 RS | MLD_REPORT | MLD_DONE | MLDV2_REPORT => return Err(Absorbed),
                 NA => {
                     let target = nd_target(packet.payload);
-                    if uplink.next_hops.ipv6 != Some(target) {
+                    if !self.next_hops().contains(&target.into()) {
                         return Err(NdUnknown);
                     }
                     let told = nd_options(icmp_type, packet.payload)
@@ -604,6 +659,9 @@ impl Model {
             if packet.is_echo_request() {
                 return Ok(Outcome::Reply(Answer::Echo));
             }
+            if self.tells_path_mtu(packet) {
+                return Err(Absorbed);
+            }
             return Err(GatewayService);
         }
         // Uplink 8
@@ -619,9 +677,15 @@ impl Model {
         if is_group(ethernet.destination) {
             return Err(DstMac);
         }
+        let only = self
+            .config
+            .tunnel
+            .as_ref()
+            .is_some_and(|tunnel| tunnel.only);
         match self.route(packet.destination) {
-            Route::Port(to) => Ok(self.leave(to, packet, Mtu.into())),
-            Route::Uplink | Route::Underlay => Err(NoTransit),
+            Route::Port(_) if only => Err(TunnelOnly),
+            Route::Port(to) => Ok(self.leave(to, packet, |_| Mtu.into())),
+            Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
             Route::Nowhere => Err(RouteNone),
         }
     }
@@ -645,6 +709,8 @@ impl Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Port(usize),
+    /// Into the tunnel, to the peer of that number.
+    Peer(usize),
     Uplink,
     Underlay,
     Nowhere,
@@ -943,6 +1009,49 @@ fn ipv4_option_types(mut options: &[u8]) -> Result<Vec<u8>, DropReason> {
         options = &options[length..];
     }
     Ok(types)
+}
+
+/// Uplink 4: sources that no packet on a wire may have.
+fn is_nobodys(packet: &Packet<'_>) -> bool {
+    let of_this_link = packet
+        .icmpv6_type()
+        .is_some_and(|icmp_type| matches!(icmp_type, 130..=137 | 143));
+    match packet.source {
+        IpAddr::V4(ip) => {
+            ip.octets()[0] == 0 || ip.octets()[0] >= 240 || is_link_local(packet.source)
+        }
+        IpAddr::V6(ip) => {
+            (is_embedded_ipv4(packet.source) && !ip.is_unspecified())
+                || ip.is_multicast()
+                || (!of_this_link && (ip.is_unspecified() || is_link_local(packet.source)))
+        }
+    }
+}
+
+/// Uplink 5, and what uplink 6 drops.
+fn unwanted_from_outside(packet: &Packet<'_>) -> Result<(), DropReason> {
+    // Uplink 5
+    if is_dhcp_servers(packet) {
+        return Err(DhcpServer);
+    }
+    routers_icmpv4(packet)?;
+    if is_dhcpv6_servers(packet) {
+        return Err(Dhcpv6Server);
+    }
+    // Uplink 6
+    let Some(icmp_type) = packet.icmpv6_type() else {
+        return Ok(());
+    };
+    if icmp_type == MLD_QUERY {
+        return Err(MldQuery);
+    }
+    nd_well_formed(icmp_type, packet)?;
+    match icmp_type {
+        RA | 138 | 151 | 153 => Err(RouterAdvertisement),
+        REDIRECT => Err(Redirect),
+        141 | 142 => Err(NdSpoof),
+        _ => Ok(()),
+    }
 }
 
 /// IPv4 2, the destination's half.

@@ -4,10 +4,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tenant_config::SwitchConfig;
+use vswitch::pipeline::Verdict;
 use vswitch::reason::DropReason::{self, *};
 
 use super::configs;
 use super::frames::*;
+use super::model::{Model, Outcome};
+use super::trial::Trial;
 
 /// One frame and what it must get.
 #[derive(Debug, Clone)]
@@ -24,6 +27,62 @@ pub(crate) struct Case {
     pub(crate) tag: Option<u16>,
     pub(crate) frame: Vec<u8>,
     pub(crate) expect: Expect,
+}
+
+impl Case {
+    /// What the model makes of it, in short.
+    pub(crate) fn by_the_model(&self) -> Expect {
+        let mut model = Model::new(&self.config);
+        if self.resolved {
+            model.teach_all(ROUTER);
+        }
+        match model.expect(0, self.from, &self.frame, self.tag) {
+            Outcome::Forward { to, .. } => Expect::Forward(to),
+            Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
+            Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
+            Outcome::Drop {
+                reason,
+                icmp_error: true,
+                ..
+            } => Expect::DropWithError(reason),
+            Outcome::Drop { reason, .. } => Expect::Drop(reason),
+        }
+    }
+
+    /// What a fresh switch makes of it, in short. The bytes must be the model's, and of all counters
+    /// nothing else may have moved.
+    ///
+    /// # Errors
+    /// Where switch and model disagree.
+    pub(crate) fn by_the_switch(&self) -> Result<Expect, String> {
+        let mut trial = Trial::new(&self.config);
+        if self.resolved {
+            trial.resolve(0);
+        }
+        let verdict = trial.send(0, self.from, &self.frame, self.tag)?;
+        Ok(match verdict {
+            Verdict::Forward(port) => Expect::Forward(port.0.into()),
+            Verdict::Reply => Expect::Reply,
+            Verdict::Drop(reason) => Expect::Drop(reason),
+            Verdict::DropWithError(reason) => Expect::DropWithError(reason),
+        })
+    }
+}
+
+/// What does not get what the table says, each with its row; `found` says what it gets.
+pub(crate) fn wrong(
+    cases: &[Case],
+    found: impl Fn(&Case) -> Result<Expect, String>,
+) -> Vec<String> {
+    let wrong = cases.iter().filter_map(|case| {
+        let problem = match found(case) {
+            Ok(got) if got == case.expect => return None,
+            Ok(got) => format!("{got:?}, not {:?}", case.expect),
+            Err(disagreement) => disagreement,
+        };
+        Some(format!("{}: {}: {problem}", case.row, case.name))
+    });
+    wrong.collect()
 }
 
 /// What a frame must get, in short.
@@ -81,17 +140,31 @@ pub(crate) fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
 }
 
 /// Collects the cases of one row after the other.
-struct Rows {
+pub(crate) struct Rows {
     cases: Vec<Case>,
     config: SwitchConfig,
     from: usize,
-    resolved: bool,
-    row: &'static str,
+    pub(crate) resolved: bool,
+    pub(crate) row: &'static str,
 }
 
 impl Rows {
+    pub(crate) fn new() -> Self {
+        Self {
+            cases: Vec::new(),
+            config: configs::three(),
+            from: 0,
+            resolved: true,
+            row: "",
+        }
+    }
+
+    pub(crate) fn cases(self) -> Vec<Case> {
+        self.cases
+    }
+
     /// What follows is sent by port `from` of `config`.
-    fn on(&mut self, config: SwitchConfig, from: usize) {
+    pub(crate) fn on(&mut self, config: SwitchConfig, from: usize) {
         self.config = config;
         self.from = from;
     }
@@ -109,19 +182,19 @@ impl Rows {
         });
     }
 
-    fn drop(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
+    pub(crate) fn drop(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::Drop(reason));
     }
 
-    fn error(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
+    pub(crate) fn error(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::DropWithError(reason));
     }
 
-    fn forward(&mut self, to: usize, name: &'static str, frame: Vec<u8>) {
+    pub(crate) fn forward(&mut self, to: usize, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::Forward(to));
     }
 
-    fn reply(&mut self, name: &'static str, frame: Vec<u8>) {
+    pub(crate) fn reply(&mut self, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::Reply);
     }
 }
@@ -183,13 +256,7 @@ fn arp_frame(message: &Arp) -> Vec<u8> {
 
 /// The whole table.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut rows = Rows {
-        cases: Vec::new(),
-        config: configs::three(),
-        from: 0,
-        resolved: true,
-        row: "",
-    };
+    let mut rows = Rows::new();
     ethernet_rows(&mut rows);
     arp_rows(&mut rows);
     ipv4_rows(&mut rows);
@@ -197,7 +264,7 @@ pub(crate) fn cases() -> Vec<Case> {
     nd_rows(&mut rows);
     route_rows(&mut rows);
     uplink_rows(&mut rows);
-    rows.cases
+    rows.cases()
 }
 
 #[rustfmt::skip] // A table: one line per frame where it fits.

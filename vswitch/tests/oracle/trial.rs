@@ -9,6 +9,7 @@ use tenant_config::{MacAddr, SwitchConfig};
 use vswitch::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Verdict};
 use vswitch::reason::DropReason;
 
+use super::model::tunnel::Flow;
 use super::model::{Model, Outcome};
 use super::{answers, rows};
 
@@ -83,7 +84,7 @@ impl Switch {
         }
     }
 
-    /// Lets both next hops be known.
+    /// Lets all next hops be known.
     pub(crate) fn resolve(&mut self, now_ns: u64) {
         let router = MacAddr::new(rows::ROUTER).expect("a station's MAC");
         self.pipeline.assume_next_hops(now_ns, router);
@@ -105,6 +106,14 @@ impl Switch {
         (verdict, frame.bytes().to_vec())
     }
 
+    /// What the switch sends by the clock: the port and the frame.
+    pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
+        let mut sent = Vec::new();
+        let mut emit = |port: PortId, bytes: &[u8]| sent.push((port.index(), bytes.to_vec()));
+        self.pipeline.poll(now_ns, &mut emit);
+        sent
+    }
+
     pub(crate) fn counted(&self) -> Vec<Tally> {
         counted(&self.counters)
     }
@@ -118,6 +127,8 @@ pub(crate) struct Trial {
     twin: Switch,
     model: Model,
     tally: Vec<Tally>,
+    /// The UDP source ports of the inner flows that have gone into the tunnel.
+    pub(crate) flows: BTreeMap<Flow, u16>,
     /// Whether the rate of ICMP errors may be spent, so that one that is owed may stay away.
     pub(crate) errors_may_be_spent: bool,
 }
@@ -130,16 +141,26 @@ impl Trial {
             switch,
             twin: Switch::new(config, 0x11),
             model: Model::new(config),
+            flows: BTreeMap::new(),
             errors_may_be_spent: false,
         }
     }
 
-    /// Lets both know both next hops.
+    /// Lets both know all next hops.
     pub(crate) fn resolve(&mut self, now_ns: u64) {
         self.switch.resolve(now_ns);
         self.twin.resolve(now_ns);
-        self.model.teach(rows::NEXT_HOP.into(), rows::ROUTER);
-        self.model.teach(rows::NEXT_HOP6.into(), rows::ROUTER);
+        self.model.teach_all(rows::ROUTER);
+    }
+
+    /// Lets both do what is due by the clock, which is at least to forget; hands back what is sent.
+    pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
+        let sent = self.switch.poll(now_ns);
+        self.twin.poll(now_ns);
+        for (port, bytes) in &sent {
+            self.tally[*port].sent(bytes.len());
+        }
+        sent
     }
 
     /// Gives a frame to both and compares verdict, reason, bytes and the whole counter state. What
@@ -196,14 +217,14 @@ impl Trial {
     }
 
     fn compare(
-        &self,
+        &mut self,
         from: usize,
         bytes: &[u8],
         expected: &Outcome,
         verdict: &Verdict,
         became: &[u8],
     ) -> Result<(), String> {
-        let config = &self.switch.config;
+        let config = &self.switch.config.clone();
         // An answer bears the tag of the frame that it answers; the checks read what is behind it.
         let behind_tag = match (self.model.tag_of_answer(), became.get(12..16)) {
             (Some(tag), Some([0x81, 0, rest @ ..])) if rest == tag.to_be_bytes() => {
@@ -221,27 +242,72 @@ impl Trial {
                     Err("forwarded, but other bytes".to_owned())
                 }
             }
+            (Outcome::Tunnel(outer), Verdict::Forward(port))
+                if usize::from(port.0) == self.model.uplink() =>
+            {
+                let source_port = outer.check(became)?;
+                self.check_flow(outer.flow, source_port)
+            }
             (Outcome::Reply(answer), Verdict::Reply) => {
-                answers::check(answer, config, from, bytes, &behind_tag)
+                let own_mac = answers::side(config, from);
+                answers::check(answer, own_mac, bytes, &behind_tag)
                     .map_err(|wrong| format!("a wrong answer: {wrong}"))
             }
-            (Outcome::Drop { reason, icmp_error }, Verdict::Drop(got)) if got == *reason => {
+            (Outcome::TunnelReply(reply), Verdict::Reply) => {
+                let tunnel = config.tunnel.as_ref().expect("a tunnel");
+                let in_front = usize::from(tunnel.overhead());
+                let Some(inner) = became.get(in_front..) else {
+                    return Err("an answer that is no tunnel packet".to_owned());
+                };
+                answers::check(&reply.answer, tunnel.mac, &reply.asked, inner)
+                    .map_err(|wrong| format!("a wrong answer in the tunnel: {wrong}"))?;
+                if inner.get(12..14) == Some(&[8, 6]) && inner.len() != 42 {
+                    return Err("an ARP answer with padding".to_owned());
+                }
+                let outer = self.model.encapsulated(reply.peer, inner);
+                let source_port = outer.check(became)?;
+                self.check_flow(outer.flow, source_port)
+            }
+            (
+                Outcome::Drop {
+                    reason, icmp_error, ..
+                },
+                Verdict::Drop(got),
+            ) if got == *reason => {
                 if !icmp_error || self.errors_may_be_spent {
                     Ok(())
                 } else {
                     Err("dropped, but an ICMP error is owed".to_owned())
                 }
             }
-            (Outcome::Drop { reason, icmp_error }, Verdict::DropWithError(got))
-                if got == *reason =>
-            {
+            (
+                Outcome::Drop {
+                    reason,
+                    icmp_error,
+                    mtu,
+                },
+                Verdict::DropWithError(got),
+            ) if got == *reason => {
                 if !icmp_error {
                     return Err("dropped, but no ICMP error is owed".to_owned());
                 }
-                answers::check_error(got, config, from, bytes, &behind_tag)
+                answers::check_error(got, *mtu, config, from, bytes, &behind_tag)
                     .map_err(|wrong| format!("a wrong ICMP error: {wrong}"))
             }
             _ => Err("another verdict".to_owned()),
+        }
+    }
+
+    /// Equal flows have equal source ports.
+    fn check_flow(&mut self, flow: Option<Flow>, source_port: u16) -> Result<(), String> {
+        let Some(flow) = flow else {
+            return Ok(());
+        };
+        let before = *self.flows.entry(flow).or_insert(source_port);
+        if before == source_port {
+            Ok(())
+        } else {
+            Err(format!("the source port {source_port}, once {before}"))
         }
     }
 }
@@ -249,6 +315,7 @@ impl Trial {
 fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Forward { to, bytes } => format!("Forward(PortId({to})) {}", hex(bytes)),
+        Outcome::Tunnel(outer) => format!("into the tunnel: {}", hex(outer.bytes())),
         other => format!("{other:?}"),
     }
 }

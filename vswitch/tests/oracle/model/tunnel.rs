@@ -1,0 +1,687 @@
+//! The model of `docs/tunnel.md`, row by row in the page's order.
+
+use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl};
+
+use super::*;
+
+/// How long a path's MTU holds, once told.
+pub(crate) const PATH_MTU_NS: u64 = 600 * 1_000_000_000;
+/// The tunnel's header, of either kind: we send no options.
+const GENEVE_OR_VXLAN: usize = 8;
+const TRANSPARENT_ETHERNET: u16 = 0x6558;
+const ECN_CE: u8 = 3;
+
+/// What the switch answers into the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TunnelReply {
+    pub(crate) answer: Answer,
+    /// The inner frame that is answered.
+    pub(crate) asked: Vec<u8>,
+    /// The peer's number.
+    pub(crate) peer: usize,
+}
+
+/// An outer frame as it must leave. What the page leaves open, or what can be told from the rest, is
+/// zero in `bytes`: the UDP source port, and both checksums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outer {
+    bytes: Vec<u8>,
+    udp_checksum: bool,
+    /// What the source port is made from; `None` where the page does not say.
+    pub(crate) flow: Option<Flow>,
+}
+
+/// "The inner addresses, protocol and ports (TCP, UDP; of fragments the addresses and protocol only)".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Flow {
+    source: IpAddr,
+    destination: IpAddr,
+    fragment: bool,
+    /// Unknown in a later fragment by IPv6.
+    protocol: Option<u8>,
+    ports: Option<(u16, u16)>,
+}
+
+impl Flow {
+    fn of(packet: &Packet<'_>) -> Self {
+        let fragment = packet.fragment != Fragment::No;
+        let has_ports = !fragment && matches!(packet.upper, Some(TCP | UDP));
+        Self {
+            source: packet.source,
+            destination: packet.destination,
+            fragment,
+            protocol: packet.upper,
+            ports: has_ports.then(|| (be16(packet.payload, 0), be16(packet.payload, 2))),
+        }
+    }
+}
+
+impl Outer {
+    /// Whether `got` is this frame, with a source port out of the range and checksums that are
+    /// right; gives the source port.
+    pub(crate) fn check(&self, got: &[u8]) -> Result<u16, String> {
+        if got.len() != self.bytes.len() {
+            return Err(format!("{} bytes, not {}", got.len(), self.bytes.len()));
+        }
+        let mut blank = got.to_vec();
+        let udp = match be16(&self.bytes, 12) {
+            IPV4 => {
+                if ones_complement_sum(&got[14..34]) != 0xffff {
+                    return Err("a wrong outer header checksum".to_owned());
+                }
+                blank[24..26].fill(0);
+                34
+            }
+            _ => 54,
+        };
+        let source_port = be16(got, udp);
+        if source_port < 49152 {
+            return Err(format!("the source port {source_port}"));
+        }
+        let (sum, datagram) = (be16(got, udp + 6), &got[udp..]);
+        if self.udp_checksum && sum == 0 {
+            return Err("no UDP checksum".to_owned());
+        }
+        let addresses = if udp == 34 {
+            &got[26..34]
+        } else {
+            &got[22..54]
+        };
+        if self.udp_checksum && udp_sum(addresses, datagram) != 0xffff {
+            return Err("a wrong UDP checksum".to_owned());
+        }
+        if !self.udp_checksum && sum != 0 {
+            return Err("a UDP checksum".to_owned());
+        }
+        blank[udp..udp + 2].fill(0);
+        blank[udp + 6..udp + 8].fill(0);
+        if blank == self.bytes {
+            return Ok(source_port);
+        }
+        let differs = blank.iter().zip(&self.bytes).position(|(a, b)| a != b);
+        Err(format!("another outer packet, from byte {differs:?} on"))
+    }
+
+    /// The bytes, zero where they are free.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The pseudo-header (RFC 768, RFC 8200 8.1) and the datagram; right where it is 0xffff.
+fn udp_sum(addresses: &[u8], datagram: &[u8]) -> u16 {
+    let mut covered = addresses.to_vec();
+    covered.extend([0, UDP]);
+    covered.extend((datagram.len() as u32).to_be_bytes());
+    covered.extend(datagram);
+    ones_complement_sum(&covered)
+}
+
+impl Model {
+    fn tunnel(&self) -> &TunnelConfig {
+        let tunnel = self.config.tunnel.as_ref();
+        tunnel.expect("a tunnel, where something is a tunnel's")
+    }
+
+    /// "RAs of a tenant with a tunnel say the smaller of the port's MTU and what the tunnel carries."
+    pub(super) fn advertised_mtu(&self, port: &PortConfig) -> Option<u16> {
+        let uplink = self.config.uplink.as_ref()?;
+        let overhead = overhead(self.config.tunnel.as_ref()?);
+        Some(port.mtu.min(uplink.mtu - overhead))
+    }
+
+    /// "That is the uplink's MTU, or the path's where a router of the underlay has told of a smaller
+    /// one, less 50 bytes over IPv4 and 70 over IPv6."
+    pub(crate) fn carries(&self, peer: usize) -> u16 {
+        let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
+        let vtep = self.tunnel().peers[peer].vtep;
+        let path = self.path_mtu(vtep).unwrap_or(uplink.mtu);
+        path.min(uplink.mtu) - overhead(self.tunnel())
+    }
+
+    fn path_mtu(&self, vtep: IpAddr) -> Option<u16> {
+        let (mtu, until_ns) = self.path_mtus.get(&vtep)?;
+        (self.now_ns < *until_ns).then_some(*mtu)
+    }
+
+    // ### Into the tunnel
+
+    pub(super) fn enter_tunnel(
+        &self,
+        number: usize,
+        packet: &Packet<'_>,
+        too_big: impl FnOnce(u16) -> Outcome,
+    ) -> Outcome {
+        let peer = &self.tunnel().peers[number];
+        // Into 1
+        if is_link_local(packet.source) {
+            return LinkLocalIp.into();
+        }
+        // Into 2
+        if is_nested(self.tunnel(), packet) {
+            return TunnelNested.into();
+        }
+        // Into 3
+        let carries = self.carries(number);
+        if packet.whole.len() > usize::from(carries) {
+            return too_big(carries);
+        }
+        // Into 4
+        if !self.neighbours.contains_key(&peer.next_hop) {
+            return NeighbourUnresolved.into();
+        }
+        let mut inner = Vec::new();
+        inner.extend(peer.mac.octets());
+        inner.extend(self.tunnel().mac.octets());
+        inner.extend(ethertype_of(packet).to_be_bytes());
+        inner.extend(clamped(self.tunnel(), packet.whole, packet, carries));
+        Outcome::Tunnel(self.encapsulated(number, &inner))
+    }
+
+    /// The outer packet's table.
+    pub(crate) fn encapsulated(&self, peer: usize, inner: &[u8]) -> Outer {
+        let tunnel = self.tunnel();
+        let peer = &tunnel.peers[peer];
+        let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
+        // An ARP answer has neither TTL nor traffic class to inherit.
+        let (mut hop_limit, mut class, mut flow) = (64, 0, None);
+        if let Some(packet) = packet_in(inner) {
+            hop_limit = packet.hop_limit;
+            class = traffic_class(packet.whole);
+            flow = Some(Flow::of(&packet));
+        }
+        let ecn = class & 3;
+        let dscp = match tunnel.dscp {
+            TunnelDscp::Fixed(dscp) => dscp,
+            TunnelDscp::Inherit(_) => class >> 2,
+        };
+        let class = dscp << 2 | ecn;
+        let hop_limit = match tunnel.ttl {
+            TunnelTtl::Fixed(ttl) => ttl,
+            // RFC 1122 3.2.1.7: a TTL of 0 is never sent.
+            TunnelTtl::Inherit(_) => hop_limit.max(1),
+        };
+        let length = (8 + GENEVE_OR_VXLAN + inner.len()) as u16;
+
+        let mut bytes = Vec::new();
+        bytes.extend(self.neighbours[&peer.next_hop]);
+        bytes.extend(uplink.mac.octets());
+        match (tunnel.vtep, peer.vtep) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                bytes.extend(IPV4.to_be_bytes());
+                bytes.extend([0x45, class]);
+                bytes.extend((20 + length).to_be_bytes());
+                bytes.extend([0, 0, 0x40, 0, hop_limit, UDP, 0, 0]);
+                bytes.extend(from.octets());
+                bytes.extend(to.octets());
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                bytes.extend(IPV6.to_be_bytes());
+                bytes.extend([0x60 | class >> 4, class << 4, 0, 0]);
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([UDP, hop_limit]);
+                bytes.extend(from.octets());
+                bytes.extend(to.octets());
+            }
+            _ => panic!("a peer of another family"),
+        }
+        bytes.extend([0, 0]);
+        bytes.extend(tunnel.port.to_be_bytes());
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([0, 0]);
+        match tunnel.kind {
+            TunnelKind::Vxlan => bytes.extend([8, 0, 0, 0]),
+            TunnelKind::Geneve => bytes.extend([0, 0, 0x65, 0x58]),
+        }
+        bytes.extend((self.config.vni.get() << 8).to_be_bytes());
+        bytes.extend(inner);
+        Outer {
+            bytes,
+            udp_checksum: tunnel.udp_checksum,
+            flow,
+        }
+    }
+
+    // ### Out of the tunnel
+
+    /// "A packet … that is UDP to the VTEP's address and the tunnel's port."
+    pub(super) fn is_tunnelled(&self, packet: &Packet<'_>) -> bool {
+        self.config.tunnel.as_ref().is_some_and(|tunnel| {
+            packet.destination == tunnel.vtep
+                && packet
+                    .udp_ports()
+                    .is_some_and(|(_, port)| port == tunnel.port)
+        })
+    }
+
+    pub(super) fn out_of_tunnel(&self, outer: &Packet<'_>) -> Result<Outcome, DropReason> {
+        let tunnel = self.tunnel();
+        // Out 1
+        if outer.fragment != Fragment::No {
+            return Err(TunnelFragment);
+        }
+        // Out 2
+        let sender = tunnel.peers.iter().find(|peer| peer.vtep == outer.source);
+        let Some(sender) = sender else {
+            return Err(TunnelPeer);
+        };
+        // Out 3
+        let length = usize::from(be16(outer.payload, 4));
+        if length < 8 || length > outer.payload.len() {
+            return Err(TunnelTruncated);
+        }
+        let datagram = &outer.payload[..length];
+        let addresses = match outer.source {
+            IpAddr::V4(_) => &outer.whole[12..20],
+            IpAddr::V6(_) => &outer.whole[8..40],
+        };
+        let right = if be16(datagram, 6) == 0 {
+            outer.source.is_ipv4() || !tunnel.udp_checksum
+        } else {
+            udp_sum(addresses, datagram) == 0xffff
+        };
+        if !right {
+            return Err(TunnelChecksum);
+        }
+        // Out 4
+        if length < 16 {
+            return Err(TunnelTruncated);
+        }
+        let header = &datagram[8..16];
+        let sound = match tunnel.kind {
+            TunnelKind::Vxlan => header[0] & 0x08 != 0,
+            TunnelKind::Geneve => {
+                let version = header[0] >> 6;
+                let control = header[1] & 0x80 != 0;
+                version == 0 && !control && be16(header, 2) == TRANSPARENT_ETHERNET
+            }
+        };
+        if !sound {
+            return Err(TunnelMalformed);
+        }
+        // Out 5
+        let vni = u32::from(be16(header, 4)) * 256 + u32::from(header[6]);
+        if vni != self.config.vni.get() {
+            return Err(TunnelVni);
+        }
+        // Out 6
+        let mut inner = &datagram[16..];
+        if tunnel.kind == TunnelKind::Geneve {
+            let options = usize::from(header[0] & 0x3f) * 4;
+            if options > inner.len() {
+                return Err(TunnelTruncated);
+            }
+            let types = geneve_option_types(&inner[..options])?;
+            if header[1] & 0x40 != 0 || types.iter().any(|kind| kind & 0x80 != 0) {
+                return Err(TunnelOption);
+            }
+            inner = &inner[options..];
+        }
+        // Out 8
+        let ethernet = ethernet(inner, None, u16::MAX, &[], |_| true)?;
+        match ethernet.ethertype {
+            ARP | IPV4 | IPV6 => {}
+            RARP => return Err(Rarp),
+            _ => return Err(EtherType),
+        }
+        if !is_group(ethernet.destination) && ethernet.destination != tunnel.mac.octets() {
+            return Err(DstMac);
+        }
+        // Out 9
+        let packet = match ethernet.ethertype {
+            ARP => return self.arp_out_of_tunnel(outer, inner, &arp(&ethernet)?),
+            IPV4 => ipv4(ethernet.payload)?,
+            _ => ipv6(ethernet.payload)?,
+        };
+        // Out 7, "looked at after row 9"
+        let outer_ecn = traffic_class(outer.whole) & 3;
+        let Some(ecn) = combined_ecn(traffic_class(packet.whole) & 3, outer_ecn) else {
+            return Err(TunnelEcn);
+        };
+        // Out 10
+        let link_local = packet.source.is_unspecified() || is_link_local(packet.source);
+        let honest = (packet.source.is_ipv6() && link_local)
+            || self.peer_with(packet.source, outer.source).is_some();
+        if is_nobodys(&packet) || !honest {
+            return Err(IngressSource);
+        }
+        // Out 11
+        unwanted_from_outside(&packet)?;
+        // Out 12
+        if is_nested(tunnel, &packet) {
+            return Err(TunnelNested);
+        }
+
+        // "Then the gateway's services."
+        if let Some(icmp_type) = packet.icmpv6_type() {
+            match icmp_type {
+                NA | RS | MLD_REPORT | MLD_DONE | MLDV2_REPORT => return Err(Absorbed),
+                NS if packet.source.is_unspecified() => return Err(Absorbed),
+                NS => {
+                    let target = nd_target(packet.payload);
+                    if !self.answers_into_tunnel_for(target.into()) {
+                        return Err(NdUnknown);
+                    }
+                    // "Answered into the tunnel, to the outer source": of its peers none is meant.
+                    let first = |peer: &PeerConfig| peer.vtep == sender.vtep;
+                    let peer = tunnel.peers.iter().position(first);
+                    return self.answer_into_tunnel(TunnelReply {
+                        answer: Answer::NeighborAdvertisement {
+                            mac: tunnel.mac.octets(),
+                            address: target,
+                        },
+                        asked: inner.to_vec(),
+                        peer: peer.expect("the outer source's"),
+                    });
+                }
+                _ => {}
+            }
+        }
+        if self.is_gateway(packet.destination) {
+            if !packet.is_echo_request() {
+                return Err(GatewayService);
+            }
+            let peer = self.peer_with(packet.source, outer.source);
+            let peer = peer.expect("an echo's source is behind a peer");
+            if packet.whole.len() > usize::from(self.carries(peer)) {
+                return Err(Mtu);
+            }
+            return self.answer_into_tunnel(TunnelReply {
+                answer: Answer::Echo,
+                asked: inner.to_vec(),
+                peer,
+            });
+        }
+
+        // "Then the route: rows 3 to 5 as from the uplink."
+        if self.is_multicast(packet.destination) {
+            return Err(Multicast);
+        }
+        if is_link_local(packet.destination) {
+            return Err(LinkLocalIp);
+        }
+        if is_embedded_ipv4(packet.destination) {
+            return Err(RouteNone);
+        }
+        if is_group(ethernet.destination) {
+            return Err(DstMac);
+        }
+        match self.route(packet.destination) {
+            Route::Port(to) => {
+                // What the tunnel carries to whom it came from: of one endpoint it is one number.
+                let same = |peer: &PeerConfig| peer.vtep == sender.vtep;
+                let peer = tunnel.peers.iter().position(same).expect("the sender");
+                let whole = with_ecn(packet.whole, ecn);
+                let whole = clamped(tunnel, &whole, &packet, self.carries(peer));
+                let changed = Packet {
+                    whole: &whole,
+                    ..packet
+                };
+                Ok(self.leave(to, &changed, |_| Mtu.into()))
+            }
+            Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
+            Route::Nowhere => Err(RouteNone),
+        }
+    }
+
+    fn arp_out_of_tunnel(
+        &self,
+        outer: &Packet<'_>,
+        inner: &[u8],
+        arp: &Arp,
+    ) -> Result<Outcome, DropReason> {
+        // Out 10
+        let sender: IpAddr = arp.sender.into();
+        let nobodys = arp.sender.octets()[0] == 0
+            || arp.sender.octets()[0] >= 224
+            || arp.sender.is_loopback()
+            || is_link_local(sender);
+        let Some(peer) = self.peer_with(sender, outer.source) else {
+            return Err(ArpSenderIp);
+        };
+        if nobodys {
+            return Err(ArpSenderIp);
+        }
+        // The services
+        if arp.opcode == 2 || arp.sender == arp.target {
+            return Err(Absorbed);
+        }
+        if !self.answers_into_tunnel_for(arp.target.into()) {
+            return Err(ArpUnknown);
+        }
+        self.answer_into_tunnel(TunnelReply {
+            answer: Answer::Arp {
+                mac: self.tunnel().mac.octets(),
+                address: arp.target,
+            },
+            asked: inner.to_vec(),
+            peer,
+        })
+    }
+
+    /// Out 10: the peer that `source` leads to, "by longest prefix", if its VTEP is `vtep`.
+    fn peer_with(&self, source: IpAddr, vtep: IpAddr) -> Option<usize> {
+        match self.route(source) {
+            Route::Peer(peer) => (self.tunnel().peers[peer].vtep == vtep).then_some(peer),
+            _ => None,
+        }
+    }
+
+    /// "For the gateway's address or one that leads to a port (never link-local)."
+    fn answers_into_tunnel_for(&self, address: IpAddr) -> bool {
+        let leads_to_port = matches!(self.route(address), Route::Port(_));
+        self.is_gateway(address) || (self.reaches_the_route(address) && leads_to_port)
+    }
+
+    /// "One whose next hop is not known: `neighbour-unresolved`."
+    fn answer_into_tunnel(&self, reply: TunnelReply) -> Result<Outcome, DropReason> {
+        let next_hop = self.tunnel().peers[reply.peer].next_hop;
+        if !self.neighbours.contains_key(&next_hop) {
+            return Err(NeighbourUnresolved);
+        }
+        Ok(Outcome::TunnelReply(reply))
+    }
+
+    // ### Beside the tunnel
+
+    /// Whether `packet`, which is to one of the uplink's own addresses, is an ICMP error about the
+    /// size of a packet of ours; what it says is then remembered.
+    pub(super) fn tells_path_mtu(&mut self, packet: &Packet<'_>) -> bool {
+        let Some((peer, said)) = self.told_path_mtu(packet) else {
+            return false;
+        };
+        let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
+        // "576 bytes (1,280 with an IPv6 gateway) plus what the tunnel adds, or 1,280 over IPv6."
+        let with_ipv6 = self.config.gateway.ipv6.is_some();
+        let inner = if with_ipv6 { 1280 } else { 576 };
+        let least = match peer {
+            IpAddr::V4(_) => inner + 50,
+            IpAddr::V6(_) => (inner + 70).max(1280),
+        };
+        let most = self.path_mtu(peer).unwrap_or(uplink.mtu);
+        if let Ok(said) = u16::try_from(said)
+            && (least..=most).contains(&said)
+        {
+            let until_ns = self.now_ns + PATH_MTU_NS;
+            self.path_mtus.insert(peer, (said, until_ns));
+        }
+        true
+    }
+
+    /// The peer that the message speaks of, and the MTU that it says.
+    fn told_path_mtu(&self, packet: &Packet<'_>) -> Option<(IpAddr, u32)> {
+        let tunnel = self.config.tunnel.as_ref()?;
+        let message = packet.payload;
+        if packet.destination != tunnel.vtep || packet.fragment != Fragment::No {
+            return None;
+        }
+        let quote = message.get(8..)?;
+        let (source, destination, udp): (IpAddr, IpAddr, usize) = match packet.source {
+            IpAddr::V4(_) => {
+                let ours = packet.icmpv4_type() == Some(3)
+                    && message[1] == 4
+                    && ones_complement_sum(message) == 0xffff
+                    && quote.len() >= 20 + 8
+                    && quote[0] == 0x45
+                    && quote[9] == UDP
+                    && be16(quote, 6) & 0x1fff == 0;
+                if !ours {
+                    return None;
+                }
+                (ipv4_at(quote, 12).into(), ipv4_at(quote, 16).into(), 20)
+            }
+            IpAddr::V6(_) => {
+                let ours = packet.icmpv6_type() == Some(2)
+                    && icmpv6_sum(packet) == 0xffff
+                    && quote.len() >= 40 + 8
+                    && quote[0] >> 4 == 6
+                    && quote[6] == UDP;
+                if !ours {
+                    return None;
+                }
+                (ipv6_at(quote, 8).into(), ipv6_at(quote, 24).into(), 40)
+            }
+        };
+        let of_a_peer = tunnel.peers.iter().any(|peer| peer.vtep == destination);
+        if source != tunnel.vtep || !of_a_peer || be16(quote, udp + 2) != tunnel.port {
+            return None;
+        }
+        let said = match packet.source {
+            IpAddr::V4(_) => u32::from(be16(message, 6)),
+            IpAddr::V6(_) => u32::from(be16(message, 4)) * 65_536 + u32::from(be16(message, 6)),
+        };
+        Some((destination, said))
+    }
+}
+
+/// "Outer IP header, UDP 8, tunnel 8, inner Ethernet 14."
+fn overhead(tunnel: &TunnelConfig) -> u16 {
+    match tunnel.vtep {
+        IpAddr::V4(_) => 50,
+        IpAddr::V6(_) => 70,
+    }
+}
+
+/// Into 2 and out 12.
+fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
+    tunnel.nested == Encapsulation::Deny
+        && packet
+            .udp_ports()
+            .is_some_and(|(_, to)| [4789, 6081, tunnel.port].contains(&to))
+}
+
+/// Out 6: the options' types; each has a header of four bytes and so many words more as its last five
+/// bits say (RFC 8926, 3.5).
+fn geneve_option_types(options: &[u8]) -> Result<Vec<u8>, DropReason> {
+    let mut rest = options;
+    let mut types = Vec::new();
+    while !rest.is_empty() {
+        let length = 4 + usize::from(rest[3] & 0x1f) * 4;
+        if length > rest.len() {
+            return Err(TunnelTruncated);
+        }
+        types.push(rest[2]);
+        rest = &rest[length..];
+    }
+    Ok(types)
+}
+
+/// RFC 6040, 4.2, figure 4; `None`: drop.
+fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
+    const NOT_ECT: u8 = 0;
+    const ECT_1: u8 = 1;
+    const ECT_0: u8 = 2;
+    match (inner, outer) {
+        (NOT_ECT, ECN_CE) => None,
+        (NOT_ECT, _) => Some(NOT_ECT),
+        (_, ECN_CE) | (ECN_CE, _) => Some(ECN_CE),
+        (ECT_0, ECT_1) => Some(ECT_1),
+        (inner, _) => Some(inner),
+    }
+}
+
+/// TOS or traffic class.
+fn traffic_class(packet: &[u8]) -> u8 {
+    match packet[0] >> 4 {
+        4 => packet[1],
+        _ => packet[0] << 4 | packet[1] >> 4,
+    }
+}
+
+/// `packet` with that ECN field, and its header checksum made right again if that changes it.
+fn with_ecn(packet: &[u8], ecn: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if traffic_class(&packet) & 3 == ecn {
+        return packet;
+    }
+    if packet[0] >> 4 == 6 {
+        packet[1] = packet[1] & 0xcf | ecn << 4;
+        return packet;
+    }
+    packet[1] = packet[1] & 0xfc | ecn;
+    let header = usize::from(packet[0] & 0x0f) * 4;
+    packet[10..12].fill(0);
+    let sum = !ones_complement_sum(&packet[..header]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// "A TCP SYN whose MSS option is larger than what the tunnel carries, less 40 bytes (IPv4) or 60
+/// (IPv6), has it lowered." `whole` is `packet`'s bytes, as changed so far.
+fn clamped(tunnel: &TunnelConfig, whole: &[u8], packet: &Packet<'_>, carries: u16) -> Vec<u8> {
+    let mut whole = whole.to_vec();
+    let is_syn = packet.transport() == Some(TCP) && packet.payload[13] & 2 != 0;
+    if !tunnel.mss_clamp || !is_syn {
+        return whole;
+    }
+    let most = match packet.source {
+        IpAddr::V4(_) => carries - 40,
+        IpAddr::V6(_) => carries - 60,
+    };
+    let tcp_at = whole.len() - packet.payload.len();
+    let header = usize::from(packet.payload[12] >> 4) * 4;
+    let header = &mut whole[tcp_at..tcp_at + header];
+    let before = header.to_vec();
+    let mut at = 20;
+    while at < header.len() {
+        let length = match header[at] {
+            0 => break,
+            1 => 1,
+            _ => usize::from(*header.get(at + 1).unwrap_or(&0)),
+        };
+        if length == 0 || (length == 1 && header[at] != 1) || at + length > header.len() {
+            break;
+        }
+        if header[at] == 2 && length == 4 && be16(header, at + 2) > most {
+            header[at + 2..at + 4].copy_from_slice(&most.to_be_bytes());
+        }
+        at += length;
+    }
+    if header != before {
+        // RFC 1624, equation 3: a checksum that was wrong stays wrong.
+        let mut covered = (!be16(&before, 16)).to_be_bytes().to_vec();
+        let without_checksum = [&before[..16], &before[18..]].concat();
+        covered.extend(without_checksum.iter().map(|byte| !byte));
+        covered.extend(&header[..16]);
+        covered.extend(&header[18..]);
+        let sum = !ones_complement_sum(&covered);
+        header[16..18].copy_from_slice(&sum.to_be_bytes());
+    }
+    whole
+}
+
+fn ethertype_of(packet: &Packet<'_>) -> u16 {
+    match packet.source {
+        IpAddr::V4(_) => IPV4,
+        IpAddr::V6(_) => IPV6,
+    }
+}
+
+/// The IP packet of an inner frame of ours; `None` for ARP.
+fn packet_in(frame: &[u8]) -> Option<Packet<'_>> {
+    match be16(frame.get(..14)?, 12) {
+        IPV4 => ipv4(&frame[14..]).ok(),
+        IPV6 => ipv6(&frame[14..]).ok(),
+        _ => None,
+    }
+}
