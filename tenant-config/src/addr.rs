@@ -45,8 +45,8 @@ impl MacAddr {
         Ok(Self(octets))
     }
 
-    /// The locally administered address of a switch's own function: `02`, the VNI, and the
-    /// function's index within the tenant (0 is the In/Out side, ports count from 1).
+    /// The locally administered address of a switch's own function at a port: `02`, the VNI, and the port's
+    /// number within the tenant, from 1.
     pub fn of_switch_function(vni: Vni, index: u16) -> Self {
         let [_, v2, v1, v0] = vni.get().to_be_bytes();
         let [hi, lo] = index.to_be_bytes();
@@ -57,13 +57,23 @@ impl MacAddr {
     /// the first five bytes of the SHA-256 digest of the VNI (4 bytes, big-endian) and the tunnel endpoint's
     /// address (4 or 16 bytes).
     pub fn of_vtep(vni: Vni, vtep: IpAddr) -> Self {
+        Self::of_address(0x0e, vni, vtep)
+    }
+
+    /// The locally administered address of a switch's In/Out side: as [`Self::of_vtep`], but `0a` and its own address
+    /// on the underlay. So the switches of one tenant on several hosts can be on one link.
+    pub fn of_uplink(vni: Vni, own: IpAddr) -> Self {
+        Self::of_address(0x0a, vni, own)
+    }
+
+    fn of_address(first: u8, vni: Vni, address: IpAddr) -> Self {
         let digest = Sha256::new().chain_update(vni.get().to_be_bytes());
-        let digest = match vtep {
+        let digest = match address {
             IpAddr::V4(ip) => digest.chain_update(ip.octets()),
             IpAddr::V6(ip) => digest.chain_update(ip.octets()),
         };
         let [a, b, c, d, e, ..] = <[u8; 32]>::from(digest.finalize());
-        Self([0x0e, a, b, c, d, e])
+        Self([first, a, b, c, d, e])
     }
 
     /// The six bytes in transmission order.

@@ -588,6 +588,16 @@ pub enum Problem {
         /// Where the subnet is written.
         other_key: String,
     },
+    /// Two peers with one endpoint, but two ways to it.
+    #[error(
+        "{other_key} has the endpoint {vtep} too, but another next_hop; write the same in both"
+    )]
+    PeerNextHops {
+        /// The peers' endpoint.
+        vtep: IpAddr,
+        /// The other peer.
+        other_key: String,
+    },
     /// A peer with a MAC of the tenant's own switch.
     #[error(
         "{mac} is a MAC of this tenant's switch; write that of what takes frames at the peer, or leave the key out if it is a switch of this kind"

@@ -574,7 +574,20 @@ fn check_tunnel(tunnel: &Tunnel, facts: &Facts, report: &Report) {
         report.add(&listed.key, Problem::TooMany { count, max });
     }
     let mut names = HashMap::new();
+    let mut ways: HashMap<IpAddr, (Option<IpAddr>, &KeyPath)> = HashMap::new();
     for peer in &tunnel.peers {
+        let next_hop = peer.next_hop.as_ref().map(|hop| hop.value);
+        if let Some(vtep) = &peer.vtep
+            && !peer.unreadable
+            && let Some((other, other_key)) = ways.insert(vtep.value, (next_hop, &peer.key))
+            && other != next_hop
+        {
+            let problem = Problem::PeerNextHops {
+                vtep: vtep.value,
+                other_key: other_key.to_string(),
+            };
+            report.add(&peer.key.key("next_hop"), problem);
+        }
         if let Some(name) = &peer.name
             && let Some(other) = names.insert(&name.value, &name.key)
         {

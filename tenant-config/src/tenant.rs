@@ -141,6 +141,18 @@ pub struct Peer {
     pub next_hop: Option<IpAddr>,
 }
 
+impl Uplink {
+    /// The MAC of the In/Out side.
+    ///
+    /// # Panics
+    /// If there is no address, which no checked tenant's uplink lacks.
+    pub fn mac(&self, vni: Vni) -> MacAddr {
+        let ipv4 = self.ipv4.map(|net| IpAddr::V4(net.addr()));
+        let own = ipv4.or_else(|| Some(self.ipv6?.addr().into()));
+        MacAddr::of_uplink(vni, own.expect("an uplink has an address"))
+    }
+}
+
 /// What an operator knows of the SR-IOV NIC's driver.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -470,7 +482,7 @@ impl Tenant {
     fn uplink_config(&self, uplink: &Uplink, device: Device) -> UplinkConfig {
         UplinkConfig {
             device,
-            mac: MacAddr::of_switch_function(self.vni, 0),
+            mac: uplink.mac(self.vni),
             ipv4: uplink.ipv4,
             ipv6: uplink.ipv6,
             next_hops: NextHops {

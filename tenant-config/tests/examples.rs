@@ -29,7 +29,10 @@ fn red_is_what_its_file_says() {
     assert_eq!(config.gateway.ipv4.unwrap().to_string(), "10.0.0.1/24");
     assert_eq!(config.gateway.ipv6.unwrap().to_string(), "fd00:0:0:1::1/64");
     assert_eq!(uplink.device, Device::Offline);
-    assert_eq!(uplink.mac, MacAddr::of_switch_function(red.vni(), 0));
+    assert_eq!(
+        uplink.mac,
+        MacAddr::of_uplink(red.vni(), "192.0.2.2".parse().expect("an address"))
+    );
     assert_eq!(uplink.ipv4.unwrap().to_string(), "192.0.2.2/24");
     assert_eq!(uplink.ipv6.unwrap().to_string(), "2001:db8::2/64");
     assert_eq!(uplink.next_hops.ipv4.unwrap().to_string(), "192.0.2.1");

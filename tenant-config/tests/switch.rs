@@ -106,7 +106,7 @@ fn a_switch_gets_the_tenant_and_its_devices() {
         ],
         "uplink": {
             "device": { "driver": "af_packet", "interface": "up0" },
-            "mac": "02:00:00:07:00:00",
+            "mac": "0a:38:ef:10:f9:d9",
             "ipv4": "192.0.2.9/24",
             "next_hops": { "ipv4": "192.0.2.1" },
             "mtu": 1500,

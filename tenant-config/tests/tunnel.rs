@@ -352,6 +352,8 @@ refused! {
         ["next-hop-self green.toml:22:12: tunnel.peer[1].next_hop: 192.0.2.9 is the switch's own address; write the router's"];
     a_next_hop_that_is_none: "name = \"host-c\"" => "name = \"host-c\"\nnext_hop = \"192.0.2.0\"",
         ["reserved-address green.toml:22:12: tunnel.peer[1].next_hop: 192.0.2.0 is the network address of 192.0.2.0/24; choose another"];
+    two_ways_to_one_endpoint: "[[tunnel.peer]]\nname = \"host-c\"" => "[[tunnel.peer]]\nname = \"host-d\"\nvtep = \"198.51.100.7\"\nnext_hop = \"192.0.2.254\"\nprefixes = []\n[[tunnel.peer]]\nname = \"host-c\"",
+        ["peer-next-hops green.toml:25:1: tunnel.peer[2].next_hop: tunnel.peer[1] has the endpoint 198.51.100.7 too, but another next_hop; write the same in both"];
     no_router_with_only: "next_hop = \"192.0.2.1\"\n\n[tunnel]" => "\n[tunnel]\nonly = true",
         ["peer-unreachable green.toml:20:1: tunnel.peer[1].next_hop: 198.51.100.7 is outside 192.0.2.0/24, the subnet of uplink.address, and no router towards it is known; write next_hop here, or the uplink's"];
     no_router_without_only: "next_hop = \"192.0.2.1\"\n\n[tunnel]" => "\n[tunnel]",

@@ -157,7 +157,7 @@ fn a_tenant_has_two_functions_for_each_port_and_one_for_its_uplink() {
             "pf0 0000:01:10.2 t1/t1-vm1 Gw 02:00:13:89:00:01 101",
             "pf0 0000:01:10.4 t1/t1-vm2 T 52:54:00:00:01:02 102",
             "pf0 0000:01:10.6 t1/t1-vm2 Gw 02:00:13:89:00:02 102",
-            "pf0 0000:01:11.0 t1 In/Out 02:00:13:89:00:00 0",
+            "pf0 0000:01:11.0 t1 In/Out 0a:89:0a:37:3f:64 0",
         ]
     );
     let without = placed(
@@ -603,7 +603,7 @@ fn drift_is_told_by_function_and_mended_in_place_or_anew() {
         [
             "virtual function 0000:01:10.0: set.spoof_check should be true and is false",
             "virtual function 0000:01:10.2: driver should be \"vfio-pci\" and is \"igbvf\"",
-            "virtual function 0000:01:10.4: set.mac should be \"02:00:13:89:00:00\" and is null",
+            "virtual function 0000:01:10.4: set.mac should be \"0a:89:0a:37:3f:64\" and is null",
             "switch of tenant t1 must be started anew: it stands on what must be made anew",
         ]
     );

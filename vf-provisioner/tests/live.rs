@@ -511,8 +511,8 @@ fn an_inout_port_passes_only_its_own_sources() {
         assert!(started.elapsed() < Duration::from_secs(5), "no carrier");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let mac = "02:00:13:89:00:00";
-    let forged = "02:00:13:8a:00:00";
+    let mac = "0a:e2:f1:b1:b2:67";
+    let forged = "0a:d2:53:77:9e:a0";
     count("tvi-host", "far", [mac, forged]);
     count("tvi-sw-t2", "inout", [mac, forged]);
     let seen = || counted("tvi-host");

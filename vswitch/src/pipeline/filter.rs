@@ -47,7 +47,11 @@ fn ethernet(station: &Station<'_>, frame: &mut Frame<'_>) -> Result<Ethernet, Dr
     let longest = usize::from(station.mtu) + ETHERNET_LEN;
     if frame.len() > longest {
         let allowance = match frame.bytes().first_chunk::<18>() {
-            Some(tagged) if ethertype == ETHERTYPE_VLAN && station.lists(be16(tagged, 14)) => {
+            Some(tagged)
+                if ethertype == ETHERTYPE_VLAN
+                    && frame.stripped_tag().is_none()
+                    && station.lists(be16(tagged, 14)) =>
+            {
                 TAG_LEN
             }
             _ => 0,

@@ -796,7 +796,7 @@ impl Tables {
             mac: rules.gateway_mac,
             link_local: rules.gateway_link_local,
             gateway,
-            prefix_len: self.gateway6_prefix_len,
+            prefix_len: self.gateway6_subnet.map_or(0, |net| net.len),
             mtu: match &self.tunnel {
                 Some(tunnel) => rules.mtu.min(tunnel.longest),
                 None => rules.mtu,

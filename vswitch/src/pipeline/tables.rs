@@ -10,7 +10,7 @@ use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, 
 
 use super::express;
 use super::groups::{self, Groups};
-use super::lpm::Lpm;
+use super::lpm::{Key, Lpm};
 use super::tunnel::{self, Tunnel};
 use super::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
@@ -169,6 +169,20 @@ pub(super) struct UplinkRules {
     pub(super) next_hop6: Option<NextHopId>,
 }
 
+/// A subnet of the gateway's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subnet<A> {
+    /// Nobody's address.
+    pub(super) first: A,
+    pub(super) len: u8,
+}
+
+impl<A: Key> Subnet<A> {
+    fn has(self, address: A) -> bool {
+        address & A::mask(self.len) == self.first
+    }
+}
+
 /// All look-up tables of one generation.
 #[derive(Debug)]
 pub struct Tables {
@@ -181,10 +195,9 @@ pub struct Tables {
     /// Who must answer on the underlay, in their order, without repetition.
     pub(super) next_hops: Box<[IpAddr]>,
     pub(super) gateway4: Option<u32>,
-    /// The first address of the gateway's subnet, which is nobody's.
-    pub(super) gateway4_network: Option<u32>,
+    pub(super) gateway4_subnet: Option<Subnet<u32>>,
     pub(super) gateway6: Option<u128>,
-    pub(super) gateway6_prefix_len: u8,
+    pub(super) gateway6_subnet: Option<Subnet<u128>>,
     /// Whether any port's address comes from DHCP.
     pub(super) learns: bool,
     /// Whether any port serves DHCP.
@@ -306,9 +319,15 @@ impl Tables {
             peer_names: peers().map(|peer| peer.name.to_string()).collect(),
             next_hops: next_hops.clone(),
             gateway4: config.gateway.ipv4.map(|net| net.addr().to_bits()),
-            gateway4_network: config.gateway.ipv4.map(|net| net.network().to_bits()),
+            gateway4_subnet: config.gateway.ipv4.map(|net| Subnet {
+                first: net.network().to_bits(),
+                len: net.prefix_len(),
+            }),
             gateway6: config.gateway.ipv6.map(|net| net.addr().to_bits()),
-            gateway6_prefix_len: config.gateway.ipv6.map_or(0, |net| net.prefix_len()),
+            gateway6_subnet: config.gateway.ipv6.map(|net| Subnet {
+                first: net.network().to_bits(),
+                len: net.prefix_len(),
+            }),
             groups: groups::of(config),
             routes4: Lpm::build(routes4),
             routes6: Lpm::build(routes6),
@@ -371,7 +390,10 @@ impl Tables {
     /// world may be behind a peer.
     pub(super) fn is_inside4(&self, source: u32, destination: u32) -> bool {
         match self.route4(source) {
-            Some(Target::Peer(_)) => self.route4(destination) != Some(Target::UplinkSelf),
+            Some(Target::Peer(_)) => {
+                self.gateway4_subnet.is_some_and(|net| net.has(source))
+                    || self.route4(destination) != Some(Target::UplinkSelf)
+            }
             target => target.is_some_and(Target::is_inside),
         }
     }
@@ -379,14 +401,18 @@ impl Tables {
     /// As [`Self::is_inside4`].
     pub(super) fn is_inside6(&self, source: u128, destination: u128) -> bool {
         match self.route6(source) {
-            Some(Target::Peer(_)) => self.route6(destination) != Some(Target::UplinkSelf),
+            Some(Target::Peer(_)) => {
+                self.gateway6_subnet.is_some_and(|net| net.has(source))
+                    || self.route6(destination) != Some(Target::UplinkSelf)
+            }
             target => target.is_some_and(Target::is_inside),
         }
     }
 
     /// Whether DHCP may give the address to a port that learns.
     pub(super) fn is_free4(&self, address: u32) -> bool {
-        self.route4(address) == Some(Target::Unowned) && self.gateway4_network != Some(address)
+        let first = self.gateway4_subnet.map(|net| net.first);
+        self.route4(address) == Some(Target::Unowned) && first != Some(address)
     }
 
     /// The port that takes a DHCP client's broadcast.

@@ -606,7 +606,7 @@ fn macs(tenants: &[Tenant], state: &State, inventory: &Inventory) -> Result<(), 
         let switch = |index| MacAddr::of_switch_function(tenant.vni(), index);
         let uplink = tenant
             .uplink()
-            .map(|_| (switch(0), format!("tenant {name} In/Out")));
+            .map(|uplink| (uplink.mac(tenant.vni()), format!("tenant {name} In/Out")));
         let ports = tenant.ports().iter().zip(1..).flat_map(|(port, index)| {
             [
                 (port.mac, format!("tenant {name}/{} T", port.name)),

@@ -421,7 +421,9 @@ impl<N: Notes> Pass<'_, N> {
             return false;
         }
         let quote = &message[8..];
-        let ours = quote[0] == 0x45 && quote[9] == protocol::UDP && header::sum_holds(message);
+        // What we send is no fragment and has no options.
+        let plain = quote[0] == 0x45 && be16(quote, 6) & 0x3fff == 0;
+        let ours = plain && quote[9] == protocol::UDP && header::sum_holds(message);
         let (from, to) = (be32(quote, 12), be32(quote, 16));
         ours && self.path_mtu(
             tunnel,
