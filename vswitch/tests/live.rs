@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bed::{Bed, Pings, SWITCH, Switch, eventually, http};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A switch with two guests and an "Internet" behind its uplink.
@@ -89,9 +90,13 @@ impl Site {
         self.switch.as_ref().expect("it runs")
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.switch().child.id() as i32)
+    }
+
     /// Clock ticks of 10 ms that the switch has had of any CPU.
     fn cpu_ticks(&self) -> u64 {
-        let stat = format!("/proc/{}/stat", self.switch().pid());
+        let stat = format!("/proc/{}/stat", self.pid());
         let stat = std::fs::read_to_string(stat).expect("it lives");
         let after_name = stat.rsplit(") ").next().expect("a name");
         let fields: Vec<&str> = after_name.split(' ').collect();
@@ -195,7 +200,7 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
     );
 
     // Every thread is filtered, can gain nothing, and has no capability left.
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", site.switch().pid())).expect("threads");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", site.pid())).expect("threads");
     let mut threads = Vec::new();
     for task in tasks {
         let status =
@@ -221,9 +226,9 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
     assert_eq!(threads, ["control", "eal-intr-thread", "vswitch"]);
 
     // A clean end: status 0, and the socket's name is gone.
-    kill(site.switch().pid(), Signal::SIGTERM).expect("it lives");
-    let status = site.switch.take().expect("it runs").wait();
-    assert_eq!(status, Some(0));
+    kill(site.pid(), Signal::SIGTERM).expect("it lives");
+    let status = site.switch.take().expect("it runs").child.wait();
+    assert_eq!(status.expect("it ends").code(), Some(0));
     assert!(!site.socket().exists());
 }
 
@@ -310,8 +315,7 @@ fn an_idle_switch_sleeps_and_a_lost_link_does_not_wake_it() {
         spaced.times
     );
     println!("worker: {}", site.switch().get("/v1/worker"));
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", site.switch().pid())).expect("it lives");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid())).expect("it lives");
     println!(
         "{}",
         status
@@ -356,7 +360,9 @@ fn a_killed_switch_leaves_nothing_in_the_way_of_the_next() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("another process listens there"), "{said}");
 
-    site.switch.as_mut().expect("it runs").kill();
+    let child = &mut site.switch.as_mut().expect("it runs").child;
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it ends");
     // Cut off, not passed through.
     assert_eq!(
         site.bed

@@ -8,7 +8,6 @@ use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -101,7 +100,7 @@ impl Drop for Bed {
 
 /// A running switch; it is killed when it is dropped.
 pub(crate) struct Switch {
-    child: Child,
+    pub(crate) child: Child,
     socket: PathBuf,
 }
 
@@ -123,20 +122,6 @@ impl Switch {
             http(&switch.socket, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
         });
         switch
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("SIGKILL");
-        self.child.wait().expect("it ends");
-    }
-
-    /// Its exit status, once it has ended.
-    pub(crate) fn wait(mut self) -> Option<i32> {
-        self.child.wait().expect("it ends").code()
     }
 
     pub(crate) fn get(&self, path: &str) -> Value {
