@@ -34,7 +34,11 @@ const GENEVE_CRITICAL: u8 = 0x80;
 
 /// The outer headers of all packets to one endpoint; what differs from packet to packet is zero.
 #[derive(Debug, Clone)]
-pub(super) struct Template([u8; OUTER6_LEN]);
+pub(super) struct Template {
+    bytes: [u8; OUTER6_LEN],
+    /// The sum of the IPv4 header as it is here: reading it back from where it was just written would wait for that.
+    sum4: u64,
+}
 
 impl Template {
     pub(super) fn new(vni: Vni, tunnel: &TunnelConfig, own_mac: MacAddr, peer: IpAddr) -> Self {
@@ -74,9 +78,10 @@ impl Template {
         let [_, a, b, c] = vni.get().to_be_bytes();
         outer.extend([a, b, c, 0]);
         outer.resize(OUTER6_LEN, 0);
-        let mut template = Self([0; OUTER6_LEN]);
-        template.0.copy_from_slice(&outer);
-        template
+        let mut bytes = [0; OUTER6_LEN];
+        bytes.copy_from_slice(&outer);
+        let sum4 = wire::sum(&bytes[ETHERNET_LEN..ETHERNET_LEN + 20]);
+        Self { bytes, sum4 }
     }
 }
 
@@ -185,20 +190,26 @@ impl Tunnel {
             IpAddr::V4(_) => {
                 frame.grow_front(OUTER4_LEN)?;
                 let outer: &mut [u8; OUTER4_LEN] = frame.bytes_mut().first_chunk_mut()?;
-                outer.copy_from_slice(&template.0[..OUTER4_LEN]);
+                outer.copy_from_slice(&template.bytes[..OUTER4_LEN]);
+                let [hi, lo] = (udp_len + 20).to_be_bytes();
+                let ttl = if self.inherits_ttl {
+                    inner.ttl.max(1)
+                } else {
+                    0
+                };
                 outer[15] = tos;
-                outer[16..18].copy_from_slice(&(udp_len + 20).to_be_bytes());
-                if self.inherits_ttl {
-                    outer[22] = inner.ttl.max(1);
-                }
-                let sum = wire::ipv4_header_sum(outer[ETHERNET_LEN..].first_chunk()?);
+                outer[16..18].copy_from_slice(&[hi, lo]);
+                outer[22] |= ttl;
+                let own = u64::from(u32::from_ne_bytes([0, tos, hi, lo]))
+                    + u64::from(u32::from_ne_bytes([ttl, 0, 0, 0]));
+                let sum = !folded(template.sum4 + own);
                 outer[24..26].copy_from_slice(&sum.to_ne_bytes());
                 ETHERNET_LEN + 20
             }
             IpAddr::V6(_) => {
                 frame.grow_front(OUTER6_LEN)?;
                 let outer: &mut [u8; OUTER6_LEN] = frame.bytes_mut().first_chunk_mut()?;
-                *outer = template.0;
+                *outer = template.bytes;
                 outer[14] |= tos >> 4;
                 outer[15] = tos << 4;
                 outer[18..20].copy_from_slice(&udp_len.to_be_bytes());
@@ -308,11 +319,13 @@ pub(super) fn sum_holds(message: &[u8]) -> bool {
 }
 
 /// A sum folded to 16 bits, in memory's byte order.
-fn folded(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+#[inline(always)]
+fn folded(sum: u64) -> u16 {
+    // After the first, 33 bits are left; then 18, 17 and 16.
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// The two bits of Explicit Congestion Notification (RFC 3168).
