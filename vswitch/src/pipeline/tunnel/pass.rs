@@ -417,7 +417,8 @@ impl<N: Notes> Pass<'_, N> {
         let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<36>()) else {
             return false;
         };
-        if ip.fragment != Fragment::Whole || head[..2] != FRAGMENTATION_NEEDED {
+        let icmp = matches!(ip.transport, Transport::Icmp { .. });
+        if !icmp || ip.fragment != Fragment::Whole || head[..2] != FRAGMENTATION_NEEDED {
             return false;
         }
         let quote = &message[8..];
@@ -440,7 +441,8 @@ impl<N: Notes> Pass<'_, N> {
         let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<56>()) else {
             return false;
         };
-        if ip.fragment != Fragment::Whole || head[..2] != PACKET_TOO_BIG {
+        let icmp = matches!(ip.transport, Transport::Icmp { .. });
+        if !icmp || ip.fragment != Fragment::Whole || head[..2] != PACKET_TOO_BIG {
             return false;
         }
         let quote = &message[8..];
