@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use oracle::configs;
 use oracle::frames::*;
-use oracle::generate;
+use oracle::generate::{self, Chance, Choices};
 use oracle::model::tunnel::PATH_MTU_NS;
 use oracle::rows::{self, Case, GATEWAY, GW, VM1, inner};
 use oracle::trial::{SECOND_NS, Trial};
 use oracle::tunnel_frames::*;
 use oracle::tunnel_rows::{self, B, IP71, OUT, away, away6, home, home6};
+use proptest::prelude::*;
 use tenant_config::SwitchConfig;
 use vswitch::pipeline::{PortId, Verdict};
 use vswitch::reason::DropReason;
@@ -359,5 +360,35 @@ fn outer_packets_are_these_bytes() {
                 .zip(left.chars())
                 .all(|(a, b)| a == '.' || a == b);
         assert!(same, "{name}:\n{left}, not\n{expected}");
+    }
+}
+
+proptest! {
+    #![proptest_config(oracle::cases(1200))]
+
+    /// Verdict, reason, bytes and counters of random frames are the model's. A second lies between
+    /// two frames, so that the rate of ICMP errors has no say; now and then it is ten minutes.
+    #[test]
+    fn random_frames_get_what_the_model_says(which in any::<prop::sample::Index>(), resolved: bool, chance in Chance::any()) {
+        let configs = configs::tunnels();
+        let (name, config) = which.get(&configs);
+        let mut trial = Trial::new(config);
+        if resolved {
+            trial.resolve(0);
+        }
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = generate::tunnel::frame(&mut choices, config);
+            now_ns += SECOND_NS;
+            if resolved && choices.once_in(12) {
+                now_ns += choices.pick(&[590, 300, 599]) * SECOND_NS;
+                trial.poll(now_ns);
+                trial.resolve(now_ns);
+            }
+            if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
+                return Err(TestCaseError::fail(format!("{name}: {disagreement}")));
+            }
+        }
     }
 }

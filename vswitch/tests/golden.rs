@@ -151,3 +151,13 @@ fn attacks_are_dropped_each_for_its_reason() {
 fn a_storm_costs_its_port_alone() {
     Scenario::open("storm").check();
 }
+
+#[test]
+fn vms_converse_through_geneve() {
+    Scenario::open("geneve").check();
+}
+
+#[test]
+fn vms_converse_through_vxlan() {
+    Scenario::open("vxlan").check();
+}

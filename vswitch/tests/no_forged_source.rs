@@ -12,7 +12,7 @@ use oracle::generate::{self, Chance, Choices, Sent};
 use oracle::rows;
 use oracle::trial::{SECOND_NS, Switch, hex};
 use proptest::prelude::*;
-use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig};
+use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig, TunnelKind};
 use vswitch::pipeline::Verdict;
 
 /// A frame as it lies on the wire: MACs, at most one 802.1Q tag, and the IP packet without padding.
@@ -184,6 +184,214 @@ fn net_has(net: ipnet::IpNet, wire: &Wire) -> bool {
     net.contains(&wire.destination)
 }
 
+// # Through the tunnel
+
+/// A tunnel packet: whom it is from and to on the underlay, and the frame inside.
+#[derive(Debug)]
+struct Tunnelled {
+    from: IpAddr,
+    to: IpAddr,
+    inner: Vec<u8>,
+}
+
+/// Reads `bytes` as a packet of the tenant's tunnel; `None` where they are something else.
+fn tunnelled(config: &SwitchConfig, bytes: &[u8]) -> Option<Tunnelled> {
+    let tunnel = config.tunnel.as_ref()?;
+    let outer = read(bytes)?;
+    let (protocol, datagram) = match outer.source {
+        IpAddr::V4(_) => {
+            let header = usize::from(outer.packet[0] & 0x0f) * 4;
+            (outer.packet[9], outer.packet.get(header..)?)
+        }
+        IpAddr::V6(_) => oracle::answers::behind_extensions(outer.packet[6], &outer.packet[40..]),
+    };
+    let word = |at: usize| {
+        Some(u16::from_be_bytes([
+            *datagram.get(at)?,
+            *datagram.get(at + 1)?,
+        ]))
+    };
+    if protocol != 17 || word(2)? != tunnel.port {
+        return None;
+    }
+    let datagram = datagram.get(..usize::from(word(4)?))?;
+    let options = match tunnel.kind {
+        TunnelKind::Vxlan => 0,
+        TunnelKind::Geneve => usize::from(datagram.get(8)? & 0x3f) * 4,
+    };
+    Some(Tunnelled {
+        from: outer.source,
+        to: outer.destination,
+        inner: datagram.get(16 + options..)?.to_vec(),
+    })
+}
+
+/// Who has an address inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Port(usize),
+    Peer(usize),
+    Nobody,
+}
+
+fn owner(config: &SwitchConfig, address: IpAddr) -> Owner {
+    let ports = config.ports.iter().enumerate().flat_map(|(number, port)| {
+        let prefixes = match &port.addresses {
+            Addresses::Static(prefixes) => &prefixes[..],
+            Addresses::Learned(_) => &[],
+        };
+        prefixes.iter().map(move |net| (net, Owner::Port(number)))
+    });
+    let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    let peers = peers.enumerate().flat_map(|(number, peer)| {
+        let prefixes = peer.prefixes.iter();
+        prefixes.map(move |net| (net, Owner::Peer(number)))
+    });
+    let has_it = ports.chain(peers).filter(|(net, _)| net.contains(&address));
+    let longest = has_it.max_by_key(|(net, _)| net.prefix_len());
+    longest.map_or(Owner::Nobody, |(_, owner)| owner)
+}
+
+/// Whether both are one packet, but for a router's fields, ECN, and TCP's maximum segment size with its
+/// checksum.
+fn is_same(config: &SwitchConfig, came: &Wire, leaves: &Wire) -> bool {
+    let (mut came, mut leaves) = (came.unchanging(), leaves.unchanging());
+    for packet in [&mut came, &mut leaves] {
+        let (at, ecn) = if packet[0] >> 4 == 4 {
+            (1, 0x03)
+        } else {
+            (1, 0x30)
+        };
+        packet[at] &= !ecn;
+    }
+    let differ = came.iter().zip(&leaves).filter(|(a, b)| a != b).count();
+    let clamped = config
+        .tunnel
+        .as_ref()
+        .is_some_and(|tunnel| tunnel.mss_clamp);
+    // Two such options at most are in these frames.
+    came.len() == leaves.len() && differ <= if clamped { 6 } else { 0 }
+}
+
+/// Checks the outcome for a frame of a tenant with a tunnel.
+fn check_with_tunnel(
+    config: &SwitchConfig,
+    sent: &Sent,
+    verdict: Verdict,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    if let Verdict::Drop(_) = verdict {
+        return Ok(());
+    }
+    let uplink = config.ports.len();
+    let tunnel = config.tunnel.as_ref().expect("a tunnel");
+    let came = tunnelled(config, &sent.bytes).filter(|came| came.to == tunnel.vtep);
+    match (verdict, came) {
+        // Out of the tunnel, to a port.
+        (Verdict::Forward(to), Some(outer)) if sent.from == uplink => {
+            prop_assert!(
+                to.index() < uplink,
+                "what came from the uplink leaves by it"
+            );
+            let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
+            let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
+            prop_assert!(is_same(config, &inner, &leaves), "another packet");
+            prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
+            prop_assert_eq!(leaves.padding, 0, "padding leaves");
+            let Owner::Peer(peer) = owner(config, leaves.source) else {
+                return Err(TestCaseError::fail("a source that no peer has"));
+            };
+            prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
+            prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+            let port = &config.ports[to.index()];
+            prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+            prop_assert_eq!(leaves.source_mac, port.gateway_mac.octets());
+            prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
+            Ok(())
+        }
+        // Into the tunnel, from a port.
+        (Verdict::Forward(to), _)
+            if to.index() == uplink
+                && tunnelled(config, left).is_some_and(|outer| outer.from == tunnel.vtep) =>
+        {
+            prop_assert!(sent.from < uplink, "what came from the uplink leaves by it");
+            let outer = tunnelled(config, left).expect("seen above");
+            let whole = read(left).expect("seen above");
+            let mtu = config.uplink.as_ref().expect("an uplink").mtu;
+            prop_assert!(whole.packet.len() <= usize::from(mtu), "too large");
+            prop_assert_eq!(whole.padding, 0);
+            let came =
+                read(&sent.bytes).ok_or_else(|| TestCaseError::fail("forwarded, but no IP"))?;
+            let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
+            prop_assert!(is_same(config, &came, &inner), "another packet");
+            prop_assert_eq!(came.hop_limit, inner.hop_limit);
+            prop_assert_eq!(inner.padding, 0, "padding leaves");
+            prop_assert!(
+                has(&config.ports[sent.from], inner.source),
+                "a forged source"
+            );
+            let Owner::Peer(peer) = owner(config, inner.destination) else {
+                return Err(TestCaseError::fail("to nobody behind a peer"));
+            };
+            let peer = &tunnel.peers[peer];
+            prop_assert_eq!(outer.to, peer.vtep, "to another peer");
+            prop_assert_eq!(inner.destination_mac, peer.mac.octets());
+            prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
+            Ok(())
+        }
+        // An answer into the tunnel.
+        (Verdict::Reply, Some(asked)) if sent.from == uplink => {
+            let outer = tunnelled(config, left);
+            let outer = outer.ok_or_else(|| TestCaseError::fail("an answer beside the tunnel"))?;
+            prop_assert_eq!((outer.from, outer.to), (asked.to, asked.from));
+            prop_assert_eq!(&outer.inner[..6], &asked.inner[6..12], "not to who asked");
+            prop_assert_eq!(&outer.inner[6..12], &tunnel.mac.octets());
+            let gateway = &config.gateway;
+            let own = [
+                gateway.ipv4.map(|net| IpAddr::V4(net.addr())),
+                gateway.ipv6.map(|net| IpAddr::V6(net.addr())),
+            ];
+            if let Some(answer) = read(&outer.inner) {
+                let advertised = IpAddr::V6(tunnel.mac.link_local());
+                let solicited = read(&asked.inner).map(|asked| asked.source);
+                prop_assert!(
+                    solicited == Some(answer.destination),
+                    "to {}",
+                    answer.destination
+                );
+                let target = answer.packet.get(48..64).filter(|_| answer.packet[6] == 58);
+                let target = target.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+                prop_assert!(
+                    own.contains(&Some(answer.source))
+                        || answer.source == advertised
+                        || target.is_some_and(|target| answer.source == IpAddr::from(target)),
+                    "an answer from {}",
+                    answer.source
+                );
+            } else {
+                // ARP: a reply of the gateway's or a port's address.
+                prop_assert_eq!(&outer.inner[12..22], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+                let told: [u8; 4] = outer.inner[28..32].try_into().expect("four bytes");
+                let told = IpAddr::from(told);
+                let port = matches!(owner(config, told), Owner::Port(_));
+                prop_assert!(port || own.contains(&Some(told)), "ARP for {told}");
+            }
+            Ok(())
+        }
+        (Verdict::Forward(to), _) => {
+            let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
+            let plain = sent.from == uplink || to.index() == uplink;
+            prop_assert!(!(plain && tunnel.only), "in plain, with only");
+            for address in [leaves.source, leaves.destination] {
+                let behind = matches!(owner(config, address), Owner::Peer(_));
+                prop_assert!(!behind, "{address} is behind a peer");
+            }
+            check_forwarded(config, sent, to.index(), left)
+        }
+        _ => check_back(config, sent.from, left),
+    }
+}
+
 /// Checks an answer or ICMP error that goes back to port `from`.
 fn check_back(config: &SwitchConfig, from: usize, back: &[u8]) -> Result<(), TestCaseError> {
     let own_mac = oracle::answers::side(config, from);
@@ -222,6 +430,29 @@ proptest! {
                 Verdict::Drop(_) => Ok(()),
             };
             if let Err(wrong) = checked {
+                let (came, left) = (hex(&sent.bytes), hex(&left));
+                let from = sent.from;
+                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  from port {from}: {came}\n  {verdict:?}: {left}")));
+            }
+        }
+    }
+
+    /// The same of a tenant with a tunnel: what leaves through it has a source of its sender, what comes
+    /// out of it one that is behind the peer that sent it, and nothing that came from the uplink leaves
+    /// by it but the gateway's own answers.
+    #[test]
+    fn nothing_forged_passes_a_tunnel(which in any::<prop::sample::Index>(), chance in Chance::any()) {
+        let configs = configs::tunnels();
+        let (name, config) = which.get(&configs);
+        let mut switch = Switch::new(config, 0xee);
+        switch.resolve(0);
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = generate::tunnel::frame(&mut choices, config);
+            now_ns += SECOND_NS / 4;
+            let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
+            if let Err(wrong) = check_with_tunnel(config, &sent, verdict, &left) {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
                 return Err(TestCaseError::fail(format!("{name}: {wrong}\n  from port {from}: {came}\n  {verdict:?}: {left}")));

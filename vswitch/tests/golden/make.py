@@ -19,13 +19,15 @@ import pathlib
 from scapy.all import (
     ARP, BOOTP, DHCP, DNS, DNSQR, Dot1Q, Dot3, Ether, GRE, ICMP, IP, IPOption_LSRR, IPv6,
     IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, ICMPv6EchoRequest,
-    ICMPv6MLQuery, ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_RS,
+    ICMPv6EchoReply, ICMPv6MLQuery, ICMPv6PacketTooBig, ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_RS,
     ICMPv6ND_Redirect, ICMPv6NDOptDstLLAddr, ICMPv6NDOptPrefixInfo, ICMPv6NDOptSrcLLAddr, LLC, PadN,
     Raw, SNAP, STP, TCP, UDP, Padding, fragment, mac2str, wrpcap,
 )
+from scapy.contrib.geneve import GENEVE, GeneveOptions
 from scapy.contrib.lldp import LLDPDU, LLDPDUChassisID, LLDPDUEndOfLLDPDU, LLDPDUPortID, LLDPDUTimeToLive
 from scapy.layers.inet6 import RouterAlert
 from scapy.layers.dhcp6 import DHCP6_Advertise
+from scapy.layers.vxlan import VXLAN
 
 HERE = pathlib.Path(__file__).parent
 
@@ -288,5 +290,125 @@ def storm():
     return play
 
 
-for scenario in (conversation(), attacks(), storm()):
+SIDE, FAR, FAR2 = "0e:00:00:00:00:02", "0e:00:00:00:00:66", "0e:00:00:00:00:81"
+IP71, IP81, SIX71 = "10.0.0.71", "10.0.0.81", "fd00:0:0:1::71"
+
+
+def tunnel(name, kind, six):
+    """A VM and its siblings behind two other hosts, one of them beyond a router, and what attackers on
+    the underlay try."""
+    switch = config()
+    ours, b, c, router, stranger = (
+        (UPLINK6, "2001:db8::66", "2001:db8:c::9", "2001:db8::fe", WORLD6) if six
+        else (UPLINK_IP, "192.0.2.66", "203.0.113.9", "192.0.2.254", WORLD))
+    port = {"geneve": 6081, "vxlan": 4789}[kind]
+    switch["uplink"]["mtu"] = 1550
+    switch["tunnel"] = {
+        "kind": kind, "vtep": ours, "port": port, "mac": SIDE, "udp_checksum": six, "mss_clamp": six,
+        "peers": [
+            {"name": "host-b", "vtep": b, "mac": FAR, "next_hop": b, "prefixes": [IP71 + "/32", SIX71 + "/128"]},
+            {"name": "host-c", "vtep": c, "mac": FAR2, "next_hop": router,
+             "prefixes": [IP81 + "/32", "10.0.8.0/24"]},
+        ],
+    }
+    play = Scenario(name, switch)
+
+    def header(vni=5001, **more):
+        if kind == "geneve":
+            return GENEVE(vni=vni, proto=0x6558, **more)
+        return VXLAN(flags=0x08, vni=vni, **more)
+
+    def under(packet, source=b, **more):
+        outer = IPv6(src=source, dst=ours, **more) if six else IP(src=source, dst=ours, **more)
+        return from_world(outer / UDP(sport=51000, dport=port) / packet)
+
+    def over(packet, source=b, mac=FAR, to=SIDE, **more):
+        return under(header() / Ether(src=mac, dst=to) / packet, source, **more)
+
+    udp = UDP(sport=1000, dport=2000) / b"hello"
+    back = UDP(sport=2000, dport=1000) / b"hello"
+    # Nobody answers for a next hop yet; then both do.
+    play.send("vm1", from_vm1(IP(src=IP1, dst=IP71) / udp))
+    if six:
+        play.send("uplink", *(
+            from_world(IPv6(src=hop, dst=UPLINK6, hlim=255) / ICMPv6ND_NA(tgt=hop, S=1, O=1)
+                       / ICMPv6NDOptDstLLAddr(lladdr=mac))
+            for hop, mac in ((b, "02:00:00:00:00:66"), (router, ROUTER))))
+    else:
+        play.send("uplink", *(
+            Ether(src=mac, dst=UPLINK) / ARP(op=2, hwsrc=mac, psrc=hop, hwdst=UPLINK, pdst=UPLINK_IP)
+            for hop, mac in ((b, "02:00:00:00:00:66"), (router, ROUTER))))
+    # vm1 looks for its siblings, and speaks to them.
+    play.send("vm1",
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=IP71), to=ALL), ns(SIX1, SIX71),
+              from_vm1(IP(src=IP1, dst=IP71) / ICMP(id=7, seq=1) / b"ping"),
+              from_vm1(IPv6(src=SIX1, dst=SIX71) / ICMPv6EchoRequest(id=7, seq=1, data=b"ping")),
+              from_vm1(IP(src=IP1, dst=IP81, tos=0xbb, ttl=3) / udp / Padding(b"\0" * 6)),
+              from_vm1(IP(src=IP1, dst="10.0.8.8")
+                       / TCP(sport=40000, dport=80, flags="S", options=[("MSS", 9000), ("SAckOK", b"")])))
+    # They answer, and look for vm1 and the gateway.
+    play.send("uplink",
+              over(IP(src=IP71, dst=IP1) / ICMP(type=0, id=7, seq=1) / b"ping"),
+              over(IPv6(src=SIX71, dst=SIX1) / ICMPv6EchoReply(id=7, seq=1, data=b"ping")),
+              over(IP(src=IP81, dst=IP1, tos=2) / back, source=c, mac=FAR2, **({"tc": 3} if six else {"tos": 3})),
+              over(IP(src="10.0.8.8", dst=IP1)
+                   / TCP(sport=80, dport=40000, flags="SA", options=[("MSS", 9000)]), source=c),
+              over(ARP(op=1, hwsrc=FAR, psrc=IP71, pdst=IP1), to=ALL),
+              over(ARP(op=2, hwsrc=FAR, psrc=IP71, hwdst=SIDE, pdst=IP1)),
+              over(IPv6(src=SIX71, dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt=SIXGW)
+                   / ICMPv6NDOptSrcLLAddr(lladdr=FAR), to="33:33:ff:00:00:01"),
+              over(IP(src=IP71, dst=GATEWAY) / ICMP(id=8, seq=1) / b"alive?"))
+    if kind == "geneve":
+        play.send("uplink", under(header(options=[GeneveOptions(classid=1, type=1, data=b"skip")], optionlen=2)
+                                  / Ether(src=FAR, dst=SIDE) / IP(src=IP71, dst=IP1) / back))
+    # What is refused.
+    good = Ether(src=FAR, dst=SIDE) / IP(src=IP71, dst=IP1) / back
+    outer = IPv6(src=b, dst=ours) if six else IP(src=b, dst=ours)
+    play.send("uplink",
+              under(header() / good, source=stranger),
+              under(header(vni=5002) / good),
+              under(Raw(bytes(header())[:7])),
+              from_world(outer / UDP(sport=51000, dport=port, chksum=0x1234) / header() / good),
+              from_world(outer / UDP(sport=51000, dport=port, len=600, chksum=0) / header() / good),
+              from_world((IPv6(src=b, dst=ours) / IPv6ExtHdrFragment(m=1, nh=17) if six
+                          else IP(src=b, dst=ours, flags="MF"))
+                         / UDP(sport=51000, dport=port, chksum=0) / header() / good),
+              over(IP(src=IP81, dst=IP1) / back),
+              over(IP(src=IP2, dst=IP1) / back),
+              over(IP(src=WORLD, dst=IP1) / back),
+              over(IP(src=IP71, dst=IP81) / back),
+              over(IP(src=IP71, dst=WORLD) / back),
+              over(IP(src=IP71, dst=IP1) / back, to=VM1),
+              over(IP(src=IP71, dst=IP1) / back, to=ALL),
+              over(Dot1Q(vlan=100) / IP(src=IP71, dst=IP1) / back),
+              over(IP(src=IP71, dst=IP1) / back, **({"tc": 3} if six else {"tos": 3})),
+              over(IP(src=IP71, dst=IP1) / UDP(sport=9, dport=4789) / VXLAN(vni=5001) / good),
+              over(IP(src=IP71, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2, chaddr=mac2str(VM1))),
+              over(IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(), to="33:33:00:00:00:01"),
+              over(ARP(op=1, hwsrc=FAR, psrc=IP1, pdst=IP1), to=ALL),
+              from_world(IP(src=IP71, dst=IP1) / back),
+              from_world(IP(src=WORLD, dst=IP71) / back))
+    if kind == "geneve":
+        play.send("uplink",
+                  under(header(options=[GeneveOptions(classid=1, type=0x81, data=b"must")], optionlen=2) / good),
+                  under(header(oam=1) / good))
+    else:
+        play.send("uplink", under(VXLAN(flags=0, vni=5001) / good))
+    play.send("vm1",
+              from_vm1(IP(src=IP1, dst=IP71) / UDP(sport=9, dport=6081) / b"nested"),
+              from_vm1(IP(src=IP2, dst=IP71) / udp))
+    # A router of the underlay knows a narrow link.
+    large = IP(src=IP1, dst=IP71, flags="DF") / UDP(sport=1000, dport=2000) / (b"x" * 1400)
+    quoted = UDP(sport=51000, dport=port, chksum=0) / (b"\0" * 40)
+    told = (IPv6(src=router, dst=ours) / ICMPv6PacketTooBig(mtu=1400) / IPv6(src=ours, dst=b) / quoted if six
+            else IP(src=router, dst=ours) / ICMP(type=3, code=4, nexthopmtu=1400)
+            / IP(src=ours, dst=b, flags="DF", id=0) / quoted)
+    play.send("vm1", from_vm1(large))
+    play.send("uplink", from_world(told))
+    play.send("vm1", from_vm1(large))
+    return play
+
+
+for scenario in (conversation(), attacks(), storm(), tunnel("geneve", "geneve", six=False),
+                 tunnel("vxlan", "vxlan", six=True)):
     scenario.write()

@@ -34,8 +34,8 @@ const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
 
 /// `frame` without its 802.1Q tag, if it has one.
 pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
-    match frame.get(12..14) {
-        Some([0x81, 0x00]) => [&frame[..12], &frame[16..]].concat(),
+    match frame.get(12..16) {
+        Some([0x81, 0x00, ..]) => [&frame[..12], &frame[16..]].concat(),
         _ => frame.to_vec(),
     }
 }
@@ -69,7 +69,7 @@ fn packet<'a>(frame: &Ethernet2Slice<'a>) -> Result<Packet<'a>, String> {
 
 /// The upper layer behind whatever extension headers. They are known to be whole: the packet was
 /// answered.
-fn behind_extensions(mut number: u8, mut rest: &[u8]) -> (u8, &[u8]) {
+pub(crate) fn behind_extensions(mut number: u8, mut rest: &[u8]) -> (u8, &[u8]) {
     while matches!(number, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
         let length = match number {
             44 => 8,

@@ -740,6 +740,10 @@ fn beside_rows(rows: &mut Rows) {
     for from in [[10, 0, 8, 9].into(), [172, 20, 0, 1].into()] {
         rows.reply("an echo request of such to the uplink", plain(&V4::new(from, UPLINK_IP, 1, icmp(8, 0, ECHO))));
     }
+    for from in [IP71, IP81, [172, 16, 0, 1].into()] {
+        rows.drop(IngressSource, "an echo request of the gateway's subnet or a port's address",
+            plain(&V4::new(from, UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    }
     rows.drop(IngressSource, "a source behind a peer by IPv6", plain6(&V6 { from: inner(0x71), ..inbound6.clone() }));
     for to in [IP71, IP82, [172, 20, 0, 1].into(), [10, 0, 16, 1].into()] {
         rows.drop(NoTransit, "to an address behind a peer", plain(&V4 { to, ..inbound.clone() }));
@@ -837,9 +841,14 @@ fn beside_rows(rows: &mut Rows) {
     rows.drop(GatewayService, "another type", error(11, 4, &quote.bytes()));
     rows.drop(GatewayService, "a quote of TCP", error(3, 4, &V4 { protocol: 6, ..quote.clone() }.bytes()));
     rows.drop(GatewayService, "a quote with options", error(3, 4, &V4 { options: vec![1, 1, 1, 1], ..quote.clone() }.bytes()));
+    rows.drop(GatewayService, "a quote of a later fragment", error(3, 4, &V4 { fragment: 9, ..quote.clone() }.bytes()));
     rows.drop(GatewayService, "a fragment", {
         let message = icmp(3, 4, &[&[0, 0, 5, 0x78], &quote.bytes()[..]].concat());
         plain(&V4 { fragment: MORE_FRAGMENTS, ..V4::new(NEXT_HOP, UPLINK_IP, 1, message) })
+    });
+    rows.drop(GatewayService, "bytes of such a message in another protocol", {
+        let message = icmp(3, 4, &[&[0, 0, 5, 0x78], &quote.bytes()[..]].concat());
+        plain(&V4::new(NEXT_HOP, UPLINK_IP, 128, message))
     });
     rows.drop(GatewayService, "a quote of IPv6", error(3, 4, &away6().bytes()));
 }
