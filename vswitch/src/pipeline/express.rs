@@ -7,13 +7,14 @@
 
 use super::PortId;
 use super::counters::Counters;
+use super::filter::is_link_local6;
 use super::frame::Frame;
 use super::state::State;
 use super::tables::{Lead, PortRules, Tables};
-use super::tunnel::{Inner, Tunnel};
+use super::tunnel::{Express, Inner, Tunnel};
 use super::wire::{
-    self, ETHERNET_LEN, ETHERTYPE_IPV4, be16, be32, be128, ipv4_sum_holds, is_unicast_destination4,
-    mac_at, protocol,
+    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, be16, be32, be128, ipv4_sum_holds,
+    is_unicast_destination4, mac_at, protocol,
 };
 
 /// The longest prefix of a frame that the lane reads: Ethernet, IPv4, TCP's fixed part.
@@ -105,8 +106,7 @@ fn into_tunnel(
     Some(tables.uplink_id())
 }
 
-/// Takes an ordinary packet out of a tunnel over IPv4, and forwards what was inside. `None`: the general path
-/// decides.
+/// Takes an ordinary packet out of the tunnel, and forwards what was inside. `None`: the general path decides.
 #[inline(always)]
 pub(super) fn decapsulate(
     tables: &Tables,
@@ -114,91 +114,186 @@ pub(super) fn decapsulate(
     now_ns: u64,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
-    const AT: usize = Tunnel::OUTER4_LEN;
     let (uplink, tunnel) = (tables.uplink.as_ref()?, tables.tunnel.as_ref()?);
     let ordinary = tunnel.express.as_ref()?;
     if frame.stripped_tag().is_some() {
         return None;
     }
     let bytes = frame.bytes_mut();
-    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
-    let head = bytes.first_chunk_mut::<{ AT + HEAD4 }>()?;
-    // The outer packet, as the general path's filter wants it.
-    let total_len = usize::from(be16(head, 16));
+    let head = bytes.first_chunk::<ETHERNET_LEN>()?;
+    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
+    if !for_us || bytes.len() - ETHERNET_LEN > usize::from(uplink.mtu) {
+        return None;
+    }
+    let carrier = match be16(head, 12) {
+        ETHERTYPE_IPV4 => carrier4(tunnel, ordinary, bytes)?,
+        ETHERTYPE_IPV6 => carrier6(tunnel, ordinary, bytes)?,
+        _ => return None,
+    };
+    let Carrier { begin, end, .. } = carrier;
+    let inside = bytes.get_mut(begin..end)?;
+    let room = inside.len().wrapping_sub(ETHERNET_LEN);
+    let head = inside.first_chunk_mut::<HEAD4>()?;
     let from = mac_at(head, 6);
-    let (udp_len, sender) = (usize::from(be16(head, 38)), be32(head, 26));
-    let outer = mac_at(head, 0) == uplink.mac
-        && uplink.is_other_station(from)
-        && be16(head, 12) == ETHERTYPE_IPV4
-        && (head[14] ^ 0x45) == 0
+    if mac_at(head, 0) != tunnel.mac || from[0] & 1 != 0 || from == [0; 6] {
+        return None;
+    }
+    let (peer, id, len) = match be16(head, 12) {
+        ETHERTYPE_IPV4 => inside4(tables, tunnel, &carrier, head, room)?,
+        ETHERTYPE_IPV6 => inside6(tables, tunnel, &carrier, inside, room)?,
+        _ => return None,
+    };
+    let to = tables.egress.get(usize::from(id))?;
+    if len > usize::from(to.longest) {
+        return None;
+    }
+    inside.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
+    // Counted as it came, padding and all, as the general path does.
+    counters
+        .peer(usize::from(peer))
+        .received(end - begin, now_ns);
+    frame.shrink_front(begin);
+    frame.truncate(ETHERNET_LEN + len);
+    Some(PortId(id))
+}
+
+/// An ordinary tunnel packet: where its inner frame is, the endpoint it is from, and its ECN field.
+struct Carrier {
+    begin: usize,
+    end: usize,
+    vtep: u16,
+    marked: u8,
+}
+
+/// What the general path's filter demands of an outer packet, as far as it is not rare.
+#[inline(always)]
+fn carrier4(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8]) -> Option<Carrier> {
+    const UDP_AT: usize = ETHERNET_LEN + 20;
+    let head = bytes.first_chunk::<{ UDP_AT + 16 }>()?;
+    let total_len = usize::from(be16(head, 16));
+    let own = head[14] == 0x45
         && be16(head, 20) & 0x3fff == 0
         && head[23] == protocol::UDP
-        && total_len <= room
-        && room <= usize::from(uplink.mtu)
-        && udp_len + 20 == total_len
-        && be32(head, 30) == ordinary.vtep
-        && be16(head, 34) != DHCP_SERVER
-        && be16(head, 36) == ordinary.port
-        && be16(head, 40) == 0
-        && be64(head, 42) == ordinary.header;
+        && u128::from(be32(head, 30)) == ordinary.vtep
+        && ETHERNET_LEN + total_len <= bytes.len();
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    if !outer || !ipv4_sum_holds(ip) {
+    if !own || !ipv4_sum_holds(ip) {
         return None;
     }
-    let vtep = tunnel.vtep_at(u128::from(sender))?;
-    let marked = head[15] & 3;
-    // What is inside.
-    let inner: &mut [u8; HEAD4] = head[AT..].first_chunk_mut()?;
-    let room = total_len.checked_sub(AT)?;
-    let inner_len = usize::from(be16(inner, 16));
-    let from = mac_at(inner, 6);
-    let frame_is = mac_at(inner, 0) == tunnel.mac
-        && from[0] & 1 == 0
-        && from != [0; 6]
-        && be16(inner, 12) == ETHERTYPE_IPV4
-        && inner[14] == 0x45
-        && be16(inner, 20) & 0x3fff == 0
-        && inner_len <= room
-        && (marked == 0 || marked == inner[15] & 3);
-    if !frame_is {
+    let end = ETHERNET_LEN + total_len;
+    let begin = datagram(tunnel, ordinary, bytes.get(..end)?, UDP_AT)?;
+    Some(Carrier {
+        begin,
+        end,
+        vtep: tunnel.vtep_at(u128::from(be32(head, 26)))?,
+        marked: head[15] & 3,
+    })
+}
+
+/// As [`carrier4`].
+#[inline(always)]
+fn carrier6(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8]) -> Option<Carrier> {
+    const UDP_AT: usize = ETHERNET_LEN + 40;
+    let head = bytes.first_chunk::<UDP_AT>()?;
+    let end = UDP_AT + usize::from(be16(head, 18));
+    let own = head[14] >> 4 == 6
+        && head[20] == protocol::UDP
+        && be128(head, 38) == ordinary.vtep
+        && end <= bytes.len();
+    if !own {
         return None;
     }
-    match inner[23] {
+    let begin = datagram(tunnel, ordinary, bytes.get(..end)?, UDP_AT)?;
+    Some(Carrier {
+        begin,
+        end,
+        vtep: tunnel.vtep_at(be128(head, 22))?,
+        marked: head[15] >> 4 & 3,
+    })
+}
+
+/// Where the inner frame begins in a frame that ends with an ordinary datagram.
+#[inline(always)]
+fn datagram(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8], at: usize) -> Option<usize> {
+    let udp = bytes.get(at..)?.first_chunk::<16>()?;
+    let plain = !DHCP_SERVERS.contains(&be16(udp, 0))
+        && be16(udp, 2) == ordinary.port
+        && usize::from(be16(udp, 4)) == bytes.len() - at
+        && be64(udp, 8) == ordinary.header;
+    let holds = || tunnel.checksum_holds(&bytes[ETHERNET_LEN..], at - ETHERNET_LEN);
+    (plain && holds()).then_some(at + 16)
+}
+
+/// The peer that sent an ordinary inner packet, the port that it is for, and its length.
+type Inside = Option<(u16, u16, usize)>;
+
+#[inline(always)]
+fn inside4(
+    tables: &Tables,
+    tunnel: &Tunnel,
+    carrier: &Carrier,
+    head: &[u8; HEAD4],
+    room: usize,
+) -> Inside {
+    let len = usize::from(be16(head, 16));
+    let fragment = be16(head, 20) & 0x3fff;
+    let marked = carrier.marked == 0 || carrier.marked == head[15] & 3;
+    if head[14] != 0x45 || fragment != 0 || len > room || !marked {
+        return None;
+    }
+    match head[23] {
         protocol::UDP => {
-            udp(inner_len, 28, be16(inner, 34), be16(inner, 36))?;
-            if tunnel.refuses(Some((0, be16(inner, 36)))) {
-                return None;
-            }
+            let to = be16(head, 36);
+            udp(len, 28, be16(head, 34), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
         }
-        protocol::TCP => tcp(inner_len, 20, inner[46])?,
+        protocol::TCP => tcp(len, 20, head[46])?,
         _ => return None,
     }
-    let ip: &[u8; 20] = inner[ETHERNET_LEN..].first_chunk()?;
-    let (source, destination) = (be32(inner, 26), be32(inner, 30));
+    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
+    let source = be32(head, 26);
     if !ipv4_sum_holds(ip) || !is_unicast_destination4(source) {
         return None;
     }
     let peer = tables.lead4(source)?.peer()?;
-    if tunnel.peers().get(usize::from(peer))?.vtep != vtep {
-        return None;
-    }
-    let id = tables.lead4(destination)?.port()?;
-    let to = tables.egress.get(usize::from(id))?;
-    if inner_len > usize::from(to.longest) {
-        return None;
-    }
-    inner[..12].copy_from_slice(&to.header);
-    // Counted as it came, padding and all, as the general path does.
-    counters
-        .peer(usize::from(peer))
-        .received(ETHERNET_LEN + room, now_ns);
-    frame.shrink_front(AT);
-    frame.truncate(ETHERNET_LEN + inner_len);
-    Some(PortId(id))
+    let id = tables.lead4(be32(head, 30))?.port()?;
+    let known = tunnel.peers().get(usize::from(peer))?.vtep == carrier.vtep;
+    known.then_some((peer, id, len))
 }
 
-/// The source port of the answers of a DHCP server, which the filter looks for.
-const DHCP_SERVER: u16 = 67;
+#[inline(always)]
+fn inside6(
+    tables: &Tables,
+    tunnel: &Tunnel,
+    carrier: &Carrier,
+    inside: &[u8],
+    room: usize,
+) -> Inside {
+    let head = inside.first_chunk::<HEAD6>()?;
+    let len = 40 + usize::from(be16(head, 18));
+    let marked = carrier.marked == 0 || carrier.marked == head[15] >> 4 & 3;
+    if head[14] >> 4 != 6 || len > room || !marked {
+        return None;
+    }
+    match head[20] {
+        protocol::UDP => {
+            let to = be16(head, 56);
+            udp(len, 48, be16(head, 54), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
+        }
+        protocol::TCP => tcp(len, 40, *inside.get(66)?)?,
+        _ => return None,
+    }
+    let source = be128(head, 22);
+    if source >> 120 == 0xff || is_link_local6(source) || wire::is_embedded4(source) {
+        return None;
+    }
+    let peer = tables.lead6(source)?.peer()?;
+    let id = tables.lead6(be128(head, 38))?.port()?;
+    let known = tunnel.peers().get(usize::from(peer))?.vtep == carrier.vtep;
+    known.then_some((peer, id, len))
+}
+
+/// The source ports of DHCP servers' answers, for which the filter looks.
+const DHCP_SERVERS: [u16; 2] = [67, 547];
 
 #[inline(always)]
 fn be64(bytes: &[u8], at: usize) -> u64 {
@@ -321,8 +416,6 @@ fn to_port(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use proptest::prelude::*;
     use tenant_config::{MacAddr, Tenant};
 
@@ -338,17 +431,19 @@ mod tests {
         [uplink]
         address = "192.0.2.2/24"
         next_hop = "192.0.2.1"
+        address6 = "2001:db8::2/64"
+        next_hop6 = "2001:db8::1"
         mtu = 1400
         [tunnel]
         kind = "vxlan"
         [[tunnel.peer]]
         name = "host-b"
         vtep = "192.0.2.66"
-        prefixes = ["10.0.0.64/27"]
+        prefixes = ["10.0.0.64/27", "fd00::60/123"]
         [[tunnel.peer]]
         name = "host-c"
         vtep = "192.0.2.67"
-        prefixes = ["10.0.0.96/27"]
+        prefixes = ["10.0.0.96/27", "fd00::80/123"]
         [[port]]
         name = "vm1"
         mac = "52:54:00:aa:00:01"
@@ -362,8 +457,25 @@ mod tests {
         mtu = 1280
     "#;
 
-    fn pipeline() -> Pipeline {
-        let config = Tenant::parse("red.toml", TENANT)
+    /// With its tunnel over IPv4 without checksums, or over IPv6 with them.
+    fn tenant(over_ipv6: bool) -> String {
+        if !over_ipv6 {
+            return TENANT.to_owned();
+        }
+        let text = TENANT.replace(
+            "kind = \"vxlan\"",
+            "kind = \"geneve\"\nvtep = \"2001:db8::2\"",
+        );
+        let text = text.replace("vtep = \"192.0.2.66\"", "vtep = \"2001:db8::66\"");
+        text.replace("vtep = \"192.0.2.67\"", "vtep = \"2001:db8::67\"")
+    }
+
+    fn pipeline(over_ipv6: bool) -> Pipeline {
+        pipeline_of(&tenant(over_ipv6))
+    }
+
+    fn pipeline_of(text: &str) -> Pipeline {
+        let config = Tenant::parse("red.toml", text)
             .expect("a tenant")
             .offline_config();
         let mut pipeline = Pipeline::new(Generation::build(&config, None));
@@ -415,41 +527,67 @@ mod tests {
         frame
     }
 
-    /// Those of the tunnel's side, and of the uplink's.
-    static MACS: LazyLock<([u8; 6], [u8; 6])> = LazyLock::new(|| {
-        let tables = pipeline().tables();
-        let tunnel = tables.tunnel.as_ref().expect("a tunnel");
-        (tunnel.mac, tables.uplink.as_ref().expect("an uplink").mac)
-    });
+    /// The peer's own tenant file: vm1 there is 10.0.0.70 and fd00::70.
+    fn peers_side(text: &str) -> String {
+        let text = text.replace("192.0.2.66", "192.0.2.88");
+        let text = text
+            .replace("192.0.2.2\"", "192.0.2.66\"")
+            .replace("192.0.2.2/", "192.0.2.66/");
+        let text = text.replace("192.0.2.88", "192.0.2.2");
+        let text = text.replace("2001:db8::66", "2001:db8::88");
+        let text = text
+            .replace("2001:db8::2\"", "2001:db8::66\"")
+            .replace("2001:db8::2/", "2001:db8::66/");
+        let text = text.replace("2001:db8::88", "2001:db8::2");
+        let text = text.replace("\"10.0.0.11\", \"fd00::11\"", "\"10.0.0.70\", \"fd00::70\"");
+        text.replace(
+            "\"10.0.0.64/27\", \"fd00::60/123\"",
+            "\"10.0.0.11\", \"fd00::11\"",
+        )
+    }
 
-    /// The UDP packet from 10.0.0.70 to vm1, in a VXLAN packet of its host.
-    fn carried(ports: (u16, u16), payload: usize) -> Vec<u8> {
-        let mut inner = ordinary((false, false, 1), ports, payload);
-        inner[26..34].copy_from_slice(&[10, 0, 0, 70, 10, 0, 0, 11]);
-        inner[..6].copy_from_slice(&MACS.0);
-        inner[24..26].copy_from_slice(&[0, 0]);
-        let mut outer = ordinary((false, false, 1), (0xc123, 4789), 0);
-        outer.truncate(42);
-        outer[..6].copy_from_slice(&MACS.1);
-        let datagram = (16 + inner.len() as u16).to_be_bytes();
-        let whole = (36 + inner.len() as u16).to_be_bytes();
-        outer[16..18].copy_from_slice(&whole);
-        outer[24..26].copy_from_slice(&[0, 0]);
-        outer[26..34].copy_from_slice(&[192, 0, 2, 66, 192, 0, 2, 2]);
-        outer[38..40].copy_from_slice(&datagram);
-        outer.extend([8, 0, 0, 0, 0, 0x13, 0x89, 0]);
-        for frame in [&mut inner, &mut outer] {
-            let head = frame[14..].first_chunk().expect("a header");
-            let sum = crate::pipeline::wire::ipv4_header_sum(head);
-            frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+    /// The packet from host-b's vm1 to ours, as it arrives.
+    fn carried(over_ipv6: bool, kind: (bool, bool), ports: (u16, u16), payload: usize) -> Vec<u8> {
+        let text = peers_side(&tenant(over_ipv6));
+        let (ipv6, tcp) = kind;
+        let mut frame = vec![0; Frame::HEADROOM];
+        frame.extend(ordinary((ipv6, tcp, 1), ports, payload));
+        let at = Frame::HEADROOM;
+        if ipv6 {
+            frame[at + 37] = 0x70;
+            frame[at + 53] = 0x11;
+        } else {
+            frame[at + 26..at + 34].copy_from_slice(&[10, 0, 0, 70, 10, 0, 0, 11]);
+            mend_checksum(&mut frame[at + 14..]);
         }
-        outer.extend(inner);
-        outer
+        let len = frame.len() - at;
+        let mut frame = Frame::new(&mut frame, at, len, None);
+        let verdict = pipeline_of(&text).process_traced(1, PortId(0), &mut frame, &mut |_, _| {});
+        // A nested one does not come so far: it comes as it would from a peer that lets it pass.
+        if verdict != Verdict::Forward(PortId(2)) {
+            return carried(over_ipv6, kind, (53, 53), payload);
+        }
+        let mut bytes = frame.bytes().to_vec();
+        let here = pipeline(over_ipv6).tables();
+        bytes[..6].copy_from_slice(&here.uplink.as_ref().expect("an uplink").mac);
+        bytes
+    }
+
+    fn mend_checksum(packet: &mut [u8]) {
+        packet[10..12].copy_from_slice(&[0, 0]);
+        let head = packet.first_chunk().expect("a header");
+        let sum = crate::pipeline::wire::ipv4_header_sum(head);
+        packet[10..12].copy_from_slice(&sum.to_ne_bytes());
     }
 
     /// Verdict, bytes and all counters of one frame's way.
-    fn outcome(port: PortId, bytes: &[u8], express: bool) -> (Verdict, Vec<u8>, Vec<Vec<u64>>) {
-        let mut pipeline = pipeline();
+    fn outcome(
+        over_ipv6: bool,
+        port: PortId,
+        bytes: &[u8],
+        express: bool,
+    ) -> (Verdict, Vec<u8>, Vec<Vec<u64>>) {
+        let mut pipeline = pipeline(over_ipv6);
         let counters = pipeline.counters();
         let mut buffer = vec![0; Frame::HEADROOM];
         buffer.extend_from_slice(bytes);
@@ -537,25 +675,33 @@ mod tests {
         #[test]
         fn the_express_lane_does_what_the_general_path_does(frame in frames()) {
             let port = PortId(0);
-            prop_assert_eq!(outcome(port, &frame, true), outcome(port, &frame, false));
+            prop_assert_eq!(outcome(false, port, &frame, true), outcome(false, port, &frame, false));
         }
 
         #[test]
-        fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does(frame in carried_frames()) {
+        fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does((over_ipv6, frame) in carried_frames()) {
             let port = PortId(2);
-            prop_assert_eq!(outcome(port, &frame, true), outcome(port, &frame, false));
+            prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
         }
     }
 
-    fn carried_frames() -> impl Strategy<Value = Vec<u8>> {
+    fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
         let port = prop_oneof![Just(53u16), Just(68), Just(67), Just(4789), Just(6081)];
         // Small changes of what is compared, as often as any.
-        let value = prop_oneof![any::<u8>(), 0..4u8, Just(66), Just(67)];
-        let edits = prop::collection::vec((0..110usize, value), 0..3);
-        let size = prop_oneof![12..64usize, 1200..1400usize];
-        (port.clone(), port, size, edits, any::<bool>(), -30..30isize).prop_map(
-            |(from, to, payload, edits, sums, change)| {
-                let mut frame = carried((from, to), payload);
+        let value = prop_oneof![any::<u8>(), 0..4u8, Just(66), Just(67), Just(0x70)];
+        let edits = prop::collection::vec((0..130usize, value), 0..3);
+        let size = prop_oneof![12..64usize, 1200..1260usize];
+        let over = any::<(bool, (bool, bool))>();
+        (
+            over,
+            (port.clone(), port),
+            size,
+            edits,
+            any::<bool>(),
+            -30..30isize,
+        )
+            .prop_map(|((over_ipv6, kind), ports, payload, edits, sums, change)| {
+                let mut frame = carried(over_ipv6, kind, ports, payload);
                 if change.rem_euclid(3) == 0 {
                     frame.resize(frame.len().saturating_add_signed(change), 0xee);
                 }
@@ -564,26 +710,29 @@ mod tests {
                         *byte = value;
                     }
                 }
-                // With right header checksums, more of what was changed is looked at.
-                if sums {
-                    for at in [14, 64] {
-                        if let Some(head) = frame.get_mut(at..at + 20) {
-                            head[10..12].copy_from_slice(&[0, 0]);
-                            let whole = head.first_chunk().expect("a header");
-                            let sum = crate::pipeline::wire::ipv4_header_sum(whole);
-                            head[10..12].copy_from_slice(&sum.to_ne_bytes());
-                        }
+                // With right checksums, more of what was changed is looked at.
+                let inner = if over_ipv6 { 70 } else { 50 };
+                for (at, ipv4) in [(14, !over_ipv6), (inner + 14, !kind.0)] {
+                    if sums && ipv4 && frame.len() >= at + 20 {
+                        mend_checksum(&mut frame[at..]);
                     }
                 }
-                frame
-            },
-        )
+                if sums && over_ipv6 && frame.len() > 62 {
+                    let sum = |frame: &[u8]| crate::pipeline::wire::sum(&frame[22..]);
+                    frame[60..62].copy_from_slice(&[0, 0]);
+                    let pseudo =
+                        u64::from(17u16.to_be()) + u64::from(((frame.len() - 54) as u16).to_be());
+                    let all = (sum(&frame) + pseudo) % 0xffff;
+                    frame[60..62].copy_from_slice(&(!(all as u16)).to_ne_bytes());
+                }
+                (over_ipv6, frame)
+            })
     }
 
     #[test]
     fn ordinary_frames_take_the_lane() {
         let taken = |kind| {
-            let pipeline = pipeline();
+            let pipeline = pipeline(false);
             let mut bytes = vec![0; Frame::HEADROOM];
             bytes.extend(ordinary(kind, (53, 5353), 40));
             let len = bytes.len() - Frame::HEADROOM;
@@ -611,12 +760,16 @@ mod tests {
             None,
             "the underlay is refused elsewhere"
         );
-        let pipeline = pipeline();
-        let mut bytes = carried((53, 5353), 40);
-        let len = bytes.len();
-        let mut frame = Frame::new(&mut bytes, 0, len, None);
-        let counters = pipeline.counters();
-        let out = super::decapsulate(&pipeline.tables, &counters, 1, &mut frame);
-        assert_eq!(out, Some(PortId(0)));
+        for over_ipv6 in [false, true] {
+            for kind in [(false, false), (false, true), (true, false), (true, true)] {
+                let pipeline = pipeline(over_ipv6);
+                let mut bytes = carried(over_ipv6, kind, (53, 5353), 40);
+                let len = bytes.len();
+                let mut frame = Frame::new(&mut bytes, 0, len, None);
+                let counters = pipeline.counters();
+                let out = super::decapsulate(&pipeline.tables, &counters, 1, &mut frame);
+                assert_eq!(out, Some(PortId(0)), "{over_ipv6} {kind:?}");
+            }
+        }
     }
 }

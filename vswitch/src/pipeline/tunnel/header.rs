@@ -168,9 +168,6 @@ fn traffic_class(packet: &[u8]) -> u8 {
 }
 
 impl Tunnel {
-    /// Bytes in front of an inner frame over IPv4, where the tunnel's header has no options.
-    pub(in crate::pipeline) const OUTER4_LEN: usize = OUTER4_LEN;
-
     /// Puts the outer headers in front of an Ethernet frame. `None` if there is no room.
     #[inline(always)]
     pub(super) fn encapsulate(
@@ -242,6 +239,17 @@ impl Tunnel {
         u64::from(first) << 32 | u64::from(vni.get()) << 8
     }
 
+    /// Whether the UDP checksum of a packet that ends with its datagram at `udp_at` is right, or rightly absent.
+    #[inline(always)]
+    pub(in crate::pipeline) fn checksum_holds(&self, packet: &[u8], udp_at: usize) -> bool {
+        let udp = packet.get(udp_at..);
+        match udp.and_then(|udp| udp.first_chunk::<UDP_LEN>()) {
+            Some(udp) if be16(udp, 6) == 0 => !(self.udp_checksum && self.vtep.is_ipv6()),
+            Some(_) => folded(udp_sum(packet, udp_at)) == u16::MAX,
+            None => false,
+        }
+    }
+
     /// Where the inner frame is in an outer IP packet whose UDP header is at `udp_at`: its first byte, and the
     /// byte behind it. Rows 3 to 6 of "Out of the tunnel"; `packet` ends where the IP header says.
     #[inline(always)]
@@ -254,13 +262,8 @@ impl Tunnel {
         }
         let datagram = udp.get(..len).ok_or(truncated)?;
         let whole = &packet[..udp_at + len];
-        match be16(datagram, 6) {
-            0 if self.udp_checksum && self.vtep.is_ipv6() => {
-                return Err(DropReason::TunnelChecksum);
-            }
-            0 => {}
-            _ if folded(udp_sum(whole, udp_at)) == u16::MAX => {}
-            _ => return Err(DropReason::TunnelChecksum),
+        if !self.checksum_holds(whole, udp_at) {
+            return Err(DropReason::TunnelChecksum);
         }
         let tunnel = &datagram[UDP_LEN..];
         let head = tunnel.first_chunk::<TUNNEL_LEN>().ok_or(truncated)?;

@@ -60,11 +60,11 @@ pub(super) struct Tunnel {
     by_address: Lpm<u128, u16>,
 }
 
-/// An ordinary tunnel packet over IPv4: what it must have.
+/// An ordinary tunnel packet: what it must have.
 #[derive(Debug)]
 pub(super) struct Express {
     /// Our own endpoint.
-    pub(super) vtep: u32,
+    pub(super) vtep: u128,
     pub(super) port: u16,
     /// The tunnel's header.
     pub(super) header: u64,
@@ -72,14 +72,11 @@ pub(super) struct Express {
 
 impl Express {
     fn new(config: &SwitchConfig, tunnel: &TunnelConfig) -> Option<Self> {
-        /// The ports on which a filter looks for DHCP.
-        const DHCP: [u16; 2] = [67, 68];
-        let IpAddr::V4(vtep) = tunnel.vtep else {
-            return None;
-        };
+        /// The ports on which the filter looks for DHCP.
+        const DHCP: [u16; 4] = [67, 68, 546, 547];
         let ordinary = !tunnel.mss_clamp && !DHCP.contains(&tunnel.port);
         ordinary.then(|| Self {
-            vtep: vtep.to_bits(),
+            vtep: number(tunnel.vtep),
             port: tunnel.port,
             header: Tunnel::plain_header(tunnel.kind, config.vni),
         })
