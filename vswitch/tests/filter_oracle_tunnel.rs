@@ -250,6 +250,37 @@ fn a_path_mtu_is_what_was_told_last_and_less() {
     }
 }
 
+/// The Router Advertisements that nobody asked for say the smaller of the port's MTU and what the tunnel
+/// carries, too.
+#[test]
+fn advertisements_say_what_the_tunnel_carries() {
+    for (name, config) in configs::tunnels() {
+        let uplink = config.uplink.as_ref().expect("an uplink").mtu;
+        let carries = uplink - tunnel(&config).overhead();
+        let mut said: BTreeSet<(usize, u16)> = BTreeSet::new();
+        let mut trial = Trial::new(&config);
+        for second in 0..1800 {
+            for (port, frame) in trial.poll(second * SECOND_NS) {
+                let is_advertisement = frame.get(20) == Some(&58) && frame.get(54) == Some(&134);
+                if port != OUT && is_advertisement {
+                    let mut options = frame[70..].chunks(8);
+                    let mtu = options.find(|option| option[..2] == [5, 1]);
+                    let mtu = mtu.expect("an MTU in an advertisement");
+                    assert_eq!(mtu[2..6], [0; 4], "{name}");
+                    said.insert((port, u16::from_be_bytes([mtu[6], mtu[7]])));
+                }
+            }
+        }
+        let ports = config.ports.iter().map(|port| port.mtu.min(carries));
+        let expected = ports.enumerate();
+        let expected: BTreeSet<_> = match config.gateway.ipv6 {
+            Some(_) => expected.collect(),
+            None => BTreeSet::new(),
+        };
+        assert_eq!(said, expected, "{name}");
+    }
+}
+
 /// Many flows are spread over many source ports, and each keeps its own: the model's trial checks
 /// that of equal flows, also that fragments of one packet stay together.
 #[test]
@@ -364,7 +395,7 @@ fn outer_packets_are_these_bytes() {
 }
 
 proptest! {
-    #![proptest_config(oracle::cases(1200))]
+    #![proptest_config(oracle::cases(1000))]
 
     /// Verdict, reason, bytes and counters of random frames are the model's. A second lies between
     /// two frames, so that the rate of ICMP errors has no say; now and then it is ten minutes.

@@ -580,7 +580,7 @@ fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8
             let ports = [1000, 53, 67, 68, 546, 547, 3544, 4789, 6081, 16081];
             let usual = [1000, 2000];
             let from = choices.mostly(&usual, &ports);
-            let to = choices.mostly(&usual, &ports);
+            let to = choices.mostly(&[1000, 2000, 1000, 2000, 6081], &ports);
             let message = match choices.pick(&[0, 0, 1, 2, 3]) {
                 0 => filler,
                 1 => vec![2],

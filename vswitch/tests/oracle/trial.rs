@@ -71,6 +71,8 @@ pub(crate) struct Switch {
     counters: Arc<Counters>,
     /// What lies in the buffer around each frame.
     residue: u8,
+    /// Whether it is asked for its notes, which the express lane has none of.
+    pub(crate) traced: bool,
 }
 
 impl Switch {
@@ -81,6 +83,7 @@ impl Switch {
             counters: generation.counters(),
             pipeline: Pipeline::new(generation),
             residue,
+            traced: false,
         }
     }
 
@@ -102,7 +105,14 @@ impl Switch {
         buffer[Frame::HEADROOM..][..bytes.len()].copy_from_slice(bytes);
         let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), tag);
         let from = u16::try_from(from).expect("few ports");
-        let verdict = self.pipeline.process(now_ns, PortId(from), &mut frame);
+        let from = PortId(from);
+        let verdict = if self.traced {
+            let mut notes = |_, _: std::fmt::Arguments<'_>| {};
+            self.pipeline
+                .process_traced(now_ns, from, &mut frame, &mut notes)
+        } else {
+            self.pipeline.process(now_ns, from, &mut frame)
+        };
         (verdict, frame.bytes().to_vec())
     }
 
@@ -123,7 +133,7 @@ impl Switch {
 #[derive(Debug)]
 pub(crate) struct Trial {
     switch: Switch,
-    /// Gets the same in buffers that held something else: what leaves must not differ.
+    /// Gets the same by the slow lane, in buffers that held something else: what leaves must not differ.
     twin: Switch,
     model: Model,
     tally: Vec<Tally>,
@@ -139,7 +149,10 @@ impl Trial {
         Self {
             tally: vec![Tally::default(); switch.counted().len()],
             switch,
-            twin: Switch::new(config, 0x11),
+            twin: Switch {
+                traced: true,
+                ..Switch::new(config, 0x11)
+            },
             model: Model::new(config),
             flows: BTreeMap::new(),
             errors_may_be_spent: false,
@@ -182,7 +195,14 @@ impl Trial {
         }
         let twin = self.twin.process(now_ns, from, bytes, tag);
         if wrong.is_ok() && twin != (verdict, became.clone()) {
-            wrong = Err(format!("what lay in the buffer shows: {}", hex(&twin.1)));
+            let (verdict, bytes) = twin;
+            wrong = Err(format!(
+                "the slow lane, or what lay in the buffer, shows: {verdict:?} {}",
+                hex(&bytes)
+            ));
+        }
+        if wrong.is_ok() && self.twin.counted() != self.tally {
+            wrong = Err(format!("the slow lane counted {:?}", self.twin.counted()));
         }
         wrong.map(|()| verdict).map_err(|wrong| {
             format!(
