@@ -235,6 +235,10 @@ enum Owner {
 }
 
 fn owner(config: &SwitchConfig, address: IpAddr) -> Owner {
+    // A link's own addresses are behind nobody, though ::/0 holds them.
+    if matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        return Owner::Nobody;
+    }
     let ports = config.ports.iter().enumerate().flat_map(|(number, port)| {
         let prefixes = match &port.addresses {
             Addresses::Static(prefixes) => &prefixes[..],
