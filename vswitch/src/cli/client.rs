@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::{CliError, ReloadArgs, ShowArgs, TopArgs, What};
+use super::{CliError, ControlArgs, ReloadArgs, ShowArgs, TopArgs, What};
 use crate::control::REQUEST_ID;
 use crate::control::view::{Drop, Neighbour, Port, Ports, Route, Tunnel};
 
-/// How long a switch may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The preference `wait` (RFC 7240): how many seconds the client is there for the answer. A relay on the way waits as long.
+pub(crate) const PREFER: &str = "prefer";
 /// The longest answer that is read: more than the longest there is.
 const ANSWER_MAX: usize = 64 << 20;
 
@@ -26,17 +26,21 @@ const ANSWER_MAX: usize = 64 << 20;
 pub(crate) enum ClientError {
     #[error("{socket}: {source}; is the switch running, and is this its control socket?", socket = socket.display())]
     Connect { socket: PathBuf, source: io::Error },
-    #[error("{socket}: no answer in {TIMEOUT:?}", socket = socket.display())]
-    Timeout { socket: PathBuf },
+    #[error(
+        "{socket}: no answer in {timeout:?}; a switch on a slow machine may need a longer --timeout",
+        socket = socket.display()
+    )]
+    Timeout { socket: PathBuf, timeout: Duration },
     #[error("{socket}: {error}; is this a switch's control socket?", socket = socket.display())]
     Protocol { socket: PathBuf, error: String },
     #[error("the switch refuses: {0}")]
     Refused(String),
 }
 
-/// One request of its own connection.
+/// One request of its own connection, which waits for the answer no longer than `timeout`.
 pub(crate) fn request(
     socket: &Path,
+    timeout: Duration,
     method: Method,
     path: &str,
     body: Bytes,
@@ -70,6 +74,7 @@ pub(crate) fn request(
             .uri(path)
             .header(hyper::header::HOST, "vswitch")
             .header(REQUEST_ID, &id)
+            .header(PREFER, format!("wait={}", timeout.as_secs()))
             .body(Full::new(body))
             .map_err(|error| protocol(error.to_string()))?;
         let response = sender
@@ -99,17 +104,21 @@ pub(crate) fn request(
         Err(ClientError::Refused(error.to_owned()))
     };
     runtime
-        .block_on(async { tokio::time::timeout(TIMEOUT, answer).await })
+        .block_on(async { tokio::time::timeout(timeout, answer).await })
         .unwrap_or_else(|_| {
             Err(ClientError::Timeout {
                 socket: socket.to_owned(),
+                timeout,
             })
         })
 }
 
 /// Asks, and once more if what came back was not for this question.
-fn get(socket: &Path, path: &str) -> Result<Value, ClientError> {
-    let ask = || request(socket, Method::GET, path, Bytes::new());
+fn get(switch: &ControlArgs, path: &str) -> Result<Value, ClientError> {
+    let ask = || {
+        let (socket, timeout) = (&switch.control, switch.timeout());
+        request(socket, timeout, Method::GET, path, Bytes::new())
+    };
     match ask() {
         Err(ClientError::Protocol { .. }) => ask(),
         answer => answer,
@@ -133,7 +142,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
         What::Neighbours => "/v1/neighbours",
         What::Tunnels => "/v1/tunnels",
     };
-    let value = get(socket, path)?;
+    let value = get(&args.switch, path)?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{value}")?;
@@ -309,7 +318,8 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
     // Read here, so that an error names the file and no switch is bothered.
     let config = super::config::load_switch(&args.config)?;
     let body = serde_json::to_vec(&config).map_err(io::Error::other)?;
-    let answer = request(&args.switch.control, Method::PUT, "/v1/config", body.into())?;
+    let (socket, timeout) = (&args.switch.control, args.switch.timeout());
+    let answer = request(socket, timeout, Method::PUT, "/v1/config", body.into())?;
     writeln!(
         io::stdout(),
         "generation {} is in use",
@@ -322,8 +332,8 @@ pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
     use std::io::IsTerminal;
     let socket = args.switch.control.as_path();
     let look = || -> Result<(std::time::Instant, Ports, Vec<Drop>), ClientError> {
-        let ports = read(socket, get(socket, "/v1/ports")?)?;
-        let drops = read(socket, get(socket, "/v1/drops")?)?;
+        let ports = read(socket, get(&args.switch, "/v1/ports")?)?;
+        let drops = read(socket, get(&args.switch, "/v1/drops")?)?;
         Ok((std::time::Instant::now(), ports, drops))
     };
     let mut out = io::stdout().lock();

@@ -14,6 +14,7 @@ mod run;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -138,6 +139,16 @@ struct ControlArgs {
     /// The control socket of the running switch
     #[arg(long, value_name = "SOCKET")]
     control: PathBuf,
+    /// How long it may take to answer
+    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout_s: u64,
+}
+
+impl ControlArgs {
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

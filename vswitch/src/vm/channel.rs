@@ -48,7 +48,39 @@ pub(super) enum ChannelError {
     Text,
 }
 
-/// A port of the machine.
+/// A port of the machine that is there. The host sees whether it is open.
+#[derive(Debug)]
+pub(super) struct Closed {
+    name: String,
+    path: PathBuf,
+}
+
+impl Closed {
+    /// The port called `name`, once the kernel knows it.
+    pub(super) fn find(name: &str) -> Result<Self, ChannelError> {
+        let began = Instant::now();
+        loop {
+            if let Some(path) = find(Path::new(LIST), name) {
+                let name = name.to_owned();
+                return Ok(Self { name, path });
+            }
+            if began.elapsed() > FIND_TIMEOUT {
+                return Err(ChannelError::Missing(name.to_owned()));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(super) fn open(self) -> Result<Channel, ChannelError> {
+        let Self { name, path } = self;
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Ok(Channel { name, path, file }),
+            Err(source) => Err(ChannelError::Io { name, path, source }),
+        }
+    }
+}
+
+/// A port that is open here.
 #[derive(Debug)]
 pub(super) struct Channel {
     name: String,
@@ -57,33 +89,6 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Opens the port called `name`, once the kernel knows it.
-    pub(super) fn open(name: &str) -> Result<Self, ChannelError> {
-        let found = Instant::now();
-        let path = loop {
-            if let Some(path) = find(Path::new(LIST), name) {
-                break path;
-            }
-            if found.elapsed() > FIND_TIMEOUT {
-                return Err(ChannelError::Missing(name.to_owned()));
-            }
-            thread::sleep(Duration::from_millis(5));
-        };
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        match opened {
-            Ok(file) => Ok(Self {
-                name: name.to_owned(),
-                path,
-                file,
-            }),
-            Err(source) => Err(ChannelError::Io {
-                name: name.to_owned(),
-                path,
-                source,
-            }),
-        }
-    }
-
     /// Waits until the host is connected.
     fn wait_for_host(&self) -> Result<(), ChannelError> {
         match wait_for_peer(self.file.as_fd(), None) {

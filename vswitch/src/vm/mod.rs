@@ -32,7 +32,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tenant_config::{Device, SwitchConfig};
 
-use channel::{Channel, ChannelError};
+use channel::{ChannelError, Closed};
 
 /// Where the kernel finds this program, and finds it once more as the switch.
 const INIT: &str = "/init";
@@ -137,8 +137,8 @@ fn run() -> Result<String, VmError> {
     let kernel = uptime();
     mount_all()?;
     load_modules(Path::new(MODULES))?;
-    let config_channel = Channel::open(CONFIG_CHANNEL)?;
-    let control_channel = Channel::open(CONTROL_CHANNEL)?;
+    let config_channel = Closed::find(CONFIG_CHANNEL)?.open()?;
+    let control_channel = Closed::find(CONTROL_CHANNEL)?;
 
     let waiting = uptime();
     let mut config_channel = io::BufReader::new(config_channel);
@@ -162,9 +162,8 @@ fn run() -> Result<String, VmError> {
     let started = uptime();
     let switch = start_switch(&file, &control)?;
 
-    let ready_at = control.clone();
-    spawn("ready", move || {
-        relay::wait_until_ready(&ready_at);
+    spawn("relay", move || {
+        relay::wait_until_ready(&control);
         let mut sentence = format!(
             "kernel {:.3} s, init {:.3} s, switch {:.3} s",
             kernel.as_secs_f64(),
@@ -176,13 +175,13 @@ fn run() -> Result<String, VmError> {
             sentence += &format!("; before that {waited:.3} s of waiting for the configuration");
         }
         say(&sentence);
-    })?;
-    spawn("relay", move || {
-        if let Err(error) = relay::serve(control_channel.file(), &control) {
-            say(&format!(
-                "{}; the control API is closed",
-                control_channel.failed(error)
-            ));
+        // Only now, for an open channel is how the host knows that there is somebody to ask.
+        let closed = control_channel.open().and_then(|channel| {
+            let served = relay::serve(channel.file(), &control);
+            served.map_err(|error| channel.failed(error))
+        });
+        if let Err(error) = closed {
+            say(&format!("{error}; the control API is closed"));
         }
     })?;
     let (ended, end) = mpsc::channel::<()>();

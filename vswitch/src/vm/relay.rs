@@ -25,14 +25,18 @@ use crate::cli::client;
 
 /// How often a switch that starts is asked whether it is ready.
 const READY_EVERY: Duration = Duration::from_millis(20);
+/// How long it may take to say so. It is the host that gives up on a switch: another question would only be more to do.
+const READY_MAX: Duration = Duration::from_secs(600);
 /// The largest head of a request.
 const HEAD_MAX: usize = 64 << 10;
 /// The largest body: more than the switch itself takes, which then says so.
 const BODY_MAX: usize = 16 << 20;
 /// How long a client may be silent in the middle of a request.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long the switch may take for its next bytes, and a client to take some.
+/// How long the switch may take for its next bytes if the client does not say, and a client to take some.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// The longest that a client may have the switch take: until then the next client waits.
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 /// How long nobody is connected before half a request is dropped.
 const GRACE: Duration = Duration::from_millis(200);
 /// What is read at a time.
@@ -40,7 +44,7 @@ const PIECE: usize = 64 << 10;
 
 /// Returns when the switch answers and its worker goes round.
 pub(super) fn wait_until_ready(socket: &Path) {
-    let ready = || client::request(socket, Method::GET, "/readyz", Bytes::new()).is_ok();
+    let ready = || client::request(socket, READY_MAX, Method::GET, "/readyz", Bytes::new()).is_ok();
     while !(socket.exists() && ready()) {
         thread::sleep(READY_EVERY);
     }
@@ -61,7 +65,7 @@ where
     };
     loop {
         match host.request()? {
-            Some(Ok(request)) => forward(&request, socket, &mut host)?,
+            Some(Ok(question)) => forward(&question, socket, &mut host)?,
             Some(Err(refusal)) => {
                 host.forget()?;
                 host.send(&refusal.answer())?;
@@ -87,8 +91,16 @@ impl Refusal {
     }
 }
 
+/// A whole request, such that the switch closes the connection after it.
+#[derive(Debug)]
+struct Question {
+    bytes: Vec<u8>,
+    /// How long its client waits for an answer.
+    patience: Duration,
+}
+
 /// Sends one request to the switch, and its answer to the host as it comes.
-fn forward<P>(request: &[u8], socket: &Path, host: &mut Host<'_, P>) -> io::Result<()>
+fn forward<P>(question: &Question, socket: &Path, host: &mut Host<'_, P>) -> io::Result<()>
 where
     P: AsFd,
     for<'a> &'a P: Read + Write,
@@ -96,9 +108,9 @@ where
     let mut answered = false;
     let asked = (|| {
         let mut switch = UnixStream::connect(socket)?;
-        switch.set_read_timeout(Some(ANSWER_MAX))?;
-        switch.set_write_timeout(Some(ANSWER_MAX))?;
-        switch.write_all(request)?;
+        switch.set_read_timeout(Some(question.patience))?;
+        switch.set_write_timeout(Some(question.patience))?;
+        switch.write_all(&question.bytes)?;
         Ok(switch)
     })();
     let mut piece = vec![0; PIECE];
@@ -145,18 +157,21 @@ impl<P: AsFd> Host<'_, P>
 where
     for<'a> &'a P: Read + Write,
 {
-    /// The next request, whole and such that the switch closes the connection after it; or why there is none. `None`
-    /// if the client is gone.
-    fn request(&mut self) -> io::Result<Option<Result<Vec<u8>, Refusal>>> {
+    /// The next request, or why there is none. `None` if the client is gone.
+    fn request(&mut self) -> io::Result<Option<Result<Question, Refusal>>> {
         loop {
             match split(&self.received) {
-                Ok(Some((line, whole))) => {
-                    let mut request = Vec::with_capacity(whole + 32);
-                    request.extend_from_slice(&self.received[..line]);
-                    request.extend_from_slice(b"Connection: close\r\n");
-                    request.extend_from_slice(&self.received[line..whole]);
+                Ok(Some(Extent {
+                    line,
+                    whole,
+                    patience,
+                })) => {
+                    let mut bytes = Vec::with_capacity(whole + 32);
+                    bytes.extend_from_slice(&self.received[..line]);
+                    bytes.extend_from_slice(b"Connection: close\r\n");
+                    bytes.extend_from_slice(&self.received[line..whole]);
                     self.received.drain(..whole);
-                    return Ok(Some(Ok(request)));
+                    return Ok(Some(Ok(Question { bytes, patience })));
                 }
                 Ok(None) => {}
                 Err(refusal) => return Ok(Some(Err(refusal))),
@@ -251,8 +266,25 @@ where
     }
 }
 
-/// Where the first request in `bytes` has the end of its first line, and its own. `None` if it has not arrived whole.
-fn split(bytes: &[u8]) -> Result<Option<(usize, usize)>, Refusal> {
+/// What there is to know of a request before it is sent on.
+#[derive(Debug, PartialEq, Eq)]
+struct Extent {
+    /// Where its first line ends, and all of it.
+    line: usize,
+    whole: usize,
+    patience: Duration,
+}
+
+/// How long a client says that it waits for the answer (`Prefer: wait=SECONDS`, RFC 7240).
+fn wait(preferences: &str) -> Option<Duration> {
+    let seconds = preferences
+        .split(',')
+        .find_map(|preference| preference.trim().strip_prefix("wait="))?;
+    Some(Duration::from_secs(seconds.parse().ok()?).clamp(Duration::from_secs(1), PATIENCE_MAX))
+}
+
+/// The first request in `bytes`. `None` if it has not arrived whole.
+fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
     let bad = |sentence: String| Refusal("400 Bad Request", sentence);
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -270,10 +302,15 @@ fn split(bytes: &[u8]) -> Result<Option<(usize, usize)>, Refusal> {
         }
     };
     let mut body = 0;
+    let mut patience = ANSWER_MAX;
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
             let sentence = "a request to a VM gives its Content-Length".to_owned();
             return Err(Refusal("411 Length Required", sentence));
+        }
+        if header.name.eq_ignore_ascii_case(client::PREFER) {
+            let text = String::from_utf8_lossy(header.value);
+            patience = wait(&text).unwrap_or(patience);
         }
         if header.name.eq_ignore_ascii_case("Content-Length") {
             let text = String::from_utf8_lossy(header.value);
@@ -293,7 +330,12 @@ fn split(bytes: &[u8]) -> Result<Option<(usize, usize)>, Refusal> {
         .count();
     let line = bytes[start..].iter().position(|byte| *byte == b'\n');
     let line = line.map_or(head, |at| start + at + 1);
-    Ok((bytes.len() >= head + body).then_some((line, head + body)))
+    let whole = head + body;
+    Ok((bytes.len() >= whole).then_some(Extent {
+        line,
+        whole,
+        patience,
+    }))
 }
 
 #[cfg(test)]
@@ -383,12 +425,38 @@ mod tests {
     }
 
     #[test]
+    fn a_client_says_how_long_it_waits() {
+        let patience = |preference: &str| {
+            let text = format!("GET / HTTP/1.1\r\n{preference}\r\n");
+            let extent = split(text.as_bytes()).expect("a request").expect("whole");
+            extent.patience.as_secs()
+        };
+        let cases = [
+            ("", 15),
+            ("prefer: wait=120\r\n", 120),
+            ("Prefer: respond-async, wait=60\r\n", 60),
+            ("Prefer: wait=0\r\n", 1),
+            ("Prefer: wait=99999999\r\n", 3600),
+            ("Prefer: wait=-1\r\n", 15),
+            ("Prefer: wait\r\n", 15),
+        ];
+        for (preference, seconds) in cases {
+            assert_eq!(patience(preference), seconds, "{preference:?}");
+        }
+    }
+
+    #[test]
     fn a_request_ends_where_its_length_says() {
         let text = b"\r\nPUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET";
         let whole = text.len() - 3;
         for length in 0..whole {
             assert_eq!(split(&text[..length]), Ok(None), "{length}");
         }
-        assert_eq!(split(text), Ok(Some((18, whole))));
+        let extent = Extent {
+            line: 18,
+            whole,
+            patience: ANSWER_MAX,
+        };
+        assert_eq!(split(text), Ok(Some(extent)));
     }
 }
