@@ -70,6 +70,9 @@ pub struct Probe {
     pub ipv6: Option<std::net::Ipv6Addr>,
     /// The MAC that must answer.
     pub gateway_mac: MacAddr,
+    /// How many seconds it has for that, if not as many as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_s: Option<u64>,
 }
 
 /// Everything that is remembered.

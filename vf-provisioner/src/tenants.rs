@@ -108,7 +108,10 @@ pub fn records(
             memory: launcher.memory(),
             control_socket: Some(launcher.control_socket_inside()),
         })?;
-        let (mut resources, probes) = nic.resources(tenant, &config, &devices);
+        let (mut resources, mut probes) = nic.resources(tenant, &config, &devices);
+        for probe in &mut probes {
+            probe.patience_s = launcher.answers_within().map(|patience| patience.as_secs());
+        }
         let seat = Seat {
             uid,
             cpu: Some(cpu),

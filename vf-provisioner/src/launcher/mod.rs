@@ -8,6 +8,7 @@ pub mod vm;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 use tenant_config::{Memory, Name, SwitchConfig};
@@ -78,6 +79,11 @@ pub trait Launcher {
 
     /// The switch's packet memory here.
     fn memory(&self) -> Memory;
+
+    /// How long a switch may take to answer a frame, if that is longer than usual.
+    fn answers_within(&self) -> Option<Duration> {
+        None
+    }
 
     /// The control socket's path on the host.
     fn control_socket(&self, tenant: &Name) -> PathBuf;
@@ -165,6 +171,11 @@ impl Launcher for Launchers {
             None => self.process.memory(),
             Some(_) => vm::memory(self.process.memory()),
         }
+    }
+
+    fn answers_within(&self) -> Option<Duration> {
+        let settings = self.machines.as_ref()?;
+        Some(vm::answers_within(settings.accel))
     }
 
     fn control_socket(&self, tenant: &Name) -> PathBuf {

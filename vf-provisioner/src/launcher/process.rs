@@ -219,9 +219,13 @@ impl Process {
             ErrorKind::NotFound => format!("{} is not there", socket.display()),
             _ => format!("{}: {error}", socket.display()),
         })?;
-        let output = Command::new(&switch.binary)
-            .args(arguments)
-            .args(file)
+        let mut command = Command::new(&switch.binary);
+        command.args(arguments).args(file);
+        if let Some(machine) = &switch.machine {
+            let seconds = super::vm::answers_within(machine.accel).as_secs();
+            command.args(["--timeout", &seconds.to_string()]);
+        }
+        let output = command
             .arg("--control")
             .arg(&held)
             .stdin(Stdio::null())

@@ -14,8 +14,11 @@ use super::netlink;
 use crate::host::HostError;
 use crate::state::Probe;
 
+/// How long a switch may take to answer, if nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long until the question is asked again, first and later: a switch that is slow is not to have more to do.
 const REPEAT: Duration = Duration::from_millis(200);
+const REPEAT_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);
 const NOW: smoltcp::time::Instant = smoltcp::time::Instant::ZERO;
 
@@ -41,8 +44,9 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
         let mut socket = RawSocket::new(&probe.interface, Medium::Ethernet).map_err(
             HostError::io(format!("cannot open {} for a probe", probe.interface)),
         )?;
+        let patience = probe.patience_s.map_or(PATIENCE, Duration::from_secs);
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < patience {
             for source in [forged, own] {
                 let question = question(source, gateway);
                 if let Some(token) = socket.transmit(NOW) {
@@ -51,7 +55,8 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
             }
             let sent = Instant::now();
             // A guest may send without end, so the clock is looked at for each frame.
-            while sent.elapsed() < REPEAT {
+            let repeat = (started.elapsed() / 2).clamp(REPEAT, REPEAT_MAX);
+            while sent.elapsed() < repeat {
                 if let Some((token, _)) = socket.receive(NOW) {
                     match token.consume(|frame| answer(frame, gateway)) {
                         Some((to, _)) if to.0 == forged.octets() => {
@@ -77,7 +82,7 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
         }
         Err(said(format!(
             "the switch did not answer for {gateway} within {} s",
-            PATIENCE.as_secs()
+            patience.as_secs()
         )))
     })
 }

@@ -215,6 +215,7 @@ impl NicBackend for Veth {
                 ipv4: config.gateway.ipv4.map(|net| net.addr()),
                 ipv6: config.gateway.ipv6.map(|net| net.addr()),
                 gateway_mac: port.gateway_mac,
+                patience_s: None,
             });
         }
         resources.extend(self.uplink(config, devices).into_iter().flatten());

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tenant_config::Name;
 
 use super::image::{INITRAMFS, KERNEL};
-use super::qemu::{self, KERNEL_ARGUMENTS, NO_OFFLOADS};
+use super::qemu::{self, NO_OFFLOADS};
 use crate::resource::{Accel, Function, Machine, Switch};
 
 /// What libvirt is told beside the machine.
@@ -59,6 +59,7 @@ fn escape(text: impl std::fmt::Display) -> String {
 /// The domain's definition.
 pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> String {
     let name = name(place.instance, &switch.tenant);
+    let arguments = qemu::kernel_arguments(machine.accel);
     let (kind, cpu, translator) = match machine.accel {
         Accel::Kvm => ("kvm", "host-passthrough", String::new()),
         Accel::Tcg => {
@@ -128,7 +129,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{kernel}</kernel>
     <initrd>{initramfs}</initrd>
-    <cmdline>{KERNEL_ARGUMENTS}</cmdline>
+    <cmdline>{arguments}</cmdline>
   </os>
   <features><acpi/><apic/><vmport state='off'/><ioapic driver='qemu'/>{translator}</features>
   <cpu mode='{cpu}'/>

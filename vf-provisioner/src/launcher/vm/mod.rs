@@ -36,10 +36,17 @@ const BOOT_WITHIN: [(Accel, Duration); 2] = [
     (Accel::Kvm, Duration::from_secs(60)),
     (Accel::Tcg, Duration::from_secs(1800)),
 ];
+/// Until a switch that runs answers. One translator in another makes each first step of a program seconds.
+const ANSWER_WITHIN: [(Accel, Duration); 2] = [
+    (Accel::Kvm, Duration::from_secs(10)),
+    (Accel::Tcg, Duration::from_secs(120)),
+];
 /// Until it has switched itself off, and then until QEMU has ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const QUIT_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Each look takes the machine's processor from it: so the longer it boots, the rarer they are.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// The longest name of an interface, in bytes.
 const INTERFACE_MAX: usize = 15;
@@ -150,6 +157,23 @@ fn choose(asked: Option<Accel>, kvm: Result<(), String>) -> Result<Accel, String
             "--accel kvm: {why}; or take --accel tcg, which is slow"
         )),
     }
+}
+
+fn within(limits: [(Accel, Duration); 2], accel: Accel) -> Duration {
+    let mut limits = limits.into_iter();
+    limits
+        .find_map(|(of, limit)| (of == accel).then_some(limit))
+        .unwrap_or_default()
+}
+
+/// How long the switch in a machine may take to answer.
+pub(super) fn answers_within(accel: Accel) -> Duration {
+    within(ANSWER_WITHIN, accel)
+}
+
+/// How long to wait before a machine that has booted for `since` is looked at again.
+fn pause(since: Duration) -> Duration {
+    (since / 50).clamp(LOOK_EVERY, LOOK_EVERY_MAX)
 }
 
 /// The tap that stands beside `interface`. libvirt opens it in a namespace that all tenants share.
@@ -454,10 +478,7 @@ impl Vm<'_> {
     fn boot(&self, switch: &Switch, machine: &Machine, started: &Started) -> Result<(), String> {
         let tenant = &switch.tenant;
         let began = Instant::now();
-        let patience = BOOT_WITHIN
-            .into_iter()
-            .find_map(|(accel, patience)| (accel == machine.accel).then_some(patience))
-            .unwrap_or_default();
+        let patience = within(BOOT_WITHIN, machine.accel);
         let alive = || {
             if started.is_alive() {
                 Ok(())
@@ -465,16 +486,20 @@ impl Vm<'_> {
                 Err("its machine ended".to_owned())
             }
         };
-        let mut watch = loop {
-            alive()?;
-            match self.watch(tenant, machine.manager) {
-                Ok(watch) => break watch,
-                Err(error) if began.elapsed() > START_WITHIN => {
-                    return Err(format!("QEMU's monitor does not answer: {error}"));
+        let connect = || {
+            let began = Instant::now();
+            loop {
+                alive()?;
+                match self.watch(tenant, machine.manager) {
+                    Ok(watch) => return Ok(watch),
+                    Err(error) if began.elapsed() > START_WITHIN => {
+                        return Err(format!("QEMU's monitor does not answer: {error}"));
+                    }
+                    Err(_) => std::thread::sleep(LOOK_EVERY),
                 }
-                Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         };
+        let mut watch = connect()?;
         let mut config = qmp::connect(&self.socket(tenant, qemu::CONFIG)).map_err(|error| {
             format!("cannot connect to the channel for its configuration: {error}")
         })?;
@@ -485,8 +510,15 @@ impl Vm<'_> {
         let mut told = Instant::now();
         loop {
             alive()?;
-            if let Some(why) = watch.stuck()? {
-                return Err(why);
+            match watch.stuck() {
+                Ok(None) => {}
+                Ok(Some(why)) => return Err(why),
+                // A busy QEMU may answer late, and then to a question that is not the next one.
+                Err(error) => {
+                    tracing::debug!(%tenant, %error, "asking QEMU's monitor anew");
+                    drop(watch);
+                    watch = connect()?;
+                }
             }
             // The machine takes it when it has come that far; until then the socket's buffer fills.
             while sent < message.len() {
@@ -525,7 +557,7 @@ impl Vm<'_> {
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(%tenant, seconds, %last, "waiting for the machine to boot");
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(pause(began.elapsed()));
         }
     }
 
@@ -816,6 +848,23 @@ mod tests {
             [at("0000:00:10.0", None), at("0000:00:11.0", Some(7))]
         );
         assert_eq!(inside.uplink, Some(at("0000:00:12.0", None)));
+    }
+
+    #[test]
+    fn the_longer_a_machine_boots_the_rarer_it_is_looked_at() {
+        let after = |seconds: u64| pause(Duration::from_secs(seconds)).as_millis();
+        assert_eq!(
+            [0, 1, 5, 30, 100, 1800].map(after),
+            [100, 100, 100, 600, 2000, 2000]
+        );
+    }
+
+    #[test]
+    fn a_translated_machine_has_more_time() {
+        for limits in [BOOT_WITHIN, ANSWER_WITHIN] {
+            let [kvm, tcg] = [Accel::Kvm, Accel::Tcg].map(|accel| within(limits, accel));
+            assert!(Duration::ZERO < kvm && kvm < tcg, "{limits:?}");
+        }
     }
 
     #[test]

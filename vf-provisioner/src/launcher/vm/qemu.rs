@@ -20,10 +20,19 @@ pub(super) const SLOTS: usize = 14;
 /// The translator's buffer: it needs a multiple of the code that a switch and its kernel run often.
 pub(super) const TRANSLATED_MIB: u32 = 32;
 
+/// A translated processor: without the string instructions that say of themselves that they are fast, since each byte or
+/// word of them is a step of a loop here, and without a fifth level of page tables.
+const TRANSLATED_CPU: &str = "max,erms=off,fsrm=off,la57=off";
+
 /// What the kernel in the machine is told. On a busy host, an emulated timer can be too late for the kernel's check of
-/// it, and then the kernel does not start.
-pub(super) const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 intel_iommu=on quiet panic=-1 no_timer_check";
+/// it, and then the kernel does not start. Nor is a translated processor's counter of cycles, which is the host's, to be
+/// compared with that timer: it would be found wrong, and from then on each look at the clock would leave the translator.
+pub(super) fn kernel_arguments(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "console=ttyS0 intel_iommu=on quiet panic=-1 no_timer_check",
+        Accel::Tcg => "console=ttyS0 intel_iommu=on quiet panic=-1 no_timer_check tsc=reliable",
+    }
+}
 
 /// The place of the n-th network function: a slot for each, then their further functions.
 pub(super) fn place(number: usize) -> (usize, usize) {
@@ -63,7 +72,7 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     add("-name", format!("guest={name},debug-threads=on"));
     let (accel, cpu) = match machine.accel {
         Accel::Kvm => ("kvm".to_owned(), "host"),
-        Accel::Tcg => (format!("tcg,tb-size={TRANSLATED_MIB}"), "max"),
+        Accel::Tcg => (format!("tcg,tb-size={TRANSLATED_MIB}"), TRANSLATED_CPU),
     };
     add(
         "-machine",
@@ -81,7 +90,7 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     let image = |name: &str| Path::new(IMAGE).join(name).display().to_string();
     add("-kernel", image(KERNEL));
     add("-initrd", image(INITRAMFS));
-    add("-append", KERNEL_ARGUMENTS.to_owned());
+    add("-append", kernel_arguments(machine.accel).to_owned());
     add(
         "-device",
         "intel-iommu,intremap=on,caching-mode=on".to_owned(),

@@ -284,6 +284,7 @@ impl NicBackend for Sriov {
                     ipv4: config.gateway.ipv4.map(|net| net.addr()),
                     ipv6: config.gateway.ipv6.map(|net| net.addr()),
                     gateway_mac: switch_port.gateway_mac,
+                    patience_s: None,
                 });
             }
             resources.extend(namespace.into_iter().chain(t_vf));
