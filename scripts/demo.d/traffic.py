@@ -32,7 +32,7 @@ class Good:
 
 
 @contextlib.contextmanager
-def counted(a, b, protocol):
+def counted(a, b, protocol, answer_s=1):
     """Counts what passes between two hosts: gives a function that says how much was sent and delivered."""
     ipv6 = protocol.startswith("ip6")
     ends = (a.ipv6, b.ipv6) if ipv6 else (a.ipv4, b.ipv4)
@@ -41,27 +41,27 @@ def counted(a, b, protocol):
     with Counters([a.leaving(there), b.leaving(back)]) as sent, \
             Counters([b.arriving(there), a.arriving(back)]) as delivered:
         def settled():
-            settle(sent.value, delivered.value)
+            settle(sent.value, delivered.value, 2 * answer_s)
             return sent.value(), delivered.value()
         yield settled
 
 
-def settle(sent, delivered):
+def settle(sent, delivered, patience_s=2):
     """Waits for what is still on its way: milliseconds on an idle machine, but not all are idle."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + patience_s
     while delivered() < sent() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def ping(a, b, *, ipv6=False, payload=56, seconds, per_second):
+def ping(a, b, *, ipv6=False, payload=56, seconds, per_second, answer_s=1):
     """Echo requests and their answers, with "don't fragment"."""
     address = b.ipv6 if ipv6 else b.ipv4
     count = int(seconds * per_second)
     size = payload + (48 if ipv6 else 28)
     protocol = "ip6 proto 58 and (ip6[40] = 128 or ip6[40] = 129)" if ipv6 else "icmp"
-    with counted(a, b, protocol) as settled:
-        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", str(1 / per_second), "-W", "1", "-s", str(payload), address],
-                     capture_output=True, text=True)
+    with counted(a, b, protocol, answer_s) as settled:
+        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", str(1 / per_second), "-W", str(answer_s), "-s", str(payload),
+                      address], capture_output=True, text=True)
         rtt = done.stdout.rpartition("= ")[2].split("/")
         rate = f"{float(rtt[1]) * 1000:.0f} µs a round" if len(rtt) > 1 else "no answer"
         return Good(f"ping {'v6' if ipv6 else 'v4'}, {size}-byte packets: {a.name} ↔ {b.name}", *settled(), rate)

@@ -45,6 +45,8 @@ class Pace:
     flood: str
     # How long to wait for what takes a moment.
     patience_s: int
+    # How long one answer may be on its way.
+    answer_s: int = 1
 
 
 NATIVE = Pace(frames_per_second=500, burst_per_second=1000, pings_per_second=50, tcp_bits=50_000_000,
@@ -113,7 +115,8 @@ class Tenant:
 
     def drops(self):
         """{(port, reason): frames}, as the switch itself says."""
-        shown = run([VSWITCH, "show", "drops", "--control", self.control, "--json"])
+        # A switch in a machine in a machine takes its time.
+        shown = run([VSWITCH, "show", "drops", "--timeout", "600", "--control", self.control, "--json"])
         return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(shown)}
 
     def switch_pid(self):
@@ -181,7 +184,7 @@ class World:
         (STATE_DIR / "options.json").write_text(json.dumps(OPTIONS))
         for file in self.tenant_files:
             say(f"onboarding {file.stem}: scripts/onboard-tenant {file}")
-            run([ROOT / "scripts" / "onboard-tenant", *OPTIONS, file])
+            self._onboard([ROOT / "scripts" / "onboard-tenant", *OPTIONS, file])
         say("connecting an Internet to the underlay, and configuring the guests as their own init would")
         self._connect_internet()
         for tenant in self.tenants:
@@ -198,6 +201,10 @@ class World:
             # Ctrl-C ends the demo; the supervisor is ended by it, in its turn.
             start_new_session=True)
         self._wait_until_all_answer()
+
+    @staticmethod
+    def _onboard(command):
+        run(command)
 
     def _connect_internet(self):
         netns = self.internet.netns
@@ -235,7 +242,8 @@ class World:
         deadline = time.monotonic() + self.pace.patience_s
         while waiting:
             waiting = [(guest, address) for guest, address in waiting
-                       if guest.run(["ping", "-q", "-c", "1", "-W", "1", address], capture_output=True).returncode != 0]
+                       if guest.run(["ping", "-q", "-c", "1", "-W", str(self.pace.answer_s), address],
+                                    capture_output=True).returncode != 0]
             if waiting and time.monotonic() > deadline:
                 guest, address = waiting[0]
                 raise DemoError(f"{guest.name} has no answer from {address} after {self.pace.patience_s} s.\n{self._logs()}")
@@ -250,7 +258,7 @@ class World:
         """The gateway as the guest sees it, with the MAC that it has learned."""
         tenant = next(tenant for tenant in self.tenants if guest in tenant.guests)
         ipv4, ipv6 = tenant.gateway_addresses
-        guest.run(["ping", "-q", "-c", "1", "-W", "1", ipv4], capture_output=True)
+        guest.run(["ping", "-q", "-c", "1", "-W", str(self.pace.answer_s), ipv4], capture_output=True)
         neighbour = json.loads(ip(guest.netns, f"-json neighbour show {ipv4} dev eth0"))
         return Host("gateway", neighbour[0]["lladdr"], ipv4, ipv6)
 

@@ -2,14 +2,18 @@
 
 It boots the emulated machine, and in that runs itself again as `inside`: one tenant is onboarded on the NIC with its
 switch in a VM, good traffic passes between its guests and over the wire, forged frames do not, and the release leaves
-the NIC as it was. Emulation in emulation is slow: the VM alone boots in minutes.
+the NIC as it was. Emulation in emulation is slow: the VM alone boots in minutes. Meanwhile target/nested has what the
+provisioner says (onboard.log) and what the VM's console says, with the time (console.log).
 """
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,9 +23,11 @@ from attacking import carry_out  # noqa: E402
 from attacks import all_attacks  # noqa: E402
 from sriov import Sriov  # noqa: E402
 from traffic import ping  # noqa: E402
-from world import EMULATED, OPTIONS, DemoError, left_behind, traces  # noqa: E402
+from world import EMULATED, OPTIONS, STATE_DIR, DemoError, left_behind, traces  # noqa: E402
 
 OUT = ROOT / "target" / "nested"
+# Half an hour is what the provisioner gives the VM to boot.
+TIMEOUT_S = 3600
 # Kinds of attacks that stand for all: one that the NIC refuses, and some that only the switch can.
 ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-advertisement", "dhcp-server"}
 
@@ -29,7 +35,7 @@ ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-adv
 def outside():
     OUT.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
-        [ROOT / "scripts" / "vm", "--verbose", "--timeout", "3000", "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
+        [ROOT / "scripts" / "vm", "--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
          "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), "inside"], cwd=ROOT, check=False).returncode
 
 
@@ -41,7 +47,42 @@ class Nested(Sriov):
     """One tenant on one physical function, its switch in a VM."""
 
     nics = ("pf0",)
-    pace = dataclasses.replace(EMULATED, pings_per_second=2, patience_s=600)
+    pace = dataclasses.replace(EMULATED, pings_per_second=2, patience_s=600, answer_s=10)
+
+    @staticmethod
+    def _onboard(command):
+        with (OUT / "onboard.log").open("w") as log:
+            environment = dict(os.environ, VF_PROVISIONER_LOG="info")
+            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        if status != 0:
+            raise DemoError("\n".join(["the tenant is not onboarded:", *(OUT / "onboard.log").read_text().splitlines()[-5:]]))
+
+
+@contextlib.contextmanager
+def console_followed():
+    """What the VM's console says, each piece with the time since the emulated machine's start, as it comes."""
+    ended = threading.Event()
+
+    def follow():
+        seen = 0
+        with (OUT / "console.log").open("w") as out:
+            while not ended.wait(2):
+                for console in STATE_DIR.glob("tenants/*/log"):
+                    with contextlib.suppress(OSError):
+                        text = console.read_bytes()
+                        # Nothing of half a line.
+                        length = text.rfind(b"\n") + 1
+                        for line in text[seen:length].decode(errors="replace").splitlines():
+                            print(f"{time.monotonic():7.1f} s  {line.rstrip()}", file=out, flush=True)
+                        seen = max(seen, length)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def show(world):
@@ -52,7 +93,7 @@ def show(world):
     figures = {"good": [], "attacks": []}
     for a, b in ((one, two), (one, world.internet), (two, world.internet)):
         for options in ({}, {"ipv6": True}, {"payload": 1472}):
-            good = ping(a, b, seconds=5, per_second=world.pace.pings_per_second, **options)
+            good = ping(a, b, seconds=5, per_second=world.pace.pings_per_second, answer_s=world.pace.answer_s, **options)
             say(f"{good.name}: {good.delivered} of {good.sent}, {good.rate}")
             figures["good"].append(dataclasses.asdict(good))
             if good.lost or not good.sent:
@@ -77,9 +118,10 @@ def inside():
     OPTIONS.extend(["--launcher", "vm"])
     before, world, failures = traces(), Nested([ROOT / "examples" / "red.toml"]), ["it did not run"]
     try:
-        world.up(say)
-        say("everything answers")
-        failures = show(world)
+        with console_followed():
+            world.up(say)
+            say("everything answers")
+            failures = show(world)
     except DemoError as error:
         failures = [str(error)]
     finally:
