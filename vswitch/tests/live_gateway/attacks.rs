@@ -89,6 +89,13 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
         "{frames} frames; beside {} and {} datagrams",
         out.sent, back.sent
     );
+    // Where one was lost, this says why.
+    for port in ["red-vm1", "uplink"] {
+        let mut drops = site.switch().all_drops(port);
+        drops.retain(|_, frames| *frames > 0);
+        println!("{port}: {drops:?}");
+    }
+    println!("{}, {}", site.switch().get("/v1/ports"), site.shown("far"));
     out.assert_whole("from the VM to the peer");
     back.assert_whole("from the peer to the VM");
     for (name, capture) in captures {

@@ -1,5 +1,6 @@
 //! Open vSwitch at the far end: its user-space datapath, which makes and reads tunnel packets itself.
 
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::bed::{eventually, run};
@@ -71,7 +72,9 @@ pub(crate) fn open_vswitch(site: &mut Site) {
         .arg(&database)
         .arg(format!("--remote=punix:{}", socket.display()));
     site.daemon(&mut server);
-    eventually("ovsdb-server listens", || socket.exists());
+    eventually("ovsdb-server listens", || {
+        UnixStream::connect(&socket).is_ok()
+    });
     let remote = format!("unix:{}", socket.display());
     vsctl(site, &["--no-wait", "init"]);
     let mut vswitchd = ours(site, "ovs-vswitchd");

@@ -317,13 +317,13 @@ impl Site {
         }
     }
 
-    /// Twenty echoes come back. (How many were lost `ping` cannot say: it waits for the last ones no longer than two
+    /// Twenty echoes come back, or more. (How many were lost `ping` cannot say: it waits for the last ones no longer than two
     /// round trips.)
     #[track_caller]
     pub(crate) fn echoes(&self, from: &str, to: IpAddr) {
         let arguments = ["-c20", "-i0.002", "-w10", &to.to_string()];
         let pings = self.bed.ping(from, &arguments);
-        assert_eq!(pings.received, 20, "{from} to {to}: {pings:?}");
+        assert!(pings.received >= 20, "{from} to {to}: {pings:?}");
     }
 
     /// Waits until an echo comes back.

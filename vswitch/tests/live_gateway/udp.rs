@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 
 use crate::bed::Bed;
 
 /// For a datagram that is on its way.
 const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
 /// How many datagrams are on their way at once: fewer than any queue between takes.
 const WINDOW: usize = 32;
 
@@ -38,7 +42,9 @@ pub(crate) fn within<T: Send + 'static>(
 pub(crate) fn socket(bed: &Bed, name: &str, address: IpAddr) -> UdpSocket {
     within(bed, name, move || {
         let socket = UdpSocket::bind((address, 0))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        socket.set_read_timeout(Some(READ_TIMEOUT))?;
+        // Its reader may be kept waiting for a processor longer than the usual buffer lasts.
+        setsockopt(&socket, RcvBufForce, &(8 << 20))?;
         Ok(socket)
     })
 }
@@ -60,6 +66,7 @@ pub(crate) fn every_size_comes_back(
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| echo(server, &done));
+        let _end = End(&done);
         let mut waiting = BTreeSet::new();
         let mut left = sizes.clone();
         let mut heard = Instant::now();
@@ -83,13 +90,9 @@ pub(crate) fn every_size_comes_back(
                     assert!(buffer[..size] == content(size), "{size} bytes came changed");
                 }
                 Err(_) if heard.elapsed() < PATIENCE => {}
-                Err(error) => {
-                    done.store(true, Ordering::Relaxed);
-                    panic!("of {sizes:?}, {waiting:?} did not come back: {error}")
-                }
+                Err(error) => panic!("of {sizes:?}, {waiting:?} did not come back: {error}"),
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
 
@@ -130,8 +133,12 @@ pub(crate) fn flow_while<T>(
     pause: Duration,
     work: impl FnOnce() -> T,
 ) -> (Flow, T) {
-    let target: SocketAddr = to.local_addr().expect("it is bound");
-    let (done, sent_all) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (source, target) = [from, to]
+        .map(|socket| socket.local_addr().expect("it is bound"))
+        .into();
+    let done = AtomicBool::new(false);
+    // How many, once the last has been sent.
+    let sent = OnceLock::new();
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut number = 0_u32;
@@ -142,40 +149,44 @@ pub(crate) fn flow_while<T>(
                 number += 1;
                 thread::sleep(pause);
             }
-            sent_all.store(true, Ordering::Relaxed);
-            number
+            sent.set(number).expect("only here");
         });
         let receiver = scope.spawn(|| {
             let mut buffer = vec![0; 2048];
             let mut arrived = Vec::new();
-            let mut heard = Instant::now();
-            // Until nothing has come for half a second after the last was sent.
-            while !sent_all.load(Ordering::Relaxed) || heard.elapsed() < PATIENCE / 10 {
-                if let Ok((_, source)) = to.recv_from(&mut buffer) {
-                    heard = Instant::now();
-                    if source == from.local_addr().expect("it is bound") {
+            let mut silence = Duration::ZERO;
+            while sent.get() != Some(&(arrived.len() as u32)) && silence < PATIENCE {
+                match to.recv_from(&mut buffer) {
+                    Ok((_, from)) if from == source => {
                         let number = buffer[..4].try_into().expect("four bytes");
                         arrived.push(u32::from_be_bytes(number));
+                        silence = Duration::ZERO;
                     }
+                    Ok(_) => {}
+                    Err(_) => silence += READ_TIMEOUT,
                 }
             }
             arrived
         });
-        // A failed assertion must end the threads too.
         let result = {
-            struct End<'a>(&'a AtomicBool);
-            impl Drop for End<'_> {
-                fn drop(&mut self) {
-                    self.0.store(true, Ordering::Relaxed);
-                }
-            }
+            // A failed assertion must end the threads too.
             let _end = End(&done);
             work()
         };
+        sender.join().expect("it ends");
         let flow = Flow {
-            sent: sender.join().expect("it ends"),
+            sent: *sent.get().expect("it is set at the end"),
             arrived: receiver.join().expect("it ends"),
         };
         (flow, result)
     })
+}
+
+/// Says that all is done, when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
