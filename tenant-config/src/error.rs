@@ -588,6 +588,16 @@ pub enum Problem {
         /// Where the subnet is written.
         other_key: String,
     },
+    /// The whole subnet of the gateway behind a peer, where a port learns its address.
+    #[error(
+        "{prefix} is the gateway's whole subnet, of which {other_key} learns an address by DHCP; write the parts that are behind the peer"
+    )]
+    PrefixOfLearned {
+        /// The prefix.
+        prefix: IpNet,
+        /// The port's key.
+        other_key: String,
+    },
     /// Two peers with one endpoint, but two ways to it.
     #[error(
         "{other_key} has the endpoint {vtep} too, but another next_hop; write the same in both"

@@ -556,6 +556,10 @@ fn check_tunnel(tunnel: &Tunnel, facts: &Facts, report: &Report) {
             65535,
             "a UDP port from 1 to 65535",
         );
+        if DHCP_PORTS.contains(&port.value) {
+            let expected = "a UDP port other than DHCP's (67, 68, 546 and 547)";
+            report.add(&port.key, InvalidValue::new(port.value, expected).into());
+        }
     }
     if let Some(ttl) = &tunnel.ttl {
         range(&ttl.key, ttl.value.into(), 1, 255, TTL_EXPECTED);
@@ -712,6 +716,9 @@ enum Holder {
 /// The prefixes behind peers: each by itself, then against the ports' and each other. In the order of their
 /// first address, the wider first, whichever of the ports' contains an entry is on the stack of those
 /// that still go on, and equal entries are neighbours.
+/// On which the filter looks for DHCP.
+const DHCP_PORTS: [i64; 4] = [67, 68, 546, 547];
+
 fn check_prefixes(tunnel: &Tunnel, facts: &Facts, report: &Report) {
     let count = tunnel.peers.iter().map(|peer| peer.listed).sum();
     if let Some(listed) = &tunnel.listed
@@ -804,7 +811,13 @@ fn prefix_problem(prefix: IpNet, tunnel: &Tunnel, facts: &Facts) -> Option<Probl
         }
     }
     if prefix.prefix_len() < prefix.max_prefix_len() {
-        return None;
+        let learned = facts.ports.iter().find_map(|port| port.learned.as_ref());
+        return learned
+            .filter(|_| prefix == at_gateway.trunc() && prefix.addr().is_ipv4())
+            .map(|learned| Problem::PrefixOfLearned {
+                prefix,
+                other_key: learned.to_string(),
+            });
     }
     let (address, subnet) = (prefix.addr(), at_gateway.trunc());
     let role = if address == at_gateway.addr() {

@@ -30,7 +30,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
-use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, SwitchConfig};
+use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, PeerConfig, SwitchConfig};
 use tokio::sync::Semaphore;
 
 use crate::pipeline::{Counters, Generation, NextHopView, Tables, UPLINK_NAME};
@@ -279,8 +279,11 @@ impl Control {
                 json_reply(ok, &json!({ "status": "ready" }))
             }
             "/metrics" => {
-                let text =
-                    metrics::render(&self.ports(), &self.drops(false), self.tunnel().as_ref());
+                let text = metrics::render(
+                    &self.ports(),
+                    &self.drops(false),
+                    self.tunnel(|_| Vec::new()).as_ref(),
+                );
                 let mut reply = Response::new(Full::from(text));
                 let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
                 reply.headers_mut().insert(CONTENT_TYPE, kind);
@@ -288,7 +291,7 @@ impl Control {
             }
             "/v1/routes" => json_reply(ok, &self.routes()),
             "/v1/neighbours" => json_reply(ok, &self.neighbours()),
-            "/v1/tunnels" => json_reply(ok, &self.tunnel()),
+            "/v1/tunnels" => json_reply(ok, &self.tunnel(all_prefixes)),
             "/v1/ports" => json_reply(ok, &self.ports()),
             "/v1/drops" => json_reply(ok, &self.drops(all)),
             "/v1/worker" => json_reply(ok, &self.worker()),
@@ -365,6 +368,10 @@ impl Control {
             &json!({ "generation": before + 1 }),
         ))
     }
+}
+
+fn all_prefixes(peer: &PeerConfig) -> Vec<String> {
+    peer.prefixes.iter().map(ToString::to_string).collect()
 }
 
 fn mac_of(next_hop: &NextHopView) -> Option<String> {
@@ -484,7 +491,8 @@ impl Control {
         neighbours
     }
 
-    fn tunnel(&self) -> Option<view::Tunnel> {
+    /// `prefixes` lists those of a peer, which may be very many.
+    fn tunnel(&self, prefixes: impl Fn(&PeerConfig) -> Vec<String>) -> Option<view::Tunnel> {
         let config = self.config.borrow();
         let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
@@ -494,7 +502,7 @@ impl Control {
             .iter()
             .zip(counters.peers())
             .zip(tables.peers());
-        let peers = peers.map(|((peer, counters_of_peer), (_, next_hop))| {
+        let peers = peers.map(|((peer, counters_of_peer), (vtep, next_hop))| {
             let next_hop_mac = mac_of(&counters.next_hops[next_hop]);
             let seen_ns = Some(counters_of_peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0);
             view::Peer {
@@ -504,13 +512,13 @@ impl Control {
                 next_hop: peer.next_hop.to_string(),
                 state: state_of(next_hop_mac.as_ref()),
                 next_hop_mac,
-                mtu: counters_of_peer.longest.get() as u16,
+                mtu: counters.longest[vtep].get() as u16,
                 tx_frames: counters_of_peer.tx_frames.get(),
                 tx_bytes: counters_of_peer.tx_bytes.get(),
                 rx_frames: counters_of_peer.rx_frames.get(),
                 rx_bytes: counters_of_peer.rx_bytes.get(),
                 last_seen_s: seen_ns.map(|seen_ns| now_ns.saturating_sub(seen_ns) / 1_000_000_000),
-                prefixes: peer.prefixes.iter().map(ToString::to_string).collect(),
+                prefixes: prefixes(peer),
             }
         });
         Some(view::Tunnel {

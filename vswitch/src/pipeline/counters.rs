@@ -102,8 +102,6 @@ pub struct PeerCounters {
     pub tx_bytes: Counter,
     /// When the last frame came from it, in nanoseconds of the pipeline's clock; 0 if none has.
     pub last_seen_ns: Counter,
-    /// The largest IP packet that the tunnel carries to it, in bytes, at the last poll.
-    pub longest: Counter,
 }
 
 impl PeerCounters {
@@ -115,7 +113,6 @@ impl PeerCounters {
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
             last_seen_ns: Counter::default(),
-            longest: Counter::default(),
         }
     }
 
@@ -162,6 +159,8 @@ pub struct Counters {
     peers: Box<[Arc<CachePadded<PeerCounters>>]>,
     /// In the order of [`Tables::next_hops`].
     pub next_hops: Box<[NextHopView]>,
+    /// The largest IP packets that get to the tunnel's endpoints, in bytes, at the last poll. In their order.
+    pub longest: Box<[Counter]>,
     /// The pipeline's clock at the last poll, in nanoseconds.
     pub polled_ns: Counter,
 }
@@ -184,6 +183,12 @@ impl Counters {
                 .next_hops
                 .iter()
                 .map(|_| NextHopView::default())
+                .collect(),
+            longest: tables
+                .tunnel
+                .iter()
+                .flat_map(|tunnel| tunnel.vteps())
+                .map(|_| Counter::default())
                 .collect(),
             polled_ns: Counter::default(),
         }

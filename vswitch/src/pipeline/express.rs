@@ -7,11 +7,11 @@
 
 use super::PortId;
 use super::counters::Counters;
-use super::filter::is_link_local6;
+use super::filter::{is_link_local4, is_link_local6};
 use super::frame::Frame;
 use super::state::State;
 use super::tables::{Lead, PortRules, Tables};
-use super::tunnel::{Express, Inner, Tunnel};
+use super::tunnel::{Carrier, Inner, Tunnel};
 use super::wire::{
     self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, be16, be32, be128, ipv4_sum_holds,
     is_unicast_destination4, mac_at, protocol,
@@ -92,17 +92,14 @@ fn into_tunnel(
     (len, inner): (usize, Inner),
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
-    let tunnel = tables.tunnel.as_ref()?;
-    let peer = tunnel.peers().get(usize::from(id))?;
-    let vtep = usize::from(peer.vtep);
-    // All that `send` could refuse is looked at before the frame is changed.
-    state.next_hop_mac(Some(tunnel.vteps().get(vtep)?.next_hop()))?;
-    if len > ETHERNET_LEN + usize::from(state.vteps.get(vtep)?.longest()) || !frame.has_headroom() {
+    let way = tables.tunnel.as_ref()?.way_to(state, id, len).ok()?;
+    // Nothing may fail once the frame is changed.
+    if !frame.has_headroom() {
         return None;
     }
-    frame.truncate(len);
-    frame.set_macs(peer.mac, tunnel.mac);
-    tunnel.send(state, counters, id, inner, frame)?;
+    frame.truncate(ETHERNET_LEN + len);
+    way.address(frame);
+    way.send(counters, inner, frame)?;
     Some(tables.uplink_id())
 }
 
@@ -115,7 +112,6 @@ pub(super) fn decapsulate(
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
     let (uplink, tunnel) = (tables.uplink.as_ref()?, tables.tunnel.as_ref()?);
-    let ordinary = tunnel.express.as_ref()?;
     if frame.stripped_tag().is_some() {
         return None;
     }
@@ -125,11 +121,7 @@ pub(super) fn decapsulate(
     if !for_us || bytes.len() - ETHERNET_LEN > usize::from(uplink.mtu) {
         return None;
     }
-    let carrier = match be16(head, 12) {
-        ETHERTYPE_IPV4 => carrier4(tunnel, ordinary, bytes)?,
-        ETHERTYPE_IPV6 => carrier6(tunnel, ordinary, bytes)?,
-        _ => return None,
-    };
+    let carrier = tunnel.open_plain(bytes)?;
     let Carrier { begin, end, .. } = carrier;
     let inside = bytes.get_mut(begin..end)?;
     let room = inside.len().wrapping_sub(ETHERNET_LEN);
@@ -157,73 +149,6 @@ pub(super) fn decapsulate(
     Some(PortId(id))
 }
 
-/// An ordinary tunnel packet: where its inner frame is, the endpoint it is from, and its ECN field.
-struct Carrier {
-    begin: usize,
-    end: usize,
-    vtep: u16,
-    marked: u8,
-}
-
-/// What the general path's filter demands of an outer packet, as far as it is not rare.
-#[inline(always)]
-fn carrier4(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8]) -> Option<Carrier> {
-    const UDP_AT: usize = ETHERNET_LEN + 20;
-    let head = bytes.first_chunk::<{ UDP_AT + 16 }>()?;
-    let total_len = usize::from(be16(head, 16));
-    let own = head[14] == 0x45
-        && be16(head, 20) & 0x3fff == 0
-        && head[23] == protocol::UDP
-        && u128::from(be32(head, 30)) == ordinary.vtep
-        && ETHERNET_LEN + total_len <= bytes.len();
-    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    if !own || !ipv4_sum_holds(ip) {
-        return None;
-    }
-    let end = ETHERNET_LEN + total_len;
-    let begin = datagram(tunnel, ordinary, bytes.get(..end)?, UDP_AT)?;
-    Some(Carrier {
-        begin,
-        end,
-        vtep: tunnel.vtep_at(u128::from(be32(head, 26)))?,
-        marked: head[15] & 3,
-    })
-}
-
-/// As [`carrier4`].
-#[inline(always)]
-fn carrier6(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8]) -> Option<Carrier> {
-    const UDP_AT: usize = ETHERNET_LEN + 40;
-    let head = bytes.first_chunk::<UDP_AT>()?;
-    let end = UDP_AT + usize::from(be16(head, 18));
-    let own = head[14] >> 4 == 6
-        && head[20] == protocol::UDP
-        && be128(head, 38) == ordinary.vtep
-        && end <= bytes.len();
-    if !own {
-        return None;
-    }
-    let begin = datagram(tunnel, ordinary, bytes.get(..end)?, UDP_AT)?;
-    Some(Carrier {
-        begin,
-        end,
-        vtep: tunnel.vtep_at(be128(head, 22))?,
-        marked: head[15] >> 4 & 3,
-    })
-}
-
-/// Where the inner frame begins in a frame that ends with an ordinary datagram.
-#[inline(always)]
-fn datagram(tunnel: &Tunnel, ordinary: &Express, bytes: &[u8], at: usize) -> Option<usize> {
-    let udp = bytes.get(at..)?.first_chunk::<16>()?;
-    let plain = !DHCP_SERVERS.contains(&be16(udp, 0))
-        && be16(udp, 2) == ordinary.port
-        && usize::from(be16(udp, 4)) == bytes.len() - at
-        && be64(udp, 8) == ordinary.header;
-    let holds = || tunnel.checksum_holds(&bytes[ETHERNET_LEN..], at - ETHERNET_LEN);
-    (plain && holds()).then_some(at + 16)
-}
-
 /// The peer that sent an ordinary inner packet, the port that it is for, and its length.
 type Inside = Option<(u16, u16, usize)>;
 
@@ -237,8 +162,7 @@ fn inside4(
 ) -> Inside {
     let len = usize::from(be16(head, 16));
     let fragment = be16(head, 20) & 0x3fff;
-    let marked = carrier.marked == 0 || carrier.marked == head[15] & 3;
-    if head[14] != 0x45 || fragment != 0 || len > room || !marked {
+    if head[14] != 0x45 || fragment != 0 || len > room || !carrier.leaves(&head[ETHERNET_LEN..]) {
         return None;
     }
     match head[23] {
@@ -246,7 +170,7 @@ fn inside4(
             let to = be16(head, 36);
             udp(len, 28, be16(head, 34), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
         }
-        protocol::TCP => tcp(len, 20, head[46])?,
+        protocol::TCP => tcp(len, 20, head[46]).filter(|()| !clamps(tunnel, head[47]))?,
         _ => return None,
     }
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
@@ -270,8 +194,7 @@ fn inside6(
 ) -> Inside {
     let head = inside.first_chunk::<HEAD6>()?;
     let len = 40 + usize::from(be16(head, 18));
-    let marked = carrier.marked == 0 || carrier.marked == head[15] >> 4 & 3;
-    if head[14] >> 4 != 6 || len > room || !marked {
+    if head[14] >> 4 != 6 || len > room || !carrier.leaves(&head[ETHERNET_LEN..]) {
         return None;
     }
     match head[20] {
@@ -279,7 +202,10 @@ fn inside6(
             let to = be16(head, 56);
             udp(len, 48, be16(head, 54), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
         }
-        protocol::TCP => tcp(len, 40, *inside.get(66)?)?,
+        protocol::TCP => {
+            let flags = *inside.get(67)?;
+            tcp(len, 40, *inside.get(66)?).filter(|()| !clamps(tunnel, flags))?;
+        }
         _ => return None,
     }
     let source = be128(head, 22);
@@ -292,12 +218,10 @@ fn inside6(
     known.then_some((peer, id, len))
 }
 
-/// The source ports of DHCP servers' answers, for which the filter looks.
-const DHCP_SERVERS: [u16; 2] = [67, 547];
-
+/// Whether the tunnel changes a TCP segment with these flags: a SYN.
 #[inline(always)]
-fn be64(bytes: &[u8], at: usize) -> u64 {
-    u64::from(be32(bytes, at)) << 32 | u64::from(be32(bytes, at + 4))
+fn clamps(tunnel: &Tunnel, flags: u8) -> bool {
+    tunnel.mss_clamp && flags & 0x02 != 0
 }
 
 #[inline(always)]
@@ -334,21 +258,21 @@ fn ipv4(
         let ports = (be16(head, 34), be16(head, 36));
         let is_udp = head[23] == protocol::UDP;
         let tunnel = tables.tunnel.as_ref()?;
-        if (tunnel.mss_clamp && !is_udp)
+        if (!is_udp && clamps(tunnel, head[47]))
             || (is_udp && tunnel.refuses(Some(ports)))
-            || source >> 16 == 0xa9fe
+            || is_link_local4(source)
             || !is_unicast_destination4(destination)
         {
             return None;
         }
         let ends = (source, destination);
         let inner = Inner::flow4(head[15], head[22], ends, head[23], be32(head, 34));
-        return Some(Way::Peer(peer, ETHERNET_LEN + len, inner));
+        return Some(Way::Peer(peer, len, inner));
     }
     let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
     let ttl = head[22];
     let next_hop = state.next_hop_mac(uplink.next_hop4)?;
-    let routable = is_unicast_destination4(destination) && source >> 16 != 0xa9fe;
+    let routable = is_unicast_destination4(destination) && !is_link_local4(source);
     if ttl <= 1 || total_len > uplink.mtu || !routable {
         return None;
     }
@@ -683,6 +607,25 @@ mod tests {
             let port = PortId(2);
             prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
         }
+    }
+
+    /// `::192.0.2.66` is another address than 192.0.2.66, though both are one number.
+    #[test]
+    fn a_tunnel_over_one_family_takes_nothing_over_the_other() {
+        let mut bytes = carried(false, (false, false), (53, 53), 40);
+        let inner = bytes.split_off(34);
+        let mut other = bytes[..12].to_vec();
+        let [hi, lo] = (inner.len() as u16).to_be_bytes();
+        other.extend([0x86, 0xdd, 0x60, 0, 0, 0, hi, lo, 17, 64]);
+        for address in [&bytes[26..30], &bytes[30..34]] {
+            other.extend([0; 12]);
+            other.extend(address);
+        }
+        other.extend(inner);
+        let (port, dropped) = (PortId(2), Verdict::Drop(DropReason::IngressSource));
+        let taken = outcome(false, port, &other, true);
+        assert_eq!(taken.0, dropped);
+        assert_eq!(taken, outcome(false, port, &other, false));
     }
 
     fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {

@@ -479,7 +479,7 @@ impl Remote<'_> {
 /// A source that no packet on a wire may have, beside those that no packet at all may have.
 #[inline(always)]
 fn is_nobody4(source: u32) -> bool {
-    source >> 24 == 0 || source >> 28 == 0xf || source >> 16 == 0xa9fe
+    source >> 24 == 0 || source >> 28 == 0xf || is_link_local4(source)
 }
 
 /// As [`is_nobody4`]; some may speak the protocols of their own link.
@@ -535,6 +535,12 @@ fn from_outside6(ip: &Ipv6, payload: &[u8]) -> Result<(), DropReason> {
         nd::from_uplink(ip, payload)?;
     }
     Ok(())
+}
+
+/// 169.254.0.0/16.
+#[inline(always)]
+pub(super) fn is_link_local4(address: u32) -> bool {
+    address >> 16 == 0xa9fe
 }
 
 /// fe80::/10.

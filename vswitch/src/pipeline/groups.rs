@@ -16,6 +16,9 @@ pub enum Groups {
     All,
 }
 
+/// More than any NIC has a list for.
+const LISTED_MAX: usize = 1024;
+
 const ALL_NODES: u128 = 0xff02 << 112 | 1;
 const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
 /// RFC 8415, section 7.1.
@@ -31,18 +34,25 @@ fn mac(group: u128) -> [u8; 6] {
 /// router, and those by which routers of the underlay ask for the switch. IPv4 needs none.
 pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
     let mut asked_for = Some(Vec::new());
-    for port in &config.ports {
-        let Addresses::Static(nets) = &port.addresses else {
+    let of_ports = config.ports.iter().flat_map(|port| match &port.addresses {
+        Addresses::Static(nets) => &nets[..],
+        Addresses::Learned(_) => &[],
+    });
+    // Of what is behind a peer, a VM asks for what it takes to be on its own link.
+    let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    let subnet = config.gateway.ipv6.map(|net| net.trunc());
+    let of_peers = peers.flat_map(|peer| &peer.prefixes).filter(|net| {
+        matches!((net, subnet), (IpNet::V6(net), Some(subnet)) if subnet.contains(net) || net.contains(&subnet))
+    });
+    for net in of_ports.chain(of_peers) {
+        let IpNet::V6(net) = net else {
             continue;
         };
-        for net in nets {
-            let IpNet::V6(net) = net else {
-                continue;
-            };
-            match &mut asked_for {
-                Some(list) if net.prefix_len() == 128 => list.push(net.addr()),
-                _ => asked_for = None,
+        match &mut asked_for {
+            Some(list) if net.prefix_len() == 128 && list.len() < LISTED_MAX => {
+                list.push(net.addr())
             }
+            _ => asked_for = None,
         }
     }
     let port_groups = |own: Ipv6Addr| match (&asked_for, config.gateway.ipv6) {
@@ -120,6 +130,31 @@ mod tests {
             [0x33, 0x33, 0xff, 0, 0, 2],
         ]);
         assert_eq!(*groups, [port(1), port(2), uplink]);
+    }
+
+    #[test]
+    fn of_what_is_behind_a_peer_the_addresses_on_link_are_asked_for() {
+        let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
+        let with = |prefixes: &[&str]| {
+            let mut config = config(r#"["10.0.0.12/32"]"#, both);
+            let tunnel = serde_json::json!({
+                "kind": "geneve", "vtep": "2001:db8::2", "port": 6081, "mac": "0e:00:00:00:00:01",
+                "udp_checksum": true,
+                "peers": [{"name": "b", "vtep": "2001:db8::66", "mac": "0e:00:00:00:00:02",
+                    "next_hop": "2001:db8::66", "prefixes": prefixes}],
+            });
+            config.tunnel = serde_json::from_value(tunnel).expect("it is a tunnel");
+            of(&config)[0].clone()
+        };
+        let asked = |groups: &Groups, group| match groups {
+            Groups::These(list) => list.contains(&group),
+            Groups::All => true,
+        };
+        let group = [0x33, 0x33, 0xff, 0, 0, 0x71];
+        assert!(!asked(&with(&["10.0.0.71/32", "fd01::71/128"]), group));
+        assert!(asked(&with(&["fd00::71/128"]), group));
+        assert_eq!(with(&["fd00::70/124"]), Groups::All);
+        assert_eq!(with(&["fd00::/64"]), Groups::All);
     }
 
     #[test]

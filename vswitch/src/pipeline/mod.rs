@@ -84,7 +84,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The order in which a frame passes the stages; it may leave at any of them.
+    /// The order in which a frame passes the stages; it may leave at any of them. What comes out of a tunnel passes
+    /// the filter on both sides of it.
     pub const ORDER: [Self; 6] = [
         Self::Filter,
         Self::Storm,
@@ -215,6 +216,7 @@ impl Pipeline {
         }
         self.state
             .take_over_underlay(&self.tables, &old.tables, &old.state);
+        self.publish(old.counters.polled_ns.get());
         Generation {
             tables: old.tables,
             counters: old.counters,
@@ -300,10 +302,6 @@ impl Pipeline {
             for vtep in &mut self.state.vteps {
                 vtep.poll(tunnel, now_ns);
             }
-            for (peer, counters) in tunnel.peers().iter().zip(self.counters.peers()) {
-                let longest = self.state.vteps[usize::from(peer.vtep)].longest();
-                counters.longest.set(longest.into());
-            }
         }
         if now_ns >= self.state.next_advertisement_ns {
             self.state.next_advertisement_ns =
@@ -315,13 +313,27 @@ impl Pipeline {
                 }
             }
         }
-        self.counters.polled_ns.set(now_ns);
-        for (view, next_hop) in self.counters.next_hops.iter().zip(&self.state.next_hops) {
-            view.publish(next_hop.mac());
-        }
+        self.publish(now_ns);
         for (index, port) in self.state.ports.iter().enumerate() {
             let leased = port.lease.address(now_ns).unwrap_or(0);
             self.counters.port(index).leased_ipv4.set(u64::from(leased));
+        }
+    }
+
+    /// Tells what is known of the underlay.
+    fn publish(&self, now_ns: u64) {
+        let Counters {
+            next_hops,
+            longest,
+            polled_ns,
+            ..
+        } = &*self.counters;
+        polled_ns.set(now_ns);
+        for (view, next_hop) in next_hops.iter().zip(&self.state.next_hops) {
+            view.publish(next_hop.mac());
+        }
+        for (counter, vtep) in longest.iter().zip(&self.state.vteps) {
+            counter.set(vtep.longest().into());
         }
     }
 

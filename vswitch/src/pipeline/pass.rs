@@ -255,7 +255,7 @@ impl<N: Notes> Pass<'_, N> {
                 let Some(uplink) = &tables.uplink else {
                     return self.refuse(Stage::Route, DropReason::RouteNone);
                 };
-                if ip.source >> 16 == 0xa9fe {
+                if filter::is_link_local4(ip.source) {
                     return self.refuse(Stage::Route, DropReason::LinkLocalIp);
                 }
                 if ip.ttl <= 1 {
@@ -640,7 +640,7 @@ impl<N: Notes> Pass<'_, N> {
                 return self.answered(built, None, frame, format_args!("ICMP echo"));
             }
             if let Some(tunnel) = &self.tables.tunnel
-                && tunnel.takes(u128::from(ip.destination), ip.udp())
+                && tunnel.takes(Ipv4Addr::from_bits(ip.destination).into(), ip.udp())
             {
                 return self.decapsulate(tunnel, ip.into(), frame);
             }
@@ -682,7 +682,7 @@ impl<N: Notes> Pass<'_, N> {
                 return self.answered(built, None, frame, format_args!("ICMPv6 echo"));
             }
             if let Some(tunnel) = &self.tables.tunnel
-                && tunnel.takes(ip.destination, ip.udp())
+                && tunnel.takes(Ipv6Addr::from_bits(ip.destination).into(), ip.udp())
             {
                 return self.decapsulate(tunnel, ip.into(), frame);
             }

@@ -108,7 +108,7 @@ impl State {
         };
         for (address, vtep) in tunnel.endpoints() {
             if let Some(known) = old.vtep_at(address) {
-                self.vteps[usize::from(vtep)].take_over(before.vteps[usize::from(known)]);
+                self.vteps[usize::from(vtep)].take_over(tunnel, before.vteps[usize::from(known)]);
             }
         }
     }

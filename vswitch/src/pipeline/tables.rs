@@ -9,6 +9,7 @@ use serde::Serialize;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::express;
+use super::filter;
 use super::groups::{self, Groups};
 use super::lpm::{Key, Lpm};
 use super::tunnel::{self, Tunnel};
@@ -265,7 +266,6 @@ impl Tables {
                 }
             }
             allowed().for_each(|net| add(net, Target::Uplink));
-            peers().for_each(|peer| add(host(peer.vtep), Target::Underlay));
             uplink
                 .own_addresses()
                 .for_each(|address| add(host(address), Target::UplinkSelf));
@@ -280,6 +280,14 @@ impl Tables {
             peer.prefixes
                 .iter()
                 .for_each(|&net| add(net, Target::Peer(id)));
+        }
+        peers().for_each(|peer| add(host(peer.vtep), Target::Underlay));
+        // The first address of a subnet is nobody's, also where a peer has the whole of it.
+        if let Some(net) = config.gateway.ipv4.filter(|net| net.prefix_len() < 31) {
+            add(host(net.network().into()), Target::Unowned);
+        }
+        if let Some(net) = config.gateway.ipv6.filter(|net| net.prefix_len() < 127) {
+            add(host(net.network().into()), Target::Unowned);
         }
         for (id, port) in config.ports.iter().enumerate() {
             if let Addresses::Static(nets) = &port.addresses {
@@ -351,7 +359,8 @@ impl Tables {
         Some(place as NextHopId)
     }
 
-    /// Of each peer, in the order of the configuration: the place of its endpoint, and of its next hop.
+    /// Of each peer, in the order of the configuration: the place of its endpoint in
+    /// [`super::Counters::longest`], and of its next hop.
     pub fn peers(&self) -> impl Iterator<Item = (usize, usize)> {
         let tunnel = self.tunnel.iter();
         tunnel.flat_map(|tunnel| {
@@ -401,6 +410,8 @@ impl Tables {
     /// As [`Self::is_inside4`].
     pub(super) fn is_inside6(&self, source: u128, destination: u128) -> bool {
         match self.route6(source) {
+            // Those are of the link, whatever is behind a peer.
+            _ if source == 0 || filter::is_link_local6(source) => false,
             Some(Target::Peer(_)) => {
                 self.gateway6_subnet.is_some_and(|net| net.has(source))
                     || self.route6(destination) != Some(Target::UplinkSelf)

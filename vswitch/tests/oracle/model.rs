@@ -476,6 +476,13 @@ impl Model {
         Outcome::Forward { to, bytes }
     }
 
+    /// The first address of the gateway's subnet, which is nobody's but where the subnet is of two.
+    fn is_first(&self, address: IpAddr) -> bool {
+        nets(self.config.gateway.ipv4, self.config.gateway.ipv6)
+            .into_iter()
+            .any(|net| net.max_prefix_len() - net.prefix_len() > 1 && net.network() == address)
+    }
+
     /// Route 6: "longest prefix".
     fn route(&self, destination: IpAddr) -> Route {
         let mut routes: Vec<(u8, Route)> = Vec::new();
@@ -489,8 +496,11 @@ impl Model {
         let tunnel = self.config.tunnel.as_ref();
         for (number, peer) in tunnel.iter().flat_map(|tunnel| &tunnel.peers).enumerate() {
             for prefix in &peer.prefixes {
-                // "The gateway's own address and its subnet's broadcast are behind no peer."
-                let ours = self.is_gateway(destination) || self.is_multicast(destination);
+                // "The gateway's own address and its subnet's first and broadcast address are behind no peer."
+                let ours = self.is_gateway(destination)
+                    || self.is_multicast(destination)
+                    || self.is_first(destination)
+                    || tunnel.is_some_and(|it| it.peers.iter().any(|it| it.vtep == destination));
                 if prefix.contains(&destination) && !ours {
                     routes.push((prefix.prefix_len(), Route::Peer(number)));
                 }
@@ -612,7 +622,13 @@ impl Model {
         // "A plain packet from the uplink whose source is behind a peer: as one of the tenant's own; but
         // not if it is to one of the uplink's own addresses."
         let to_us = uplink.own_addresses().any(|own| own == packet.destination);
-        let behind_peer = !to_us && matches!(self.route(packet.source), Route::Peer(_));
+        // "Link-local addresses and `::` never are."
+        let of_the_link = match packet.source {
+            IpAddr::V4(ip) => ip.is_unspecified() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unspecified() || ip.is_unicast_link_local(),
+        };
+        let behind_peer =
+            !to_us && !of_the_link && matches!(self.route(packet.source), Route::Peer(_));
         if inside || behind_peer || is_nobodys(packet) {
             return Err(IngressSource);
         }

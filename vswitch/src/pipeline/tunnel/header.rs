@@ -1,6 +1,6 @@
 //! What is on the wire: the outer headers that are written and read, checksums, ECN, TCP's segment size.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tenant_config::{MacAddr, TunnelConfig, TunnelKind, TunnelTtl, Vni};
 
@@ -8,7 +8,7 @@ use super::{Tunnel, number};
 use crate::pipeline::frame::Frame;
 use crate::pipeline::wire::{
     self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Ipv4, Ipv6, Transport,
-    adjust_checksum, be16, be32, protocol,
+    adjust_checksum, be16, be32, be128, protocol,
 };
 use crate::reason::DropReason;
 
@@ -82,6 +82,23 @@ impl Template {
         bytes.copy_from_slice(&outer);
         let sum4 = wire::sum(&bytes[ETHERNET_LEN..ETHERNET_LEN + 20]);
         Self { bytes, sum4 }
+    }
+}
+
+/// An ordinary tunnel packet: where its inner frame is in the frame, the endpoint it is from, and its ECN field.
+pub(in crate::pipeline) struct Carrier {
+    pub(in crate::pipeline) begin: usize,
+    pub(in crate::pipeline) end: usize,
+    pub(in crate::pipeline) vtep: u16,
+    marked: Ecn,
+}
+
+impl Carrier {
+    /// Whether the way through the tunnel leaves the ECN field of that packet as it is.
+    #[inline(always)]
+    pub(in crate::pipeline) fn leaves(&self, packet: &[u8]) -> bool {
+        let inner = Ecn::of(packet);
+        Ecn::within(inner, self.marked) == Some(inner)
     }
 }
 
@@ -248,6 +265,69 @@ impl Tunnel {
             Some(_) => folded(udp_sum(packet, udp_at)) == u16::MAX,
             None => false,
         }
+    }
+
+    /// As the general path's filter and [`Self::open`] would, of a frame whose Ethernet header is in order, if
+    /// nothing about the outer packet is rare.
+    #[inline(always)]
+    pub(in crate::pipeline) fn open_plain(&self, bytes: &[u8]) -> Option<Carrier> {
+        match (self.vtep, be16(bytes.first_chunk::<ETHERNET_LEN>()?, 12)) {
+            (IpAddr::V4(own), ETHERTYPE_IPV4) => self.open_plain4(own.to_bits(), bytes),
+            (IpAddr::V6(own), ETHERTYPE_IPV6) => self.open_plain6(own.to_bits(), bytes),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn open_plain4(&self, own: u32, bytes: &[u8]) -> Option<Carrier> {
+        const UDP_AT: usize = ETHERNET_LEN + 20;
+        let head = bytes.first_chunk::<UDP_AT>()?;
+        let end = ETHERNET_LEN + usize::from(be16(head, 16));
+        let plain = head[14] == 0x45
+            && be16(head, 20) & 0x3fff == 0
+            && head[23] == protocol::UDP
+            && be32(head, 30) == own;
+        let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
+        if !plain || !wire::ipv4_sum_holds(ip) {
+            return None;
+        }
+        Some(Carrier {
+            begin: self.open_plain_datagram(bytes.get(..end)?, UDP_AT)?,
+            end,
+            vtep: self.vtep_at(Ipv4Addr::from_bits(be32(head, 26)).into())?,
+            marked: Ecn(head[15] & Ecn::MASK),
+        })
+    }
+
+    #[inline(always)]
+    fn open_plain6(&self, own: u128, bytes: &[u8]) -> Option<Carrier> {
+        const UDP_AT: usize = ETHERNET_LEN + 40;
+        let head = bytes.first_chunk::<UDP_AT>()?;
+        let end = UDP_AT + usize::from(be16(head, 18));
+        if head[14] >> 4 != 6 || head[20] != protocol::UDP || be128(head, 38) != own {
+            return None;
+        }
+        Some(Carrier {
+            begin: self.open_plain_datagram(bytes.get(..end)?, UDP_AT)?,
+            end,
+            vtep: self.vtep_at(Ipv6Addr::from_bits(be128(head, 22)).into())?,
+            marked: Ecn(traffic_class(&head[ETHERNET_LEN..]) & Ecn::MASK),
+        })
+    }
+
+    /// Where the inner frame begins in a frame that ends with an ordinary datagram.
+    #[inline(always)]
+    fn open_plain_datagram(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        /// The source ports of DHCP servers' answers, for which the filter looks.
+        const DHCP_SERVERS: [u16; 2] = [67, 547];
+        let udp = bytes.get(at..)?.first_chunk::<{ UDP_LEN + TUNNEL_LEN }>()?;
+        let header = u64::from(be32(udp, 8)) << 32 | u64::from(be32(udp, 12));
+        let plain = !DHCP_SERVERS.contains(&be16(udp, 0))
+            && be16(udp, 2) == self.port
+            && usize::from(be16(udp, 4)) == bytes.len() - at
+            && header == self.plain_header;
+        let holds = || self.checksum_holds(&bytes[ETHERNET_LEN..], at - ETHERNET_LEN);
+        (plain && holds()).then_some(at + UDP_LEN + TUNNEL_LEN)
     }
 
     /// Where the inner frame is in an outer IP packet whose UDP header is at `udp_at`: its first byte, and the

@@ -6,7 +6,7 @@
 mod header;
 mod pass;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tenant_config::{
     Encapsulation, Inherit, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
@@ -17,8 +17,9 @@ use super::frame::Frame;
 use super::lpm::Lpm;
 use super::state::State;
 use super::tables::NextHopId;
+use crate::reason::DropReason;
 
-pub(super) use self::header::{Ecn, Inner, clamp_mss};
+pub(super) use self::header::{Carrier, Ecn, Inner, clamp_mss};
 
 /// UDP ports of tunnels that a VM may run itself, beside our own.
 const TUNNEL_PORTS: [u16; 2] = [
@@ -51,36 +52,14 @@ pub(super) struct Tunnel {
     /// The largest IP packet that the tunnel carries, in bytes, as far as the uplink's MTU goes.
     pub(super) longest: u16,
     overhead: u16,
-    /// What the express lane compares, where it serves the tunnel: what is not rare.
-    pub(super) express: Option<Express>,
+    /// The tunnel's header as it is almost always.
+    plain_header: u64,
     /// The smallest path MTU that is believed.
     least_path_mtu: u16,
     peers: Box<[Peer]>,
     vteps: Box<[Vtep]>,
+    /// By the numbers of their addresses; all are of our own family.
     by_address: Lpm<u128, u16>,
-}
-
-/// An ordinary tunnel packet: what it must have.
-#[derive(Debug)]
-pub(super) struct Express {
-    /// Our own endpoint.
-    pub(super) vtep: u128,
-    pub(super) port: u16,
-    /// The tunnel's header.
-    pub(super) header: u64,
-}
-
-impl Express {
-    fn new(config: &SwitchConfig, tunnel: &TunnelConfig) -> Option<Self> {
-        /// The ports on which the filter looks for DHCP.
-        const DHCP: [u16; 4] = [67, 68, 546, 547];
-        let ordinary = !tunnel.mss_clamp && !DHCP.contains(&tunnel.port);
-        ordinary.then(|| Self {
-            vtep: number(tunnel.vtep),
-            port: tunnel.port,
-            header: Tunnel::plain_header(tunnel.kind, config.vni),
-        })
-    }
 }
 
 /// A peer: what is behind it is in the routes.
@@ -88,7 +67,48 @@ impl Express {
 pub(super) struct Peer {
     pub(super) vtep: u16,
     /// The MAC that takes frames there.
-    pub(super) mac: [u8; 6],
+    mac: [u8; 6],
+}
+
+/// The way of one packet to a peer.
+pub(super) struct Way<'t> {
+    tunnel: &'t Tunnel,
+    id: u16,
+    mac: [u8; 6],
+    template: &'t header::Template,
+    next_hop: [u8; 6],
+    /// The largest IP packet that gets there, in bytes.
+    pub(super) longest: u16,
+}
+
+impl Way<'_> {
+    /// Gives the inner frame its MACs.
+    #[inline(always)]
+    pub(super) fn address(&self, frame: &mut Frame<'_>) {
+        frame.set_macs(self.mac, self.tunnel.mac);
+    }
+
+    /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
+    #[inline(always)]
+    pub(super) fn send(
+        &self,
+        counters: &Counters,
+        inner: Inner,
+        frame: &mut Frame<'_>,
+    ) -> Option<()> {
+        let carried = frame.len();
+        self.tunnel
+            .encapsulate(self.template, self.next_hop, inner, frame)?;
+        counters.peer(usize::from(self.id)).sent(carried);
+        Some(())
+    }
+}
+
+/// Why a packet does not go into the tunnel.
+pub(super) enum Unfit {
+    Reason(DropReason),
+    /// It is larger than that.
+    TooBig(u16),
 }
 
 /// An endpoint of peers; several of them may share one.
@@ -155,7 +175,7 @@ impl Tunnel {
             only: tunnel.only,
             longest: uplink.mtu.saturating_sub(overhead),
             overhead,
-            express: Express::new(config, tunnel),
+            plain_header: Self::plain_header(tunnel.kind, config.vni),
             least_path_mtu: (least + overhead).max(if over_ipv6 { MIN_MTU_IPV6 } else { 0 }),
             by_address: Lpm::build(hosts.collect()),
             peers: peers.into(),
@@ -172,34 +192,45 @@ impl Tunnel {
     }
 
     /// The peers' endpoints: address and place.
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = (u128, u16)> {
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let own = self.vtep;
         let all = self.by_address.routes().iter();
-        all.map(|&(address, _, vtep)| (address, vtep))
+        all.map(move |&(address, _, vtep)| {
+            let address = match own {
+                IpAddr::V4(_) => Ipv4Addr::from_bits(address as u32).into(),
+                IpAddr::V6(_) => Ipv6Addr::from_bits(address).into(),
+            };
+            (address, vtep)
+        })
     }
 
     /// The endpoint of that address, if it is a peer's.
-    pub(super) fn vtep_at(&self, address: u128) -> Option<u16> {
-        self.by_address.lookup(address)
+    #[inline(always)]
+    pub(super) fn vtep_at(&self, address: IpAddr) -> Option<u16> {
+        if address.is_ipv4() != self.vtep.is_ipv4() {
+            return None;
+        }
+        self.by_address.lookup(number(address))
     }
 
-    /// Sends an Ethernet frame to a peer: puts the headers around it and counts it. `None`: it is as it was, for want of
-    /// the next hop or of room.
+    /// The way of an IP packet of `len` bytes to a peer.
     #[inline(always)]
-    pub(super) fn send(
-        &self,
-        state: &State,
-        counters: &Counters,
-        id: u16,
-        inner: Inner,
-        frame: &mut Frame<'_>,
-    ) -> Option<()> {
-        let peer = self.peers.get(usize::from(id))?;
-        let vtep = self.vteps.get(usize::from(peer.vtep))?;
-        let next_hop = state.next_hop_mac(Some(vtep.next_hop))?;
-        let carried = frame.len();
-        self.encapsulate(&vtep.outer, next_hop, inner, frame)?;
-        counters.peer(usize::from(id)).sent(carried);
-        Some(())
+    pub(super) fn way_to(&self, state: &State, id: u16, len: usize) -> Result<Way<'_>, Unfit> {
+        let peer = &self.peers[usize::from(id)];
+        let vtep = &self.vteps[usize::from(peer.vtep)];
+        let longest = state.vteps[usize::from(peer.vtep)].longest();
+        if len > usize::from(longest) {
+            return Err(Unfit::TooBig(longest));
+        }
+        let next_hop = state.next_hop_mac(Some(vtep.next_hop));
+        Ok(Way {
+            tunnel: self,
+            id,
+            mac: peer.mac,
+            template: &vtep.outer,
+            next_hop: next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?,
+            longest,
+        })
     }
 
     /// Whether UDP to that port is a tunnel of the VM's own that may not be carried.
@@ -211,8 +242,8 @@ impl Tunnel {
 
     /// Whether a datagram that came to `destination` is the tunnel's.
     #[inline(always)]
-    pub(super) fn takes(&self, destination: u128, udp: Option<(u16, u16)>) -> bool {
-        udp.is_some_and(|(_, to)| to == self.port) && number(self.vtep) == destination
+    pub(super) fn takes(&self, destination: IpAddr, udp: Option<(u16, u16)>) -> bool {
+        udp.is_some_and(|(_, to)| to == self.port) && self.vtep == destination
     }
 }
 
@@ -253,8 +284,9 @@ impl VtepState {
     }
 
     /// Goes on from what was known under the tables before.
-    pub(super) fn take_over(&mut self, before: Self) {
-        if before.longest < self.longest {
+    pub(super) fn take_over(&mut self, tunnel: &Tunnel, before: Self) {
+        let path = before.longest + tunnel.overhead;
+        if before.longest < self.longest && path >= tunnel.least_path_mtu {
             *self = before;
         }
     }

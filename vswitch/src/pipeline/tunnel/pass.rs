@@ -1,9 +1,11 @@
 //! A frame's way into the tunnel, and out of it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use smoltcp::wire::Icmpv6Packet;
 
 use super::header::{self, Inner};
-use super::{Ecn, Peer, Tunnel, clamp_mss};
+use super::{Ecn, Tunnel, Unfit, clamp_mss};
 use crate::pipeline::answer;
 use crate::pipeline::filter;
 use crate::pipeline::frame::Frame;
@@ -19,7 +21,7 @@ use crate::reason::DropReason;
 /// The outer headers of a packet that came for the tunnel, as far as decisions need them.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pipeline) struct Outer {
-    source: u128,
+    source: IpAddr,
     fragment: Fragment,
     /// Where UDP begins, and where the packet ends, from the IP header on.
     udp_at: usize,
@@ -29,7 +31,7 @@ pub(in crate::pipeline) struct Outer {
 impl From<&Ipv4> for Outer {
     fn from(ip: &Ipv4) -> Self {
         Self {
-            source: u128::from(ip.source),
+            source: Ipv4Addr::from_bits(ip.source).into(),
             fragment: ip.fragment,
             udp_at: usize::from(ip.header_len),
             len: usize::from(ip.total_len),
@@ -40,7 +42,7 @@ impl From<&Ipv4> for Outer {
 impl From<&Ipv6> for Outer {
     fn from(ip: &Ipv6) -> Self {
         Self {
-            source: ip.source,
+            source: Ipv6Addr::from_bits(ip.source).into(),
             fragment: ip.fragment,
             udp_at: usize::from(ip.upper_at),
             len: ip.total_len,
@@ -80,12 +82,6 @@ fn clamp(packet: &mut [u8], tcp: Option<(usize, u16)>, longest: u16) {
     }
 }
 
-/// Why a packet does not go into the tunnel: with a size, because it is larger.
-enum Unfit {
-    Reason(DropReason),
-    TooBig(u16),
-}
-
 impl<N: Notes> Pass<'_, N> {
     /// Sends a port's packet to what is behind a peer. `Err`: nothing was done to the frame.
     #[inline(always)]
@@ -98,28 +94,23 @@ impl<N: Notes> Pass<'_, N> {
         let Some(tunnel) = &self.tables.tunnel else {
             return Err(Unfit::Reason(DropReason::RouteNone));
         };
-        let peer = &tunnel.peers[usize::from(id)];
         if bound.link_local {
             return Err(Unfit::Reason(DropReason::LinkLocalIp));
         }
         if tunnel.refuses(bound.udp) {
             return Err(Unfit::Reason(DropReason::TunnelNested));
         }
-        let longest = self.state.vteps[usize::from(peer.vtep)].longest();
-        if bound.len > usize::from(longest) {
-            return Err(Unfit::TooBig(longest));
-        }
-        let vtep = &tunnel.vteps[usize::from(peer.vtep)];
-        if self.state.next_hop_mac(Some(vtep.next_hop)).is_none() {
-            return Err(Unfit::Reason(DropReason::NeighbourUnresolved));
-        }
+        let way = tunnel.way_to(self.state, id, bound.len)?;
         frame.truncate(ETHERNET_LEN + bound.len);
-        frame.set_macs(peer.mac, tunnel.mac);
+        way.address(frame);
         if tunnel.mss_clamp {
-            clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], bound.tcp, longest);
+            clamp(
+                &mut frame.bytes_mut()[ETHERNET_LEN..],
+                bound.tcp,
+                way.longest,
+            );
         }
-        let sent = tunnel.send(self.state, self.counters, id, bound.inner, frame);
-        if sent.is_none() {
+        if way.send(self.counters, bound.inner, frame).is_none() {
             return Ok(self.refuse(Stage::Tunnel, DropReason::NoBuffer));
         }
         self.note_peer(id, "into the tunnel to peer");
@@ -142,7 +133,7 @@ impl<N: Notes> Pass<'_, N> {
         id: u16,
     ) -> Outcome {
         let bound = Bound {
-            link_local: ip.source >> 16 == 0xa9fe,
+            link_local: filter::is_link_local4(ip.source),
             udp: ip.udp(),
             len: usize::from(ip.total_len),
             tcp: tcp4(ip),
@@ -253,17 +244,12 @@ impl<N: Notes> Pass<'_, N> {
         if built.is_none() {
             return self.refuse(Stage::Service, DropReason::NoBuffer);
         }
-        let peer: &Peer = &tunnel.peers[usize::from(id)];
-        let vtep = &tunnel.vteps[usize::from(peer.vtep)];
-        let longest = self.state.vteps[usize::from(peer.vtep)].longest();
-        if frame.len() > ETHERNET_LEN + usize::from(longest) {
-            return self.refuse(Stage::Tunnel, DropReason::Mtu);
-        }
-        if self.state.next_hop_mac(Some(vtep.next_hop)).is_none() {
-            return self.refuse(Stage::Tunnel, DropReason::NeighbourUnresolved);
-        }
-        let sent = tunnel.send(self.state, self.counters, id, inner, frame);
-        if sent.is_none() {
+        let way = match tunnel.way_to(self.state, id, frame.len() - ETHERNET_LEN) {
+            Ok(way) => way,
+            Err(Unfit::Reason(reason)) => return self.refuse(Stage::Tunnel, reason),
+            Err(Unfit::TooBig(_)) => return self.refuse(Stage::Tunnel, DropReason::Mtu),
+        };
+        if way.send(self.counters, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         self.notes
@@ -428,7 +414,10 @@ impl<N: Notes> Pass<'_, N> {
         let (from, to) = (be32(quote, 12), be32(quote, 16));
         ours && self.path_mtu(
             tunnel,
-            (u128::from(from), u128::from(to)),
+            (
+                Ipv4Addr::from_bits(from).into(),
+                Ipv4Addr::from_bits(to).into(),
+            ),
             quote.get(20..),
             u32::from(be16(head, 6)),
         )
@@ -449,14 +438,15 @@ impl<N: Notes> Pass<'_, N> {
         let sound = Icmpv6Packet::new_unchecked(message)
             .verify_checksum(&ip.source.into(), &ip.destination.into());
         let ours = quote[0] >> 4 == 6 && quote[6] == protocol::UDP && sound;
-        let ends = (be128(quote, 8), be128(quote, 24));
+        let end = |at| Ipv6Addr::from_bits(be128(quote, at)).into();
+        let ends = (end(8), end(24));
         ours && self.path_mtu(tunnel, ends, quote.get(40..), be32(head, 4))
     }
 
     fn path_mtu(
         &mut self,
         tunnel: &Tunnel,
-        (from, to): (u128, u128),
+        (from, to): (IpAddr, IpAddr),
         udp: Option<&[u8]>,
         mtu: u32,
     ) -> bool {
