@@ -1,5 +1,5 @@
-"""Red tries to reach blue: honestly and forged, by blue's MACs and by its addresses, past the switch and through the
-Internet. What arrives is counted at blue's guests and at blue's switch's In/Out side.
+"""One tenant tries to reach another, red blue: honestly and forged, by blue's MACs and by its addresses, past the switch
+and through the Internet. What arrives is counted at blue's guests and at blue's switch's In/Out side.
 
 Some of these frames are a tenant's right to send: its packets for an address outside go to the Internet, which
 does not know blue's addresses. So there is no drop reason to expect, only that nothing arrives.
@@ -31,7 +31,7 @@ class Try:
     def failure(self):
         if self.sent == 0:
             return "nothing was sent"
-        return f"{self.delivered} frames reached blue" if self.delivered else None
+        return f"{self.delivered} frames arrived" if self.delivered else None
 
 
 def tries(red, victim, witness, gateway, blue, n):
@@ -49,11 +49,11 @@ def tries(red, victim, witness, gateway, blue, n):
                scapy=[Ether(**ours) / IP(src=red.ipv4, dst=victim.ipv4) / TCP(dport=22, flags="S")] * n),
         Attack("straight to its MAC", "", forged,
                scapy=[Ether(src=red.mac, dst=victim.mac) / IP(src=red.ipv4, dst=victim.ipv4) / udp] * n),
-        Attack("to its MAC, in a blue VM's name", "", forged,
+        Attack(f"to its MAC, in a {blue.name} VM's name", "", forged,
                scapy=[Ether(src=witness.mac, dst=victim.mac) / IP(src=witness.ipv4, dst=victim.ipv4) / udp] * n),
-        Attack("from a blue VM's IPv4 address", "", forged,
+        Attack(f"from a {blue.name} VM's IPv4 address", "", forged,
                scapy=[Ether(**ours) / IP(src=witness.ipv4, dst=victim.ipv4) / udp] * n),
-        Attack("from a blue VM's IPv6 address", "", f"ip6 proto 17 and ip6[42:2] = {PORT}",
+        Attack(f"from a {blue.name} VM's IPv6 address", "", f"ip6 proto 17 and ip6[42:2] = {PORT}",
                scapy=[Ether(**ours) / IPv6(src=witness.ipv6, dst=victim.ipv6) / udp] * n),
         Attack("in an Ethernet broadcast", "", forged,
                scapy=[Ether(src=red.mac, dst=EVERYBODY) / IP(src=red.ipv4, dst=victim.ipv4) / udp] * n),
@@ -72,10 +72,11 @@ def tries(red, victim, witness, gateway, blue, n):
     ]
 
 
-def all_tries(red, blue, gateway, world, n):
-    listening = [host for host in (*blue.guests, blue.uplink) if host in world.everybody()]
-    attacker, (victim, witness, *_) = red.guests[0], blue.guests
-    for attempt in tries(attacker, victim, witness, gateway, blue, n):
+def all_tries(attacker, victim, witness, gateway, tenant, listening, world, n):
+    """Each try of `attacker` to reach `victim`, a guest of `tenant`, as `tries` has them; `listening` is where it would
+    arrive."""
+    listening = [host for host in listening if host in world.everybody()]
+    for attempt in tries(attacker, victim, witness, gateway, tenant, n):
         with Counters([attacker.leaving(attempt.frame)]) as sent, \
                 Counters(host.arriving(attempt.frame) for host in listening) as delivered:
             launch(attempt, attacker, world)

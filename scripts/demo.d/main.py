@@ -8,16 +8,19 @@ import time
 
 from attacking import carry_out
 from attacks import all_attacks
+from between import Between, show_between
+from host_b import OPTIONS_B, HostB
 from isolation import all_tries
 from report import Report
 from restart import kill_and_watch
 from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
-from world import EMULATED, OPTIONS, PROVISIONER, ROOT, DemoError, World, clean, left_behind, traces
+from world import EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
+TENANTS_B = ROOT / "examples" / "host-b"
 
 
 def say(message):
@@ -60,7 +63,8 @@ def show(world, report, quick):
     gateway = world.gateway_of(red.guests[0])
     with running(background(red, blue, world.internet, pace.frames_per_second)) as flows:
         say("red tries to reach blue, while good traffic runs")
-        report.isolation.extend(all_tries(red, blue, gateway, world, frames))
+        report.isolation.extend(all_tries(red.guests[0], *blue.guests[:2], gateway, blue, (*blue.guests, blue.uplink),
+                                          world, frames))
         attacks = all_attacks(
             me=red.guests[0], sibling=red.guests[1], other=blue.guests[0], gateway=gateway,
             outside=world.internet, uplink=red.uplink, other_switch=blue.uplink, n=frames)
@@ -73,20 +77,30 @@ def show(world, report, quick):
             say(f"  {number:2} {result.name} ({result.tool}): {result.failure or 'stopped'}")
         report.good.extend(flow.stop() for flow in flows)
 
+    if world.second:
+        report.between = Between()
+        show_between(world, report.between, seconds, frames, pace, say)
     if isinstance(world, Unprotected):
         return
     say("killing red's switch while both tenants' traffic runs")
-    report.restart = kill_and_watch(red, blue, world.internet, pace)
+    remote = world.second.tenant(red.name).guests[0] if world.second else None
+    report.restart = kill_and_watch(red, blue, world.internet, pace, remote)
 
 
 def keep(world):
     red = world.tenants[0]
     guest = red.guests[0]
+    on_second = ""
+    if world.second:
+        far = world.second.tenant(red.name).guests[0]
+        on_second = f"""
+  ip netns exec {far.netns} ping {guest.ipv4}         {far.name} is on the second host
+  nsenter --net=/run/netns/{ROOT_B} {PROVISIONER} {' '.join(OPTIONS_B)} status"""
     print(f"""
 The demo stays up. To look around:
   ip netns exec {guest.netns} ping {world.internet.ipv4}         {guest.name} is a VM's stand-in
   {PROVISIONER} {' '.join(OPTIONS)} status
-  target/release/vswitch show drops --control {red.control}
+  target/release/vswitch show drops --control {red.control}{on_second}
 To stop it: scripts/demo --clean""")
 
 
@@ -94,7 +108,8 @@ def stage(options):
     """The world that is asked for."""
     if options.unprotected:
         return Unprotected(TENANTS)
-    world = (Sriov if options.nic == "sriov" else World)(TENANTS)
+    second = HostB(TENANTS_B)
+    world = Sriov(TENANTS, second) if options.nic == "sriov" else World(TENANTS, second)
     if options.isolation == "vm":
         OPTIONS.extend(["--launcher", "vm"])
         world.pace = EMULATED
@@ -173,8 +188,9 @@ def main():
     failures = list(report.failures())
     for failure in failures:
         say(f"NOT AS IT SHOULD BE: {failure}")
-    say(f"{len(report.attacks)} kinds of attacks, {sum(a.delivered for a in report.attacks)} frames of them delivered; "
-        f"{len(report.good)} good flows; {time.monotonic() - started:.0f} s; {REPORT.relative_to(ROOT)}")
+    attacks, good = report.all_attacks(), report.all_good()
+    say(f"{len(attacks)} kinds of attacks, {sum(attack.delivered for attack in attacks)} frames of them delivered; "
+        f"{len(good)} good flows; {time.monotonic() - started:.0f} s; {REPORT.relative_to(ROOT)}")
     return 1 if failures else 0
 
 

@@ -18,16 +18,43 @@ def rows(headings, lines):
     return "\n".join([text(headings), text(["─" * width for width in widths]), *map(text, lines)])
 
 
+def attack_table(attacks):
+    by_nic = any(attack.kept_by_nic for attack in attacks)
+    return rows(
+        ["attack", "tool", "sent", "delivered", "reason", "counted", *(["NIC"] if by_nic else [])],
+        [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted, *([a.kept_by_nic] if by_nic else [])] for a in attacks])
+
+
+def isolation_table(heading, tries):
+    return rows([heading, "sent", "delivered"], [[t.name, t.sent, t.delivered] for t in tries])
+
+
+def good_table(good):
+    return rows(["good traffic", "sent", "delivered", "rate"], [[g.name, g.sent, g.delivered, g.rate] for g in good])
+
+
+def speed_lines(speeds):
+    return "\n".join(f"{s.name}: {s.bits_per_second / 1e6:.0f} Mbit/s" for s in speeds)
+
+
 class Report:
     """Everything that was counted."""
 
     def __init__(self):
         self.good, self.speed, self.isolation, self.attacks, self.restart = [], [], [], [], None
+        # What was counted between two hosts, if there were two.
+        self.between = None
         self.leftovers = None
+
+    def all_attacks(self):
+        return [*self.attacks, *(self.between.attacks if self.between else [])]
+
+    def all_good(self):
+        return [*self.good, *(self.between.good if self.between else [])]
 
     def failures(self):
         """Each thing that is not as it should be, as a sentence."""
-        for good in self.good:
+        for good in self.all_good():
             if good.sent == 0:
                 yield f"{good.name}: nothing was sent"
             elif good.lost:
@@ -35,7 +62,10 @@ class Report:
         for attempt in self.isolation:
             if attempt.failure:
                 yield f"red to blue, {attempt.name}: {attempt.failure}"
-        for attack in self.attacks:
+        for attempt in self.between.isolation if self.between else []:
+            if attempt.failure:
+                yield f"{attempt.name}: {attempt.failure}"
+        for attack in self.all_attacks():
             if attack.failure:
                 yield f"{attack.name}: {attack.failure}"
         if self.restart:
@@ -44,18 +74,12 @@ class Report:
             yield f"left behind: {kind}: {', '.join(left)}"
 
     def text(self):
-        by_nic = any(attack.kept_by_nic for attack in self.attacks)
-        attacks = rows(
-            ["attack", "tool", "sent", "delivered", "reason", "counted", *(["NIC"] if by_nic else [])],
-            [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted, *([a.kept_by_nic] if by_nic else [])]
-             for a in self.attacks])
-        isolation = rows(
-            ["red to blue", "sent", "delivered"], [[t.name, t.sent, t.delivered] for t in self.isolation])
-        good = rows(
-            ["good traffic", "sent", "delivered", "rate"],
-            [[g.name, g.sent, g.delivered, g.rate] for g in self.good])
-        parts = [attacks, isolation, good]
-        parts.append("\n".join(f"{s.name}: {s.bits_per_second / 1e6:.0f} Mbit/s" for s in self.speed))
+        parts = [attack_table(self.attacks), isolation_table("red to blue", self.isolation), good_table(self.good),
+                 speed_lines(self.speed)]
+        if self.between:
+            parts += ["Between hosts", attack_table(self.between.attacks),
+                      isolation_table("one tenant to the other", self.between.isolation), good_table(self.between.good),
+                      speed_lines(self.between.speed), f"red's tunnels: {self.between.tunnels.strip()}"]
         if self.restart:
             r = self.restart
             parts.append(
@@ -71,6 +95,7 @@ class Report:
             "restart": dataclasses.asdict(self.restart) if self.restart else None,
             "isolation": [dataclasses.asdict(attempt) for attempt in self.isolation],
             "speed": [dataclasses.asdict(speed) for speed in self.speed],
+            "between": self.between.as_dict() if self.between else None,
             "failures": list(self.failures()),
             "machine": {"kernel": platform.release(), "machine": platform.machine()},
         }, indent=2, ensure_ascii=False) + "\n"

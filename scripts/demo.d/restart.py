@@ -50,8 +50,9 @@ def wait_until_back(flows, patience_s):
     time.sleep(1)
 
 
-def kill_and_watch(tenant, other, internet, pace):
-    """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has brought its traffic back."""
+def kill_and_watch(tenant, other, internet, pace, remote=None):
+    """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has brought its traffic back, also that with
+    `remote`, a guest of its own on another host."""
     def flows_of(guests, port):
         options = {"per_second": pace.frames_per_second, "payload": 200}
         return [Flow(guests[0], guests[1], port=port, **options),
@@ -59,7 +60,12 @@ def kill_and_watch(tenant, other, internet, pace):
                 Flow(guests[0], internet, port=port + 2, **options),
                 Flow(internet, guests[1], port=port + 3, ipv6=True, **options)]
 
-    with running(flows_of(tenant.guests, 5600)) as own, running(flows_of(other.guests, 5700)) as others:
+    flows = flows_of(tenant.guests, 5600)
+    if remote:
+        options = {"per_second": pace.frames_per_second, "payload": 200}
+        flows += [Flow(tenant.guests[0], remote, port=5604, **options),
+                  Flow(remote, tenant.guests[1], port=5605, ipv6=True, **options)]
+    with running(flows) as own, running(flows_of(other.guests, 5700)) as others:
         time.sleep(1)
         pid = tenant.switch_pid()
         if pid is None:
@@ -71,7 +77,7 @@ def kill_and_watch(tenant, other, internet, pace):
         restarted = time.monotonic()
         wait_until_back(own, pace.patience_s)
         for flow in own:
-            flow.stop()
+            flow.stop(whole=False)
         lost = [flow.stop() for flow in others]
 
     silences = [flow.silence(killed + IN_FLIGHT_S) for flow in own]

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from world import BRIDGE, EMULATED, INTERNET_LINK, OPTIONS, ROOT, World, ip, run
+from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
 
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
@@ -41,8 +41,8 @@ class Sriov(World):
     pace = EMULATED
     kept_by_nic = frozenset(KEPT_BY_NIC)
 
-    def __init__(self, tenant_files):
-        super().__init__(tenant_files)
+    def __init__(self, tenant_files, second=None):
+        super().__init__(tenant_files, second)
         OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns",
                         "--inout-vlan", str(UNDERLAY)])
 
@@ -65,13 +65,13 @@ class Sriov(World):
         copy.write_text(text.replace("[gateway]", '[nic]\naccept = ["spoof-check"]\n\n[gateway]', 1))
         return copy
 
-    def _connect_internet(self):
-        super()._connect_internet()
-        run(["bridge", "vlan", "add", "dev", INTERNET_LINK, "vid", UNDERLAY, "pvid", "untagged"])
+    def join_underlay(self, link):
+        super().join_underlay(link)
+        run(["bridge", "vlan", "add", "dev", link, "vid", UNDERLAY, "pvid", "untagged"])
 
     @staticmethod
-    def _configure(guest, tenant):
-        World._configure(guest, tenant)
+    def configure(guest, tenant):
+        World.configure(guest, tenant)
         # What is counted are frames on the wire, not what the kernel makes of several.
         for feature in ("tso", "gso", "gro"):
             guest.run(["ethtool", "-K", guest.interface, feature, "off"], capture_output=True)
@@ -80,7 +80,7 @@ class Sriov(World):
         """What the guest has learned is from now on fixed: this NIC returns a guest's own broadcasts to it, so that it
         would poison itself when it attacks."""
         gateway = super().gateway_of(guest)
-        tenant = next(tenant for tenant in self.tenants if guest in tenant.guests)
+        tenant = next(tenant for tenant in self.all_tenants() if guest in tenant.guests)
         siblings = [other for other in tenant.guests if other is not guest]
         for address in (address for host in (gateway, *siblings) for address in (host.ipv4, host.ipv6)):
             ip(guest.netns, f"neighbour replace {address} lladdr {gateway.mac} nud permanent dev {guest.interface}")

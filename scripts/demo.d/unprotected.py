@@ -41,7 +41,7 @@ class Unprotected(World):
             self._attach(guest.netns, guest.mac, index)
         for tenant in self.tenants:
             for guest in tenant.guests:
-                self._configure(guest, tenant)
+                self.configure(guest, tenant)
         for via in self.next_hops:
             ip(ROUTER, f"route add default via {via}")
         self.tenants = [

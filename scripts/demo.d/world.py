@@ -27,6 +27,11 @@ VSWITCH = BINARIES / "vswitch"
 PROVISIONER = BINARIES / "vf-provisioner"
 OPTIONS = ["--instance", INSTANCE, "--state-dir", str(STATE_DIR)]
 
+# The second host's: its root network namespace, where its bridge is, and what its provisioner remembers.
+INSTANCE_B = f"{INSTANCE}b"
+ROOT_B = f"{INSTANCE_B}-root"
+STATE_DIR_B = STATE_DIR / "host-b"
+
 INTERNET_LINK = f"{INSTANCE}-inet"
 INTERNET_MAC = "52:54:00:cc:00:01"
 
@@ -104,20 +109,32 @@ class Tenant:
     uplink: Host
     gateway_addresses: tuple
     prefixes: tuple
+    state_dir: pathlib.Path
 
     @property
     def netns(self):
-        return f"{INSTANCE}-sw-{self.name}"
+        return self.uplink.netns
 
     @property
     def control(self):
-        return STATE_DIR / "tenants" / self.name / "run" / "control.sock"
+        return self.state_dir / "tenants" / self.name / "run" / "control.sock"
+
+    def config(self):
+        """What the switch was given."""
+        return json.loads((self.state_dir / "tenants" / self.name / "config.json").read_text())
+
+    def onboarded(self):
+        """The same, with the uplink's MAC, which is known when its switch is there."""
+        return dataclasses.replace(self, uplink=dataclasses.replace(self.uplink, mac=self.config()["uplink"]["mac"]))
 
     def drops(self):
         """{(port, reason): frames}, as the switch itself says."""
+        return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(self.show("drops", "--json"))}
+
+    def show(self, *what):
+        """What `vswitch show` prints."""
         # A switch in a machine in a machine takes its time.
-        shown = run([VSWITCH, "show", "drops", "--timeout", "600", "--control", self.control, "--json"])
-        return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(shown)}
+        return run([VSWITCH, "show", *what, "--timeout", "600", "--control", self.control])
 
     def switch_pid(self):
         """The switch's process, or its VM's; None while there is none."""
@@ -142,21 +159,21 @@ def ip(netns, line):
     return run(["ip", *(["-n", netns] if netns else []), *line.split()])
 
 
-def read_tenant(path):
+def read_tenant(path, instance=INSTANCE, state_dir=STATE_DIR):
     """The tenant's file, with its guests' namespaces as the provisioner names them."""
     file = tomllib.loads(path.read_text())
     gateway = (ipaddress.ip_interface(file["gateway"]["ipv4"]), ipaddress.ip_interface(file["gateway"]["ipv6"]))
     guests = [
         Host(name=port["name"], mac=port["mac"], ipv4=port["addresses"][0], ipv6=port["addresses"][1],
-             netns=f"{INSTANCE}-{port['name']}")
+             netns=f"{instance}-{port['name']}")
         for port in file["port"]
     ]
     uplink = Host(
-        name=f"{file['name']}'s switch", mac="", netns=f"{INSTANCE}-sw-{file['name']}", interface="inout",
+        name=f"{file['name']}'s switch", mac="", netns=f"{instance}-sw-{file['name']}", interface="inout",
         ipv4=file["uplink"]["address"].split("/")[0], ipv6=file["uplink"]["address6"].split("/")[0])
     return Tenant(name=file["name"], guests=guests, uplink=uplink,
                   gateway_addresses=tuple(str(address.ip) for address in gateway),
-                  prefixes=tuple(str(address.network) for address in gateway))
+                  prefixes=tuple(str(address.network) for address in gateway), state_dir=state_dir)
 
 
 class World:
@@ -166,8 +183,10 @@ class World:
     # Reasons whose frames the NIC may keep from the switch.
     kept_by_nic = frozenset()
 
-    def __init__(self, tenant_files):
+    def __init__(self, tenant_files, second=None):
         self.tenant_files = tenant_files
+        # The second host, if there is one.
+        self.second = second
         self.tenants = [read_tenant(path) for path in tenant_files]
         # On the underlay 192.0.2.0/24 and 2001:db8::/64; the far addresses are what tenants talk to.
         self.internet = Host("Internet", INTERNET_MAC, "198.51.100.10", "2001:db8:ffff::10", f"{INSTANCE}-internet")
@@ -189,11 +208,8 @@ class World:
         self._connect_internet()
         for tenant in self.tenants:
             for guest in tenant.guests:
-                self._configure(guest, tenant)
-        self.tenants = [
-            dataclasses.replace(tenant, uplink=dataclasses.replace(tenant.uplink, mac=mac_of_uplink(tenant)))
-            for tenant in self.tenants
-        ]
+                self.configure(guest, tenant)
+        self.tenants = [tenant.onboarded() for tenant in self.tenants]
         say("starting the supervisor")
         self._supervisor = subprocess.Popen(
             [PROVISIONER, *OPTIONS, "supervise"], stdin=subprocess.DEVNULL,
@@ -201,6 +217,8 @@ class World:
             # Ctrl-C ends the demo; the supervisor is ended by it, in its turn.
             start_new_session=True)
         self._wait_until_all_answer()
+        if self.second:
+            self.second.up(self, say)
 
     @staticmethod
     def _onboard(command):
@@ -210,7 +228,7 @@ class World:
         netns = self.internet.netns
         ip("", f"netns add {netns}")
         ip("", f"link add {INTERNET_LINK} type veth peer name eth0 address {INTERNET_MAC} netns {netns}")
-        ip("", f"link set {INTERNET_LINK} master {BRIDGE} up")
+        self.join_underlay(INTERNET_LINK)
         for protocol in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
             self.internet.run(["sysctl", "-q", "-w", f"net.{protocol}=0"])
         for end in ([], ["ip", "netns", "exec", netns]):
@@ -227,8 +245,12 @@ class World:
                                            (self.internet.ipv4, self.internet.ipv6)):
                 ip(netns, f"route add {prefix} via {via} src {source}")
 
+    def join_underlay(self, link):
+        """Makes an interface a port of the underlay's bridge."""
+        ip("", f"link set {link} master {BRIDGE} up")
+
     @staticmethod
-    def _configure(guest, tenant):
+    def configure(guest, tenant):
         ip(guest.netns, "link set lo up")
         for address, prefix, gateway in zip((guest.ipv4, guest.ipv6), tenant.prefixes, tenant.gateway_addresses):
             ip(guest.netns, f"address add {address}/{prefix.split('/')[1]} dev eth0")
@@ -237,8 +259,11 @@ class World:
 
     def _wait_until_all_answer(self):
         """Until Duplicate Address Detection is over and every guest has an answer from the Internet."""
-        waiting = [(guest, address) for tenant in self.tenants for guest in tenant.guests
-                   for address in (self.internet.ipv4, self.internet.ipv6)]
+        self.wait_until_answered([(guest, address) for tenant in self.tenants for guest in tenant.guests
+                                  for address in (self.internet.ipv4, self.internet.ipv6)])
+
+    def wait_until_answered(self, waiting):
+        """Until each guest has had an answer from its address."""
         deadline = time.monotonic() + self.pace.patience_s
         while waiting:
             waiting = [(guest, address) for guest, address in waiting
@@ -251,12 +276,12 @@ class World:
     @staticmethod
     def _logs():
         """The last words of every log, for who has to find out why."""
-        logs = [*STATE_DIR.glob("tenants/*/log"), *STATE_DIR.glob("*.log")]
+        logs = [*STATE_DIR.glob("**/tenants/*/log"), *STATE_DIR.glob("*.log")]
         return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:]) for log in logs)
 
     def gateway_of(self, guest):
         """The gateway as the guest sees it, with the MAC that it has learned."""
-        tenant = next(tenant for tenant in self.tenants if guest in tenant.guests)
+        tenant = next(tenant for tenant in self.all_tenants() if guest in tenant.guests)
         ipv4, ipv6 = tenant.gateway_addresses
         guest.run(["ping", "-q", "-c", "1", "-W", str(self.pace.answer_s), ipv4], capture_output=True)
         neighbour = json.loads(ip(guest.netns, f"-json neighbour show {ipv4} dev eth0"))
@@ -264,8 +289,12 @@ class World:
 
     def everybody(self):
         """Every place at which a frame can arrive: the guests, the Internet, the switches' In/Out sides."""
-        return [*(guest for tenant in self.tenants for guest in tenant.guests), self.internet,
-                *(tenant.uplink for tenant in self.tenants)]
+        return [*(guest for tenant in self.all_tenants() for guest in tenant.guests), self.internet,
+                *(tenant.uplink for tenant in self.all_tenants())]
+
+    def all_tenants(self):
+        """Those of the second host too."""
+        return [*self.tenants, *(self.second.tenants if self.second else [])]
 
     def down(self):
         """Takes everything down, whatever state it is in; the same as `scripts/demo --clean`."""
@@ -275,15 +304,10 @@ class World:
         clean()
 
 
-def mac_of_uplink(tenant):
-    """As the switch was told."""
-    return json.loads((STATE_DIR / "tenants" / tenant.name / "config.json").read_text())["uplink"]["mac"]
-
-
 def namespaces():
     """The namespaces that bear our name."""
     listed = json.loads(run(["ip", "-json", "netns", "list"]) or "[]")
-    return [netns["name"] for netns in listed if netns["name"].startswith(f"{INSTANCE}-")]
+    return [netns["name"] for netns in listed if netns["name"].startswith((f"{INSTANCE}-", f"{INSTANCE_B}-"))]
 
 
 def refuse_if_taken():
@@ -304,7 +328,7 @@ def processes():
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended meanwhile
-        if os.fsencode(STATE_DIR) in words:
+        if any(word.startswith(os.fsencode(STATE_DIR)) for word in words):
             found.add(int(path.parent.name))
     return found - {os.getpid()}
 
@@ -318,9 +342,10 @@ def clean():
             if command.exists() and b"supervise" in command.read_bytes().split(b"\0"):
                 os.kill(pid, signal.SIGTERM)
                 wait_for_end(pid)
-        options = STATE_DIR / "options.json"
-        options = json.loads(options.read_text()) if options.exists() else OPTIONS
-        subprocess.run([PROVISIONER, *options, "release", "--all"], capture_output=True, check=False)
+        for state_dir, inside in ((STATE_DIR_B, ["nsenter", f"--net=/run/netns/{ROOT_B}"]), (STATE_DIR, [])):
+            if (options := state_dir / "options.json").exists():
+                subprocess.run([*inside, PROVISIONER, *json.loads(options.read_text()), "release", "--all"],
+                               capture_output=True, check=False)
     for pid in processes():
         try:
             os.kill(pid, signal.SIGKILL)
@@ -370,7 +395,7 @@ def traces():
     tables = json.loads(run(["nft", "-j", "list", "tables"]))["nftables"]
     groups = [str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob(f"{INSTANCE}*") if path.is_dir()]
     mounts = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-              if str(STATE_DIR) in line or f"/run/netns/{INSTANCE}-" in line]
+              if str(STATE_DIR) in line or f"/run/netns/{INSTANCE}" in line]
     links = os.listdir("/sys/class/net")
     return {
         "namespaces": sorted(namespaces()),

@@ -1,0 +1,84 @@
+"""The second host, as far as one kernel allows: a network namespace for its root, with a bridge of its own, and a mount
+namespace in which `/run/netns` is its own. Its provisioner has a state directory of its own. The kernel's control groups
+and user ids are those of the first host too, so the names and numbers there differ.
+
+A router is between the two underlays, and it knows only them. To look at a guest of this host, the demo has the guest's
+namespace under the same name on the first host.
+"""
+
+import json
+import subprocess
+
+from world import (
+    INSTANCE, INSTANCE_B, PROVISIONER, ROOT_B, STATE_DIR_B, DemoError, ip, read_tenant, run,
+)
+
+OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "63000"]
+BRIDGE_B = f"{INSTANCE_B}-br0"
+ROUTER = f"{INSTANCE}-router"
+# As the tenants' files have it.
+UNDERLAY_MTU = 1600
+
+# What it does until it is killed; the options' path tells whose it is.
+INIT = 'mount -t tmpfs netns /run/netns && echo ready && exec tail -f "$0" >/dev/null'
+
+
+class HostB:
+    """The same tenants on another host."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self.tenants = [read_tenant(path, INSTANCE_B, STATE_DIR_B) for path in sorted(directory.glob("*.toml"))]
+        self._init = None
+
+    def tenant(self, name):
+        return next(tenant for tenant in self.tenants if tenant.name == name)
+
+    def up(self, world, say):
+        """Builds it, and the way between the two."""
+        say(f"a second host: vf-provisioner apply {self._directory}")
+        STATE_DIR_B.mkdir(mode=0o700)
+        options = STATE_DIR_B / "options.json"
+        options.write_text(json.dumps(OPTIONS_B))
+        ip("", f"netns add {ROOT_B}")
+        ip(ROOT_B, "link set lo up")
+        self._init = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{ROOT_B}", "unshare", "--mount", "sh", "-c", INIT, str(options)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        if self._init.stdout.readline() != "ready\n":
+            raise DemoError("the second host cannot have a /run/netns of its own")
+        run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B, "apply", self._directory])
+        self._connect(world)
+        self.tenants = [tenant.onboarded() for tenant in self.tenants]
+        for tenant in self.tenants:
+            for host in (*tenant.guests, tenant.uplink):
+                self._attach(host.netns)
+            for guest in tenant.guests:
+                world.configure(guest, tenant)
+        pairs = [(guest, far) for tenant in world.tenants for guest in tenant.guests
+                 for far in self.tenant(tenant.name).guests]
+        world.wait_until_answered([(one, address) for pair in pairs for one, other in (pair, pair[::-1])
+                                   for address in (other.ipv4, other.ipv6)])
+
+    def _attach(self, netns):
+        """Names one of this host's namespaces on the first one too."""
+        there = f"/proc/{self._init.pid}/root/run/netns/{netns}"
+        run(["nsenter", f"--net={there}", "sh", "-c", 'exec ip netns attach "$0" $$', netns])
+
+    @staticmethod
+    def _connect(world):
+        """A router with a leg on each underlay."""
+        ip("", f"netns add {ROUTER}")
+        for option in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+            run(["ip", "netns", "exec", ROUTER, "sysctl", "-q", "-w", f"net.{option}=1"])
+        for leg, netns, ipv4, ipv6 in (("to-a", "", "192.0.2.254", "2001:db8::fe"),
+                                       ("to-b", ROOT_B, "203.0.113.254", "2001:db8:b::fe")):
+            link = f"{INSTANCE}-{leg}"
+            ip(netns, f"link add {link} mtu {UNDERLAY_MTU} type veth peer name {leg} mtu {UNDERLAY_MTU} netns {ROUTER}")
+            if netns:
+                ip(netns, f"link set {link} master {BRIDGE_B} up")
+            else:
+                world.join_underlay(link)
+            ip(ROUTER, f"link set {leg} up")
+            ip(ROUTER, f"address add {ipv4}/24 dev {leg}")
+            ip(ROUTER, f"address add {ipv6}/64 dev {leg} nodad")
