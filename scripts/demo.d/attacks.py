@@ -281,7 +281,7 @@ def from_outside(me, sibling, outside, uplink, n):
         Attack("the same over IPv6", "ingress-source", "ip6 proto 17 and ip6[42:2] = 41402",
                scapy=[Ether(**to_uplink) / IPv6(src=sibling.ipv6, dst=me.ipv6) / UDP(sport=9, dport=41402)] * n),
         Attack("in transit through a tenant", "no-transit", "udp dst port 41403",
-               scapy=[Ether(**to_uplink) / IP(src=outside.ipv4, dst="198.51.100.99") / UDP(sport=9, dport=41403)] * n),
+               scapy=[Ether(**to_uplink) / IP(src=outside.ipv4, dst="203.0.113.1") / UDP(sport=9, dport=41403)] * n),
         Attack("DHCP offers from the underlay", "dhcp-server", "udp src port 67",
                scapy=[Ether(**to_uplink) / IP(src=outside.ipv4, dst=me.ipv4) / UDP(sport=67, dport=68)
                       / BOOTP(op=2)] * n),

@@ -132,7 +132,7 @@ def on_vxlan(wire, me, remote, rogue, other_vni, n):
 
     return [
         attack("from a host of the underlay that is no peer", "tunnel-peer", 41631,
-               wire.frame(41631, *true, vtep="2001:db8:b::66")),
+               wire.frame(41631, *true, vtep="2001:db8::bad")),
         attack("no UDP checksum, over IPv6", "tunnel-checksum", 41632, wire.frame(41632, *true, udp={"chksum": 0})),
         attack("a header without a VNI (I)", "tunnel-malformed", 41633, wire.frame(41633, *true, header={"flags": 0})),
         attack("red's VNI in blue's tunnel", "tunnel-vni", 41634, wire.frame(41634, *true, header={"vni": other_vni})),

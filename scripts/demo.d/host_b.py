@@ -2,8 +2,8 @@
 namespace in which `/run/netns` is its own. Its provisioner has a state directory of its own. The kernel's control groups
 and user ids are those of the first host too, so the names and numbers there differ.
 
-A router is between the two underlays, and it knows only them. To look at a guest of this host, the demo has the guest's
-namespace under the same name on the first host.
+A cable joins the two bridges. To look at a guest of this host, the demo has the guest's namespace under the same name on
+the first host.
 """
 
 import json
@@ -15,7 +15,6 @@ from world import (
 
 OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "63000"]
 BRIDGE_B = f"{INSTANCE_B}-br0"
-ROUTER = f"{INSTANCE}-router"
 # As the tenants' files have it.
 UNDERLAY_MTU = 1600
 
@@ -35,7 +34,7 @@ class HostB:
         return next(tenant for tenant in self.tenants if tenant.name == name)
 
     def up(self, world, say):
-        """Builds it, and the way between the two."""
+        """Builds it, and the cable between the two."""
         say(f"a second host: vf-provisioner apply {self._directory}")
         STATE_DIR_B.mkdir(mode=0o700)
         options = STATE_DIR_B / "options.json"
@@ -67,18 +66,8 @@ class HostB:
 
     @staticmethod
     def _connect(world):
-        """A router with a leg on each underlay."""
-        ip("", f"netns add {ROUTER}")
-        for option in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
-            run(["ip", "netns", "exec", ROUTER, "sysctl", "-q", "-w", f"net.{option}=1"])
-        for leg, netns, ipv4, ipv6 in (("to-a", "", "192.0.2.254", "2001:db8::fe"),
-                                       ("to-b", ROOT_B, "203.0.113.254", "2001:db8:b::fe")):
-            link = f"{INSTANCE}-{leg}"
-            ip(netns, f"link add {link} mtu {UNDERLAY_MTU} type veth peer name {leg} mtu {UNDERLAY_MTU} netns {ROUTER}")
-            if netns:
-                ip(netns, f"link set {link} master {BRIDGE_B} up")
-            else:
-                world.join_underlay(link)
-            ip(ROUTER, f"link set {leg} up")
-            ip(ROUTER, f"address add {ipv4}/24 dev {leg}")
-            ip(ROUTER, f"address add {ipv6}/64 dev {leg} nodad")
+        """A cable between the bridges."""
+        a, b = f"{INSTANCE}-cable", f"{INSTANCE_B}-cable"
+        ip("", f"link add {a} mtu {UNDERLAY_MTU} type veth peer name {b} mtu {UNDERLAY_MTU} netns {ROOT_B}")
+        world.join_underlay(a)
+        ip(ROOT_B, f"link set {b} master {BRIDGE_B} up")

@@ -318,11 +318,14 @@ def refuse_if_taken():
                         "If none runs, clean up with: scripts/demo --clean")
 
 
+def inhabitants(names):
+    """The processes in these namespaces."""
+    return {int(pid) for netns in names for pid in run(["ip", "netns", "pids", netns]).split()}
+
+
 def processes():
-    """Processes that belong to the demo: those in its namespaces, and those that name its state directory."""
-    found = set()
-    for netns in namespaces():
-        found.update(map(int, run(["ip", "netns", "pids", netns]).split()))
+    """Processes that belong to the demo: those in its namespaces, and those that name its state directories."""
+    found = inhabitants(namespaces())
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
@@ -342,16 +345,13 @@ def clean():
             if command.exists() and b"supervise" in command.read_bytes().split(b"\0"):
                 os.kill(pid, signal.SIGTERM)
                 wait_for_end(pid)
+        # What guests run: the namespaces lose their names, but not their processes.
+        end(inhabitants(name for name in namespaces() if "-sw-" not in name))
         for state_dir, inside in ((STATE_DIR_B, ["nsenter", f"--net=/run/netns/{ROOT_B}"]), (STATE_DIR, [])):
             if (options := state_dir / "options.json").exists():
                 subprocess.run([*inside, PROVISIONER, *json.loads(options.read_text()), "release", "--all"],
                                capture_output=True, check=False)
-    for pid in processes():
-        try:
-            os.kill(pid, signal.SIGKILL)
-            wait_for_end(pid)
-        except ProcessLookupError:
-            pass
+    end(processes())
     # A namespace takes its interfaces with it, a moment later: so an interface may be gone before its turn comes.
     for kind, names in (("netns", namespaces()), ("link", (INTERNET_LINK, BRIDGE))):
         for name in names:
@@ -378,6 +378,16 @@ def left_behind(before):
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
+
+
+def end(pids):
+    """Kills these processes."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_for_end(pid)
+        except ProcessLookupError:
+            pass
 
 
 def wait_for_end(pid):

@@ -29,7 +29,8 @@ fn check_of_valid_files() {
         ),
         (
             Some(0),
-            "blue: valid, VNI 5002, 2 ports, an uplink\nred: valid, VNI 5001, 2 ports, an uplink\n",
+            "blue: valid, VNI 5002, 2 ports, an uplink, a vxlan tunnel to 1 peer\n\
+             red: valid, VNI 5001, 2 ports, an uplink, a geneve tunnel to 2 peers\n",
             ""
         )
     );

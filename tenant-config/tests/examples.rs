@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use tenant_config::{Device, MacAddr, Tenant, TunnelDscp, TunnelTtl, load_all};
+use tenant_config::{
+    Addresses, Device, MacAddr, SwitchConfig, Tenant, TunnelDscp, TunnelTtl, load_all,
+};
 
 fn examples() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -16,6 +18,46 @@ fn the_examples_are_valid_together() {
         .map(|tenant| tenant.name().as_str())
         .collect();
     assert_eq!(names, ["blue", "red"]);
+}
+
+/// What of a tenant is the same on all its hosts.
+fn shared(config: &SwitchConfig) -> impl PartialEq + std::fmt::Debug {
+    let tunnel = config.tunnel.as_ref().expect("it has a tunnel");
+    let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
+    (
+        (config.tenant.clone(), config.vni),
+        (ipv4, ipv6),
+        (tunnel.kind, tunnel.port),
+    )
+}
+
+#[test]
+fn the_second_hosts_files_are_the_other_ends() {
+    let host = |directory| load_all(&[directory]).unwrap_or_else(|errors| panic!("{errors}"));
+    let (host_a, host_b) = (host(examples()), host(examples().join("host-b")));
+    assert_eq!((host_a.len(), host_b.len()), (2, 2));
+    for (a, b) in host_a.iter().zip(&host_b) {
+        let (a, b) = (a.offline_config(), b.offline_config());
+        assert_eq!(shared(&a), shared(&b));
+        for (here, there, name) in [(&a, &b, "host-b"), (&b, &a, "host-a")] {
+            let peers = &here.tunnel.as_ref().expect("it has a tunnel").peers;
+            let mut peers = peers.iter().filter(|peer| peer.name.as_str() == name);
+            let peer = peers.next().expect("it lists the other");
+            let end = there.tunnel.as_ref().expect("it has a tunnel");
+            let addresses = there.ports.iter().flat_map(|port| match &port.addresses {
+                Addresses::Static(addresses) => addresses.clone(),
+                Addresses::Learned(_) => Vec::new(),
+            });
+            let (mut addresses, mut prefixes) =
+                (addresses.collect::<Vec<_>>(), peer.prefixes.clone());
+            addresses.sort();
+            prefixes.sort();
+            assert_eq!(
+                (peer.vtep, peer.mac, prefixes),
+                (end.vtep, end.mac, addresses)
+            );
+        }
+    }
 }
 
 #[test]
@@ -37,7 +79,7 @@ fn red_is_what_its_file_says() {
     assert_eq!(uplink.ipv6.unwrap().to_string(), "2001:db8::2/64");
     assert_eq!(uplink.next_hops.ipv4.unwrap().to_string(), "192.0.2.1");
     assert_eq!(uplink.next_hops.ipv6.unwrap().to_string(), "2001:db8::1");
-    assert_eq!((uplink.allow, uplink.mtu), (vec![], 1500));
+    assert_eq!((uplink.allow, uplink.mtu), (vec![], 1600));
     let ports: Vec<_> = config
         .ports
         .iter()
@@ -65,7 +107,9 @@ fn the_tunnels_page_shows_a_tunnel_of_red() {
     let page = include_str!("../../docs/tunnel.md");
     let (_, rest) = page.split_once("```toml\n").expect("a block of TOML");
     let (text, _) = rest.split_once("```").expect("the block's end");
-    let text = format!("{red}\n{text}");
+    let (above, tunnel) = red.split_once("\n[tunnel]\n").expect("red has a tunnel");
+    let (_, ports) = tunnel.split_once("\n[[port]]\n").expect("and ports");
+    let text = format!("{above}\n[[port]]\n{ports}\n{text}");
     let red = Tenant::parse("tunnel.md", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let tunnel = red.tunnel().expect("it has one");
     let shown = red.offline_config().tunnel.expect("it has one");
