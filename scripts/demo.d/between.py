@@ -200,7 +200,9 @@ def show_between(world, between, seconds, frames, pace, say):
     me, sibling, remote, far = *red.guests[:2], far_red.guests[0], far_blue.guests[0]
 
     say("between hosts: good traffic through each tenant's tunnel")
-    for good in all_good([(me, remote), (blue.guests[0], far)], seconds / 2, pace):
+    # Two switches in a row, either of which may have to wait for a core.
+    half = dataclasses.replace(pace, udp_bits=pace.udp_bits // 2, burst_per_second=pace.burst_per_second // 2)
+    for good in all_good([(me, remote), (blue.guests[0], far)], seconds / 2, half):
         between.good.append(good)
         say(f"  {good.name}: {good.delivered} of {good.sent}, {good.rate}")
     between.speed.append(speed(me, remote, seconds=seconds))
