@@ -28,6 +28,10 @@ use thiserror::Error;
 pub use mbuf::{Burst, Mbuf, Mempool};
 pub use port::{Port, PortOptions, PortStats};
 
+/// How long DPDK's interrupt thread may take to come to its work. It has hardly any, so what takes it that long is the
+/// machine: one that is translated by a translated QEMU needed more than 5 s.
+const INTERRUPT_THREAD_MAX: Duration = Duration::from_secs(60);
+
 /// What starts an [`Eal`].
 #[derive(Debug, Clone)]
 pub struct EalOptions {
@@ -141,7 +145,7 @@ impl Eal {
     /// do, can be changed only there. A panic in `work` ends the process.
     ///
     /// # Errors
-    /// [`DpdkError::InterruptThread`] if the thread does not come to it in 5 s.
+    /// [`DpdkError::InterruptThread`] if the thread does not come to it in [`INTERRUPT_THREAD_MAX`].
     pub fn on_interrupt_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -163,7 +167,7 @@ impl Eal {
             return Err(DpdkError::InterruptThread);
         }
         result
-            .recv_timeout(Duration::from_secs(5))
+            .recv_timeout(INTERRUPT_THREAD_MAX)
             .map_err(|_| DpdkError::InterruptThread)
     }
 

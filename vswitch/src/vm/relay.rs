@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use hyper::body::Bytes;
@@ -23,8 +23,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::channel::wait_for_peer;
 use crate::cli::client;
 
-/// How often a switch that starts is asked whether it is ready.
+/// How often a switch that starts is asked whether it is ready: the more rarely the longer it takes, as where that is long
+/// each look is dear, and the switch has the same processor.
 const READY_EVERY: Duration = Duration::from_millis(20);
+const READY_EVERY_MAX: Duration = Duration::from_secs(1);
 /// How long it may take to say so. It is the host that gives up on a switch: another question would only be more to do.
 const READY_MAX: Duration = Duration::from_secs(600);
 /// The largest head of a request.
@@ -45,9 +47,15 @@ const PIECE: usize = 64 << 10;
 /// Returns when the switch answers and its worker goes round.
 pub(super) fn wait_until_ready(socket: &Path) {
     let ready = || client::request(socket, READY_MAX, Method::GET, "/readyz", Bytes::new()).is_ok();
+    let began = Instant::now();
     while !(socket.exists() && ready()) {
-        thread::sleep(READY_EVERY);
+        thread::sleep(pause(began.elapsed()));
     }
+}
+
+/// How long until a switch that has been starting for `since` is asked again.
+fn pause(since: Duration) -> Duration {
+    (since / 50).clamp(READY_EVERY, READY_EVERY_MAX)
 }
 
 /// Serves the hosts that connect to `port`, one after the other, from the switch's `socket`; for ever.
@@ -422,6 +430,26 @@ mod tests {
         host.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("room");
         drop(switch.accept().expect("a connection"));
         assert_eq!(line(&host), "HTTP/1.1 503 Service Unavailable\r\n");
+    }
+
+    #[test]
+    fn a_switch_is_waited_for_until_it_is_ready() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("control.sock");
+        let at = socket.clone();
+        let waits = thread::spawn(move || wait_until_ready(&at));
+        let switch = UnixListener::bind(&socket).expect("a socket");
+        let body = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
+        let asked = answer(&switch, body);
+        assert!(asked.starts_with("GET /readyz HTTP/1.1\r\n"), "{asked}");
+        answer(&switch, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        waits.join().expect("it is ready");
+    }
+
+    #[test]
+    fn the_longer_a_switch_takes_the_more_rarely_it_is_asked() {
+        let after = |seconds: u64| pause(Duration::from_secs(seconds)).as_millis();
+        assert_eq!([0, 1, 10, 500].map(after), [20, 20, 200, 1000]);
     }
 
     #[test]
