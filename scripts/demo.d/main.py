@@ -108,8 +108,7 @@ def stage(options):
     """The world that is asked for."""
     if options.unprotected:
         return Unprotected(TENANTS)
-    second = HostB(TENANTS_B)
-    world = Sriov(TENANTS, second) if options.nic == "sriov" else World(TENANTS, second)
+    world = Sriov(TENANTS) if options.nic == "sriov" else World(TENANTS, HostB(TENANTS_B))
     if options.isolation == "vm":
         OPTIONS.extend(["--launcher", "vm"])
         world.pace = EMULATED

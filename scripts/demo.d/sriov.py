@@ -41,8 +41,8 @@ class Sriov(World):
     pace = EMULATED
     kept_by_nic = frozenset(KEPT_BY_NIC)
 
-    def __init__(self, tenant_files, second=None):
-        super().__init__(tenant_files, second)
+    def __init__(self, tenant_files):
+        super().__init__(tenant_files)
         OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns",
                         "--inout-vlan", str(UNDERLAY)])
 
@@ -53,6 +53,7 @@ class Sriov(World):
         ip("", f"link set {WIRE} master {BRIDGE} up")
         run(["bridge", "vlan", "add", "dev", WIRE, "vid", UNDERLAY])
         say("the tenants' files accept by name that this model of a NIC does not do the spoof check that it reads back")
+        say("the second host is left out here: it would be on veth pairs again")
         with tempfile.TemporaryDirectory() as directory:
             self.tenant_files = [self._accepting(file, pathlib.Path(directory)) for file in self.tenant_files]
             super().up(say)
