@@ -50,16 +50,7 @@ impl Bed {
         for address in ["10.0.0.11/24", "fd00:0:0:1::11/64 nodad"] {
             inside("vm1", &format!("addr add {address} dev eth0"));
         }
-        // The emulated NIC keeps solicitations, which go to groups, from other functions.
-        inside(
-            "vm1",
-            &format!("neigh add fd00:0:0:1::71 lladdr {GATEWAY_MAC} dev eth0"),
-        );
         namespace("far", "wire0");
-        inside(
-            "far",
-            &format!("neigh add 2001:db8::2 lladdr {UPLINK_MAC} dev eth0"),
-        );
         for address in ["192.0.2.66/24", "2001:db8::66/64 nodad"] {
             inside("far", &format!("addr add {address} dev eth0"));
         }
