@@ -167,6 +167,8 @@ def nextest(suite):
         for case in xml.parse(junit).iter("testcase"):
             if case.find("failure") is None and case.find("error") is None:
                 counts.passed += 1
+                if case.find("flakyFailure") is not None:
+                    counts.notes.append(f"{case.get('classname')} {case.get('name')} passed at the second try only")
             else:
                 counts.failed += 1
                 counts.notes.append(f"{case.get('classname')} {case.get('name')}")
