@@ -167,8 +167,16 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
 
     // The same through the command line.
     let command = |arguments: &[&str]| site.switch().cli(arguments);
-    let shown: Value = serde_json::from_str(&command(&["show", "drops", "--json"])).expect("JSON");
-    assert_eq!(shown, site.switch().get("/v1/drops"));
+    // What the namespaces say of themselves may be counted between the two.
+    let are_alike = || {
+        let shown = command(&["show", "drops", "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown == site.switch().get("/v1/drops")
+    };
+    assert!(
+        (0..10).any(|_| are_alike()),
+        "the command line and the API differ"
+    );
     let table = command(&["show", "drops"]);
     let row = ["red-vm1", "ipv4-source", &dropped.to_string()];
     assert!(

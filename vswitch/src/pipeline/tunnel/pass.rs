@@ -425,13 +425,14 @@ impl<N: Notes> Pass<'_, N> {
 
     /// As [`Self::path_mtu4`].
     pub(in crate::pipeline) fn path_mtu6(&mut self, ip: &Ipv6, packet: &[u8]) -> bool {
-        const PACKET_TOO_BIG: [u8; 2] = [2, 0];
+        // RFC 4443, section 3.2: the receiver ignores the code.
+        const PACKET_TOO_BIG: u8 = 2;
         let message = ip.payload(packet);
         let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<56>()) else {
             return false;
         };
         let icmp = matches!(ip.transport, Transport::Icmp { .. });
-        if !icmp || ip.fragment != Fragment::Whole || head[..2] != PACKET_TOO_BIG {
+        if !icmp || ip.fragment != Fragment::Whole || head[0] != PACKET_TOO_BIG {
             return false;
         }
         let quote = &message[8..];
