@@ -20,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
-use crate::pipeline::{Generation, Groups, Pipeline, PortId, Verdict};
+use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
 /// How long the worker polls on after the last frame.
@@ -236,15 +236,11 @@ impl Worker {
         let tables = self.pipeline.tables();
         let sides = tables.names().iter().zip(tables.groups());
         for (outlet, (name, groups)) in self.outlets.iter_mut().zip(sides) {
-            let list = match groups {
-                Groups::These(list) => Some(&**list),
-                Groups::All => None,
-            };
-            if !outlet.port.hear(list) {
+            if !outlet.port.hear(groups) {
                 tracing::warn!(
                     port = name,
-                    "the device gives us no frames for groups, so IPv6 cannot find the gateway there; of a virtual function, \
-                     its physical one's driver may say why"
+                    "the device does not give us the frames of all groups that we ask for, so IPv6 may not find the gateway, or \
+                     what is behind it, there; of a virtual function, its physical one's driver may say why"
                 );
             }
         }

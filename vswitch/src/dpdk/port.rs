@@ -11,6 +11,7 @@ use nix::libc;
 use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 
 use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
+use crate::pipeline::Groups;
 
 /// The one queue in each direction.
 const QUEUE: u16 = 0;
@@ -327,28 +328,26 @@ impl Port {
         }
     }
 
-    /// Has the device give us frames for these groups (as MACs), or for all if there is no list; says whether it will. A kernel interface does so
-    /// anyway. More groups than a NIC lists for a function, or than a driver lists at all, are asked for as all, which a NIC may refuse
-    /// to a function that is not trusted.
-    pub fn hear(&mut self, groups: Option<&[[u8; 6]]>) -> bool {
+    /// Has the device give us frames for these groups; says whether it will. A kernel interface does so anyway. What is more
+    /// than a NIC lists for a function, or cannot be listed, is asked for as all groups, which a NIC may refuse to a function that is
+    /// not trusted: then at least the first of the list are heard.
+    pub fn hear(&mut self, groups: &Groups) -> bool {
         const MOST: usize = 30;
         if self.device.0 != c"pci" {
             return true;
         }
-        if let Some(list) = groups
-            && list.len() <= MOST
-        {
-            let mut list: Vec<_> = list
-                .iter()
-                .map(|&addr_bytes| sys::rte_ether_addr { addr_bytes })
-                .collect();
-            // SAFETY: the port is started, and the driver copies the list.
-            let code = unsafe {
-                sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
-            };
-            if code == 0 {
-                return true;
-            }
+        let mut list: Vec<_> = groups
+            .listed
+            .iter()
+            .take(MOST)
+            .map(|&addr_bytes| sys::rte_ether_addr { addr_bytes })
+            .collect();
+        // SAFETY: the port is started, and the driver copies the list.
+        let code = unsafe {
+            sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
+        };
+        if code == 0 && list.len() == groups.listed.len() && !groups.others {
+            return true;
         }
         // SAFETY: the port is started.
         unsafe { sys::rte_eth_allmulticast_enable(self.id) == 0 }

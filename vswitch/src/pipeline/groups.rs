@@ -1,5 +1,6 @@
 //! The multicast groups that a switch must hear: a NIC keeps all others from it.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
@@ -8,12 +9,12 @@ use tenant_config::{Addresses, SwitchConfig};
 use super::nd::solicited_node;
 
 /// The groups of one side of the switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Groups {
-    /// Exactly these, as MACs.
-    These(Box<[[u8; 6]]>),
-    /// They cannot be listed: a whole prefix of addresses is asked for.
-    All,
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Groups {
+    /// These, as MACs; those first without which nothing works.
+    pub listed: Box<[[u8; 6]]>,
+    /// And others that cannot be listed: a whole prefix of addresses is asked for.
+    pub others: bool,
 }
 
 /// More than any NIC has a list for.
@@ -33,7 +34,8 @@ fn mac(group: u128) -> [u8; 6] {
 /// The groups of every side, in the order of [`super::PortId`]: those by which a VM asks for its neighbours and its
 /// router, and those by which routers of the underlay ask for the switch. IPv4 needs none.
 pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
-    let mut asked_for = Some(Vec::new());
+    let mut asked_for = Vec::new();
+    let mut others = false;
     let of_ports = config.ports.iter().flat_map(|port| match &port.addresses {
         Addresses::Static(nets) => &nets[..],
         Addresses::Learned(_) => &[],
@@ -48,40 +50,46 @@ pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
         let IpNet::V6(net) = net else {
             continue;
         };
-        match &mut asked_for {
-            Some(list) if net.prefix_len() == 128 && list.len() < LISTED_MAX => {
-                list.push(net.addr())
-            }
-            _ => asked_for = None,
+        if net.prefix_len() == 128 && asked_for.len() < LISTED_MAX {
+            asked_for.push(net.addr());
+        } else {
+            others = true;
         }
     }
-    let port_groups = |own: Ipv6Addr| match (&asked_for, config.gateway.ipv6) {
-        (_, None) => Groups::These(Box::default()),
-        (None, Some(_)) => Groups::All,
-        (Some(list), Some(gateway)) => list_of(
-            &[ALL_NODES, ALL_ROUTERS, ALL_DHCP_AGENTS],
-            list.iter().copied().chain([gateway.addr(), own]),
-        ),
+    let port_groups = |own: Ipv6Addr| match config.gateway.ipv6 {
+        None => Groups::default(),
+        Some(gateway) => Groups {
+            listed: list_of(
+                &[ALL_NODES, ALL_ROUTERS, ALL_DHCP_AGENTS],
+                [gateway.addr(), own]
+                    .into_iter()
+                    .chain(asked_for.iter().copied()),
+            ),
+            others,
+        },
     };
     let ports = config
         .ports
         .iter()
         .map(|port| port_groups(port.gateway_mac.link_local()));
     let uplink = config.uplink.iter().map(|uplink| match uplink.ipv6 {
-        None => Groups::These(Box::default()),
-        Some(net) => list_of(&[ALL_NODES], [net.addr(), uplink.mac.link_local()]),
+        None => Groups::default(),
+        Some(net) => Groups {
+            listed: list_of(&[ALL_NODES], [net.addr(), uplink.mac.link_local()]),
+            others: false,
+        },
     });
     ports.chain(uplink).collect()
 }
 
-fn list_of(fixed: &[u128], addresses: impl IntoIterator<Item = Ipv6Addr>) -> Groups {
+/// As MACs, in that order, without repetition.
+fn list_of(fixed: &[u128], addresses: impl IntoIterator<Item = Ipv6Addr>) -> Box<[[u8; 6]]> {
     let asked = addresses
         .into_iter()
         .map(|address| solicited_node(address.to_bits()));
-    let mut list: Vec<[u8; 6]> = fixed.iter().copied().chain(asked).map(mac).collect();
-    list.sort_unstable();
-    list.dedup();
-    Groups::These(list.into())
+    let mut seen = HashSet::new();
+    let all = fixed.iter().copied().chain(asked).map(mac);
+    all.filter(|mac| seen.insert(*mac)).collect()
 }
 
 #[cfg(test)]
@@ -106,7 +114,10 @@ mod tests {
     fn what_is_asked_for_is_heard_and_nothing_else() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let groups = of(&config(r#"["10.0.0.12/32", "fd00::ab:cdef/128"]"#, both));
-        let these = |list: &[[u8; 6]]| Groups::These(list.into());
+        let these = |list: &[[u8; 6]]| Groups {
+            listed: list.into(),
+            others: false,
+        };
         let port = |own: u8| {
             these(
                 &[
@@ -129,7 +140,16 @@ mod tests {
             [0x33, 0x33, 0xff, 0, 0, 0],
             [0x33, 0x33, 0xff, 0, 0, 2],
         ]);
-        assert_eq!(*groups, [port(1), port(2), uplink]);
+        // What nothing works without comes first.
+        assert_eq!(
+            groups[1].listed[3..5],
+            [[0x33, 0x33, 0xff, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]]
+        );
+        let mut sorted = groups.to_vec();
+        sorted
+            .iter_mut()
+            .for_each(|groups| groups.listed.sort_unstable());
+        assert_eq!(sorted, [port(1), port(2), uplink]);
     }
 
     #[test]
@@ -146,25 +166,29 @@ mod tests {
             config.tunnel = serde_json::from_value(tunnel).expect("it is a tunnel");
             of(&config)[0].clone()
         };
-        let asked = |groups: &Groups, group| match groups {
-            Groups::These(list) => list.contains(&group),
-            Groups::All => true,
-        };
+        let asked = |groups: &Groups, group| groups.listed.contains(&group);
         let group = [0x33, 0x33, 0xff, 0, 0, 0x71];
         assert!(!asked(&with(&["10.0.0.71/32", "fd01::71/128"]), group));
         assert!(asked(&with(&["fd00::71/128"]), group));
-        assert_eq!(with(&["fd00::70/124"]), Groups::All);
-        assert_eq!(with(&["fd00::/64"]), Groups::All);
+        assert!(!with(&["fd00::71/128"]).others);
+        // Of those that cannot be listed the NIC is told as well as it takes it; the gateway is never lost.
+        for prefix in ["fd00::70/124", "fd00::/64"] {
+            let groups = with(&[prefix]);
+            assert!(
+                groups.others && asked(&groups, [0x33, 0x33, 0xff, 0, 0, 1]),
+                "{prefix}"
+            );
+        }
     }
 
     #[test]
     fn a_prefix_of_addresses_is_asked_for_by_any_group_and_without_ipv6_by_none() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let groups = of(&config(r#"["10.0.0.12/32", "fd00:0:0:0:8000::/65"]"#, both));
-        assert_eq!(groups[..2], [Groups::All, Groups::All]);
+        assert!(groups[..2].iter().all(|groups| groups.others));
+        assert!(!groups[2].others);
         let mut without = config(r#"["10.0.0.12/32"]"#, both);
         without.gateway.ipv6 = None;
-        let none = Groups::These(Box::default());
-        assert_eq!(of(&without)[..2], [none.clone(), none]);
+        assert_eq!(of(&without)[..2], [Groups::default(), Groups::default()]);
     }
 }
