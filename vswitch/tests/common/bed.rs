@@ -6,10 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use wait::eventually;
+
+#[path = "wait.rs"]
+mod wait;
 
 pub(crate) const SWITCH: &str = env!("CARGO_BIN_EXE_vswitch");
 
@@ -214,18 +218,6 @@ pub(crate) fn run(command: &mut Command) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{what}: not in 20 s"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// One request: status and body; `None` where nobody answers.

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+
+pub(crate) use wait::eventually;
+
+#[path = "wait.rs"]
+mod wait;
 
 /// `None`, said on standard error, anywhere but in the emulated machine.
 pub(crate) fn emulated() -> Option<()> {
@@ -91,16 +95,4 @@ pub(crate) fn ip(arguments: &str) {
         .expect("ip runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
-}
-
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{what}: not in 20 s"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
