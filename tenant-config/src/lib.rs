@@ -13,6 +13,7 @@ pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
 pub use rules::{
     MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES,
+    MIN_MTU_IPV4, MIN_MTU_IPV6,
 };
 pub use switch::{
     Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,

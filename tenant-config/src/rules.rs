@@ -30,9 +30,9 @@ pub const MAX_PREFIXES: usize = 131_072;
 /// The largest MTU: jumbo frames as common NICs carry them.
 pub const MAX_MTU: u16 = 9216;
 /// What every IPv4 host takes (RFC 791).
-const MIN_MTU_IPV4: u16 = 576;
+pub const MIN_MTU_IPV4: u16 = 576;
 /// What every IPv6 link carries (RFC 8200, section 5).
-const MIN_MTU_IPV6: u16 = 1280;
+pub const MIN_MTU_IPV6: u16 = 1280;
 
 /// What a tunnel's TTL may be, as the rest of a sentence.
 pub(crate) const TTL_EXPECTED: &str = "an integer from 1 to 255, or \"inherit\"";

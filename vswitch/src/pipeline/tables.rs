@@ -12,7 +12,7 @@ use super::express;
 use super::filter;
 use super::groups::{self, Groups};
 use super::lpm::{Key, Lpm};
-use super::tunnel::{self, Tunnel};
+use super::tunnel::Tunnel;
 use super::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 /// Where an address leads.
@@ -496,14 +496,13 @@ impl Tables {
 
 /// All next hops of a configuration, in their order, without repetition.
 fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
+    let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     let uplink = config.uplink.iter().flat_map(|uplink| {
         let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
         ipv4.into_iter()
             .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
     });
-    let mut all: Vec<IpAddr> = uplink
-        .chain(tunnel::next_hops(config.tunnel.as_ref()))
-        .collect();
+    let mut all: Vec<IpAddr> = uplink.chain(peers.map(|peer| peer.next_hop)).collect();
     all.sort_unstable();
     all.dedup();
     all.into()

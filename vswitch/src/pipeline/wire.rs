@@ -274,11 +274,7 @@ fn transport_of<const ICMP_LEN: usize>(protocol: u8, payload: &[u8]) -> Option<T
 
 /// The one's complement sum over the header is all ones (RFC 1071).
 fn ipv4_checksum_holds(head: &[u8; 20], options: &[u8]) -> bool {
-    let more = options
-        .chunks_exact(4)
-        .map(|word| u64::from(be32(word, 0).to_be()))
-        .sum::<u64>();
-    is_all_ones(ipv4_sum(head) + more)
+    is_all_ones(ipv4_sum(head) + sum(options))
 }
 
 /// The same, of a header without options.
@@ -290,11 +286,17 @@ pub(super) fn ipv4_sum_holds(head: &[u8; 20]) -> bool {
 /// The checksum of a header without options whose checksum field is zero, in memory's byte order.
 #[cfg(test)]
 pub(super) fn ipv4_header_sum(head: &[u8; 20]) -> u16 {
-    let sum = ipv4_sum(head);
+    !folded(ipv4_sum(head))
+}
+
+/// A sum folded to 16 bits, in memory's byte order.
+#[inline(always)]
+pub(super) fn folded(sum: u64) -> u16 {
+    // After the first, 33 bits are left; then 18, 17 and 16.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    !(((sum & 0xffff) + (sum >> 16)) as u16)
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// The sum that a checksum is made of (RFC 1071), in memory's byte order; of an odd length, as if a zero byte

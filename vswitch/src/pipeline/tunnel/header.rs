@@ -216,7 +216,7 @@ impl Tunnel {
                 outer[22] |= ttl;
                 let own = u64::from(u32::from_ne_bytes([0, tos, hi, lo]))
                     + u64::from(u32::from_ne_bytes([ttl, 0, 0, 0]));
-                let sum = !folded(template.sum4 + own);
+                let sum = !wire::folded(template.sum4 + own);
                 outer[24..26].copy_from_slice(&sum.to_ne_bytes());
                 ETHERNET_LEN + 20
             }
@@ -239,7 +239,7 @@ impl Tunnel {
         udp[..2].copy_from_slice(&source_port.to_be_bytes());
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
         if self.udp_checksum {
-            let sum = !folded(udp_sum(&bytes[ETHERNET_LEN..], udp_at - ETHERNET_LEN));
+            let sum = !wire::folded(udp_sum(&bytes[ETHERNET_LEN..], udp_at - ETHERNET_LEN));
             // RFC 768: a sum of zero is sent as all ones.
             let sum = if sum == 0 { u16::MAX } else { sum };
             bytes[udp_at + 6..udp_at + 8].copy_from_slice(&sum.to_ne_bytes());
@@ -262,7 +262,7 @@ impl Tunnel {
         let udp = packet.get(udp_at..);
         match udp.and_then(|udp| udp.first_chunk::<UDP_LEN>()) {
             Some(udp) if be16(udp, 6) == 0 => !(self.udp_checksum && self.vtep.is_ipv6()),
-            Some(_) => folded(udp_sum(packet, udp_at)) == u16::MAX,
+            Some(_) => wire::folded(udp_sum(packet, udp_at)) == u16::MAX,
             None => false,
         }
     }
@@ -398,17 +398,7 @@ fn udp_sum(packet: &[u8], udp_at: usize) -> u64 {
 
 /// Whether the checksum of a message that it covers alone is right.
 pub(super) fn sum_holds(message: &[u8]) -> bool {
-    folded(wire::sum(message)) == u16::MAX
-}
-
-/// A sum folded to 16 bits, in memory's byte order.
-#[inline(always)]
-fn folded(sum: u64) -> u16 {
-    // After the first, 33 bits are left; then 18, 17 and 16.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    wire::folded(wire::sum(message)) == u16::MAX
 }
 
 /// The two bits of Explicit Congestion Notification (RFC 3168).

@@ -9,7 +9,8 @@ mod pass;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tenant_config::{
-    Encapsulation, Inherit, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
+    Encapsulation, Inherit, MIN_MTU_IPV4, MIN_MTU_IPV6, SwitchConfig, TunnelDscp, TunnelKind,
+    TunnelTtl,
 };
 
 use super::counters::Counters;
@@ -26,10 +27,6 @@ const TUNNEL_PORTS: [u16; 2] = [
     TunnelKind::Vxlan.default_port(),
     TunnelKind::Geneve.default_port(),
 ];
-
-/// The smallest MTUs of the two families (RFC 791, RFC 8200).
-const MIN_MTU_IPV4: u16 = 576;
-const MIN_MTU_IPV6: u16 = 1280;
 
 /// What one generation knows of its tunnel.
 #[derive(Debug)]
@@ -307,12 +304,6 @@ impl Vtep {
     pub(super) fn next_hop(&self) -> NextHopId {
         self.next_hop
     }
-}
-
-/// What a configuration says of all next hops of its underlay, the uplink's own among them.
-pub(super) fn next_hops(tunnel: Option<&TunnelConfig>) -> impl Iterator<Item = IpAddr> {
-    let peers = tunnel.into_iter().flat_map(|tunnel| &tunnel.peers);
-    peers.map(|peer| peer.next_hop)
 }
 
 #[cfg(test)]
