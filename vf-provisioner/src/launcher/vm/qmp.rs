@@ -36,12 +36,19 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
 #[derive(Debug)]
 pub(super) struct Monitor {
     stream: BufReader<UnixStream>,
+    /// What has come of a line whose end has not.
+    begun: Vec<u8>,
+    /// Commands given: each has its number as its name, and its answer has it too. A busy QEMU answers late, when we may
+    /// have given up on that command and be waiting for the next one's answer.
+    given: u64,
 }
 
 impl Monitor {
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let mut monitor = Self {
             stream: BufReader::new(connect(path)?),
+            begun: Vec::new(),
+            given: 0,
         };
         monitor.line()?;
         monitor.execute("qmp_capabilities")?;
@@ -49,29 +56,31 @@ impl Monitor {
     }
 
     fn line(&mut self) -> io::Result<Value> {
-        let mut line = Vec::new();
+        let room = LINE_MAX.saturating_sub(self.begun.len() as u64);
         (&mut self.stream)
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut line)?;
-        if line.is_empty() {
+            .take(room)
+            .read_until(b'\n', &mut self.begun)?;
+        if self.begun.last() != Some(&b'\n') {
             return Err(ErrorKind::UnexpectedEof.into());
         }
+        let line = std::mem::take(&mut self.begun);
         Ok(serde_json::from_slice(&line)?)
     }
 
     /// What QEMU returns for a command without arguments.
     pub(super) fn execute(&mut self, command: &str) -> io::Result<Value> {
-        let text = json!({"execute": command}).to_string();
+        self.given += 1;
+        let text = json!({"execute": command, "id": self.given}).to_string();
         self.stream.get_mut().write_all(text.as_bytes())?;
         let began = Instant::now();
         loop {
-            // Events come in between.
+            // Events come in between, and late answers to commands before.
             let mut answer = self.line()?;
-            if let Some(result) = answer.get_mut("return") {
-                return Ok(result.take());
-            }
-            if let Some(error) = answer.get("error") {
-                return Err(Error::other(format!("{command}: {error}")));
+            if answer["id"] == self.given {
+                if let Some(result) = answer.get_mut("return") {
+                    return Ok(result.take());
+                }
+                return Err(Error::other(format!("{command}: {}", answer["error"])));
             }
             if began.elapsed() > PATIENCE {
                 return Err(ErrorKind::TimedOut.into());
@@ -130,9 +139,9 @@ mod tests {
     fn events_between_an_answer_are_passed_over() {
         let (_dir, path) = served(&[
             HELLO,
-            "{\"return\": {}}\n",
+            "{\"return\": {}, \"id\": 1}\n",
             "{\"event\": \"RESUME\"}\n",
-            "{\"return\": {\"running\": false, \"status\": \"internal-error\"}}\n",
+            "{\"return\": {\"running\": false, \"status\": \"internal-error\"}, \"id\": 2}\n",
         ]);
         let mut monitor = Monitor::connect(&path).expect("it answers");
         assert_eq!(
@@ -142,8 +151,28 @@ mod tests {
     }
 
     #[test]
+    fn a_late_answer_is_not_taken_for_the_next_one() {
+        let (ours, mut qemu) = UnixStream::pair().expect("a pair");
+        ours.set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("a time limit");
+        let mut monitor = Monitor {
+            stream: BufReader::new(ours),
+            begun: Vec::new(),
+            given: 0,
+        };
+        qemu.write_all(b"{\"return\": [{\"label\": ")
+            .expect("it is sent");
+        assert!(!monitor.is_open("control").unwrap_or(false));
+        qemu.write_all(
+            b"\"control\"}], \"id\": 1}\n{\"return\": {\"running\": true}, \"id\": 2}\n",
+        )
+        .expect("it is sent");
+        assert_eq!(monitor.stuck().expect("it answers"), None);
+    }
+
+    #[test]
     fn a_link_in_the_place_of_a_socket_leads_nowhere() {
-        let (dir, path) = served(&[HELLO, "{\"return\": {}}\n"]);
+        let (dir, path) = served(&[HELLO, "{\"return\": {}, \"id\": 1}\n"]);
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("a link");
         assert!(Monitor::connect(&link).is_err());
