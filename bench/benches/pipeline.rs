@@ -1,6 +1,6 @@
 //! Nanoseconds per burst of 32 frames through the pipeline alone, without a device.
 
-use bench::{BURST, scenarios};
+use bench::stages::{BURST, scenarios};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn pipeline(criterion: &mut Criterion) {

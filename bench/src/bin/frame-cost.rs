@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use bench::{BURST, scenarios};
+use bench::stages::{BURST, scenarios};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

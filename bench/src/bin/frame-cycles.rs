@@ -5,7 +5,7 @@
 //!
 //! `frame-cycles [PREFIX...]` takes the scenarios whose names begin so, or all.
 
-use bench::{BURST, Run, scenarios};
+use bench::stages::{BURST, Run, scenarios};
 use vswitch::dpdk::cycles;
 
 const ROUNDS: usize = 41;

@@ -104,6 +104,20 @@ impl Mempool {
         Some(mbuf)
     }
 
+    /// Adds `count` empty mbufs to the burst: all of them, or none if they do not fit or so many are not free.
+    #[inline]
+    pub fn fill(&self, burst: &mut Burst, count: usize) {
+        if count == 0 || count > Burst::CAPACITY - burst.len() {
+            return;
+        }
+        burst.fill(|mbufs, _| {
+            // SAFETY: the pool lives as long as `self`, and there is room for `count` pointers; all are written, or none.
+            let code =
+                unsafe { dpdk_sys::rte_pktmbuf_alloc_bulk_shim(self.raw(), mbufs, count as u32) };
+            if code == 0 { count as u16 } else { 0 }
+        });
+    }
+
     /// Mbufs that are free now. Counts, so not for the packet path.
     pub fn available(&self) -> u32 {
         // SAFETY: the pool lives as long as `self`.
@@ -161,6 +175,27 @@ impl Mbuf {
             let start = raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off));
             slice::from_raw_parts(start, usize::from(raw.data_len))
         }
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let (start, len) = (
+            usize::from(self.raw().data_off),
+            usize::from(self.raw().data_len),
+        );
+        &mut self.buffer_mut()[start..start + len]
+    }
+
+    /// Makes it a frame of `len` bytes with the usual room in front, and gives them to be written: they hold what was
+    /// there before.
+    ///
+    /// # Panics
+    /// If the buffer is shorter.
+    #[inline]
+    pub fn reset(&mut self, len: usize) -> &mut [u8] {
+        self.set_position((HEADROOM, len));
+        self.bytes_mut()
     }
 
     /// The frame in its buffer, for the pipeline; `None` if it lies in several segments. Afterwards

@@ -1,4 +1,4 @@
-//! One device with one queue each way.
+//! One device: one queue each way, unless its other end wants more.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_int};
@@ -13,7 +13,7 @@ use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
 use crate::pipeline::Groups;
 
-/// The one queue in each direction.
+/// The first queue in each direction, and a switch's only one.
 const QUEUE: u16 = 0;
 
 /// How a port is set up.
@@ -25,6 +25,8 @@ pub struct PortOptions {
     pub tx_desc: u16,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Queues in each direction. A switch has one; who talks to a program that sends on several needs as many.
+    pub queues: u16,
 }
 
 impl Default for PortOptions {
@@ -33,6 +35,7 @@ impl Default for PortOptions {
             rx_desc: 512,
             tx_desc: 512,
             mtu: 1500,
+            queues: 1,
         }
     }
 }
@@ -68,6 +71,7 @@ pub struct Port {
     /// The kernel interface behind it, if there is one.
     interface: Option<Interface>,
     wake: Wake,
+    queues: u16,
     /// Frames that the kernel had no room for; it counts them from each reading anew.
     kernel_missed: u64,
     // Both outlive the device: its rings are filled from the one, and its memory is the other's.
@@ -166,6 +170,7 @@ impl Port {
             vlan: attachment.vlan(),
             interface: None,
             wake: Wake::Never,
+            queues: options.queues,
             kernel_missed: 0,
             _pool: pool.clone(),
             _eal: eal.clone(),
@@ -233,7 +238,7 @@ impl Port {
         }
         // SAFETY: `config` is valid for the call.
         step("configure", unsafe {
-            sys::rte_eth_dev_configure(id, 1, 1, &raw const config)
+            sys::rte_eth_dev_configure(id, options.queues, options.queues, &raw const config)
         })?;
         let (mut rx, mut tx) = (options.rx_desc, options.tx_desc);
         // SAFETY: places for two numbers.
@@ -241,14 +246,23 @@ impl Port {
             sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx, &raw mut tx)
         })?;
         const ANY_NUMA_NODE: u32 = u32::MAX;
-        // SAFETY: null asks for the driver's defaults; the pool outlives the port, which holds it.
-        step("set up the receive queue of", unsafe {
-            sys::rte_eth_rx_queue_setup(id, QUEUE, rx, ANY_NUMA_NODE, std::ptr::null(), pool.raw())
-        })?;
-        // SAFETY: as above.
-        step("set up the transmit queue of", unsafe {
-            sys::rte_eth_tx_queue_setup(id, QUEUE, tx, ANY_NUMA_NODE, std::ptr::null())
-        })?;
+        for queue in 0..options.queues {
+            // SAFETY: null asks for the driver's defaults; the pool outlives the port, which holds it.
+            step("set up the receive queue of", unsafe {
+                sys::rte_eth_rx_queue_setup(
+                    id,
+                    queue,
+                    rx,
+                    ANY_NUMA_NODE,
+                    std::ptr::null(),
+                    pool.raw(),
+                )
+            })?;
+            // SAFETY: as above.
+            step("set up the transmit queue of", unsafe {
+                sys::rte_eth_tx_queue_setup(id, queue, tx, ANY_NUMA_NODE, std::ptr::null())
+            })?;
+        }
         // SAFETY: the port is configured.
         step("start", unsafe { sys::rte_eth_dev_start(id) })?;
         // SAFETY: zero is a valid address struct.
@@ -264,10 +278,26 @@ impl Port {
     /// Receives behind what is in `burst`, as much as it has room for; says how many.
     #[inline]
     pub fn rx(&mut self, burst: &mut Burst) -> usize {
+        self.receive(QUEUE, burst)
+    }
+
+    /// The same from one of several queues.
+    ///
+    /// # Panics
+    /// If the port has no such queue.
+    #[inline]
+    pub fn rx_queue(&mut self, queue: u16, burst: &mut Burst) -> usize {
+        assert!(queue < self.queues, "no such queue");
+        self.receive(queue, burst)
+    }
+
+    #[inline]
+    fn receive(&mut self, queue: u16, burst: &mut Burst) -> usize {
         let id = self.id;
-        // SAFETY: the port is started, `&mut self` makes us the queue's only user, and the burst has room for `room` pointers.
+        // SAFETY: the port is started with that queue, `&mut self` makes us its only user, and the burst has room for
+        // `room` pointers.
         let received =
-            burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, QUEUE, mbufs, room) });
+            burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, queue, mbufs, room) });
         if let Some(vlan) = self.vlan {
             let first = burst.len() - received;
             for mbuf in &mut burst.as_mut_slice()[first..] {

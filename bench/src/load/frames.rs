@@ -1,0 +1,267 @@
+//! The frames of a load: how they are written, and how they are known again.
+//!
+//! A frame is UDP over IPv4. Its payload says whose it is:
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 42 | 2 | [`MARK`] |
+//! | 44 | 1 | path |
+//! | 45 | 1 | hop that it is on |
+//! | 46 | 4 | flow |
+//! | 50 | 4 | number within the flow |
+//! | 54 | 6 | when it was sent: the time stamp counter's lower 48 bits |
+//! | 60 | … | a pattern, the same in every frame |
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::network::Hop;
+
+/// Bytes of the Ethernet, IPv4 and UDP headers.
+pub(super) const HEADERS: usize = 42;
+/// Where the pattern begins: the shortest frame ends there.
+pub(super) const PATTERN: usize = 60;
+/// The frame check sequence, which devices add.
+const CHECK_SEQUENCE: u16 = 4;
+const MARK: [u8; 2] = [0x6d, 0x74];
+const TIME_BITS: u32 = 48;
+
+/// The last bytes of every attack frame.
+pub const ATTACK_MARK: [u8; 4] = *b"evil";
+
+/// How a path's frames look.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Shape {
+    /// Bytes, with the frame check sequence of 4 that is not in memory: from 64 to 1518.
+    pub bytes: u16,
+    /// Flows, sent by turns in an order that the seed decides.
+    pub flows: u32,
+    /// Of the flows' order and ports.
+    pub seed: u64,
+}
+
+impl Shape {
+    /// Bytes in memory.
+    pub(super) fn len(self) -> usize {
+        usize::from(self.bytes - CHECK_SEQUENCE).max(PATTERN)
+    }
+
+    /// The order in which the flows take turns.
+    pub(super) fn order(self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.flows).collect();
+        order.shuffle(&mut StdRng::seed_from_u64(self.seed));
+        order
+    }
+
+    /// What follows the payload's own words.
+    pub(super) fn pattern(self) -> Vec<u8> {
+        (PATTERN..self.len())
+            .map(|at| (at * 31 + 7) as u8)
+            .collect()
+    }
+
+    /// Each flow's headers on that hop.
+    pub(super) fn headers(self, hop: &Hop) -> Vec<[u8; HEADERS]> {
+        let mut random = StdRng::seed_from_u64(self.seed);
+        (0..self.flows)
+            .map(|flow| {
+                // Every hop draws the same ports.
+                let ports = (
+                    random.random_range(10_000..60_000),
+                    random.random_range(10_000..60_000),
+                );
+                headers(hop, flow, ports, self.len())
+            })
+            .collect()
+    }
+}
+
+fn headers(hop: &Hop, flow: u32, ports: (u16, u16), len: usize) -> [u8; HEADERS] {
+    let mut bytes = [0; HEADERS];
+    bytes[..6].copy_from_slice(&hop.destination_mac);
+    bytes[6..12].copy_from_slice(&hop.source_mac);
+    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+    let packet = (len - 14) as u16;
+    bytes[14..16].copy_from_slice(&[0x45, 0]);
+    bytes[16..18].copy_from_slice(&packet.to_be_bytes());
+    bytes[22..24].copy_from_slice(&[64, 17]);
+    bytes[26..30].copy_from_slice(&hop.source.of(flow).octets());
+    bytes[30..34].copy_from_slice(&hop.destination.of(flow).octets());
+    let check = !sum(&bytes[14..34]);
+    bytes[24..26].copy_from_slice(&check.to_be_bytes());
+    bytes[34..36].copy_from_slice(&ports.0.to_be_bytes());
+    bytes[36..38].copy_from_slice(&ports.1.to_be_bytes());
+    bytes[38..40].copy_from_slice(&(packet - 20).to_be_bytes());
+    bytes
+}
+
+/// The ones' complement sum (RFC 1071).
+fn sum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// What a frame says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) path: u8,
+    pub(super) hop: u8,
+    pub(super) flow: u32,
+    pub(super) number: u32,
+    /// Of 48 bits.
+    pub(super) sent: u64,
+}
+
+impl Tag {
+    /// Writes a whole frame.
+    #[inline]
+    pub(super) fn write(self, headers: &[u8; HEADERS], pattern: &[u8], frame: &mut [u8]) {
+        frame[..HEADERS].copy_from_slice(headers);
+        let words = &mut frame[HEADERS..PATTERN];
+        words[..2].copy_from_slice(&MARK);
+        words[2] = self.path;
+        words[3] = self.hop;
+        words[4..8].copy_from_slice(&self.flow.to_le_bytes());
+        words[8..12].copy_from_slice(&self.number.to_le_bytes());
+        words[12..].copy_from_slice(&self.sent.to_le_bytes()[..6]);
+        frame[PATTERN..].copy_from_slice(pattern);
+    }
+
+    /// Puts a frame on its next hop.
+    #[inline]
+    pub(super) fn forward(hop: u8, headers: &[u8; HEADERS], frame: &mut [u8]) {
+        frame[..HEADERS].copy_from_slice(headers);
+        frame[HEADERS + 3] = hop;
+    }
+
+    /// Reads it back; `None` if it is no frame of a load.
+    #[inline]
+    pub(super) fn read(frame: &[u8]) -> Option<Self> {
+        let words: &[u8; PATTERN - HEADERS] = frame.get(HEADERS..PATTERN)?.try_into().ok()?;
+        if words[..2] != MARK {
+            return None;
+        }
+        let word = |at: usize| {
+            u32::from_le_bytes([words[at], words[at + 1], words[at + 2], words[at + 3]])
+        };
+        Some(Self {
+            path: words[2],
+            hop: words[3],
+            flow: word(4),
+            number: word(8),
+            sent: u64::from(word(12)) | u64::from(words[16]) << 32 | u64::from(words[17]) << 40,
+        })
+    }
+
+    /// Cycles from its sending to `now`.
+    #[inline]
+    pub(super) fn age(self, now: u64) -> u64 {
+        now.wrapping_sub(self.sent) & ((1 << TIME_BITS) - 1)
+    }
+}
+
+/// Whether a frame came out of the switch as it is to: what a router may change (MACs, TTL, checksum) has
+/// changed to what is valid, and nothing else has.
+#[inline]
+pub(super) fn intact(frame: &[u8], sent: &[u8; HEADERS], pattern: &[u8]) -> bool {
+    frame.len() == PATTERN + pattern.len()
+        && frame[12..22] == sent[12..22]
+        && frame[23] == sent[23]
+        && frame[26..HEADERS] == sent[26..]
+        && sum(&frame[14..34]) == 0xffff
+        && frame[PATTERN..] == *pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Size, Topology, tenant};
+
+    const SHAPE: Shape = Shape {
+        bytes: 512,
+        flows: 100,
+        seed: 7,
+    };
+
+    fn frame() -> (Vec<u8>, [u8; HEADERS], Vec<u8>, Tag) {
+        let config = tenant(
+            0,
+            Size {
+                ports: 1,
+                addresses: 1,
+            },
+        );
+        let headers = SHAPE.headers(&Topology::P2p.path(&config)[0])[42];
+        let pattern = SHAPE.pattern();
+        let tag = Tag {
+            path: 1,
+            hop: 2,
+            flow: 42,
+            number: 0xdead_beef,
+            sent: 0x1234_5678_9abc,
+        };
+        let mut frame = vec![0; SHAPE.len()];
+        tag.write(&headers, &pattern, &mut frame);
+        (frame, headers, pattern, tag)
+    }
+
+    #[test]
+    fn a_frame_is_known_again() {
+        let (frame, headers, pattern, tag) = frame();
+        assert_eq!(frame.len(), 508);
+        assert_eq!(Tag::read(&frame), Some(tag));
+        assert_eq!(
+            tag.age(0x1_1234_5678_9abc + 5),
+            5,
+            "the counter's upper bits do not matter"
+        );
+        assert!(intact(&frame, &headers, &pattern));
+    }
+
+    #[test]
+    fn what_a_router_must_not_change_is_seen() {
+        let (frame, headers, pattern, _) = frame();
+        // MACs, TTL with its checksum, and the payload's own words, which `Tag::read` judges.
+        let changeable = |at: usize| at < 12 || (HEADERS..PATTERN).contains(&at);
+        for at in 0..frame.len() {
+            let mut changed = frame.clone();
+            changed[at] ^= 1;
+            assert_eq!(
+                intact(&changed, &headers, &pattern),
+                changeable(at),
+                "byte {at}"
+            );
+        }
+        assert!(!intact(&frame[..507], &headers, &pattern), "cut off");
+        let mut routed = frame;
+        routed[22] -= 1;
+        routed[24..26].copy_from_slice(&[0, 0]);
+        let check = !sum(&routed[14..34]);
+        routed[24..26].copy_from_slice(&check.to_be_bytes());
+        assert!(intact(&routed, &headers, &pattern), "a hop less");
+    }
+
+    #[test]
+    fn the_seed_decides_flows_and_order() {
+        let hop = &Topology::P2p.path(&tenant(
+            0,
+            Size {
+                ports: 1,
+                addresses: 1,
+            },
+        ))[0];
+        let other = Shape { seed: 8, ..SHAPE };
+        assert_eq!(SHAPE.order(), SHAPE.order());
+        assert_ne!(SHAPE.order(), other.order());
+        assert_eq!(SHAPE.headers(hop), SHAPE.headers(hop));
+        assert_ne!(SHAPE.headers(hop), other.headers(hop));
+    }
+}

@@ -1,0 +1,127 @@
+//! What is measured, and how: each scenario is a file.
+
+mod throughput;
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::load::{Attack, Event, Load, LoadPlan, LoadReport, Pace, Shape};
+use crate::network::Hop;
+use crate::site::{Cpus, Site};
+use crate::switches::{Counters, Switch};
+
+pub use throughput::{Throughput, Variant};
+
+/// What all scenarios are given.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Settings {
+    /// Where things run.
+    pub cpus: Cpus,
+    /// How often each pair is measured, ours and the peer by turns.
+    pub rounds: u32,
+    /// How long a switch carries frames before they count.
+    pub warm_up: Duration,
+    /// How long they count.
+    pub measure: Duration,
+    /// Of flows and their order.
+    pub seed: u64,
+}
+
+/// One run of one switch.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// Frames that came out at the end, in millions a second.
+    pub mpps: f64,
+    /// What the switch says that a frame costs it, each time that it has it.
+    pub cycles_per_frame: Option<f64>,
+    /// What the load counted.
+    pub load: LoadReport,
+}
+
+/// What one run sends.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The ways of the frames.
+    pub paths: Vec<Vec<Hop>>,
+    /// How they look.
+    pub shape: Shape,
+    /// How many they are.
+    pub pace: Pace,
+    /// What goes besides.
+    pub attacks: Vec<Attack>,
+}
+
+/// Starts a switch on the site, has it carry the work, and ends it.
+///
+/// # Errors
+/// What the switch or the load says.
+pub fn sample(
+    settings: &Settings,
+    site: &Site,
+    switch: &dyn Switch,
+    work: &Work,
+) -> anyhow::Result<Sample> {
+    let mut running = switch.start(site)?;
+    let plan = LoadPlan {
+        cpu: settings.cpus.load,
+        hugepages: true,
+        ports: site.load_ports(switch.queues()),
+        paths: work.paths.clone(),
+        shape: work.shape,
+        pace: work.pace,
+        attacks: work.attacks.clone(),
+        warm_up: settings.warm_up,
+        measure: settings.measure,
+    };
+    let mut load = Load::start(load_command(site)?, &plan)?;
+    load.wait_for(&Event::Open)?;
+    running.connected()?;
+    load.go_on()?;
+    load.wait_for(&Event::Begin)?;
+    let before = running.counters()?;
+    load.wait_for(&Event::End)?;
+    let after = running.counters()?;
+    let report = load.finish()?;
+    // First the switch: not every one survives the load's going.
+    drop(running);
+    Ok(Sample {
+        mpps: report.frames_per_second() / 1e6,
+        cycles_per_frame: Counters::cycles_per_frame(after, before),
+        load: report,
+    })
+}
+
+/// This program again, as a load.
+fn load_command(site: &Site) -> anyhow::Result<Command> {
+    let own = std::env::current_exe().context("this program does not know where it is")?;
+    let mut command = site.command(own);
+    command.arg("load");
+    Ok(command)
+}
+
+/// The value in the middle; of an even number, the mean of the two.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_value_in_the_middle() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+}

@@ -1,0 +1,214 @@
+//! The place of one run: the wires between the switch under test and the load, and what is on either end of each.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tenant_config::{Device, Memory, SwitchConfig};
+
+use crate::load::{LoadDevice, LoadPort};
+
+/// A kind of wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wires {
+    /// Shared memory. The switch under test is the server of each, the load the client.
+    Memif,
+    /// Shared memory as QEMU has it with its VMs: the switch under test is the back end, the load the VM.
+    VhostUser,
+    /// Pairs of kernel interfaces, with AF_PACKET at their ends.
+    Veth,
+}
+
+/// The end of a wire that the switch under test has.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// The socket to listen on.
+    Memif(PathBuf),
+    /// The socket to listen on.
+    VhostUser(PathBuf),
+    /// The interface.
+    Veth(String),
+}
+
+/// Where things run.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Cpus {
+    /// The switch under test.
+    pub switch: usize,
+    /// The load, and what else the benchmark does.
+    pub load: usize,
+}
+
+/// What one run takes; dropped, it is gone.
+#[derive(Debug)]
+pub struct Site {
+    directory: TempDir,
+    /// What kind its wires are.
+    pub wires: Wires,
+    /// Where things run.
+    pub cpus: Cpus,
+    /// The tenants, their devices named where ours has a driver for the wires.
+    pub tenants: Vec<SwitchConfig>,
+    /// In the order of the load's ports: each tenant's VMs, then its uplink.
+    pub ends: Vec<End>,
+    namespace: Option<Namespace>,
+}
+
+impl Site {
+    /// Lays the wires for those tenants.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn lay(wires: Wires, cpus: Cpus, mut tenants: Vec<SwitchConfig>) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir()
+            .context("no temporary directory")?;
+        let namespace = (wires == Wires::Veth).then(Namespace::add).transpose()?;
+        let mut ends = Vec::new();
+        for tenant in &mut tenants {
+            tenant.memory = Memory {
+                mib: 64,
+                hugepages: true,
+            };
+            let ports = tenant.ports.iter_mut().map(|port| &mut port.device);
+            for device in ports.chain(tenant.uplink.iter_mut().map(|uplink| &mut uplink.device)) {
+                let number = ends.len();
+                let socket = directory.path().join(format!("wire{number}"));
+                let end = match wires {
+                    Wires::Memif => {
+                        *device = Device::Memif {
+                            socket: socket.clone(),
+                            id: 0,
+                            server: true,
+                        };
+                        End::Memif(socket)
+                    }
+                    Wires::VhostUser => End::VhostUser(socket),
+                    Wires::Veth => {
+                        let interface = format!("switch{number}");
+                        *device = Device::AfPacket {
+                            interface: interface.clone(),
+                        };
+                        if let Some(namespace) = &namespace {
+                            namespace.pair(&interface, &format!("load{number}"))?;
+                        }
+                        End::Veth(interface)
+                    }
+                };
+                ends.push(end);
+            }
+        }
+        Ok(Self {
+            directory,
+            wires,
+            cpus,
+            tenants,
+            ends,
+            namespace,
+        })
+    }
+
+    /// For sockets and files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The load's ends of the wires. `queues` is what the switch under test sends on.
+    pub fn load_ports(&self, queues: u16) -> Vec<LoadPort> {
+        let device = |(number, end): (usize, &End)| match end {
+            End::Memif(socket) => LoadDevice::Ours(Device::Memif {
+                socket: socket.clone(),
+                id: 0,
+                server: false,
+            }),
+            End::VhostUser(socket) => LoadDevice::Virtual {
+                name: format!("net_virtio_user{number}"),
+                arguments: format!("path={},queues={queues}", socket.display()),
+            },
+            End::Veth(_) => LoadDevice::Ours(Device::AfPacket {
+                interface: format!("load{number}"),
+            }),
+        };
+        self.ends
+            .iter()
+            .enumerate()
+            .map(device)
+            .map(|device| LoadPort { device, queues })
+            .collect()
+    }
+
+    /// A command that runs where the wires are.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        match &self.namespace {
+            None => Command::new(program),
+            Some(namespace) => namespace.command(program),
+        }
+    }
+}
+
+/// A network namespace of ours, in which nothing but the wires sends anything.
+#[derive(Debug)]
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn add() -> anyhow::Result<Self> {
+        let name = format!("bench{}", std::process::id());
+        let _ = ip(&["netns", "delete", &name]);
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        for kind in ["all", "default"] {
+            let setting = format!("net.ipv6.conf.{kind}.disable_ipv6=1");
+            run(namespace
+                .command("sysctl")
+                .args(["--quiet", "--write", &setting]))?;
+        }
+        Ok(namespace)
+    }
+
+    /// Two interfaces that are each other's peer.
+    fn pair(&self, one: &str, other: &str) -> anyhow::Result<()> {
+        let name = self.name.as_str();
+        ip(&[
+            "-n", name, "link", "add", one, "type", "veth", "peer", "name", other,
+        ])?;
+        for interface in [one, other] {
+            ip(&["-n", name, "link", "set", interface, "arp", "off", "up"])?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    run(Command::new("ip").args(arguments))
+}
+
+/// Runs a command to its end; an error is what it says.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?}: {}", said.trim());
+    }
+    Ok(())
+}

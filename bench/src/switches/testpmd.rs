@@ -1,0 +1,158 @@
+//! `dpdk-testpmd`: what the ports alone cost.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context, bail};
+
+use super::{Counters, Owned, Running, Switch};
+use crate::site::{End, Site, Wires};
+
+/// With one of its forwarding modes.
+pub(super) struct Testpmd {
+    pub(super) mode: &'static str,
+}
+
+impl Testpmd {
+    fn arguments(&self, site: &Site) -> anyhow::Result<Vec<String>> {
+        let own = |text: &str| text.to_owned();
+        let mut arguments = vec![
+            own("--lcores"),
+            // The first, which only waits for commands, shares the load's CPU.
+            format!("0@{},1@{}", site.cpus.load, site.cpus.switch),
+            own("--no-pci"),
+            own("--in-memory"),
+            own("--no-telemetry"),
+            own("-m"),
+            own("128"),
+        ];
+        for (number, end) in site.ends.iter().enumerate() {
+            arguments.push(own("--vdev"));
+            arguments.push(match end {
+                End::Memif(socket) => format!(
+                    "net_memif{number},role=server,id=0,socket-abstract=no,socket={}",
+                    socket.display()
+                ),
+                End::VhostUser(socket) => {
+                    format!("net_vhost{number},iface={},queues=1", socket.display())
+                }
+                End::Veth(interface) => format!("net_af_packet{number},iface={interface}"),
+            });
+        }
+        arguments.extend(["--", "--interactive", "--port-topology=chained"].map(own));
+        arguments.push(format!("--forward-mode={}", self.mode));
+        arguments.push(own("--total-num-mbufs=16384"));
+        Ok(arguments)
+    }
+}
+
+const PROGRAM: &str = "dpdk-testpmd";
+
+impl Switch for Testpmd {
+    fn wires(&self) -> Wires {
+        Wires::Memif
+    }
+
+    fn checks(&self) -> bool {
+        false
+    }
+
+    fn rules(&self, site: &Site) -> String {
+        let arguments = self.arguments(site).unwrap_or_default();
+        format!("{PROGRAM} {}", arguments.join(" "))
+    }
+
+    fn start(&self, site: &Site) -> anyhow::Result<Box<dyn Running>> {
+        // It writes its statistics into a buffer, and its answers to commands past that: by lines, they come in order.
+        let mut child = site
+            .command("stdbuf")
+            .args(["--output=L", PROGRAM])
+            .args(self.arguments(site)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(site.directory().join("testpmd.log"))?)
+            .spawn()
+            .with_context(|| {
+                format!("cannot start {PROGRAM}: scripts/setup --for bench installs it")
+            })?;
+        let to = child.stdin.take().context("no input")?;
+        let from = child.stdout.take().context("no output")?;
+        let mut running = Console {
+            _process: Owned(child),
+            to,
+            from: BufReader::new(from),
+        };
+        running.ask("set record-core-cycles on")?;
+        Ok(Box::new(running))
+    }
+}
+
+struct Console {
+    _process: Owned,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Console {
+    /// Gives a command, and reads until the prompt of the next: what was said, line by line.
+    fn ask(&mut self, command: &str) -> anyhow::Result<Vec<String>> {
+        // Its prompt has no newline: a command that it does not know has an answer with one.
+        const END: &str = "bench-end";
+        writeln!(self.to, "{command}\n{END}").context("testpmd has ended")?;
+        let mut said = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.from.read_line(&mut line)? == 0 {
+                bail!("testpmd ended: {}", said.join(" "));
+            }
+            if line.contains("Command not found") || line.contains("Bad arguments") {
+                return Ok(said);
+            }
+            said.push(line.trim().to_owned());
+        }
+    }
+}
+
+impl Running for Console {
+    fn connected(&mut self) -> anyhow::Result<()> {
+        self.ask("start").map(drop)
+    }
+
+    fn counters(&mut self) -> anyhow::Result<Counters> {
+        let said = self.ask("show fwd stats all")?;
+        parse(&said).with_context(|| format!("testpmd's statistics: {said:?}"))
+    }
+}
+
+/// `CPU cycles/packet=75.30 (total cycles=150600 / total io packets=2000) at 2000 MHz Clock`.
+fn parse(said: &[String]) -> Option<Counters> {
+    let line = said.iter().find(|line| line.contains("cycles/packet"))?;
+    let number = |after: &str| -> Option<f64> {
+        let rest = line.split_once(after)?.1;
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        rest[..end].parse().ok()
+    };
+    Some(Counters {
+        frames: number(" packets=")? as u64,
+        busy_cycles: number("total cycles=")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_found_among_the_rest() {
+        let said = [
+            "TX-packets: 2000   TX-dropped: 0   TX-total: 2000",
+            "CPU cycles/packet=75.30 (total cycles=150600 / total io packets=2000) at 2000 MHz Clock",
+        ];
+        let expected = Counters {
+            frames: 2000,
+            busy_cycles: 150_600.0,
+        };
+        assert_eq!(parse(&said.map(str::to_owned)), Some(expected));
+        assert_eq!(parse(&[]), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Ours: one process for each tenant.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::{Counters, Owned, Running, Switch, wait_for};
+use crate::site::{Site, Wires};
+
+/// How our switch waits for frames.
+#[derive(Debug, Clone, Copy)]
+pub enum PollMode {
+    /// As it is delivered.
+    Adaptive,
+    /// It never sleeps, as the peers.
+    Busy,
+}
+
+/// Ours.
+#[derive(Debug)]
+pub struct Vswitch {
+    /// The wires it is on.
+    pub wires: Wires,
+    /// How it waits.
+    pub poll: PollMode,
+}
+
+impl Switch for Vswitch {
+    fn wires(&self) -> Wires {
+        self.wires
+    }
+
+    fn checks(&self) -> bool {
+        true
+    }
+
+    fn rules(&self, site: &Site) -> String {
+        site.tenants
+            .iter()
+            .map(|tenant| serde_json::to_string_pretty(tenant).expect("a configuration is JSON"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn start(&self, site: &Site) -> anyhow::Result<Box<dyn Running>> {
+        let program = program()?;
+        let mut switches = Vec::new();
+        for tenant in &site.tenants {
+            let file = |end: &str| site.directory().join(format!("{}.{end}", tenant.tenant));
+            let (config, log, control) = (file("json"), file("log"), file("control"));
+            serde_json::to_writer(File::create(&config)?, tenant)?;
+            let child = site
+                .command(&program)
+                .arg("run")
+                .arg("--config")
+                .arg(&config)
+                .arg("--control")
+                .arg(&control)
+                .args(["--cpu", &site.cpus.switch.to_string(), "--poll"])
+                .arg(match self.poll {
+                    PollMode::Adaptive => "adaptive",
+                    PollMode::Busy => "busy",
+                })
+                .stdin(Stdio::null())
+                .stderr(File::create(&log)?)
+                .spawn()
+                .with_context(|| format!("cannot start {}", program.display()))?;
+            switches.push(One {
+                process: Owned(child),
+                control,
+                log,
+            });
+        }
+        let mut running = Processes { program, switches };
+        for index in 0..running.switches.len() {
+            wait_for("vswitch is ready", || {
+                running.look(index).map(|_| ()).map_or_else(
+                    |error| match running.switches[index].process.0.try_wait()? {
+                        None => Ok(None),
+                        Some(status) => {
+                            let log = std::fs::read_to_string(&running.switches[index].log)?;
+                            bail!("vswitch ended ({status}; {error}): {log}")
+                        }
+                    },
+                    |()| Ok(Some(())),
+                )
+            })?;
+        }
+        Ok(Box::new(running))
+    }
+}
+
+/// The switch that was built with this program.
+fn program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let program = own.with_file_name("vswitch");
+    if !program.is_file() {
+        bail!(
+            "{} is not there: cargo build --release -p vswitch, or run scripts/bench",
+            program.display()
+        );
+    }
+    Ok(program)
+}
+
+struct One {
+    process: Owned,
+    control: PathBuf,
+    log: PathBuf,
+}
+
+struct Processes {
+    program: PathBuf,
+    switches: Vec<One>,
+}
+
+impl Processes {
+    fn look(&self, index: usize) -> anyhow::Result<Counters> {
+        let output = std::process::Command::new(&self.program)
+            .args(["show", "ports", "--json", "--control"])
+            .arg(&self.switches[index].control)
+            .output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let number = |key: &str| {
+            answer["worker"][key]
+                .as_u64()
+                .with_context(|| format!("no worker.{key} in what vswitch shows"))
+        };
+        Ok(Counters {
+            frames: number("busy_frames")?,
+            busy_cycles: number("busy_cycles")? as f64,
+        })
+    }
+}
+
+impl Running for Processes {
+    fn counters(&mut self) -> anyhow::Result<Counters> {
+        let mut all = Counters::default();
+        for index in 0..self.switches.len() {
+            let one = self.look(index)?;
+            all.frames += one.frames;
+            all.busy_cycles += one.busy_cycles;
+        }
+        Ok(all)
+    }
+}
