@@ -15,6 +15,7 @@
 
 pub mod load;
 pub mod network;
+pub mod report;
 pub mod scenarios;
 pub mod site;
 pub mod stages;
