@@ -1,5 +1,6 @@
 //! A tenant's network, and the way that frames take through it.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use clap::ValueEnum;
@@ -111,6 +112,13 @@ pub enum Topology {
     P2v,
     /// From the uplink to a VM, which sends it to a second VM, which sends it out.
     V2v,
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("none is skipped");
+        out.write_str(value.get_name())
+    }
 }
 
 impl Topology {

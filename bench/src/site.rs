@@ -23,6 +23,16 @@ pub enum Wires {
     Veth,
 }
 
+impl Wires {
+    /// The same, or the next best that ours has a driver for.
+    pub const fn ours(self) -> Self {
+        match self {
+            Self::VhostUser => Self::Memif,
+            other => other,
+        }
+    }
+}
+
 /// The end of a wire that the switch under test has.
 #[derive(Debug, Clone)]
 pub enum End {

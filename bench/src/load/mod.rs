@@ -159,6 +159,11 @@ impl LoadReport {
         measured as f64 / self.seconds
     }
 
+    /// Frames sent and never seen again, of all paths.
+    pub fn lost(&self) -> u64 {
+        self.paths.iter().map(|path| path.lost).sum()
+    }
+
     /// Frames that a switch that works does not let happen.
     pub fn wrong(&self) -> u64 {
         self.attacks_delivered + self.paths.iter().map(|path| path.wrong).sum::<u64>()

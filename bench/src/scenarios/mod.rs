@@ -1,5 +1,6 @@
 //! What is measured, and how: each scenario is a file.
 
+pub mod latency;
 mod throughput;
 
 use std::process::Command;

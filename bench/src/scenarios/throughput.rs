@@ -129,11 +129,7 @@ impl Throughput {
         let mut results = Vec::new();
         for peer in &self.peers {
             let theirs = peer.switch();
-            // Ours has no driver for the back end of vhost-user: it is then on the next best.
-            let wires = match theirs.wires() {
-                Wires::VhostUser => Wires::Memif,
-                other => other,
-            };
+            let wires = theirs.wires().ours();
             let ours = match ours.iter().find(|(on, _)| *on == wires) {
                 Some((_, sample)) => sample.clone(),
                 None => {
@@ -220,7 +216,6 @@ fn compare<'a>(
             .map(|(_, ours, theirs)| value(ours, theirs))
             .sum()
     };
-    let lost = |sample: &Sample| sample.load.paths.iter().map(|path| path.lost).sum::<u64>();
     let ratios = || {
         rounds
             .iter()
@@ -244,8 +239,8 @@ fn compare<'a>(
         }),
         rounds: rounds.len(),
         lost_wrong: sum(&|ours, _| ours.load.wrong()),
-        ours_lost: sum(&|ours, _| lost(ours)),
-        peer_lost: sum(&|_, theirs| lost(theirs)),
+        ours_lost: sum(&|ours, _| ours.load.lost()),
+        peer_lost: sum(&|_, theirs| theirs.load.lost()),
         ours_reordered: sum(&|ours, _| ours.load.paths.iter().map(|path| path.reordered).sum()),
         peer_wrong: peer
             .switch()
