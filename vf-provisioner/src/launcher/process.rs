@@ -233,6 +233,13 @@ impl Process {
             .map_err(|error| format!("cannot run {}: {error}", switch.binary.display()))?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);
+            if message.trim().is_empty() {
+                return Err(format!(
+                    "{} ended without a word ({})",
+                    switch.binary.display(),
+                    output.status
+                ));
+            }
             let (held, socket) = (held.display().to_string(), socket.display().to_string());
             return Err(message.trim().replace(&held, &socket));
         }
