@@ -7,10 +7,14 @@ of the tenants' ports, as docs/sriov.md demands of a real one.
 
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 
 from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
+
+sys.path.insert(1, str(ROOT / "scripts" / "lib"))
+from children import attend  # noqa: E402
 
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
@@ -28,10 +32,10 @@ def boot(arguments):
     """Runs this demo again, in the emulated machine; its exit status."""
     reports = ROOT / "target" / "demo"
     reports.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
+    return attend(
         [ROOT / "scripts" / "vm", "--nics", str(len(NICS)), "--timeout", "1500", "--share", reports, "--env",
          "PYTHONDONTWRITEBYTECODE=1", "--", "/usr/bin/python3", ROOT / "scripts" / "demo.d" / "main.py", *arguments],
-        cwd=ROOT, check=False).returncode
+        cwd=ROOT)
 
 
 class Sriov(World):

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -18,9 +19,11 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "demo.d"))
+sys.path.insert(1, str(ROOT / "scripts" / "lib"))
 
 from attacking import carry_out  # noqa: E402
 from attacks import all_attacks  # noqa: E402
+from children import attend  # noqa: E402
 from sriov import Sriov  # noqa: E402
 from traffic import ping  # noqa: E402
 from world import EMULATED, OPTIONS, STATE_DIR, DemoError, left_behind, traces  # noqa: E402
@@ -34,9 +37,10 @@ ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-adv
 
 def outside():
     OUT.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return attend(
         [ROOT / "scripts" / "vm", "--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
-         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), "inside"], cwd=ROOT, check=False).returncode
+         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), "inside"], cwd=ROOT)
 
 
 def say(message):

@@ -19,6 +19,9 @@ import time
 import xml.etree.ElementTree as xml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(1, str(ROOT / "scripts/lib"))
+from children import attend, attended  # noqa: E402
+
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 REPORT = ROOT / "target" / "test" / "report.json"
 
@@ -75,7 +78,7 @@ class Counts:
 def run(command, **options):
     """Runs a command in the repository and shows it; its exit status."""
     print(f"$ {' '.join(command)}", flush=True)
-    return subprocess.run(command, cwd=ROOT, **options).returncode
+    return attend(command, cwd=ROOT, **options)
 
 
 def step(name, command):
@@ -159,9 +162,9 @@ def nextest(suite):
     junit = TARGET / "nextest" / profile / "junit.xml"
     junit.unlink(missing_ok=True)
     print(f"$ cargo nextest run --workspace -E <{sum(map(len, chosen.values()))} tests of {', '.join(chosen)}>", flush=True)
-    status = subprocess.run(
+    status = attend(
         ["cargo", "nextest", "run", "--cargo-quiet", "--workspace", "--profile", profile, "--no-tests", "pass", "-E", expression],
-        cwd=ROOT).returncode
+        cwd=ROOT)
     counts = Counts(skipped=sum(ignored for tests in chosen.values() for ignored in tests.values()))
     if junit.exists():
         for case in xml.parse(junit).iter("testcase"):
@@ -264,7 +267,7 @@ def boot(options, chosen):
     command = ["scripts/vm", "--verbose", *options, "--timeout", "1500", "--", "sh", str(script)]
     print(f"$ {' '.join(command)}", flush=True)
     counts, ended = Counts(), set()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as machine:
+    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as machine:
         for line in machine.stdout:
             print(line, end="", flush=True)
             found = re.fullmatch(r"@(\S+) (\S+) (\d+)\n", line)
