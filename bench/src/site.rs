@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tenant_config::{Device, Memory, SwitchConfig};
 
 use crate::load::{LoadDevice, LoadPort};
+use crate::network::{Hop, Topology};
 
 /// A kind of wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -82,7 +83,7 @@ impl Site {
         let mut ends = Vec::new();
         for tenant in &mut tenants {
             tenant.memory = Memory {
-                mib: 64,
+                mib: 16,
                 hugepages: true,
             };
             let ports = tenant.ports.iter_mut().map(|port| &mut port.device);
@@ -150,6 +151,21 @@ impl Site {
             .map(device)
             .map(|device| LoadPort { device, queues })
             .collect()
+    }
+
+    /// The way through each tenant's switch, by the load's ports.
+    pub fn paths(&self, topology: Topology) -> Vec<Vec<Hop>> {
+        let mut first = 0;
+        let path = |tenant: &SwitchConfig| {
+            let mut hops = topology.path(tenant);
+            for hop in &mut hops {
+                hop.from += first;
+                hop.to += first;
+            }
+            first += tenant.ports.len() + usize::from(tenant.uplink.is_some());
+            hops
+        };
+        self.tenants.iter().map(path).collect()
     }
 
     /// A command that runs where the wires are.

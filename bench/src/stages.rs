@@ -385,6 +385,18 @@ pub fn attacks() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The same with as many broadcasts, which a switch must answer or refuse.
+pub fn flood() -> Vec<Vec<u8>> {
+    let mut broadcast = udp4(vm_ipv4(1, 0), Ipv4Addr::BROADCAST, (12345, 80));
+    broadcast[..6].copy_from_slice(&[0xff; 6]);
+    let end = broadcast.len();
+    broadcast[end - ATTACK_MARK.len()..].copy_from_slice(&ATTACK_MARK);
+    attacks()
+        .into_iter()
+        .flat_map(|attack| [attack, broadcast.clone()])
+        .collect()
+}
+
 /// Into the tunnel and out of it, beside the same packets from port to port.
 fn tunnel_scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();

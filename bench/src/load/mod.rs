@@ -39,6 +39,8 @@ pub struct LoadPlan {
     pub pace: Pace,
     /// What is sent besides, and must not come out anywhere.
     pub attacks: Vec<Attack>,
+    /// The same, but whatever the paths do.
+    pub floods: Vec<Flood>,
     /// Before anything is counted.
     pub warm_up: Duration,
     /// What is counted.
@@ -96,6 +98,17 @@ pub struct Attack {
     pub port: usize,
     /// One for so many frames of the path; 9 is a tenth of all.
     pub every: u32,
+    /// Sent by turns. Each ends in [`ATTACK_MARK`].
+    pub frames: Vec<Vec<u8>>,
+}
+
+/// Frames that a switch must refuse, sent at a rate of their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Flood {
+    /// The port that they are sent into.
+    pub port: usize,
+    /// Frames.
+    pub per_second: u64,
     /// Sent by turns. Each ends in [`ATTACK_MARK`].
     pub frames: Vec<Vec<u8>>,
 }

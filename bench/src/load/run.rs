@@ -87,6 +87,15 @@ struct Assault {
     next: usize,
 }
 
+struct Stream {
+    port: usize,
+    step: u64,
+    /// Cycles when the next frame is due.
+    due: u64,
+    frames: Vec<Vec<u8>>,
+    next: usize,
+}
+
 struct Outlet {
     port: Port,
     queues: u16,
@@ -96,6 +105,7 @@ struct Outlet {
 
 struct Worker {
     routes: Vec<Route>,
+    floods: Vec<Stream>,
     outlets: Vec<Outlet>,
     pool: Mempool,
     pattern: Vec<u8>,
@@ -176,8 +186,20 @@ impl Worker {
                     .collect(),
             })
             .collect();
+        let floods = plan
+            .floods
+            .iter()
+            .map(|flood| Stream {
+                port: flood.port,
+                step: (eal.cycles_per_second() / flood.per_second).max(1),
+                due: cycles(),
+                frames: flood.frames.clone(),
+                next: 0,
+            })
+            .collect();
         Ok(Self {
             routes,
+            floods,
             outlets,
             pool,
             pattern: plan.shape.pattern(),
@@ -280,19 +302,14 @@ impl Worker {
                 }
                 Pace::Open { per_second } => {
                     let step = (self.cycles_per_second / per_second).max(1);
-                    let route = &mut self.routes[path];
-                    let late = now.wrapping_sub(route.due);
-                    if late > u64::MAX / 2 {
-                        continue;
-                    }
-                    // What could not be sent in time is made up for, but not at once.
-                    let count = (late / step + 1).min(Burst::CAPACITY as u64);
-                    route.due = route.due.wrapping_add(count * step);
-                    count as u32
+                    due(&mut self.routes[path].due, step, now) as u32
                 }
             };
-            self.send(path, count as usize);
+            if count > 0 {
+                self.send(path, count as usize);
+            }
         }
+        self.flood(now);
         if self.receive() {
             self.progress = now;
         } else if now.wrapping_sub(self.progress)
@@ -360,6 +377,23 @@ impl Worker {
             }
             if !burst.is_empty() {
                 report.attacks_sent += outlets[assault.port].port.tx(&mut burst) as u64;
+                burst.clear();
+            }
+        }
+    }
+
+    fn flood(&mut self, now: u64) {
+        for stream in &mut self.floods {
+            let mut burst = Burst::new();
+            for _ in 0..due(&mut stream.due, stream.step, now) {
+                if let Some(mbuf) = self.pool.alloc_with(&stream.frames[stream.next]) {
+                    let _ = burst.push(mbuf);
+                }
+                stream.next = (stream.next + 1) % stream.frames.len();
+            }
+            if !burst.is_empty() {
+                self.report.attacks_sent += self.outlets[stream.port].port.tx(&mut burst) as u64;
+                // A full ring is the flood's own loss.
                 burst.clear();
             }
         }
@@ -455,6 +489,17 @@ impl Worker {
         std::mem::forget(self.outlets);
         self.report
     }
+}
+
+/// How many frames are to be sent now, at most a burst; what could not be sent in time is made up for.
+fn due(next: &mut u64, step: u64, now: u64) -> usize {
+    let late = now.wrapping_sub(*next);
+    if late > u64::MAX / 2 {
+        return 0;
+    }
+    let count = (late / step + 1).min(Burst::CAPACITY as u64);
+    *next = next.wrapping_add(count * step);
+    count as usize
 }
 
 impl Outlet {

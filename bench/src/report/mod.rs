@@ -52,3 +52,14 @@ pub struct Bar {
     /// The most.
     pub high: f64,
 }
+
+impl Bar {
+    /// A bar that is the median of nothing but itself.
+    pub const fn exact(value: f64) -> Self {
+        Self {
+            value,
+            low: value,
+            high: value,
+        }
+    }
+}

@@ -74,7 +74,7 @@ fn pair(
     let once = |switch: &dyn Switch, pace| {
         let site = Site::lay(switch.wires(), settings.cpus, vec![tenant(0, size)])?;
         let work = Work {
-            paths: vec![topology.path(&site.tenants[0])],
+            paths: site.paths(topology),
             shape: Shape {
                 bytes: FRAME,
                 flows: FLOWS,
@@ -82,6 +82,7 @@ fn pair(
             },
             pace,
             attacks: Vec::new(),
+            floods: Vec::new(),
         };
         sample(settings, &site, switch, &work)
     };
@@ -161,13 +162,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             format!("{}/{}", pair.ours_lost, pair.peer_lost),
         ]
     };
-    let bar = |value| {
-        Some(Bar {
-            value,
-            low: value,
-            high: value,
-        })
-    };
+    let bar = |value| Some(Bar::exact(value));
     Ok(Outcome {
         scenario: "latency".to_owned(),
         pairs: pairs

@@ -1,6 +1,8 @@
 //! What is measured, and how: each scenario is a file.
 
 pub mod latency;
+pub mod noisy;
+pub mod tenants;
 mod throughput;
 
 use std::process::Command;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::load::{Attack, Event, Load, LoadPlan, LoadReport, Pace, Shape};
+use crate::load::{Attack, Event, Flood, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::Hop;
 use crate::site::{Cpus, Site};
 use crate::switches::{Counters, Switch};
@@ -53,6 +55,8 @@ pub struct Work {
     pub pace: Pace,
     /// What goes besides.
     pub attacks: Vec<Attack>,
+    /// What else does.
+    pub floods: Vec<Flood>,
 }
 
 /// Starts a switch on the site, has it carry the work, and ends it.
@@ -74,6 +78,7 @@ pub fn sample(
         shape: work.shape,
         pace: work.pace,
         attacks: work.attacks.clone(),
+        floods: work.floods.clone(),
         warm_up: settings.warm_up,
         measure: settings.measure,
     };

@@ -159,10 +159,9 @@ impl Throughput {
             addresses: 1,
         };
         let site = Site::lay(switch.wires(), settings.cpus, vec![tenant(0, size)])?;
-        let path = self.topology.path(&site.tenants[0]);
         let attacks = variant.attacks && switch.checks();
         let work = Work {
-            paths: vec![path],
+            paths: site.paths(self.topology),
             shape: Shape {
                 bytes: variant.frame,
                 flows: variant.flows,
@@ -181,6 +180,7 @@ impl Throughput {
             } else {
                 Vec::new()
             },
+            floods: Vec::new(),
         };
         sample(settings, &site, switch, &work)
     }
