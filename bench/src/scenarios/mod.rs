@@ -1,5 +1,6 @@
 //! What is measured, and how: each scenario is a file.
 
+pub mod idle;
 pub mod latency;
 pub mod noisy;
 pub mod tenants;
@@ -70,19 +71,7 @@ pub fn sample(
     work: &Work,
 ) -> anyhow::Result<Sample> {
     let mut running = switch.start(site)?;
-    let plan = LoadPlan {
-        cpu: settings.cpus.load,
-        hugepages: true,
-        ports: site.load_ports(switch.queues()),
-        paths: work.paths.clone(),
-        shape: work.shape,
-        pace: work.pace,
-        attacks: work.attacks.clone(),
-        floods: work.floods.clone(),
-        warm_up: settings.warm_up,
-        measure: settings.measure,
-    };
-    let mut load = Load::start(load_command(site)?, &plan)?;
+    let mut load = load_of(settings, site, switch, work)?;
     load.wait_for(&Event::Open)?;
     running.connected()?;
     load.go_on()?;
@@ -98,6 +87,28 @@ pub fn sample(
         cycles_per_frame: Counters::cycles_per_frame(after, before),
         load: report,
     })
+}
+
+/// Starts the load of a switch that runs already.
+fn load_of(
+    settings: &Settings,
+    site: &Site,
+    switch: &dyn Switch,
+    work: &Work,
+) -> anyhow::Result<Load> {
+    let plan = LoadPlan {
+        cpu: settings.cpus.load,
+        hugepages: true,
+        ports: site.load_ports(switch.queues()),
+        paths: work.paths.clone(),
+        shape: work.shape,
+        pace: work.pace,
+        attacks: work.attacks.clone(),
+        floods: work.floods.clone(),
+        warm_up: settings.warm_up,
+        measure: settings.measure,
+    };
+    Load::start(load_command(site)?, &plan)
 }
 
 /// This program again, as a load.

@@ -75,6 +75,9 @@ pub trait Running {
         Ok(())
     }
 
+    /// Its processes, as far as it is made of processes.
+    fn processes(&self) -> Vec<u32>;
+
     /// What it has done so far.
     ///
     /// # Errors
@@ -102,6 +105,12 @@ impl Counters {
 /// A process of ours that ends with this.
 #[derive(Debug)]
 struct Owned(Child);
+
+impl Owned {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {

@@ -78,7 +78,7 @@ impl Switch for Testpmd {
         let to = child.stdin.take().context("no input")?;
         let from = child.stdout.take().context("no output")?;
         let mut running = Console {
-            _process: Owned(child),
+            process: Owned(child),
             to,
             from: BufReader::new(from),
         };
@@ -88,7 +88,7 @@ impl Switch for Testpmd {
 }
 
 struct Console {
-    _process: Owned,
+    process: Owned,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
@@ -114,6 +114,10 @@ impl Console {
 }
 
 impl Running for Console {
+    fn processes(&self) -> Vec<u32> {
+        vec![self.process.id()]
+    }
+
     fn connected(&mut self) -> anyhow::Result<()> {
         self.ask("start").map(drop)
     }

@@ -140,6 +140,10 @@ impl Processes {
 }
 
 impl Running for Processes {
+    fn processes(&self) -> Vec<u32> {
+        self.switches.iter().map(|one| one.process.id()).collect()
+    }
+
     fn counters(&mut self) -> anyhow::Result<Counters> {
         let mut all = Counters::default();
         for index in 0..self.switches.len() {

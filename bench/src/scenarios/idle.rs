@@ -1,0 +1,227 @@
+//! `idle`: what switches cost that have nothing to do, and how long the first frame takes that ends it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::unistd::{SysconfVar, sysconf};
+use serde::Serialize;
+
+use super::{Settings, Work, load_of, median};
+use crate::load::{Event, Pace, Shape};
+use crate::network::{Size, Topology, tenant};
+use crate::report::{Bar, Chart, Outcome, Table};
+use crate::site::{Site, Wires};
+use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
+
+/// Switches of ours, or tenants of a peer's one switch.
+const TENANTS: u8 = 16;
+/// Nothing is sent for so long before the first look, so that whoever sleeps by then sleeps.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Frames a second that wake one of the switches, each out of its sleep.
+const WAKES_PER_SECOND: u64 = 20;
+
+/// One kind of wires, or one peer.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    /// `ours` or the peer's name.
+    switch: String,
+    wires: Wires,
+    tenants: u8,
+    /// Of one CPU, all processes together.
+    cpu_percent: f64,
+    /// Resident memory of all processes together, without hugepages.
+    resident_mib: f64,
+    /// From a frame's sending into a sleeping switch to its coming out.
+    wake_median_us: Option<f64>,
+    wake_p99_us: Option<f64>,
+    rounds: u32,
+}
+
+/// Measures ours, as it is delivered, on kernel interfaces and on memif, and each peer.
+///
+/// # Errors
+/// The first that a switch or a load has.
+pub fn run(
+    settings: &Settings,
+    peers: &[Peer],
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Outcome> {
+    let mut rows = Vec::new();
+    for wires in [Wires::Veth, Wires::Memif] {
+        let ours = Vswitch {
+            wires,
+            poll: PollMode::Adaptive,
+        };
+        rows.push(row(settings, "ours", &ours, progress)?);
+    }
+    for peer in peers {
+        rows.push(row(
+            settings,
+            &peer.to_string(),
+            peer.switch().as_ref(),
+            progress,
+        )?);
+    }
+    outcome(&rows)
+}
+
+fn row(
+    settings: &Settings,
+    name: &str,
+    switch: &dyn Switch,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Row> {
+    let topology = Topology::P2p;
+    let size = Size {
+        ports: topology.vms(),
+        addresses: 1,
+    };
+    let (mut cpu, mut resident, mut wake) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=settings.rounds {
+        progress(&format!(
+            "{TENANTS} tenants, {name} on {:?}: round {round} of {}",
+            switch.wires(),
+            settings.rounds
+        ));
+        let configs = (0..TENANTS).map(|number| tenant(number, size)).collect();
+        let site = Site::lay(switch.wires(), settings.cpus, configs)?;
+        let mut running = switch.start(&site)?;
+        let work = Work {
+            // The others stay idle.
+            paths: site.paths(topology).into_iter().take(1).collect(),
+            shape: Shape {
+                bytes: 64,
+                flows: 1,
+                seed: settings.seed,
+            },
+            pace: Pace::Open {
+                per_second: WAKES_PER_SECOND,
+            },
+            attacks: Vec::new(),
+            floods: Vec::new(),
+        };
+        let mut load = load_of(settings, &site, switch, &work)?;
+        load.wait_for(&Event::Open)?;
+        running.connected()?;
+        // The load waits for us, and sends nothing.
+        std::thread::sleep(SETTLE);
+        let before = spent(running.as_ref())?;
+        std::thread::sleep(settings.measure);
+        let after = spent(running.as_ref())?;
+        cpu.push((after - before).as_secs_f64() / settings.measure.as_secs_f64() * 100.0);
+        resident.push(memory(running.as_ref())?);
+        load.go_on()?;
+        load.wait_for(&Event::Begin)?;
+        load.wait_for(&Event::End)?;
+        let report = load.finish()?;
+        drop(running);
+        wake.extend(report.paths[0].latency);
+    }
+    let micros = |nanos: u64| nanos as f64 / 1e3;
+    Ok(Row {
+        switch: name.to_owned(),
+        wires: switch.wires(),
+        tenants: TENANTS,
+        cpu_percent: median(cpu).unwrap_or(f64::NAN),
+        resident_mib: median(resident).unwrap_or(f64::NAN),
+        wake_median_us: median(wake.iter().map(|latency| micros(latency.median_ns))),
+        wake_p99_us: median(wake.iter().map(|latency| micros(latency.p99_ns))),
+        rounds: settings.rounds,
+    })
+}
+
+/// Processor time of all of a switch's processes.
+fn spent(running: &dyn Running) -> anyhow::Result<Duration> {
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")? as f64;
+    let mut ticks = 0;
+    for process in running.processes() {
+        let path = format!("/proc/{process}/stat");
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        ticks += ticks_of(&text).with_context(|| format!("{path} says {text:?}"))?;
+    }
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second))
+}
+
+/// User and system time, the 14th and 15th field. The second may have blanks, and ends with the last parenthesis.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(number(14)? + number(15)?)
+}
+
+/// MiB in memory of all of a switch's processes.
+fn memory(running: &dyn Running) -> anyhow::Result<f64> {
+    let mut kib = 0;
+    for process in running.processes() {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        kib += status
+            .lines()
+            .find_map(|line| {
+                let value = line.strip_prefix("VmRSS:")?.split_whitespace().next()?;
+                value.parse::<u64>().ok()
+            })
+            .unwrap_or(0);
+    }
+    Ok(kib as f64 / 1024.0)
+}
+
+fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
+    let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+    let row = |row: &Row| {
+        vec![
+            row.switch.clone(),
+            format!("{:?}", row.wires).to_lowercase(),
+            format!("{:.2}", row.cpu_percent),
+            format!("{:.1}", row.resident_mib),
+            shown(row.wake_median_us),
+            shown(row.wake_p99_us),
+        ]
+    };
+    let columns = [
+        "switch",
+        "wires",
+        "CPU %",
+        "MiB",
+        "wake median µs",
+        "wake p99 µs",
+    ];
+    Ok(Outcome {
+        scenario: "idle".to_owned(),
+        pairs: rows
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<_, _>>()?,
+        tables: vec![Table {
+            title: format!("{TENANTS} tenants without a frame, and the first frame after that"),
+            columns: columns.map(str::to_owned).to_vec(),
+            rows: rows.iter().map(row).collect(),
+        }],
+        charts: vec![Chart {
+            title: format!("{TENANTS} idle tenants"),
+            unit: "% of a CPU".to_owned(),
+            series: vec!["CPU".to_owned()],
+            groups: rows
+                .iter()
+                .map(|row| {
+                    (
+                        format!("{} {:?}", row.switch, row.wires).to_lowercase(),
+                        vec![Some(Bar::exact(row.cpu_percent))],
+                    )
+                })
+                .collect(),
+        }],
+        rules: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_a_name_with_blanks() {
+        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 900 0 3 0 17 25 0 0 20 0 3 0 100 0 0";
+        assert_eq!(ticks_of(stat), Some(42));
+        assert_eq!(ticks_of("42 (a"), None);
+    }
+}
