@@ -28,12 +28,13 @@ pub struct Scenario {
     expected: &'static str,
 }
 
-/// A tunnel to 16 peers, with so many addresses behind all of them.
+/// A tunnel to so many peers, with so many addresses behind all of them.
 #[derive(Debug, Clone, Copy)]
 struct Remote {
     kind: TunnelKind,
     ipv6: bool,
     checksum: bool,
+    peers: u16,
     addresses: u32,
 }
 
@@ -137,6 +138,7 @@ fn vtep(ipv6: bool, peer: u16) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Where their number is not what is measured.
 const PEERS: u16 = 16;
 
 fn tunnel_config(vni: Vni, remote: Remote) -> TunnelConfig {
@@ -147,7 +149,7 @@ fn tunnel_config(vni: Vni, remote: Remote) -> TunnelConfig {
         mac: MacAddr::of_vtep(vni, vtep(remote.ipv6, number)),
         next_hop: vtep(remote.ipv6, number),
         prefixes: (u32::from(number) - 1..remote.addresses)
-            .step_by(usize::from(PEERS))
+            .step_by(usize::from(remote.peers))
             .map(|nth| IpAddr::from(distant(nth)).into())
             .collect(),
     };
@@ -162,7 +164,7 @@ fn tunnel_config(vni: Vni, remote: Remote) -> TunnelConfig {
         nested: Encapsulation::Deny,
         mss_clamp: false,
         only: false,
-        peers: (1..=PEERS).map(peer).collect(),
+        peers: (1..=remote.peers).map(peer).collect(),
     }
 }
 
@@ -211,7 +213,7 @@ fn udp4_of(len: u16, source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16))
 /// What a peer's switch makes of a packet of its VM's to ours: the frame as it leaves the other end of the tunnel.
 fn carried(remote: Remote, len: u16, nth: u32) -> Vec<u8> {
     let vni = Vni::new(5001).expect("a VNI");
-    let number = 1 + (nth % u32::from(PEERS)) as u16;
+    let number = 1 + (nth % u32::from(remote.peers)) as u16;
     let (own, peer) = (vtep(remote.ipv6, 0), vtep(remote.ipv6, number));
     let mut inner = udp4_of(len, distant(nth), vm_ipv4(1, 0), (12345, 80));
     inner[..6].copy_from_slice(&MacAddr::of_vtep(vni, own).octets());
@@ -436,6 +438,7 @@ fn tunnel_scenarios() -> Vec<Scenario> {
                 kind,
                 ipv6,
                 checksum,
+                peers: PEERS,
                 addresses: 1000,
             };
             let into = |nth| udp4_of(len, own, distant(nth), (12345, 80));
@@ -462,6 +465,7 @@ fn tunnel_scenarios() -> Vec<Scenario> {
             kind: TunnelKind::Geneve,
             ipv6: false,
             checksum: false,
+            peers: PEERS,
             addresses,
         };
         let into = |nth| udp4_of(46, own, distant(nth), (12345, 80));
@@ -475,13 +479,99 @@ fn tunnel_scenarios() -> Vec<Scenario> {
     scenarios
 }
 
+/// One size of a switch, of those that differ in one respect.
+pub struct Scale {
+    /// In which respect.
+    pub dimension: &'static str,
+    /// How many there are.
+    pub count: u32,
+    /// Frames that are forwarded, spread over all of them as far as a burst reaches.
+    pub scenario: Scenario,
+}
+
+/// What a frame may cost more the more there is of something: ports, addresses of a port, remote addresses (each a route),
+/// peers.
+pub fn scale() -> Vec<Scale> {
+    let mut all = Vec::new();
+    let mut add = |dimension, count: u32, size, tunnel, frames: Vec<Vec<u8>>| {
+        all.push(Scale {
+            dimension,
+            count,
+            scenario: Scenario {
+                name: format!("scale/{dimension}/{count}"),
+                size,
+                tunnel,
+                from: PortId(0),
+                frames,
+                expected: "forward",
+            },
+        });
+    };
+    for ports in [1, 2, 4, 8, 16, 32, 64] {
+        // To every port in turn; of a single one, out.
+        let to = |nth: u16| match 2 + nth % ports.max(2) {
+            port if port <= ports => vm_ipv4(port, 0),
+            _ => Ipv4Addr::new(198, 51, 100, 10),
+        };
+        let frames = (0..BURST as u16).map(|nth| udp4(vm_ipv4(1, 0), to(nth), (12345, 80)));
+        let size = Size {
+            ports,
+            addresses: 1,
+        };
+        add("ports", u32::from(ports), size, None, frames.collect());
+    }
+    for addresses in [1, 10, 100, 1000] {
+        let frames = (0..BURST as u16).map(|nth| {
+            let host = nth * (addresses / BURST as u16).max(1) % addresses;
+            udp4(vm_ipv4(1, host), vm_ipv4(2, host), (12345, 80))
+        });
+        let size = Size {
+            ports: 2,
+            addresses,
+        };
+        add(
+            "addresses",
+            u32::from(addresses),
+            size,
+            None,
+            frames.collect(),
+        );
+    }
+    let size = Size {
+        ports: 2,
+        addresses: 1,
+    };
+    let mut remote = |dimension, count, remote: Remote| {
+        let frames = (0..BURST as u32).map(|nth| {
+            let nth = nth * (remote.addresses / BURST as u32).max(1) % remote.addresses;
+            udp4(vm_ipv4(1, 0), distant(nth), (12345, 80))
+        });
+        add(dimension, count, size, Some(remote), frames.collect());
+    };
+    let geneve = |peers, addresses| Remote {
+        kind: TunnelKind::Geneve,
+        ipv6: false,
+        checksum: false,
+        peers,
+        addresses,
+    };
+    for routes in [10, 100, 1000, 10_000, 100_000] {
+        remote("routes", routes, geneve(PEERS, routes));
+    }
+    for peers in [1, 4, 16, 64, 128] {
+        remote("peers", u32::from(peers), geneve(peers, 1000));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_scenario_measures_what_it_names() {
-        for scenario in scenarios() {
+        let scale = scale().into_iter().map(|scale| scale.scenario);
+        for scenario in scenarios().into_iter().chain(scale) {
             let mut run = scenario.start();
             assert_eq!(run.burst(), BURST, "{}", scenario.name);
             assert_eq!(run.burst(), BURST, "{} again", scenario.name);
