@@ -48,10 +48,12 @@ impl Scenario {
                 .map(|nth| self.frames[nth % self.frames.len()].clone())
                 .collect(),
             buffers: vec![[0; ROOM]; BURST],
-            verdict: Verdict::Reply,
+            verdicts: Vec::new(),
         };
-        run.verdict = run.decide();
-        assert_eq!(verdict_name(run.verdict), self.expected, "{}", self.name);
+        run.verdicts = (0..BURST).map(|nth| run.decide(nth)).collect();
+        for verdict in &run.verdicts {
+            assert_eq!(verdict_name(*verdict), self.expected, "{}", self.name);
+        }
         run
     }
 }
@@ -63,15 +65,15 @@ pub struct Run {
     /// One for each buffer, all of the same length.
     frames: Vec<Vec<u8>>,
     buffers: Vec<[u8; ROOM]>,
-    /// What every frame is to come to.
-    verdict: Verdict,
+    /// What each frame is to come to.
+    verdicts: Vec<Verdict>,
 }
 
 impl Run {
-    fn decide(&mut self) -> Verdict {
-        let buffer = &mut self.buffers[0];
-        let len = self.frames[0].len();
-        buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(&self.frames[0]);
+    fn decide(&mut self, nth: usize) -> Verdict {
+        let (buffer, bytes) = (&mut self.buffers[nth], &self.frames[nth]);
+        let len = bytes.len();
+        buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
         let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
         self.pipeline.process(1, self.from, &mut frame)
     }
@@ -81,12 +83,13 @@ impl Run {
     pub fn burst(&mut self) -> usize {
         let mut right = 0;
         let mut pass = self.pipeline.burst(1, self.from);
-        for (buffer, bytes) in self.buffers.iter_mut().zip(&self.frames) {
+        let frames = self.frames.iter().zip(&self.verdicts);
+        for (buffer, (bytes, expected)) in self.buffers.iter_mut().zip(frames) {
             let len = bytes.len();
             buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
             let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
             let verdict = pass.process(&mut frame);
-            right += usize::from(verdict == self.verdict);
+            right += usize::from(verdict == *expected);
         }
         right
     }
@@ -94,12 +97,13 @@ impl Run {
     /// The part of [`Self::burst`] that is not the switch's: filling the buffers.
     pub fn baseline(&mut self) -> usize {
         let mut right = 0;
-        for (buffer, bytes) in self.buffers.iter_mut().zip(&self.frames) {
+        let frames = self.frames.iter().zip(&self.verdicts);
+        for (buffer, (bytes, expected)) in self.buffers.iter_mut().zip(frames) {
             let len = bytes.len();
             buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
             let frame = Frame::new(buffer, Frame::HEADROOM, len, None);
-            let verdict = std::hint::black_box(self.verdict);
-            right += usize::from(verdict == self.verdict);
+            let verdict = std::hint::black_box(*expected);
+            right += usize::from(verdict == *expected);
             std::hint::black_box(&frame);
         }
         right
