@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tenant_config::{
     Encapsulation, MacAddr, PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl, Vni,
 };
+use vswitch::dpdk::cycles;
 use vswitch::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
 
 use crate::load::ATTACK_MARK;
@@ -70,6 +71,23 @@ pub struct Run {
 }
 
 impl Run {
+    /// Cycles of the time stamp counter that the switch spends on one frame, without the filling of buffers.
+    ///
+    /// # Panics
+    /// If a frame comes to something else than before.
+    pub fn cycles_per_frame(&mut self) -> f64 {
+        const BURSTS: usize = 500;
+        let mut spend = |what: fn(&mut Self) -> usize| {
+            let begin = cycles();
+            let right: usize = (0..BURSTS).map(|_| what(self)).sum();
+            let took = cycles().wrapping_sub(begin);
+            assert_eq!(right, BURSTS * BURST, "a verdict was not as expected");
+            took as f64 / (BURSTS * BURST) as f64
+        };
+        let harness = spend(Self::baseline);
+        spend(Self::burst) - harness
+    }
+
     fn decide(&mut self, nth: usize) -> Verdict {
         let (buffer, bytes) = (&mut self.buffers[nth], &self.frames[nth]);
         let len = bytes.len();

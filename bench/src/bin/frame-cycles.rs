@@ -5,24 +5,9 @@
 //!
 //! `frame-cycles [PREFIX...]` takes the scenarios whose names begin so, or all.
 
-use bench::stages::{BURST, Run, scenarios};
-use vswitch::dpdk::cycles;
+use bench::stages::scenarios;
 
 const ROUNDS: usize = 41;
-const BURSTS: usize = 500;
-
-/// Cycles per frame of so many bursts.
-fn measure(run: &mut Run, what: fn(&mut Run) -> usize) -> f64 {
-    let begin = cycles();
-    let mut right = 0;
-    for _ in 0..BURSTS {
-        right += what(run);
-    }
-    let took = cycles().wrapping_sub(begin);
-    assert_eq!(right, BURSTS * BURST, "a verdict was not as expected");
-    took as f64 / (BURSTS * BURST) as f64
-}
-
 fn main() {
     let prefixes: Vec<String> = std::env::args().skip(1).collect();
     let chosen = |name: &str| {
@@ -37,12 +22,7 @@ fn main() {
     );
     for scenario in scenarios().iter().filter(|scenario| chosen(&scenario.name)) {
         let mut run = scenario.start();
-        let mut costs: Vec<f64> = (0..ROUNDS)
-            .map(|_| {
-                let harness = measure(&mut run, Run::baseline);
-                measure(&mut run, Run::burst) - harness
-            })
-            .collect();
+        let mut costs: Vec<f64> = (0..ROUNDS).map(|_| run.cycles_per_frame()).collect();
         costs.sort_by(f64::total_cmp);
         let [low, median, high] = [ROUNDS / 4, ROUNDS / 2, ROUNDS * 3 / 4].map(|at| costs[at]);
         println!("{:<44} {median:>8.1} {low:>8.1} {high:>8.1}", scenario.name);

@@ -3,6 +3,7 @@
 pub mod idle;
 pub mod latency;
 pub mod noisy;
+pub mod scale;
 pub mod tenants;
 mod throughput;
 
