@@ -79,7 +79,9 @@ impl Site {
             .prefix("bench-")
             .tempdir()
             .context("no temporary directory")?;
-        let namespace = (wires == Wires::Veth).then(Namespace::add).transpose()?;
+        let namespace = (wires == Wires::Veth)
+            .then(|| Namespace::add(""))
+            .transpose()?;
         let mut ends = Vec::new();
         for tenant in &mut tenants {
             tenant.memory = Memory {
@@ -106,7 +108,10 @@ impl Site {
                             interface: interface.clone(),
                         };
                         if let Some(namespace) = &namespace {
-                            namespace.pair(&interface, &format!("load{number}"))?;
+                            let other = format!("load{number}");
+                            namespace.pair(&interface, &other)?;
+                            namespace.steer(&interface, cpus.switch)?;
+                            namespace.steer(&other, cpus.load)?;
                         }
                         End::Veth(interface)
                     }
@@ -177,25 +182,46 @@ impl Site {
     }
 }
 
-/// A network namespace of ours, in which nothing but the wires sends anything.
+/// A network namespace of ours, in which nothing but the wires sends anything. Dropped, it is gone, and with it what is in it.
 #[derive(Debug)]
-struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    fn add() -> anyhow::Result<Self> {
-        let name = format!("bench{}", std::process::id());
+    /// Adds one; `suffix` tells it from this program's others.
+    pub(crate) fn add(suffix: &str) -> anyhow::Result<Self> {
+        let name = format!("bench{}{suffix}", std::process::id());
         let _ = ip(&["netns", "delete", &name]);
         ip(&["netns", "add", &name])?;
         let namespace = Self { name };
-        for kind in ["all", "default"] {
-            let setting = format!("net.ipv6.conf.{kind}.disable_ipv6=1");
-            run(namespace
-                .command("sysctl")
-                .args(["--quiet", "--write", &setting]))?;
-        }
+        namespace.set(&[
+            "net.ipv6.conf.all.disable_ipv6=1",
+            "net.ipv6.conf.default.disable_ipv6=1",
+        ])?;
         Ok(namespace)
+    }
+
+    /// As `ip netns` knows it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets kernel parameters, each written as `sysctl` takes it.
+    pub(crate) fn set(&self, settings: &[impl AsRef<std::ffi::OsStr>]) -> anyhow::Result<()> {
+        run(self
+            .command("sysctl")
+            .args(["--quiet", "--write"])
+            .args(settings))
+    }
+
+    /// Has the kernel handle on that CPU what an interface receives. A pair's end receives where the other end sends, unless told.
+    fn steer(&self, interface: &str, cpu: usize) -> anyhow::Result<()> {
+        let mask = cpu_mask(cpu);
+        let file = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
+        run(self
+            .command("sh")
+            .args(["-c", &format!("echo {mask} > {file}")]))
     }
 
     /// Two interfaces that are each other's peer.
@@ -210,7 +236,8 @@ impl Namespace {
         Ok(())
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    /// A command that runs in it.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
@@ -227,6 +254,11 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     run(Command::new("ip").args(arguments))
 }
 
+/// A set of one CPU, as the kernel writes it: hexadecimal, in groups of 32 bits.
+fn cpu_mask(cpu: usize) -> String {
+    format!("{:x}{}", 1u32 << (cpu % 32), ",00000000".repeat(cpu / 32))
+}
+
 /// Runs a command to its end; an error is what it says.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command
@@ -237,4 +269,17 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("{command:?}: {}", said.trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_is_a_bit_of_a_mask() {
+        let expected = [(0, "1"), (1, "2"), (31, "80000000"), (33, "2,00000000")];
+        for (cpu, mask) in expected {
+            assert_eq!(cpu_mask(cpu), mask);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The switches under test: ours, and what a user would pick instead. Each carries the frames of a [`Site`] on one CPU.
 
+mod bridge;
 mod testpmd;
 mod vswitch;
 
@@ -23,6 +24,8 @@ pub enum Peer {
     Testpmd,
     /// `dpdk-testpmd --forward-mode=macswap`: writes two MACs and looks at nothing.
     TestpmdMacswap,
+    /// Linux's bridge and router with nftables, with the same checks as ours.
+    LinuxBridge,
 }
 
 impl Peer {
@@ -31,6 +34,7 @@ impl Peer {
         match self {
             Self::Testpmd => Box::new(testpmd::Testpmd { mode: "io" }),
             Self::TestpmdMacswap => Box::new(testpmd::Testpmd { mode: "macswap" }),
+            Self::LinuxBridge => Box::new(bridge::LinuxBridge),
         }
     }
 }
