@@ -1,5 +1,6 @@
 //! What is measured, and how: each scenario is a file.
 
+pub mod apps;
 pub mod idle;
 pub mod latency;
 pub mod noisy;

@@ -560,6 +560,10 @@ struct Kernel {
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Running for Kernel {
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// The frames are those that its interfaces received. The cycles are all the time that the switch's CPU was not idle, so they
     /// include what else runs there: the interrupts by which the load's CPU wakes it, its timer. They do not include what the
     /// kernel does for the load on the load's CPU: copying frames out of AF_PACKET's ring and handing them to the switch's

@@ -108,7 +108,7 @@ impl Counters {
 
 /// A process of ours that ends with this.
 #[derive(Debug)]
-struct Owned(Child);
+pub(crate) struct Owned(pub(crate) Child);
 
 impl Owned {
     fn id(&self) -> u32 {
@@ -124,7 +124,7 @@ impl Drop for Owned {
 }
 
 /// Waits until `done` gives something.
-fn wait_for<T>(
+pub(crate) fn wait_for<T>(
     what: &str,
     mut done: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
