@@ -8,12 +8,17 @@
 //!      └────────► report              tables, JSON, plots
 //!
 //!  stages                             the pipeline alone, in this process
+//!  compare ──► stages                 its instructions, also those of other commits
+//!  machine, interrupt                 what it all runs on, and how it ends before its time
 //! ```
 //!
 //! Everything a switch under test is told follows from one [`SwitchConfig`](tenant_config::SwitchConfig): ours reads it,
 //! the peers' rules are derived from it.
 
+pub mod compare;
+pub mod interrupt;
 pub mod load;
+pub mod machine;
 pub mod network;
 pub mod report;
 pub mod scenarios;

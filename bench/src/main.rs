@@ -1,16 +1,16 @@
 //! `bench`: the switch beside its peers.
 
-use std::process::ExitCode;
-use std::time::Duration;
+mod cli;
 
-use bench::network::Topology;
-use bench::scenarios::{Settings, Throughput};
-use bench::site::Cpus;
-use bench::switches::Peer;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
+use cli::{Failure, compare, list, report, run};
+
+/// The switch beside its peers, on one CPU by turns
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, after_help = cli::EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -19,55 +19,35 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure a scenario
-    Run(Run),
+    #[command(after_help = cli::EXIT_CODES)]
+    Run(run::Run),
+    /// Tell what can be measured here, against whom, and what is aimed at
+    List(list::List),
+    /// Make one page of saved results
+    Report(report::Report),
+    /// Count the instructions per frame of the pipeline's stages in two commits
+    #[command(after_help = cli::EXIT_CODES)]
+    Compare(compare::Compare),
+    /// Count the instructions per frame of the pipeline's stages in the working tree
+    #[command(after_help = cli::EXIT_CODES)]
+    Instructions(compare::Instructions),
     /// The load of a run; told on standard input what to do
     #[command(hide = true)]
     Load,
 }
 
-#[derive(Debug, clap::Args)]
-struct Run {
-    scenario: Topology,
-    #[arg(long, value_delimiter = ',', default_value = "testpmd")]
-    against: Vec<Peer>,
-    #[arg(long)]
-    json: bool,
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Run(run) => run.carry_out(),
+        Command::List(list) => list.carry_out(),
+        Command::Report(report) => report.carry_out(),
+        Command::Compare(compare) => compare.carry_out(),
+        Command::Instructions(instructions) => instructions.carry_out(),
         Command::Load => {
             bench::load::serve();
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Command::Run(run) => {
-            let settings = Settings {
-                cpus: Cpus { switch: 1, load: 0 },
-                rounds: run.rounds,
-                warm_up: Duration::from_millis(500),
-                measure: Duration::from_secs_f64(run.seconds),
-                seed: 1,
-            };
-            let throughput = Throughput {
-                topology: run.scenario,
-                peers: run.against,
-                variants: Throughput::ALL.to_vec(),
-            };
-            match throughput.run(&settings, |what| eprintln!("bench: {what}")) {
-                Ok(pairs) => {
-                    println!("{}", serde_json::to_string_pretty(&pairs).expect("json"));
-                    ExitCode::SUCCESS
-                }
-                Err(error) => {
-                    eprintln!("bench: {error:#}");
-                    ExitCode::FAILURE
-                }
-            }
-        }
-    }
+    };
+    done.map_or_else(Failure::tell, |()| ExitCode::SUCCESS)
 }

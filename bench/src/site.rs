@@ -1,5 +1,6 @@
 //! The place of one run: the wires between the switch under test and the load, and what is on either end of each.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tenant_config::{Device, Memory, SwitchConfig};
 
+use crate::interrupt;
 use crate::load::{LoadDevice, LoadPort};
 use crate::network::{Hop, Topology};
 
@@ -31,6 +33,13 @@ impl Wires {
             Self::VhostUser => Self::Memif,
             other => other,
         }
+    }
+}
+
+impl fmt::Display for Wires {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("none is skipped");
+        out.write_str(value.get_name())
     }
 }
 
@@ -73,8 +82,9 @@ impl Site {
     /// Lays the wires for those tenants.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    /// If the kernel refuses, or the run is to end.
     pub fn lay(wires: Wires, cpus: Cpus, mut tenants: Vec<SwitchConfig>) -> anyhow::Result<Self> {
+        interrupt::check()?;
         let directory = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir()

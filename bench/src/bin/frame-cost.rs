@@ -1,4 +1,4 @@
-//! One pipeline scenario, run so often: the workload whose instructions `scripts/frame-cost` counts.
+//! One pipeline scenario, run so often: the workload whose instructions `bench compare` and `bench instructions` count.
 //!
 //! `frame-cost` lists the scenarios; `frame-cost NAME BURSTS` runs one; `frame-cost NAME BURSTS
 //! baseline` runs only the filling of its buffers.

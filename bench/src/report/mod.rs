@@ -1,7 +1,17 @@
 //! What a scenario came to, in the form that it is shown in.
 
+mod page;
+mod svg;
+
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::machine::Machine;
+
+pub use page::{html, markdown};
+pub use svg::svg;
 
 /// The result of one scenario. It is what `--json` prints and what a report is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +28,74 @@ pub struct Outcome {
     pub rules: Vec<(String, String)>,
 }
 
+impl Outcome {
+    /// Takes in another of the same scenario: tables and charts of the same title become longer.
+    pub fn append(&mut self, other: Self) {
+        self.pairs.extend(other.pairs);
+        for table in other.tables {
+            let same = |own: &&mut Table| own.title == table.title && own.columns == table.columns;
+            match self.tables.iter_mut().find(same) {
+                Some(own) => own.rows.extend(table.rows),
+                None => self.tables.push(table),
+            }
+        }
+        for chart in other.charts {
+            let same = |own: &&mut Chart| own.title == chart.title && own.series == chart.series;
+            match self.charts.iter_mut().find(same) {
+                Some(own) => own.groups.extend(chart.groups),
+                None => self.charts.push(chart),
+            }
+        }
+        for rules in other.rules {
+            if !self.rules.contains(&rules) {
+                self.rules.push(rules);
+            }
+        }
+    }
+}
+
+/// An outcome with all that is to be known beside it: what `--json` prints, `--save` writes and `bench report` reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was measured.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// What it was measured on.
+    pub machine: Machine,
+    /// What may have spoilt it.
+    pub warnings: Vec<String>,
+    /// Why it ended before its time, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
+}
+
+impl Record {
+    /// One object on one line, its figures with four digits.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn to_json(&self) -> anyhow::Result<String> {
+        Ok(rounded(serde_json::to_value(self)?).to_string())
+    }
+}
+
+/// Its tables, and what may have spoilt it.
+impl fmt::Display for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.partial {
+            writeln!(out, "PARTIAL RESULTS: {why}\n")?;
+        }
+        for table in &self.outcome.tables {
+            writeln!(out, "{table}")?;
+        }
+        writeln!(out, "{}", self.machine)?;
+        for warning in &self.warnings {
+            writeln!(out, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Rows of text under a title. All rows have as many cells as there are columns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -27,6 +105,53 @@ pub struct Table {
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// One without rows.
+    pub fn new<const N: usize>(title: impl Into<String>, columns: [&str; N]) -> Self {
+        Self {
+            title: title.into(),
+            columns: columns.map(str::to_owned).to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Whether a column holds figures, which stand to the right.
+    fn is_figures(&self, column: usize) -> bool {
+        let figure = |cell: &String| {
+            cell.starts_with(|first: char| first.is_ascii_digit() || "+-–".contains(first))
+        };
+        let cells = || self.rows.iter().filter_map(|row| row.get(column));
+        cells().all(|cell| cell.is_empty() || figure(cell)) && cells().any(|cell| !cell.is_empty())
+    }
+}
+
+/// For a terminal.
+impl fmt::Display for Table {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = || std::iter::once(&self.columns).chain(&self.rows);
+        let columns: Vec<(usize, bool)> = (0..self.columns.len())
+            .map(|column| {
+                let cells = lines().filter_map(|line| line.get(column));
+                let width = cells.map(|cell| cell.chars().count()).max();
+                (width.unwrap_or(0), self.is_figures(column))
+            })
+            .collect();
+        writeln!(out, "{}", self.title)?;
+        for line in lines() {
+            let mut text = String::new();
+            for (cell, &(width, figures)) in line.iter().zip(&columns) {
+                text.push_str("  ");
+                text.push_str(&match figures {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                });
+            }
+            writeln!(out, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
 }
 
 /// Groups of bars.
@@ -61,5 +186,168 @@ impl Bar {
             low: value,
             high: value,
         }
+    }
+}
+
+/// A figure as a table has it: three digits, or all that are before the point.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if !size.is_finite() => "–".to_owned(),
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        size if size >= 0.0995 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// The same of one that may be missing.
+pub fn figure_or_none(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), figure)
+}
+
+/// A median with the least and the most.
+pub fn spread(value: f64, [low, high]: [f64; 2]) -> String {
+    format!("{} ({}–{})", figure(value), figure(low), figure(high))
+}
+
+/// The same with fractions of four digits: what is behind them is noise.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let exact = number.as_f64().unwrap_or(f64::NAN);
+            let short = format!("{exact:.3e}").parse::<f64>().unwrap_or(exact);
+            Value::from(short)
+        }
+        Value::Array(values) => values.into_iter().map(rounded).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(key, value)| (key, rounded(value)))
+            .collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) fn record() -> Record {
+        let bar = |value| Bar {
+            value,
+            low: value - 0.5,
+            high: value + 0.25,
+        };
+        Record {
+            outcome: Outcome {
+                scenario: "p2p".to_owned(),
+                pairs: vec![json!({"peer": "testpmd", "frame": 64, "flows": 1,
+                    "ours_mpps": 3.123456, "peer_mpps": 3.5, "ratio": 0.8924, "rounds": 3,
+                    "lost_wrong": 0})],
+                tables: vec![Table {
+                    title: "p2p, Mpps".to_owned(),
+                    columns: ["peer", "frame", "ratio"].map(str::to_owned).to_vec(),
+                    rows: vec![
+                        ["testpmd", "64", "0.89 (0.80–0.95)"]
+                            .map(str::to_owned)
+                            .to_vec(),
+                        ["a <b> & \"c\" | d", "1500", "12.00"]
+                            .map(str::to_owned)
+                            .to_vec(),
+                    ],
+                }],
+                charts: vec![Chart {
+                    title: "p2p <frames> & more".to_owned(),
+                    unit: "Mpps".to_owned(),
+                    series: vec!["vswitch".to_owned(), "testpmd".to_owned()],
+                    groups: vec![
+                        ("64 B".to_owned(), vec![Some(bar(3.12)), Some(bar(3.5))]),
+                        ("1500 B".to_owned(), vec![Some(bar(2.0)), None]),
+                    ],
+                }],
+                rules: vec![("testpmd".to_owned(), "dpdk-testpmd --a <b>".to_owned())],
+            },
+            machine: crate::machine::tests::machine(),
+            warnings: vec!["the load average is 1.51".to_owned()],
+            partial: None,
+        }
+    }
+
+    #[test]
+    fn figures_stand_to_the_right_and_words_to_the_left() {
+        assert_eq!(
+            record().outcome.tables[0].to_string(),
+            "p2p, Mpps\n\
+             \x20 peer             frame             ratio\n\
+             \x20 testpmd             64  0.89 (0.80–0.95)\n\
+             \x20 a <b> & \"c\" | d   1500             12.00\n"
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_has_its_heads() {
+        let table = Table::new("nothing", ["a", "b"]);
+        assert_eq!(table.to_string(), "nothing\n  a  b\n");
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let shown = [0.0, 0.01234, 0.8924, 3.123_456, 12.345, 1234.5, f64::NAN].map(figure);
+        assert_eq!(
+            shown,
+            ["0.00", "0.0123", "0.89", "3.12", "12.3", "1234", "–"].map(str::to_owned)
+        );
+        assert_eq!(figure_or_none(None), "–");
+        assert_eq!(spread(0.9, [0.8, 1.0]), "0.90 (0.80–1.00)");
+    }
+
+    #[test]
+    fn a_record_is_one_object_that_can_be_read_again() {
+        let text = record().to_json().expect("it is JSON");
+        assert_eq!(text.lines().count(), 1);
+        let value: Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!(value["scenario"], "p2p");
+        assert_eq!(
+            value["pairs"][0],
+            json!({"peer": "testpmd", "frame": 64, "flows": 1, "ours_mpps": 3.123,
+                "peer_mpps": 3.5, "ratio": 0.8924, "rounds": 3, "lost_wrong": 0})
+        );
+        assert_eq!(value["machine"]["cpus"], 2);
+        assert_eq!(value["warnings"], json!(["the load average is 1.51"]));
+        assert_eq!(value.get("partial"), None);
+        let mut expected = record();
+        expected.outcome.pairs[0]["ours_mpps"] = json!(3.123);
+        let again: Record = serde_json::from_str(&text).expect("it is a record");
+        assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn what_is_of_one_kind_becomes_one_table() {
+        let mut both = record().outcome;
+        let mut other = record().outcome;
+        other.tables.push(Table::new("another", ["a"]));
+        both.append(other);
+        assert_eq!(both.pairs.len(), 2);
+        let rows: Vec<_> = both
+            .tables
+            .iter()
+            .map(|table| (table.title.as_str(), table.rows.len()))
+            .collect();
+        assert_eq!(rows, [("p2p, Mpps", 4), ("another", 0)]);
+        assert_eq!((both.charts.len(), both.charts[0].groups.len()), (1, 4));
+        assert_eq!(both.rules, record().outcome.rules);
+    }
+
+    #[test]
+    fn partial_results_say_so_first() {
+        let mut record = record();
+        record.partial = Some("interrupted".to_owned());
+        let shown = record.to_string();
+        assert_eq!(shown.lines().next(), Some("PARTIAL RESULTS: interrupted"));
+        assert_eq!(
+            shown.lines().last(),
+            Some("warning: the load average is 1.51")
+        );
     }
 }

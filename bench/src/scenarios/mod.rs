@@ -5,6 +5,7 @@ pub mod idle;
 pub mod latency;
 pub mod noisy;
 pub mod scale;
+pub mod stages;
 pub mod tenants;
 mod throughput;
 
@@ -19,7 +20,7 @@ use crate::network::Hop;
 use crate::site::{Cpus, Site};
 use crate::switches::{Counters, Switch};
 
-pub use throughput::{Throughput, Variant};
+pub use throughput::{Pair, Throughput, Traffic, Variant};
 
 /// What all scenarios are given.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -1,10 +1,13 @@
 //! `p2p`, `p2v` and `v2v`: how many frames a switch carries, and what each costs it.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::{Sample, Settings, Work, median, sample};
 use crate::load::{Attack, Pace, Shape};
 use crate::network::{Size, Topology, tenant};
+use crate::report::{Bar, Chart, Outcome, Table, figure, figure_or_none, spread};
 use crate::site::{Site, Wires};
 use crate::stages;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
@@ -25,6 +28,51 @@ pub struct Variant {
     pub attacks: bool,
 }
 
+impl Variant {
+    /// Each size with each number of flows: first clean, then with attacks if they are wanted; by default these only in the smallest
+    /// frames of the fewest flows.
+    pub fn all(frames: &[u16], flows: &[u32], traffic: Traffic) -> Vec<Self> {
+        let each = |attacks| {
+            frames.iter().flat_map(move |&frame| {
+                flows.iter().map(move |&flows| Self {
+                    frame,
+                    flows,
+                    attacks,
+                })
+            })
+        };
+        match traffic {
+            Traffic::Clean => each(false).collect(),
+            Traffic::Attacks => each(true).collect(),
+            Traffic::Both => {
+                let hardest = each(true).min_by_key(|variant| (variant.frame, variant.flows));
+                each(false).chain(hardest).collect()
+            }
+        }
+    }
+
+    /// As in `64 B, 10000 flows, attacks`.
+    fn label(self) -> String {
+        let flows = match self.flows {
+            1 => "1 flow".to_owned(),
+            more => format!("{more} flows"),
+        };
+        let attacks = if self.attacks { ", attacks" } else { "" };
+        format!("{} B, {flows}{attacks}", self.frame)
+    }
+}
+
+/// Whether there are attacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// None.
+    Clean,
+    /// A tenth of what VMs send, always.
+    Attacks,
+    /// First none, then once some.
+    Both,
+}
+
 /// The comparison of our switch with one peer, on one kind of traffic.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pair {
@@ -39,6 +87,10 @@ pub struct Pair {
     pub ours_mpps: f64,
     /// The same of the peer.
     pub peer_mpps: f64,
+    /// The least and the most of ours.
+    pub ours_mpps_spread: [f64; 2],
+    /// The same of the peer.
+    pub peer_mpps_spread: [f64; 2],
     /// The median of each round's ours by its peer.
     pub ratio: f64,
     /// The least and the most of them.
@@ -75,48 +127,52 @@ pub struct Throughput {
 }
 
 impl Throughput {
-    /// Every kind of traffic.
-    pub const ALL: [Variant; 7] = [
-        variant(64, 1, false),
-        variant(64, 10_000, false),
-        variant(512, 1, false),
-        variant(512, 10_000, false),
-        variant(1500, 1, false),
-        variant(1500, 10_000, false),
-        variant(64, 1, true),
-    ];
-
-    /// Measures all pairs; `progress` is told what is done next.
+    /// Measures all pairs; `progress` is told what is done next. What is known goes into `pairs`, also before an error.
     ///
     /// # Errors
     /// The first that a switch or a load has.
     pub fn run(
         &self,
         settings: &Settings,
-        mut progress: impl FnMut(&str),
-    ) -> anyhow::Result<Vec<Pair>> {
-        let mut pairs = Vec::new();
+        progress: &mut dyn FnMut(&str),
+        pairs: &mut Vec<Pair>,
+    ) -> anyhow::Result<()> {
         for &variant in &self.variants {
             let mut rounds = Vec::new();
+            let mut done = Ok(());
             for round in 1..=settings.rounds {
-                progress(&format!(
-                    "{} bytes, {} flows{}: round {round} of {}",
-                    variant.frame,
-                    variant.flows,
-                    if variant.attacks { ", attacks" } else { "" },
-                    settings.rounds
-                ));
-                rounds.push(self.round(settings, variant)?);
+                let (traffic, all) = (variant.label(), settings.rounds);
+                let mut switch =
+                    |name: &str| progress(&format!("{traffic}: round {round} of {all}: {name}"));
+                match self.round(settings, variant, &mut switch) {
+                    Ok(round) => rounds.push(round),
+                    Err(error) => {
+                        done = Err(error.context(traffic));
+                        break;
+                    }
+                }
             }
-            for (index, &peer) in self.peers.iter().enumerate() {
-                pairs.push(compare(
-                    peer,
-                    variant,
-                    rounds.iter().map(|round| &round[index]),
-                ));
+            if !rounds.is_empty() {
+                for (index, &peer) in self.peers.iter().enumerate() {
+                    let of_peer = rounds.iter().map(|round| &round[index]);
+                    pairs.push(compare(peer, variant, of_peer));
+                }
+            }
+            done?;
+        }
+        Ok(())
+    }
+
+    /// How often a switch is started in all.
+    pub fn runs(&self, settings: &Settings) -> usize {
+        let mut wires: Vec<Wires> = Vec::new();
+        for peer in &self.peers {
+            let ours = peer.switch().wires().ours();
+            if !wires.contains(&ours) {
+                wires.push(ours);
             }
         }
-        Ok(pairs)
+        self.variants.len() * settings.rounds as usize * (wires.len() + self.peers.len())
     }
 
     /// Ours and each peer once. Ours runs once for all peers on the same wires.
@@ -124,6 +180,7 @@ impl Throughput {
         &self,
         settings: &Settings,
         variant: Variant,
+        progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Vec<(Wires, Sample, Sample)>> {
         let mut ours: Vec<(Wires, Sample)> = Vec::new();
         let mut results = Vec::new();
@@ -137,11 +194,13 @@ impl Throughput {
                         wires,
                         poll: PollMode::Busy,
                     };
+                    progress("ours");
                     let sample = self.once(settings, variant, &switch)?;
                     ours.push((wires, sample.clone()));
                     sample
                 }
             };
+            progress(&peer.to_string());
             let theirs_sample = self.once(settings, variant, theirs.as_ref())?;
             results.push((theirs.wires(), ours, theirs_sample));
         }
@@ -186,14 +245,6 @@ impl Throughput {
     }
 }
 
-const fn variant(frame: u16, flows: u32, attacks: bool) -> Variant {
-    Variant {
-        frame,
-        flows,
-        attacks,
-    }
-}
-
 fn compare<'a>(
     peer: Peer,
     variant: Variant,
@@ -216,10 +267,12 @@ fn compare<'a>(
             .map(|(_, ours, theirs)| value(ours, theirs))
             .sum()
     };
-    let ratios = || {
-        rounds
-            .iter()
-            .map(|(_, ours, theirs)| ours.mpps / theirs.mpps)
+    let spread = |value: &dyn Fn(&Sample, &Sample) -> f64| {
+        let values = || rounds.iter().map(|(_, ours, theirs)| value(ours, theirs));
+        [
+            values().fold(f64::INFINITY, f64::min),
+            values().fold(f64::NEG_INFINITY, f64::max),
+        ]
     };
     Pair {
         peer,
@@ -227,11 +280,10 @@ fn compare<'a>(
         variant,
         ours_mpps: of(&|ours, _| ours.mpps),
         peer_mpps: of(&|_, theirs| theirs.mpps),
+        ours_mpps_spread: spread(&|ours, _| ours.mpps),
+        peer_mpps_spread: spread(&|_, theirs| theirs.mpps),
         ratio: of(&|ours, theirs| ours.mpps / theirs.mpps),
-        ratio_spread: [
-            ratios().fold(f64::INFINITY, f64::min),
-            ratios().fold(f64::NEG_INFINITY, f64::max),
-        ],
+        ratio_spread: spread(&|ours, theirs| ours.mpps / theirs.mpps),
         ours_cycles: cycles(&|ours, _| ours.cycles_per_frame),
         peer_cycles: cycles(&|_, theirs| theirs.cycles_per_frame),
         cycles_ratio: cycles(&|ours, theirs| {
@@ -246,5 +298,272 @@ fn compare<'a>(
             .switch()
             .checks()
             .then(|| sum(&|_, theirs| theirs.load.wrong())),
+    }
+}
+
+impl Throughput {
+    /// What the pairs come to.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn outcome(&self, pairs: &[Pair]) -> anyhow::Result<Outcome> {
+        let mut table = Table::new(
+            format!(
+                "{}: frames that come out at the end, and busy cycles of the switch for each time it has one; medians of {} rounds",
+                self.topology,
+                pairs.iter().map(|pair| pair.rounds).max().unwrap_or(0)
+            ),
+            [
+                "peer",
+                "frame",
+                "flows",
+                "attacks",
+                "ours Mpps",
+                "peer Mpps",
+                "ratio (spread)",
+                "ours cycles",
+                "peer cycles",
+                "cycles ratio",
+                "wrong",
+                "lost",
+                "peer lost",
+            ],
+        );
+        table.rows = pairs.iter().map(row).collect();
+        Ok(Outcome {
+            scenario: self.topology.to_string(),
+            pairs: pairs
+                .iter()
+                .map(serde_json::to_value)
+                .collect::<Result<_, _>>()?,
+            tables: vec![table],
+            charts: self.charts(pairs),
+            rules: Vec::new(),
+        })
+    }
+
+    /// Each kind of traffic is a group. Ours has a bar for each kind of wires that it was on.
+    fn charts(&self, pairs: &[Pair]) -> Vec<Chart> {
+        type Value = fn(&Pair) -> (Option<Bar>, Option<Bar>);
+        let mpps: Value = |pair| {
+            let bar = |value, [low, high]: [f64; 2]| Some(Bar { value, low, high });
+            (
+                bar(pair.ours_mpps, pair.ours_mpps_spread),
+                bar(pair.peer_mpps, pair.peer_mpps_spread),
+            )
+        };
+        let cycles: Value = |pair| {
+            (
+                pair.ours_cycles.map(Bar::exact),
+                pair.peer_cycles.map(Bar::exact),
+            )
+        };
+        [
+            ("frames carried", "Mpps", mpps),
+            ("busy cycles per frame and pass", "cycles", cycles),
+        ]
+        .map(|(title, unit, value)| {
+            let mut series: Vec<String> = Vec::new();
+            let mut labels: Vec<String> = Vec::new();
+            let mut bars: HashMap<(String, String), Bar> = HashMap::new();
+            for pair in pairs {
+                let label = pair.variant.label();
+                let (ours, theirs) = value(pair);
+                let ours = (format!("vswitch ({})", pair.wires.ours()), ours);
+                for (name, bar) in [ours, (pair.peer.to_string(), theirs)] {
+                    if !series.contains(&name) {
+                        series.push(name.clone());
+                    }
+                    bars.extend(bar.map(|bar| ((label.clone(), name), bar)));
+                }
+                if !labels.contains(&label) {
+                    labels.push(label);
+                }
+            }
+            let of = |label: &String, name: &String| bars.get(&(label.clone(), name.clone()));
+            let groups = labels.iter().map(|label| {
+                let bars = series.iter().map(|name| of(label, name).copied());
+                (label.clone(), bars.collect())
+            });
+            Chart {
+                title: format!("{}: {title}", self.topology),
+                unit: unit.to_owned(),
+                groups: groups.collect(),
+                series,
+            }
+        })
+        .to_vec()
+    }
+}
+
+fn row(pair: &Pair) -> Vec<String> {
+    vec![
+        pair.peer.to_string(),
+        pair.variant.frame.to_string(),
+        pair.variant.flows.to_string(),
+        if pair.variant.attacks { "10 %" } else { "0" }.to_owned(),
+        figure(pair.ours_mpps),
+        figure(pair.peer_mpps),
+        spread(pair.ratio, pair.ratio_spread),
+        figure_or_none(pair.ours_cycles),
+        figure_or_none(pair.peer_cycles),
+        figure_or_none(pair.cycles_ratio),
+        pair.lost_wrong.to_string(),
+        pair.ours_lost.to_string(),
+        pair.peer_lost.to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(peer: Peer, wires: Wires, variant: Variant, ours_mpps: f64) -> Pair {
+        Pair {
+            peer,
+            wires,
+            variant,
+            ours_mpps,
+            peer_mpps: 4.0,
+            ours_mpps_spread: [ours_mpps - 0.5, ours_mpps + 0.5],
+            peer_mpps_spread: [3.5, 4.5],
+            ratio: ours_mpps / 4.0,
+            ratio_spread: [0.7, 0.9],
+            ours_cycles: Some(120.0),
+            peer_cycles: None,
+            cycles_ratio: None,
+            rounds: 3,
+            lost_wrong: 0,
+            ours_lost: 7,
+            peer_lost: 8,
+            ours_reordered: 0,
+            peer_wrong: None,
+        }
+    }
+
+    const CLEAN: Variant = Variant {
+        frame: 64,
+        flows: 1,
+        attacks: false,
+    };
+    const ATTACKED: Variant = Variant {
+        attacks: true,
+        ..CLEAN
+    };
+
+    #[test]
+    fn traffic_is_every_size_with_every_number_of_flows() {
+        let labels = |frames: &[u16], flows: &[u32], traffic| -> Vec<String> {
+            let variants = Variant::all(frames, flows, traffic);
+            variants.into_iter().map(Variant::label).collect()
+        };
+        assert_eq!(
+            labels(&[512, 64], &[1, 10_000], Traffic::Both),
+            [
+                "512 B, 1 flow",
+                "512 B, 10000 flows",
+                "64 B, 1 flow",
+                "64 B, 10000 flows",
+                "64 B, 1 flow, attacks"
+            ]
+        );
+        assert_eq!(labels(&[64], &[1], Traffic::Clean), ["64 B, 1 flow"]);
+        assert_eq!(
+            labels(&[64], &[1], Traffic::Attacks),
+            ["64 B, 1 flow, attacks"]
+        );
+    }
+
+    #[test]
+    fn pairs_become_rows_and_bars() {
+        let throughput = Throughput {
+            topology: Topology::P2p,
+            peers: vec![Peer::Testpmd, Peer::TestpmdMacswap],
+            variants: vec![CLEAN, ATTACKED],
+        };
+        let pairs = [
+            pair(Peer::Testpmd, Wires::Memif, CLEAN, 3.0),
+            pair(Peer::TestpmdMacswap, Wires::Veth, CLEAN, 2.0),
+            pair(Peer::Testpmd, Wires::Memif, ATTACKED, 2.5),
+        ];
+        let outcome = throughput.outcome(&pairs).expect("it is JSON");
+        assert_eq!(
+            outcome.tables[0].rows[2],
+            [
+                "testpmd",
+                "64",
+                "1",
+                "10 %",
+                "2.50",
+                "4.00",
+                "0.62 (0.70–0.90)",
+                "120",
+                "–",
+                "–",
+                "0",
+                "7",
+                "8"
+            ]
+        );
+        let members: Vec<_> = outcome.pairs[0]
+            .as_object()
+            .expect("an object")
+            .keys()
+            .collect();
+        assert_eq!(
+            members,
+            [
+                "peer",
+                "wires",
+                "frame",
+                "flows",
+                "attacks",
+                "ours_mpps",
+                "peer_mpps",
+                "ours_mpps_spread",
+                "peer_mpps_spread",
+                "ratio",
+                "ratio_spread",
+                "ours_cycles",
+                "peer_cycles",
+                "cycles_ratio",
+                "rounds",
+                "lost_wrong",
+                "ours_lost",
+                "peer_lost",
+                "ours_reordered",
+                "peer_wrong",
+            ]
+        );
+        let chart = &outcome.charts[0];
+        assert_eq!(
+            chart.series,
+            [
+                "vswitch (memif)",
+                "testpmd",
+                "vswitch (veth)",
+                "testpmd-macswap"
+            ]
+        );
+        let bar = |value| {
+            Some(Bar {
+                value,
+                low: value - 0.5,
+                high: value + 0.5,
+            })
+        };
+        assert_eq!(
+            chart.groups,
+            [
+                (
+                    "64 B, 1 flow".to_owned(),
+                    vec![bar(3.0), bar(4.0), bar(2.0), bar(4.0)]
+                ),
+                (
+                    "64 B, 1 flow, attacks".to_owned(),
+                    vec![bar(2.5), bar(4.0), None, None]
+                ),
+            ]
+        );
     }
 }

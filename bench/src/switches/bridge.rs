@@ -45,6 +45,10 @@ impl Switch for LinuxBridge {
         true
     }
 
+    fn programs(&self) -> &'static [&'static str] {
+        &["ip", "nft", "sysctl"]
+    }
+
     fn rules(&self, site: &Site) -> String {
         match hosts(site) {
             Ok(hosts) => hosts.iter().map(Host::rules).collect::<Vec<_>>().join("\n"),

@@ -59,6 +59,11 @@ pub trait Switch {
     /// Whether it checks what ours checks. One that does not lets attacks through.
     fn checks(&self) -> bool;
 
+    /// What must be installed to start it: names, or whole paths.
+    fn programs(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What it is told to do, as its own tools would be told.
     fn rules(&self, site: &Site) -> String;
 

@@ -57,6 +57,10 @@ impl Switch for Testpmd {
         false
     }
 
+    fn programs(&self) -> &'static [&'static str] {
+        &[PROGRAM, "stdbuf"]
+    }
+
     fn rules(&self, site: &Site) -> String {
         let arguments = self.arguments(site).unwrap_or_default();
         format!("{PROGRAM} {}", arguments.join(" "))

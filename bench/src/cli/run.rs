@@ -1,0 +1,513 @@
+//! `bench run`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context;
+use bench::interrupt;
+use bench::machine::{self, Needs};
+use bench::network::{Size, Topology, tenant};
+use bench::report::Outcome;
+use bench::scenarios::stages::{self, Stages};
+use bench::scenarios::{
+    Settings, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
+};
+use bench::site::{Cpus, Site, Wires};
+use bench::switches::{Peer, PollMode, Switch, Vswitch};
+
+use clap::ValueEnum;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::{Failure, Measured, Progress, Show, able};
+
+/// What can be measured. The first words of each are what `bench list` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Frames carried and cycles per frame from a VM's port to the uplink, through the whole filter
+    P2p,
+    /// The same from the uplink to a VM and back
+    P2v,
+    /// The same from the uplink to a VM, to a second one, and out
+    V2v,
+    /// Time under way at a tenth of what the peer can carry: median and 99th percentile
+    Latency,
+    /// 1 to 16 tenants on one CPU: a switch for each, against one peer for all
+    Tenants,
+    /// A tenant beside one that floods broadcasts and attacks: its loss and latency
+    Noisy,
+    /// 16 idle switches: what they take of a CPU, and how long a frame takes that wakes one
+    Idle,
+    /// What iperf3, Apache and Memcached get through a switch
+    Apps,
+    /// Cycles per frame against ports, addresses, routes and peers, in the pipeline alone
+    Scale,
+    /// Cycles per frame of each kind of frame in the pipeline alone, without a device or a peer
+    Stages,
+}
+
+impl Scenario {
+    /// Adding a scenario is a line above and a line here.
+    fn measure(self, run: &Run, settings: &Settings, peers: &[Peer]) -> Measured {
+        let by_peer = |scenario: ByPeer, steps: u32| by_peer(run, settings, peers, scenario, steps);
+        let rounds = settings.rounds;
+        match self {
+            Self::P2p => run.throughput(Topology::P2p, settings, peers),
+            Self::P2v => run.throughput(Topology::P2v, settings, peers),
+            Self::V2v => run.throughput(Topology::V2v, settings, peers),
+            Self::Latency => by_peer(latency::run, 2 * (1 + rounds)),
+            Self::Tenants => by_peer(tenants::run, 5 * rounds),
+            Self::Noisy => by_peer(noisy::run, rounds),
+            Self::Apps => by_peer(apps::run, 16 * rounds),
+            Self::Idle => {
+                let mut progress = run.progress(rounds * (2 + peers.len() as u32), settings);
+                whole(idle::run(settings, peers, &mut |what| progress.step(what)))
+            }
+            Self::Scale => {
+                let mut progress = run.progress(0, settings);
+                let done = run.pin();
+                whole(done.and_then(|()| scale::run(settings, &mut |what| progress.step(what))))
+            }
+            Self::Stages => run.stages(),
+        }
+    }
+
+    /// Whether it has switches run, and peers.
+    fn has_switches(self) -> bool {
+        !matches!(self, Self::Scale | Self::Stages)
+    }
+
+    /// What it needs installed besides its switches.
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Apps => &["iperf3", "apache2", "ab", "memcached", "memcaslap"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it can go against that peer: programs need one that routes, which the others do not.
+    fn suits(self, peer: Peer) -> bool {
+        self != Self::Apps || peer.switch().checks()
+    }
+
+    /// Of the rules that are shown.
+    pub(super) fn topology(self) -> Topology {
+        match self {
+            Self::P2v => Topology::P2v,
+            Self::V2v => Topology::V2v,
+            _ => Topology::P2p,
+        }
+    }
+}
+
+/// A scenario that takes peers, and what it does to each in so many steps.
+type ByPeer = fn(&Settings, &[Peer], &mut dyn FnMut(&str)) -> anyhow::Result<Outcome>;
+
+/// Ours and its peers by turns on the same CPU. Progress and warnings are on standard error, results on standard output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    scenario: Scenario,
+    /// The peers, separated by commas; by default all that can run here
+    #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
+    against: Vec<Peer>,
+    /// Sizes of frames in bytes, with their check sequence, of p2p, p2v and v2v [default: 64,512,1500]
+    #[arg(long, value_delimiter = ',', value_name = "BYTES,…", value_parser = clap::value_parser!(u16).range(64..=1514))]
+    frames: Vec<u16>,
+    /// Numbers of flows, of p2p, p2v and v2v [default: 1,10000]
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…", value_parser = clap::value_parser!(u32).range(1..=131_072))]
+    flows: Vec<u32>,
+    /// Leave out the traffic of which a tenth is attacks
+    #[arg(long)]
+    no_attacks: bool,
+    /// Only that traffic, by default with 64 bytes and 1 flow
+    #[arg(long, conflicts_with = "no_attacks")]
+    attacks_only: bool,
+    /// How often each pair is measured [default: 3; of stages 41]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// How long each switch is measured each time [default: 2]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// The CPU of the switch under test, and that of the load
+    #[arg(long, value_name = "SWITCH,LOAD", default_value = "1,0", value_parser = cpus)]
+    cpus: Cpus,
+    /// Of the flows and their order
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// A first impression: 64 bytes, 1 flow, 1 round of half a second, where nothing else is asked for
+    #[arg(long)]
+    quick: bool,
+    /// Print what each switch is told, too
+    #[arg(long)]
+    rules: bool,
+    /// Of stages: only those whose names begin so
+    #[arg(long, value_delimiter = ',', value_name = "PREFIX,…")]
+    only: Vec<String>,
+    #[command(flatten)]
+    show: Show,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds are a number from 0.05 to 3600".to_owned()),
+    }
+}
+
+fn cpus(text: &str) -> Result<Cpus, String> {
+    let numbers = text.split_once(',').and_then(|(switch, load)| {
+        Some(Cpus {
+            switch: switch.trim().parse().ok()?,
+            load: load.trim().parse().ok()?,
+        })
+    });
+    numbers.ok_or_else(|| {
+        "two CPUs as in 1,0: that of the switch under test, that of the load".to_owned()
+    })
+}
+
+impl Run {
+    pub(crate) fn carry_out(self) -> Result<(), Failure> {
+        let settings = self.settings();
+        let has_switches = self.scenario.has_switches();
+        if self.scenario != Scenario::Stages && !self.only.is_empty() {
+            return Err(Failure::Usage(
+                "--only is for the scenario stages".to_owned(),
+            ));
+        }
+        let peers = if has_switches {
+            self.peers()?
+        } else {
+            Vec::new()
+        };
+        if has_switches {
+            able(needs(self.cpus, self.scenario.programs()))?;
+        } else {
+            self.stages_chosen()
+                .chosen()
+                .map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        }
+        let used = match has_switches {
+            true => vec![self.cpus.switch, self.cpus.load],
+            false => vec![self.cpus.switch],
+        };
+        self.show.around(&used, || {
+            let (mut outcome, done) = self.scenario.measure(&self, &settings, &peers);
+            if let Some(outcome) = outcome
+                .as_mut()
+                .filter(|outcome| has_switches && outcome.rules.is_empty())
+            {
+                outcome.rules = rules(self.scenario.topology(), self.cpus, &peers);
+            }
+            if let Some(outcome) = outcome.as_ref().filter(|_| self.rules && !self.show.json) {
+                for (name, rules) in &outcome.rules {
+                    super::say(&format!("What {name} is told:\n{rules}\n"));
+                }
+            }
+            (outcome, done)
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let (rounds, seconds, warm_up) = match self.quick {
+            true => (1, 0.5, 250),
+            false => (3, 2.0, 500),
+        };
+        Settings {
+            cpus: self.cpus,
+            rounds: self.rounds.unwrap_or(rounds),
+            warm_up: Duration::from_millis(warm_up),
+            measure: Duration::from_secs_f64(self.seconds.unwrap_or(seconds)),
+            seed: self.seed,
+        }
+    }
+
+    /// Those that were named, or all that can run here.
+    fn peers(&self) -> Result<Vec<Peer>, Failure> {
+        if let Some(peer) = self
+            .against
+            .iter()
+            .find(|peer| !self.scenario.suits(**peer))
+        {
+            return Err(Failure::Usage(format!(
+                "apps cannot go against {peer}, which does not route"
+            )));
+        }
+        if !self.against.is_empty() {
+            let programs: BTreeSet<&str> = self
+                .against
+                .iter()
+                .flat_map(|peer| peer.switch().programs())
+                .copied()
+                .collect();
+            let programs: Vec<&str> = programs.into_iter().collect();
+            able(machine::missing(Needs::default(), &programs))?;
+            let mut peers: Vec<Peer> = Vec::new();
+            for peer in &self.against {
+                if !peers.contains(peer) {
+                    peers.push(*peer);
+                }
+            }
+            return Ok(peers);
+        }
+        let (mut peers, mut missing) = (Vec::new(), Vec::new());
+        let suitable = |peer: &&Peer| self.scenario.suits(**peer);
+        for &peer in Peer::value_variants().iter().filter(suitable) {
+            let lacks = machine::missing(Needs::default(), peer.switch().programs());
+            if lacks.is_empty() {
+                peers.push(peer);
+            } else {
+                missing.extend(lacks.iter().map(|what| format!("without {peer}: {what}")));
+            }
+        }
+        if peers.is_empty() {
+            return Err(Failure::Unable(missing));
+        }
+        super::warn(&missing);
+        Ok(peers)
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let short = self.quick || self.attacks_only;
+        let frames = match &self.frames[..] {
+            [] if short => &[64][..],
+            [] => &[64, 512, 1500],
+            chosen => chosen,
+        };
+        let flows = match &self.flows[..] {
+            [] if short => &[1][..],
+            [] => &[1, 10_000],
+            chosen => chosen,
+        };
+        let traffic = match (self.no_attacks || self.quick, self.attacks_only) {
+            (_, true) => Traffic::Attacks,
+            (true, false) => Traffic::Clean,
+            (false, false) => Traffic::Both,
+        };
+        Variant::all(frames, flows, traffic)
+    }
+
+    fn throughput(&self, topology: Topology, settings: &Settings, peers: &[Peer]) -> Measured {
+        let throughput = Throughput {
+            topology,
+            peers: peers.to_vec(),
+            variants: self.variants(),
+        };
+        let guess = settings.warm_up + settings.measure + Duration::from_millis(1500);
+        let mut progress = Progress::new(topology.to_string(), throughput.runs(settings), guess);
+        let mut pairs = Vec::new();
+        let done = throughput.run(settings, &mut |what| progress.step(what), &mut pairs);
+        match throughput.outcome(&pairs) {
+            Ok(outcome) => ((!pairs.is_empty()).then_some(outcome), done),
+            Err(error) => (None, done.and(Err(error))),
+        }
+    }
+
+    fn stages_chosen(&self) -> Stages {
+        Stages {
+            only: self.only.clone(),
+            rounds: self.rounds.map_or(41, |rounds| rounds as usize),
+        }
+    }
+
+    fn stages(&self) -> Measured {
+        let stages = self.stages_chosen();
+        let steps = stages.chosen().map_or(0, |chosen| chosen.len());
+        let mut progress = Progress::new("stages", steps, Duration::from_millis(300));
+        let mut costs = Vec::new();
+        let done = self
+            .pin()
+            .and_then(|()| stages.run(|what| progress.step(what), &mut costs));
+        ((!costs.is_empty()).then(|| stages::outcome(&costs)), done)
+    }
+
+    /// Keeps this thread on the CPU of the switch under test.
+    fn pin(&self) -> anyhow::Result<()> {
+        let mut cpus = CpuSet::new();
+        cpus.set(self.cpus.switch)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus))
+            .with_context(|| {
+                format!(
+                    "cannot run on CPU {}: choose another with --cpus",
+                    self.cpus.switch
+                )
+            })
+    }
+
+    /// Of so many steps, each of which runs two switches.
+    fn progress(&self, steps: u32, settings: &Settings) -> Progress {
+        let guess = 2 * (settings.warm_up + settings.measure + Duration::from_millis(1500));
+        let name = self
+            .scenario
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned());
+        Progress::new(name.unwrap_or_default(), steps as usize, guess)
+    }
+}
+
+/// Of a scenario that tells nothing before its end.
+fn whole(outcome: anyhow::Result<Outcome>) -> Measured {
+    match outcome {
+        Ok(outcome) => (Some(outcome), Ok(())),
+        Err(error) => (None, Err(error)),
+    }
+}
+
+/// One peer after the other, so that what is known of one is not lost with the next.
+fn by_peer(
+    run: &Run,
+    settings: &Settings,
+    peers: &[Peer],
+    scenario: ByPeer,
+    steps: u32,
+) -> Measured {
+    let mut progress = run.progress(steps * peers.len() as u32, settings);
+    let mut all: Option<Outcome> = None;
+    for &peer in peers {
+        let one = interrupt::check()
+            .and_then(|()| scenario(settings, &[peer], &mut |what| progress.step(what)));
+        match (one, &mut all) {
+            (Ok(one), Some(all)) => all.append(one),
+            (Ok(one), none) => *none = Some(one),
+            (Err(error), _) => return (all, Err(error)),
+        }
+    }
+    (all, Ok(()))
+}
+
+/// What is missing to run switches at all.
+pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
+    let mut missing = machine::missing(
+        Needs {
+            cpus: Some(cpus),
+            root: true,
+            hugepages: true,
+        },
+        &[&["ip"], programs].concat(),
+    );
+    let own = std::env::current_exe().unwrap_or_default();
+    if !own.with_file_name("vswitch").is_file() {
+        missing.push("vswitch is not beside this program: run scripts/bench, or cargo build --release -p vswitch".to_owned());
+    }
+    missing
+}
+
+/// What ours and those peers are told to do.
+pub(super) fn rules(topology: Topology, cpus: Cpus, peers: &[Peer]) -> Vec<(String, String)> {
+    let ours = Vswitch {
+        wires: Wires::Memif,
+        poll: PollMode::Busy,
+    };
+    std::iter::once(("vswitch".to_owned(), rules_of(topology, cpus, &ours)))
+        .chain(peers.iter().map(|peer| {
+            (
+                peer.to_string(),
+                rules_of(topology, cpus, peer.switch().as_ref()),
+            )
+        }))
+        .map(|(name, rules)| (name, rules.unwrap_or_else(|error| format!("{error:#}"))))
+        .collect()
+}
+
+/// What one switch is told to do.
+pub(super) fn rules_of(
+    topology: Topology,
+    cpus: Cpus,
+    switch: &dyn Switch,
+) -> anyhow::Result<String> {
+    let size = Size {
+        ports: topology.vms(),
+        addresses: 1,
+    };
+    let site = Site::lay(switch.wires(), cpus, vec![tenant(0, size)])?;
+    Ok(switch.rules(&site))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn parse(line: &str) -> Run {
+        let line = format!("run {line}");
+        Line::try_parse_from(line.split(' '))
+            .expect("it is a command line")
+            .run
+    }
+
+    fn variants(line: &str) -> Vec<(u16, u32, bool)> {
+        let variants = parse(line).variants();
+        variants
+            .iter()
+            .map(|variant| (variant.frame, variant.flows, variant.attacks))
+            .collect()
+    }
+
+    #[test]
+    fn traffic_follows_from_the_options() {
+        assert_eq!(
+            variants("p2p"),
+            [
+                (64, 1, false),
+                (64, 10_000, false),
+                (512, 1, false),
+                (512, 10_000, false),
+                (1500, 1, false),
+                (1500, 10_000, false),
+                (64, 1, true),
+            ]
+        );
+        assert_eq!(
+            variants("p2v --frames 64 --flows 1,5"),
+            [(64, 1, false), (64, 5, false), (64, 1, true)]
+        );
+        assert_eq!(variants("v2v --quick"), [(64, 1, false)]);
+        assert_eq!(variants("v2v --attacks-only"), [(64, 1, true)]);
+        assert_eq!(
+            variants("v2v --no-attacks --frames 512 --flows 1"),
+            [(512, 1, false)]
+        );
+    }
+
+    #[test]
+    fn quick_gives_way_to_what_is_asked_for() {
+        let settings = parse("p2p --quick --rounds 5 --cpus 3,2 --seed 9").settings();
+        assert_eq!(
+            (settings.rounds, settings.measure),
+            (5, Duration::from_millis(500))
+        );
+        assert_eq!(
+            (settings.cpus.switch, settings.cpus.load, settings.seed),
+            (3, 2, 9)
+        );
+        let settings = parse("p2p --seconds 0.25").settings();
+        assert_eq!(
+            (settings.rounds, settings.measure),
+            (3, Duration::from_millis(250))
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for line in [
+            "p2q",
+            "p2p --against nobody",
+            "p2p --frames 63",
+            "p2p --flows 0",
+            "p2p --cpus 1",
+            "p2p --seconds 0",
+            "p2p --rounds 0",
+            "p2p --no-attacks --attacks-only",
+        ] {
+            let line = format!("run {line}");
+            assert!(Line::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

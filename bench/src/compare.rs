@@ -1,0 +1,409 @@
+//! Instructions per frame of the pipeline's stages, counted by callgrind: repeatable on any machine, and so comparable between
+//! two commits.
+//!
+//! Each is the difference of two runs of different length of `frame-cost`, less the same for the filling of the buffers: start-up and the
+//! harness do not count.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::interrupt;
+use crate::report::{Outcome, Table};
+use crate::stages::BURST;
+
+/// The two lengths, in bursts.
+const FEW: u64 = 100;
+const MANY: u64 = 300;
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tree {
+    /// The working tree, as it is.
+    Working,
+    /// A commit, as git calls it.
+    Commit(String),
+}
+
+impl Tree {
+    fn name(&self) -> &str {
+        match self {
+            Self::Working => "working tree",
+            Self::Commit(name) => name,
+        }
+    }
+}
+
+/// Instructions per frame of the stages whose names begin with one of `only` (all if there is none), side by side if there are two trees.
+/// What is known goes into `counts`, also before an error.
+///
+/// # Errors
+/// If a commit is not there or cannot be built, or valgrind fails.
+pub fn count(
+    trees: &[Tree],
+    only: &[String],
+    mut progress: impl FnMut(&str),
+    counts: &mut Vec<Count>,
+) -> anyhow::Result<()> {
+    let repository = repository()?;
+    let mut programs = Vec::new();
+    for tree in trees {
+        progress(&format!("building {}", tree.name()));
+        programs.push(build(&repository, tree)?);
+    }
+    let mut stages: Vec<(String, Vec<bool>)> = Vec::new();
+    for (index, program) in programs.iter().enumerate() {
+        let listed = said(Command::new(program))?;
+        for name in listed.lines().filter(|name| chosen(name, only)) {
+            let place = stages.iter().position(|(stage, _)| stage == name);
+            let place = place.unwrap_or_else(|| {
+                stages.push((name.to_owned(), vec![false; programs.len()]));
+                stages.len() - 1
+            });
+            stages[place].1[index] = true;
+        }
+    }
+    if stages.is_empty() {
+        bail!(
+            "no stage's name begins with {}: bench list names all",
+            only.join(" or ")
+        );
+    }
+    let total = stages.len();
+    for (number, (stage, has)) in stages.into_iter().enumerate() {
+        progress(&format!("{stage} ({} of {total})", number + 1));
+        let mut instructions = Vec::new();
+        for (program, has) in programs.iter().zip(has) {
+            instructions.push(if has {
+                Some(per_frame(program, &stage)?)
+            } else {
+                None
+            });
+        }
+        counts.push(Count {
+            stage,
+            instructions,
+        });
+    }
+    Ok(())
+}
+
+fn chosen(name: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()))
+}
+
+/// Of one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Count {
+    /// Its name.
+    pub stage: String,
+    /// Per frame, for each tree; `None` where the tree has no such stage.
+    pub instructions: Vec<Option<f64>>,
+}
+
+impl Count {
+    /// Percent that the second tree takes more than the first.
+    fn difference(&self) -> Option<f64> {
+        match self.instructions[..] {
+            [Some(before), Some(after)] if before > 0.0 => Some((after / before - 1.0) * 100.0),
+            _ => None,
+        }
+    }
+}
+
+/// What they came to.
+pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
+    let compares = trees.len() == 2;
+    let mut table = Table::new(
+        "instructions per frame, in bursts of 32, of the pipeline alone (callgrind)",
+        ["stage"],
+    );
+    match trees {
+        [one] => table.columns.push(one.name().to_owned()),
+        _ => {
+            table
+                .columns
+                .extend(trees.iter().map(|tree| tree.name().to_owned()));
+            table.columns.push("difference, %".to_owned());
+        }
+    }
+    for count in counts {
+        let mut row = vec![count.stage.clone()];
+        let shown =
+            |one: &Option<f64>| one.map_or_else(|| "–".to_owned(), |one| format!("{one:.2}"));
+        row.extend(count.instructions.iter().map(shown));
+        if compares {
+            let absent = || match count.instructions[..] {
+                [None, Some(_)] => "– (new)".to_owned(),
+                [Some(_), None] => "– (gone)".to_owned(),
+                _ => "–".to_owned(),
+            };
+            row.push(
+                count
+                    .difference()
+                    .map_or_else(absent, |percent| format!("{percent:+.2}")),
+            );
+        }
+        table.rows.push(row);
+    }
+    let pair = |count: &Count| -> Value {
+        match (&trees, &count.instructions[..]) {
+            ([one, other], [before, after]) => json!({
+                "stage": count.stage, "from": one.name(), "to": other.name(),
+                "from_instructions": before, "to_instructions": after,
+                "difference_percent": count.difference(),
+            }),
+            _ => json!({"stage": count.stage, "ours_instructions": count.instructions.first()}),
+        }
+    };
+    Outcome {
+        scenario: if compares { "compare" } else { "instructions" }.to_owned(),
+        pairs: counts.iter().map(pair).collect(),
+        tables: vec![table],
+        charts: Vec::new(),
+        rules: Vec::new(),
+    }
+}
+
+/// The one that this is called in.
+fn repository() -> anyhow::Result<PathBuf> {
+    let top = said(git(Path::new("."), &["rev-parse", "--show-toplevel"]))
+        .context("commits are compared in a checkout of this repository: go there")?;
+    Ok(PathBuf::from(top.trim()))
+}
+
+fn git(place: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(place).args(arguments);
+    command
+}
+
+/// Builds the workload; the program is kept below the build directory.
+fn build(repository: &Path, tree: &Tree) -> anyhow::Result<PathBuf> {
+    let name = match tree {
+        Tree::Working => return cargo(repository, None),
+        Tree::Commit(name) => name,
+    };
+    let commit = said(git(
+        repository,
+        &[
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            &format!("{name}^{{commit}}"),
+        ],
+    ))
+    .with_context(|| format!("there is no commit {name} here"))?;
+    let target = repository.join("target/compare").join(commit.trim());
+    let built = target.join("release/frame-cost");
+    // A commit does not change.
+    if built.is_file() {
+        return Ok(built);
+    }
+    let checkout = Checkout::add(repository, commit.trim())?;
+    cargo(&checkout.place, Some(&target)).with_context(|| format!("cannot build {name}"))
+}
+
+/// A commit's files; gone when this is dropped.
+struct Checkout {
+    repository: PathBuf,
+    place: PathBuf,
+    _directory: TempDir,
+}
+
+impl Checkout {
+    fn add(repository: &Path, commit: &str) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let checkout = Self {
+            repository: repository.to_owned(),
+            place: directory.path().join("tree"),
+            _directory: directory,
+        };
+        let mut command = git(repository, &["worktree", "add", "--quiet", "--detach"]);
+        said_by(command.arg(&checkout.place).arg(commit))?;
+        Ok(checkout)
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let mut command = git(&self.repository, &["worktree", "remove", "--force"]);
+        let _ = command.arg(&self.place).output();
+    }
+}
+
+/// Builds in a checkout; cargo says where it put the program.
+fn cargo(place: &Path, target: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new("cargo");
+    command.current_dir(place).stderr(Stdio::inherit()).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--package",
+        "bench",
+        "--bin",
+        "frame-cost",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    if let Some(target) = target {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    let output = command
+        .output()
+        .context("cannot run cargo: scripts/setup installs it")?;
+    interrupt::check()?;
+    if !output.status.success() {
+        bail!("cargo build failed: see the lines above");
+    }
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .context("cargo does not say where it put frame-cost")
+}
+
+/// The program that cargo's messages name last.
+fn executable(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+}
+
+/// The slope between the two lengths, less that of the filling of the buffers.
+fn per_frame(program: &Path, stage: &str) -> anyhow::Result<f64> {
+    let slope = |baseline: &[&str]| -> anyhow::Result<i64> {
+        let few = collected(program, stage, FEW, baseline)?;
+        let many = collected(program, stage, MANY, baseline)?;
+        Ok(many as i64 - few as i64)
+    };
+    let instructions = slope(&[])? - slope(&["baseline"])?;
+    Ok(instructions as f64 / ((MANY - FEW) as usize * BURST) as f64)
+}
+
+/// Instructions of one whole run.
+fn collected(program: &Path, stage: &str, bursts: u64, more: &[&str]) -> anyhow::Result<u64> {
+    interrupt::check()?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([stage, &bursts.to_string()])
+        .args(more)
+        .output()
+        .context("cannot run valgrind: scripts/setup --for bench installs it")?;
+    interrupt::check()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{stage}: {}", text.trim());
+    }
+    parse_collected(&text)
+        .with_context(|| format!("callgrind does not tell what {stage} took: {text}"))
+}
+
+/// `==7== Collected : 12345`.
+fn parse_collected(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.contains("Collected :"))?;
+    line.rsplit_once(':')?
+        .1
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn said(mut command: Command) -> anyhow::Result<String> {
+    said_by(&mut command)
+}
+
+/// What a command writes; an error is what it says.
+fn said_by(command: &mut Command) -> anyhow::Result<String> {
+    interrupt::check()?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callgrind_is_understood() {
+        let text = "==71== Callgrind, a call-graph generating cache profiler\n==71== For interactive control, run 'callgrind_control -h'.\n\
+            ==71== \n==71== Events    : Ir\n==71== Collected : 128840021\n==71== \n==71== I   refs:      128,840,021\n";
+        assert_eq!(parse_collected(text), Some(128_840_021));
+        assert_eq!(parse_collected("==71== Events    : Ir\n"), None);
+        assert_eq!(parse_collected("==71== Collected : \n"), None);
+    }
+
+    #[test]
+    fn cargo_names_the_program() {
+        let text = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/release/frame-cost\"}\n{\"reason\":\"build-finished\",\"success\":true}\n";
+        assert_eq!(
+            executable(text),
+            Some(PathBuf::from("/t/release/frame-cost"))
+        );
+        assert_eq!(executable(""), None);
+    }
+
+    fn count(stage: &str, instructions: &[Option<f64>]) -> Count {
+        Count {
+            stage: stage.to_owned(),
+            instructions: instructions.to_vec(),
+        }
+    }
+
+    #[test]
+    fn two_trees_stand_side_by_side() {
+        let trees = [Tree::Commit("v1".to_owned()), Tree::Working];
+        let counts = [
+            count("a", &[Some(200.0), Some(150.0)]),
+            count("b", &[None, Some(31.5)]),
+            count("c", &[Some(20.0), None]),
+        ];
+        let outcome = outcome(&trees, &counts);
+        assert_eq!(outcome.scenario, "compare");
+        assert_eq!(
+            outcome.tables[0].columns,
+            ["stage", "v1", "working tree", "difference, %"]
+        );
+        assert_eq!(
+            outcome.tables[0].rows,
+            [
+                ["a", "200.00", "150.00", "-25.00"],
+                ["b", "–", "31.50", "– (new)"],
+                ["c", "20.00", "–", "– (gone)"],
+            ]
+        );
+        assert_eq!(
+            outcome.pairs[0],
+            json!({"stage": "a", "from": "v1", "to": "working tree", "from_instructions": 200.0,
+                "to_instructions": 150.0, "difference_percent": -25.0})
+        );
+        assert_eq!(outcome.pairs[1]["from_instructions"], Value::Null);
+    }
+
+    #[test]
+    fn one_tree_stands_alone() {
+        let outcome = outcome(&[Tree::Working], &[count("a", &[Some(154.03)])]);
+        assert_eq!(outcome.scenario, "instructions");
+        assert_eq!(outcome.tables[0].columns, ["stage", "working tree"]);
+        assert_eq!(outcome.tables[0].rows, [["a", "154.03"]]);
+        assert_eq!(
+            outcome.pairs,
+            [json!({"stage": "a", "ours_instructions": 154.03})]
+        );
+    }
+}

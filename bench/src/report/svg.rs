@@ -1,0 +1,292 @@
+//! Groups of bars as SVG. A chart library would bring ten crates and no groups of bars: these would be drawn from rectangles too.
+
+use std::fmt::Write;
+
+use super::{Bar, Chart, figure};
+
+/// Colours that most people can tell apart (Okabe and Ito).
+const COLOURS: [&str; 8] = [
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7a7a7a", "#f0e442",
+];
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = 20.0;
+/// Room for the title; the legend's lines come below.
+const TOP: f64 = 34.0;
+const PLOT: f64 = 240.0;
+const BOTTOM: f64 = 36.0;
+const LINE: f64 = 16.0;
+/// The widest bar, and the room between two groups.
+const BAR: f64 = 44.0;
+const GAP: f64 = 28.0;
+/// A letter of the labels, about.
+const LETTER: f64 = 6.6;
+
+/// The chart as one SVG element.
+pub fn svg(chart: &Chart) -> String {
+    let series = chart.series.len().max(1) as f64;
+    let longest = chart.groups.iter().map(|(label, _)| label.chars().count());
+    let label = longest.max().unwrap_or(0) as f64 * LETTER;
+    let group = (series * BAR).max(label) + GAP;
+    let plot = (chart.groups.len() as f64 * group).max(360.0);
+    let width = LEFT + plot + RIGHT;
+    let legend = legend(chart, width);
+    let top = TOP + legend.lines * LINE + 14.0;
+    let height = top + PLOT + BOTTOM;
+
+    let bars = || chart.groups.iter().flat_map(|(_, bars)| bars).flatten();
+    let step = step(
+        bars()
+            .map(|bar| bar.value.max(bar.high))
+            .fold(0.0, f64::max),
+    );
+    let most = bars()
+        .map(|bar| bar.value.max(bar.high))
+        .fold(step, f64::max);
+    let ticks = (most / step).ceil();
+    let y = |value: f64| top + PLOT * (1.0 - (value / (ticks * step)).clamp(0.0, 1.0));
+
+    let mut out = String::new();
+    line(
+        &mut out,
+        format_args!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"12\" role=\"img\">"
+        ),
+    );
+    line(
+        &mut out,
+        format_args!("<title>{}</title>", escaped(&chart.title)),
+    );
+    line(
+        &mut out,
+        format_args!("<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"),
+    );
+    line(
+        &mut out,
+        format_args!(
+            "<text x=\"{LEFT}\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{} ({})</text>",
+            escaped(&chart.title),
+            escaped(&chart.unit)
+        ),
+    );
+    out.push_str(&legend.text);
+    for tick in 0..=ticks as u32 {
+        let value = f64::from(tick) * step;
+        let (at, right) = (y(value), LEFT + plot);
+        line(
+            &mut out,
+            format_args!(
+                "<path d=\"M{LEFT} {at:.1}H{right:.1}\" stroke=\"#dddddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                LEFT - 6.0,
+                at + 4.0,
+                tick_label(value, step)
+            ),
+        );
+    }
+    for (index, (label, bars)) in chart.groups.iter().enumerate() {
+        let middle = LEFT + (index as f64 + 0.5) * plot / chart.groups.len() as f64;
+        line(
+            &mut out,
+            format_args!(
+                "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                top + PLOT + 18.0,
+                escaped(label)
+            ),
+        );
+        for (place, bar) in bars.iter().enumerate() {
+            if let Some(bar) = bar {
+                let left = middle + (place as f64 - series / 2.0) * BAR;
+                draw(&mut out, bar, left, &y, COLOURS[place % COLOURS.len()]);
+            }
+        }
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+/// A bar, its value above it, and a whisker from the least to the most.
+fn draw(out: &mut String, bar: &Bar, left: f64, y: &impl Fn(f64) -> f64, colour: &str) {
+    let (top, bottom, middle) = (y(bar.value), y(0.0), left + BAR / 2.0);
+    line(
+        out,
+        format_args!(
+            "<rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{} ({}–{})</title></rect>",
+            left + 2.0,
+            BAR - 4.0,
+            bottom - top,
+            figure(bar.value),
+            figure(bar.low),
+            figure(bar.high)
+        ),
+    );
+    let (low, high) = (y(bar.low), y(bar.high));
+    if low - high >= 1.0 {
+        line(
+            out,
+            format_args!(
+                "<path d=\"M{middle:.1} {low:.1}V{high:.1}M{:.1} {low:.1}h8M{:.1} {high:.1}h8\" stroke=\"#222222\" fill=\"none\"/>",
+                middle - 4.0,
+                middle - 4.0
+            ),
+        );
+    }
+    line(
+        out,
+        format_args!(
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\">{}</text>",
+            high.min(top) - 4.0,
+            figure(bar.value)
+        ),
+    );
+}
+
+struct Legend {
+    text: String,
+    lines: f64,
+}
+
+/// The series' names, in as many lines as it takes.
+fn legend(chart: &Chart, width: f64) -> Legend {
+    let (mut text, mut x, mut lines) = (String::new(), LEFT, 1.0);
+    for (place, name) in chart.series.iter().enumerate() {
+        let takes = 24.0 + name.chars().count() as f64 * LETTER + 10.0;
+        if x > LEFT && x + takes > width - RIGHT {
+            (x, lines) = (LEFT, lines + 1.0);
+        }
+        let y = TOP + (lines - 1.0) * LINE;
+        line(
+            &mut text,
+            format_args!(
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                COLOURS[place % COLOURS.len()],
+                x + 18.0,
+                y + 10.0,
+                escaped(name)
+            ),
+        );
+        x += takes;
+    }
+    Legend { text, lines }
+}
+
+/// 1, 2 or 5 times a power of ten, so that there are from 4 to 10 up to that value.
+fn step(most: f64) -> f64 {
+    if most.is_nan() || most <= 0.0 || most.is_infinite() {
+        return 1.0;
+    }
+    let power = 10f64.powf((most / 10.0).log10().ceil());
+    [0.2, 0.5, 1.0]
+        .into_iter()
+        .map(|part| part * power)
+        .find(|step| most / step <= 10.0)
+        .unwrap_or(power)
+}
+
+fn tick_label(value: f64, step: f64) -> String {
+    let digits = (-step.log10().floor()).max(0.0) as usize;
+    format!("{value:.digits$}")
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+/// Text as it may stand between tags and in attributes, in HTML too.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The texts between tags; every tag has its end, and nothing else is open at the end.
+    pub(crate) fn texts_of(markup: &str, void: &[&str]) -> Vec<String> {
+        let (mut open, mut texts) = (Vec::new(), Vec::new());
+        let mut rest = markup;
+        while let Some(begin) = rest.find('<') {
+            let (text, tag) = rest.split_at(begin);
+            assert!(!text.contains('>'), "a stray > in {text:?}");
+            if !text.trim().is_empty() {
+                texts.push(text.trim().to_owned());
+            }
+            let end = tag.find('>').expect("a tag ends");
+            let (tag, after) = (&tag[1..end], &tag[end + 1..]);
+            rest = after;
+            assert_eq!(tag.matches('"').count() % 2, 0, "quotes in {tag:?}");
+            let name = tag.split([' ', '/']).next().unwrap_or_default();
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name));
+            } else if !tag.ends_with('/') && !tag.starts_with('!') && !void.contains(&name) {
+                open.push(name);
+            }
+        }
+        assert_eq!(open, Vec::<&str>::new());
+        texts
+    }
+
+    #[test]
+    fn a_chart_is_well_formed_and_has_its_values() {
+        let chart = &super::super::tests::record().outcome.charts[0];
+        let drawn = svg(chart);
+        assert_eq!(
+            texts_of(&drawn, &[]),
+            [
+                "p2p &lt;frames&gt; &amp; more",
+                "p2p &lt;frames&gt; &amp; more (Mpps)",
+                "vswitch",
+                "testpmd",
+                "0.0",
+                "0.5",
+                "1.0",
+                "1.5",
+                "2.0",
+                "2.5",
+                "3.0",
+                "3.5",
+                "4.0",
+                "64 B",
+                "3.12 (2.62–3.37)",
+                "3.12",
+                "3.50 (3.00–3.75)",
+                "3.50",
+                "1500 B",
+                "2.00 (1.50–2.25)",
+                "2.00",
+            ]
+        );
+        // A bar of 3.5 where the scale ends at 4 is seven eighths of the plot.
+        assert!(
+            drawn.contains("height=\"210.0\" fill=\"#e69f00\""),
+            "{drawn}"
+        );
+    }
+
+    #[test]
+    fn a_chart_of_nothing_is_a_chart() {
+        let chart = Chart {
+            title: "none".to_owned(),
+            unit: "s".to_owned(),
+            series: Vec::new(),
+            groups: Vec::new(),
+        };
+        assert_eq!(texts_of(&svg(&chart), &[]), ["none", "none (s)", "0", "1"]);
+    }
+
+    #[test]
+    fn the_scale_has_round_steps() {
+        let steps = [0.0, 0.9, 3.0, 10.0, 11.0, 456.0, 6000.0].map(step);
+        assert_eq!(steps, [1.0, 0.1, 0.5, 1.0, 2.0, 50.0, 1000.0]);
+    }
+}
