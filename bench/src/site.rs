@@ -154,7 +154,8 @@ impl Site {
             }),
             End::VhostUser(socket) => LoadDevice::Virtual {
                 name: format!("net_virtio_user{number}"),
-                arguments: format!("path={},queues={queues}", socket.display()),
+                // As long as the rings of the other kinds.
+                arguments: format!("path={},queues={queues},queue_size=512", socket.display()),
             },
             End::Veth(_) => LoadDevice::Ours(Device::AfPacket {
                 interface: format!("load{number}"),

@@ -1,6 +1,7 @@
 //! The switches under test: ours, and what a user would pick instead. Each carries the frames of a [`Site`] on one CPU.
 
 mod bridge;
+mod ovs;
 mod testpmd;
 mod vswitch;
 
@@ -26,6 +27,8 @@ pub enum Peer {
     TestpmdMacswap,
     /// Linux's bridge and router with nftables, with the same checks as ours.
     LinuxBridge,
+    /// Open vSwitch with DPDK, and rules that check the same.
+    OvsDpdk,
 }
 
 impl Peer {
@@ -35,6 +38,7 @@ impl Peer {
             Self::Testpmd => Box::new(testpmd::Testpmd { mode: "io" }),
             Self::TestpmdMacswap => Box::new(testpmd::Testpmd { mode: "macswap" }),
             Self::LinuxBridge => Box::new(bridge::LinuxBridge),
+            Self::OvsDpdk => Box::new(ovs::Ovs),
         }
     }
 }
