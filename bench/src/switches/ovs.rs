@@ -57,6 +57,10 @@ impl Switch for Ovs {
         true
     }
 
+    fn programs(&self) -> &'static [&'static str] {
+        &[PROGRAM, "ovsdb-server", "ovs-vsctl", "ovs-ofctl"]
+    }
+
     fn rules(&self, site: &Site) -> String {
         rules(&site.tenants)
     }
