@@ -75,7 +75,15 @@ pub struct Site {
     pub tenants: Vec<SwitchConfig>,
     /// In the order of the load's ports: each tenant's VMs, then its uplink.
     pub ends: Vec<End>,
-    namespace: Option<Namespace>,
+    sides: Option<Sides>,
+}
+
+/// Where the two ends of each kernel's wire are. What crosses from one namespace to another is nobody's any more, as what has
+/// left by a NIC: else it would count as not yet sent until the other side has read it.
+#[derive(Debug)]
+struct Sides {
+    switch: Namespace,
+    load: Namespace,
 }
 
 impl Site {
@@ -89,9 +97,7 @@ impl Site {
             .prefix("bench-")
             .tempdir()
             .context("no temporary directory")?;
-        let namespace = (wires == Wires::Veth)
-            .then(|| Namespace::add(""))
-            .transpose()?;
+        let sides = (wires == Wires::Veth).then(Sides::add).transpose()?;
         let mut ends = Vec::new();
         for tenant in &mut tenants {
             tenant.memory = Memory {
@@ -117,11 +123,8 @@ impl Site {
                         *device = Device::AfPacket {
                             interface: interface.clone(),
                         };
-                        if let Some(namespace) = &namespace {
-                            let other = format!("load{number}");
-                            namespace.pair(&interface, &other)?;
-                            namespace.steer(&interface, cpus.switch)?;
-                            namespace.steer(&other, cpus.load)?;
+                        if let Some(sides) = &sides {
+                            sides.pair(cpus, &interface, &format!("load{number}"))?;
                         }
                         End::Veth(interface)
                     }
@@ -135,7 +138,7 @@ impl Site {
             cpus,
             tenants,
             ends,
-            namespace,
+            sides,
         })
     }
 
@@ -184,12 +187,54 @@ impl Site {
         self.tenants.iter().map(path).collect()
     }
 
-    /// A command that runs where the wires are.
+    /// A command that runs where the switch's ends of the wires are.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        match &self.namespace {
+        match &self.sides {
             None => Command::new(program),
-            Some(namespace) => namespace.command(program),
+            Some(sides) => sides.switch.command(program),
         }
+    }
+
+    /// A command that runs where the load's ends of the wires are.
+    pub fn load_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        match &self.sides {
+            None => Command::new(program),
+            Some(sides) => sides.load.command(program),
+        }
+    }
+}
+
+impl Sides {
+    fn add() -> anyhow::Result<Self> {
+        Ok(Self {
+            switch: Namespace::add("")?,
+            load: Namespace::add("-load")?,
+        })
+    }
+
+    /// Two interfaces that are each other's peer, one on each side.
+    fn pair(&self, cpus: Cpus, one: &str, other: &str) -> anyhow::Result<()> {
+        let (here, there) = (self.switch.name(), self.load.name());
+        ip(&[
+            "-n", here, "link", "add", one, "type", "veth", "peer", "name", other, "netns", there,
+        ])?;
+        for (side, interface, cpu) in [
+            (&self.switch, one, cpus.switch),
+            (&self.load, other, cpus.load),
+        ] {
+            ip(&[
+                "-n",
+                side.name(),
+                "link",
+                "set",
+                interface,
+                "arp",
+                "off",
+                "up",
+            ])?;
+            side.steer(interface, cpu)?;
+        }
+        Ok(())
     }
 }
 
@@ -233,18 +278,6 @@ impl Namespace {
         run(self
             .command("sh")
             .args(["-c", &format!("echo {mask} > {file}")]))
-    }
-
-    /// Two interfaces that are each other's peer.
-    fn pair(&self, one: &str, other: &str) -> anyhow::Result<()> {
-        let name = self.name.as_str();
-        ip(&[
-            "-n", name, "link", "add", one, "type", "veth", "peer", "name", other,
-        ])?;
-        for interface in [one, other] {
-            ip(&["-n", name, "link", "set", interface, "arp", "off", "up"])?;
-        }
-        Ok(())
     }
 
     /// A command that runs in it.

@@ -382,7 +382,7 @@ route add {net} via {via} src {OUTSIDE} congctl {CONGESTION}
     ) -> anyhow::Result<Self> {
         let namespace = Namespace::add(&format!("-guest{wire}"))?;
         let interface = format!("load{wire}");
-        run_command(site.command("ip").args([
+        run_command(site.load_command("ip").args([
             "link",
             "set",
             &interface,

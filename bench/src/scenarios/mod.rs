@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use tenant_config::{MacAddr, SwitchConfig};
 
 use crate::load::{Attack, Event, Flood, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::Hop;
@@ -99,6 +100,13 @@ fn load_of(
     switch: &dyn Switch,
     work: &Work,
 ) -> anyhow::Result<Load> {
+    let (mut attacks, mut floods) = (work.attacks.clone(), work.floods.clone());
+    for attack in &mut attacks {
+        aim(site, attack.port, &mut attack.frames);
+    }
+    for flood in &mut floods {
+        aim(site, flood.port, &mut flood.frames);
+    }
     let plan = LoadPlan {
         cpu: settings.cpus.load,
         hugepages: true,
@@ -106,18 +114,34 @@ fn load_of(
         paths: work.paths.clone(),
         shape: work.shape,
         pace: work.pace,
-        attacks: work.attacks.clone(),
-        floods: work.floods.clone(),
+        attacks,
+        floods,
         warm_up: settings.warm_up,
         measure: settings.measure,
     };
     Load::start(load_command(site)?, &plan)
 }
 
+/// Addresses frames that are for one station to the switch at that port. One that hands on by MACs would not know another
+/// station, and drop an attack without having seen what is wrong with it.
+fn aim(site: &Site, port: usize, frames: &mut [Vec<u8>]) {
+    let own = |tenant: &SwitchConfig| -> Vec<MacAddr> {
+        let ports = tenant.ports.iter().map(|port| port.gateway_mac);
+        let uplink = tenant.uplink.iter().map(|uplink| uplink.mac);
+        ports.chain(uplink).collect()
+    };
+    let mac = site.tenants.iter().flat_map(own).nth(port);
+    for (frame, mac) in frames.iter_mut().zip(mac.iter().cycle()) {
+        if frame[0] & 1 == 0 {
+            frame[..6].copy_from_slice(&mac.octets());
+        }
+    }
+}
+
 /// This program again, as a load.
 fn load_command(site: &Site) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("this program does not know where it is")?;
-    let mut command = site.command(own);
+    let mut command = site.load_command(own);
     command.arg("load");
     Ok(command)
 }
