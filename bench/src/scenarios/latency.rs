@@ -2,15 +2,13 @@
 
 use serde::Serialize;
 
-use super::{Settings, Work, median, sample};
+use super::{IN_FLIGHT, Settings, Work, median, sample};
 use crate::load::{Latency, Pace, Shape};
 use crate::network::{Size, Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// Frames under way while the peer's capacity is measured.
-const IN_FLIGHT: u32 = 512;
 /// The part of the peer's capacity that both are then given.
 const PART: f64 = 0.1;
 const FRAME: u16 = 64;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Sample, Settings, Work, median, sample};
+use super::{IN_FLIGHT, Sample, Settings, Work, median, sample};
 use crate::load::{Pace, Shape};
 use crate::network::{Size, Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table};
@@ -11,8 +11,6 @@ use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
 /// How many tenants there are.
 const TENANTS: [u8; 5] = [1, 2, 4, 8, 16];
-/// Frames under way for each.
-const IN_FLIGHT: u32 = 512;
 const FRAME: u16 = 64;
 
 /// The comparison with one peer, for so many tenants.

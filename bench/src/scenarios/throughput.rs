@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{Sample, Settings, Work, median, sample};
+use super::{IN_FLIGHT, Sample, Settings, Work, median, sample};
 use crate::load::{Attack, Pace, Shape};
 use crate::network::{Size, Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table, figure, figure_or_none, spread};
@@ -12,8 +12,6 @@ use crate::site::{Site, Wires};
 use crate::stages;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// Frames under way on each path.
-const IN_FLIGHT: u32 = 512;
 /// One attack for so many good frames: a tenth of all.
 const GOOD_PER_ATTACK: u32 = 9;
 
