@@ -18,6 +18,7 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
 use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
@@ -25,6 +26,10 @@ use crate::reason::DropReason;
 
 /// How long the worker polls on after the last frame.
 pub const POLL_FOR: Duration = Duration::from_micros(100);
+/// The same where others want the CPU too: what it polls for in vain is taken from them.
+pub const POLL_FOR_SHARED: Duration = Duration::from_micros(5);
+/// For how long a worker that was interrupted takes its CPU to be shared.
+pub const SHARED_FOR: Duration = Duration::from_secs(2);
 /// The longest nap between two looks at a device that cannot wake the worker.
 pub const NAP_MAX: Duration = Duration::from_micros(150);
 /// The same once nothing has come for [`LONG_IDLE`].
@@ -251,6 +256,7 @@ impl Worker {
         let mut idle = Idle::since(self.now());
         let mut timers_due = Duration::ZERO;
         let mut devices_due = Duration::ZERO;
+        let mut neighbours = Neighbours::default();
         loop {
             let now = self.now();
             if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
@@ -259,6 +265,7 @@ impl Worker {
             if now >= timers_due {
                 self.timers(now);
                 timers_due = now + TIMER_EVERY;
+                neighbours.look(now);
                 if now >= devices_due {
                     self.look_at_devices();
                     devices_due = now + DEVICES_EVERY;
@@ -280,7 +287,9 @@ impl Worker {
                     self.disarm();
                 }
                 idle = Idle::since(now);
-            } else if mode == PollMode::Adaptive && now.saturating_sub(idle.since) >= POLL_FOR {
+            } else if mode == PollMode::Adaptive
+                && now.saturating_sub(idle.since) >= neighbours.poll_for(now)
+            {
                 if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
                     let timer = timers_due.saturating_sub(now);
@@ -469,6 +478,41 @@ fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 
+/// Who else runs on the worker's CPU, as far as it can tell: it was made to wait for them.
+#[derive(Debug, Default)]
+struct Neighbours {
+    interruptions: i64,
+    shared_until: Duration,
+}
+
+impl Neighbours {
+    /// Some kernel thread now and then is no neighbour.
+    const INTERRUPTIONS: i64 = 3;
+
+    /// To be called every [`TIMER_EVERY`].
+    fn look(&mut self, now: Duration) {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+            return;
+        };
+        self.note(usage.involuntary_context_switches(), now);
+    }
+
+    fn note(&mut self, interruptions: i64, now: Duration) {
+        if interruptions - self.interruptions >= Self::INTERRUPTIONS {
+            self.shared_until = now + SHARED_FOR;
+        }
+        self.interruptions = interruptions;
+    }
+
+    fn poll_for(&self, now: Duration) -> Duration {
+        if now < self.shared_until {
+            POLL_FOR_SHARED
+        } else {
+            POLL_FOR
+        }
+    }
+}
+
 /// How long there was nothing to do, and what was done about it.
 #[derive(Debug)]
 struct Idle {
@@ -533,5 +577,29 @@ impl Waiter {
             // Then a device that cried wolf is believed once more.
             idle.spurious = idle.spurious.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_interrupted_polls_less_for_a_while() {
+        let mut neighbours = Neighbours::default();
+        let at = Duration::from_millis;
+        let mut after = |interruptions, now| {
+            neighbours.note(interruptions, now);
+            neighbours.poll_for(now)
+        };
+        assert_eq!(after(2, at(100)), POLL_FOR, "kernel threads");
+        assert_eq!(after(4, at(200)), POLL_FOR, "two in each span");
+        assert_eq!(after(7, at(300)), POLL_FOR_SHARED);
+        assert_eq!(
+            after(7, at(2_200)),
+            POLL_FOR_SHARED,
+            "it sleeps more, and so is interrupted less"
+        );
+        assert_eq!(after(7, at(2_300)), POLL_FOR);
     }
 }
