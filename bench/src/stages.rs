@@ -302,7 +302,7 @@ pub fn scenarios() -> Vec<Scenario> {
             name: format!("{name}/{ports}-ports-{addresses}-addresses"),
             size: Size { ports, addresses },
             tunnel: None,
-            from: PortId(0),
+            from: PortId(if name == "v4-from-uplink" { ports } else { 0 }),
             frames,
             expected,
         });
@@ -335,6 +335,23 @@ pub fn scenarios() -> Vec<Scenario> {
         let frame = |host| udp6(&vm_ipv6(1, host), &vm_ipv6(ports, host));
         add(
             "v6-port-to-port",
+            ports,
+            addresses,
+            hosts(addresses).map(frame).collect(),
+            "forward",
+        );
+    }
+    for (ports, addresses) in [(1, 1), (64, 1000)] {
+        let frame = |host| {
+            let mut frame = udp4(outside, vm_ipv4(1, host), (12345, 80));
+            let uplink = network::tenant(0, Size { ports, addresses }).uplink;
+            let to = uplink.expect("a tenant has an uplink").mac;
+            frame[..6].copy_from_slice(&to.octets());
+            frame[6..12].copy_from_slice(&network::NEXT_HOP_MAC);
+            frame
+        };
+        add(
+            "v4-from-uplink",
             ports,
             addresses,
             hosts(addresses).map(frame).collect(),

@@ -149,6 +149,84 @@ pub(super) fn decapsulate(
     Some(PortId(id))
 }
 
+/// Forwards an ordinary packet from the underlay to a VM. `None`: the general path decides.
+#[inline(always)]
+pub(super) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> {
+    let uplink = tables.uplink.as_ref()?;
+    if frame.stripped_tag().is_some() || tables.takes_only_tunnel() {
+        return None;
+    }
+    let bytes = frame.bytes_mut();
+    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
+    let head = bytes.first_chunk::<HEAD4>()?;
+    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
+    if !for_us || room > usize::from(uplink.mtu) {
+        return None;
+    }
+    let (id, len) = match be16(head, 12) {
+        ETHERTYPE_IPV4 => outside4(tables, head, room)?,
+        ETHERTYPE_IPV6 => outside6(tables, bytes, room)?,
+        _ => return None,
+    };
+    let to = tables.egress.get(usize::from(id))?;
+    if len > usize::from(to.longest) {
+        return None;
+    }
+    bytes.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
+    frame.truncate(ETHERNET_LEN + len);
+    Some(PortId(id))
+}
+
+/// The port that an ordinary packet from the underlay is for, and its length.
+#[inline(always)]
+fn outside4(tables: &Tables, head: &[u8; HEAD4], room: usize) -> Option<(u16, usize)> {
+    let len = usize::from(be16(head, 16));
+    let fragment = be16(head, 20) & 0x3fff;
+    if head[14] != 0x45 || fragment != 0 || len > room {
+        return None;
+    }
+    match head[23] {
+        protocol::UDP => udp(len, 28, be16(head, 34), be16(head, 36))?,
+        protocol::TCP => tcp(len, 20, head[46])?,
+        _ => return None,
+    }
+    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
+    let source = be32(head, 26);
+    let somebody = source >> 24 != 0 && is_unicast_destination4(source);
+    if !ipv4_sum_holds(ip) || !somebody || !is_outside(tables.lead4(source)) {
+        return None;
+    }
+    Some((tables.lead4(be32(head, 30))?.port()?, len))
+}
+
+/// As [`outside4`].
+#[inline(always)]
+fn outside6(tables: &Tables, bytes: &[u8], room: usize) -> Option<(u16, usize)> {
+    let head = bytes.first_chunk::<HEAD6>()?;
+    let len = 40 + usize::from(be16(head, 18));
+    if head[14] >> 4 != 6 || len > room {
+        return None;
+    }
+    match head[20] {
+        protocol::UDP => udp(len, 48, be16(head, 54), be16(head, 56))?,
+        protocol::TCP => tcp(len, 40, *bytes.get(66)?)?,
+        _ => return None,
+    }
+    let source = be128(head, 22);
+    // `::` is in the range of embedded ones.
+    let nobody = source >> 120 == 0xff || is_link_local6(source) || wire::is_embedded4(source);
+    if nobody || !is_outside(tables.lead6(source)) {
+        return None;
+    }
+    Some((tables.lead6(be128(head, 38))?.port()?, len))
+}
+
+/// Whether an address that leads there is one of the world's.
+#[inline(always)]
+fn is_outside(lead: Option<Lead>) -> bool {
+    lead.is_none_or(|lead| lead == Lead::UPLINK || lead == Lead::UNDERLAY)
+}
+
 /// The peer that sent an ordinary inner packet, the port that it is for, and its length.
 type Inside = Option<(u16, u16, usize)>;
 
@@ -603,6 +681,12 @@ mod tests {
         }
 
         #[test]
+        fn the_express_lane_from_the_underlay_does_what_the_general_path_does((over_ipv6, frame) in arriving_frames()) {
+            let port = PortId(2);
+            prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
+        }
+
+        #[test]
         fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does((over_ipv6, frame) in carried_frames()) {
             let port = PortId(2);
             prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
@@ -626,6 +710,95 @@ mod tests {
         let taken = outcome(false, port, &other, true);
         assert_eq!(taken.0, dropped);
         assert_eq!(taken, outcome(false, port, &other, false));
+    }
+
+    /// From somebody to somebody, as it comes from the underlay: 0 to 6 are the world, a sibling, what is behind a peer, the underlay,
+    /// and nobodies; the destination is vm1, vm2 or nobody's.
+    fn arriving(
+        (ipv6, tcp): (bool, bool),
+        (from, to): (usize, usize),
+        ports: (u16, u16),
+        payload: usize,
+    ) -> Vec<u8> {
+        let mut frame = ordinary((ipv6, tcp, 0), ports, payload);
+        let tables = pipeline(false).tables();
+        frame[..6].copy_from_slice(&tables.uplink.as_ref().expect("an uplink").mac);
+        if ipv6 {
+            let sources = [
+                "2001:db8:9::1",
+                "fd00::12",
+                "fd00::70",
+                "2001:db8::9",
+                "fe80::1",
+                "::",
+                "::1.2.3.4",
+            ];
+            let targets = ["fd00::11", "fd00::12", "fd00::99"];
+            for (at, text) in [(22, sources[from]), (38, targets[to])] {
+                let address: std::net::Ipv6Addr = text.parse().expect("an address");
+                frame[at..at + 16].copy_from_slice(&address.octets());
+            }
+        } else {
+            let sources = [
+                [198, 51, 100, 1],
+                [10, 0, 0, 12],
+                [10, 0, 0, 70],
+                [192, 0, 2, 9],
+                [169, 254, 0, 1],
+                [0, 0, 0, 9],
+                [127, 0, 0, 1],
+            ];
+            let targets = [[10, 0, 0, 11], [10, 0, 0, 12], [10, 0, 0, 99]];
+            frame[26..30].copy_from_slice(&sources[from]);
+            frame[30..34].copy_from_slice(&targets[to]);
+            mend_checksum(&mut frame[14..]);
+        }
+        frame
+    }
+
+    fn arriving_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
+        let port = prop_oneof![
+            Just(53u16),
+            Just(67),
+            Just(68),
+            Just(546),
+            Just(547),
+            Just(3544),
+            Just(6081),
+            any::<u16>()
+        ];
+        let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);
+        let size = prop_oneof![12..64usize, 1200..1390usize];
+        // The ordinary ones as often as all others.
+        let ends = (
+            prop_oneof![Just(0usize), 0..7usize],
+            prop_oneof![Just(0usize), 0..3usize],
+        );
+        (
+            any::<(bool, (bool, bool), bool)>(),
+            ends,
+            (port.clone(), port),
+            size,
+            edits,
+            -30..30isize,
+        )
+            .prop_map(
+                |((over_ipv6, kind, sums), ends, ports, payload, edits, change)| {
+                    let mut frame = arriving(kind, ends, ports, payload);
+                    if change.rem_euclid(3) == 0 {
+                        frame.resize(frame.len().saturating_add_signed(change), 0xee);
+                    }
+                    for (at, value) in edits {
+                        if let Some(byte) = frame.get_mut(at) {
+                            *byte = value;
+                        }
+                    }
+                    if sums && !kind.0 && frame.len() >= 34 {
+                        mend_checksum(&mut frame[14..]);
+                    }
+                    (over_ipv6, frame)
+                },
+            )
     }
 
     fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
@@ -703,6 +876,21 @@ mod tests {
             None,
             "the underlay is refused elsewhere"
         );
+        for kind in [(false, false), (false, true), (true, false), (true, true)] {
+            let pipeline = pipeline(false);
+            for (from, to, out) in [
+                (0, 0, Some(PortId(0))),
+                (3, 1, Some(PortId(1))),
+                (1, 0, None),
+                (0, 2, None),
+            ] {
+                let mut bytes = arriving(kind, (from, to), (53, 5353), 40);
+                let len = bytes.len();
+                let mut frame = Frame::new(&mut bytes, 0, len, None);
+                let taken = super::deliver(&pipeline.tables, &mut frame);
+                assert_eq!(taken, out, "{kind:?} {from} {to}");
+            }
+        }
         for over_ipv6 in [false, true] {
             for kind in [(false, false), (false, true), (true, false), (true, true)] {
                 let pipeline = pipeline(over_ipv6);

@@ -381,7 +381,8 @@ impl BurstPass<'_> {
                 (Some(rules), _) => {
                     express::forward(self.tables, self.state, self.all, rules, frame)
                 }
-                (None, None) => express::decapsulate(self.tables, self.all, self.now_ns, frame),
+                (None, None) => express::decapsulate(self.tables, self.all, self.now_ns, frame)
+                    .or_else(|| express::deliver(self.tables, frame)),
                 (None, Some(_)) => None,
             };
             if let Some(to) = sent {

@@ -805,7 +805,8 @@ impl Tables {
     }
 
     /// Whether nothing comes in from the underlay but through the tunnel.
-    fn takes_only_tunnel(&self) -> bool {
+    #[inline(always)]
+    pub(super) fn takes_only_tunnel(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
     }
 }

@@ -74,6 +74,8 @@ impl Lead {
     ];
     /// [`Target::Uplink`].
     pub(super) const UPLINK: Self = Self::new(Target::Uplink);
+    /// [`Target::Underlay`].
+    pub(super) const UNDERLAY: Self = Self::new(Target::Underlay);
 
     pub(super) const fn new(target: Target) -> Self {
         let code = match target {
