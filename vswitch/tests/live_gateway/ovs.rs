@@ -118,6 +118,8 @@ pub(crate) fn open_vswitch(site: &mut Site) {
     // Its own address is its bridge's. It finds the way to the other end in the kernel's routes.
     site.bed
         .sysctl("far", "net.ipv6.conf.under.router_solicitations=0");
+    // The kernel hears on eth0 what its bridge does, and would answer there too, for the bridge's address and with another MAC.
+    site.bed.sysctl("far", "net.ipv4.conf.all.arp_ignore=1");
     site.address("far", "under", site.family.underlay(FAR.host));
     site.bed
         .inside("far", &["link", "set", "dev", "under", "up"]);
