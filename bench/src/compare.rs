@@ -11,9 +11,10 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::command::{run, said};
 use crate::interrupt;
 use crate::report::{Outcome, Table};
-use crate::stages::BURST;
+use crate::stages::{BURST, chosen};
 
 /// The two lengths, in bursts.
 const FEW: u64 = 100;
@@ -56,8 +57,8 @@ pub fn count(
     }
     let mut stages: Vec<(String, Vec<bool>)> = Vec::new();
     for (index, program) in programs.iter().enumerate() {
-        let listed = said(Command::new(program))?;
-        for name in listed.lines().filter(|name| chosen(name, only)) {
+        let listed = said(&mut Command::new(program))?;
+        for name in listed.lines() {
             let place = stages.iter().position(|(stage, _)| stage == name);
             let place = place.unwrap_or_else(|| {
                 stages.push((name.to_owned(), vec![false; programs.len()]));
@@ -66,12 +67,7 @@ pub fn count(
             stages[place].1[index] = true;
         }
     }
-    if stages.is_empty() {
-        bail!(
-            "no stage's name begins with {}: bench list names all",
-            only.join(" or ")
-        );
-    }
+    let stages = chosen(stages, |(stage, _)| stage, only)?;
     let total = stages.len();
     for (number, (stage, has)) in stages.into_iter().enumerate() {
         progress(&format!("{stage} ({} of {total})", number + 1));
@@ -89,10 +85,6 @@ pub fn count(
         });
     }
     Ok(())
-}
-
-fn chosen(name: &str, only: &[String]) -> bool {
-    only.is_empty() || only.iter().any(|prefix| name.starts_with(prefix.as_str()))
 }
 
 /// Of one stage.
@@ -170,7 +162,7 @@ pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
 
 /// The one that this is called in.
 fn repository() -> anyhow::Result<PathBuf> {
-    let top = said(git(Path::new("."), &["rev-parse", "--show-toplevel"]))
+    let top = said(&mut git(Path::new("."), &["rev-parse", "--show-toplevel"]))
         .context("commits are compared in a checkout of this repository: go there")?;
     Ok(PathBuf::from(top.trim()))
 }
@@ -187,7 +179,7 @@ fn build(repository: &Path, tree: &Tree) -> anyhow::Result<PathBuf> {
         Tree::Working => return cargo(repository, None),
         Tree::Commit(name) => name,
     };
-    let commit = said(git(
+    let commit = said(&mut git(
         repository,
         &[
             "rev-parse",
@@ -217,6 +209,7 @@ struct Checkout {
 
 impl Checkout {
     fn add(repository: &Path, commit: &str) -> anyhow::Result<Self> {
+        interrupt::check()?;
         let directory = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let checkout = Self {
             repository: repository.to_owned(),
@@ -224,7 +217,7 @@ impl Checkout {
             _directory: directory,
         };
         let mut command = git(repository, &["worktree", "add", "--quiet", "--detach"]);
-        said_by(command.arg(&checkout.place).arg(commit))?;
+        run(command.arg(&checkout.place).arg(commit))?;
         Ok(checkout)
     }
 }
@@ -313,25 +306,6 @@ fn parse_collected(text: &str) -> Option<u64> {
         .next()?
         .parse()
         .ok()
-}
-
-fn said(mut command: Command) -> anyhow::Result<String> {
-    said_by(&mut command)
-}
-
-/// What a command writes; an error is what it says.
-fn said_by(command: &mut Command) -> anyhow::Result<String> {
-    interrupt::check()?;
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

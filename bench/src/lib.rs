@@ -15,6 +15,7 @@
 //! Everything a switch under test is told follows from one [`SwitchConfig`](tenant_config::SwitchConfig): ours reads it,
 //! the peers' rules are derived from it.
 
+mod command;
 pub mod compare;
 pub mod interrupt;
 pub mod load;

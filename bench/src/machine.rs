@@ -176,15 +176,16 @@ pub fn missing(needs: Needs, programs: &[&str]) -> Vec<String> {
             cpu_list(field(&read("/proc/self/status"), "Cpus_allowed_list").unwrap_or(""));
         missing.extend(missing_cpus(cpus, &allowed));
     }
-    for program in programs
-        .iter()
-        .filter(|program| find_program(program).is_none())
-    {
-        missing.push(format!(
-            "{program} is missing: run scripts/setup --for bench"
-        ));
-    }
+    missing.extend(missing_programs(&search_path(), programs));
     missing
+}
+
+fn missing_programs(path: &[PathBuf], programs: &[&str]) -> Vec<String> {
+    programs
+        .iter()
+        .filter(|program| find_in(path, program).is_none())
+        .map(|program| format!("{program} is missing: run scripts/setup --for bench"))
+        .collect()
 }
 
 fn missing_cpus(cpus: Cpus, allowed: &[usize]) -> Option<String> {
@@ -215,11 +216,16 @@ fn missing_cpus(cpus: Cpus, allowed: &[usize]) -> Option<String> {
     }
 }
 
-/// Where a program is: in `PATH`, or where daemons are.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+/// Where programs are: in `PATH`, or where daemons are.
+fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/lib/openvswitch-switch-dpdk"].map(PathBuf::from))
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .collect()
+}
+
+fn find_in(path: &[PathBuf], name: &str) -> Option<PathBuf> {
+    path.iter()
         .map(|directory| directory.join(name))
         .find(|file| file.is_file())
 }
@@ -570,6 +576,22 @@ pub(crate) mod tests {
             commit: None,
             command: "bench run p2p".to_owned(),
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let place = tempfile::tempdir().expect("a directory");
+        std::fs::write(place.path().join("iperf3"), "").expect("a file");
+        assert_eq!(
+            missing_programs(
+                &[place.path().to_owned()],
+                &["iperf3", "memcached", "memcaslap"]
+            ),
+            [
+                "memcached is missing: run scripts/setup --for bench",
+                "memcaslap is missing: run scripts/setup --for bench"
+            ]
+        );
     }
 
     #[test]

@@ -130,6 +130,14 @@ impl Topology {
         }
     }
 
+    /// The smallest tenant that has them.
+    pub const fn size(self) -> Size {
+        Size {
+            ports: self.vms(),
+            addresses: 1,
+        }
+    }
+
     /// The way of a frame through the switch of `config`.
     pub fn path(self, config: &SwitchConfig) -> Vec<Hop> {
         let uplink = config.ports.len();

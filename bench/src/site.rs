@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tenant_config::{Device, Memory, SwitchConfig};
 
+use crate::command::run;
 use crate::interrupt;
 use crate::load::{LoadDevice, LoadPort};
 use crate::network::{Hop, Topology};
@@ -301,18 +302,6 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
 /// A set of one CPU, as the kernel writes it: hexadecimal, in groups of 32 bits.
 fn cpu_mask(cpu: usize) -> String {
     format!("{:x}{}", 1u32 << (cpu % 32), ",00000000".repeat(cpu / 32))
-}
-
-/// Runs a command to its end; an error is what it says.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?}: {}", said.trim());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,20 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use anyhow::bail;
 use tenant_config::{
     Encapsulation, MacAddr, PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl, Vni,
 };
 use vswitch::dpdk::cycles;
 use vswitch::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
 
-use crate::load::ATTACK_MARK;
+use crate::load::{ATTACK_MARK, ones_complement_sum};
 use crate::network::{self, Size, vm_ipv4, vm_ipv6};
 
 /// Frames that one call of [`Run::burst`] decides on.
 pub const BURST: usize = 32;
 
 const ROOM: usize = 2048;
-const VM_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1]; // network::vm_mac(0, 1)
 
 /// Frames that are alike but for their addresses, again and again, through one switch.
 pub struct Scenario {
@@ -195,6 +195,11 @@ fn distant(nth: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(10, 200, 0, 0).to_bits() + nth)
 }
 
+/// Of the VM that all frames are from.
+fn vm_mac() -> [u8; 6] {
+    network::vm_mac(0, 1).octets()
+}
+
 fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.extend_from_slice(&to);
@@ -210,19 +215,15 @@ fn udp4(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
 
 /// The same with an IP packet of `len` bytes.
 fn udp4_of(len: u16, source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
-    let mut frame = ethernet([2, 0, 0, 0, 0, 1], VM_MAC, 0x0800);
+    let mut frame = ethernet([2, 0, 0, 0, 0, 1], vm_mac(), 0x0800);
     let mut header = [
         0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
     header[2..4].copy_from_slice(&len.to_be_bytes());
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
-    let sum: u32 = header
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    let check = !ones_complement_sum(&header);
+    header[10..12].copy_from_slice(&check.to_be_bytes());
     frame.extend_from_slice(&header);
     frame.extend_from_slice(&ports.0.to_be_bytes());
     frame.extend_from_slice(&ports.1.to_be_bytes());
@@ -275,7 +276,7 @@ fn udp6(source: &str, destination: &str) -> Vec<u8> {
         let address: std::net::Ipv6Addr = text.parse().expect("an address");
         address.octets()
     };
-    let mut frame = ethernet([2, 0, 0, 0, 0, 1], VM_MAC, 0x86dd);
+    let mut frame = ethernet([2, 0, 0, 0, 0, 1], vm_mac(), 0x86dd);
     frame.extend_from_slice(&[0x60, 0, 0, 0, 0, 8, 17, 64]);
     frame.extend_from_slice(&octets(source));
     frame.extend_from_slice(&octets(destination));
@@ -284,7 +285,7 @@ fn udp6(source: &str, destination: &str) -> Vec<u8> {
 }
 
 fn arp(opcode: u8, sender_mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let mut frame = ethernet([0xff; 6], VM_MAC, 0x0806);
+    let mut frame = ethernet([0xff; 6], vm_mac(), 0x0806);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, opcode]);
     frame.extend_from_slice(&sender_mac);
     frame.extend_from_slice(&sender.octets());
@@ -297,12 +298,12 @@ fn arp(opcode: u8, sender_mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> V
 /// Every scenario, in the order of the report.
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    let mut add = |name: &str, ports: u16, addresses: u16, frames: Vec<Vec<u8>>, expected| {
+    let mut add = |name: &str, from, ports: u16, addresses: u16, frames: Vec<Vec<u8>>, expected| {
         scenarios.push(Scenario {
             name: format!("{name}/{ports}-ports-{addresses}-addresses"),
             size: Size { ports, addresses },
             tunnel: None,
-            from: PortId(if name == "v4-from-uplink" { ports } else { 0 }),
+            from: PortId(from),
             frames,
             expected,
         });
@@ -317,6 +318,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let frame = |host| udp4(vm_ipv4(1, host), outside, (12345, 80));
         add(
             "v4-to-uplink",
+            0,
             ports,
             addresses,
             hosts(addresses).map(frame).collect(),
@@ -327,6 +329,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let frame = |host| udp4(vm_ipv4(1, host), vm_ipv4(ports, host), (12345, 80));
         add(
             "v4-port-to-port",
+            0,
             ports,
             addresses,
             hosts(addresses).map(frame).collect(),
@@ -335,6 +338,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let frame = |host| udp6(&vm_ipv6(1, host), &vm_ipv6(ports, host));
         add(
             "v6-port-to-port",
+            0,
             ports,
             addresses,
             hosts(addresses).map(frame).collect(),
@@ -353,6 +357,7 @@ pub fn scenarios() -> Vec<Scenario> {
         add(
             "v4-from-uplink",
             ports,
+            ports,
             addresses,
             hosts(addresses).map(frame).collect(),
             "forward",
@@ -361,19 +366,23 @@ pub fn scenarios() -> Vec<Scenario> {
     let (own, gateway) = (vm_ipv4(1, 0), Ipv4Addr::new(10, 0, 0, 1));
     add(
         "arp-answered",
+        0,
         2,
         1,
-        vec![arp(1, VM_MAC, own, gateway)],
+        vec![arp(1, vm_mac(), own, gateway)],
         "reply",
     );
-    for (reason, frame) in refused() {
-        add("drop", 2, 1, vec![frame], reason);
-    }
-    for scenario in &mut scenarios {
-        if !matches!(scenario.expected, "forward" | "reply") {
-            scenario.name = format!("drop/{}", scenario.expected);
-        }
-    }
+    scenarios.extend(refused().into_iter().map(|(reason, frame)| Scenario {
+        name: format!("drop/{reason}"),
+        size: Size {
+            ports: 2,
+            addresses: 1,
+        },
+        tunnel: None,
+        from: PortId(0),
+        frames: vec![frame],
+        expected: reason,
+    }));
     scenarios.extend(tunnel_scenarios());
     scenarios
 }
@@ -405,7 +414,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
             udp4(own, Ipv4Addr::new(224, 0, 0, 251), (5353, 5353)),
         ),
         ("underlay", to(Ipv4Addr::new(192, 0, 2, 9))),
-        ("arp-sender-ip", arp(2, VM_MAC, gateway, own)),
+        ("arp-sender-ip", arp(2, vm_mac(), gateway, own)),
         ("arp-sender-mac", arp(1, [2; 6], own, gateway)),
         ("ipv6-source", udp6(&vm_ipv6(2, 0), &vm_ipv6(2, 0))),
     ]
@@ -516,6 +525,26 @@ fn tunnel_scenarios() -> Vec<Scenario> {
         );
     }
     scenarios
+}
+
+/// Those stages whose names begin with one of `only`; all if there is none.
+///
+/// # Errors
+/// If that is nothing.
+pub fn chosen<T>(
+    mut stages: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    only: &[String],
+) -> anyhow::Result<Vec<T>> {
+    let begins = |stage: &T| only.iter().any(|prefix| name(stage).starts_with(prefix));
+    stages.retain(|stage| only.is_empty() || begins(stage));
+    if stages.is_empty() {
+        bail!(
+            "no stage's name begins with {}: bench list names all",
+            only.join(" or ")
+        );
+    }
+    Ok(stages)
 }
 
 /// One size of a switch, of those that differ in one respect.

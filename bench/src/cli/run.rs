@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bench::interrupt;
 use bench::machine::{self, Needs};
-use bench::network::{Size, Topology, tenant};
+use bench::network::{Topology, tenant};
 use bench::report::Outcome;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
@@ -80,7 +80,7 @@ impl Scenario {
     /// What it needs installed besides its switches.
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::Apps => &["iperf3", "apache2", "ab", "memcached", "memcaslap"],
+            Self::Apps => &apps::PROGRAMS,
             _ => &[],
         }
     }
@@ -415,11 +415,7 @@ pub(super) fn rules_of(
     cpus: Cpus,
     switch: &dyn Switch,
 ) -> anyhow::Result<String> {
-    let size = Size {
-        ports: topology.vms(),
-        addresses: 1,
-    };
-    let site = Site::lay(switch.wires(), cpus, vec![tenant(0, size)])?;
+    let site = Site::lay(switch.wires(), cpus, vec![tenant(0, topology.size())])?;
     Ok(switch.rules(&site))
 }
 

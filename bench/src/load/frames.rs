@@ -89,7 +89,7 @@ fn headers(hop: &Hop, flow: u32, ports: (u16, u16), len: usize) -> [u8; HEADERS]
     bytes[22..24].copy_from_slice(&[64, 17]);
     bytes[26..30].copy_from_slice(&hop.source.of(flow).octets());
     bytes[30..34].copy_from_slice(&hop.destination.of(flow).octets());
-    let check = !sum(&bytes[14..34]);
+    let check = !ones_complement_sum(&bytes[14..34]);
     bytes[24..26].copy_from_slice(&check.to_be_bytes());
     bytes[34..36].copy_from_slice(&ports.0.to_be_bytes());
     bytes[36..38].copy_from_slice(&ports.1.to_be_bytes());
@@ -98,7 +98,7 @@ fn headers(hop: &Hop, flow: u32, ports: (u16, u16), len: usize) -> [u8; HEADERS]
 }
 
 /// The ones' complement sum (RFC 1071).
-fn sum(bytes: &[u8]) -> u16 {
+pub(crate) fn ones_complement_sum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks_exact(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
@@ -176,7 +176,7 @@ pub(super) fn intact(frame: &[u8], sent: &[u8; HEADERS], pattern: &[u8]) -> bool
         && frame[12..22] == sent[12..22]
         && frame[23] == sent[23]
         && frame[26..HEADERS] == sent[26..]
-        && sum(&frame[14..34]) == 0xffff
+        && ones_complement_sum(&frame[14..34]) == 0xffff
         && frame[PATTERN..] == *pattern
 }
 
@@ -244,7 +244,7 @@ mod tests {
         let mut routed = frame;
         routed[22] -= 1;
         routed[24..26].copy_from_slice(&[0, 0]);
-        let check = !sum(&routed[14..34]);
+        let check = !ones_complement_sum(&routed[14..34]);
         routed[24..26].copy_from_slice(&check.to_be_bytes());
         assert!(intact(&routed, &headers, &pattern), "a hop less");
     }

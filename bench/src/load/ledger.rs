@@ -21,6 +21,18 @@ pub struct Latency {
     pub frames: u64,
 }
 
+impl Latency {
+    /// [`Self::median_ns`] in microseconds.
+    pub fn median_us(&self) -> f64 {
+        self.median_ns as f64 / 1e3
+    }
+
+    /// [`Self::p99_ns`] in microseconds.
+    pub fn p99_us(&self) -> f64 {
+        self.p99_ns as f64 / 1e3
+    }
+}
+
 /// One path's.
 pub(super) struct Ledger {
     /// The number of each flow's next frame, when it is sent and when it is received.

@@ -29,6 +29,28 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What those pairs come to.
+    ///
+    /// # Errors
+    /// If a pair cannot be written as JSON.
+    pub fn new(
+        scenario: impl Into<String>,
+        pairs: &[impl Serialize],
+        table: Table,
+        charts: Vec<Chart>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            scenario: scenario.into(),
+            pairs: pairs
+                .iter()
+                .map(serde_json::to_value)
+                .collect::<Result<_, _>>()?,
+            tables: vec![table],
+            charts,
+            rules: Vec::new(),
+        })
+    }
+
     /// Takes in another of the same scenario: tables and charts of the same title become longer.
     pub fn append(&mut self, other: Self) {
         self.pairs.extend(other.pairs);
@@ -117,6 +139,12 @@ impl Table {
         }
     }
 
+    /// The same with these rows.
+    pub fn with(mut self, rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+        self.rows.extend(rows);
+        self
+    }
+
     /// Whether a column holds figures, which stand to the right.
     fn is_figures(&self, column: usize) -> bool {
         let figure = |cell: &String| {
@@ -165,6 +193,26 @@ pub struct Chart {
     pub series: Vec<String>,
     /// A label, and a bar for each of the series.
     pub groups: Vec<(String, Vec<Option<Bar>>)>,
+}
+
+impl Chart {
+    /// Ours and a peer's value side by side, under a label each time.
+    pub fn beside(
+        title: impl Into<String>,
+        unit: impl Into<String>,
+        groups: impl IntoIterator<Item = (String, [f64; 2])>,
+    ) -> Self {
+        let bars = |values: [f64; 2]| values.map(|value| Some(Bar::exact(value))).to_vec();
+        Self {
+            title: title.into(),
+            unit: unit.into(),
+            series: ["ours", "peer"].map(str::to_owned).to_vec(),
+            groups: groups
+                .into_iter()
+                .map(|(label, values)| (label, bars(values)))
+                .collect(),
+        }
+    }
 }
 
 /// One bar, and the least and the most of what it is the median of.

@@ -7,7 +7,7 @@
 //! Guests send what could go over a cable: checksums are written, and segments are cut before they leave (no offloads, an MTU
 //! of 1500), for whoever is under test. The kernel could carry 64 KiB at once from guest to guest, which no NIC would see.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,10 +16,11 @@ use serde::Serialize;
 use serde_json::Value;
 use tenant_config::MacAddr;
 
-use super::{Settings, median};
-use crate::network::{NEXT_HOP, NEXT_HOP_MAC, Size, Topology, tenant, vm_ipv4};
+use super::{Settings, ends, median};
+use crate::command::{run as run_program, said};
+use crate::network::{NEXT_HOP, NEXT_HOP_MAC, Topology, tenant, vm_ipv4};
 use crate::report::{Bar, Chart, Outcome, Table};
-use crate::site::{Namespace, Site, Wires, run as run_command};
+use crate::site::{Namespace, Site, Wires};
 use crate::switches::{Owned, Peer, PollMode, Switch, Vswitch, wait_for};
 
 /// The client's address where it is outside.
@@ -68,8 +69,8 @@ const FIGURES: [Figure; 8] = [
 /// One value of each of [`FIGURES`].
 type Figures = [f64; FIGURES.len()];
 
-/// What is run, and what brings it.
-const PROGRAMS: [&str; 10] = [
+/// What is run besides the switches.
+pub const PROGRAMS: [&str; 10] = [
     "ip",
     "ethtool",
     "taskset",
@@ -100,13 +101,12 @@ struct Pair {
 /// Measures ours, as it is delivered, beside each peer.
 ///
 /// # Errors
-/// Programs that are missing, a peer that does not route, and the first that a switch or a program says.
+/// A peer that does not route, and the first that a switch or a program says.
 pub fn run(
     settings: &Settings,
     peers: &[Peer],
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Outcome> {
-    check_programs(&search_path())?;
     if let Some(peer) = peers.iter().find(|peer| !peer.switch().checks()) {
         bail!(
             "{peer} does not route, and programs need that: apps goes against linux-bridge or ovs-dpdk"
@@ -155,34 +155,8 @@ pub fn run(
     })
 }
 
-/// Where programs are looked for; a user's path need not have the system's.
-fn search_path() -> Vec<PathBuf> {
-    let own = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&own)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .collect()
-}
-
-fn check_programs(path: &[PathBuf]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|program| !path.iter().any(|place| place.join(program).is_file()))
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "not installed: {}; scripts/setup --for bench installs them",
-            missing.join(", ")
-        );
-    }
-    Ok(())
-}
-
 fn lay(settings: &Settings, path: Topology) -> anyhow::Result<Site> {
-    let size = Size {
-        ports: path.vms(),
-        addresses: 1,
-    };
-    Site::lay(Wires::Veth, settings.cpus, vec![tenant(0, size)])
+    Site::lay(Wires::Veth, settings.cpus, vec![tenant(0, path.size())])
 }
 
 /// All programs once, through one switch.
@@ -237,10 +211,9 @@ impl<'a> Stage<'a> {
         let daemons = daemons(site.directory(), &server)?;
         wait_for("all servers listen", || {
             let mut list = server.command("ss");
-            let output = list.args(["-H", "-l", "-t", "-n"]).output()?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let told = said(list.args(["-H", "-l", "-t", "-n"]))?;
             let all = [":5201 ", ":80 ", ":11211 "];
-            Ok(all.iter().all(|port| said.contains(port)).then_some(()))
+            Ok(all.iter().all(|port| told.contains(port)).then_some(()))
         })?;
         Ok(Self {
             site,
@@ -263,8 +236,8 @@ impl<'a> Stage<'a> {
             ])
             .args(["--time", &seconds(time)])
             .args(more);
-        let said = ask(&mut client)?;
-        serde_json::from_str(&said).with_context(|| format!("iperf3 says {said:?}"))
+        let told = said(&mut client)?;
+        serde_json::from_str(&told).with_context(|| format!("iperf3 says {told:?}"))
     }
 
     /// Mbit/s of so many streams.
@@ -285,22 +258,23 @@ impl<'a> Stage<'a> {
         let table = self.site.directory().join("ab.csv");
         let url = format!("http://{}/{file}", self.address);
         // Without a number it ends at 50,000, whatever the time.
-        let said = ask(self
-            .client
-            .command("ab")
-            .args(["-q", "-c", &CONCURRENCY.to_string(), "-t", &seconds(time)])
-            .args(["-n", "1000000", "-e"])
-            .args([table.as_os_str(), url.as_ref()]))?;
+        let told = said(
+            self.client
+                .command("ab")
+                .args(["-q", "-c", &CONCURRENCY.to_string(), "-t", &seconds(time)])
+                .args(["-n", "1000000", "-e"])
+                .args([table.as_os_str(), url.as_ref()]),
+        )?;
         let percentiles = std::fs::read_to_string(&table)?;
         let p99 = percentiles
             .lines()
             .find_map(|line| line.strip_prefix("99,"));
         let p99 = p99.context("ab gives no percentiles")?.parse()?;
-        Ok([requests(&said)?, p99])
+        Ok([requests(&told)?, p99])
     }
 
     fn operations(&self, time: Duration) -> anyhow::Result<f64> {
-        let said = ask(self.client.command("memcaslap").args([
+        let told = said(self.client.command("memcaslap").args([
             "-s",
             &format!("{}:11211", self.address),
             "-T",
@@ -312,7 +286,7 @@ impl<'a> Stage<'a> {
             "-t",
             &format!("{}s", seconds(time)),
         ]))?;
-        operations(&said)
+        operations(&told)
     }
 }
 
@@ -382,7 +356,7 @@ route add {net} via {via} src {OUTSIDE} congctl {CONGESTION}
     ) -> anyhow::Result<Self> {
         let namespace = Namespace::add(&format!("-guest{wire}"))?;
         let interface = format!("load{wire}");
-        run_command(site.load_command("ip").args([
+        run_program(site.load_command("ip").args([
             "link",
             "set",
             &interface,
@@ -402,13 +376,13 @@ route add {net} via {via} src {OUTSIDE} congctl {CONGESTION}
             address,
         };
         // There is no NIC that would cut segments and write checksums, and a frame without one is a frame with a wrong one.
-        run_command(guest.command("ethtool").args([
+        run_program(guest.command("ethtool").args([
             "-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off",
         ]))?;
         let file = site.directory().join(format!("guest{wire}"));
         let links = format!("link set lo up\nlink set eth0 address {mac} mtu 1500 arp on up\n");
         std::fs::write(&file, links + lines)?;
-        run_command(guest.command("ip").arg("-batch").arg(&file))?;
+        run_program(guest.command("ip").arg("-batch").arg(&file))?;
         Ok(guest)
     }
 
@@ -493,19 +467,6 @@ DocumentRoot {directory}/documents
 /// As `iperf3`, `ab` and `memcaslap` take it: whole, and at least one.
 fn seconds(time: Duration) -> String {
     (time.as_secs_f64().round() as u64).max(1).to_string()
-}
-
-/// Runs a program to its end; what it says.
-fn ask(command: &mut Command) -> anyhow::Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        let error = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?}: {} {}", error.trim(), said.trim());
-    }
-    Ok(said)
 }
 
 /// The most that comes in at a rate at which hardly anything is lost. `try_rate` gives what came in, and percent lost.
@@ -595,11 +556,9 @@ fn outcome(peers: &[Peer], results: &Results) -> anyhow::Result<Outcome> {
             }
             let bars = (0..=peers.len())
                 .map(|switch| {
-                    Some(Bar {
-                        value: median(of(switch))?,
-                        low: of(switch).fold(f64::INFINITY, f64::min),
-                        high: of(switch).fold(f64::NEG_INFINITY, f64::max),
-                    })
+                    let [low, high] = ends(of(switch));
+                    let value = median(of(switch))?;
+                    Some(Bar { value, low, high })
                 })
                 .collect();
             let group = (format!("{path}: {}", figure.app), bars);
@@ -631,38 +590,16 @@ fn outcome(peers: &[Peer], results: &Results) -> anyhow::Result<Outcome> {
             format!("{:.2}", pair.ratio),
         ]
     };
-    let columns = ["way", "program", "unit", "peer", "ours", "peer's", "ratio"];
-    Ok(Outcome {
-        scenario: "apps".to_owned(),
-        pairs: pairs
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: "What programs get through (more is better, other than of ms)".to_owned(),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: pairs.iter().map(row).collect(),
-        }],
-        charts,
-        rules: Vec::new(),
-    })
+    let table = Table::new(
+        "What programs get through (more is better, other than of ms)",
+        ["way", "program", "unit", "peer", "ours", "peer's", "ratio"],
+    );
+    Outcome::new("apps", &pairs, table.with(pairs.iter().map(row)), charts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let place = tempfile::tempdir().expect("a directory");
-        for program in &PROGRAMS[..8] {
-            std::fs::write(place.path().join(program), "").expect("a file");
-        }
-        let said = check_programs(&[place.path().to_owned()]).map_err(|error| error.to_string());
-        let expected =
-            "not installed: memcached, memcaslap; scripts/setup --for bench installs them";
-        assert_eq!(said, Err(expected.to_owned()));
-    }
 
     #[test]
     fn programs_are_understood() {

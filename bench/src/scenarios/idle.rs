@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Settings, Work, load_of, median};
 use crate::load::{Event, Pace, Shape};
-use crate::network::{Size, Topology, tenant};
+use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
 use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
@@ -72,34 +72,29 @@ fn row(
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Row> {
     let topology = Topology::P2p;
-    let size = Size {
-        ports: topology.vms(),
-        addresses: 1,
-    };
     let (mut cpu, mut resident, mut wake) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=settings.rounds {
         progress(&format!(
-            "{TENANTS} tenants, {name} on {:?}: round {round} of {}",
+            "{TENANTS} tenants, {name} on {}: round {round} of {}",
             switch.wires(),
             settings.rounds
         ));
-        let configs = (0..TENANTS).map(|number| tenant(number, size)).collect();
+        let configs = (0..TENANTS)
+            .map(|number| tenant(number, topology.size()))
+            .collect();
         let site = Site::lay(switch.wires(), settings.cpus, configs)?;
         let mut running = switch.start(&site)?;
-        let work = Work {
-            // The others stay idle.
-            paths: site.paths(topology).into_iter().take(1).collect(),
-            shape: Shape {
-                bytes: 64,
-                flows: 1,
-                seed: settings.seed,
-            },
-            pace: Pace::Open {
-                per_second: WAKES_PER_SECOND,
-            },
-            attacks: Vec::new(),
-            floods: Vec::new(),
+        // The others stay idle.
+        let paths = site.paths(topology).into_iter().take(1).collect();
+        let shape = Shape {
+            bytes: 64,
+            flows: 1,
+            seed: settings.seed,
         };
+        let pace = Pace::Open {
+            per_second: WAKES_PER_SECOND,
+        };
+        let work = Work::good(paths, shape, pace);
         let mut load = load_of(settings, &site, switch, &work)?;
         load.wait_for(&Event::Open)?;
         running.connected()?;
@@ -117,15 +112,14 @@ fn row(
         drop(running);
         wake.extend(report.paths[0].latency);
     }
-    let micros = |nanos: u64| nanos as f64 / 1e3;
     Ok(Row {
         switch: name.to_owned(),
         wires: switch.wires(),
         tenants: TENANTS,
         cpu_percent: median(cpu).unwrap_or(f64::NAN),
         resident_mib: median(resident).unwrap_or(f64::NAN),
-        wake_median_us: median(wake.iter().map(|latency| micros(latency.median_ns))),
-        wake_p99_us: median(wake.iter().map(|latency| micros(latency.p99_ns))),
+        wake_median_us: median(wake.iter().map(|latency| latency.median_us())),
+        wake_p99_us: median(wake.iter().map(|latency| latency.p99_us())),
         rounds: settings.rounds,
     })
 }
@@ -170,48 +164,35 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
     let row = |row: &Row| {
         vec![
             row.switch.clone(),
-            format!("{:?}", row.wires).to_lowercase(),
+            row.wires.to_string(),
             format!("{:.2}", row.cpu_percent),
             format!("{:.1}", row.resident_mib),
             shown(row.wake_median_us),
             shown(row.wake_p99_us),
         ]
     };
-    let columns = [
-        "switch",
-        "wires",
-        "CPU %",
-        "MiB",
-        "wake median µs",
-        "wake p99 µs",
-    ];
-    Ok(Outcome {
-        scenario: "idle".to_owned(),
-        pairs: rows
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: format!("{TENANTS} tenants without a frame, and the first frame after that"),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: rows.iter().map(row).collect(),
-        }],
-        charts: vec![Chart {
-            title: format!("{TENANTS} idle tenants"),
-            unit: "% of a CPU".to_owned(),
-            series: vec!["CPU".to_owned()],
-            groups: rows
-                .iter()
-                .map(|row| {
-                    (
-                        format!("{} {:?}", row.switch, row.wires).to_lowercase(),
-                        vec![Some(Bar::exact(row.cpu_percent))],
-                    )
-                })
-                .collect(),
-        }],
-        rules: Vec::new(),
-    })
+    let table = Table::new(
+        format!("{TENANTS} tenants without a frame, and the first frame after that"),
+        [
+            "switch",
+            "wires",
+            "CPU %",
+            "MiB",
+            "wake median µs",
+            "wake p99 µs",
+        ],
+    );
+    let bar = |row: &Row| {
+        let label = format!("{} {}", row.switch, row.wires);
+        (label, vec![Some(Bar::exact(row.cpu_percent))])
+    };
+    let chart = Chart {
+        title: format!("{TENANTS} idle tenants"),
+        unit: "% of a CPU".to_owned(),
+        series: vec!["CPU".to_owned()],
+        groups: rows.iter().map(bar).collect(),
+    };
+    Outcome::new("idle", rows, table.with(rows.iter().map(row)), vec![chart])
 }
 
 #[cfg(test)]

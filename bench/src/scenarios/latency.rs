@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::{IN_FLIGHT, Settings, Work, median, sample};
-use crate::load::{Latency, Pace, Shape};
-use crate::network::{Size, Topology, tenant};
-use crate::report::{Bar, Chart, Outcome, Table};
+use super::rounds::Rounds;
+use super::{IN_FLIGHT, Sample, Settings, Work, sample};
+use crate::load::{Pace, Shape};
+use crate::network::{Topology, tenant};
+use crate::report::{Chart, Outcome, Table};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
@@ -61,27 +62,16 @@ fn pair(
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Pair> {
     let theirs = peer.switch();
-    let ours = Vswitch {
-        wires: theirs.wires().ours(),
-        poll: PollMode::Adaptive,
-    };
-    let size = Size {
-        ports: topology.vms(),
-        addresses: 1,
-    };
+    let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
     let once = |switch: &dyn Switch, pace| {
-        let site = Site::lay(switch.wires(), settings.cpus, vec![tenant(0, size)])?;
-        let work = Work {
-            paths: site.paths(topology),
-            shape: Shape {
-                bytes: FRAME,
-                flows: FLOWS,
-                seed: settings.seed,
-            },
-            pace,
-            attacks: Vec::new(),
-            floods: Vec::new(),
+        let tenants = vec![tenant(0, topology.size())];
+        let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
+        let shape = Shape {
+            bytes: FRAME,
+            flows: FLOWS,
+            seed: settings.seed,
         };
+        let work = Work::good(site.paths(topology), shape, pace);
         sample(settings, &site, switch, &work)
     };
     progress(&format!("{topology}: what {peer} can carry"));
@@ -92,61 +82,42 @@ fn pair(
         },
     )?;
     let per_second = ((most.mpps * 1e6 * PART) as u64).max(1);
-    let mut timed = Vec::new();
+    let mut rounds = Rounds::default();
     for round in 1..=settings.rounds {
         progress(&format!(
             "{topology}, {per_second} frames a second, {peer}: round {round} of {}",
             settings.rounds
         ));
         let pace = Pace::Open { per_second };
-        timed.push((once(&ours, pace)?, once(theirs.as_ref(), pace)?));
+        rounds.push(once(&ours, pace)?, once(theirs.as_ref(), pace)?);
     }
-    let latency = |sample: &super::Sample| -> Option<Latency> { sample.load.paths[0].latency };
-    let middle = |value: &dyn Fn(&(super::Sample, super::Sample)) -> Option<f64>| {
-        median(timed.iter().filter_map(value)).unwrap_or(f64::NAN)
+    let middle = |value: &dyn Fn(&Sample, &Sample) -> Option<f64>| {
+        rounds.median_of(value).unwrap_or(f64::NAN)
     };
-    let micros = |nanos: u64| nanos as f64 / 1e3;
-    let [ours_median_us, peer_median_us, ours_p99_us, peer_p99_us] = [
-        middle(&|(ours, _)| Some(micros(latency(ours)?.median_ns))),
-        middle(&|(_, theirs)| Some(micros(latency(theirs)?.median_ns))),
-        middle(&|(ours, _)| Some(micros(latency(ours)?.p99_ns))),
-        middle(&|(_, theirs)| Some(micros(latency(theirs)?.p99_ns))),
-    ];
     Ok(Pair {
         peer,
         topology,
         frame: FRAME,
         flows: FLOWS,
         per_second,
-        ours_median_us,
-        peer_median_us,
-        ours_p99_us,
-        peer_p99_us,
-        ratio_median: middle(&|(ours, theirs)| {
-            Some(latency(ours)?.median_ns as f64 / latency(theirs)?.median_ns as f64)
+        ours_median_us: middle(&|ours, _| Some(ours.latency()?.median_us())),
+        peer_median_us: middle(&|_, theirs| Some(theirs.latency()?.median_us())),
+        ours_p99_us: middle(&|ours, _| Some(ours.latency()?.p99_us())),
+        peer_p99_us: middle(&|_, theirs| Some(theirs.latency()?.p99_us())),
+        ratio_median: middle(&|ours, theirs| {
+            Some(ours.latency()?.median_us() / theirs.latency()?.median_us())
         }),
-        ratio_p99: middle(&|(ours, theirs)| {
-            Some(latency(ours)?.p99_ns as f64 / latency(theirs)?.p99_ns as f64)
+        ratio_p99: middle(&|ours, theirs| {
+            Some(ours.latency()?.p99_us() / theirs.latency()?.p99_us())
         }),
-        ours_lost: timed.iter().map(|(ours, _)| ours.load.lost()).sum(),
-        peer_lost: timed.iter().map(|(_, theirs)| theirs.load.lost()).sum(),
+        ours_lost: rounds.sum(|ours, _| ours.load.lost()),
+        peer_lost: rounds.sum(|_, theirs| theirs.load.lost()),
         rounds: settings.rounds,
-        lost_wrong: timed.iter().map(|(ours, _)| ours.load.wrong()).sum(),
+        lost_wrong: rounds.sum(|ours, _| ours.load.wrong()),
     })
 }
 
 fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
-    let columns = [
-        "way",
-        "peer",
-        "frames/s",
-        "ours median",
-        "peer median",
-        "ours p99",
-        "peer p99",
-        "p99 ratio",
-        "lost ours/peer",
-    ];
     let row = |pair: &Pair| {
         vec![
             pair.topology.to_string(),
@@ -160,32 +131,34 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             format!("{}/{}", pair.ours_lost, pair.peer_lost),
         ]
     };
-    let bar = |value| Some(Bar::exact(value));
-    Ok(Outcome {
-        scenario: "latency".to_owned(),
-        pairs: pairs
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: "Microseconds under way, at a tenth of the peer's capacity".to_owned(),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: pairs.iter().map(row).collect(),
-        }],
-        charts: vec![Chart {
-            title: "99 of 100 frames take at most".to_owned(),
-            unit: "µs".to_owned(),
-            series: vec!["ours".to_owned(), "peer".to_owned()],
-            groups: pairs
-                .iter()
-                .map(|pair| {
-                    (
-                        format!("{} {}", pair.topology, pair.peer),
-                        vec![bar(pair.ours_p99_us), bar(pair.peer_p99_us)],
-                    )
-                })
-                .collect(),
-        }],
-        rules: Vec::new(),
-    })
+    let table = Table::new(
+        "Microseconds under way, at a tenth of the peer's capacity",
+        [
+            "way",
+            "peer",
+            "frames/s",
+            "ours median",
+            "peer median",
+            "ours p99",
+            "peer p99",
+            "p99 ratio",
+            "lost ours/peer",
+        ],
+    );
+    let chart = Chart::beside(
+        "99 of 100 frames take at most",
+        "µs",
+        pairs.iter().map(|pair| {
+            (
+                format!("{} {}", pair.topology, pair.peer),
+                [pair.ours_p99_us, pair.peer_p99_us],
+            )
+        }),
+    );
+    Outcome::new(
+        "latency",
+        pairs,
+        table.with(pairs.iter().map(row)),
+        vec![chart],
+    )
 }

@@ -4,6 +4,7 @@ pub mod apps;
 pub mod idle;
 pub mod latency;
 pub mod noisy;
+mod rounds;
 pub mod scale;
 pub mod stages;
 pub mod tenants;
@@ -16,7 +17,7 @@ use anyhow::Context;
 use serde::Serialize;
 use tenant_config::{MacAddr, SwitchConfig};
 
-use crate::load::{Attack, Event, Flood, Load, LoadPlan, LoadReport, Pace, Shape};
+use crate::load::{Attack, Event, Flood, Latency, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::Hop;
 use crate::site::{Cpus, Site};
 use crate::switches::{Counters, Switch};
@@ -53,6 +54,13 @@ pub struct Sample {
     pub load: LoadReport,
 }
 
+impl Sample {
+    /// Of the first path, in an open loop.
+    fn latency(&self) -> Option<Latency> {
+        self.load.paths[0].latency
+    }
+}
+
 /// What one run sends.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -66,6 +74,19 @@ pub struct Work {
     pub attacks: Vec<Attack>,
     /// What else does.
     pub floods: Vec<Flood>,
+}
+
+impl Work {
+    /// Good frames alone.
+    pub fn good(paths: Vec<Vec<Hop>>, shape: Shape, pace: Pace) -> Self {
+        Self {
+            paths,
+            shape,
+            pace,
+            attacks: Vec::new(),
+            floods: Vec::new(),
+        }
+    }
 }
 
 /// Starts a switch on the site, has it carry the work, and ends it.
@@ -161,6 +182,15 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
         odd if odd % 2 == 1 => Some(values[middle]),
         _ => Some((values[middle - 1] + values[middle]) / 2.0),
     }
+}
+
+/// The least and the most.
+pub(crate) fn ends(values: impl IntoIterator<Item = f64>) -> [f64; 2] {
+    values
+        .into_iter()
+        .fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| {
+            [low.min(value), high.max(value)]
+        })
 }
 
 #[cfg(test)]

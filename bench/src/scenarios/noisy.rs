@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Sample, Settings, Work, median, sample};
+use super::rounds::Rounds;
+use super::{Sample, Settings, Work, sample};
 use crate::load::{Flood, Pace, Shape};
-use crate::network::{Size, Topology, tenant};
-use crate::report::{Bar, Chart, Outcome, Table};
+use crate::network::{Topology, tenant};
+use crate::report::{Chart, Outcome, Table};
 use crate::site::Site;
 use crate::stages;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
@@ -48,50 +49,38 @@ pub fn run(
     let mut pairs = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();
-        let ours = Vswitch {
-            wires: theirs.wires().ours(),
-            poll: PollMode::Adaptive,
-        };
-        let mut rounds = Vec::new();
+        let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
+        let (mut alone, mut flooded) = (Rounds::default(), Rounds::default());
         for round in 1..=settings.rounds {
             progress(&format!("{peer}: round {round} of {}", settings.rounds));
-            let both = |flood| {
-                Ok::<_, anyhow::Error>((
-                    once(settings, &ours, flood)?,
-                    once(settings, theirs.as_ref(), flood)?,
-                ))
-            };
-            rounds.push((both(false)?, both(true)?));
+            for (rounds, flood) in [(&mut alone, false), (&mut flooded, true)] {
+                let ours = once(settings, &ours, flood)?;
+                rounds.push(ours, once(settings, theirs.as_ref(), flood)?);
+            }
         }
-        let middle = |value: &dyn Fn(&(Sample, Sample)) -> Option<f64>, flooded: bool| {
-            let of = rounds
-                .iter()
-                .map(|(alone, beside)| if flooded { beside } else { alone });
-            median(of.filter_map(value)).unwrap_or(f64::NAN)
+        let middle = |rounds: &Rounds, value: &dyn Fn(&Sample, &Sample) -> Option<f64>| {
+            rounds.median_of(value).unwrap_or(f64::NAN)
         };
-        let p99 = |sample: &Sample| Some(sample.load.paths[0].latency?.p99_ns as f64 / 1e3);
-        let half = |sample: &Sample| Some(sample.load.paths[0].latency?.median_ns as f64 / 1e3);
+        let p99 = |sample: &Sample| Some(sample.latency()?.p99_us());
+        let half = |sample: &Sample| Some(sample.latency()?.median_us());
         let lost = |sample: &Sample| {
             let path = &sample.load.paths[0];
-            Some(path.lost as f64 / path.sent.max(1) as f64)
+            path.lost as f64 / path.sent.max(1) as f64
         };
         pairs.push(Pair {
             peer,
             victim_per_second: VICTIM_PER_SECOND,
             flood_per_second: FLOOD_PER_SECOND,
-            ours_lost_share: middle(&|(ours, _)| lost(ours), true),
-            peer_lost_share: middle(&|(_, theirs)| lost(theirs), true),
-            ours_p99_us_alone: middle(&|(ours, _)| p99(ours), false),
-            peer_p99_us_alone: middle(&|(_, theirs)| p99(theirs), false),
-            ours_p99_us: middle(&|(ours, _)| p99(ours), true),
-            peer_p99_us: middle(&|(_, theirs)| p99(theirs), true),
-            ours_median_us: middle(&|(ours, _)| half(ours), true),
-            peer_median_us: middle(&|(_, theirs)| half(theirs), true),
-            lost_wrong: rounds.iter().map(|(_, (ours, _))| ours.load.wrong()).sum(),
-            peer_wrong: rounds
-                .iter()
-                .map(|(_, (_, theirs))| theirs.load.wrong())
-                .sum(),
+            ours_lost_share: flooded.median(|ours, _| lost(ours)),
+            peer_lost_share: flooded.median(|_, theirs| lost(theirs)),
+            ours_p99_us_alone: middle(&alone, &|ours, _| p99(ours)),
+            peer_p99_us_alone: middle(&alone, &|_, theirs| p99(theirs)),
+            ours_p99_us: middle(&flooded, &|ours, _| p99(ours)),
+            peer_p99_us: middle(&flooded, &|_, theirs| p99(theirs)),
+            ours_median_us: middle(&flooded, &|ours, _| half(ours)),
+            peer_median_us: middle(&flooded, &|_, theirs| half(theirs)),
+            lost_wrong: flooded.sum(|ours, _| ours.load.wrong()),
+            peer_wrong: flooded.sum(|_, theirs| theirs.load.wrong()),
             rounds: settings.rounds,
         });
     }
@@ -101,50 +90,30 @@ pub fn run(
 /// The first tenant is the victim; the second, which has no traffic of its own, floods.
 fn once(settings: &Settings, switch: &dyn Switch, flood: bool) -> anyhow::Result<Sample> {
     let topology = Topology::P2p;
-    let size = Size {
-        ports: topology.vms(),
-        addresses: 1,
-    };
-    let tenants = vec![tenant(0, size), tenant(1, size)];
-    let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
+    let tenants = [0, 1].map(|number| tenant(number, topology.size()));
+    let site = Site::lay(switch.wires(), settings.cpus, tenants.to_vec())?;
     let mut paths = site.paths(topology);
     let neighbour = paths.remove(1);
-    let work = Work {
-        paths,
-        shape: Shape {
-            bytes: FRAME,
-            flows: 1,
-            seed: settings.seed,
-        },
-        pace: Pace::Open {
-            per_second: VICTIM_PER_SECOND,
-        },
-        attacks: Vec::new(),
-        floods: if flood {
-            vec![Flood {
-                port: neighbour[0].from,
-                per_second: FLOOD_PER_SECOND,
-                frames: stages::flood(),
-            }]
-        } else {
-            Vec::new()
-        },
+    let shape = Shape {
+        bytes: FRAME,
+        flows: 1,
+        seed: settings.seed,
     };
+    let pace = Pace::Open {
+        per_second: VICTIM_PER_SECOND,
+    };
+    let mut work = Work::good(paths, shape, pace);
+    if flood {
+        work.floods.push(Flood {
+            port: neighbour[0].from,
+            per_second: FLOOD_PER_SECOND,
+            frames: stages::flood(),
+        });
+    }
     sample(settings, &site, switch, &work)
 }
 
 fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
-    let columns = [
-        "peer",
-        "lost ours",
-        "lost peer",
-        "median ours",
-        "median peer",
-        "p99 ours",
-        "p99 peer",
-        "p99 ours alone",
-        "p99 peer alone",
-    ];
     let row = |pair: &Pair| {
         vec![
             pair.peer.to_string(),
@@ -158,34 +127,33 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             format!("{:.1}", pair.peer_p99_us_alone),
         ]
     };
-    let bar = |value| Some(Bar::exact(value));
-    Ok(Outcome {
-        scenario: "noisy".to_owned(),
-        pairs: pairs
+    let table = Table::new(
+        format!(
+            "The victim's loss and microseconds under way, at {VICTIM_PER_SECOND} frames a second, beside a flood of {FLOOD_PER_SECOND}"
+        ),
+        [
+            "peer",
+            "lost ours",
+            "lost peer",
+            "median ours",
+            "median peer",
+            "p99 ours",
+            "p99 peer",
+            "p99 ours alone",
+            "p99 peer alone",
+        ],
+    );
+    let chart = Chart::beside(
+        "99 of 100 of the victim's frames take at most",
+        "µs",
+        pairs
             .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: format!(
-                "The victim's loss and microseconds under way, at {VICTIM_PER_SECOND} frames a second, beside a flood of {FLOOD_PER_SECOND}"
-            ),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: pairs.iter().map(row).collect(),
-        }],
-        charts: vec![Chart {
-            title: "99 of 100 of the victim's frames take at most".to_owned(),
-            unit: "µs".to_owned(),
-            series: vec!["ours".to_owned(), "peer".to_owned()],
-            groups: pairs
-                .iter()
-                .map(|pair| {
-                    (
-                        pair.peer.to_string(),
-                        vec![bar(pair.ours_p99_us), bar(pair.peer_p99_us)],
-                    )
-                })
-                .collect(),
-        }],
-        rules: Vec::new(),
-    })
+            .map(|pair| (pair.peer.to_string(), [pair.ours_p99_us, pair.peer_p99_us])),
+    );
+    Outcome::new(
+        "noisy",
+        pairs,
+        table.with(pairs.iter().map(row)),
+        vec![chart],
+    )
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Settings, median};
+use super::{Settings, ends, median};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::stages::{self, Run, Scale};
 
@@ -60,12 +60,13 @@ fn rows(sizes: &[Scale], costs: &[Vec<f64>]) -> Vec<Row> {
             .iter()
             .find(|row| row.dimension == size.dimension)
             .map_or(cycles, |row| row.cycles);
+        let [low, high] = ends(costs.iter().copied());
         rows.push(Row {
             dimension: size.dimension,
             count: size.count,
             cycles,
-            low: costs.iter().copied().fold(f64::INFINITY, f64::min),
-            high: costs.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            low,
+            high,
             ratio: cycles / smallest,
             rounds: costs.len(),
         });
@@ -74,13 +75,6 @@ fn rows(sizes: &[Scale], costs: &[Vec<f64>]) -> Vec<Row> {
 }
 
 fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
-    let columns = [
-        "of what",
-        "how many",
-        "cycles",
-        "least–most",
-        "by the smallest",
-    ];
     let row = |row: &Row| {
         vec![
             row.dimension.to_owned(),
@@ -90,35 +84,33 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
             format!("{:.2}", row.ratio),
         ]
     };
-    Ok(Outcome {
-        scenario: "scale".to_owned(),
-        pairs: rows
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: "Cycles per frame in the pipeline: filter, route, tunnel".to_owned(),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: rows.iter().map(row).collect(),
-        }],
-        charts: vec![Chart {
-            title: "Cost by size".to_owned(),
-            unit: "cycles per frame".to_owned(),
-            series: vec!["ours".to_owned()],
-            groups: rows
-                .iter()
-                .map(|row| {
-                    let bar = Bar {
-                        value: row.cycles,
-                        low: row.low,
-                        high: row.high,
-                    };
-                    (format!("{} {}", row.count, row.dimension), vec![Some(bar)])
-                })
-                .collect(),
-        }],
-        rules: Vec::new(),
-    })
+    let table = Table::new(
+        "Cycles per frame in the pipeline: filter, route, tunnel",
+        [
+            "of what",
+            "how many",
+            "cycles",
+            "least–most",
+            "by the smallest",
+        ],
+    );
+    let bar = |row: &Row| {
+        let Row {
+            cycles: value,
+            low,
+            high,
+            ..
+        } = *row;
+        let label = format!("{} {}", row.count, row.dimension);
+        (label, vec![Some(Bar { value, low, high })])
+    };
+    let chart = Chart {
+        title: "Cost by size".to_owned(),
+        unit: "cycles per frame".to_owned(),
+        series: vec!["ours".to_owned()],
+        groups: rows.iter().map(bar).collect(),
+    };
+    Outcome::new("scale", rows, table.with(rows.iter().map(row)), vec![chart])
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! `stages`: cycles per frame of the pipeline alone, one kind of frame after the other.
 
-use anyhow::bail;
 use serde_json::json;
 
 use crate::interrupt;
 use crate::report::{Outcome, Table, figure};
-use crate::stages::{Scenario, scenarios};
+use crate::stages::{Scenario, chosen, scenarios};
 
 /// Each kind of frame, its bursts by turns with the filling of their buffers, which is subtracted.
 #[derive(Debug, Clone)]
@@ -22,18 +21,7 @@ impl Stages {
     /// # Errors
     /// If nothing is.
     pub fn chosen(&self) -> anyhow::Result<Vec<Scenario>> {
-        let wanted = |name: &str| {
-            self.only.is_empty() || self.only.iter().any(|prefix| name.starts_with(prefix))
-        };
-        let mut chosen = scenarios();
-        chosen.retain(|scenario| wanted(&scenario.name));
-        if chosen.is_empty() {
-            bail!(
-                "no stage's name begins with {}: bench list names all",
-                self.only.join(" or ")
-            );
-        }
-        Ok(chosen)
+        chosen(scenarios(), |scenario| &scenario.name, &self.only)
     }
 
     /// Measures on this thread; `progress` is told what is done next. What is known goes into `costs`, also before an error.

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::{IN_FLIGHT, Sample, Settings, Work, median, sample};
+use super::rounds::Rounds;
+use super::{IN_FLIGHT, Sample, Settings, Work, sample};
 use crate::load::{Pace, Shape};
-use crate::network::{Size, Topology, tenant};
-use crate::report::{Bar, Chart, Outcome, Table};
+use crate::network::{Topology, tenant};
+use crate::report::{Chart, Outcome, Table, figure, spread};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
@@ -47,30 +48,22 @@ pub fn run(
     let mut pairs: Vec<Pair> = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();
-        let ours = Vswitch {
-            wires: theirs.wires().ours(),
-            poll: PollMode::Adaptive,
-        };
+        let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
         let mut of_one = None;
         for tenants in TENANTS {
-            let mut rounds = Vec::new();
+            let mut rounds = Rounds::default();
             for round in 1..=settings.rounds {
                 progress(&format!(
                     "{tenants} tenants, {peer}: round {round} of {}",
                     settings.rounds
                 ));
                 let ours = once(settings, &ours, tenants)?;
-                rounds.push((ours, once(settings, theirs.as_ref(), tenants)?));
+                rounds.push(ours, once(settings, theirs.as_ref(), tenants)?);
             }
-            let middle = |value: &dyn Fn(&(Sample, Sample)) -> f64| {
-                median(rounds.iter().map(value)).unwrap_or(f64::NAN)
-            };
-            let (ours_mpps, peer_mpps) = (
-                middle(&|(ours, _)| ours.mpps),
-                middle(&|(_, theirs)| theirs.mpps),
-            );
+            let ours_mpps = rounds.median(|ours, _| ours.mpps);
+            let peer_mpps = rounds.median(|_, theirs| theirs.mpps);
             let (ours_one, peer_one) = *of_one.get_or_insert((ours_mpps, peer_mpps));
-            let ratios = || rounds.iter().map(|(ours, theirs)| ours.mpps / theirs.mpps);
+            let ratio = |ours: &Sample, theirs: &Sample| ours.mpps / theirs.mpps;
             pairs.push(Pair {
                 peer,
                 tenants,
@@ -78,17 +71,14 @@ pub fn run(
                 flows: 1,
                 ours_mpps,
                 peer_mpps,
-                ratio: middle(&|(ours, theirs)| ours.mpps / theirs.mpps),
-                ratio_spread: [
-                    ratios().fold(f64::INFINITY, f64::min),
-                    ratios().fold(f64::NEG_INFINITY, f64::max),
-                ],
+                ratio: rounds.median(ratio),
+                ratio_spread: rounds.spread(ratio),
                 ours_of_one: ours_mpps / ours_one,
                 peer_of_one: peer_mpps / peer_one,
-                ours_least: middle(&|(ours, _)| least(ours)),
-                peer_least: middle(&|(_, theirs)| least(theirs)),
+                ours_least: rounds.median(|ours, _| least(ours)),
+                peer_least: rounds.median(|_, theirs| least(theirs)),
                 rounds: settings.rounds,
-                lost_wrong: rounds.iter().map(|(ours, _)| ours.load.wrong()).sum(),
+                lost_wrong: rounds.sum(|ours, _| ours.load.wrong()),
             });
         }
     }
@@ -104,83 +94,64 @@ fn least(sample: &Sample) -> f64 {
 
 fn once(settings: &Settings, switch: &dyn Switch, tenants: u8) -> anyhow::Result<Sample> {
     let topology = Topology::P2p;
-    let size = Size {
-        ports: topology.vms(),
-        addresses: 1,
-    };
-    let configs = (0..tenants).map(|number| tenant(number, size)).collect();
+    let configs = (0..tenants)
+        .map(|number| tenant(number, topology.size()))
+        .collect();
     let site = Site::lay(switch.wires(), settings.cpus, configs)?;
-    let work = Work {
-        paths: site.paths(topology),
-        shape: Shape {
-            bytes: FRAME,
-            flows: 1,
-            seed: settings.seed,
-        },
-        pace: Pace::Closed {
-            in_flight: IN_FLIGHT,
-        },
-        attacks: Vec::new(),
-        floods: Vec::new(),
+    let shape = Shape {
+        bytes: FRAME,
+        flows: 1,
+        seed: settings.seed,
     };
+    let pace = Pace::Closed {
+        in_flight: IN_FLIGHT,
+    };
+    let work = Work::good(site.paths(topology), shape, pace);
     sample(settings, &site, switch, &work)
 }
 
 fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
-    let columns = [
-        "tenants",
-        "peer",
-        "ours Mpps",
-        "peer Mpps",
-        "ratio (spread)",
-        "ours of one",
-        "peer of one",
-        "ours least",
-        "peer least",
-    ];
     let row = |pair: &Pair| {
         vec![
             pair.tenants.to_string(),
             pair.peer.to_string(),
-            format!("{:.2}", pair.ours_mpps),
-            format!("{:.2}", pair.peer_mpps),
-            format!(
-                "{:.2} ({:.2}–{:.2})",
-                pair.ratio, pair.ratio_spread[0], pair.ratio_spread[1]
-            ),
-            format!("{:.2}", pair.ours_of_one),
-            format!("{:.2}", pair.peer_of_one),
-            format!("{:.2}", pair.ours_least),
-            format!("{:.2}", pair.peer_least),
+            figure(pair.ours_mpps),
+            figure(pair.peer_mpps),
+            spread(pair.ratio, pair.ratio_spread),
+            figure(pair.ours_of_one),
+            figure(pair.peer_of_one),
+            figure(pair.ours_least),
+            figure(pair.peer_least),
         ]
     };
-    let bar = |value| Some(Bar::exact(value));
-    Ok(Outcome {
-        scenario: "tenants".to_owned(),
-        pairs: pairs
-            .iter()
-            .map(serde_json::to_value)
-            .collect::<Result<_, _>>()?,
-        tables: vec![Table {
-            title: "Tenants on one CPU: ours has a switch for each, the peer one for all"
-                .to_owned(),
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: pairs.iter().map(row).collect(),
-        }],
-        charts: vec![Chart {
-            title: "All tenants together".to_owned(),
-            unit: "Mpps".to_owned(),
-            series: vec!["ours".to_owned(), "peer".to_owned()],
-            groups: pairs
-                .iter()
-                .map(|pair| {
-                    (
-                        format!("{} {}", pair.tenants, pair.peer),
-                        vec![bar(pair.ours_mpps), bar(pair.peer_mpps)],
-                    )
-                })
-                .collect(),
-        }],
-        rules: Vec::new(),
-    })
+    let table = Table::new(
+        "Tenants on one CPU: ours has a switch for each, the peer one for all",
+        [
+            "tenants",
+            "peer",
+            "ours Mpps",
+            "peer Mpps",
+            "ratio (spread)",
+            "ours of one",
+            "peer of one",
+            "ours least",
+            "peer least",
+        ],
+    );
+    let chart = Chart::beside(
+        "All tenants together",
+        "Mpps",
+        pairs.iter().map(|pair| {
+            (
+                format!("{} {}", pair.tenants, pair.peer),
+                [pair.ours_mpps, pair.peer_mpps],
+            )
+        }),
+    );
+    Outcome::new(
+        "tenants",
+        pairs,
+        table.with(pairs.iter().map(row)),
+        vec![chart],
+    )
 }

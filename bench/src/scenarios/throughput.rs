@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{IN_FLIGHT, Sample, Settings, Work, median, sample};
+use super::rounds::Rounds;
+use super::{IN_FLIGHT, Sample, Settings, Work, sample};
 use crate::load::{Attack, Pace, Shape};
-use crate::network::{Size, Topology, tenant};
+use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table, figure, figure_or_none, spread};
 use crate::site::{Site, Wires};
 use crate::stages;
@@ -136,24 +137,28 @@ impl Throughput {
         pairs: &mut Vec<Pair>,
     ) -> anyhow::Result<()> {
         for &variant in &self.variants {
-            let mut rounds = Vec::new();
+            let mut rounds: Vec<Rounds> = Vec::new();
+            rounds.resize_with(self.peers.len(), Rounds::default);
             let mut done = Ok(());
             for round in 1..=settings.rounds {
                 let (traffic, all) = (variant.label(), settings.rounds);
                 let mut switch =
                     |name: &str| progress(&format!("{traffic}: round {round} of {all}: {name}"));
                 match self.round(settings, variant, &mut switch) {
-                    Ok(round) => rounds.push(round),
+                    Ok(round) => {
+                        for (rounds, (ours, theirs)) in rounds.iter_mut().zip(round) {
+                            rounds.push(ours, theirs);
+                        }
+                    }
                     Err(error) => {
                         done = Err(error.context(traffic));
                         break;
                     }
                 }
             }
-            if !rounds.is_empty() {
-                for (index, &peer) in self.peers.iter().enumerate() {
-                    let of_peer = rounds.iter().map(|round| &round[index]);
-                    pairs.push(compare(peer, variant, of_peer));
+            for (&peer, rounds) in self.peers.iter().zip(&rounds) {
+                if rounds.len() > 0 {
+                    pairs.push(compare(peer, variant, rounds));
                 }
             }
             done?;
@@ -179,7 +184,7 @@ impl Throughput {
         settings: &Settings,
         variant: Variant,
         progress: &mut dyn FnMut(&str),
-    ) -> anyhow::Result<Vec<(Wires, Sample, Sample)>> {
+    ) -> anyhow::Result<Vec<(Sample, Sample)>> {
         let mut ours: Vec<(Wires, Sample)> = Vec::new();
         let mut results = Vec::new();
         for peer in &self.peers {
@@ -188,10 +193,7 @@ impl Throughput {
             let ours = match ours.iter().find(|(on, _)| *on == wires) {
                 Some((_, sample)) => sample.clone(),
                 None => {
-                    let switch = Vswitch {
-                        wires,
-                        poll: PollMode::Busy,
-                    };
+                    let switch = Vswitch::beside(theirs.as_ref(), PollMode::Busy);
                     progress("ours");
                     let sample = self.once(settings, variant, &switch)?;
                     ours.push((wires, sample.clone()));
@@ -200,7 +202,7 @@ impl Throughput {
             };
             progress(&peer.to_string());
             let theirs_sample = self.once(settings, variant, theirs.as_ref())?;
-            results.push((theirs.wires(), ours, theirs_sample));
+            results.push((ours, theirs_sample));
         }
         Ok(results)
     }
@@ -211,91 +213,55 @@ impl Throughput {
         variant: Variant,
         switch: &dyn Switch,
     ) -> anyhow::Result<Sample> {
-        let size = Size {
-            ports: self.topology.vms(),
-            addresses: 1,
+        let tenants = vec![tenant(0, self.topology.size())];
+        let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
+        let shape = Shape {
+            bytes: variant.frame,
+            flows: variant.flows,
+            seed: settings.seed,
         };
-        let site = Site::lay(switch.wires(), settings.cpus, vec![tenant(0, size)])?;
-        let attacks = variant.attacks && switch.checks();
-        let work = Work {
-            paths: site.paths(self.topology),
-            shape: Shape {
-                bytes: variant.frame,
-                flows: variant.flows,
-                seed: settings.seed,
-            },
-            pace: Pace::Closed {
-                in_flight: IN_FLIGHT,
-            },
-            attacks: if attacks {
-                vec![Attack {
-                    path: 0,
-                    port: 0,
-                    every: GOOD_PER_ATTACK,
-                    frames: stages::attacks(),
-                }]
-            } else {
-                Vec::new()
-            },
-            floods: Vec::new(),
+        let pace = Pace::Closed {
+            in_flight: IN_FLIGHT,
         };
+        let mut work = Work::good(site.paths(self.topology), shape, pace);
+        if variant.attacks && switch.checks() {
+            work.attacks.push(Attack {
+                path: 0,
+                port: 0,
+                every: GOOD_PER_ATTACK,
+                frames: stages::attacks(),
+            });
+        }
         sample(settings, &site, switch, &work)
     }
 }
 
-fn compare<'a>(
-    peer: Peer,
-    variant: Variant,
-    rounds: impl Iterator<Item = &'a (Wires, Sample, Sample)>,
-) -> Pair {
-    let rounds: Vec<_> = rounds.collect();
-    let of = |value: &dyn Fn(&Sample, &Sample) -> f64| {
-        median(rounds.iter().map(|(_, ours, theirs)| value(ours, theirs))).unwrap_or(f64::NAN)
-    };
-    let cycles = |value: &dyn Fn(&Sample, &Sample) -> Option<f64>| {
-        median(
-            rounds
-                .iter()
-                .filter_map(|(_, ours, theirs)| value(ours, theirs)),
-        )
-    };
-    let sum = |value: &dyn Fn(&Sample, &Sample) -> u64| {
-        rounds
-            .iter()
-            .map(|(_, ours, theirs)| value(ours, theirs))
-            .sum()
-    };
-    let spread = |value: &dyn Fn(&Sample, &Sample) -> f64| {
-        let values = || rounds.iter().map(|(_, ours, theirs)| value(ours, theirs));
-        [
-            values().fold(f64::INFINITY, f64::min),
-            values().fold(f64::NEG_INFINITY, f64::max),
-        ]
-    };
+fn compare(peer: Peer, variant: Variant, rounds: &Rounds) -> Pair {
+    let theirs = peer.switch();
+    let ratio = |ours: &Sample, theirs: &Sample| ours.mpps / theirs.mpps;
+    let reordered = |ours: &Sample| ours.load.paths.iter().map(|path| path.reordered).sum();
     Pair {
         peer,
-        wires: rounds[0].0,
+        wires: theirs.wires(),
         variant,
-        ours_mpps: of(&|ours, _| ours.mpps),
-        peer_mpps: of(&|_, theirs| theirs.mpps),
-        ours_mpps_spread: spread(&|ours, _| ours.mpps),
-        peer_mpps_spread: spread(&|_, theirs| theirs.mpps),
-        ratio: of(&|ours, theirs| ours.mpps / theirs.mpps),
-        ratio_spread: spread(&|ours, theirs| ours.mpps / theirs.mpps),
-        ours_cycles: cycles(&|ours, _| ours.cycles_per_frame),
-        peer_cycles: cycles(&|_, theirs| theirs.cycles_per_frame),
-        cycles_ratio: cycles(&|ours, theirs| {
-            Some(theirs.cycles_per_frame? / ours.cycles_per_frame?)
-        }),
+        ours_mpps: rounds.median(|ours, _| ours.mpps),
+        peer_mpps: rounds.median(|_, theirs| theirs.mpps),
+        ours_mpps_spread: rounds.spread(|ours, _| ours.mpps),
+        peer_mpps_spread: rounds.spread(|_, theirs| theirs.mpps),
+        ratio: rounds.median(ratio),
+        ratio_spread: rounds.spread(ratio),
+        ours_cycles: rounds.median_of(|ours, _| ours.cycles_per_frame),
+        peer_cycles: rounds.median_of(|_, theirs| theirs.cycles_per_frame),
+        cycles_ratio: rounds
+            .median_of(|ours, theirs| Some(theirs.cycles_per_frame? / ours.cycles_per_frame?)),
         rounds: rounds.len(),
-        lost_wrong: sum(&|ours, _| ours.load.wrong()),
-        ours_lost: sum(&|ours, _| ours.load.lost()),
-        peer_lost: sum(&|_, theirs| theirs.load.lost()),
-        ours_reordered: sum(&|ours, _| ours.load.paths.iter().map(|path| path.reordered).sum()),
-        peer_wrong: peer
-            .switch()
+        lost_wrong: rounds.sum(|ours, _| ours.load.wrong()),
+        ours_lost: rounds.sum(|ours, _| ours.load.lost()),
+        peer_lost: rounds.sum(|_, theirs| theirs.load.lost()),
+        ours_reordered: rounds.sum(|ours, _| reordered(ours)),
+        peer_wrong: theirs
             .checks()
-            .then(|| sum(&|_, theirs| theirs.load.wrong())),
+            .then(|| rounds.sum(|_, theirs| theirs.load.wrong())),
     }
 }
 
@@ -305,7 +271,7 @@ impl Throughput {
     /// # Errors
     /// None that is known.
     pub fn outcome(&self, pairs: &[Pair]) -> anyhow::Result<Outcome> {
-        let mut table = Table::new(
+        let table = Table::new(
             format!(
                 "{}: frames that come out at the end, and busy cycles of the switch for each time it has one; medians of {} rounds",
                 self.topology,
@@ -327,17 +293,8 @@ impl Throughput {
                 "peer lost",
             ],
         );
-        table.rows = pairs.iter().map(row).collect();
-        Ok(Outcome {
-            scenario: self.topology.to_string(),
-            pairs: pairs
-                .iter()
-                .map(serde_json::to_value)
-                .collect::<Result<_, _>>()?,
-            tables: vec![table],
-            charts: self.charts(pairs),
-            rules: Vec::new(),
-        })
+        let table = table.with(pairs.iter().map(row));
+        Outcome::new(self.topology.to_string(), pairs, table, self.charts(pairs))
     }
 
     /// Each kind of traffic is a group. Ours has a bar for each kind of wires that it was on.

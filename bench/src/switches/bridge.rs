@@ -30,8 +30,9 @@ use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, 
 use vswitch::dpdk::cycles;
 
 use super::{Counters, Running, Switch};
+use crate::command::run;
 use crate::network::NEXT_HOP_MAC;
-use crate::site::{End, Namespace, Site, Wires, run};
+use crate::site::{End, Namespace, Site, Wires};
 
 /// The kernel.
 pub(super) struct LinuxBridge;

@@ -31,8 +31,9 @@ use anyhow::{Context, bail};
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::{Counters, Owned, Running, Switch, wait_for};
+use crate::command::{run, said};
 use crate::network::NEXT_HOP_MAC;
-use crate::site::{End, Site, Wires, run};
+use crate::site::{End, Site, Wires};
 
 const PROGRAM: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -236,14 +237,13 @@ impl Daemons {
             Ok(told.then_some(()))
         })?;
         run(self.files.vsctl().args(ports(site)))?;
-        let output = self
-            .files
-            .vsctl()
-            .args(["--bare", "--columns=name,error", "find", "interface"])
-            .arg("error!=[]")
-            .output()?;
-        let refused = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() || !refused.trim().is_empty() {
+        let refused = said(
+            self.files
+                .vsctl()
+                .args(["--bare", "--columns=name,error", "find", "interface"])
+                .arg("error!=[]"),
+        )?;
+        if !refused.trim().is_empty() {
             bail!("Open vSwitch did not get its ports: {}", refused.trim());
         }
         let rules = self.files.path("rules");
@@ -258,18 +258,13 @@ impl Daemons {
     }
 
     fn appctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("ovs-appctl")
-            .arg("--timeout=10")
-            .arg("-t")
-            .arg(self.files.path("ovs-vswitchd-dpdk.ctl"))
-            .args(arguments)
-            .output()
-            .context("cannot run ovs-appctl")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("ovs-appctl {}: {}", arguments.join(" "), said.trim());
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        said(
+            Command::new("ovs-appctl")
+                .arg("--timeout=10")
+                .arg("-t")
+                .arg(self.files.path("ovs-vswitchd-dpdk.ctl"))
+                .args(arguments),
+        )
     }
 
     /// What it complained of.

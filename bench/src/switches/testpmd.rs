@@ -14,7 +14,7 @@ pub(super) struct Testpmd {
 }
 
 impl Testpmd {
-    fn arguments(&self, site: &Site) -> anyhow::Result<Vec<String>> {
+    fn arguments(&self, site: &Site) -> Vec<String> {
         let own = |text: &str| text.to_owned();
         let mut arguments = vec![
             own("--lcores"),
@@ -42,7 +42,7 @@ impl Testpmd {
         arguments.extend(["--", "--interactive", "--port-topology=chained"].map(own));
         arguments.push(format!("--forward-mode={}", self.mode));
         arguments.push(own("--total-num-mbufs=16384"));
-        Ok(arguments)
+        arguments
     }
 }
 
@@ -62,8 +62,7 @@ impl Switch for Testpmd {
     }
 
     fn rules(&self, site: &Site) -> String {
-        let arguments = self.arguments(site).unwrap_or_default();
-        format!("{PROGRAM} {}", arguments.join(" "))
+        format!("{PROGRAM} {}", self.arguments(site).join(" "))
     }
 
     fn start(&self, site: &Site) -> anyhow::Result<Box<dyn Running>> {
@@ -71,7 +70,7 @@ impl Switch for Testpmd {
         let mut child = site
             .command("stdbuf")
             .args(["--output=L", PROGRAM])
-            .args(self.arguments(site)?)
+            .args(self.arguments(site))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(site.directory().join("testpmd.log"))?)

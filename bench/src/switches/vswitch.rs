@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{Counters, Owned, Running, Switch, wait_for};
+use crate::command::said;
 use crate::site::{Site, Wires};
 
 /// How our switch waits for frames.
@@ -26,6 +27,16 @@ pub struct Vswitch {
     pub wires: Wires,
     /// How it waits.
     pub poll: PollMode,
+}
+
+impl Vswitch {
+    /// Ours as it is measured beside a peer: on its wires, or the next best that we have a driver for.
+    pub fn beside(peer: &dyn Switch, poll: PollMode) -> Self {
+        Self {
+            wires: peer.wires().ours(),
+            poll,
+        }
+    }
 }
 
 impl Switch for Vswitch {
@@ -119,14 +130,12 @@ struct Processes {
 
 impl Processes {
     fn look(&self, index: usize) -> anyhow::Result<Counters> {
-        let output = std::process::Command::new(&self.program)
-            .args(["show", "ports", "--json", "--control"])
-            .arg(&self.switches[index].control)
-            .output()?;
-        if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let answer = said(
+            Command::new(&self.program)
+                .args(["show", "ports", "--json", "--control"])
+                .arg(&self.switches[index].control),
+        )?;
+        let answer: Value = serde_json::from_str(&answer)?;
         let number = |key: &str| {
             answer["worker"][key]
                 .as_u64()
