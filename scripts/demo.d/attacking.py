@@ -24,6 +24,8 @@ class Result:
     over_limit: bool
     # Frames that the NIC kept from the switch; only where it may.
     kept_by_nic: int = 0
+    # Frames that the port's ring had no room for, as the switch's own counter says.
+    missed: int = 0
 
     @property
     def failure(self):
@@ -32,8 +34,8 @@ class Result:
             return "nothing was sent"
         if self.delivered:
             return f"{self.delivered} frames were delivered"
-        if self.counted + self.kept_by_nic < (1 if self.over_limit else self.sent):
-            return f"{self.counted} of {self.sent} frames were counted as {self.reason}"
+        if self.counted + self.kept_by_nic + self.missed < (1 if self.over_limit else self.sent):
+            return f"{self.counted} of {self.sent} frames were counted as {self.reason}, {self.missed} as missed"
         return None
 
 
@@ -59,13 +61,17 @@ def line(attacker, paced, rate):
         run(qdisc("delete").split())
 
 
-def launch(attack, attacker, world):
-    """Sends the attack's frames."""
+def launch(attack, attacker, world, sent):
+    """Sends the attack's frames; `sent` is their counter."""
     with line(attacker, attack.paced, world.pace.flood):
-        _launch(attack, attacker)
+        _launch(attack, attacker, sent)
 
 
-def _launch(attack, attacker):
+# For a tool to start on a slow machine, or to end by itself.
+TOOL_PATIENCE_S = 15
+
+
+def _launch(attack, attacker, sent):
     if attack.scapy:
         with inside(attacker.netns):
             sender = conf.L2socket(iface=attacker.interface)
@@ -80,10 +86,16 @@ def _launch(attack, attacker):
             sender.send(frame)
         sender.close()
     for _ in range(attack.times if attack.tool else 0):
+        before, started = sent.value(), time.monotonic()
         process = attacker.start(attack.tool.split(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)
+        if attack.stop_after_s:
+            # Its time begins with its first frame: on a slow machine it takes a while to start.
+            while (sent.value() == before and process.poll() is None
+                   and time.monotonic() < started + TOOL_PATIENCE_S):
+                time.sleep(0.02)
         try:
-            process.wait(attack.stop_after_s or 15)
+            process.wait(attack.stop_after_s or TOOL_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
@@ -95,10 +107,11 @@ def carry_out(attack, attacker, tenant, port, world):
         return tenant.drops().get((port, attack.reason), 0)
 
     others = [host for host in world.everybody() if host not in (attacker, tenant.uplink)]
-    before = counter()
+    # Only a flood can fill the port's ring.
+    before, missed_before = counter(), tenant.missed(port) if attack.paced else 0
     with Counters([attacker.leaving(attack.frame)]) as sent, \
             Counters(host.arriving(attack.arrives or attack.frame) for host in others) as delivered:
-        launch(attack, attacker, world)
+        launch(attack, attacker, world, sent)
         may_be_kept = attack.reason in world.kept_by_nic and not attack.attacker
         deadline = time.monotonic() + (0.3 if may_be_kept else world.pace.patience_s / 15)
         while (counted := counter() - before) < sent.value() and time.monotonic() < deadline:
@@ -107,5 +120,11 @@ def carry_out(attack, attacker, tenant, port, world):
                 break
         time.sleep(0.05)
         counted = counter() - before
+        kept_by_nic = max(0, sent.value() - counted) if may_be_kept else 0
+        missed = 0
+        if attack.paced and counted + kept_by_nic < sent.value():
+            # The switch asks its devices once a second.
+            time.sleep(1.5)
+            counted, missed = counter() - before, tenant.missed(port) - missed_before
         return Result(attack.name, sent.value(), delivered.value(), attack.reason, counted, attack.by, attack.over_limit,
-                      max(0, sent.value() - counted) if may_be_kept else 0)
+                      kept_by_nic, missed)

@@ -187,7 +187,7 @@ def control(wire, rogue, remote, me, number, world, n):
     attack = Attack("", "", f"udp src port {number} or (ip6 proto 17 and ip6[40:2] = {number})",
                     scapy=[wire.frame(number, remote.ipv4, me.ipv4)] * n)
     with Counters([rogue.leaving(attack.frame)]) as sent, Counters([me.arriving(known_by(number))]) as delivered:
-        launch(attack, rogue, world)
+        launch(attack, rogue, world, sent)
         settle(sent.value, delivered.value)
         return Good(f"control, an attack's frame without a fault: {rogue.name} → {me.name}", sent.value(), delivered.value(),
                     "scapy")

@@ -79,6 +79,6 @@ def all_tries(attacker, victim, witness, gateway, tenant, listening, world, n):
     for attempt in tries(attacker, victim, witness, gateway, tenant, n):
         with Counters([attacker.leaving(attempt.frame)]) as sent, \
                 Counters(host.arriving(attempt.frame) for host in listening) as delivered:
-            launch(attempt, attacker, world)
+            launch(attempt, attacker, world, sent)
             time.sleep(0.1)
             yield Try(attempt.name, sent.value(), delivered.value())

@@ -131,6 +131,10 @@ class Tenant:
         """{(port, reason): frames}, as the switch itself says."""
         return {(drop["port"], drop["reason"]): drop["frames"] for drop in json.loads(self.show("drops", "--json"))}
 
+    def missed(self, port):
+        """Frames that the port's ring had no room for, as the switch itself says."""
+        return next(each["rx_missed"] for each in json.loads(self.show("ports", "--json"))["ports"] if each["name"] == port)
+
     def show(self, *what):
         """What `vswitch show` prints."""
         # A switch in a machine in a machine takes its time.

@@ -6,6 +6,7 @@ decides: every test belongs to exactly one suite, and one that nobody thought of
 
 import argparse
 import collections
+import contextlib
 import functools
 import json
 import os
@@ -81,11 +82,21 @@ def run(command, **options):
     return attend(command, cwd=ROOT, **options)
 
 
+# What the summary repeats of a step that failed: of a long log, often only the end is kept.
+LAST_WORDS = 12
+
+
 def step(name, command):
-    """One check that passes or fails as a whole."""
-    if run(command) == 0:
+    """One check that passes or fails as a whole. The summary repeats the last words of one that failed."""
+    print(f"$ {' '.join(command)}", flush=True)
+    last = collections.deque(maxlen=LAST_WORDS)
+    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            last.append(line.rstrip())
+    if child.returncode == 0:
         return Counts(passed=1)
-    return Counts(failed=1, notes=[f"{name} failed"])
+    return Counts(failed=1, notes=[f"{name} failed with status {child.returncode}; its last words:", *last])
 
 
 def fmt():
@@ -175,9 +186,17 @@ def nextest(suite):
             else:
                 counts.failed += 1
                 counts.notes.append(f"{case.get('classname')} {case.get('name')}")
+                counts.notes += why("".join(case.itertext()))
     if status != 0 and counts.failed == 0:
         counts.failed, counts.notes = 1, [f"cargo nextest ended with status {status}"]
     return counts
+
+
+def why(said):
+    """Where a test's failure begins in what it said, as notes."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    panic = next((at for at, line in enumerate(lines) if "panicked at" in line), max(0, len(lines) - LAST_WORDS))
+    return [f"  {line}" for line in lines[panic:panic + LAST_WORDS]]
 
 
 def unit():
@@ -245,8 +264,9 @@ def sriov():
             options = next(options for pattern, options in MACHINES if re.fullmatch(pattern, test))
             boots[options].append((binary, test))
     counts = Counts()
-    for options, chosen in boots.items():
-        counts.add(boot(options, chosen))
+    with in_the_background(RELEASE_BUILD):
+        for options, chosen in boots.items():
+            counts.add(boot(options, chosen))
     if os.geteuid() == 0:
         counts.add(step("the demo on SR-IOV", ["scripts/demo", "--nic", "sriov", "--quick"]))
     else:
@@ -266,19 +286,21 @@ def boot(options, chosen):
     script.write_text("\n".join(lines) + "\n")
     command = ["scripts/vm", "--verbose", *options, "--timeout", "1500", "--", "sh", str(script)]
     print(f"$ {' '.join(command)}", flush=True)
-    counts, ended = Counts(), set()
-    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as machine:
+    counts, ended, said = Counts(), set(), ""
+    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as machine:
         for line in machine.stdout:
             print(line, end="", flush=True)
             found = re.fullmatch(r"@(\S+) (\S+) (\d+)\n", line)
             if not found:
+                said += line
                 continue
             ended.add(found.group(1, 2))
             if found.group(3) == "0":
                 counts.passed += 1
             else:
                 counts.failed += 1
-                counts.notes.append(f"{found.group(1)} {found.group(2)}")
+                counts.notes += [f"{found.group(1)} {found.group(2)}", *why(said)]
+            said = ""
     for binary, test in chosen:
         if (binary, test) not in ended:
             counts.failed += 1
@@ -286,9 +308,26 @@ def boot(options, chosen):
     return counts
 
 
+# What the demos, and the suite after this one, run.
+RELEASE_BUILD = (
+    ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p", "vf-provisioner"],
+    ["scripts/build-switch-image"],
+)
+
+
+@contextlib.contextmanager
+def in_the_background(commands):
+    """Builds with the time that the block leaves of the CPUs; the block's end waits for them. Whoever needs what they build,
+    and finds it missing, builds it, and says what is wrong."""
+    with contextlib.ExitStack() as children:
+        for command in commands:
+            print(f"$ {' '.join(command)} &", flush=True)
+            children.enter_context(attended(["chrt", "--idle", "0", *command], cwd=ROOT))
+        yield
+
+
 def nested():
-    for command in (["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p", "vf-provisioner"],
-                    ["scripts/build-switch-image"]):
+    for command in RELEASE_BUILD:
         if run(command) != 0:
             return Counts(failed=1, notes=[f"{' '.join(command)} failed"])
     return step("the nested VM", ["/usr/bin/python3", "scripts/test.d/nested.py"])
