@@ -1,7 +1,7 @@
 //! Longest-prefix match: one hash table per prefix length in use, longest first.
 //!
-//! A tenant's routes are almost all host routes, so the first table answers almost every look-up
-//! whatever their number. The tables are built off the worker from a checked configuration; a guest
+//! A tenant's routes are almost all host routes, so the table of these answers almost every look-up of the tenant's own addresses,
+//! whatever their number. Most of the world's have a first byte that no longer prefix has: these are answered by that byte alone. The tables are built off the worker from a checked configuration; a guest
 //! chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
 
 use std::fmt::Debug;
@@ -14,6 +14,8 @@ pub(super) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
 
     /// A mask of `len` leading ones.
     fn mask(len: u8) -> Self;
+    /// The leading eight bits.
+    fn first_byte(self) -> u8;
     /// Well-mixed upper bits.
     fn hash(self) -> u64;
 }
@@ -39,6 +41,11 @@ impl Key for u32 {
     }
 
     #[inline(always)]
+    fn first_byte(self) -> u8 {
+        (self >> 24) as u8
+    }
+
+    #[inline(always)]
     fn hash(self) -> u64 {
         mixed(u64::from(self))
     }
@@ -51,6 +58,11 @@ impl Key for u128 {
         Self::MAX
             .checked_shl(u32::from(Self::WIDTH - len))
             .unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn first_byte(self) -> u8 {
+        (self >> 120) as u8
     }
 
     #[inline(always)]
@@ -121,6 +133,8 @@ enum Shorter<K, V> {
 /// An immutable map from prefixes to values.
 #[derive(Debug)]
 pub(super) struct Lpm<K, V> {
+    /// Where all addresses with that first byte lead, if that is one place.
+    first: Box<[Option<V>; 256]>,
     /// Prefixes of full length, alone because almost every look-up ends here.
     hosts: Level<K, V>,
     shorter: Shorter<K, V>,
@@ -161,6 +175,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
             Shorter::Many(levels.collect())
         };
         Self {
+            first: by_first_byte(&routes),
             hosts: Level::new(K::mask(K::WIDTH), &entries(K::WIDTH)),
             shorter,
             routes: routes.into(),
@@ -170,6 +185,10 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
     pub(super) fn lookup(&self, key: K) -> Option<V> {
+        let whole = self.first[usize::from(key.first_byte())];
+        if whole.is_some() {
+            return whole;
+        }
         let home = self.hosts.home(key);
         for at in [home, home ^ 1] {
             if let Some(&Some((host, value))) = self.hosts.slots.get(at)
@@ -181,7 +200,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
         self.lookup_on(key)
     }
 
-    /// As [`Self::lookup`], where the first two slots did not answer. Apart, so that what is inlined
+    /// As [`Self::lookup`], where neither the first byte nor the first two slots answered. Apart, so that what is inlined
     /// is short.
     #[inline(never)]
     fn lookup_on(&self, key: K) -> Option<V> {
@@ -198,6 +217,28 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     pub(super) fn routes(&self) -> &[(K, u8, V)] {
         &self.routes
     }
+}
+
+/// For each first byte the value of all keys that have it, if no prefix tells some of them from others.
+fn by_first_byte<K: Key, V: Copy>(routes: &[(K, u8, V)]) -> Box<[Option<V>; 256]> {
+    let mut covering: [Option<(u8, V)>; 256] = [None; 256];
+    let mut divided = [false; 256];
+    for &(prefix, len, value) in routes {
+        let first = usize::from((prefix & K::mask(len)).first_byte());
+        if len > 8 {
+            divided[first] = true;
+            continue;
+        }
+        for longest in &mut covering[first..first + (256 >> len)] {
+            if longest.is_none_or(|(other, _)| len >= other) {
+                *longest = Some((len, value));
+            }
+        }
+    }
+    let whole = |byte: usize| covering[byte].filter(|_| !divided[byte]);
+    Box::new(std::array::from_fn(|byte| {
+        whole(byte).map(|(_, value)| value)
+    }))
 }
 
 #[cfg(test)]
@@ -229,7 +270,8 @@ mod tests {
             keys in prop::collection::vec(any::<u32>(), 0..20),
         ) {
             let table = Lpm::build(routes.clone());
-            for key in keys.into_iter().chain(routes.iter().map(|route| route.0 ^ 1)) {
+            let near = routes.iter().flat_map(|route| [route.0, route.0 ^ 1]);
+            for key in keys.into_iter().chain(near) {
                 prop_assert_eq!(table.lookup(key), scan(&routes, key));
             }
         }
@@ -243,7 +285,8 @@ mod tests {
             keys in prop::collection::vec(any::<u128>(), 0..20),
         ) {
             let table = Lpm::build(routes.clone());
-            for key in keys.into_iter().chain(routes.iter().map(|route| route.0 ^ 1)) {
+            let near = routes.iter().flat_map(|route| [route.0, route.0 ^ 1]);
+            for key in keys.into_iter().chain(near) {
                 prop_assert_eq!(table.lookup(key), scan(&routes, key));
             }
         }
