@@ -38,18 +38,10 @@ fn appears(test: &str, family: Family) {
         5
     );
     let shown = site.shown("far2");
+    // What comes from it counts meanwhile: its kernel tells which groups it hears, also from an address that it has lost.
     assert_eq!(
-        (
-            &shown["state"],
-            &shown["next_hop_mac"],
-            &shown["last_seen_s"]
-        ),
-        (&json!("unresolved"), &Value::Null, &Value::Null),
-        "{shown}"
-    );
-    assert_eq!(
-        (&shown["tx_frames"], &shown["rx_frames"]),
-        (&json!(0), &json!(0)),
+        (&shown["state"], &shown["next_hop_mac"], &shown["tx_frames"]),
+        (&json!("unresolved"), &Value::Null, &json!(0)),
         "{shown}"
     );
     assert_eq!(site.shown("far")["state"], "reachable");
