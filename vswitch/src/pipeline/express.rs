@@ -69,7 +69,7 @@ pub(super) fn forward(
     let way = if sender == rules.express4 {
         ipv4(tables, state, rules, head, room)?
     } else if sender == rules.express6 {
-        ipv6(tables, rules, bytes, room)?
+        ipv6(tables, state, rules, bytes, room)?
     } else {
         return None;
     };
@@ -130,11 +130,25 @@ pub(super) fn decapsulate(
     if mac_at(head, 0) != tunnel.mac || from[0] & 1 != 0 || from == [0; 6] {
         return None;
     }
-    let (peer, id, len) = match be16(head, 12) {
-        ETHERTYPE_IPV4 => inside4(tables, tunnel, &carrier, head, room)?,
-        ETHERTYPE_IPV6 => inside6(tables, tunnel, &carrier, inside, room)?,
+    if !carrier.leaves(&head[ETHERNET_LEN..]) {
+        return None;
+    }
+    let takes = |upper| passes(tunnel, upper);
+    let (len, from, lead) = match be16(head, 12) {
+        ETHERTYPE_IPV4 => {
+            let (len, source, destination) = ordinary4(head, room, takes)?;
+            (len, tables.lead4(source)?, tables.lead4(destination)?)
+        }
+        ETHERTYPE_IPV6 => {
+            let (len, source, destination) = ordinary6(inside, room, takes)?;
+            (len, tables.lead6(source)?, tables.lead6(destination)?)
+        }
         _ => return None,
     };
+    let (peer, id) = (from.peer()?, lead.port()?);
+    if tunnel.peers().get(usize::from(peer))?.vtep != carrier.vtep {
+        return None;
+    }
     let to = tables.egress.get(usize::from(id))?;
     if len > usize::from(to.longest) {
         return None;
@@ -163,11 +177,21 @@ pub(super) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> 
     if !for_us || room > usize::from(uplink.mtu) {
         return None;
     }
-    let (id, len) = match be16(head, 12) {
-        ETHERTYPE_IPV4 => outside4(tables, head, room)?,
-        ETHERTYPE_IPV6 => outside6(tables, bytes, room)?,
+    let (len, from, lead) = match be16(head, 12) {
+        ETHERTYPE_IPV4 => {
+            let (len, source, destination) = ordinary4(head, room, |_| true)?;
+            if source >> 24 == 0 {
+                return None;
+            }
+            (len, tables.lead4(source), tables.lead4(destination)?)
+        }
+        ETHERTYPE_IPV6 => {
+            let (len, source, destination) = ordinary6(bytes, room, |_| true)?;
+            (len, tables.lead6(source), tables.lead6(destination)?)
+        }
         _ => return None,
     };
+    let id = lead.port().filter(|_| is_outside(from))?;
     let to = tables.egress.get(usize::from(id))?;
     if len > usize::from(to.longest) {
         return None;
@@ -177,48 +201,68 @@ pub(super) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> 
     Some(PortId(id))
 }
 
-/// The port that an ordinary packet from the underlay is for, and its length.
+/// What only some carriers take of a packet's upper layer.
+enum Upper {
+    /// A datagram to that port.
+    Udp(u16),
+    /// A segment with those flags.
+    Tcp(u8),
+}
+
+/// The length of an ordinary IPv4 packet that `takes` what is in it, its source and its destination. The source is a unicast
+/// address.
 #[inline(always)]
-fn outside4(tables: &Tables, head: &[u8; HEAD4], room: usize) -> Option<(u16, usize)> {
+fn ordinary4(
+    head: &[u8; HEAD4],
+    room: usize,
+    takes: impl FnOnce(Upper) -> bool,
+) -> Option<(usize, u32, u32)> {
     let len = usize::from(be16(head, 16));
     let fragment = be16(head, 20) & 0x3fff;
     if head[14] != 0x45 || fragment != 0 || len > room {
         return None;
     }
-    match head[23] {
-        protocol::UDP => udp(len, 28, be16(head, 34), be16(head, 36))?,
-        protocol::TCP => tcp(len, 20, head[46])?,
+    let upper = match head[23] {
+        protocol::UDP => {
+            let to = be16(head, 36);
+            udp(len, 28, be16(head, 34), to).map(|()| Upper::Udp(to))?
+        }
+        protocol::TCP => tcp(len, 20, head[46]).map(|()| Upper::Tcp(head[47]))?,
         _ => return None,
-    }
+    };
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
     let source = be32(head, 26);
-    let somebody = source >> 24 != 0 && is_unicast_destination4(source);
-    if !ipv4_sum_holds(ip) || !somebody || !is_outside(tables.lead4(source)) {
-        return None;
-    }
-    Some((tables.lead4(be32(head, 30))?.port()?, len))
+    let ordinary = ipv4_sum_holds(ip) && is_unicast_destination4(source) && takes(upper);
+    ordinary.then(|| (len, source, be32(head, 30)))
 }
 
-/// As [`outside4`].
+/// As [`ordinary4`].
 #[inline(always)]
-fn outside6(tables: &Tables, bytes: &[u8], room: usize) -> Option<(u16, usize)> {
+fn ordinary6(
+    bytes: &[u8],
+    room: usize,
+    takes: impl FnOnce(Upper) -> bool,
+) -> Option<(usize, u128, u128)> {
     let head = bytes.first_chunk::<HEAD6>()?;
     let len = 40 + usize::from(be16(head, 18));
     if head[14] >> 4 != 6 || len > room {
         return None;
     }
-    match head[20] {
-        protocol::UDP => udp(len, 48, be16(head, 54), be16(head, 56))?,
-        protocol::TCP => tcp(len, 40, *bytes.get(66)?)?,
+    let upper = match head[20] {
+        protocol::UDP => {
+            let to = be16(head, 56);
+            udp(len, 48, be16(head, 54), to).map(|()| Upper::Udp(to))?
+        }
+        protocol::TCP => {
+            let flags = *bytes.get(67)?;
+            tcp(len, 40, *bytes.get(66)?).map(|()| Upper::Tcp(flags))?
+        }
         _ => return None,
-    }
+    };
     let source = be128(head, 22);
     // `::` is in the range of embedded ones.
     let nobody = source >> 120 == 0xff || is_link_local6(source) || wire::is_embedded4(source);
-    if nobody || !is_outside(tables.lead6(source)) {
-        return None;
-    }
-    Some((tables.lead6(be128(head, 38))?.port()?, len))
+    (!nobody && takes(upper)).then(|| (len, source, be128(head, 38)))
 }
 
 /// Whether an address that leads there is one of the world's.
@@ -227,79 +271,14 @@ fn is_outside(lead: Option<Lead>) -> bool {
     lead.is_none_or(|lead| lead == Lead::UPLINK || lead == Lead::UNDERLAY)
 }
 
-/// The peer that sent an ordinary inner packet, the port that it is for, and its length.
-type Inside = Option<(u16, u16, usize)>;
-
+/// Whether a packet of the tunnel's with that upper layer goes on as it is.
 #[inline(always)]
-fn inside4(
-    tables: &Tables,
-    tunnel: &Tunnel,
-    carrier: &Carrier,
-    head: &[u8; HEAD4],
-    room: usize,
-) -> Inside {
-    let len = usize::from(be16(head, 16));
-    let fragment = be16(head, 20) & 0x3fff;
-    if head[14] != 0x45 || fragment != 0 || len > room || !carrier.leaves(&head[ETHERNET_LEN..]) {
-        return None;
+fn passes(tunnel: &Tunnel, upper: Upper) -> bool {
+    match upper {
+        Upper::Udp(to) => !tunnel.refuses(Some((0, to))),
+        // It changes a SYN.
+        Upper::Tcp(flags) => !tunnel.mss_clamp || flags & 0x02 == 0,
     }
-    match head[23] {
-        protocol::UDP => {
-            let to = be16(head, 36);
-            udp(len, 28, be16(head, 34), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
-        }
-        protocol::TCP => tcp(len, 20, head[46]).filter(|()| !clamps(tunnel, head[47]))?,
-        _ => return None,
-    }
-    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    let source = be32(head, 26);
-    if !ipv4_sum_holds(ip) || !is_unicast_destination4(source) {
-        return None;
-    }
-    let peer = tables.lead4(source)?.peer()?;
-    let id = tables.lead4(be32(head, 30))?.port()?;
-    let known = tunnel.peers().get(usize::from(peer))?.vtep == carrier.vtep;
-    known.then_some((peer, id, len))
-}
-
-#[inline(always)]
-fn inside6(
-    tables: &Tables,
-    tunnel: &Tunnel,
-    carrier: &Carrier,
-    inside: &[u8],
-    room: usize,
-) -> Inside {
-    let head = inside.first_chunk::<HEAD6>()?;
-    let len = 40 + usize::from(be16(head, 18));
-    if head[14] >> 4 != 6 || len > room || !carrier.leaves(&head[ETHERNET_LEN..]) {
-        return None;
-    }
-    match head[20] {
-        protocol::UDP => {
-            let to = be16(head, 56);
-            udp(len, 48, be16(head, 54), to).filter(|()| !tunnel.refuses(Some((0, to))))?;
-        }
-        protocol::TCP => {
-            let flags = *inside.get(67)?;
-            tcp(len, 40, *inside.get(66)?).filter(|()| !clamps(tunnel, flags))?;
-        }
-        _ => return None,
-    }
-    let source = be128(head, 22);
-    if source >> 120 == 0xff || is_link_local6(source) || wire::is_embedded4(source) {
-        return None;
-    }
-    let peer = tables.lead6(source)?.peer()?;
-    let id = tables.lead6(be128(head, 38))?.port()?;
-    let known = tunnel.peers().get(usize::from(peer))?.vtep == carrier.vtep;
-    known.then_some((peer, id, len))
-}
-
-/// Whether the tunnel changes a TCP segment with these flags: a SYN.
-#[inline(always)]
-fn clamps(tunnel: &Tunnel, flags: u8) -> bool {
-    tunnel.mss_clamp && flags & 0x02 != 0
 }
 
 #[inline(always)]
@@ -333,11 +312,11 @@ fn ipv4(
         return to_port(tables, rules, head, id, len);
     }
     if let Some(peer) = lead.peer() {
-        let ports = (be16(head, 34), be16(head, 36));
-        let is_udp = head[23] == protocol::UDP;
-        let tunnel = tables.tunnel.as_ref()?;
-        if (!is_udp && clamps(tunnel, head[47]))
-            || (is_udp && tunnel.refuses(Some(ports)))
+        let upper = match head[23] {
+            protocol::UDP => Upper::Udp(be16(head, 36)),
+            _ => Upper::Tcp(head[47]),
+        };
+        if !passes(tables.tunnel.as_ref()?, upper)
             || is_link_local4(source)
             || !is_unicast_destination4(destination)
         {
@@ -361,7 +340,7 @@ fn ipv4(
 }
 
 #[inline(always)]
-fn ipv6(tables: &Tables, rules: &PortRules, bytes: &mut [u8], room: usize) -> Sent {
+fn ipv6(tables: &Tables, state: &State, rules: &PortRules, bytes: &mut [u8], room: usize) -> Sent {
     let head = bytes.first_chunk::<HEAD6>()?;
     let total_len = 40 + usize::from(be16(head, 18));
     if (head[14] >> 4) ^ 6 | (head[0] & 1) != 0 || total_len > room {
@@ -372,11 +351,43 @@ fn ipv6(tables: &Tables, rules: &PortRules, bytes: &mut [u8], room: usize) -> Se
         protocol::TCP => tcp(total_len, 40, *bytes.get(66)?)?,
         _ => return None,
     }
-    if tables.lead6(be128(head, 22)) != Some(rules.lead) {
+    let (source, destination) = (be128(head, 22), be128(head, 38));
+    if tables.lead6(source) != Some(rules.lead) {
         return None;
     }
-    let id = tables.lead6(be128(head, 38))?.port()?;
-    to_port(tables, rules, bytes.first_chunk_mut()?, id, total_len)
+    let lead = tables.lead6(destination)?;
+    if let Some(id) = lead.port() {
+        return to_port(tables, rules, bytes.first_chunk_mut()?, id, total_len);
+    }
+    let routable = destination >> 120 != 0xff
+        && !is_link_local6(destination)
+        && !wire::is_embedded4(destination)
+        && !is_link_local6(source);
+    if !routable {
+        return None;
+    }
+    if let Some(peer) = lead.peer() {
+        let tunnel = tables.tunnel.as_ref()?;
+        let upper = match head[20] {
+            protocol::UDP => Upper::Udp(be16(head, 56)),
+            _ => Upper::Tcp(*bytes.get(67)?),
+        };
+        let class = (be16(head, 14) >> 4) as u8;
+        let ends = (source, destination);
+        let inner = Inner::flow6(class, head[21], ends, head[20], be32(head, 54));
+        return passes(tunnel, upper).then_some(Way::Peer(peer, total_len, inner));
+    }
+    let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
+    let next_hop = state.next_hop_mac(uplink.next_hop6)?;
+    let hops = head[21];
+    if hops <= 1 || total_len > usize::from(uplink.mtu) {
+        return None;
+    }
+    let head = bytes.first_chunk_mut::<HEAD6>()?;
+    head[21] = hops - 1;
+    head[..6].copy_from_slice(&next_hop);
+    head[6..12].copy_from_slice(&uplink.mac);
+    Some(Way::Out(tables.uplink_id(), ETHERNET_LEN + total_len))
 }
 
 /// Passes UDP whose header is whole and whose ports mean nothing to the filter.
@@ -495,11 +506,12 @@ mod tests {
         let protocol = if tcp { 6 } else { 17 };
         let size = if tcp { 20 } else { 8 } + payload;
         if ipv6 {
-            let last = [0x12, 0x11, 0x99, 0x98][destination];
+            let to = ["fd00::12", "2001:db8:9::1", "2001:db8::9", "fd00::70"][destination];
             let [hi, lo] = (size as u16).to_be_bytes();
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, hi, lo, protocol, 64]);
-            for host in [0x11, last] {
-                frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+            for text in ["fd00::11", to] {
+                let address: std::net::Ipv6Addr = text.parse().expect("an address");
+                frame.extend(address.octets());
             }
         } else {
             let to = [
@@ -553,7 +565,7 @@ mod tests {
         let text = peers_side(&tenant(over_ipv6));
         let (ipv6, tcp) = kind;
         let mut frame = vec![0; Frame::HEADROOM];
-        frame.extend(ordinary((ipv6, tcp, 1), ports, payload));
+        frame.extend(ordinary((ipv6, tcp, 0), ports, payload));
         let at = Frame::HEADROOM;
         if ipv6 {
             frame[at + 37] = 0x70;
@@ -639,6 +651,18 @@ mod tests {
         (verdict, frame.bytes().to_vec(), state)
     }
 
+    /// Now and then another length, which may leave padding, or cut off what the headers promise; then those bytes.
+    fn disturb(frame: &mut Vec<u8>, edits: &[(usize, u8)], change: isize) {
+        if change.rem_euclid(3) == 0 {
+            frame.resize(frame.len().saturating_add_signed(change), 0xee);
+        }
+        for &(at, value) in edits {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+    }
+
     fn frames() -> impl Strategy<Value = Vec<u8>> {
         let kind = (any::<bool>(), any::<bool>(), 0..4usize);
         let port = prop_oneof![
@@ -658,15 +682,7 @@ mod tests {
         (kind, (port.clone(), port), size, edits, -30..30isize).prop_map(
             |(kind, ports, payload, edits, change)| {
                 let mut frame = ordinary(kind, ports, payload);
-                // A change of length may leave padding, or cut off what the headers promise.
-                if change.rem_euclid(3) == 0 {
-                    frame.resize(frame.len().saturating_add_signed(change), 0xee);
-                }
-                for (at, value) in edits {
-                    if let Some(byte) = frame.get_mut(at) {
-                        *byte = value;
-                    }
-                }
+                disturb(&mut frame, &edits, change);
                 frame
             },
         )
@@ -785,14 +801,7 @@ mod tests {
             .prop_map(
                 |((over_ipv6, kind, sums), ends, ports, payload, edits, change)| {
                     let mut frame = arriving(kind, ends, ports, payload);
-                    if change.rem_euclid(3) == 0 {
-                        frame.resize(frame.len().saturating_add_signed(change), 0xee);
-                    }
-                    for (at, value) in edits {
-                        if let Some(byte) = frame.get_mut(at) {
-                            *byte = value;
-                        }
-                    }
+                    disturb(&mut frame, &edits, change);
                     if sums && !kind.0 && frame.len() >= 34 {
                         mend_checksum(&mut frame[14..]);
                     }
@@ -818,14 +827,7 @@ mod tests {
         )
             .prop_map(|((over_ipv6, kind), ports, payload, edits, sums, change)| {
                 let mut frame = carried(over_ipv6, kind, ports, payload);
-                if change.rem_euclid(3) == 0 {
-                    frame.resize(frame.len().saturating_add_signed(change), 0xee);
-                }
-                for (at, value) in edits {
-                    if let Some(byte) = frame.get_mut(at) {
-                        *byte = value;
-                    }
-                }
+                disturb(&mut frame, &edits, change);
                 // With right checksums, more of what was changed is looked at.
                 let inner = if over_ipv6 { 70 } else { 50 };
                 for (at, ipv4) in [(14, !over_ipv6), (inner + 14, !kind.0)] {
@@ -868,8 +870,10 @@ mod tests {
         for tcp in [false, true] {
             assert_eq!(taken((false, tcp, 0)), vm2);
             assert_eq!(taken((false, tcp, 1)), uplink);
-            assert_eq!(taken((true, tcp, 0)), vm2);
             assert_eq!(taken((false, tcp, 3)), uplink);
+            assert_eq!(taken((true, tcp, 0)), vm2);
+            assert_eq!(taken((true, tcp, 1)), uplink);
+            assert_eq!(taken((true, tcp, 3)), uplink);
         }
         assert_eq!(
             taken((false, false, 2)),

@@ -84,23 +84,40 @@ struct Level<K, V> {
 }
 
 impl<K: Key, V: Copy> Level<K, V> {
+    /// A table this large costs nobody's cache much: it may be emptier than others.
+    const SMALL: usize = 256;
+
     fn new(mask: K, entries: &[(K, V)]) -> Self {
-        let size = (entries.len() * 4).next_power_of_two().max(2);
+        let mut size = (entries.len() * 4).next_power_of_two().max(2);
+        loop {
+            let (level, farthest) = Self::of_size(size, mask, entries);
+            // What is in the first two slots is found without a call.
+            if farthest < 2 || size >= Self::SMALL {
+                return level;
+            }
+            size *= 2;
+        }
+    }
+
+    /// The table, and the longest walk to a key in it.
+    fn of_size(size: usize, mask: K, entries: &[(K, V)]) -> (Self, usize) {
         let mut level = Self {
             mask,
             slots: vec![None; size].into(),
             last: size - 1,
             shift: 64 - size.trailing_zeros(),
         };
+        let mut farthest = 0;
         for &(key, value) in entries {
             let home = level.home(key);
-            let slot = (0..size)
-                .map(|step| home ^ step)
-                .find(|&at| level.slots[at].is_none_or(|(other, _)| other == key))
+            let is_for_it = |slot: &Option<(K, V)>| slot.is_none_or(|(other, _)| other == key);
+            let step = (0..size)
+                .find(|step| is_for_it(&level.slots[home ^ step]))
                 .expect("most slots are empty");
-            level.slots[slot] = Some((key, value));
+            level.slots[home ^ step] = Some((key, value));
+            farthest = farthest.max(step);
         }
-        level
+        (level, farthest)
     }
 
     #[inline(always)]

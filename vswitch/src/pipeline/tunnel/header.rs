@@ -147,13 +147,23 @@ impl Inner {
         let whole = ip.fragment == Fragment::Whole;
         let ports = ports(whole, ip.transport, packet, usize::from(ip.upper_at));
         let upper = if whole { ip.upper } else { protocol::NONE };
+        let ends = (ip.source, ip.destination);
+        Self::flow6(traffic_class(packet), ip.hop_limit, ends, upper, ports)
+    }
+
+    /// As [`Self::flow4`].
+    #[inline(always)]
+    pub(in crate::pipeline) fn flow6(
+        tos: u8,
+        ttl: u8,
+        (source, destination): (u128, u128),
+        upper: u8,
+        ports: u32,
+    ) -> Self {
         let halves = |address: u128| mixed((address >> 64) as u64 ^ mixed(address as u64));
-        let addresses = halves(ip.source) ^ halves(ip.destination).rotate_left(32);
-        Self {
-            tos: traffic_class(packet),
-            ttl: ip.hop_limit,
-            flow: mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(upper))),
-        }
+        let addresses = halves(source) ^ halves(destination).rotate_left(32);
+        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(upper)));
+        Self { tos, ttl, flow }
     }
 }
 
