@@ -200,6 +200,15 @@ fn vm_mac() -> [u8; 6] {
     network::vm_mac(0, 1).octets()
 }
 
+/// Of the switch, at the underlay.
+fn uplink_mac() -> [u8; 6] {
+    MacAddr::of_switch_function(vni(), 0).octets()
+}
+
+fn vni() -> Vni {
+    Vni::new(5001).expect("a VNI")
+}
+
 fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.extend_from_slice(&to);
@@ -235,14 +244,14 @@ fn udp4_of(len: u16, source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16))
 
 /// What a peer's switch makes of a packet of its VM's to ours: the frame as it leaves the other end of the tunnel.
 fn carried(remote: Remote, len: u16, nth: u32) -> Vec<u8> {
-    let vni = Vni::new(5001).expect("a VNI");
+    let vni = vni();
     let number = 1 + (nth % u32::from(remote.peers)) as u16;
     let (own, peer) = (vtep(remote.ipv6, 0), vtep(remote.ipv6, number));
     let mut inner = udp4_of(len, distant(nth), vm_ipv4(1, 0), (12345, 80));
     inner[..6].copy_from_slice(&MacAddr::of_vtep(vni, own).octets());
     inner[6..12].copy_from_slice(&MacAddr::of_vtep(vni, peer).octets());
     let datagram = 16 + inner.len() as u16;
-    let to = MacAddr::of_switch_function(vni, 0).octets();
+    let to = uplink_mac();
     let mut frame = match (peer, own) {
         (IpAddr::V4(peer), IpAddr::V4(own)) => {
             let mut frame = udp4_of(20 + datagram, peer, own, (0xc000, 0));
@@ -348,9 +357,7 @@ pub fn scenarios() -> Vec<Scenario> {
     for (ports, addresses) in [(1, 1), (64, 1000)] {
         let frame = |host| {
             let mut frame = udp4(outside, vm_ipv4(1, host), (12345, 80));
-            let uplink = network::tenant(0, Size { ports, addresses }).uplink;
-            let to = uplink.expect("a tenant has an uplink").mac;
-            frame[..6].copy_from_slice(&to.octets());
+            frame[..6].copy_from_slice(&uplink_mac());
             frame[6..12].copy_from_slice(&network::NEXT_HOP_MAC);
             frame
         };

@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cpu: 0,
         name: "port-echo".into(),
         pci: Vec::new(),
+        one_file: false,
     })?;
     let eal_ms = began.elapsed().as_secs_f64() * 1e3;
     let options = PortOptions::default();

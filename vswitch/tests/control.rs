@@ -87,6 +87,7 @@ fn the_api_answers_within_its_bounds() {
         cpu: 0,
         name: "control-test".into(),
         pci: Vec::new(),
+        one_file: false,
     })
     .expect("DPDK starts");
     let options = PortOptions::default();

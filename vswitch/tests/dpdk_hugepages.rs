@@ -14,6 +14,7 @@ fn hugepages_hold_the_packets_and_no_more_than_asked_for() {
         cpu: 0,
         name: "huge".into(),
         pci: Vec::new(),
+        one_file: false,
     });
     let eal = match started {
         Err(missing @ DpdkError::Hugepages { .. }) => {

@@ -17,6 +17,7 @@ fn start() -> Result<Eal, DpdkError> {
         cpu: 0,
         name: "loop".into(),
         pci: Vec::new(),
+        one_file: false,
     })
 }
 

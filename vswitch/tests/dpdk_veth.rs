@@ -72,6 +72,7 @@ impl Bed {
             cpu: 0,
             name: test.into(),
             pci: Vec::new(),
+            one_file: false,
         })
         .expect("DPDK starts");
         let pool = Mempool::for_devices(&eal, devices, &options).expect("memory");

@@ -129,6 +129,7 @@ impl Worker {
             cpu: plan.cpu,
             name: format!("load{}", std::process::id()),
             pci: Vec::new(),
+            one_file: true,
         })?;
         const FRAMES: u32 = 32_768;
         let pool = Mempool::new(&eal, FRAMES, 1500)?;
@@ -239,8 +240,9 @@ impl Worker {
                     self.send(path, 1);
                 }
             }
-            let end = Instant::now() + Duration::from_millis(10);
-            while Instant::now() < end {
+            // The switch's other threads are on this CPU, and some switches still need them to take a port into use.
+            for _ in 0..10 {
+                std::thread::sleep(Duration::from_millis(1));
                 self.receive();
             }
             let silent = self

@@ -27,8 +27,10 @@ pub enum Peer {
     TestpmdMacswap,
     /// Linux's bridge and router with nftables, with the same checks as ours.
     LinuxBridge,
-    /// Open vSwitch with DPDK, and rules that check the same.
+    /// Open vSwitch with DPDK, and rules that check the same, on memif.
     OvsDpdk,
+    /// The same on vhost-user; ours beside it is on memif.
+    OvsDpdkVhost,
 }
 
 impl Peer {
@@ -38,7 +40,12 @@ impl Peer {
             Self::Testpmd => Box::new(testpmd::Testpmd { mode: "io" }),
             Self::TestpmdMacswap => Box::new(testpmd::Testpmd { mode: "macswap" }),
             Self::LinuxBridge => Box::new(bridge::LinuxBridge),
-            Self::OvsDpdk => Box::new(ovs::Ovs),
+            Self::OvsDpdk => Box::new(ovs::Ovs {
+                wires: Wires::Memif,
+            }),
+            Self::OvsDpdkVhost => Box::new(ovs::Ovs {
+                wires: Wires::VhostUser,
+            }),
         }
     }
 }

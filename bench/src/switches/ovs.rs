@@ -42,11 +42,13 @@ const BRIDGE: &str = "bench";
 const MEMORY: &str = "256";
 
 /// Open vSwitch with DPDK.
-pub(super) struct Ovs;
+pub(super) struct Ovs {
+    pub(super) wires: Wires,
+}
 
 impl Switch for Ovs {
     fn wires(&self) -> Wires {
-        Wires::Memif
+        self.wires
     }
 
     /// Its PMD thread sends on the second: the first is its main thread's.

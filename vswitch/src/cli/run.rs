@@ -165,6 +165,7 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
                 _ => None,
             })
             .collect(),
+        one_file: false,
     })?;
     let options = |mtu| PortOptions {
         mtu,

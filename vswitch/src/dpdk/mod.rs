@@ -44,6 +44,8 @@ pub struct EalOptions {
     /// The PCI functions that this process may touch, each behind the name of its port for errors; with none, the
     /// PCI bus is not looked at.
     pub pci: Vec<(String, PciAddress)>,
+    /// Whether all hugepages are one file: a back end of vhost-user maps at most eight.
+    pub one_file: bool,
 }
 
 impl EalOptions {
@@ -66,6 +68,7 @@ impl EalOptions {
         if self.memory.hugepages {
             let limit = self.memory.mib.to_string();
             arguments.extend(["--in-memory".into(), "--socket-limit".into(), limit]);
+            arguments.extend(self.one_file.then(|| "--single-file-segments".into()));
         } else {
             arguments.extend(["--no-huge".into(), "--no-shconf".into()]);
         }
@@ -422,6 +425,7 @@ mod tests {
             cpu: 3,
             name: "red".into(),
             pci: Vec::new(),
+            one_file: false,
         };
         assert_eq!(
             options.arguments().join(" "),
