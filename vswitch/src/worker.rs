@@ -2,14 +2,16 @@
 //!
 //! A round receives a burst from each port, decides on each frame, and sends what goes out; then the next
 //! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls.
-//! When there have been none for [`POLL_FOR`] it sleeps until a port has frames again, a timer is due, or
+//! When there have been none for [`POLL_FOR`], or somewhat longer after dense traffic, it sleeps until a port has frames again, a timer is due, or
 //! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time, and
 //! [`NAP_LONG`] once nothing has come for [`LONG_IDLE`].
 //!
 //! The control thread talks to it through a [`Link`]: new generations in, old ones out (so that the worker
 //! never frees a table), and the order to stop.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,17 +20,19 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
 use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
-/// How long the worker polls on after the last frame.
+/// How long the worker polls on after the last frame, at least.
 pub const POLL_FOR: Duration = Duration::from_micros(100);
+/// How long at most: a tenth of the time that frames have come without a longer pause. So it bridges the pauses of dense traffic,
+/// where a nap would make the next frames late, and spends little on it.
+pub const POLL_FOR_DENSE: Duration = Duration::from_millis(2);
 /// The same where others want the CPU too: what it polls for in vain is taken from them.
 pub const POLL_FOR_SHARED: Duration = Duration::from_micros(5);
-/// For how long a worker that was interrupted takes its CPU to be shared.
+/// For how long a worker that had to wait takes its CPU to be shared.
 pub const SHARED_FOR: Duration = Duration::from_secs(2);
 /// The longest nap between two looks at a device that cannot wake the worker.
 pub const NAP_MAX: Duration = Duration::from_micros(150);
@@ -195,6 +199,7 @@ pub struct Worker {
     pool: Mempool,
     link: Arc<Link>,
     waiter: Waiter,
+    neighbours: Neighbours,
     started: Instant,
 }
 
@@ -230,6 +235,7 @@ impl Worker {
             pipeline: Pipeline::new(generation),
             pool,
             link,
+            neighbours: Neighbours::new(),
             started: Instant::now(),
         };
         worker.hear_groups();
@@ -256,7 +262,8 @@ impl Worker {
         let mut idle = Idle::since(self.now());
         let mut timers_due = Duration::ZERO;
         let mut devices_due = Duration::ZERO;
-        let mut neighbours = Neighbours::default();
+        // When the frames began that came without a sleep between them.
+        let mut active_since = idle.since;
         loop {
             let now = self.now();
             if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
@@ -265,7 +272,7 @@ impl Worker {
             if now >= timers_due {
                 self.timers(now);
                 timers_due = now + TIMER_EVERY;
-                neighbours.look(now);
+                self.neighbours.look(now);
                 if now >= devices_due {
                     self.look_at_devices();
                     devices_due = now + DEVICES_EVERY;
@@ -281,6 +288,7 @@ impl Worker {
                 add(&stats.busy_frames, frames);
                 add(&stats.busy_cycles, cycles().wrapping_sub(begin));
                 if let Some(woke_at) = woke_at {
+                    active_since = woke_at;
                     stats.woke(nanoseconds(self.now().saturating_sub(woke_at)));
                 }
                 if idle.armed {
@@ -288,7 +296,10 @@ impl Worker {
                 }
                 idle = Idle::since(now);
             } else if mode == PollMode::Adaptive
-                && now.saturating_sub(idle.since) >= neighbours.poll_for(now)
+                && now.saturating_sub(idle.since)
+                    >= self
+                        .neighbours
+                        .poll_for(now, idle.since.saturating_sub(active_since))
             {
                 if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
@@ -478,39 +489,64 @@ fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 
-/// Who else runs on the worker's CPU, as far as it can tell: it was made to wait for them.
-#[derive(Debug, Default)]
+/// Who else wants the worker's CPU, as far as it can tell: it was ready to run, and had to wait for them.
+#[derive(Debug)]
 struct Neighbours {
-    interruptions: i64,
+    /// The scheduler's account of this thread; `None` where the kernel keeps none.
+    account: Option<File>,
+    looked_at: Duration,
+    waited: Duration,
     shared_until: Duration,
 }
 
 impl Neighbours {
-    /// Some kernel thread now and then is no neighbour.
-    const INTERRUPTIONS: i64 = 3;
+    /// The part of the time, as a divisor, that goes to somebody who counts: two switches take half of it from each other, the
+    /// kernel's own threads some hundredths from anybody.
+    const SHARE: u32 = 5;
+
+    fn new() -> Self {
+        Self {
+            account: File::open("/proc/thread-self/schedstat").ok(),
+            looked_at: Duration::ZERO,
+            waited: Duration::ZERO,
+            shared_until: Duration::ZERO,
+        }
+    }
 
     /// To be called every [`TIMER_EVERY`].
     fn look(&mut self, now: Duration) {
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+        // Three numbers of 64 bits.
+        let mut text = [0; 64];
+        let read = self.account.as_ref().map(|file| file.read_at(&mut text, 0));
+        let Some(waited) = read.and_then(|len| waited(text.get(..len.ok()?)?)) else {
             return;
         };
-        self.note(usage.involuntary_context_switches(), now);
+        self.note(waited, now);
     }
 
-    fn note(&mut self, interruptions: i64, now: Duration) {
-        if interruptions - self.interruptions >= Self::INTERRUPTIONS {
+    fn note(&mut self, waited: Duration, now: Duration) {
+        let since = now.saturating_sub(self.looked_at);
+        if waited.saturating_sub(self.waited) * Self::SHARE >= since {
             self.shared_until = now + SHARED_FOR;
         }
-        self.interruptions = interruptions;
+        (self.waited, self.looked_at) = (waited, now);
     }
 
-    fn poll_for(&self, now: Duration) -> Duration {
+    /// How long to poll on, where frames have come for so long before.
+    fn poll_for(&self, now: Duration, active: Duration) -> Duration {
         if now < self.shared_until {
             POLL_FOR_SHARED
         } else {
-            POLL_FOR
+            (active / 10).clamp(POLL_FOR, POLL_FOR_DENSE)
         }
     }
+}
+
+/// How long the thread was ready and waited: the second number of proc_pid_schedstat(5), in nanoseconds.
+fn waited(account: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(account).ok()?;
+    let nanoseconds = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// How long there was nothing to do, and what was done about it.
@@ -585,21 +621,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_interrupted_polls_less_for_a_while() {
-        let mut neighbours = Neighbours::default();
+    fn who_had_to_wait_polls_less_for_a_while() {
+        let mut neighbours = Neighbours::new();
         let at = Duration::from_millis;
-        let mut after = |interruptions, now| {
-            neighbours.note(interruptions, now);
-            neighbours.poll_for(now)
+        let mut after = |waited, now| {
+            neighbours.note(waited, now);
+            neighbours.poll_for(now, Duration::ZERO)
         };
-        assert_eq!(after(2, at(100)), POLL_FOR, "kernel threads");
-        assert_eq!(after(4, at(200)), POLL_FOR, "two in each span");
-        assert_eq!(after(7, at(300)), POLL_FOR_SHARED);
+        assert_eq!(after(at(19), at(100)), POLL_FOR, "kernel threads");
+        assert_eq!(after(at(38), at(200)), POLL_FOR, "19 ms in each span");
+        assert_eq!(after(at(58), at(300)), POLL_FOR_SHARED);
         assert_eq!(
-            after(7, at(2_200)),
+            after(at(58), at(2_200)),
             POLL_FOR_SHARED,
-            "it sleeps more, and so is interrupted less"
+            "it sleeps more, and so waits less"
         );
-        assert_eq!(after(7, at(2_300)), POLL_FOR);
+        assert_eq!(after(at(58), at(2_300)), POLL_FOR);
+    }
+
+    #[test]
+    fn dense_traffic_is_waited_for_longer() {
+        let neighbours = Neighbours::new();
+        let after = |active| neighbours.poll_for(Duration::from_secs(9), active);
+        assert_eq!(after(Duration::from_micros(900)), POLL_FOR);
+        assert_eq!(after(Duration::from_millis(7)), Duration::from_micros(700));
+        assert_eq!(after(Duration::from_secs(7)), POLL_FOR_DENSE);
+    }
+
+    #[test]
+    fn the_scheduler_tells_who_waits() {
+        assert_eq!(
+            waited(b"580054756 141418 19\n"),
+            Some(Duration::from_nanos(141_418))
+        );
+        assert_eq!(waited(b"580054756\n"), None);
+        assert_eq!(waited(b""), None);
     }
 }
