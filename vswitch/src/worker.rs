@@ -225,6 +225,7 @@ impl Worker {
         let outlet = |port| Outlet {
             port,
             burst: Burst::new(),
+            sent: false,
             tx_full: 0,
             no_buffer: 0,
         };
@@ -280,6 +281,7 @@ impl Worker {
             }
             let begin = cycles();
             let frames = self.round(now);
+            let holds_frames = self.send_held();
             let stats = self.link.stats();
             add(&stats.rounds, 1);
             let woke_at = idle.woke_at.take();
@@ -314,11 +316,23 @@ impl Worker {
                     idle.woke_at = Some(self.now());
                 } else {
                     // What came before the devices were armed raises no event: one more look.
-                    idle.can_wait = self.arm();
+                    idle.can_wait = self.arm() && !holds_frames;
                     idle.armed = true;
                 }
             }
         }
+    }
+
+    /// Has the kernel go on with what it had no room for, where nothing was sent in this round; false if nothing is left anywhere.
+    fn send_held(&mut self) -> bool {
+        let mut holds_frames = false;
+        for Outlet { port, sent, .. } in &mut self.outlets {
+            if !std::mem::take(sent) && port.may_hold_frames() {
+                port.send_held();
+            }
+            holds_frames |= port.may_hold_frames();
+        }
+        holds_frames
     }
 
     /// Asks every device to wake us; false if one cannot.
@@ -457,6 +471,8 @@ impl Worker {
 struct Outlet {
     port: Port,
     burst: Burst,
+    /// Whether it sent in this round.
+    sent: bool,
     /// Frames that the device did not take, and that found no buffer, since they were last counted.
     tx_full: u64,
     no_buffer: u64,
@@ -479,6 +495,7 @@ impl Outlet {
             return;
         }
         self.port.tx(&mut self.burst);
+        self.sent = true;
         self.tx_full += self.burst.len() as u64;
         self.burst.clear();
     }

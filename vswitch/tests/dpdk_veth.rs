@@ -9,8 +9,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use caps::{CapSet, Capability};
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
 use tenant_config::{Device, Memory};
 use vswitch::dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 
@@ -95,6 +98,48 @@ impl Bed {
             }
         }
     }
+}
+
+/// The kernel takes of a burst what a socket may have under way, and the driver leaves the rest in its ring.
+#[test]
+fn what_the_kernel_has_no_room_for_is_sent_later() {
+    const FRAMES: usize = 200;
+    let device = af_packet(SWITCH_END);
+    let name = "what_the_kernel_has_no_room_for_is_sent_later";
+    let Some(bed) = Bed::new(name, std::slice::from_ref(&device), PortOptions::default()) else {
+        return;
+    };
+    // The namespace's own interfaces are in a sysfs mounted in it.
+    unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("sysfs");
+    // Frames stay the socket's until the other CPU has taken them, which takes it a while.
+    let place = format!("/sys/class/net/{GUEST_END}");
+    if std::fs::write(format!("{place}/queues/rx-0/rps_cpus"), "2").is_err() {
+        println!("{name} is skipped: it needs a second CPU and receive packet steering");
+        return;
+    }
+    let mut port = bed.open(&device);
+    let socket = port.wait_fd().expect("the driver's socket");
+    setsockopt(&socket, SndBuf, &1).expect("the least that there is");
+    let frame = udp_frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], 1400);
+    bed.send(&mut port, &vec![frame; FRAMES]);
+    let bytes = || -> usize {
+        let text = std::fs::read_to_string(format!("{place}/statistics/rx_bytes"));
+        let text = text.expect("sysfs is there");
+        text.trim().parse().expect("a number")
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bytes() < FRAMES * 1442 && Instant::now() < deadline {
+        if port.may_hold_frames() {
+            port.send_held();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    port.send_held();
+    assert!(!port.may_hold_frames());
+    assert!(bytes() >= FRAMES * 1442, "{} bytes came", bytes());
 }
 
 fn ip(arguments: &str) {

@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use dpdk_sys as sys;
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{MsgFlags, send};
 use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 
 use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
@@ -71,6 +73,8 @@ pub struct Port {
     /// The kernel interface behind it, if there is one.
     interface: Option<Interface>,
     wake: Wake,
+    /// Whether the kernel may have left some of what the driver has put into its ring: nobody else tells it to go on.
+    held: bool,
     queues: u16,
     /// Frames that the kernel had no room for; it counts them from each reading anew.
     kernel_missed: u64,
@@ -170,6 +174,7 @@ impl Port {
             vlan: attachment.vlan(),
             interface: None,
             wake: Wake::Never,
+            held: false,
             queues: options.queues,
             kernel_missed: 0,
             _pool: pool.clone(),
@@ -314,9 +319,28 @@ impl Port {
     pub fn tx(&mut self, burst: &mut Burst) -> usize {
         let id = self.id;
         // SAFETY: as in `rx`; the device owns those it says it took, and frees them.
-        burst.take_front(|mbufs, count| unsafe {
+        let taken = burst.take_front(|mbufs, count| unsafe {
             sys::rte_eth_tx_burst_shim(id, QUEUE, mbufs, count)
-        })
+        });
+        self.held = matches!(self.wake, Wake::Socket(_));
+        taken
+    }
+
+    /// Whether frames that [`Self::tx`] took may still be in the ring. A socket takes a part of a burst if it has as much under
+    /// way as it may, and the driver, which does not look, leaves the rest there until its next burst.
+    #[inline]
+    pub fn may_hold_frames(&self) -> bool {
+        self.held
+    }
+
+    /// Has the kernel go on with what is left in the ring, if anything is: a system call. To be called again while
+    /// [`Self::may_hold_frames`].
+    pub fn send_held(&mut self) {
+        if let Wake::Socket(fd) = self.wake {
+            // Bytes that were left; there may be more. Any other error, as of an interface that is down, is no want of room.
+            let sent = send(fd, &[], MsgFlags::MSG_DONTWAIT);
+            self.held = matches!(sent, Ok(1..) | Err(Errno::EAGAIN | Errno::ENOBUFS));
+        }
     }
 
     /// A descriptor that polls readable when a frame waits, for a worker that has nothing to do: between
