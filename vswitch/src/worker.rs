@@ -308,6 +308,8 @@ impl Worker {
                     let timer = timers_due.saturating_sub(now);
                     let long = now.saturating_sub(idle.since) >= LONG_IDLE;
                     let nap_max = if long { NAP_LONG } else { NAP_MAX };
+                    // Also what the timers have just sent: nothing would wake us for it.
+                    idle.can_wait &= !holds_frames;
                     self.waiter.wait(&mut idle, timer, nap_max);
                     if idle.armed {
                         self.disarm();
@@ -316,7 +318,7 @@ impl Worker {
                     idle.woke_at = Some(self.now());
                 } else {
                     // What came before the devices were armed raises no event: one more look.
-                    idle.can_wait = self.arm() && !holds_frames;
+                    idle.can_wait = self.arm();
                     idle.armed = true;
                 }
             }
