@@ -198,13 +198,23 @@ fn keep_capabilities(capabilities: &[Capability]) {
     caps::set(None, CapSet::Effective, &capabilities).expect("fewer are always allowed");
 }
 
+/// Waits for the links of both ends. The kernel tells an end of the other one's fate later, from a queue of its own, and up to a second
+/// later when there is much to tell.
+fn links_become(up: bool, ports: [&Port; 2]) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while ports.iter().any(|port| port.link_up() != up) {
+        assert!(Instant::now() < deadline, "the links become up={up}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// What holds of every driver on a kernel interface.
 fn frames_cross_both_ways(bed: &Bed, switch: &mut Port, guest: &mut Port) {
     let (switch_mac, guest_mac) = (
         switch.mac().expect("a MAC").octets(),
         guest.mac().expect("a MAC").octets(),
     );
-    assert!(switch.link_up() && guest.link_up());
+    links_become(true, [switch, guest]);
 
     let sizes = [18, 64, 700, bed.options.mtu - 28];
     let up: Vec<_> = sizes
@@ -459,12 +469,11 @@ fn af_packet_survives_its_interface() {
     };
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
     ip(&format!("link set {SWITCH_END} down"));
-    assert!(!switch.link_up() && !guest.link_up());
+    links_become(false, [&switch, &guest]);
     // The error wakes once, and is no frame.
     assert!(!wakes(&mut switch, Duration::from_secs(2)));
     assert!(!wakes(&mut switch, Duration::from_millis(20)));
     ip(&format!("link set {SWITCH_END} up"));
-    assert!(switch.link_up() && guest.link_up());
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
     // Gone for good: nothing comes, nothing goes, nothing crashes.
     ip(&format!("link delete {SWITCH_END}"));
