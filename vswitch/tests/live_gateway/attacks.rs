@@ -78,6 +78,7 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
         )
     };
     let ((near4, far4), (near6, far6)) = (sockets(Family::V4), sockets(Family::V6));
+    let dropped_before = dropped_between_interfaces();
     let pause = Duration::from_millis(2);
     let (out, (back, frames)) = udp::flow_while((&near4, &far4), pause, || {
         udp::flow_while((&far6, &near6), pause, || {
@@ -96,6 +97,8 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
         println!("{port}: {drops:?}");
     }
     println!("{}, {}", site.switch().get("/v1/ports"), site.shown("far"));
+    let dropped = dropped_between_interfaces() - dropped_before;
+    println!("by this kernel between interfaces, anybody's: {dropped}");
     out.assert_whole("from the VM to the peer");
     back.assert_whole("from the peer to the VM");
     for (name, capture) in captures {
@@ -110,6 +113,13 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
     for port in ports["ports"].as_array().expect("ports") {
         assert_eq!(port["rx_missed"], 0, "{port}");
     }
+}
+
+/// Frames for which a CPU's queue had no room, of everybody's on this machine: the second number of each line.
+fn dropped_between_interfaces() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").expect("Linux has it");
+    let second = |line: &str| u64::from_str_radix(line.split(' ').nth(1)?, 16).ok();
+    text.lines().filter_map(second).sum()
 }
 
 /// What stations say beside: answers to the switch's own questions, and questions about each other.
