@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import subprocess
 import time
 
@@ -67,6 +68,21 @@ def launch(attack, attacker, world, sent):
         _launch(attack, attacker, sent)
 
 
+ROOM_PATIENCE_S = 10
+
+
+def send_when_room(send, frame):
+    """A CPU's queue of frames between interfaces is everybody's, and may be full of theirs: such a frame was not sent."""
+    deadline = time.monotonic() + ROOM_PATIENCE_S
+    while True:
+        try:
+            return send(frame)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 # For a tool to start on a slow machine, or to end by itself.
 TOOL_PATIENCE_S = 15
 
@@ -80,10 +96,10 @@ def _launch(attack, attacker, sent):
             # A storm must be faster than its limit also where scapy, which builds each frame anew, is not.
             built = {id(frame): bytes(frame) for frame in frames}
             for frame in frames:
-                sender.outs.send(built[id(frame)])
+                send_when_room(sender.outs.send, built[id(frame)])
             frames = []
         for frame in frames:
-            sender.send(frame)
+            send_when_room(sender.send, frame)
         sender.close()
     for _ in range(attack.times if attack.tool else 0):
         before, started = sent.value(), time.monotonic()
