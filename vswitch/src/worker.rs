@@ -3,8 +3,8 @@
 //! A round receives a burst from each port, decides on each frame, and sends what goes out; then the next
 //! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls.
 //! When there have been none for [`POLL_FOR`], or somewhat longer after dense traffic, it sleeps until a port has frames again, a timer is due, or
-//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time, and
-//! [`NAP_LONG`] once nothing has come for [`LONG_IDLE`].
+//! the control thread wakes it; on devices that cannot wake anybody it naps, at most [`NAP_MAX`] at a time, and longer, up to
+//! [`NAP_LONG`], the longer nothing has come.
 //!
 //! The control thread talks to it through a [`Link`]: new generations in, old ones out (so that the worker
 //! never frees a table), and the order to stop.
@@ -34,12 +34,11 @@ pub const POLL_FOR_DENSE: Duration = Duration::from_millis(2);
 pub const POLL_FOR_SHARED: Duration = Duration::from_micros(5);
 /// For how long a worker that had to wait takes its CPU to be shared.
 pub const SHARED_FOR: Duration = Duration::from_secs(2);
-/// The longest nap between two looks at a device that cannot wake the worker.
+/// The longest nap between two looks at a device that cannot wake the worker, for as long as frames come now and then.
 pub const NAP_MAX: Duration = Duration::from_micros(150);
-/// The same once nothing has come for [`LONG_IDLE`].
-pub const NAP_LONG: Duration = Duration::from_millis(1);
-/// From then on a switch without a frame is taken to have none for a while.
-pub const LONG_IDLE: Duration = Duration::from_secs(1);
+/// The longest of all. Between the two it is a thousandth of the time that nothing has come: whoever paused for that long hardly sees
+/// what it adds, and a switch that nobody uses costs little.
+pub const NAP_LONG: Duration = Duration::from_millis(4);
 /// How often the pipeline's timers are looked at.
 pub const TIMER_EVERY: Duration = Duration::from_millis(100);
 /// How often the devices are asked for what they have lost.
@@ -306,8 +305,7 @@ impl Worker {
                 if idle.armed || !self.waiter.all_wake {
                     add(&stats.sleeps, 1);
                     let timer = timers_due.saturating_sub(now);
-                    let long = now.saturating_sub(idle.since) >= LONG_IDLE;
-                    let nap_max = if long { NAP_LONG } else { NAP_MAX };
+                    let nap_max = nap_max(now.saturating_sub(idle.since));
                     // Also what the timers have just sent: nothing would wake us for it.
                     idle.can_wait &= !holds_frames;
                     self.waiter.wait(&mut idle, timer, nap_max);
@@ -568,6 +566,11 @@ fn waited(account: &[u8]) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
+/// The longest nap after so long a time without a frame.
+fn nap_max(idle: Duration) -> Duration {
+    (idle / 1_000).clamp(NAP_MAX, NAP_LONG)
+}
+
 /// How long there was nothing to do, and what was done about it.
 #[derive(Debug)]
 struct Idle {
@@ -665,6 +668,13 @@ mod tests {
         assert_eq!(after(Duration::from_micros(900)), POLL_FOR);
         assert_eq!(after(Duration::from_millis(7)), Duration::from_micros(700));
         assert_eq!(after(Duration::from_secs(7)), POLL_FOR_DENSE);
+    }
+
+    #[test]
+    fn who_heard_nothing_for_long_naps_longer() {
+        assert_eq!(nap_max(Duration::from_millis(100)), NAP_MAX);
+        assert_eq!(nap_max(Duration::from_secs(1)), Duration::from_millis(1));
+        assert_eq!(nap_max(Duration::from_secs(60)), NAP_LONG);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
 /// Switches of ours, or tenants of a peer's one switch.
 const TENANTS: u8 = 16;
 /// Nothing is sent for so long before the first look, so that whoever sleeps by then sleeps.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(5);
 /// Frames a second that wake one of the switches, each out of its sleep.
 const WAKES_PER_SECOND: u64 = 20;
 
