@@ -1,9 +1,10 @@
 //! Instructions per frame of the pipeline's stages, counted by callgrind: repeatable on any machine, and so comparable between
-//! two commits.
+//! two commits, or with what was recorded at an earlier one.
 //!
 //! Each is the difference of two runs of different length of `frame-cost`, less the same for the filling of the buffers: start-up and the
 //! harness do not count.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::command::{run, said};
 use crate::interrupt;
-use crate::report::{Outcome, Table};
+use crate::report::{Outcome, Record, Table};
 use crate::stages::{BURST, chosen};
 
 /// The two lengths, in bursts.
@@ -27,13 +28,46 @@ pub enum Tree {
     Working,
     /// A commit, as git calls it.
     Commit(String),
+    /// What was counted of one before: a file that `bench instructions --save` wrote.
+    Record(PathBuf),
 }
 
 impl Tree {
-    fn name(&self) -> &str {
+    fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Working => "working tree",
-            Self::Commit(name) => name,
+            Self::Working => "working tree".into(),
+            Self::Commit(name) => name.into(),
+            Self::Record(file) => file.to_string_lossy(),
+        }
+    }
+}
+
+/// Where a tree's instructions come from.
+enum Source {
+    /// The workload, and the stages that it has.
+    Program(PathBuf, Vec<String>),
+    /// They were counted before, in this order.
+    Known(Vec<(String, f64)>),
+}
+
+impl Source {
+    fn stages(&self) -> Vec<&str> {
+        match self {
+            Self::Program(_, stages) => stages.iter().map(String::as_str).collect(),
+            Self::Known(counts) => counts.iter().map(|(stage, _)| stage.as_str()).collect(),
+        }
+    }
+
+    fn per_frame(&self, stage: &str) -> anyhow::Result<Option<f64>> {
+        match self {
+            Self::Program(program, stages) if stages.iter().any(|own| own == stage) => {
+                per_frame(program, stage).map(Some)
+            }
+            Self::Program(..) => Ok(None),
+            Self::Known(counts) => {
+                let known = counts.iter().find(|(own, _)| own == stage);
+                Ok(known.map(|(_, instructions)| *instructions))
+            }
         }
     }
 }
@@ -42,46 +76,32 @@ impl Tree {
 /// What is known goes into `counts`, also before an error.
 ///
 /// # Errors
-/// If a commit is not there or cannot be built, or valgrind fails.
+/// If a commit is not there or cannot be built, a record cannot be read, or valgrind fails.
 pub fn count(
     trees: &[Tree],
     only: &[String],
     mut progress: impl FnMut(&str),
     counts: &mut Vec<Count>,
 ) -> anyhow::Result<()> {
-    let repository = repository()?;
-    let mut programs = Vec::new();
-    for tree in trees {
-        progress(&format!("building {}", tree.name()));
-        programs.push(build(&repository, tree)?);
-    }
-    let mut stages: Vec<(String, Vec<bool>)> = Vec::new();
-    for (index, program) in programs.iter().enumerate() {
-        let listed = said(&mut Command::new(program))?;
-        for name in listed.lines() {
-            let place = stages.iter().position(|(stage, _)| stage == name);
-            let place = place.unwrap_or_else(|| {
-                stages.push((name.to_owned(), vec![false; programs.len()]));
-                stages.len() - 1
-            });
-            stages[place].1[index] = true;
+    let sources = trees.iter().map(|tree| {
+        progress(&format!("preparing {}", tree.name()));
+        source(tree)
+    });
+    let sources: Vec<Source> = sources.collect::<anyhow::Result<_>>()?;
+    let mut stages: Vec<&str> = Vec::new();
+    for stage in sources.iter().flat_map(Source::stages) {
+        if !stages.contains(&stage) {
+            stages.push(stage);
         }
     }
-    let stages = chosen(stages, |(stage, _)| stage, only)?;
+    let stages = chosen(stages, |stage| stage, only)?;
     let total = stages.len();
-    for (number, (stage, has)) in stages.into_iter().enumerate() {
+    for (number, stage) in stages.into_iter().enumerate() {
         progress(&format!("{stage} ({} of {total})", number + 1));
-        let mut instructions = Vec::new();
-        for (program, has) in programs.iter().zip(has) {
-            instructions.push(if has {
-                Some(per_frame(program, &stage)?)
-            } else {
-                None
-            });
-        }
+        let instructions = sources.iter().map(|source| source.per_frame(stage));
         counts.push(Count {
-            stage,
-            instructions,
+            instructions: instructions.collect::<anyhow::Result<_>>()?,
+            stage: stage.to_owned(),
         });
     }
     Ok(())
@@ -97,8 +117,8 @@ pub struct Count {
 }
 
 impl Count {
-    /// Percent that the second tree takes more than the first.
-    fn difference(&self) -> Option<f64> {
+    /// Percent that the second tree takes more than the first; `None` if it is not known of both.
+    pub fn difference(&self) -> Option<f64> {
         match self.instructions[..] {
             [Some(before), Some(after)] if before > 0.0 => Some((after / before - 1.0) * 100.0),
             _ => None,
@@ -114,11 +134,11 @@ pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
         ["stage"],
     );
     match trees {
-        [one] => table.columns.push(one.name().to_owned()),
+        [one] => table.columns.push(one.name().into_owned()),
         _ => {
             table
                 .columns
-                .extend(trees.iter().map(|tree| tree.name().to_owned()));
+                .extend(trees.iter().map(|tree| tree.name().into_owned()));
             table.columns.push("difference, %".to_owned());
         }
     }
@@ -173,12 +193,41 @@ fn git(place: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds the workload; the program is kept below the build directory.
-fn build(repository: &Path, tree: &Tree) -> anyhow::Result<PathBuf> {
-    let name = match tree {
-        Tree::Working => return cargo(repository, None),
-        Tree::Commit(name) => name,
+/// Reads the record, or builds the workload and asks it for its stages.
+fn source(tree: &Tree) -> anyhow::Result<Source> {
+    let program = match tree {
+        Tree::Record(file) => return recorded(file).map(Source::Known),
+        Tree::Working => cargo(&repository()?, None)?,
+        Tree::Commit(name) => build(&repository()?, name)?,
     };
+    let listed = said(&mut Command::new(&program))?;
+    let stages = listed.lines().map(str::to_owned).collect();
+    Ok(Source::Program(program, stages))
+}
+
+/// What [`outcome`] told of one tree.
+fn recorded(file: &Path) -> anyhow::Result<Vec<(String, f64)>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let record: Record = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} is not what bench instructions --save writes",
+            file.display()
+        )
+    })?;
+    let count = |pair: &Value| -> Option<(String, f64)> {
+        let stage = pair["stage"].as_str()?.to_owned();
+        Some((stage, pair["ours_instructions"].as_f64()?))
+    };
+    let counts: Vec<_> = record.outcome.pairs.iter().filter_map(count).collect();
+    if counts.is_empty() {
+        bail!("{} has no instructions of one tree", file.display());
+    }
+    Ok(counts)
+}
+
+/// Builds the workload of a commit; the program is kept below the build directory.
+fn build(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let commit = said(&mut git(
         repository,
         &[
@@ -367,6 +416,35 @@ mod tests {
                 "to_instructions": 150.0, "difference_percent": -25.0})
         );
         assert_eq!(outcome.pairs[1]["from_instructions"], Value::Null);
+    }
+
+    #[test]
+    fn what_was_recorded_is_known_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("counted.json");
+        let write = |trees: &[Tree], counts: &[Count]| {
+            let record = Record {
+                outcome: outcome(trees, counts),
+                machine: crate::machine::Machine::look(),
+                warnings: Vec::new(),
+                partial: None,
+            };
+            std::fs::write(&file, record.to_json().expect("it is JSON")).expect("it is written");
+        };
+        write(
+            &[Tree::Working],
+            &[count("a", &[Some(154.0)]), count("b", &[Some(31.5)])],
+        );
+        let known = recorded(&file).expect("it is read");
+        assert_eq!(known, [("a".to_owned(), 154.0), ("b".to_owned(), 31.5)]);
+        // Of two trees: which of them would be meant?
+        let two = [Tree::Commit("v1".to_owned()), Tree::Working];
+        write(&two, &[count("a", &[Some(1.0), Some(2.0)])]);
+        let error = recorded(&file).expect_err("it compares").to_string();
+        assert!(
+            error.ends_with("counted.json has no instructions of one tree"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -512,7 +512,7 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// What of Debian's may matter.
+/// What of Debian's may matter, and the compiler.
 fn versions() -> BTreeMap<String, String> {
     let arguments = [
         "--show",
@@ -531,8 +531,12 @@ fn versions() -> BTreeMap<String, String> {
         "memcached",
     ];
     let text = said("dpkg-query", &arguments).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.strip_prefix("installed ")?.split_once(' '))
+    let packages = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed ")?.split_once(' '));
+    let compiler = said("rustc", &["--version"]).unwrap_or_default();
+    packages
+        .chain(compiler.trim().split_once(' '))
         .map(|(name, version)| (name.to_owned(), version.to_owned()))
         .collect()
 }

@@ -57,6 +57,7 @@ ABOUT = {
     "live": "switches in network namespaces; needs root",
     "sriov": "VFs of a real SR-IOV NIC, in the emulated machine (QEMU), which is booted for them",
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
+    "instructions": "instructions per frame of the pipeline, by callgrind, beside those that were recorded",
     "demo": "the demo with short flows; needs root",
     "nested": "only if it is named, for it takes half an hour: a switch's VM inside the emulated machine, on its VFs",
 }
@@ -82,21 +83,27 @@ def run(command, **options):
     return attend(command, cwd=ROOT, **options)
 
 
+def follow(command, hear):
+    """Like `run`, and hands on each line that the command says."""
+    print(f"$ {' '.join(command)}", flush=True)
+    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            hear(line)
+    return child.returncode
+
+
 # What the summary repeats of a step that failed: of a long log, often only the end is kept.
 LAST_WORDS = 12
 
 
 def step(name, command):
     """One check that passes or fails as a whole. The summary repeats the last words of one that failed."""
-    print(f"$ {' '.join(command)}", flush=True)
     last = collections.deque(maxlen=LAST_WORDS)
-    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
-        for line in child.stdout:
-            print(line, end="", flush=True)
-            last.append(line.rstrip())
-    if child.returncode == 0:
+    status = follow(command, lambda line: last.append(line.rstrip()))
+    if status == 0:
         return Counts(passed=1)
-    return Counts(failed=1, notes=[f"{name} failed with status {child.returncode}; its last words:", *last])
+    return Counts(failed=1, notes=[f"{name} failed with status {status}; its last words:", *last])
 
 
 def fmt():
@@ -264,7 +271,7 @@ def sriov():
             options = next(options for pattern, options in MACHINES if re.fullmatch(pattern, test))
             boots[options].append((binary, test))
     counts = Counts()
-    with in_the_background(RELEASE_BUILD):
+    with in_the_background([*RELEASE_BUILD, WORKLOAD_BUILD]):
         for options, chosen in boots.items():
             counts.add(boot(options, chosen))
     if os.geteuid() == 0:
@@ -284,27 +291,26 @@ def boot(options, chosen):
     script = TARGET / "test" / "machine.sh"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text("\n".join(lines) + "\n")
-    command = ["scripts/vm", "--verbose", *options, "--timeout", "1500", "--", "sh", str(script)]
-    print(f"$ {' '.join(command)}", flush=True)
-    counts, ended, said = Counts(), set(), ""
-    with attended(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as machine:
-        for line in machine.stdout:
-            print(line, end="", flush=True)
-            found = re.fullmatch(r"@(\S+) (\S+) (\d+)\n", line)
-            if not found:
-                said += line
-                continue
-            ended.add(found.group(1, 2))
-            if found.group(3) == "0":
-                counts.passed += 1
-            else:
-                counts.failed += 1
-                counts.notes += [f"{found.group(1)} {found.group(2)}", *why(said)]
-            said = ""
+    counts, ended, said = Counts(), set(), []
+
+    def hear(line):
+        found = re.fullmatch(r"@(\S+) (\S+) (\d+)\n", line)
+        if not found:
+            said.append(line)
+            return
+        ended.add(found.group(1, 2))
+        if found.group(3) == "0":
+            counts.passed += 1
+        else:
+            counts.failed += 1
+            counts.notes += [f"{found.group(1)} {found.group(2)}", *why("".join(said))]
+        said.clear()
+
+    status = follow(["scripts/vm", "--verbose", *options, "--timeout", "1500", "--", "sh", str(script)], hear)
     for binary, test in chosen:
         if (binary, test) not in ended:
             counts.failed += 1
-            counts.notes.append(f"{binary} {test} did not end: the machine ended with status {machine.returncode}")
+            counts.notes.append(f"{binary} {test} did not end: the machine ended with status {status}")
     return counts
 
 
@@ -313,6 +319,8 @@ RELEASE_BUILD = (
     ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p", "vf-provisioner"],
     ["scripts/build-switch-image"],
 )
+# What the suite `instructions` counts.
+WORKLOAD_BUILD = ["cargo", "build", "--quiet", "--release", "--locked", "--package", "bench", "--bin", "frame-cost"]
 
 
 @contextlib.contextmanager
@@ -341,6 +349,26 @@ def vm():
         return Counts(failed=1, notes=["the image does not build"])
     counts = nextest("vm")
     counts.add(step("the demo with VMs", ["scripts/demo", "--isolation", "vm", "--quick"]))
+    return counts
+
+
+# Of each kind of frame one; `scripts/bench instructions` counts all stages, and took the record.
+STAGES = ("v4-port-to-port/2-ports-1-", "v6-port-to-port/2-ports-1-", "v4-to-uplink/1-ports-1-", "v4-from-uplink/1-ports-1-",
+          "arp-answered", "drop/src-mac", "drop/ipv4-source", "tunnel/into-geneve-64", "tunnel/out-of-geneve-64")
+RECORD = "bench/instructions.json"
+# A change that makes frames dearer than this is to be meant, and recorded.
+MORE_PERCENT = "10"
+
+
+def instructions():
+    """Compilers differ by more than changes do: the limit holds for the one that the record was taken with."""
+    recorded = json.loads((ROOT / RECORD).read_text())["machine"]["versions"]["rustc"]
+    here = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    same = here == f"rustc {recorded}"
+    counts = step("the comparison", ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench", "--", "compare", RECORD, ".",
+                                     *STAGES, *(["--at-most", MORE_PERCENT] if same else [])])
+    if not same:
+        counts.add(Counts(skipped=1, notes=[f"{RECORD} was taken with rustc {recorded}, and this is {here}: no limit"]))
     return counts
 
 
@@ -395,7 +423,7 @@ def main():
         "fmt": fmt, "lint": lint, "unit": unit,
         "filter": lambda: nextest("filter"), "dpdk": lambda: nextest("dpdk"),
         "provisioner": lambda: nextest("provisioner"), "gateway": gateway, "live": live, "sriov": sriov, "vm": vm,
-        "demo": lambda: demo(arguments.quick), "nested": nested,
+        "instructions": instructions, "demo": lambda: demo(arguments.quick), "nested": nested,
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results, total, interrupted = {}, Counts(), False
