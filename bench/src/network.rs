@@ -102,6 +102,11 @@ pub fn tenant(number: u8, size: Size) -> SwitchConfig {
     }
 }
 
+/// So many tenants, from number 0 on.
+pub fn tenants(count: u8, size: Size) -> Vec<SwitchConfig> {
+    (0..count).map(|number| tenant(number, size)).collect()
+}
+
 /// Where frames go. The names are MTS's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -7,8 +7,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
 use super::{Settings, Work, load_of, median};
-use crate::load::{Event, Pace, Shape};
-use crate::network::{Topology, tenant};
+use crate::load::{Event, Pace};
+use crate::network::{Topology, tenants};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
 use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
@@ -79,22 +79,15 @@ fn row(
             switch.wires(),
             settings.rounds
         ));
-        let configs = (0..TENANTS)
-            .map(|number| tenant(number, topology.size()))
-            .collect();
-        let site = Site::lay(switch.wires(), settings.cpus, configs)?;
+        let tenants = tenants(TENANTS, topology.size());
+        let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
         let mut running = switch.start(&site)?;
         // The others stay idle.
         let paths = site.paths(topology).into_iter().take(1).collect();
-        let shape = Shape {
-            bytes: 64,
-            flows: 1,
-            seed: settings.seed,
-        };
         let pace = Pace::Open {
             per_second: WAKES_PER_SECOND,
         };
-        let work = Work::good(paths, shape, pace);
+        let work = Work::good(paths, settings.plain(), pace);
         let mut load = load_of(settings, &site, switch, &work)?;
         load.wait_for(&Event::Open)?;
         running.connected()?;

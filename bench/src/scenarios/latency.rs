@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{IN_FLIGHT, Sample, Settings, Work, sample};
-use crate::load::{Pace, Shape};
+use super::{FLOWS, FRAME, IN_FLIGHT, Sample, Settings, Work, sample};
+use crate::load::Pace;
 use crate::network::{Topology, tenant};
 use crate::report::{Chart, Outcome, Table};
 use crate::site::Site;
@@ -12,8 +12,6 @@ use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
 /// The part of the peer's capacity that both are then given.
 const PART: f64 = 0.1;
-const FRAME: u16 = 64;
-const FLOWS: u32 = 1;
 
 /// The comparison with one peer, on one way.
 #[derive(Debug, Clone, Serialize)]
@@ -66,12 +64,7 @@ fn pair(
     let once = |switch: &dyn Switch, pace| {
         let tenants = vec![tenant(0, topology.size())];
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
-        let shape = Shape {
-            bytes: FRAME,
-            flows: FLOWS,
-            seed: settings.seed,
-        };
-        let work = Work::good(site.paths(topology), shape, pace);
+        let work = Work::good(site.paths(topology), settings.plain(), pace);
         sample(settings, &site, switch, &work)
     };
     progress(&format!("{topology}: what {peer} can carry"));

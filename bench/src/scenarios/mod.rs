@@ -27,6 +27,9 @@ pub use throughput::{Pair, Throughput, Traffic, Variant};
 /// Frames under way on each path of a closed loop. It is half of what the rings of the wires hold: one that were full would
 /// lose frames, as its reader gives back what it has read only at its next look.
 const IN_FLIGHT: u32 = 256;
+/// Bytes and flows where a scenario varies neither.
+const FRAME: u16 = 64;
+const FLOWS: u32 = 1;
 
 /// What all scenarios are given.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -41,6 +44,22 @@ pub struct Settings {
     pub measure: Duration,
     /// Of flows and their order.
     pub seed: u64,
+}
+
+impl Settings {
+    /// How frames of that size look, in so many flows.
+    fn shape(&self, bytes: u16, flows: u32) -> Shape {
+        Shape {
+            bytes,
+            flows,
+            seed: self.seed,
+        }
+    }
+
+    /// The same where neither is what a scenario varies: the smallest, as the bytes are the wires' affair, and one flow.
+    fn plain(&self) -> Shape {
+        self.shape(FRAME, FLOWS)
+    }
 }
 
 /// One run of one switch.

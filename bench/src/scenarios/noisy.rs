@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::rounds::Rounds;
 use super::{Sample, Settings, Work, sample};
-use crate::load::{Flood, Pace, Shape};
-use crate::network::{Topology, tenant};
+use crate::load::{Flood, Pace};
+use crate::network::{Topology, tenants};
 use crate::report::{Chart, Outcome, Table};
 use crate::site::Site;
 use crate::stages;
@@ -15,7 +15,6 @@ use crate::switches::{Peer, PollMode, Switch, Vswitch};
 const VICTIM_PER_SECOND: u64 = 100_000;
 /// What the neighbour sends, in frames a second.
 const FLOOD_PER_SECOND: u64 = 1_000_000;
-const FRAME: u16 = 64;
 
 /// The victim's loss and latency, alone and beside the flood.
 #[derive(Debug, Clone, Serialize)]
@@ -90,19 +89,14 @@ pub fn run(
 /// The first tenant is the victim; the second, which has no traffic of its own, floods.
 fn once(settings: &Settings, switch: &dyn Switch, flood: bool) -> anyhow::Result<Sample> {
     let topology = Topology::P2p;
-    let tenants = [0, 1].map(|number| tenant(number, topology.size()));
-    let site = Site::lay(switch.wires(), settings.cpus, tenants.to_vec())?;
+    let tenants = tenants(2, topology.size());
+    let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
     let mut paths = site.paths(topology);
     let neighbour = paths.remove(1);
-    let shape = Shape {
-        bytes: FRAME,
-        flows: 1,
-        seed: settings.seed,
-    };
     let pace = Pace::Open {
         per_second: VICTIM_PER_SECOND,
     };
-    let mut work = Work::good(paths, shape, pace);
+    let mut work = Work::good(paths, settings.plain(), pace);
     if flood {
         work.floods.push(Flood {
             port: neighbour[0].from,

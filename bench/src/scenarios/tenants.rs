@@ -3,16 +3,15 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{IN_FLIGHT, Sample, Settings, Work, sample};
-use crate::load::{Pace, Shape};
-use crate::network::{Topology, tenant};
+use super::{FLOWS, FRAME, IN_FLIGHT, Sample, Settings, Work, sample};
+use crate::load::Pace;
+use crate::network::{Topology, tenants};
 use crate::report::{Chart, Outcome, Table, figure, spread};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
 /// How many tenants there are.
 const TENANTS: [u8; 5] = [1, 2, 4, 8, 16];
-const FRAME: u16 = 64;
 
 /// The comparison with one peer, for so many tenants.
 #[derive(Debug, Clone, Serialize)]
@@ -68,7 +67,7 @@ pub fn run(
                 peer,
                 tenants,
                 frame: FRAME,
-                flows: 1,
+                flows: FLOWS,
                 ours_mpps,
                 peer_mpps,
                 ratio: rounds.median(ratio),
@@ -92,21 +91,14 @@ fn least(sample: &Sample) -> f64 {
     measured().fold(f64::INFINITY, f64::min) / mean
 }
 
-fn once(settings: &Settings, switch: &dyn Switch, tenants: u8) -> anyhow::Result<Sample> {
+fn once(settings: &Settings, switch: &dyn Switch, count: u8) -> anyhow::Result<Sample> {
     let topology = Topology::P2p;
-    let configs = (0..tenants)
-        .map(|number| tenant(number, topology.size()))
-        .collect();
-    let site = Site::lay(switch.wires(), settings.cpus, configs)?;
-    let shape = Shape {
-        bytes: FRAME,
-        flows: 1,
-        seed: settings.seed,
-    };
+    let tenants = tenants(count, topology.size());
+    let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
     let pace = Pace::Closed {
         in_flight: IN_FLIGHT,
     };
-    let work = Work::good(site.paths(topology), shape, pace);
+    let work = Work::good(site.paths(topology), settings.plain(), pace);
     sample(settings, &site, switch, &work)
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::rounds::Rounds;
 use super::{IN_FLIGHT, Sample, Settings, Work, sample};
-use crate::load::{Attack, Pace, Shape};
+use crate::load::{Attack, Pace};
 use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table, figure, figure_or_none, spread};
 use crate::site::{Site, Wires};
@@ -215,11 +215,7 @@ impl Throughput {
     ) -> anyhow::Result<Sample> {
         let tenants = vec![tenant(0, self.topology.size())];
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
-        let shape = Shape {
-            bytes: variant.frame,
-            flows: variant.flows,
-            seed: settings.seed,
-        };
+        let shape = settings.shape(variant.frame, variant.flows);
         let pace = Pace::Closed {
             in_flight: IN_FLIGHT,
         };
