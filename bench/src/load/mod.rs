@@ -74,8 +74,8 @@ pub enum LoadDevice {
 /// How many frames are sent.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Pace {
-    /// As many as come back: never more than so many under way on each path. What does not come back within
-    /// [`STALLED`] is given up.
+    /// As many as come back: never more than so many under way on each path. Where nothing comes back for [`STALLED`], what is
+    /// under way is given up.
     Closed {
         /// Frames under way.
         in_flight: u32,
@@ -87,7 +87,7 @@ pub enum Pace {
     },
 }
 
-/// A closed loop in which nothing comes back for so long has lost what was under way.
+/// A path's closed loop in which nothing comes back for so long, times the number of paths, has lost what was under way.
 pub const STALLED: Duration = Duration::from_millis(20);
 
 /// Frames that a switch must refuse, sent beside a path's.

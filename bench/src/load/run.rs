@@ -69,6 +69,8 @@ struct Route {
     ledger: Ledger,
     /// Of an open loop: cycles when the next frame is due.
     due: u64,
+    /// Of a closed loop: cycles when a frame last came back, or there was none to wait for.
+    progress: u64,
     attacks: Vec<Assault>,
 }
 
@@ -115,8 +117,6 @@ struct Worker {
     phase: Instant,
     measuring: bool,
     report: LoadReport,
-    /// Cycles when a frame last came back.
-    progress: u64,
 }
 
 impl Worker {
@@ -173,6 +173,7 @@ impl Worker {
                 turn: 0,
                 ledger: Ledger::new(plan.shape.flows, matches!(plan.pace, Pace::Open { .. })),
                 due: 0,
+                progress: cycles(),
                 attacks: plan
                     .attacks
                     .iter()
@@ -210,7 +211,6 @@ impl Worker {
             phase: Instant::now(),
             measuring: false,
             report: LoadReport::default(),
-            progress: cycles(),
         })
     }
 
@@ -292,10 +292,20 @@ impl Worker {
 
     fn round(&mut self) {
         let now = cycles();
+        // Switches that share a CPU have it by turns: a path may have to wait for all others'.
+        let stalled =
+            self.cycles_per_second * STALLED.as_millis() as u64 / 1000 * self.routes.len() as u64;
         for path in 0..self.routes.len() {
             let count = match self.pace {
                 Pace::Closed { in_flight } => {
-                    let room = in_flight.saturating_sub(self.routes[path].ledger.in_flight);
+                    let route = &mut self.routes[path];
+                    if route.ledger.in_flight == 0 {
+                        route.progress = now;
+                    } else if now.saturating_sub(route.progress) > stalled {
+                        route.ledger.give_up();
+                        route.progress = now;
+                    }
+                    let room = in_flight.saturating_sub(route.ledger.in_flight);
                     // Whole bursts, as a NIC's ring would have them.
                     if room < (Burst::CAPACITY as u32).min(in_flight) {
                         continue;
@@ -312,18 +322,7 @@ impl Worker {
             }
         }
         self.flood(now);
-        if self.receive() {
-            self.progress = now;
-        } else if now.wrapping_sub(self.progress)
-            > self.cycles_per_second * STALLED.as_millis() as u64 / 1000
-        {
-            for route in &mut self.routes {
-                if route.ledger.in_flight > 0 && matches!(self.pace, Pace::Closed { .. }) {
-                    route.ledger.give_up();
-                }
-            }
-            self.progress = now;
-        }
+        self.receive();
     }
 
     /// Sends so many frames of the path, at most a burst, and its attacks.
@@ -401,9 +400,8 @@ impl Worker {
         }
     }
 
-    /// A burst from every queue of every port; says whether a frame of ours was among them.
-    fn receive(&mut self) -> bool {
-        let mut any = false;
+    /// A burst from every queue of every port.
+    fn receive(&mut self) {
         let mut burst = Burst::new();
         for index in 0..self.outlets.len() {
             for queue in 0..self.outlets[index].queues {
@@ -413,26 +411,25 @@ impl Worker {
                 burst.prefetch();
                 let now = cycles();
                 for mbuf in burst.drain() {
-                    any |= self.take(index, mbuf, now);
+                    self.take(index, mbuf, now);
                 }
             }
         }
         for outlet in &mut self.outlets {
             outlet.flush();
         }
-        any
     }
 
-    /// What a frame came to; says whether it was one of a path's.
+    /// What a frame came to.
     #[inline]
-    fn take(&mut self, port: usize, mut mbuf: Mbuf, now: u64) -> bool {
+    fn take(&mut self, port: usize, mut mbuf: Mbuf, now: u64) {
         let Some(tag) = Tag::read(mbuf.bytes()) else {
             self.take_other(port, &mbuf);
-            return false;
+            return;
         };
         let Some(route) = self.routes.get_mut(usize::from(tag.path)) else {
             self.report.foreign += 1;
-            return false;
+            return;
         };
         let right = route.hops.get(usize::from(tag.hop)).is_some_and(|leg| {
             let headers = leg.headers.get(tag.flow as usize);
@@ -441,8 +438,9 @@ impl Worker {
         });
         if !right {
             route.ledger.wrong();
-            return false;
+            return;
         }
+        route.progress = now;
         match route.hops.get(usize::from(tag.hop) + 1) {
             None => route.ledger.received(tag, now, self.measuring),
             Some(next) => {
@@ -456,7 +454,6 @@ impl Worker {
                 let _ = outlet.onwards.push(mbuf);
             }
         }
-        true
     }
 
     /// An attack that got through, the switch's question for a neighbour, or a stranger's frame.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{FLOWS, FRAME, IN_FLIGHT, Sample, Settings, Work, sample};
+use super::{FLOWS, FRAME, Sample, Settings, Work, sample};
 use crate::load::Pace;
 use crate::network::{Topology, tenant};
 use crate::report::{Chart, Outcome, Table};
@@ -61,19 +61,18 @@ fn pair(
 ) -> anyhow::Result<Pair> {
     let theirs = peer.switch();
     let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
-    let once = |switch: &dyn Switch, pace| {
+    let once = |switch: &dyn Switch, per_second: Option<u64>| {
         let tenants = vec![tenant(0, topology.size())];
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
-        let work = Work::good(site.paths(topology), settings.plain(), pace);
+        let shape = settings.plain();
+        let work = match per_second {
+            None => Work::most(&site, topology, shape),
+            Some(per_second) => Work::good(site.paths(topology), shape, Pace::Open { per_second }),
+        };
         sample(settings, &site, switch, &work)
     };
     progress(&format!("{topology}: what {peer} can carry"));
-    let most = once(
-        theirs.as_ref(),
-        Pace::Closed {
-            in_flight: IN_FLIGHT,
-        },
-    )?;
+    let most = once(theirs.as_ref(), None)?;
     let per_second = ((most.mpps * 1e6 * PART) as u64).max(1);
     let mut rounds = Rounds::default();
     for round in 1..=settings.rounds {
@@ -81,8 +80,8 @@ fn pair(
             "{topology}, {per_second} frames a second, {peer}: round {round} of {}",
             settings.rounds
         ));
-        let pace = Pace::Open { per_second };
-        rounds.push(once(&ours, pace)?, once(theirs.as_ref(), pace)?);
+        let ours = once(&ours, Some(per_second))?;
+        rounds.push(ours, once(theirs.as_ref(), Some(per_second))?);
     }
     let middle = |value: &dyn Fn(&Sample, &Sample) -> Option<f64>| {
         rounds.median_of(value).unwrap_or(f64::NAN)

@@ -18,15 +18,18 @@ use serde::Serialize;
 use tenant_config::{MacAddr, SwitchConfig};
 
 use crate::load::{Attack, Event, Flood, Latency, Load, LoadPlan, LoadReport, Pace, Shape};
-use crate::network::Hop;
-use crate::site::{Cpus, Site};
+use crate::network::{Hop, Topology};
+use crate::site::{Cpus, Site, Wires};
 use crate::switches::{Counters, Switch};
 
 pub use throughput::{Pair, Throughput, Traffic, Variant};
 
-/// Frames under way on each path of a closed loop. It is half of what the rings of the wires hold: one that were full would
-/// lose frames, as its reader gives back what it has read only at its next look.
+/// Frames under way on each path of a closed loop, at most. It is half of what the rings of the wires hold: one that were full
+/// would lose frames, as its reader gives back what it has read only at its next look.
 const IN_FLIGHT: u32 = 256;
+/// The same of all paths together where the wires are the kernel's: what arrives on any of them waits in one queue, its CPU's
+/// backlog, which loses what is more than `net.core.netdev_max_backlog`, by default 1000.
+const IN_FLIGHT_OF_KERNEL: u32 = 512;
 /// Bytes and flows where a scenario varies neither.
 const FRAME: u16 = 64;
 const FLOWS: u32 = 1;
@@ -105,6 +108,21 @@ impl Work {
             attacks: Vec::new(),
             floods: Vec::new(),
         }
+    }
+
+    /// As many of them as the switch carries, in a closed loop through all tenants.
+    fn most(site: &Site, topology: Topology, shape: Shape) -> Self {
+        let paths = site.paths(topology);
+        let in_flight = in_flight(site.wires, paths.len());
+        Self::good(paths, shape, Pace::Closed { in_flight })
+    }
+}
+
+/// Frames under way on each of so many paths.
+fn in_flight(wires: Wires, paths: usize) -> u32 {
+    match wires {
+        Wires::Memif | Wires::VhostUser => IN_FLIGHT,
+        Wires::Veth => IN_FLIGHT.min(IN_FLIGHT_OF_KERNEL / paths as u32),
     }
 }
 
@@ -215,6 +233,13 @@ pub(crate) fn ends(values: impl IntoIterator<Item = f64>) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernel_wires_share_what_may_be_under_way() {
+        let veth = [1, 2, 4, 16].map(|paths| in_flight(Wires::Veth, paths));
+        assert_eq!(veth, [256, 256, 128, 32]);
+        assert_eq!(in_flight(Wires::Memif, 16), 256);
+    }
 
     #[test]
     fn the_median_is_the_value_in_the_middle() {

@@ -1,10 +1,12 @@
 //! `tenants`: so many tenants on one CPU, each with a switch of its own, beside one switch of a peer that serves all of them.
+//!
+//! Linux is such a switch too: one kernel with a bridge and rules for each tenant. Its wires are veth, and so are ours then; as
+//! the kernel has one queue for all that arrives on a CPU, the tenants share the number of frames that may be under way there.
 
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{FLOWS, FRAME, IN_FLIGHT, Sample, Settings, Work, sample};
-use crate::load::Pace;
+use super::{FLOWS, FRAME, Sample, Settings, Work, sample};
 use crate::network::{Topology, tenants};
 use crate::report::{Chart, Outcome, Table, figure, spread};
 use crate::site::Site;
@@ -33,6 +35,8 @@ struct Pair {
     peer_least: f64,
     rounds: u32,
     lost_wrong: u64,
+    ours_lost: u64,
+    peer_lost: u64,
 }
 
 /// Measures ours, as it is delivered, beside each peer.
@@ -78,6 +82,8 @@ pub fn run(
                 peer_least: rounds.median(|_, theirs| least(theirs)),
                 rounds: settings.rounds,
                 lost_wrong: rounds.sum(|ours, _| ours.load.wrong()),
+                ours_lost: rounds.sum(|ours, _| ours.load.lost()),
+                peer_lost: rounds.sum(|_, theirs| theirs.load.lost()),
             });
         }
     }
@@ -95,10 +101,7 @@ fn once(settings: &Settings, switch: &dyn Switch, count: u8) -> anyhow::Result<S
     let topology = Topology::P2p;
     let tenants = tenants(count, topology.size());
     let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
-    let pace = Pace::Closed {
-        in_flight: IN_FLIGHT,
-    };
-    let work = Work::good(site.paths(topology), settings.plain(), pace);
+    let work = Work::most(&site, topology, settings.plain());
     sample(settings, &site, switch, &work)
 }
 
@@ -114,6 +117,9 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             figure(pair.peer_of_one),
             figure(pair.ours_least),
             figure(pair.peer_least),
+            pair.lost_wrong.to_string(),
+            pair.ours_lost.to_string(),
+            pair.peer_lost.to_string(),
         ]
     };
     let table = Table::new(
@@ -128,6 +134,9 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             "peer of one",
             "ours least",
             "peer least",
+            "wrong",
+            "lost",
+            "peer lost",
         ],
     );
     let chart = Chart::beside(

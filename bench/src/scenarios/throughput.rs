@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{IN_FLIGHT, Sample, Settings, Work, sample};
-use crate::load::{Attack, Pace};
+use super::{Sample, Settings, Work, sample};
+use crate::load::Attack;
 use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table, figure, figure_or_none, spread};
 use crate::site::{Site, Wires};
@@ -216,10 +216,7 @@ impl Throughput {
         let tenants = vec![tenant(0, self.topology.size())];
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
         let shape = settings.shape(variant.frame, variant.flows);
-        let pace = Pace::Closed {
-            in_flight: IN_FLIGHT,
-        };
-        let mut work = Work::good(site.paths(self.topology), shape, pace);
+        let mut work = Work::most(&site, self.topology, shape);
         if variant.attacks && switch.checks() {
             work.attacks.push(Attack {
                 path: 0,

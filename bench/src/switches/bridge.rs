@@ -1,8 +1,12 @@
 //! Linux's own bridge with nftables: what most hosts run.
 //!
-//! A tenant has a network namespace, which keeps it apart from the others as our processes do. In it, the VMs' wires are
-//! ports of a bridge, and the bridge's own interface is the VMs' gateway; the uplink's wire is an interface of its own, as
-//! the NIC of a host that routes for its guests is:
+//! A tenant has a network namespace, which keeps it apart from the others as our processes do. All tenants have the same
+//! addresses, so one routing table could not serve them all, nor could one bridge with a VLAN for each, whose gateways would be
+//! in that one table. A VRF for each would do too, but leave all rules in one list: with a namespace each, a tenant's frames
+//! pass its own alone, however many others there are, as with ours. It is one kernel all the same: the wires' ends are told to
+//! be handled on the CPU under test, whatever namespace they are in. In it, the VMs' wires are ports of a bridge, and the
+//! bridge's own interface is the VMs' gateway; the uplink's wire is an interface of its own, as the NIC of a host that routes
+//! for its guests is:
 //!
 //! ```text
 //!  switch0 ─┐ nftables,   ┌────────┐       kernel's        nftables,
