@@ -185,7 +185,7 @@ impl fmt::Display for Table {
 /// Groups of bars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chart {
-    /// What it is about.
+    /// What it is about, and whether more or less of it is better.
     pub title: String,
     /// Of the values.
     pub unit: String,
@@ -196,13 +196,14 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Ours and a peer's value side by side, under a label each time.
+    /// Ours and a peer's value side by side, under a label each time. What is no number has no bar.
     pub fn beside(
         title: impl Into<String>,
         unit: impl Into<String>,
         groups: impl IntoIterator<Item = (String, [f64; 2])>,
     ) -> Self {
-        let bars = |values: [f64; 2]| values.map(|value| Some(Bar::exact(value))).to_vec();
+        let bar = |value: f64| value.is_finite().then(|| Bar::exact(value));
+        let bars = |values: [f64; 2]| values.map(bar).to_vec();
         Self {
             title: title.into(),
             unit: unit.into(),

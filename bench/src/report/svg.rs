@@ -10,16 +10,21 @@ const COLOURS: [&str; 8] = [
 ];
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 20.0;
+/// What a page shows without making it smaller. Groups that do not fit go into further rows, on the same scale.
+const WIDEST: f64 = 1040.0;
 /// Room for the title; the legend's lines come below.
 const TOP: f64 = 34.0;
+/// Room for the value above the highest bar.
+const HEAD: f64 = 14.0;
 const PLOT: f64 = 240.0;
 const BOTTOM: f64 = 36.0;
 const LINE: f64 = 16.0;
 /// The widest bar, and the room between two groups.
 const BAR: f64 = 44.0;
 const GAP: f64 = 28.0;
-/// A letter of the labels, about.
+/// A letter of the labels, about, and one of the title.
 const LETTER: f64 = 6.6;
+const TITLE_LETTER: f64 = 8.2;
 
 /// The chart as one SVG element.
 pub fn svg(chart: &Chart) -> String {
@@ -27,11 +32,18 @@ pub fn svg(chart: &Chart) -> String {
     let longest = chart.groups.iter().map(|(label, _)| label.chars().count());
     let label = longest.max().unwrap_or(0) as f64 * LETTER;
     let group = (series * BAR).max(label) + GAP;
-    let plot = (chart.groups.len() as f64 * group).max(360.0);
+    let fit = ((WIDEST - LEFT - RIGHT) / group).max(1.0) as usize;
+    let rows = chart.groups.len().div_ceil(fit).max(1);
+    let in_row = chart.groups.len().div_ceil(rows).max(1);
+    let title = format!("{} ({})", chart.title, chart.unit);
+    let plot = (in_row as f64 * group)
+        .max(title.chars().count() as f64 * TITLE_LETTER)
+        .max(360.0);
+    let group = plot / in_row as f64;
     let width = LEFT + plot + RIGHT;
     let legend = legend(chart, width);
-    let top = TOP + legend.lines * LINE + 14.0;
-    let height = top + PLOT + BOTTOM;
+    let top = TOP + legend.lines * LINE;
+    let height = top + rows as f64 * (HEAD + PLOT + BOTTOM);
 
     let bars = || chart.groups.iter().flat_map(|(_, bars)| bars).flatten();
     let step = step(
@@ -43,7 +55,6 @@ pub fn svg(chart: &Chart) -> String {
         .map(|bar| bar.value.max(bar.high))
         .fold(step, f64::max);
     let ticks = (most / step).ceil();
-    let y = |value: f64| top + PLOT * (1.0 - (value / (ticks * step)).clamp(0.0, 1.0));
 
     let mut out = String::new();
     line(
@@ -63,39 +74,45 @@ pub fn svg(chart: &Chart) -> String {
     line(
         &mut out,
         format_args!(
-            "<text x=\"{LEFT}\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{} ({})</text>",
-            escaped(&chart.title),
-            escaped(&chart.unit)
+            "<text x=\"{LEFT}\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{}</text>",
+            escaped(&title)
         ),
     );
     out.push_str(&legend.text);
-    for tick in 0..=ticks as u32 {
-        let value = f64::from(tick) * step;
-        let (at, right) = (y(value), LEFT + plot);
-        line(
-            &mut out,
-            format_args!(
-                "<path d=\"M{LEFT} {at:.1}H{right:.1}\" stroke=\"#dddddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                LEFT - 6.0,
-                at + 4.0,
-                tick_label(value, step)
-            ),
-        );
-    }
-    for (index, (label, bars)) in chart.groups.iter().enumerate() {
-        let middle = LEFT + (index as f64 + 0.5) * plot / chart.groups.len() as f64;
-        line(
-            &mut out,
-            format_args!(
-                "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                top + PLOT + 18.0,
-                escaped(label)
-            ),
-        );
-        for (place, bar) in bars.iter().enumerate() {
-            if let Some(bar) = bar {
-                let left = middle + (place as f64 - series / 2.0) * BAR;
-                draw(&mut out, bar, left, &y, COLOURS[place % COLOURS.len()]);
+    for row in 0..rows {
+        let first = row * in_row;
+        let groups = &chart.groups[first..(first + in_row).min(chart.groups.len())];
+        let bottom = top + (row + 1) as f64 * (HEAD + PLOT + BOTTOM) - BOTTOM;
+        let y = |value: f64| bottom - PLOT * (value / (ticks * step)).clamp(0.0, 1.0);
+        let right = LEFT + groups.len().max(1) as f64 * group;
+        for tick in 0..=ticks as u32 {
+            let value = f64::from(tick) * step;
+            let at = y(value);
+            line(
+                &mut out,
+                format_args!(
+                    "<path d=\"M{LEFT} {at:.1}H{right:.1}\" stroke=\"#dddddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                    LEFT - 6.0,
+                    at + 4.0,
+                    tick_label(value, step)
+                ),
+            );
+        }
+        for (index, (label, bars)) in groups.iter().enumerate() {
+            let middle = LEFT + (index as f64 + 0.5) * group;
+            line(
+                &mut out,
+                format_args!(
+                    "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                    bottom + 18.0,
+                    escaped(label)
+                ),
+            );
+            for (place, bar) in bars.iter().enumerate() {
+                if let Some(bar) = bar {
+                    let left = middle + (place as f64 - series / 2.0) * BAR;
+                    draw(&mut out, bar, left, &y, COLOURS[place % COLOURS.len()]);
+                }
             }
         }
     }
@@ -132,7 +149,8 @@ fn draw(out: &mut String, bar: &Bar, left: f64, y: &impl Fn(f64) -> f64, colour:
     line(
         out,
         format_args!(
-            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\">{}</text>",
+            // The white edge keeps the lines of the scale out of the figures.
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\" stroke=\"#ffffff\" stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
             high.min(top) - 4.0,
             figure(bar.value)
         ),
@@ -144,7 +162,7 @@ struct Legend {
     lines: f64,
 }
 
-/// The series' names, in as many lines as it takes.
+/// The series' names and what the whiskers are, in as many lines as it takes.
 fn legend(chart: &Chart, width: f64) -> Legend {
     let (mut text, mut x, mut lines) = (String::new(), LEFT, 1.0);
     for (place, name) in chart.series.iter().enumerate() {
@@ -164,6 +182,18 @@ fn legend(chart: &Chart, width: f64) -> Legend {
             ),
         );
         x += takes;
+    }
+    let mut bars = chart.groups.iter().flat_map(|(_, bars)| bars).flatten();
+    if bars.any(|bar| bar.low < bar.high) {
+        const WHISKERS: &str = "lines: from the least to the most";
+        if x > LEFT && x + WHISKERS.len() as f64 * LETTER > width - RIGHT {
+            (x, lines) = (LEFT, lines + 1.0);
+        }
+        let y = TOP + (lines - 1.0) * LINE + 10.0;
+        line(
+            &mut text,
+            format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#555555\">{WHISKERS}</text>"),
+        );
     }
     Legend { text, lines }
 }
@@ -247,6 +277,7 @@ pub(super) mod tests {
                 "p2p &lt;frames&gt; &amp; more (Mpps)",
                 "vswitch",
                 "testpmd",
+                "lines: from the least to the most",
                 "0.0",
                 "0.5",
                 "1.0",
@@ -282,6 +313,33 @@ pub(super) mod tests {
             groups: Vec::new(),
         };
         assert_eq!(texts_of(&svg(&chart), &[]), ["none", "none (s)", "0", "1"]);
+    }
+
+    #[test]
+    fn a_chart_is_no_wider_than_a_page_and_as_wide_as_its_title() {
+        let width = |groups: u32, title: &str| -> (f64, f64) {
+            let chart = Chart::beside(
+                title,
+                "s",
+                (0..groups).map(|group| (format!("group {group}"), [1.0, f64::NAN])),
+            );
+            let drawn = svg(&chart);
+            assert!(!drawn.contains("NaN"), "{drawn}");
+            let size = |name: &str| {
+                let (_, rest) = drawn.split_once(&format!(" {name}=\"")).expect("a size");
+                rest.split('"').next().and_then(|text| text.parse().ok())
+            };
+            (
+                size("width").expect("a number"),
+                size("height").expect("a number"),
+            )
+        };
+        let one_row = TOP + LINE + HEAD + PLOT + BOTTOM;
+        assert_eq!(width(3, "t"), (440.0, one_row));
+        assert_eq!(width(3, &"t".repeat(60)), (605.0, one_row));
+        // Eight would fit into a row; two rows have the same.
+        let two_rows = one_row + HEAD + PLOT + BOTTOM;
+        assert_eq!(width(12, "t"), (776.0, two_rows));
     }
 
     #[test]
