@@ -566,8 +566,8 @@ fn outcome(peers: &[Peer], results: &Results) -> anyhow::Result<Outcome> {
                 Some(chart) => chart.groups.push(group),
                 None => charts.push(Chart {
                     title: match figure.less_is_better {
-                        true => "What programs wait for (less is better)".to_owned(),
-                        false => "What programs get through".to_owned(),
+                        true => "What programs wait for, less is better".to_owned(),
+                        false => "What programs get through, more is better".to_owned(),
                     },
                     unit: figure.unit.to_owned(),
                     series: [("ours".to_owned())]

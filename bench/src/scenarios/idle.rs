@@ -180,7 +180,7 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
         (label, vec![Some(Bar::exact(row.cpu_percent))])
     };
     let chart = Chart {
-        title: format!("{TENANTS} idle tenants"),
+        title: format!("What {TENANTS} idle tenants take, less is better"),
         unit: "% of a CPU".to_owned(),
         series: vec!["CPU".to_owned()],
         groups: rows.iter().map(bar).collect(),

@@ -138,7 +138,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
         ],
     );
     let chart = Chart::beside(
-        "99 of 100 frames take at most",
+        "99 of 100 frames take at most, less is better",
         "µs",
         pairs.iter().map(|pair| {
             (

@@ -101,16 +101,22 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
             high,
             ..
         } = *row;
-        let label = format!("{} {}", row.count, row.dimension);
-        (label, vec![Some(Bar { value, low, high })])
+        (row.count.to_string(), vec![Some(Bar { value, low, high })])
     };
-    let chart = Chart {
-        title: "Cost by size".to_owned(),
+    let of_dimension = |rows: &[Row]| Chart {
+        title: format!(
+            "Cost by the number of {}, less is better",
+            rows[0].dimension
+        ),
         unit: "cycles per frame".to_owned(),
         series: vec!["ours".to_owned()],
         groups: rows.iter().map(bar).collect(),
     };
-    Outcome::new("scale", rows, table.with(rows.iter().map(row)), vec![chart])
+    let charts = rows
+        .chunk_by(|one, next| one.dimension == next.dimension)
+        .map(of_dimension)
+        .collect();
+    Outcome::new("scale", rows, table.with(rows.iter().map(row)), charts)
 }
 
 #[cfg(test)]

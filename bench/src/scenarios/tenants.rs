@@ -139,20 +139,26 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             "peer lost",
         ],
     );
-    let chart = Chart::beside(
-        "All tenants together",
-        "Mpps",
-        pairs.iter().map(|pair| {
-            (
-                format!("{} {}", pair.tenants, pair.peer),
-                [pair.ours_mpps, pair.peer_mpps],
-            )
-        }),
-    );
-    Outcome::new(
-        "tenants",
-        pairs,
-        table.with(pairs.iter().map(row)),
-        vec![chart],
-    )
+    // A chart for each peer: on other wires there are ten times as many frames.
+    let of_peer = |pairs: &[Pair]| {
+        Chart::beside(
+            format!(
+                "All tenants together, ours and {}, more is better",
+                pairs[0].peer
+            ),
+            "Mpps",
+            pairs.iter().map(|pair| {
+                let label = match pair.tenants {
+                    1 => "1 tenant".to_owned(),
+                    more => format!("{more} tenants"),
+                };
+                (label, [pair.ours_mpps, pair.peer_mpps])
+            }),
+        )
+    };
+    let charts = pairs
+        .chunk_by(|one, next| one.peer == next.peer)
+        .map(of_peer)
+        .collect();
+    Outcome::new("tenants", pairs, table.with(pairs.iter().map(row)), charts)
 }

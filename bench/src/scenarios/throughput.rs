@@ -307,8 +307,12 @@ impl Throughput {
             )
         };
         [
-            ("frames carried", "Mpps", mpps),
-            ("busy cycles per frame and pass", "cycles", cycles),
+            ("frames carried, more is better", "Mpps", mpps),
+            (
+                "busy cycles per frame and pass, less is better",
+                "cycles",
+                cycles,
+            ),
         ]
         .map(|(title, unit, value)| {
             let mut series: Vec<String> = Vec::new();
