@@ -204,8 +204,11 @@ fn aim(site: &Site, port: usize, frames: &mut [Vec<u8>]) {
 fn load_command(site: &Site) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("this program does not know where it is")?;
     // Ahead of what else is on its CPU: a load that has to wait looks like a switch that is late.
-    let mut command = site.load_command("nice");
-    command.arg("--adjustment=-20").arg(own).arg("load");
+    // In a session of its own: the kernel shares a CPU among sessions first (sched_autogroup), and weighs each there by what it
+    // has elsewhere. Beside such a load a switch of the same session is left next to nothing, once another session wants its CPU.
+    let mut command = site.load_command("setsid");
+    command.args(["nice", "--adjustment=-20"]);
+    command.arg(own).arg("load");
     Ok(command)
 }
 
