@@ -32,6 +32,9 @@ pub const POLL_FOR: Duration = Duration::from_micros(100);
 pub const POLL_FOR_DENSE: Duration = Duration::from_millis(2);
 /// The same where others want the CPU too: what it polls for in vain is taken from them.
 pub const POLL_FOR_SHARED: Duration = Duration::from_micros(5);
+/// How long a worker that shares its CPU goes on before it lets the others have it. The scheduler would by itself, at its next
+/// tick: some milliseconds later, for which all that the others have to do would wait.
+pub const TURN: Duration = Duration::from_micros(100);
 /// For how long a worker that had to wait takes its CPU to be shared.
 pub const SHARED_FOR: Duration = Duration::from_secs(2);
 /// The longest nap between two looks at a device that cannot wake the worker, for as long as frames come now and then.
@@ -266,6 +269,11 @@ impl Worker {
         let mut active_since = idle.since;
         loop {
             let now = self.now();
+            if self.neighbours.are_due(now) {
+                std::thread::yield_now();
+                self.neighbours.turn_since = self.now();
+                continue;
+            }
             if self.link.attention.load(Ordering::Relaxed) && !self.attend() {
                 return;
             }
@@ -313,7 +321,9 @@ impl Worker {
                         self.disarm();
                         idle.armed = false;
                     }
-                    idle.woke_at = Some(self.now());
+                    let woke_at = self.now();
+                    self.neighbours.turn_since = woke_at;
+                    idle.woke_at = Some(woke_at);
                 } else {
                     // What came before the devices were armed raises no event: one more look.
                     idle.can_wait = self.arm();
@@ -514,6 +524,8 @@ struct Neighbours {
     looked_at: Duration,
     waited: Duration,
     shared_until: Duration,
+    /// When this worker last let them have the CPU.
+    turn_since: Duration,
 }
 
 impl Neighbours {
@@ -527,6 +539,7 @@ impl Neighbours {
             looked_at: Duration::ZERO,
             waited: Duration::ZERO,
             shared_until: Duration::ZERO,
+            turn_since: Duration::ZERO,
         }
     }
 
@@ -549,9 +562,18 @@ impl Neighbours {
         (self.waited, self.looked_at) = (waited, now);
     }
 
+    fn are_there(&self, now: Duration) -> bool {
+        now < self.shared_until
+    }
+
+    /// Whether it is their turn.
+    fn are_due(&self, now: Duration) -> bool {
+        self.are_there(now) && now.saturating_sub(self.turn_since) >= TURN
+    }
+
     /// How long to poll on, where frames have come for so long before.
     fn poll_for(&self, now: Duration, active: Duration) -> Duration {
-        if now < self.shared_until {
+        if self.are_there(now) {
             POLL_FOR_SHARED
         } else {
             (active / 10).clamp(POLL_FOR, POLL_FOR_DENSE)
@@ -659,6 +681,17 @@ mod tests {
             "it sleeps more, and so waits less"
         );
         assert_eq!(after(at(58), at(2_300)), POLL_FOR);
+    }
+
+    #[test]
+    fn who_shares_a_cpu_takes_turns() {
+        let mut neighbours = Neighbours::new();
+        let at = Duration::from_micros;
+        assert!(!neighbours.are_due(at(50_000)), "nobody is there");
+        neighbours.note(at(30_000), at(100_000));
+        neighbours.turn_since = at(100_050);
+        assert!(!neighbours.are_due(at(100_149)));
+        assert!(neighbours.are_due(at(100_150)));
     }
 
     #[test]
