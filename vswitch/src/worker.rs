@@ -523,7 +523,10 @@ struct Neighbours {
     account: Option<File>,
     looked_at: Duration,
     waited: Duration,
+    /// Until then what is polled for in vain counts as taken from them.
     shared_until: Duration,
+    /// Until then they are given their turns.
+    turns_until: Duration,
     /// When this worker last let them have the CPU.
     turn_since: Duration,
 }
@@ -532,6 +535,9 @@ impl Neighbours {
     /// The part of the time, as a divisor, that goes to somebody who counts: two switches take half of it from each other, the
     /// kernel's own threads some hundredths from anybody.
     const SHARE: u32 = 5;
+    /// The same from which on turns are taken. That costs hardly anything where there is nobody, and whoever took none beside others who
+    /// do would have more than they.
+    const NOTICED: u32 = 100;
 
     fn new() -> Self {
         Self {
@@ -539,6 +545,7 @@ impl Neighbours {
             looked_at: Duration::ZERO,
             waited: Duration::ZERO,
             shared_until: Duration::ZERO,
+            turns_until: Duration::ZERO,
             turn_since: Duration::ZERO,
         }
     }
@@ -556,24 +563,24 @@ impl Neighbours {
 
     fn note(&mut self, waited: Duration, now: Duration) {
         let since = now.saturating_sub(self.looked_at);
-        if waited.saturating_sub(self.waited) * Self::SHARE >= since {
+        let waited_since = waited.saturating_sub(self.waited);
+        if waited_since * Self::SHARE >= since {
             self.shared_until = now + SHARED_FOR;
+        }
+        if waited_since * Self::NOTICED >= since {
+            self.turns_until = now + SHARED_FOR;
         }
         (self.waited, self.looked_at) = (waited, now);
     }
 
-    fn are_there(&self, now: Duration) -> bool {
-        now < self.shared_until
-    }
-
     /// Whether it is their turn.
     fn are_due(&self, now: Duration) -> bool {
-        self.are_there(now) && now.saturating_sub(self.turn_since) >= TURN
+        now < self.turns_until && now.saturating_sub(self.turn_since) >= TURN
     }
 
     /// How long to poll on, where frames have come for so long before.
     fn poll_for(&self, now: Duration, active: Duration) -> Duration {
-        if self.are_there(now) {
+        if now < self.shared_until {
             POLL_FOR_SHARED
         } else {
             (active / 10).clamp(POLL_FOR, POLL_FOR_DENSE)
@@ -688,7 +695,7 @@ mod tests {
         let mut neighbours = Neighbours::new();
         let at = Duration::from_micros;
         assert!(!neighbours.are_due(at(50_000)), "nobody is there");
-        neighbours.note(at(30_000), at(100_000));
+        neighbours.note(at(2_000), at(100_000));
         neighbours.turn_since = at(100_050);
         assert!(!neighbours.are_due(at(100_149)));
         assert!(neighbours.are_due(at(100_150)));
