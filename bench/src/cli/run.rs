@@ -77,6 +77,11 @@ impl Scenario {
         !matches!(self, Self::Scale | Self::Stages)
     }
 
+    /// Whether it can be asked how ours waits for frames.
+    fn takes_poll_mode(self) -> bool {
+        matches!(self, Self::Latency | Self::Tenants | Self::Noisy)
+    }
+
     /// What it needs installed besides its switches.
     fn programs(self) -> &'static [&'static str] {
         match self {
@@ -134,6 +139,9 @@ pub(crate) struct Run {
     /// Of the flows and their order
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+    /// How ours waits for frames, of latency, tenants and noisy [default: adaptive]. In p2p, p2v and v2v it never sleeps
+    #[arg(long, value_name = "HOW")]
+    poll: Option<PollMode>,
     /// A first impression: 64 bytes, 1 flow, 1 round of half a second, where nothing else is asked for
     #[arg(long)]
     quick: bool,
@@ -173,6 +181,11 @@ impl Run {
         if self.scenario != Scenario::Stages && !self.only.is_empty() {
             return Err(Failure::Usage(
                 "--only is for the scenario stages".to_owned(),
+            ));
+        }
+        if self.poll.is_some() && !self.scenario.takes_poll_mode() {
+            return Err(Failure::Usage(
+                "--poll is for the scenarios latency, tenants and noisy".to_owned(),
             ));
         }
         let peers = if has_switches {
@@ -219,6 +232,7 @@ impl Run {
             warm_up: Duration::from_millis(warm_up),
             measure: Duration::from_secs_f64(self.seconds.unwrap_or(seconds)),
             seed: self.seed,
+            poll: self.poll.unwrap_or(PollMode::Adaptive),
         }
     }
 

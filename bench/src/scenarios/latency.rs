@@ -17,6 +17,8 @@ const PART: f64 = 0.1;
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
+    /// How ours waits for frames.
+    poll: PollMode,
     topology: Topology,
     frame: u16,
     flows: u32,
@@ -35,7 +37,7 @@ struct Pair {
     lost_wrong: u64,
 }
 
-/// Measures ours, as it is delivered, beside each peer.
+/// Measures ours beside each peer.
 ///
 /// # Errors
 /// The first that a switch or a load has.
@@ -60,7 +62,7 @@ fn pair(
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Pair> {
     let theirs = peer.switch();
-    let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
+    let ours = Vswitch::beside(theirs.as_ref(), settings.poll);
     let once = |switch: &dyn Switch, per_second: Option<u64>| {
         let tenants = vec![tenant(0, topology.size())];
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
@@ -88,6 +90,7 @@ fn pair(
     };
     Ok(Pair {
         peer,
+        poll: settings.poll,
         topology,
         frame: FRAME,
         flows: FLOWS,

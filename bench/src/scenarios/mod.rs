@@ -20,7 +20,7 @@ use tenant_config::{MacAddr, SwitchConfig};
 use crate::load::{Attack, Event, Flood, Latency, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::{Hop, Topology};
 use crate::site::{Cpus, Site, Wires};
-use crate::switches::{Counters, Switch};
+use crate::switches::{Counters, PollMode, Switch};
 
 pub use throughput::{Pair, Throughput, Traffic, Variant};
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub measure: Duration,
     /// Of flows and their order.
     pub seed: u64,
+    /// How ours waits for frames, in scenarios where that is part of what is measured.
+    pub poll: PollMode,
 }
 
 impl Settings {

@@ -20,6 +20,8 @@ const FLOOD_PER_SECOND: u64 = 1_000_000;
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
+    /// How ours waits for frames.
+    poll: PollMode,
     victim_per_second: u64,
     flood_per_second: u64,
     ours_lost_share: f64,
@@ -36,7 +38,7 @@ struct Pair {
     rounds: u32,
 }
 
-/// Measures ours, as it is delivered, beside each peer.
+/// Measures ours beside each peer.
 ///
 /// # Errors
 /// The first that a switch or a load has.
@@ -48,7 +50,7 @@ pub fn run(
     let mut pairs = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();
-        let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
+        let ours = Vswitch::beside(theirs.as_ref(), settings.poll);
         let (mut alone, mut flooded) = (Rounds::default(), Rounds::default());
         for round in 1..=settings.rounds {
             progress(&format!("{peer}: round {round} of {}", settings.rounds));
@@ -68,6 +70,7 @@ pub fn run(
         };
         pairs.push(Pair {
             peer,
+            poll: settings.poll,
             victim_per_second: VICTIM_PER_SECOND,
             flood_per_second: FLOOD_PER_SECOND,
             ours_lost_share: flooded.median(|ours, _| lost(ours)),

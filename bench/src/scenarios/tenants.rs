@@ -19,6 +19,8 @@ const TENANTS: [u8; 5] = [1, 2, 4, 8, 16];
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
+    /// How ours waits for frames.
+    poll: PollMode,
     tenants: u8,
     frame: u16,
     flows: u32,
@@ -39,7 +41,7 @@ struct Pair {
     peer_lost: u64,
 }
 
-/// Measures ours, as it is delivered, beside each peer.
+/// Measures ours beside each peer.
 ///
 /// # Errors
 /// The first that a switch or a load has.
@@ -51,7 +53,7 @@ pub fn run(
     let mut pairs: Vec<Pair> = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();
-        let ours = Vswitch::beside(theirs.as_ref(), PollMode::Adaptive);
+        let ours = Vswitch::beside(theirs.as_ref(), settings.poll);
         let mut of_one = None;
         for tenants in TENANTS {
             let mut rounds = Rounds::default();
@@ -69,6 +71,7 @@ pub fn run(
             let ratio = |ours: &Sample, theirs: &Sample| ours.mpps / theirs.mpps;
             pairs.push(Pair {
                 peer,
+                poll: settings.poll,
                 tenants,
                 frame: FRAME,
                 flows: FLOWS,

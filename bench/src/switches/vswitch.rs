@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Counters, Owned, Running, Switch, wait_for};
@@ -12,11 +14,12 @@ use crate::command::said;
 use crate::site::{Site, Wires};
 
 /// How our switch waits for frames.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum PollMode {
-    /// As it is delivered.
+    /// As it is delivered: it sleeps where there is nothing to do
     Adaptive,
-    /// It never sleeps, as the peers.
+    /// It never sleeps, as peers on DPDK
     Busy,
 }
 
