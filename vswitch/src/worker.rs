@@ -21,7 +21,7 @@ use crossbeam::utils::CachePadded;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles};
+use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles, set_time_slice};
 use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
 use crate::reason::DropReason;
 
@@ -219,6 +219,9 @@ impl Worker {
     ) -> io::Result<Self> {
         // Naps are to last as long as they say; the default slack adds 50 µs.
         nix::sys::prctl::set_timerslack(1)?;
+        if let Err(error) = set_time_slice(TURN) {
+            tracing::warn!(%error, "the scheduler takes no wish for short turns: beside others on its CPU the switch has less of it");
+        }
         let stats = &link.stats;
         stats.generation.store(1, Ordering::Relaxed);
         stats

@@ -10,6 +10,7 @@
 // Raw DPDK is called here and nowhere else; every block says why it is sound.
 #![allow(unsafe_code)]
 
+mod lcore;
 mod mbuf;
 mod pci;
 mod port;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tenant_config::{MacAddr, Memory, PciAddress};
 use thiserror::Error;
 
+pub use lcore::set_time_slice;
 pub use mbuf::{Burst, Mbuf, Mempool};
 pub use port::{Port, PortOptions, PortStats};
 
