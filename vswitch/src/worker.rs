@@ -20,6 +20,7 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles, set_time_slice};
 use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
@@ -38,16 +39,17 @@ pub const TURN: Duration = Duration::from_micros(100);
 /// For how long a worker that had to wait takes its CPU to be shared.
 pub const SHARED_FOR: Duration = Duration::from_secs(2);
 /// The longest nap between two looks at a device that cannot wake the worker, for as long as frames come now and then.
-pub const NAP_MAX: Duration = Duration::from_micros(150);
+pub const NAP_MAX: Duration = Duration::from_micros(128);
 /// The longest of all. Between the two it is a thousandth of the time that nothing has come: whoever paused for that long hardly sees
 /// what it adds, and a switch that nobody uses costs little.
-pub const NAP_LONG: Duration = Duration::from_millis(4);
+pub const NAP_LONG: Duration = Duration::from_micros(4_096);
 /// How often the pipeline's timers are looked at.
 pub const TIMER_EVERY: Duration = Duration::from_millis(100);
 /// How often the devices are asked for what they have lost.
 pub const DEVICES_EVERY: Duration = Duration::from_secs(1);
 
-const NAP_MIN: Duration = Duration::from_micros(10);
+/// The first nap of a pause. Each is twice as long as the one before, up to the longest.
+const NAP_MIN: Duration = Duration::from_micros(8);
 
 /// Whether the worker may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -173,11 +175,6 @@ impl Link {
     /// The generation that the worker has put out of use, to be dropped by the caller.
     pub fn take_retired(&self) -> Option<Generation> {
         self.retired.pop()
-    }
-
-    /// Whether the worker was told to stop.
-    pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
     }
 
     /// Ends [`Worker::run`] after the round under way.
@@ -603,6 +600,25 @@ fn nap_max(idle: Duration) -> Duration {
     (idle / 1_000).clamp(NAP_MAX, NAP_LONG)
 }
 
+/// Sleeps until the machine's clock is at a multiple of `length`, which is about so long. Who naps for the same time thus wakes at the same
+/// moments: that the CPU comes out of its own sleep is the dear part, and then serves all switches on it.
+fn nap(length: Duration) {
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+    let Ok(now) = CLOCK.now() else {
+        return std::thread::sleep(length);
+    };
+    let until = nap_until(now.into(), length);
+    // A signal ends it early, which does no harm.
+    let _ = clock_nanosleep(CLOCK, ClockNanosleepFlags::TIMER_ABSTIME, &until.into());
+}
+
+/// The multiple of `length` that is nearest to `length` from now.
+fn nap_until(now: Duration, length: Duration) -> Duration {
+    let length = nanoseconds(length);
+    let multiples = (nanoseconds(now) + length / 2) / length + 1;
+    Duration::from_nanos(multiples * length)
+}
+
 /// How long there was nothing to do, and what was done about it.
 #[derive(Debug)]
 struct Idle {
@@ -662,8 +678,10 @@ impl Waiter {
             let woken = self.epoll.wait(&mut [EpollEvent::empty()], milliseconds);
             idle.spurious = if woken == Ok(0) { 0 } else { idle.spurious + 1 };
         } else {
-            std::thread::sleep(idle.nap.min(timer));
-            idle.nap = (idle.nap * 2).min(nap_max);
+            nap(idle.nap);
+            if idle.nap * 2 <= nap_max {
+                idle.nap *= 2;
+            }
             // Then a device that cried wolf is believed once more.
             idle.spurious = idle.spurious.saturating_sub(1);
         }
@@ -718,6 +736,16 @@ mod tests {
         assert_eq!(nap_max(Duration::from_millis(100)), NAP_MAX);
         assert_eq!(nap_max(Duration::from_secs(1)), Duration::from_millis(1));
         assert_eq!(nap_max(Duration::from_secs(60)), NAP_LONG);
+    }
+
+    #[test]
+    fn naps_end_at_the_same_moments_for_all() {
+        let at = Duration::from_micros;
+        for (now, until) in [(0, 128), (63, 128), (64, 256), (128, 256), (190, 256)] {
+            assert_eq!(nap_until(at(now), at(128)), at(until), "from {now} µs on");
+        }
+        // Of whoever naps twice as long, every second one.
+        assert_eq!(nap_until(at(70), at(256)), at(256));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
 use super::{Settings, Work, load_of, median};
@@ -117,23 +116,26 @@ fn row(
     })
 }
 
-/// Processor time of all of a switch's processes.
+/// Processor time of all threads of a switch's processes, as the scheduler counts it, to the nanosecond.
 fn spent(running: &dyn Running) -> anyhow::Result<Duration> {
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")? as f64;
-    let mut ticks = 0;
+    let mut spent = Duration::ZERO;
     for process in running.processes() {
-        let path = format!("/proc/{process}/stat");
-        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        ticks += ticks_of(&text).with_context(|| format!("{path} says {text:?}"))?;
+        let threads = format!("/proc/{process}/task");
+        let threads = std::fs::read_dir(&threads).with_context(|| threads)?;
+        for thread in threads {
+            let path = thread?.path().join("schedstat");
+            let text =
+                std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            spent += on_cpu(&text).with_context(|| format!("{} says {text:?}", path.display()))?;
+        }
     }
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second))
+    Ok(spent)
 }
 
-/// User and system time, the 14th and 15th field. The second may have blanks, and ends with the last parenthesis.
-fn ticks_of(stat: &str) -> Option<u64> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some(number(14)? + number(15)?)
+/// The first number of proc_pid_schedstat(5), in nanoseconds.
+fn on_cpu(schedstat: &str) -> Option<Duration> {
+    let nanoseconds = schedstat.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// MiB in memory of all of a switch's processes.
@@ -193,9 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_a_name_with_blanks() {
-        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 900 0 3 0 17 25 0 0 20 0 3 0 100 0 0";
-        assert_eq!(ticks_of(stat), Some(42));
-        assert_eq!(ticks_of("42 (a"), None);
+    fn the_scheduler_tells_the_time_on_a_cpu() {
+        assert_eq!(
+            on_cpu("580054756 141418 19\n"),
+            Some(Duration::from_nanos(580_054_756))
+        );
+        assert_eq!(on_cpu(""), None);
     }
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -112,7 +111,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     // interrupt thread still uses.
     std::mem::forget(worker);
     drop(memif_sockets);
-    link.stop();
+    // It told the worker to stop, and is ending.
     let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
     info!("ended");
     ended
@@ -286,7 +285,6 @@ fn start_control(
                     let name = tokio::select! {
                         _ = terminate.recv() => "SIGTERM",
                         _ = interrupt.recv() => "SIGINT",
-                        () = stopped(&link) => return,
                     };
                     info!("{name}: ending");
                 };
@@ -312,13 +310,6 @@ fn start_control(
             Ok(Err(error)) => error,
             _ => RunError::ControlEnded,
         }),
-    }
-}
-
-/// Returns when the worker was told to stop.
-async fn stopped(link: &Link) {
-    while !link.is_stopped() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
