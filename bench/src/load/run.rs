@@ -69,8 +69,8 @@ struct Route {
     ledger: Ledger,
     /// Of an open loop: cycles when the next frame is due.
     due: u64,
-    /// Of a closed loop: cycles when a frame last came back, or there was none to wait for.
-    progress: u64,
+    /// Of a closed loop.
+    progress: Progress,
     attacks: Vec<Assault>,
 }
 
@@ -173,7 +173,7 @@ impl Worker {
                 turn: 0,
                 ledger: Ledger::new(plan.shape.flows, matches!(plan.pace, Pace::Open { .. })),
                 due: 0,
-                progress: cycles(),
+                progress: Progress::at(cycles()),
                 attacks: plan
                     .attacks
                     .iter()
@@ -299,11 +299,11 @@ impl Worker {
             let count = match self.pace {
                 Pace::Closed { in_flight } => {
                     let route = &mut self.routes[path];
-                    if route.ledger.in_flight == 0 {
-                        route.progress = now;
-                    } else if now.saturating_sub(route.progress) > stalled {
+                    if route
+                        .progress
+                        .has_stalled(route.ledger.in_flight, now, stalled)
+                    {
                         route.ledger.give_up();
-                        route.progress = now;
                     }
                     let room = in_flight.saturating_sub(route.ledger.in_flight);
                     // Whole bursts, as a NIC's ring would have them.
@@ -440,7 +440,7 @@ impl Worker {
             route.ledger.wrong();
             return;
         }
-        route.progress = now;
+        route.progress = Progress::at(now);
         match route.hops.get(usize::from(tag.hop) + 1) {
             None => route.ledger.received(tag, now, self.measuring),
             Some(next) => {
@@ -490,6 +490,24 @@ impl Worker {
     }
 }
 
+/// When a frame of a path last came a hop further, or there was none to wait for: in cycles.
+struct Progress(u64);
+
+impl Progress {
+    fn at(now: u64) -> Self {
+        Self(now)
+    }
+
+    /// Whether the frames under way have not come further for longer than `patience`. Then the next are waited for from now on.
+    fn has_stalled(&mut self, in_flight: u32, now: u64, patience: u64) -> bool {
+        let stalled = in_flight > 0 && now.saturating_sub(self.0) > patience;
+        if in_flight == 0 || stalled {
+            self.0 = now;
+        }
+        stalled
+    }
+}
+
 /// How many frames are to be sent now, at most a burst; what could not be sent in time is made up for.
 fn due(next: &mut u64, step: u64, now: u64) -> usize {
     let late = now.wrapping_sub(*next);
@@ -533,6 +551,18 @@ fn arp_answer(question: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_stands_still_is_found_out_once() {
+        let mut progress = Progress::at(100);
+        assert!(!progress.has_stalled(0, 500, 50), "nothing is under way");
+        assert!(!progress.has_stalled(8, 550, 50), "it is not late yet");
+        assert!(progress.has_stalled(8, 551, 50));
+        assert!(!progress.has_stalled(8, 601, 50), "others were sent since");
+        assert!(progress.has_stalled(8, 602, 50));
+        progress = Progress::at(640);
+        assert!(!progress.has_stalled(8, 690, 50), "one came further");
+    }
 
     #[test]
     fn the_router_answers_for_itself_alone() {
