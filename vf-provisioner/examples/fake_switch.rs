@@ -1,5 +1,6 @@
 //! Stands in for the switch in the provisioner's tests: it takes the same arguments, answers ARP for
-//! the gateway as the filter allows it, and says that it is ready. It forwards nothing.
+//! the gateway as the filter allows it, and says that it is ready, but not as long as there is a file `wait` beside its control
+//! socket. It forwards nothing.
 
 use std::error::Error;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -45,7 +46,11 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
             ports.push((port, RawSocket::new(interface, Medium::Ethernet)?));
         }
     }
-    let _listener = UnixListener::bind(config.control_socket.as_ref().ok_or("no socket")?)?;
+    let socket = config.control_socket.as_ref().ok_or("no socket")?;
+    while socket.with_file_name("wait").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _listener = UnixListener::bind(socket)?;
     eprintln!("fake switch of {} runs", config.tenant);
     while signal.read_signal()?.is_none() {
         for (port, socket) in &mut ports {

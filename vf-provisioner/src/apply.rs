@@ -110,11 +110,17 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
     Ok(plan(&desired, &observed)?)
 }
 
-/// What is not as it was set, as sentences. Where everything is, each gateway is asked with real
+/// What is not as it was set, as sentences, of all tenants but those. Where everything is, each gateway is asked with real
 /// frames.
-pub fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyError> {
+pub fn verify(
+    host: &mut dyn Host,
+    state: &State,
+    except: &BTreeSet<Name>,
+) -> Result<Vec<String>, ApplyError> {
+    let mut set = state.tenants.clone();
+    set.retain(|name, _| !except.contains(name));
     let change = Change {
-        set: state.tenants.clone(),
+        set,
         ..Change::default()
     };
     let plan = plan_change(host, state, &change)?;
@@ -149,7 +155,7 @@ pub fn verify(host: &mut dyn Host, state: &State) -> Result<Vec<String>, ApplyEr
     };
     let mut found: Vec<String> = plan.actions.iter().filter_map(told).collect();
     if found.is_empty() {
-        for record in state.tenants.values() {
+        for record in change.set.values() {
             for probe in &record.probes {
                 if let Err(error) = host.probe(probe) {
                     found.push(error.to_string());
@@ -167,6 +173,7 @@ pub fn apply(
     change: &Change,
     crash: CrashHere<'_>,
 ) -> Result<Applied, ApplyError> {
+    let _held = store.hold(change.set.keys().chain(&change.release))?;
     let plan = plan_change(host, store.state(), change)?;
     let before = store.state().tenants.clone();
     let mut tenants = before.clone();

@@ -424,7 +424,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             let every = std::time::Duration::from_secs(*verify_every);
             let dir = &global.state_dir;
             let metrics = metrics.as_deref();
-            supervise::run(dir, global.host(), global.launchers(), every, metrics)
+            supervise::run(dir, &|| global.host(), &global.launchers(), every, metrics)
                 .map_err(|error| CliError::Failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -658,6 +658,7 @@ impl Global {
         names: &BTreeSet<Name>,
         before: &BTreeSet<Name>,
     ) -> Result<(), CliError> {
+        let held = store.hold(names)?;
         let look = || -> Result<(), HostError> {
             let inventory = inventory::read()?;
             let launchers = self.launchers();
@@ -675,7 +676,9 @@ impl Global {
             }
             Ok(())
         };
-        let Err(error) = look() else {
+        let looked = look();
+        drop(held);
+        let Err(error) = looked else {
             if !self.json {
                 print("no frame gets around their switches\n");
             }
@@ -893,10 +896,12 @@ fn unknown(name: &Name, state: &State) -> CliError {
 
 fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     need_root()?;
-    // What an apply under way has not finished is no drift.
+    // What an apply or a restart under way has not finished is no drift.
     let store = Store::open(&global.state_dir)?;
-    let found = verify(&mut global.host(), store.state())?;
     let tenants = store.state().tenants.clone();
+    let held = store.hold(tenants.keys())?;
+    let found = verify(&mut global.host(), store.state(), &BTreeSet::new())?;
+    drop(held);
     store.remove_if_empty()?;
     if global.json {
         let accepted: BTreeMap<_, _> = tenants
@@ -944,6 +949,7 @@ fn run_probe(
         some => some.iter().cloned().collect(),
     };
     let failed = |error: HostError| CliError::Failed(error.to_string());
+    let _held = store.hold(&chosen)?;
     let launchers = global.launchers();
     let control = |name: &Name| launchers.control_socket(name);
     let inventory = global.inventory()?;

@@ -3,6 +3,10 @@
 //! `state.json` is replaced atomically; `journal` is appended to and flushed to the disk before
 //! (intent) and after (done) each action. What an intent names is ours from then on, whether or
 //! not the action came to pass, so that a crash between the two loses no object.
+//!
+//! Two kinds of locks, always taken in this order: [`Store`] is whoever applies, verifies or probes; [`Held`] is one tenant, whose
+//! switch an apply changes or the supervisor starts again. So tenants whose switch is slow to start hold nobody up but who
+//! changes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -10,6 +14,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, Name, NicAttribute};
@@ -197,6 +202,42 @@ fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
     }
 }
 
+/// What the launcher keeps of one tenant.
+pub(crate) fn tenant_directory(dir: &Path, tenant: &Name) -> PathBuf {
+    dir.join("tenants").join(tenant.as_str())
+}
+
+/// One tenant, held against whoever else would start or change its switch.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Flock<File>,
+}
+
+impl Held {
+    /// Does not wait: `None` if it is held, or has no directory and so no switch.
+    ///
+    /// # Errors
+    /// If the directory cannot be opened.
+    pub fn try_hold(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
+        Self::hold(dir, tenant, FlockArg::LockExclusiveNonblock)
+    }
+
+    fn hold(dir: &Path, tenant: &Name, how: FlockArg) -> Result<Option<Self>, StateError> {
+        // No tenant can open it: it is root's.
+        let path = tenant_directory(dir, tenant);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("cannot open", &path)(error)),
+        };
+        match Flock::lock(file, how) {
+            Ok(lock) => Ok(Some(Self { _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(failed("cannot lock", &path)(errno.into())),
+        }
+    }
+}
+
 /// The state directory, held exclusively.
 #[derive(Debug)]
 pub struct Store {
@@ -210,6 +251,19 @@ impl Store {
     /// Opens (and makes, mode 0700) the directory, waits until no other process holds it, and takes
     /// in what a crashed one left in the journal.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
+        loop {
+            if let Some(store) = Self::take(dir, FlockArg::LockExclusive)? {
+                return Ok(store);
+            }
+        }
+    }
+
+    /// The same without waiting: `None` if another process holds it.
+    pub fn try_open(dir: &Path) -> Result<Option<Self>, StateError> {
+        Self::take(dir, FlockArg::LockExclusiveNonblock)
+    }
+
+    fn take(dir: &Path, how: FlockArg) -> Result<Option<Self>, StateError> {
         let path = dir.join("lock");
         let lock = loop {
             DirBuilder::new()
@@ -224,8 +278,11 @@ impl Store {
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed("cannot open", &path))?;
-            let lock = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| failed("cannot lock", &path)(errno.into()))?;
+            let lock = match Flock::lock(file, how) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(failed("cannot lock", &path)(errno.into())),
+            };
             // The holder before us may have removed the file while we waited for it.
             let held = lock.metadata().map_err(failed("cannot inspect", &path))?;
             if std::fs::metadata(&path).is_ok_and(|there| there.ino() == held.ino()) {
@@ -247,7 +304,22 @@ impl Store {
             _lock: lock,
         };
         store.save()?;
-        Ok(store)
+        Ok(Some(store))
+    }
+
+    /// Holds these tenants' switches, and waits for whoever starts one of them again until it runs or has failed to.
+    pub fn hold<'a>(
+        &self,
+        tenants: impl IntoIterator<Item = &'a Name>,
+    ) -> Result<Vec<Held>, StateError> {
+        let held = tenants
+            .into_iter()
+            .map(|tenant| Held::hold(&self.dir, tenant, FlockArg::LockExclusive));
+        Ok(held
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     /// What is remembered, the journal included.

@@ -1,23 +1,29 @@
 //! Watches the switches: starts a dead one again, reports drift.
+//!
+//! One loop sees what is to be done. What may take its time (a restart, asking a switch whether it executes anything, a look for
+//! drift) is done by a thread of its own, so that no tenant waits for another's switch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::pidfd_send_signal;
 use serde::Serialize;
 use tenant_config::Name;
 
-use crate::apply::verify;
+use crate::apply::{ApplyError, verify};
 use crate::host::{HostError, RealHost};
-use crate::launcher::Launcher;
-use crate::resource::{Resource, Switch};
-use crate::state::{self, State, StateError, Store};
+use crate::launcher::{Launcher, Launchers};
+use crate::resource::Switch;
+use crate::state::{self, Held, State, StateError, Store};
 
 /// How often the state directory is looked at for tenants that came or went.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,6 +33,7 @@ const ASK_EVERY: Duration = Duration::from_secs(3);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(60);
+const NO_THREAD: &str = "the thread that was to do it could not be started, or has panicked";
 
 /// Why supervision ended.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +107,7 @@ struct Seen {
 
 impl Seen {
     /// In Prometheus' text format.
-    fn metrics(&self, state: &State, watched: &BTreeMap<Name, Watched>) -> String {
+    fn metrics(&self, state: &State, watched: &Watch) -> String {
         let mut text = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, values: Vec<(String, f64)>| {
             if !values.is_empty() {
@@ -179,6 +186,8 @@ fn say(event: &Event<'_>) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
+type Watch = BTreeMap<Name, Watched>;
+
 #[derive(Default)]
 struct Watched {
     /// Held while it is alive.
@@ -190,13 +199,46 @@ struct Watched {
     asked: Option<Instant>,
     wait: Duration,
     next_try: Option<Instant>,
+    question: Option<Job<Option<String>>>,
+    restart: Option<Job<Attempt>>,
 }
 
-/// Watches until SIGTERM or SIGINT.
+/// What a thread is doing, and will say when it has.
+struct Job<T>(Receiver<T>);
+
+enum Done<T> {
+    NotYet,
+    /// `None` if the thread could not be started, or has panicked.
+    With(Option<T>),
+}
+
+impl<T> Job<T> {
+    fn look(&self) -> Done<T> {
+        match self.0.try_recv() {
+            Ok(result) => Done::With(Some(result)),
+            Err(TryRecvError::Empty) => Done::NotYet,
+            Err(TryRecvError::Disconnected) => Done::With(None),
+        }
+    }
+}
+
+/// What came of a restart.
+enum Attempt {
+    /// It runs, or is to run no longer, or an apply is about it.
+    NotOurs,
+    /// Since then it is ready.
+    Ready(Instant),
+    Failed(String),
+}
+
+/// What came of a look for drift; `None` if an apply is under way, whose unfinished work is no drift.
+type Look = Result<Option<Vec<String>>, ApplyError>;
+
+/// Watches until SIGTERM or SIGINT, and then ends what is under way. `host` gives a host to look for drift at.
 pub fn run(
     dir: &Path,
-    mut host: RealHost,
-    mut launcher: impl Launcher,
+    host: &(dyn Fn() -> RealHost + Sync),
+    launcher: &Launchers,
     verify_every: Duration,
     metrics: Option<&Path>,
 ) -> Result<(), SuperviseError> {
@@ -205,144 +247,305 @@ pub fn run(
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
     let signal = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut watched: BTreeMap<Name, Watched> = BTreeMap::new();
-    let mut verified = Instant::now();
-    let mut seen = Seen::default();
-    loop {
-        let state = state::read(dir)?;
-        let switches = switches(&state);
-        watched.retain(|tenant, _| {
-            let stays = switches.contains_key(tenant);
-            if !stays {
-                say(&Event::Released { tenant });
-            }
-            stays
-        });
-        for (tenant, switch) in &switches {
-            if !watched.contains_key(tenant) {
-                say(&Event::Watching { tenant });
-            }
-            let it = watched.entry(tenant.clone()).or_default();
-            look(dir, &mut launcher, switch, it)?;
-            // One tenant's log is no reason to leave the others unwatched.
-            if let Err(error) = launcher.trim_log(tenant) {
-                tracing::warn!(%tenant, %error, "the log stays as it is");
-            }
-        }
-        let due = !verify_every.is_zero() && verified.elapsed() >= verify_every;
-        if due && !state.tenants.is_empty() {
-            // What an apply under way has not finished is no drift.
-            let store = Store::open(dir)?;
-            let result = verify(&mut host, store.state());
-            store.remove_if_empty()?;
-            verified = Instant::now();
-            seen.looks += 1;
-            seen.at = since_epoch();
-            seen.drift = result.as_ref().ok().map(Vec::len);
-            match result {
-                Ok(found) if found.is_empty() => {}
-                Ok(found) => say(&Event::Drift { found }),
-                Err(error) => say(&Event::VerifyFailed {
-                    error: error.to_string(),
-                }),
-            }
-        }
-        if let Some(file) = metrics {
-            let text = seen.metrics(&state, &watched);
-            if text != seen.written {
-                // Whoever reads them sees by their age that they are no longer written.
-                match state::replace(file, text.as_bytes(), 0o644) {
-                    Ok(()) => seen.written = text,
-                    Err(error) => tracing::warn!(file = %file.display(), %error, "no metrics"),
+    let supervisor = Supervisor {
+        dir,
+        host,
+        launcher,
+        bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+    };
+    let signal = thread::scope(|scope| supervisor.watch(scope, &signal, verify_every, metrics))?;
+    say(&Event::Stopped { signal });
+    Ok(())
+}
+
+struct Supervisor<'a> {
+    dir: &'a Path,
+    host: &'a (dyn Fn() -> RealHost + Sync),
+    launcher: &'a Launchers,
+    /// Rung when a thread has something to say.
+    bell: EventFd,
+}
+
+impl Supervisor<'_> {
+    /// Says which signal ended it.
+    fn watch<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        signal: &SignalFd,
+        verify_every: Duration,
+        metrics: Option<&Path>,
+    ) -> Result<&'static str, SuperviseError> {
+        let mut watched = Watch::new();
+        let mut looking: Option<Job<Look>> = None;
+        let mut verified = Instant::now();
+        let mut seen = Seen::default();
+        loop {
+            let state = state::read(self.dir)?;
+            let switches = switches(&state);
+            watched.retain(|tenant, _| {
+                let stays = switches.contains_key(tenant);
+                if !stays {
+                    say(&Event::Released { tenant });
+                }
+                stays
+            });
+            for (tenant, switch) in &switches {
+                if !watched.contains_key(tenant) {
+                    say(&Event::Watching { tenant });
+                }
+                let it = watched.entry(tenant.clone()).or_default();
+                self.look(scope, switch, it)?;
+                // One tenant's log is no reason to leave the others unwatched.
+                if let Err(error) = self.launcher.trim_log(tenant) {
+                    tracing::warn!(%tenant, %error, "the log stays as it is");
                 }
             }
-        }
-        if let Some(signal) = wait(&signal, &watched)? {
-            say(&Event::Stopped { signal });
-            return Ok(());
+            match looking.as_ref().map(Job::look) {
+                Some(Done::NotYet) => {}
+                Some(Done::With(look)) => {
+                    looking = None;
+                    // Else it is made up for at once.
+                    if seen.note(look) {
+                        verified = Instant::now();
+                    }
+                }
+                None => {
+                    let due = !verify_every.is_zero() && verified.elapsed() >= verify_every;
+                    if due && !state.tenants.is_empty() {
+                        let restarting = restarting(&watched);
+                        looking = Some(self.spawn(scope, move || self.drift(&restarting)));
+                    }
+                }
+            }
+            if let Some(file) = metrics {
+                let text = seen.metrics(&state, &watched);
+                if text != seen.written {
+                    // Whoever reads them sees by their age that they are no longer written.
+                    match state::replace(file, text.as_bytes(), 0o644) {
+                        Ok(()) => seen.written = text,
+                        Err(error) => tracing::warn!(file = %file.display(), %error, "no metrics"),
+                    }
+                }
+            }
+            if let Some(signal) = self.wait(signal, &watched)? {
+                return Ok(signal);
+            }
         }
     }
+
+    fn spawn<'scope, T: Send + 'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        work: impl FnOnce() -> T + Send + 'scope,
+    ) -> Job<T> {
+        let (say, hear) = sync_channel(1);
+        let thread = thread::Builder::new().spawn_scoped(scope, move || {
+            // Nobody hears it where the tenant has gone meanwhile.
+            let _ = say.send(work());
+            // A full counter has rung already.
+            let _ = self.bell.write(1);
+        });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread can be started");
+        }
+        Job(hear)
+    }
+
+    fn look<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        switch: &Switch,
+        it: &mut Watched,
+    ) -> Result<(), SuperviseError> {
+        let tenant = &switch.tenant;
+        if let Some(job) = &it.restart {
+            let Done::With(attempt) = job.look() else {
+                return Ok(());
+            };
+            it.restart = None;
+            it.settle(tenant, attempt);
+        }
+        if is_alive(it)? {
+            self.ask(scope, switch, it);
+            return Ok(());
+        }
+        it.question = None;
+        it.pidfd = self.launcher.pidfd(tenant)?;
+        if it.pidfd.is_some() {
+            // It runs: seen for the first time, or started by an apply or by us.
+            it.down_since = None;
+            it.last_start.get_or_insert_with(Instant::now);
+            return Ok(());
+        }
+        if it.down_since.is_none() {
+            say(&Event::Down { tenant });
+            it.down_since = Some(Instant::now());
+        }
+        let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
+        if it.next_try.is_none() && calm {
+            it.wait = Duration::ZERO;
+        }
+        let next = *it.next_try.get_or_insert_with(|| Instant::now() + it.wait);
+        if Instant::now() < next {
+            return Ok(());
+        }
+        it.next_try = None;
+        let switch = switch.clone();
+        it.restart = Some(self.spawn(scope, move || {
+            self.restart(&switch)
+                .unwrap_or_else(|error| Attempt::Failed(error.to_string()))
+        }));
+        Ok(())
+    }
+
+    /// Ends a switch that is alive and executes nothing, when it was asked and has not answered.
+    fn ask<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        switch: &Switch,
+        it: &mut Watched,
+    ) {
+        match it.question.as_ref().map(Job::look) {
+            Some(Done::NotYet) => {}
+            Some(Done::With(answer)) => {
+                it.question = None;
+                it.asked = Some(Instant::now());
+                if let Some(why) = answer.flatten() {
+                    let tenant = &switch.tenant;
+                    say(&Event::Stuck { tenant, why });
+                    if let Some(pidfd) = &it.pidfd {
+                        // It may have ended meanwhile; its death is seen at the next look.
+                        let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+                    }
+                }
+            }
+            None if it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY) => {
+                let switch = switch.clone();
+                it.question = Some(self.spawn(scope, move || self.launcher.stuck(&switch)));
+            }
+            None => {}
+        }
+    }
+
+    /// Starts a dead switch again. Whoever applies or releases goes first; afterwards the switch may run or be gone.
+    fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
+        let tenant = &switch.tenant;
+        let Some(_held) = Held::try_hold(self.dir, tenant)? else {
+            return Ok(Attempt::NotOurs);
+        };
+        let state = state::read(self.dir)?;
+        if switches(&state).get(tenant) != Some(switch) || self.launcher.pidfd(tenant)?.is_some() {
+            return Ok(Attempt::NotOurs);
+        }
+        Ok(match self.launcher.clone().restart(switch) {
+            Ok(()) => Attempt::Ready(Instant::now()),
+            Err(error) => Attempt::Failed(error.to_string()),
+        })
+    }
+
+    /// What is not as it was set, of all but those tenants.
+    fn drift(&self, except: &BTreeSet<Name>) -> Look {
+        let Some(store) = Store::try_open(self.dir)? else {
+            return Ok(None);
+        };
+        let found = verify(&mut (self.host)(), store.state(), except);
+        store.remove_if_empty()?;
+        found.map(Some)
+    }
+
+    /// Waits for a death, a thread's word, a signal, or the next look.
+    fn wait(&self, signal: &SignalFd, watched: &Watch) -> Result<Option<&'static str>, nix::Error> {
+        let now = Instant::now();
+        let next = watched
+            .values()
+            .filter_map(|it| it.next_try)
+            .map(|next| next.saturating_duration_since(now))
+            .fold(LOOK_EVERY, Duration::min);
+        let mut fds = vec![
+            PollFd::new(signal.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+        ];
+        for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
+            fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, next) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        match self.bell.read() {
+            Ok(_) | Err(nix::Error::EAGAIN) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(match signal.read_signal()? {
+            Some(info) if info.ssi_signo == Signal::SIGINT as u32 => Some("SIGINT"),
+            Some(_) => Some("SIGTERM"),
+            None => None,
+        })
+    }
+}
+
+impl Watched {
+    /// Takes note of what came of a restart; `None` if its thread came to nothing.
+    fn settle(&mut self, tenant: &Name, attempt: Option<Attempt>) {
+        if matches!(attempt, Some(Attempt::NotOurs)) {
+            self.next_try = Some(Instant::now() + LOOK_EVERY);
+            return;
+        }
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+        self.last_start = Some(Instant::now());
+        let error = match attempt {
+            Some(Attempt::Ready(at)) => {
+                let down_since = self.down_since.take().unwrap_or(at);
+                return say(&Event::Restarted {
+                    tenant,
+                    outage_s: at.saturating_duration_since(down_since).as_secs_f64(),
+                });
+            }
+            Some(Attempt::Failed(error)) => error,
+            _ => NO_THREAD.to_owned(),
+        };
+        say(&Event::RestartFailed {
+            tenant,
+            error,
+            next_try_s: self.wait.as_secs_f64(),
+        });
+    }
+}
+
+impl Seen {
+    /// Takes note of a look for drift, and says whether it was made; `None` if its thread came to nothing.
+    fn note(&mut self, look: Option<Look>) -> bool {
+        let found = match look {
+            Some(Ok(None)) => return false,
+            Some(Ok(Some(found))) => Ok(found),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err(NO_THREAD.to_owned()),
+        };
+        self.looks += 1;
+        self.at = since_epoch();
+        self.drift = found.as_ref().ok().map(Vec::len);
+        match found {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => say(&Event::Drift { found }),
+            Err(error) => say(&Event::VerifyFailed { error }),
+        }
+        true
+    }
+}
+
+/// The tenants whose switch is being started again.
+fn restarting(watched: &Watch) -> BTreeSet<Name> {
+    let restarting = watched.iter().filter(|(_, it)| it.restart.is_some());
+    restarting.map(|(name, _)| name.clone()).collect()
 }
 
 /// The switches that should run. One whose apply is under way is that apply's.
 fn switches(state: &State) -> BTreeMap<Name, Switch> {
     let complete = state.tenants.iter().filter(|(_, record)| record.complete);
     complete
-        .filter_map(|(name, record)| {
-            record.resources.iter().find_map(|resource| match resource {
-                Resource::Switch(switch) => Some((name.clone(), switch.clone())),
-                _ => None,
-            })
-        })
+        .filter_map(|(name, record)| Some((name.clone(), record.switch()?.clone())))
         .collect()
-}
-
-fn look(
-    dir: &Path,
-    launcher: &mut impl Launcher,
-    switch: &Switch,
-    it: &mut Watched,
-) -> Result<(), SuperviseError> {
-    let tenant = &switch.tenant;
-    if is_alive(it)? {
-        let due = it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY);
-        if due && let Some(why) = launcher.stuck(switch) {
-            say(&Event::Stuck { tenant, why });
-            if let Some(pidfd) = &it.pidfd {
-                // It may have ended meanwhile; its death is seen at the next look.
-                let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
-            }
-        }
-        if due {
-            it.asked = Some(Instant::now());
-        }
-        return Ok(());
-    }
-    it.pidfd = launcher.pidfd(tenant)?;
-    if it.pidfd.is_some() {
-        // It runs: seen for the first time, or started by an apply.
-        it.down_since = None;
-        it.last_start.get_or_insert_with(Instant::now);
-        return Ok(());
-    }
-    let down_since = *it.down_since.get_or_insert_with(|| {
-        say(&Event::Down { tenant });
-        Instant::now()
-    });
-    let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
-    if it.next_try.is_none() && calm {
-        it.wait = Duration::ZERO;
-    }
-    let next = *it.next_try.get_or_insert_with(|| Instant::now() + it.wait);
-    if Instant::now() < next {
-        return Ok(());
-    }
-    // Whoever applies or releases goes first; afterwards the switch may run or be gone.
-    let store = Store::open(dir)?;
-    if switches(store.state()).get(tenant) != Some(switch) || launcher.pidfd(tenant)?.is_some() {
-        it.next_try = None;
-        store.remove_if_empty()?;
-        return Ok(());
-    }
-    it.wait = (it.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
-    it.last_start = Some(Instant::now());
-    it.next_try = None;
-    match launcher.restart(switch) {
-        Ok(()) => {
-            it.down_since = None;
-            it.pidfd = launcher.pidfd(tenant)?;
-            say(&Event::Restarted {
-                tenant,
-                outage_s: down_since.elapsed().as_secs_f64(),
-            });
-        }
-        Err(error) => say(&Event::RestartFailed {
-            tenant,
-            error: error.to_string(),
-            next_try_s: it.wait.as_secs_f64(),
-        }),
-    }
-    Ok(())
 }
 
 /// A pidfd is readable once its process has ended.
@@ -352,31 +555,4 @@ fn is_alive(it: &Watched) -> Result<bool, nix::Error> {
     };
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
-}
-
-/// Waits for a death, a signal, or the next look.
-fn wait(
-    signal: &SignalFd,
-    watched: &BTreeMap<Name, Watched>,
-) -> Result<Option<&'static str>, nix::Error> {
-    let now = Instant::now();
-    let next = watched
-        .values()
-        .filter_map(|it| it.next_try)
-        .map(|next| next.saturating_duration_since(now))
-        .fold(LOOK_EVERY, Duration::min);
-    let mut fds = vec![PollFd::new(signal.as_fd(), PollFlags::POLLIN)];
-    for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
-        fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
-    }
-    let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
-    match poll(&mut fds, next) {
-        Ok(_) | Err(nix::Error::EINTR) => {}
-        Err(errno) => return Err(errno),
-    }
-    Ok(match signal.read_signal()? {
-        Some(info) if info.ssi_signo == Signal::SIGINT as u32 => Some("SIGINT"),
-        Some(_) => Some("SIGTERM"),
-        None => None,
-    })
 }

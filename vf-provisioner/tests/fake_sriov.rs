@@ -597,7 +597,7 @@ fn drift_is_told_by_function_and_mended_in_place_or_anew() {
     touch(gateway, &|vf| vf.driver = Some("igbvf".to_owned()));
     touch(inout, &|vf| vf.set = Default::default());
     let state = world.state();
-    let found = verify(&mut world.host, &state).expect("it can be observed");
+    let found = verify(&mut world.host, &state, &BTreeSet::new()).expect("it can be observed");
     assert_eq!(
         found,
         [
@@ -611,7 +611,7 @@ fn drift_is_told_by_function_and_mended_in_place_or_anew() {
     world.apply(&again, TO_THE_END).expect("it applies");
     let state = world.state();
     assert_eq!(
-        verify(&mut world.host, &state).expect("it can be observed"),
+        verify(&mut world.host, &state, &BTreeSet::new()).expect("it can be observed"),
         Vec::<String>::new()
     );
 }

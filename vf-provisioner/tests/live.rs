@@ -384,6 +384,76 @@ fn a_step_that_fails_takes_everything_back() {
     sh("ip netns delete tvg-t1-vm1");
 }
 
+/// `supervise`, with what it says.
+struct Supervisor {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Supervisor {
+    /// It watches these tenants.
+    fn of(site: &Site, tenants: &[&str]) -> Self {
+        let log = site.dir.path().join("events");
+        let child = site
+            .command()
+            .args(["supervise", "--verify-every", "1"])
+            .stdout(fs::File::create(&log).expect("a file"))
+            .spawn()
+            .expect("the supervisor starts");
+        let it = Self { child, log };
+        for tenant in tenants {
+            it.wait_for("watching", tenant);
+        }
+        it
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.log).expect("the events");
+        let events = text.lines().map(serde_json::from_str);
+        events.collect::<Result<_, _>>().expect("JSON lines")
+    }
+
+    /// The first of those events, of that tenant or, if that is empty, of anybody.
+    fn first(&self, event: &str, tenant: &str) -> Option<Value> {
+        self.events()
+            .into_iter()
+            .find(|it| it["event"] == event && (tenant.is_empty() || it["tenant"] == tenant))
+    }
+
+    fn wait_for(&self, event: &str, tenant: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = self.first(event, tenant) {
+                return found;
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "no {event}: {:?}",
+                self.events()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) {
+        kill(self.child.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        assert!(self.child.wait().expect("it ends").success());
+        self.wait_for("stopped", "");
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // After a test that failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is there");
+}
+
 #[test]
 fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     let Some(site) = Site::new("tvh", 77000) else {
@@ -391,42 +461,9 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
     let (first, other) = (site.pid("t1"), site.pid("t2"));
-    let log = site.dir.path().join("events");
-    let mut supervisor = site
-        .command()
-        .args(["supervise", "--verify-every", "1"])
-        .stdout(fs::File::create(&log).expect("a file"))
-        .spawn()
-        .expect("the supervisor starts");
-    let events = || -> Vec<Value> {
-        let text = fs::read_to_string(&log).expect("the events");
-        let events = text.lines().map(serde_json::from_str);
-        events.collect::<Result<_, _>>().expect("JSON lines")
-    };
-    let wait_for = |event: &str, tenant: &str| -> Value {
-        let started = Instant::now();
-        loop {
-            let found = events()
-                .into_iter()
-                .find(|it| it["event"] == event && (tenant.is_empty() || it["tenant"] == tenant));
-            if let Some(found) = found {
-                return found;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "no {event}: {:?}",
-                events()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    wait_for("watching", "t1");
-    wait_for("watching", "t2");
-    let kill = |pid, signal| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is there");
-    };
+    let mut supervisor = Supervisor::of(&site, &["t1", "t2"]);
     kill(first, nix::sys::signal::Signal::SIGKILL);
-    let restarted = wait_for("restarted", "t1");
+    let restarted = supervisor.wait_for("restarted", "t1");
     let outage = restarted["outage_s"].as_f64().expect("a number");
     assert!((0.0..10.0).contains(&outage), "{outage}");
     let status = site.json(&["status", "t1"]);
@@ -436,7 +473,7 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     assert_eq!(site.pid("t2"), other);
 
     sh("ip -n tvh-t2-vm1 link set eth0 mtu 1300");
-    let drift = wait_for("drift", "");
+    let drift = supervisor.wait_for("drift", "");
     let text = drift["found"][0].as_str().unwrap_or_default();
     assert!(
         text.contains("peer.mtu should be 1500 and is 1300"),
@@ -444,15 +481,46 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     );
 
     site.good(&["release", "t1"]);
-    wait_for("released", "t1");
-    kill(supervisor.id() as i32, nix::sys::signal::Signal::SIGTERM);
-    assert!(supervisor.wait().expect("it ends").success());
-    wait_for("stopped", "");
+    supervisor.wait_for("released", "t1");
+    supervisor.stop();
     // The switches go on without it, and obey SIGTERM although it blocked it.
     assert_eq!(site.pid("t2"), other);
     let began = Instant::now();
     site.good(&["release", "--all"]);
     assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
+    let Some(site) = Site::new("tvo", 77040) else {
+        return;
+    };
+    site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
+    let mut supervisor = Supervisor::of(&site, &["t1", "t2"]);
+    let wait = site.state_dir().join("tenants/t1/run/wait");
+    fs::write(&wait, "").expect("the fake switch's sign");
+    kill(site.pid("t1"), nix::sys::signal::Signal::SIGKILL);
+    supervisor.wait_for("down", "t1");
+
+    kill(site.pid("t2"), nix::sys::signal::Signal::SIGKILL);
+    supervisor.wait_for("restarted", "t2");
+    site.good(&["apply", &site.tenant(3, 1)]);
+    site.good(&["release", "t2"]);
+    supervisor.wait_for("released", "t2");
+    for event in ["restarted", "restart_failed"] {
+        assert_eq!(supervisor.first(event, "t1"), None);
+    }
+
+    fs::remove_file(&wait).expect("it is there");
+    supervisor.wait_for("restarted", "t1");
+    // Whoever changes that tenant waits for it, and finds it running.
+    assert!(
+        site.good(&["verify"])
+            .contains("everything is as it was set")
+    );
+    supervisor.stop();
+    site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing());
 }
 

@@ -17,7 +17,7 @@ use super::confine::{Shown, Started, Task};
 use super::{Accounts, Launcher, Running, Seat};
 use crate::host::{HostError, hold};
 use crate::resource::{Assignment, Cgroup, Directory, Resource, Switch};
-use crate::state::replace;
+use crate::state::{replace, tenant_directory};
 
 /// Where the switch finds its own directory.
 const INSIDE: &str = "/run/vswitch";
@@ -77,7 +77,7 @@ fn came_up() -> bool {
 
 impl Process {
     pub(super) fn directory(&self, tenant: &Name) -> PathBuf {
-        self.state_dir.join("tenants").join(tenant.as_str())
+        tenant_directory(&self.state_dir, tenant)
     }
 
     pub(super) fn config(&self, tenant: &Name) -> PathBuf {
