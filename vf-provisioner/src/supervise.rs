@@ -284,7 +284,8 @@ impl Supervisor<'_> {
             let switches = switches(&state);
             watched.retain(|tenant, _| {
                 let stays = switches.contains_key(tenant);
-                if !stays {
+                // One whose apply is under way is watched again when that is over.
+                if !stays && !state.tenants.contains_key(tenant) {
                     say(&Event::Released { tenant });
                 }
                 stays

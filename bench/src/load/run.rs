@@ -146,7 +146,7 @@ impl Worker {
                 let opened = match &port.device {
                     LoadDevice::Ours(device) => Port::open(&eal, &name, device, &pool, &options),
                     LoadDevice::Virtual { name, arguments } => {
-                        Port::open_virtual(&eal, name, arguments, &pool, &options)
+                        patiently(|| Port::open_virtual(&eal, name, arguments, &pool, &options))
                     }
                 };
                 Ok(Outlet {
@@ -487,6 +487,19 @@ impl Worker {
         // Closing a memif ends it for the other side, which may not like it.
         std::mem::forget(self.outlets);
         self.report
+    }
+}
+
+/// Tries until it succeeds, or for [`PATIENCE`]. Open vSwitch takes all the memory it may have while it makes room for a port's frames, and
+/// then refuses who comes for the next.
+fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let begin = Instant::now();
+    loop {
+        let result = attempt();
+        if result.is_ok() || begin.elapsed() > PATIENCE {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
