@@ -277,7 +277,9 @@ impl Supervisor<'_> {
     ) -> Result<&'static str, SuperviseError> {
         let mut watched = Watch::new();
         let mut looking: Option<Job<Look>> = None;
-        let mut verified = Instant::now();
+        // Never, where that is beyond all time.
+        let after = |pause: Duration| Instant::now().checked_add(pause);
+        let mut look_due = after(verify_every).filter(|_| !verify_every.is_zero());
         let mut seen = Seen::default();
         loop {
             let state = state::read(self.dir)?;
@@ -305,13 +307,16 @@ impl Supervisor<'_> {
                 Some(Done::NotYet) => {}
                 Some(Done::With(look)) => {
                     looking = None;
-                    // Else it is made up for at once.
-                    if seen.note(look) {
-                        verified = Instant::now();
-                    }
+                    // One that could not be made is made up for.
+                    let next = if seen.note(look) {
+                        verify_every
+                    } else {
+                        LOOK_EVERY
+                    };
+                    look_due = after(next);
                 }
                 None => {
-                    let due = !verify_every.is_zero() && verified.elapsed() >= verify_every;
+                    let due = look_due.is_some_and(|due| Instant::now() >= due);
                     if due && !state.tenants.is_empty() {
                         let restarting = restarting(&watched);
                         looking = Some(self.spawn(scope, move || self.drift(&restarting)));

@@ -566,6 +566,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_is_not_the_last_word() {
+        let mut answers = [Err("no memory"), Ok("open")].into_iter();
+        let mut attempt = || answers.next().expect("nobody asks after a success");
+        assert_eq!(patiently(&mut attempt), Ok("open"));
+    }
+
+    #[test]
     fn a_path_that_stands_still_is_found_out_once() {
         let mut progress = Progress::at(100);
         assert!(!progress.has_stalled(0, 500, 50), "nothing is under way");
