@@ -36,19 +36,20 @@ def send(address, port, per_second, payload):
     sender = udp_socket(address)
     sender.connect((address, port))
     padding = bytes(payload - 8)
-    sent, refused, next_time = 0, 0, time.monotonic()
+    departures, refused, next_time = [], 0, time.monotonic()
     print("ready", flush=True)
     while not stopped:
-        message = struct.pack("!Q", sent) + padding
+        message = struct.pack("!Q", len(departures)) + padding
+        moment = time.monotonic()
         try:
             sender.send(message)
-            sent += 1
+            departures.append(moment)
         except OSError:
             # No neighbour while the switch is down, or an ICMP error: not on the wire, not counted.
             refused += 1
         next_time += 1 / per_second
         time.sleep(max(0, next_time - time.monotonic()))
-    return {"sent": sent, "refused": refused}
+    return {"departures": departures, "refused": refused}
 
 
 def receive(address, port):

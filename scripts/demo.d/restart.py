@@ -20,7 +20,8 @@ class Restart:
     other_tenant_lost: int
     # The longest time for which one of the tenant's flows was silent; None if one did not come back.
     outage_s: float | None
-    # Until the supervisor's new process was there, and what arrived of the tenant's frames until then.
+    # Until the supervisor's new process was there, and what had arrived by then of the frames that were sent after the kill. What was
+    # sent before may be under way still: a machine that others use too may take its time with it.
     restarted_s: float
     delivered_while_down: int
     # Frames of the tenant that arrived after the restart.
@@ -36,8 +37,8 @@ class Restart:
             yield "not all of the tenant's traffic came back"
 
 
-# Frames that the switch had sent before it was killed are in the receiver's hands within this time.
-IN_FLIGHT_S = 0.005
+# No frame that is sent so much later than the signal can have been taken by the switch that was killed.
+DYING_S = 0.005
 
 
 def wait_until_back(flows, patience_s):
@@ -70,8 +71,8 @@ def kill_and_watch(tenant, other, internet, pace, remote=None):
         pid = tenant.switch_pid()
         if pid is None:
             raise DemoError(f"{tenant.name}'s switch does not run in {tenant.netns}")
-        killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
         while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + pace.patience_s:
             time.sleep(0.005)
         restarted = time.monotonic()
@@ -80,13 +81,13 @@ def kill_and_watch(tenant, other, internet, pace, remote=None):
             flow.stop(whole=False)
         lost = [flow.stop() for flow in others]
 
-    silences = [flow.silence(killed + IN_FLIGHT_S) for flow in own]
+    silences = [flow.silence(killed + DYING_S) for flow in own]
     arrivals = [moment for flow in own for _, moment in flow.arrivals]
     return Restart(
         other_tenant_sent=sum(good.sent for good in lost),
         other_tenant_lost=sum(good.lost for good in lost),
         outage_s=round(max(silences), 3) if None not in silences else None,
         restarted_s=round(restarted - killed, 3),
-        delivered_while_down=sum(killed + IN_FLIGHT_S < moment < restarted for moment in arrivals),
+        delivered_while_down=sum(flow.passed(killed + DYING_S, restarted) for flow in own),
         delivered_after=sum(moment > restarted for moment in arrivals),
     )

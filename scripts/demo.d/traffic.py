@@ -137,12 +137,13 @@ class Flow:
         # A busy machine takes seconds to start it; stopped before it listens to signals, it could not tell its count.
         if self._sender.stdout.readline() != "ready\n":
             raise RuntimeError(f"{a.name} cannot send to {address} port {port}")
-        self.arrivals = []
+        self.departures, self.arrivals = [], []
 
     def stop(self, whole=True):
         """Ends the flow; what became of it. Only where it should be whole is it worth to wait for what is missing."""
         self._sender.terminate()
-        sent = json.loads(self._sender.communicate()[0])["sent"]
+        self.departures = json.loads(self._sender.communicate()[0])["departures"]
+        sent = len(self.departures)
         if whole:
             settle(lambda: sent, self._arrived.value)
         self._arrived.close()
@@ -161,6 +162,10 @@ class Flow:
     def arriving(self):
         """Counts the flow's frames at the receiver."""
         return self._to.arriving(f"udp dst port {self._port}")
+
+    def passed(self, begin, end):
+        """How many of the frames that were sent after `begin` have arrived before `end`."""
+        return sum(self.departures[number] > begin and moment < end for number, moment in self.arrivals)
 
     def silence(self, moment):
         """Seconds without an arrival around a moment; None if there was none after it."""

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +50,10 @@ class Failure(Exception):
     def __init__(self, message, status=125):
         super().__init__(message)
         self.status = status
+
+
+class Crash(Failure):
+    """QEMU itself broke down before the command started: nothing has been done yet."""
 
 
 class Machine:
@@ -151,7 +156,8 @@ class Machine:
             raise Failure(f"{timeout:g} s were over before the command ended"
                           f"{'' if self.booted else '; it had not even started'}; {self.last_words()}", 124) from None
         if self.booted is None and self.status is None:
-            raise Failure(f"the machine ended before the command started; {self.last_words()}")
+            kind = Crash if -self.process.returncode in (signal.SIGABRT, signal.SIGSEGV) else Failure
+            raise kind(f"the machine ended before the command started; {self.last_words()}")
         for thread in threads:
             thread.join(5)
         if self.status is None:

@@ -76,7 +76,8 @@ def main():
         environment[name] = value if given else os.environ.get(name, "")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
+
+    def attempt():
         with machine.Machine(
             kernel=linux.find(), nics=arguments.nics, cpus=arguments.cpus, iommu=not arguments.no_iommu,
             accelerator=accelerator(arguments.accel), shares=[share.resolve() for share in arguments.share],
@@ -86,6 +87,13 @@ def main():
             if arguments.verbose:
                 print(f"vm: {it.accelerator}, the command started {it.booted:.1f} s after the machine", file=sys.stderr)
             return status
+
+    try:
+        try:
+            return attempt()
+        except machine.Crash as crash:
+            print(f"vm: {crash}; once more", file=sys.stderr)
+            return attempt()
     except machine.Failure as failure:
         print(f"vm: {failure}", file=sys.stderr)
         return failure.status
