@@ -307,11 +307,13 @@ impl Store {
         Ok(Some(store))
     }
 
-    /// Holds these tenants' switches, and waits for whoever starts one of them again until it runs or has failed to.
+    /// Holds these tenants' switches, each once, and waits for whoever starts one of them again until it runs or has failed to.
     pub fn hold<'a>(
         &self,
         tenants: impl IntoIterator<Item = &'a Name>,
     ) -> Result<Vec<Held>, StateError> {
+        // A second lock would wait for the first.
+        let tenants: BTreeSet<&Name> = tenants.into_iter().collect();
         let held = tenants
             .into_iter()
             .map(|tenant| Held::hold(&self.dir, tenant, FlockArg::LockExclusive));
