@@ -1,6 +1,9 @@
 //! Switches in virtual machines, on this host's kernel, as root, translated by QEMU. Without root, QEMU or the
 //! image each test says so and passes. `VSWITCH_IMAGE` names another image than the one beside the build.
 
+#[path = "common/libvirtd.rs"]
+mod libvirtd;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use libvirtd::Libvirtd;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 
@@ -480,104 +485,15 @@ fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
     }
 }
 
-/// A libvirtd of the test's own: its directories are private mounts, its network is the site's.
-struct Libvirtd {
-    process: std::process::Child,
-    socket: PathBuf,
-}
-
-impl Libvirtd {
-    fn start(site: &Site) -> Self {
-        let dir = site.dir.path().join("libvirt");
-        let at = dir.display();
-        sh(&format!(
-            "mkdir -p {at}/run {at}/lib {at}/cache {at}/log {at}/etc {at}/sock"
-        ));
-        let write = |name: &str, text: String| fs::write(dir.join(name), text).expect("written");
-        write(
-            "libvirtd.conf",
-            format!(
-                "unix_sock_dir = \"{at}/sock\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n"
-            ),
-        );
-        write(
-            "etc/qemu.conf",
-            "stdio_handler = \"file\"\nsecurity_driver = \"none\"\nuser = \"root\"\ngroup = \"root\"\n".to_owned(),
-        );
-        // The user that libvirt's package for a whole system makes: libvirtd looks for it at its start.
-        write(
-            "passwd",
-            sh("cat /etc/passwd") + "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin\n",
-        );
-        write("group", sh("cat /etc/group") + "libvirt-qemu:x:64055:\n");
-        let mounts: String = [
-            ("passwd", "/etc/passwd"),
-            ("group", "/etc/group"),
-            ("etc", "/etc/libvirt"),
-            ("run", "/run"),
-            ("lib", "/var/lib"),
-            ("cache", "/var/cache"),
-            ("log", "/var/log"),
-        ]
-        .map(|(from, to)| format!("mount --bind {at}/{from} {to} && "))
-        .concat();
-        let process = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}-host", site.instance))
-            .args(["unshare", "--mount", "sh", "-c"])
-            .arg(format!(
-                "{mounts} exec libvirtd -f {at}/libvirtd.conf -p {at}/pid"
-            ))
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.join("messages")).expect("a file"))
-            .spawn()
-            .expect("nsenter starts");
-        let socket = dir.join("sock/libvirt-sock");
-        let began = Instant::now();
-        while !socket.exists() {
-            let said = || fs::read_to_string(dir.join("messages")).unwrap_or_default();
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self { process, socket }
-    }
-
-    fn uri(&self) -> String {
-        format!("qemu+unix:///system?socket={}", self.socket.display())
-    }
-
-    fn domains(&self) -> String {
-        sh(&format!(
-            "virsh --quiet -c '{}' list --all --name",
-            self.uri()
-        ))
-        .trim()
-        .to_owned()
-    }
-}
-
-impl Drop for Libvirtd {
-    fn drop(&mut self) {
-        kill(self.process.id() as i32, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn libvirt_runs_the_same_vm() {
     let Some(site) = Site::new("tmc", 87000) else {
         return;
     };
-    if sh("command -v virsh && command -v libvirtd")
-        .lines()
-        .count()
-        != 2
-    {
-        eprintln!(
-            "skipped: tmc needs libvirtd and virsh (packages libvirt-daemon, libvirt-daemon-driver-qemu, libvirt-clients)"
-        );
+    let namespace = format!("{}-host", site.instance);
+    let Some(libvirtd) = Libvirtd::start(&site.dir.path().join("libvirt"), Some(&namespace)) else {
         return;
-    }
-    let libvirtd = Libvirtd::start(&site);
+    };
     let image = image();
     let file = site.tenant("");
     let run = |arguments: &[&str]| {
@@ -603,8 +519,14 @@ fn libvirt_runs_the_same_vm() {
         "apply",
         &file,
     ]);
-    assert_eq!(libvirtd.domains(), "tmc-t1");
+    assert_eq!(libvirtd.domains(), ["tmc-t1"]);
     run(&["verify"]);
+    // The machine's 160 MiB, and what QEMU may have beside them.
+    let bounds = libvirtd.virsh(&["memtune", "tmc-t1"]).expect("it runs");
+    assert!(
+        bounds.contains(&format!("hard_limit     : {}", (160 + 128) << 10)),
+        "{bounds}"
+    );
     carries(&site);
     let status = site.status();
     assert_eq!(status["launcher"], "libvirt");
@@ -618,7 +540,7 @@ fn libvirt_runs_the_same_vm() {
         "{accounts}"
     );
     run(&["release", "t1"]);
-    assert_eq!(libvirtd.domains(), "");
+    assert_eq!(libvirtd.domains(), Vec::<String>::new());
     drop(libvirtd);
     assert_eq!(site.left(), site.nothing());
 }

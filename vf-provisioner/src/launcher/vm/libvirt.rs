@@ -22,8 +22,6 @@ pub(super) struct Place<'a> {
     pub(super) log: &'a Path,
     /// Processor time in percent of one core.
     pub(super) cpu_percent: u32,
-    /// Memory that QEMU may have in all, in MiB.
-    pub(super) memory_limit_mib: u32,
 }
 
 /// The domain's name.
@@ -78,13 +76,6 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
     if !memory.is_empty() {
         memory = format!("\n  <memoryBacking>{memory}</memoryBacking>");
     }
-    // libvirt also takes it for the bound of locked memory, and fails where it may not raise that.
-    let limit = if qemu::has_vf(machine) {
-        let mib = place.memory_limit_mib;
-        format!("\n  <memtune><hard_limit unit='MiB'>{mib}</hard_limit></memtune>")
-    } else {
-        String::new()
-    };
     let cores = switch
         .cpu
         .map(|cpu| format!(" cpuset='{cpu}'"))
@@ -117,7 +108,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> S
         "<domain type='{kind}'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
-  <memory unit='MiB'>{memory_mib}</memory>{memory}{limit}
+  <memory unit='MiB'>{memory_mib}</memory>{memory}
   <vcpu placement='static'{cores}>1</vcpu>
   <cputune>
     <period>100000</period>
@@ -248,6 +239,16 @@ pub(super) fn virsh(arguments: &[&str]) -> Result<String, String> {
     Err(format!("virsh {}: {}", arguments.join(" "), message.trim()))
 }
 
+/// Starts the domain and bounds what QEMU may have of the host's memory in all, before the first instruction.
+/// The definition cannot: libvirt takes a bound there for that of locked memory too, in which a QEMU with virtual
+/// functions does not fit. It locks all that it maps, and VFIO counts what it maps once for each function.
+pub(super) fn start_paused(name: &str, memory_limit_mib: u32) -> Result<(), String> {
+    virsh(&["start", name, "--paused"])?;
+    let limit = format!("{memory_limit_mib}MiB");
+    virsh(&["memtune", name, "--live", "--hard-limit", &limit])?;
+    Ok(())
+}
+
 /// Why the domain does not execute instructions, if it is there and does not.
 pub(super) fn stuck(name: &str) -> Result<Option<String>, String> {
     let state = virsh(&["domstate", name])?;
@@ -291,7 +292,6 @@ mod tests {
             run: Path::new("/run/vf-provisioner/tenants/red/run"),
             log: Path::new("/run/vf-provisioner/tenants/red/log"),
             cpu_percent: 50,
-            memory_limit_mib: 288,
         };
         let text = domain(&switch(), &machine(), &place);
         let golden = include_str!("golden/domain.xml");

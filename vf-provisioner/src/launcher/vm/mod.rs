@@ -395,13 +395,12 @@ impl Vm<'_> {
         })
     }
 
-    fn place<'b>(&'b self, machine: &Machine, run: &'b Path, log: &'b Path) -> libvirt::Place<'b> {
+    fn place<'b>(&'b self, run: &'b Path, log: &'b Path) -> libvirt::Place<'b> {
         libvirt::Place {
             instance: &self.base.instance,
             run,
             log,
             cpu_percent: self.base.limits.cpu_percent,
-            memory_limit_mib: memory_limit(self.base, machine),
         }
     }
 
@@ -410,7 +409,7 @@ impl Vm<'_> {
         let control = self.base.control_socket(&switch.tenant);
         let run = control.parent().unwrap_or(Path::new("/"));
         let log = self.base.log(&switch.tenant);
-        libvirt::domain(switch, machine, &self.place(machine, run, &log))
+        libvirt::domain(switch, machine, &self.place(run, &log))
     }
 
     fn domain_name(&self, tenant: &Name) -> String {
@@ -425,13 +424,7 @@ impl Vm<'_> {
             tenant: tenant.clone(),
             message,
         };
-        let control = self.base.control_socket(tenant);
-        let definition = control.with_file_name("domain.xml");
-        let definition = definition
-            .parent()
-            .and_then(Path::parent)
-            .unwrap_or(Path::new("/"))
-            .join("domain.xml");
+        let definition = self.base.log(tenant).with_file_name("domain.xml");
         replace(&definition, self.domain(switch, machine).as_bytes(), 0o600).map_err(
             HostError::io(format!("cannot write {}", definition.display())),
         )?;
@@ -448,7 +441,7 @@ impl Vm<'_> {
         let name = self.domain_name(tenant);
         let start = || {
             libvirt::virsh(&["define", &definition.display().to_string()])?;
-            libvirt::virsh(&["start", &name, "--paused"])
+            libvirt::start_paused(&name, memory_limit(self.base, machine))
         };
         let begun = start();
         for tap in &taps {
