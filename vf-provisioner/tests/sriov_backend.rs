@@ -3,10 +3,14 @@
 
 #[path = "common/emulated.rs"]
 mod emulated;
+#[path = "common/libvirtd.rs"]
+mod libvirtd;
 #[path = "common/shell.rs"]
 mod shell;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use emulated::is_emulated;
+use libvirtd::Libvirtd;
 use shell::sh;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
@@ -22,6 +27,7 @@ const PF: &str = "/sys/class/net/pf0/device";
 struct Site {
     dir: tempfile::TempDir,
     switch: PathBuf,
+    libvirt: Option<String>,
     before: Value,
 }
 
@@ -33,6 +39,7 @@ impl Site {
         let mut site = Self {
             dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
             switch: Path::new(PROVISIONER).with_file_name("examples/fake_switch"),
+            libvirt: None,
             before: Value::Null,
         };
         site.before = site.nics();
@@ -46,6 +53,7 @@ impl Site {
             .arg(self.dir.path().join("state"))
             .arg("--switch-binary")
             .arg(&self.switch)
+            .envs(self.libvirt.iter().map(|uri| ("LIBVIRT_DEFAULT_URI", uri)))
             .stdin(Stdio::null());
         command
     }
@@ -647,6 +655,85 @@ fn a_function_that_is_open_is_not_taken_away() {
     vm.kill().expect("it runs");
     vm.wait().expect("it ends");
     site.good(&["release", "t1"]);
+    site.assert_as_found();
+}
+
+/// A domain is started on functions and ended by libvirt's own means. Its guest need not boot: libvirt sets functions
+/// when it starts a domain, and back when it ends.
+#[test]
+fn libvirt_leaves_functions_as_they_were_set() {
+    let Some(mut site) = Site::new() else { return };
+    let image = Path::new(PROVISIONER).with_file_name("../switch-image");
+    if !image.join("manifest.json").exists() {
+        eprintln!(
+            "skipped: needs {} (scripts/build-switch-image)",
+            image.display()
+        );
+        return;
+    }
+    let Some(libvirtd) = Libvirtd::start(&site.dir.path().join("libvirt"), None) else {
+        return;
+    };
+    site.libvirt = Some(libvirtd.uri());
+    let messages = site.dir.path().join("messages");
+    let mut apply = site
+        .command()
+        .args(["--launcher", "libvirt", "--accel", "tcg", "--vm-image"])
+        .arg(&image)
+        .args(["apply", "--no-prove", "--nic", "sriov", "--pf", "pf0"])
+        .arg(site.tenant(1, 2, true))
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&messages).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    let began = Instant::now();
+    while libvirtd.virsh(&["domstate", "mts-t1"]).as_deref() != Ok("running") {
+        let said = || fs::read_to_string(&messages).unwrap_or_default();
+        assert_eq!(apply.try_wait().expect("it is ours"), None, "{}", said());
+        assert!(began.elapsed() < Duration::from_secs(180), "{}", said());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let set = |mac: &str, vlan| (mac.to_owned(), vlan, true, false);
+    let as_set = [
+        set("52:54:00:00:01:01", 3000),
+        set("02:00:13:89:00:01", 3000),
+        set("52:54:00:00:01:02", 3001),
+        set("02:00:13:89:00:02", 3001),
+        set("0a:e2:f1:b1:b2:67", 0),
+        set(ZERO, 0),
+        set(ZERO, 0),
+    ];
+    assert_eq!(functions("pf0"), as_set);
+
+    // QEMU is the tenant's user, and has the switch's functions and no other.
+    let pid = fs::read_to_string(site.dir.path().join("libvirt/run/libvirt/qemu/mts-t1.pid"));
+    let process = PathBuf::from("/proc").join(pid.expect("it runs").trim());
+    assert_eq!(fs::metadata(&process).expect("it runs").uid(), 64000);
+    let open = fs::read_dir(process.join("fd")).expect("it runs").flatten();
+    let groups: BTreeSet<PathBuf> = open
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|path| path.starts_with("/dev/vfio") && !path.ends_with("vfio"))
+        .collect();
+    let group = |index: u32| {
+        let link = fs::read_link(format!("{PF}/virtfn{index}/iommu_group")).expect("a group");
+        Path::new("/dev/vfio").join(link.file_name().expect("its number"))
+    };
+    assert_eq!(groups, [1, 3, 4].map(group).into());
+    // The machine's 160 MiB, what QEMU has beside them, and what it maps and locks without using it.
+    let bounds = libvirtd.virsh(&["memtune", "mts-t1"]).expect("it runs");
+    assert!(
+        bounds.contains(&format!("hard_limit     : {}", (160 + 128 + 192) << 10)),
+        "{bounds}"
+    );
+
+    // The provisioner dies while it waits for the machine, and somebody ends that.
+    apply.kill().expect("it runs");
+    apply.wait().expect("it ends");
+    libvirtd.virsh(&["destroy", "mts-t1"]).expect("it runs");
+    assert_eq!(functions("pf0"), as_set);
+    assert_eq!(site.drift(), ["switch of tenant t1 is missing"]);
+    site.good(&["release", "--all"]);
+    assert_eq!(libvirtd.domains(), Vec::<String>::new());
     site.assert_as_found();
 }
 
