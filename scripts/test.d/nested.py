@@ -2,8 +2,9 @@
 
 It boots the emulated machine, and in that runs itself again as `inside`: one tenant is onboarded on the NIC with its
 switch in a VM, good traffic passes between its guests and over the wire, forged frames do not, and the release leaves
-the NIC as it was. Emulation in emulation is slow: the VM alone boots in minutes. Meanwhile target/nested has what the
-provisioner says (onboard.log) and what the VM's console says, with the time (console.log).
+the NIC as it was. The argument is the provisioner's --launcher: `vm`, or `libvirt` with a libvirtd of the test's own.
+Emulation in emulation is slow: the VM alone boots in minutes. Meanwhile target/nested/LAUNCHER has what the provisioner
+says (onboard.log) and what the VM's console says, with the time (console.log); afterwards report.json.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -28,7 +30,8 @@ from sriov import Sriov  # noqa: E402
 from traffic import ping  # noqa: E402
 from world import EMULATED, OPTIONS, STATE_DIR, DemoError, left_behind, traces  # noqa: E402
 
-OUT = ROOT / "target" / "nested"
+LAUNCHER = sys.argv[1]
+OUT = ROOT / "target" / "nested" / LAUNCHER
 # Half an hour is what the provisioner gives the VM to boot.
 TIMEOUT_S = 3600
 # Kinds of attacks that stand for all: one that the NIC refuses, and some that only the switch can.
@@ -40,7 +43,7 @@ def outside():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return attend(
         [ROOT / "scripts" / "vm", "--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
-         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), "inside"], cwd=ROOT)
+         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), LAUNCHER, "inside"], cwd=ROOT)
 
 
 def say(message):
@@ -60,6 +63,26 @@ class Nested(Sriov):
             status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
         if status != 0:
             raise DemoError("\n".join(["the tenant is not onboarded:", *(OUT / "onboard.log").read_text().splitlines()[-5:]]))
+
+
+@contextlib.contextmanager
+def libvirtd():
+    """A libvirtd that the provisioner and `virsh` ask without being told."""
+    with contextlib.ExitStack() as ending:
+        directory = pathlib.Path(ending.enter_context(tempfile.TemporaryDirectory()))
+        messages = ending.enter_context((OUT / "libvirtd.log").open("w"))
+        command = [ROOT / "scripts" / "test.d" / "libvirtd", directory, STATE_DIR.name]
+        child = subprocess.Popen(command, stdout=messages, stderr=messages)
+        ending.callback(child.wait)
+        ending.callback(child.terminate)
+        socket = directory / "sock" / "libvirt-sock"
+        patience = time.monotonic() + 60
+        while not socket.exists():
+            if child.poll() is not None or time.monotonic() > patience:
+                raise DemoError(f"libvirtd does not start; {OUT / 'libvirtd.log'} says why")
+            time.sleep(0.1)
+        os.environ["LIBVIRT_DEFAULT_URI"] = f"qemu+unix:///system?socket={socket}"
+        yield
 
 
 @contextlib.contextmanager
@@ -119,7 +142,12 @@ def show(world):
 
 
 def inside():
-    OPTIONS.extend(["--launcher", "vm"])
+    OPTIONS.extend(["--launcher", LAUNCHER])
+    with libvirtd() if LAUNCHER == "libvirt" else contextlib.nullcontext():
+        return prove()
+
+
+def prove():
     before, world, failures = traces(), Nested([ROOT / "examples" / "red.toml"]), ["it did not run"]
     try:
         with console_followed():
@@ -138,4 +166,4 @@ def inside():
 
 
 if __name__ == "__main__":
-    sys.exit(inside() if sys.argv[1:] == ["inside"] else outside())
+    sys.exit(inside() if sys.argv[2:] == ["inside"] else outside())

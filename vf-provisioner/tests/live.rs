@@ -2,6 +2,9 @@
 //! its own for the bridge, so that they run in parallel and beside anything else. Without root each
 //! says so and passes.
 
+#[path = "common/supervisor.rs"]
+mod supervisor;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +14,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use supervisor::Supervisor;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 
@@ -384,70 +389,11 @@ fn a_step_that_fails_takes_everything_back() {
     sh("ip netns delete tvg-t1-vm1");
 }
 
-/// `supervise`, with what it says.
-struct Supervisor {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Supervisor {
-    /// It watches these tenants.
-    fn of(site: &Site, tenants: &[&str]) -> Self {
-        let log = site.dir.path().join("events");
-        let child = site
-            .command()
-            .args(["supervise", "--verify-every", "1"])
-            .stdout(fs::File::create(&log).expect("a file"))
-            .spawn()
-            .expect("the supervisor starts");
-        let it = Self { child, log };
-        for tenant in tenants {
-            it.wait_for("watching", tenant);
-        }
-        it
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(&self.log).expect("the events");
-        let events = text.lines().map(serde_json::from_str);
-        events.collect::<Result<_, _>>().expect("JSON lines")
-    }
-
-    /// The first of those events, of that tenant or, if that is empty, of anybody.
-    fn first(&self, event: &str, tenant: &str) -> Option<Value> {
-        self.events()
-            .into_iter()
-            .find(|it| it["event"] == event && (tenant.is_empty() || it["tenant"] == tenant))
-    }
-
-    fn wait_for(&self, event: &str, tenant: &str) -> Value {
-        let started = Instant::now();
-        loop {
-            if let Some(found) = self.first(event, tenant) {
-                return found;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "no {event}: {:?}",
-                self.events()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(&mut self) {
-        kill(self.child.id() as i32, nix::sys::signal::Signal::SIGTERM);
-        assert!(self.child.wait().expect("it ends").success());
-        self.wait_for("stopped", "");
-    }
-}
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        // After a test that failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A supervisor that watches these tenants.
+fn supervisor(site: &Site, tenants: &[&str]) -> Supervisor {
+    let options = ["--verify-every", "1"];
+    let patience = Duration::from_secs(20);
+    Supervisor::start(site.command(), &options, tenants, site.dir.path(), patience)
 }
 
 fn kill(pid: i32, signal: nix::sys::signal::Signal) {
@@ -461,7 +407,7 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
     let (first, other) = (site.pid("t1"), site.pid("t2"));
-    let mut supervisor = Supervisor::of(&site, &["t1", "t2"]);
+    let mut supervisor = supervisor(&site, &["t1", "t2"]);
     kill(first, nix::sys::signal::Signal::SIGKILL);
     let restarted = supervisor.wait_for("restarted", "t1");
     let outage = restarted["outage_s"].as_f64().expect("a number");
@@ -497,7 +443,7 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
-    let mut supervisor = Supervisor::of(&site, &["t1", "t2"]);
+    let mut supervisor = supervisor(&site, &["t1", "t2"]);
     let wait = site.state_dir().join("tenants/t1/run/wait");
     fs::write(&wait, "").expect("the fake switch's sign");
     kill(site.pid("t1"), nix::sys::signal::Signal::SIGKILL);
@@ -508,9 +454,10 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
     site.good(&["apply", &site.tenant(3, 1)]);
     site.good(&["release", "t2"]);
     supervisor.wait_for("released", "t2");
-    for event in ["restarted", "restart_failed"] {
-        assert_eq!(supervisor.first(event, "t1"), None);
-    }
+    let of_first = |it: &Value| {
+        it["tenant"] == "t1" && (it["event"] == "restarted" || it["event"] == "restart_failed")
+    };
+    assert!(!supervisor.events().iter().any(of_first));
 
     fs::remove_file(&wait).expect("it is there");
     supervisor.wait_for("restarted", "t1");

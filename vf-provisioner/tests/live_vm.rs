@@ -3,6 +3,8 @@
 
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
+#[path = "common/supervisor.rs"]
+mod supervisor;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use libvirtd::Libvirtd;
+use supervisor::Supervisor;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 
@@ -378,33 +381,16 @@ fn accounts(site: &Site) {
 
 /// A dead machine is started again, and so is one that is alive and executes nothing.
 fn is_started_again(site: &Site) {
-    let log = site.dir.path().join("events");
-    let mut supervisor = site
-        .command()
-        .args(["supervise", "--verify-every", "0"])
-        .stdout(fs::File::create(&log).expect("a file"))
-        .spawn()
-        .expect("the supervisor starts");
-    let events = || -> Vec<Value> {
-        let text = fs::read_to_string(&log).expect("the events");
-        let events = text.lines().map(serde_json::from_str);
-        events.collect::<Result<_, _>>().expect("JSON lines")
-    };
-    let wait_for = |event: &str, times: usize| {
-        let began = Instant::now();
-        while events().iter().filter(|it| it["event"] == event).count() < times {
-            assert!(
-                began.elapsed() < Duration::from_secs(120),
-                "no {event}: {:?}",
-                events()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    wait_for("watching", 1);
+    let mut supervisor = Supervisor::start(
+        site.command(),
+        &["--verify-every", "0"],
+        &["t1"],
+        site.dir.path(),
+        Duration::from_secs(120),
+    );
     let first = site.pid();
     kill(first, nix::sys::signal::Signal::SIGKILL);
-    wait_for("restarted", 1);
+    supervisor.wait_for("restarted", "t1");
     let second = site.pid();
     assert_ne!(second, first);
     assert_eq!(site.status()["switch"]["restarts"], 1);
@@ -419,12 +405,11 @@ fn is_started_again(site: &Site) {
         .arg(&monitor)
         .status();
     assert!(paused.expect("python3 starts").success());
-    wait_for("stuck", 1);
-    wait_for("restarted", 2);
+    supervisor.wait_for("stuck", "t1");
+    supervisor.wait_for("restarted", "t1");
     assert_ne!(site.pid(), second);
     assert!(site.pings(2, "10.1.0.11"));
-    kill(supervisor.id() as i32, nix::sys::signal::Signal::SIGTERM);
-    assert!(supervisor.wait().expect("it ends").success());
+    supervisor.stop();
 }
 
 #[test]

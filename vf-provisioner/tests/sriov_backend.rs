@@ -7,6 +7,8 @@ mod emulated;
 mod libvirtd;
 #[path = "common/shell.rs"]
 mod shell;
+#[path = "common/supervisor.rs"]
+mod supervisor;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +22,7 @@ use serde_json::Value;
 use emulated::is_emulated;
 use libvirtd::Libvirtd;
 use shell::sh;
+use supervisor::Supervisor;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 const PF: &str = "/sys/class/net/pf0/device";
@@ -250,13 +253,14 @@ fn drift_is_told_counted_and_mended() {
     );
     // The supervisor tells it too, and counts it.
     let metrics = site.dir.path().join("mts.prom");
-    let mut supervisor = site
-        .command()
-        .args(["supervise", "--verify-every", "1", "--metrics"])
-        .arg(&metrics)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let options = ["--verify-every", "1", "--metrics"];
+    let supervisor = Supervisor::start(
+        site.command(),
+        &[&options[..], &[metrics.to_str().expect("a path")]].concat(),
+        &["t1"],
+        site.dir.path(),
+        Duration::from_secs(30),
+    );
     let counted = |line: &str| {
         let started = Instant::now();
         loop {
@@ -272,8 +276,7 @@ fn drift_is_told_counted_and_mended() {
     site.good(&["apply", "--no-prove", &file]);
     counted("vf_provisioner_drift 0");
     counted("vf_provisioner_switch_up{tenant=\"t1\"} 1");
-    sh(&format!("kill {}", supervisor.id()));
-    assert!(supervisor.wait().expect("it ends").success());
+    supervisor.stop();
     assert_eq!(site.drift(), Vec::<String>::new());
 
     // Another program takes a function.

@@ -1,0 +1,93 @@
+//! `supervise`, with what it says.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// It ends when this does.
+pub(crate) struct Supervisor {
+    child: Child,
+    log: PathBuf,
+    patience: Duration,
+    taken: BTreeSet<usize>,
+}
+
+impl Supervisor {
+    /// Starts `provisioner` as one, and waits until it watches the tenants. Its events go to a file in `dir`; each is
+    /// waited for so long.
+    pub(crate) fn start(
+        mut provisioner: Command,
+        options: &[&str],
+        tenants: &[&str],
+        dir: &Path,
+        patience: Duration,
+    ) -> Self {
+        let log = dir.join("events");
+        let child = provisioner
+            .arg("supervise")
+            .args(options)
+            .stdout(fs::File::create(&log).expect("a file"))
+            .spawn()
+            .expect("the supervisor starts");
+        let mut it = Self {
+            child,
+            log,
+            patience,
+            taken: BTreeSet::new(),
+        };
+        for tenant in tenants {
+            it.wait_for("watching", tenant);
+        }
+        it
+    }
+
+    /// All events until now.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.log).expect("the events");
+        // Of the last line it may be half way.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let events = text[..whole].lines().map(serde_json::from_str);
+        events.collect::<Result<_, _>>().expect("JSON lines")
+    }
+
+    /// The next of those events that has not been waited for, of that tenant or, if that is empty, of anybody.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, event: &str, tenant: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let events = self.events();
+            let found = events.iter().enumerate().find(|(at, it)| {
+                !self.taken.contains(at)
+                    && it["event"] == event
+                    && (tenant.is_empty() || it["tenant"] == tenant)
+            });
+            if let Some((at, found)) = found {
+                self.taken.insert(at);
+                return found.clone();
+            }
+            assert!(began.elapsed() < self.patience, "no {event}: {events:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells it to end, as systemd does.
+    pub(crate) fn stop(mut self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("it is there");
+        assert!(self.child.wait().expect("it ends").success());
+        self.wait_for("stopped", "");
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // After a test that failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
