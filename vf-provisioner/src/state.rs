@@ -214,27 +214,31 @@ pub struct Held {
 }
 
 impl Held {
-    /// Does not wait: `None` if it is held, or has no directory and so no switch.
+    /// Does not wait: `None` if it is held.
     ///
     /// # Errors
-    /// If the directory cannot be opened.
+    /// If the tenant's directory is missing or cannot be opened.
     pub fn try_hold(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
-        Self::hold(dir, tenant, FlockArg::LockExclusiveNonblock)
+        let path = tenant_directory(dir, tenant);
+        let file = File::open(&path).map_err(failed("cannot open", &path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self { _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(failed("cannot lock", &path)(errno.into())),
+        }
     }
 
-    fn hold(dir: &Path, tenant: &Name, how: FlockArg) -> Result<Option<Self>, StateError> {
-        // No tenant can open it: it is root's.
+    /// Waits until nobody else holds it. `None` if it has no directory, and so no switch.
+    fn hold(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
         let path = tenant_directory(dir, tenant);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("cannot open", &path)(error)),
         };
-        match Flock::lock(file, how) {
-            Ok(lock) => Ok(Some(Self { _lock: lock })),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(failed("cannot lock", &path)(errno.into())),
-        }
+        let lock = Flock::lock(file, FlockArg::LockExclusive);
+        let lock = lock.map_err(|(_, errno)| failed("cannot lock", &path)(errno.into()))?;
+        Ok(Some(Self { _lock: lock }))
     }
 }
 
@@ -316,7 +320,7 @@ impl Store {
         let tenants: BTreeSet<&Name> = tenants.into_iter().collect();
         let held = tenants
             .into_iter()
-            .map(|tenant| Held::hold(&self.dir, tenant, FlockArg::LockExclusive));
+            .map(|tenant| Held::hold(&self.dir, tenant));
         Ok(held
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()

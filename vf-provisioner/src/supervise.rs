@@ -436,13 +436,15 @@ impl Supervisor<'_> {
     /// Starts a dead switch again. Whoever applies or releases goes first; afterwards the switch may run or be gone.
     fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
         let tenant = &switch.tenant;
-        let Some(_held) = Held::try_hold(self.dir, tenant)? else {
-            return Ok(Attempt::NotOurs);
-        };
+        let held = Held::try_hold(self.dir, tenant);
         let state = state::read(self.dir)?;
         if switches(&state).get(tenant) != Some(switch) || self.launcher.pidfd(tenant)?.is_some() {
             return Ok(Attempt::NotOurs);
         }
+        // A release takes the directory away, and then the tenant is not to run: so this is somebody else's doing.
+        let Some(_held) = held? else {
+            return Ok(Attempt::NotOurs);
+        };
         Ok(match self.launcher.clone().restart(switch) {
             Ok(()) => Attempt::Ready(Instant::now()),
             Err(error) => Attempt::Failed(error.to_string()),

@@ -471,6 +471,38 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
     assert_eq!(site.left(), site.nothing());
 }
 
+#[test]
+fn a_switch_whose_directory_is_gone_is_told_and_mended_by_an_apply() {
+    let Some(site) = Site::new("tvp", 77050) else {
+        return;
+    };
+    let file = site.tenant(1, 1);
+    site.good(&["apply", &file]);
+    let mut supervisor = supervisor(&site, &["t1"]);
+    let directory = site.state_dir().join("tenants/t1");
+    let pid = site.pid("t1");
+    fs::remove_dir_all(&directory).expect("it is there");
+    kill(pid, nix::sys::signal::Signal::SIGKILL);
+    let failed = supervisor.wait_for("restart_failed", "t1");
+    let says = format!(
+        "cannot open {}: No such file or directory",
+        directory.display()
+    );
+    let error = failed["error"].as_str().expect("a sentence");
+    assert!(error.contains(&says), "{error}");
+    site.good(&["apply", &file]);
+    assert_eq!(
+        site.json(&["status", "t1"])["tenants"][0]["state"],
+        "up",
+        "{:?}",
+        supervisor.events()
+    );
+    site.good(&["verify"]);
+    supervisor.stop();
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
 /// Sends frames from the switch's In/Out side with scapy-free means: `python3` is on every Debian.
 fn send(namespace: &str, interface: &str, frames: &[String]) {
     let program = format!(
