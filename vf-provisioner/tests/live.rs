@@ -2,6 +2,8 @@
 //! its own for the bridge, so that they run in parallel and beside anything else. Without root each
 //! says so and passes.
 
+#[path = "common/site.rs"]
+mod site;
 #[path = "common/supervisor.rs"]
 mod supervisor;
 
@@ -10,95 +12,31 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use site::{PROVISIONER, Site, sh};
 use supervisor::Supervisor;
 
-const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
-
-struct Site {
-    instance: &'static str,
-    uid_base: u32,
-    dir: tempfile::TempDir,
-}
-
-fn sh(command: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .output()
-        .expect("sh starts");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// A site whose switches are stand-ins, of which a test need not wait for DPDK. `None`, said on standard error,
+/// without root.
+fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: {instance} needs root");
+        return None;
+    }
+    let switch = Path::new(PROVISIONER).with_file_name("examples/fake_switch");
+    let options = ["--switch-binary", switch.to_str().expect("a path")];
+    Some(Site::new(
+        instance,
+        uid_base,
+        options.map(str::to_owned).into(),
+    ))
 }
 
 impl Site {
-    /// `None`, said on standard error, without root.
-    fn new(instance: &'static str, uid_base: u32) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: {instance} needs root");
-            return None;
-        }
-        let site = Self {
-            instance,
-            uid_base,
-            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
-        };
-        sh(&format!("ip netns add {}", site.host()));
-        assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
-        Some(site)
-    }
-
-    /// The namespace that stands for the host's own.
-    fn host(&self) -> String {
-        format!("{}-host", self.instance)
-    }
-
-    fn switch_binary() -> PathBuf {
-        Path::new(PROVISIONER).with_file_name("examples/fake_switch")
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/run/netns/{}", self.host()))
-            .arg(PROVISIONER)
-            .args(["--instance", self.instance])
-            .arg("--state-dir")
-            .arg(self.state_dir())
-            .args(["--uid-base", &self.uid_base.to_string()])
-            .arg("--switch-binary")
-            .arg(Self::switch_binary())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.command().args(arguments).output();
-        output.expect("the provisioner starts")
-    }
-
-    fn good(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.good(&[&["--json"], arguments].concat());
-        serde_json::from_str(&text).expect("it is JSON")
-    }
-
     /// A tenant's file; `number` is 1 to 9.
     fn tenant(&self, number: u8, ports: u8) -> String {
         let instance = self.instance;
@@ -114,64 +52,11 @@ impl Site {
         fs::write(&path, text).expect("the file is written");
         path.display().to_string()
     }
-
-    /// Everything of this instance that a host can show.
-    fn left(&self) -> BTreeSet<String> {
-        let instance = self.instance;
-        let mut left = BTreeSet::new();
-        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("{instance}-")) {
-                left.insert(format!("namespace {name}"));
-            }
-        }
-        let host = self.host();
-        for line in sh(&format!("ip -n {host} -o link")).lines() {
-            let name = line.split(": ").nth(1).unwrap_or_default();
-            left.insert(format!("link {name}"));
-        }
-        let rules = sh(&format!("nsenter --net=/run/netns/{host} nft list ruleset"));
-        left.extend(rules.lines().map(|line| format!("nft {line}")));
-        for path in sh(&format!(
-            "find /sys/fs/cgroup -path '*/{instance}*' -type d"
-        ))
-        .lines()
-        {
-            left.insert(format!("cgroup {path}"));
-        }
-        for uid in self.uid_base..self.uid_base + 4 {
-            // One that has ended and waits for its parent holds nothing any more.
-            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
-                left.insert(format!("a process of user {uid}"));
-            }
-        }
-        if self.state_dir().exists() {
-            left.insert("the state directory".to_owned());
-        }
-        left
-    }
-
-    fn nothing(&self) -> BTreeSet<String> {
-        BTreeSet::from([format!("namespace {}", self.host()), "link lo".to_owned()])
-    }
-
-    fn pid(&self, tenant: &str) -> i32 {
-        let status = self.json(&["status", tenant]);
-        let pid = status["tenants"][0]["switch"]["pid"].as_i64();
-        pid.expect("its switch runs") as i32
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.run(&["release", "--all"]);
-        sh(&format!("ip netns delete {}", self.host()));
-    }
 }
 
 #[test]
 fn applied_read_back_idle_and_released_as_found() {
-    let Some(site) = Site::new("tva", 70000) else {
+    let Some(site) = site("tva", 70000) else {
         return;
     };
     let file = site.tenant(1, 2);
@@ -210,7 +95,7 @@ fn applied_read_back_idle_and_released_as_found() {
 
 #[test]
 fn a_switch_is_alone() {
-    let Some(site) = Site::new("tvb", 71000) else {
+    let Some(site) = site("tvb", 71000) else {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
@@ -286,7 +171,7 @@ fn a_switch_is_alone() {
 
 /// A crash at every moment of an apply: the next apply converges, or a release cleans up.
 fn killed_everywhere(instance: &'static str, uid_base: u32, released: bool) {
-    let Some(site) = Site::new(instance, uid_base) else {
+    let Some(site) = site(instance, uid_base) else {
         return;
     };
     let file = site.tenant(1, 1);
@@ -322,7 +207,7 @@ fn killed_at_any_moment_and_released() {
 
 #[test]
 fn a_release_killed_at_any_moment_is_finished_by_the_next() {
-    let Some(site) = Site::new("tve", 74000) else {
+    let Some(site) = site("tve", 74000) else {
         return;
     };
     let file = site.tenant(1, 1);
@@ -341,7 +226,7 @@ fn a_release_killed_at_any_moment_is_finished_by_the_next() {
 
 #[test]
 fn applies_at_the_same_time_wait_for_each_other() {
-    let Some(site) = Site::new("tvf", 75000) else {
+    let Some(site) = site("tvf", 75000) else {
         return;
     };
     let start = |file: String| -> Child {
@@ -370,7 +255,7 @@ fn applies_at_the_same_time_wait_for_each_other() {
 
 #[test]
 fn a_step_that_fails_takes_everything_back() {
-    let Some(site) = Site::new("tvg", 76000) else {
+    let Some(site) = site("tvg", 76000) else {
         return;
     };
     // The guest is there already, and has an eth0 of its own.
@@ -402,7 +287,7 @@ fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 
 #[test]
 fn a_dead_switch_is_started_again_and_the_other_left_alone() {
-    let Some(site) = Site::new("tvh", 77000) else {
+    let Some(site) = site("tvh", 77000) else {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
@@ -439,7 +324,7 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
 
 #[test]
 fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
-    let Some(site) = Site::new("tvo", 77040) else {
+    let Some(site) = site("tvo", 77040) else {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
@@ -473,7 +358,7 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
 
 #[test]
 fn a_switch_whose_directory_is_gone_is_told_and_mended_by_an_apply() {
-    let Some(site) = Site::new("tvp", 77050) else {
+    let Some(site) = site("tvp", 77050) else {
         return;
     };
     let file = site.tenant(1, 1);
@@ -544,7 +429,7 @@ fn frame(source: &str, ethertype: &str, payload: &str) -> String {
 
 #[test]
 fn an_inout_port_passes_only_its_own_sources() {
-    let Some(site) = Site::new("tvi", 78000) else {
+    let Some(site) = site("tvi", 78000) else {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
@@ -632,7 +517,7 @@ fn an_inout_port_passes_only_its_own_sources() {
 
 #[test]
 fn a_foreign_bridge_is_refused() {
-    let Some(site) = Site::new("tvj", 79000) else {
+    let Some(site) = site("tvj", 79000) else {
         return;
     };
     sh("ip -n tvj-host link add tvj-br0 type veth peer name other");

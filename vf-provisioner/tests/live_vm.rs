@@ -3,29 +3,22 @@
 
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
+#[path = "common/site.rs"]
+mod site;
 #[path = "common/supervisor.rs"]
 mod supervisor;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use libvirtd::Libvirtd;
+use site::{PROVISIONER, Site, sh};
 use supervisor::Supervisor;
-
-const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
-
-fn sh(command: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .output()
-        .expect("sh starts");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 fn image() -> PathBuf {
     let named = std::env::var_os("VSWITCH_IMAGE").map(PathBuf::from);
@@ -52,57 +45,16 @@ fn missing() -> Option<String> {
     (!there(&switch)).then(|| format!("{} (cargo build)", switch.display()))
 }
 
-struct Site {
-    instance: &'static str,
-    uid_base: u32,
-    dir: tempfile::TempDir,
+/// `None`, said on standard error, where something is missing.
+fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
+    if let Some(missing) = missing() {
+        eprintln!("skipped: {instance} needs {missing}");
+        return None;
+    }
+    Some(Site::new(instance, uid_base, Vec::new()))
 }
 
 impl Site {
-    fn new(instance: &'static str, uid_base: u32) -> Option<Self> {
-        if let Some(missing) = missing() {
-            eprintln!("skipped: {instance} needs {missing}");
-            return None;
-        }
-        let site = Self {
-            instance,
-            uid_base,
-            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
-        };
-        sh(&format!("ip netns add {instance}-host"));
-        assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
-        Some(site)
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/run/netns/{}-host", self.instance))
-            .arg(PROVISIONER)
-            .args(["--instance", self.instance])
-            .arg("--state-dir")
-            .arg(self.dir.path().join("state"))
-            .args(["--uid-base", &self.uid_base.to_string()])
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.command().args(arguments).output();
-        output.expect("the provisioner starts")
-    }
-
-    fn good(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
     fn apply(&self, file: &str) -> String {
         let image = image();
         let image = image.to_str().expect("a path");
@@ -130,17 +82,6 @@ impl Site {
         path.display().to_string()
     }
 
-    fn status(&self) -> Value {
-        let text = self.good(&["--json", "status", "t1"]);
-        let document: Value = serde_json::from_str(&text).expect("it is JSON");
-        document["tenants"][0].clone()
-    }
-
-    fn pid(&self) -> i32 {
-        let pid = self.status()["switch"]["pid"].as_i64();
-        pid.expect("its switch runs") as i32
-    }
-
     fn in_guest(&self, port: u8, command: &str) -> String {
         sh(&format!(
             "ip netns exec {}-t1-vm{port} {command}",
@@ -165,53 +106,6 @@ impl Site {
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).expect("it is JSON")
     }
-
-    /// Everything of this instance that a host can show.
-    fn left(&self) -> BTreeSet<String> {
-        let instance = self.instance;
-        let mut left = BTreeSet::new();
-        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("{instance}-")) {
-                left.insert(format!("namespace {name}"));
-            }
-        }
-        for line in sh(&format!("ip -n {instance}-host -o link")).lines() {
-            let name = line.split(": ").nth(1).unwrap_or_default();
-            left.insert(format!("link {name}"));
-        }
-        let rules = sh(&format!(
-            "nsenter --net=/run/netns/{instance}-host nft list ruleset"
-        ));
-        left.extend(rules.lines().map(|line| format!("nft {line}")));
-        let groups = sh(&format!(
-            "find /sys/fs/cgroup -path '*/{instance}*' -type d"
-        ));
-        left.extend(groups.lines().map(|path| format!("cgroup {path}")));
-        for uid in self.uid_base..self.uid_base + 4 {
-            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
-                left.insert(format!("a process of user {uid}"));
-            }
-        }
-        if self.dir.path().join("state").exists() {
-            left.insert("the state directory".to_owned());
-        }
-        left
-    }
-
-    fn nothing(&self) -> BTreeSet<String> {
-        BTreeSet::from([
-            format!("namespace {}-host", self.instance),
-            "link lo".to_owned(),
-        ])
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.run(&["release", "--all"]);
-        sh(&format!("ip netns delete {}-host", self.instance));
-    }
 }
 
 fn kill(pid: i32, signal: nix::sys::signal::Signal) {
@@ -220,7 +114,7 @@ fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 
 #[test]
 fn a_vm_carries_a_tenant_until_it_is_released() {
-    let Some(site) = Site::new("tma", 85000) else {
+    let Some(site) = site("tma", 85000) else {
         return;
     };
     let file = site.tenant("");
@@ -249,7 +143,7 @@ fn a_vm_carries_a_tenant_until_it_is_released() {
 
 /// QEMU is unprivileged, alone, and sees nothing but what it needs.
 fn confined(site: &Site, uid: u32) {
-    let pid = site.pid();
+    let pid = site.pid("t1");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -328,7 +222,7 @@ fn carries(site: &Site) {
 
 /// Another configuration is taken without another machine.
 fn reloads(site: &Site) {
-    let pid = site.pid();
+    let pid = site.pid("t1");
     site.in_guest(1, "ip address add 10.1.0.21/24 dev eth0");
     assert!(!site.pings(1, "-I 10.1.0.21 10.1.0.12"));
     let image = image();
@@ -345,13 +239,13 @@ fn reloads(site: &Site) {
     ]);
     assert!(changed.starts_with("1 actions done"), "{changed}");
     assert!(site.pings(1, "-I 10.1.0.21 10.1.0.12"));
-    assert_eq!(site.pid(), pid);
+    assert_eq!(site.pid("t1"), pid);
     site.good(&["verify"]);
 }
 
 /// What it used is told: for people, programs, and whoever bills it.
 fn accounts(site: &Site) {
-    let status = site.status();
+    let status = site.status("t1");
     assert_eq!(status["launcher"], "vm");
     let accounts = &status["accounts"];
     assert!(
@@ -388,12 +282,12 @@ fn is_started_again(site: &Site) {
         site.dir.path(),
         Duration::from_secs(120),
     );
-    let first = site.pid();
+    let first = site.pid("t1");
     kill(first, nix::sys::signal::Signal::SIGKILL);
     supervisor.wait_for("restarted", "t1");
-    let second = site.pid();
+    let second = site.pid("t1");
     assert_ne!(second, first);
-    assert_eq!(site.status()["switch"]["restarts"], 1);
+    assert_eq!(site.status("t1")["switch"]["restarts"], 1);
     assert!(site.pings(2, "10.1.0.11"));
 
     // As KVM leaves a machine that it cannot go on with.
@@ -407,14 +301,14 @@ fn is_started_again(site: &Site) {
     assert!(paused.expect("python3 starts").success());
     supervisor.wait_for("stuck", "t1");
     supervisor.wait_for("restarted", "t1");
-    assert_ne!(site.pid(), second);
+    assert_ne!(site.pid("t1"), second);
     assert!(site.pings(2, "10.1.0.11"));
     supervisor.stop();
 }
 
 #[test]
 fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
-    let Some(site) = Site::new("tmb", 86000) else {
+    let Some(site) = site("tmb", 86000) else {
         return;
     };
     let file = site.tenant("");
@@ -472,11 +366,11 @@ fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
 
 #[test]
 fn libvirt_runs_the_same_vm() {
-    let Some(site) = Site::new("tmc", 87000) else {
+    let Some(site) = site("tmc", 87000) else {
         return;
     };
-    let namespace = format!("{}-host", site.instance);
-    let Some(libvirtd) = Libvirtd::start(&site.dir.path().join("libvirt"), Some(&namespace)) else {
+    let libvirt = site.dir.path().join("libvirt");
+    let Some(libvirtd) = Libvirtd::start(&libvirt, Some(&site.host())) else {
         return;
     };
     let image = image();
@@ -513,7 +407,7 @@ fn libvirt_runs_the_same_vm() {
         "{bounds}"
     );
     carries(&site);
-    let status = site.status();
+    let status = site.status("t1");
     assert_eq!(status["launcher"], "libvirt");
     let pid = status["switch"]["pid"].as_i64().expect("it runs");
     let uid =

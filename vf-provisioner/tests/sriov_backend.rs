@@ -25,6 +25,7 @@ use shell::sh;
 use supervisor::Supervisor;
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+const ON_PF0: [&str; 6] = ["apply", "--no-prove", "--nic", "sriov", "--pf", "pf0"];
 const PF: &str = "/sys/class/net/pf0/device";
 
 struct Site {
@@ -99,6 +100,12 @@ impl Site {
         lines.map(str::to_owned).collect()
     }
 
+    /// Applies a tenant's file on the first NIC, without asking that with real frames.
+    #[track_caller]
+    fn onboard(&self, file: &str) -> String {
+        self.good(&[&ON_PF0[..], &[file]].concat())
+    }
+
     fn nics(&self) -> Value {
         let text = self.good(&["--json", "nic"]);
         serde_json::from_str(&text).expect("it is JSON")
@@ -142,8 +149,28 @@ impl Site {
     }
 }
 
-/// What iproute2 says of the functions of a NIC: MAC, VLAN, spoof check, trust.
-fn functions(pf: &str) -> Vec<(String, u64, bool, bool)> {
+/// MAC, VLAN, spoof check, trust.
+type Settings = (String, u64, bool, bool);
+
+fn set(mac: &str, vlan: u64) -> Settings {
+    (mac.to_owned(), vlan, true, false)
+}
+
+/// How the functions of a NIC are on which the first tenant has two ports and an uplink, and nobody else has any.
+fn set_for_t1() -> [Settings; 7] {
+    [
+        set("52:54:00:00:01:01", 3000),
+        set("02:00:13:89:00:01", 3000),
+        set("52:54:00:00:01:02", 3001),
+        set("02:00:13:89:00:02", 3001),
+        set("0a:e2:f1:b1:b2:67", 0),
+        set(ZERO, 0),
+        set(ZERO, 0),
+    ]
+}
+
+/// What iproute2 says of the functions of a NIC.
+fn functions(pf: &str) -> Vec<Settings> {
     let text = sh(&format!("ip -j -d link show {pf}"));
     let json: Value = serde_json::from_str(&text).expect("it is JSON");
     let list = json[0]["vfinfo_list"].as_array().cloned();
@@ -177,28 +204,8 @@ const ZERO: &str = "00:00:00:00:00:00";
 fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 2, true);
-    site.good(&[
-        "apply",
-        "--no-prove",
-        "--nic",
-        "sriov",
-        "--pf",
-        "pf0",
-        &file,
-    ]);
-    let set = |mac: &str, vlan| (mac.to_owned(), vlan, true, false);
-    assert_eq!(
-        functions("pf0"),
-        [
-            set("52:54:00:00:01:01", 3000),
-            set("02:00:13:89:00:01", 3000),
-            set("52:54:00:00:01:02", 3001),
-            set("02:00:13:89:00:02", 3001),
-            set("0a:e2:f1:b1:b2:67", 0),
-            set(ZERO, 0),
-            set(ZERO, 0),
-        ]
-    );
+    site.onboard(&file);
+    assert_eq!(functions("pf0"), set_for_t1());
     let drivers: Vec<String> = (0..7).map(driver).collect();
     assert_eq!(&drivers[..5], ["vfio-pci"; 5]);
     assert_eq!(&drivers[5..], ["none"; 2]);
@@ -228,15 +235,7 @@ fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
 fn drift_is_told_counted_and_mended() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 1, true);
-    site.good(&[
-        "apply",
-        "--no-prove",
-        "--nic",
-        "sriov",
-        "--pf",
-        "pf0",
-        &file,
-    ]);
+    site.onboard(&file);
 
     // Settings changed by hand.
     sh(
@@ -338,15 +337,7 @@ fn drift_is_told_counted_and_mended() {
 fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 1, false);
-    site.good(&[
-        "apply",
-        "--no-prove",
-        "--nic",
-        "sriov",
-        "--pf",
-        "pf0",
-        &file,
-    ]);
+    site.onboard(&file);
     sh("echo 0000:01:00.0 > /sys/bus/pci/drivers/igb/unbind");
     let drift = site.drift();
     assert!(
@@ -370,7 +361,7 @@ fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
 fn killed_at_any_step_it_converges_and_cleans() {
     let Some(site) = Site::new() else { return };
     let (one, two) = (site.tenant(1, 1, false), site.tenant(2, 1, false));
-    let on = ["apply", "--no-prove", "--nic", "sriov", "--pf", "pf0"];
+    let on = ON_PF0;
     let count = || sh(&format!("cat {PF}/sriov_numvfs")).trim().to_owned();
     let mut moment = 0;
     loop {
@@ -630,15 +621,7 @@ fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
 #[test]
 fn a_function_that_is_open_is_not_taken_away() {
     let Some(site) = Site::new() else { return };
-    site.good(&[
-        "apply",
-        "--no-prove",
-        "--nic",
-        "sriov",
-        "--pf",
-        "pf0",
-        &site.tenant(1, 1, false),
-    ]);
+    site.onboard(&site.tenant(1, 1, false));
     let group = sh(&format!("basename $(readlink {PF}/virtfn0/iommu_group)"));
     let node = format!("/dev/vfio/{}", group.trim());
     let mut vm = Command::new("sleep")
@@ -683,7 +666,7 @@ fn libvirt_leaves_functions_as_they_were_set() {
         .command()
         .args(["--launcher", "libvirt", "--accel", "tcg", "--vm-image"])
         .arg(&image)
-        .args(["apply", "--no-prove", "--nic", "sriov", "--pf", "pf0"])
+        .args(ON_PF0)
         .arg(site.tenant(1, 2, true))
         .stdout(Stdio::null())
         .stderr(fs::File::create(&messages).expect("a file"))
@@ -696,17 +679,7 @@ fn libvirt_leaves_functions_as_they_were_set() {
         assert!(began.elapsed() < Duration::from_secs(180), "{}", said());
         std::thread::sleep(Duration::from_millis(500));
     }
-    let set = |mac: &str, vlan| (mac.to_owned(), vlan, true, false);
-    let as_set = [
-        set("52:54:00:00:01:01", 3000),
-        set("02:00:13:89:00:01", 3000),
-        set("52:54:00:00:01:02", 3001),
-        set("02:00:13:89:00:02", 3001),
-        set("0a:e2:f1:b1:b2:67", 0),
-        set(ZERO, 0),
-        set(ZERO, 0),
-    ];
-    assert_eq!(functions("pf0"), as_set);
+    assert_eq!(functions("pf0"), set_for_t1());
 
     // QEMU is the tenant's user, and has the switch's functions and no other.
     let pid = fs::read_to_string(site.dir.path().join("libvirt/run/libvirt/qemu/mts-t1.pid"));
@@ -733,7 +706,7 @@ fn libvirt_leaves_functions_as_they_were_set() {
     apply.kill().expect("it runs");
     apply.wait().expect("it ends");
     libvirtd.virsh(&["destroy", "mts-t1"]).expect("it runs");
-    assert_eq!(functions("pf0"), as_set);
+    assert_eq!(functions("pf0"), set_for_t1());
     assert_eq!(site.drift(), ["switch of tenant t1 is missing"]);
     site.good(&["release", "--all"]);
     assert_eq!(libvirtd.domains(), Vec::<String>::new());
@@ -803,18 +776,7 @@ fn no_iommu_is_told() {
         return;
     }
     let file = site.tenant(1, 1, false);
-    let text = site.bad(
-        2,
-        &[
-            "apply",
-            "--no-prove",
-            "--nic",
-            "sriov",
-            "--pf",
-            "pf0",
-            &file,
-        ],
-    );
+    let text = site.bad(2, &[&ON_PF0[..], &[&file]].concat());
     assert!(
         text.contains("--pf pf0: no IOMMU is in front of it"),
         "{text}"

@@ -1,0 +1,146 @@
+//! One instance on this host's kernel: a network namespace of its own for a host, a state directory, a range of users.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+pub(crate) const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
+
+/// Runs a shell's line, which may fail; what it wrote.
+pub(crate) fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output();
+    String::from_utf8_lossy(&output.expect("sh starts").stdout).into_owned()
+}
+
+/// All of it is gone when this is.
+pub(crate) struct Site {
+    pub(crate) instance: &'static str,
+    uid_base: u32,
+    pub(crate) dir: tempfile::TempDir,
+    /// What each of its provisioners is told beside that.
+    options: Vec<String>,
+}
+
+impl Site {
+    /// Root's alone.
+    pub(crate) fn new(instance: &'static str, uid_base: u32, options: Vec<String>) -> Self {
+        let site = Self {
+            instance,
+            uid_base,
+            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+            options,
+        };
+        sh(&format!("ip netns add {}", site.host()));
+        assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
+        site
+    }
+
+    /// The namespace that stands for the host's own.
+    pub(crate) fn host(&self) -> String {
+        format!("{}-host", self.instance)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.host()))
+            .arg(PROVISIONER)
+            .args(["--instance", self.instance])
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .args(["--uid-base", &self.uid_base.to_string()])
+            .args(&self.options)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command().args(arguments).output();
+        output.expect("the provisioner starts")
+    }
+
+    #[track_caller]
+    pub(crate) fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.good(&[&["--json"], arguments].concat());
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    /// What `status` says of a tenant.
+    #[track_caller]
+    pub(crate) fn status(&self, tenant: &str) -> Value {
+        self.json(&["status", tenant])["tenants"][0].clone()
+    }
+
+    /// The process of a tenant's switch.
+    #[track_caller]
+    pub(crate) fn pid(&self, tenant: &str) -> i32 {
+        let pid = self.status(tenant)["switch"]["pid"].as_i64();
+        pid.expect("its switch runs") as i32
+    }
+
+    /// Everything of this instance that a host can show.
+    pub(crate) fn left(&self) -> BTreeSet<String> {
+        let instance = self.instance;
+        let mut left = BTreeSet::new();
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("{instance}-")) {
+                left.insert(format!("namespace {name}"));
+            }
+        }
+        let host = self.host();
+        for line in sh(&format!("ip -n {host} -o link")).lines() {
+            let name = line.split(": ").nth(1).unwrap_or_default();
+            left.insert(format!("link {name}"));
+        }
+        let rules = sh(&format!("nsenter --net=/run/netns/{host} nft list ruleset"));
+        left.extend(rules.lines().map(|line| format!("nft {line}")));
+        for path in sh(&format!(
+            "find /sys/fs/cgroup -path '*/{instance}*' -type d"
+        ))
+        .lines()
+        {
+            left.insert(format!("cgroup {path}"));
+        }
+        for uid in self.uid_base..self.uid_base + 4 {
+            // One that has ended and waits for its parent holds nothing any more.
+            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
+                left.insert(format!("a process of user {uid}"));
+            }
+        }
+        if self.state_dir().exists() {
+            left.insert("the state directory".to_owned());
+        }
+        left
+    }
+
+    pub(crate) fn nothing(&self) -> BTreeSet<String> {
+        BTreeSet::from([format!("namespace {}", self.host()), "link lo".to_owned()])
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.run(&["release", "--all"]);
+        sh(&format!("ip netns delete {}", self.host()));
+    }
+}
