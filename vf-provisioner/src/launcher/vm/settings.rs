@@ -1,0 +1,203 @@
+//! What new machines are like, and whether this host can have them.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
+
+use super::image::Image;
+use super::qemu;
+use crate::resource::{Accel, Machine, Manager};
+
+/// The oldest QEMU whose options are used here: Debian 12's.
+const OLDEST: (u32, u32) = (7, 2);
+
+/// What new machines are like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Who starts them.
+    pub manager: Manager,
+    /// QEMU's executable.
+    pub qemu: PathBuf,
+    /// What they boot.
+    pub image: Image,
+    /// What executes them.
+    pub accel: Accel,
+    /// Their memory in MiB.
+    pub memory_mib: u32,
+    /// Whether that is taken from the host's hugepages.
+    pub hugepages: bool,
+}
+
+impl Settings {
+    /// Looks at what this host has; `accel` is what was asked for, if anything was.
+    pub fn find(
+        manager: Manager,
+        image: &Path,
+        accel: Option<Accel>,
+        memory_mib: u32,
+        hugepages: bool,
+    ) -> Result<Self, String> {
+        let qemu = find_qemu()?;
+        let settings = Self {
+            manager,
+            qemu,
+            image: Image::open(image)?,
+            accel: choose(accel, kvm())?,
+            memory_mib,
+            hugepages,
+        };
+        Ok(settings)
+    }
+}
+
+/// QEMU in PATH, if it is young enough.
+fn find_qemu() -> Result<PathBuf, String> {
+    const NAME: &str = "qemu-system-x86_64";
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|dir| dir.join(NAME))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            format!("there is no {NAME} in PATH: install the package qemu-system-x86")
+        })?;
+    let output = Command::new(&program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{} does not start: {error}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (major, minor) = OLDEST;
+    match version(&text) {
+        Some(version) if version >= OLDEST => Ok(program),
+        Some((is_major, is_minor)) => Err(format!(
+            "{} is version {is_major}.{is_minor}: install {major}.{minor} or a later one",
+            program.display()
+        )),
+        None => Err(format!(
+            "{} --version says {:?}, and no version of QEMU: install the package qemu-system-x86",
+            program.display(),
+            text.lines().next().unwrap_or_default()
+        )),
+    }
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let rest = text.split_once(" version ")?.1;
+    let mut parts = rest.split(|at: char| !at.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Why the processor cannot execute machines here, if it cannot.
+fn kvm() -> Result<(), String> {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = flags.lines().find(|line| line.starts_with("flags"));
+    let can = flags.is_some_and(|line| {
+        line.split_whitespace()
+            .any(|flag| flag == "vmx" || flag == "svm")
+    });
+    if !can {
+        return Err("the processor has neither vmx nor svm: switch virtualization on in the firmware, or in the settings of the machine that this one is".to_owned());
+    }
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "cannot open /dev/kvm ({error}): `modprobe kvm_intel` or `modprobe kvm_amd`, as root"
+        )),
+    }
+}
+
+fn choose(asked: Option<Accel>, kvm: Result<(), String>) -> Result<Accel, String> {
+    match (asked, kvm) {
+        (Some(Accel::Tcg), _) | (None, Err(_)) => Ok(Accel::Tcg),
+        (Some(Accel::Kvm) | None, Ok(())) => Ok(Accel::Kvm),
+        (Some(Accel::Kvm), Err(why)) => Err(format!(
+            "--accel kvm: {why}; or take --accel tcg, which is slow"
+        )),
+    }
+}
+
+/// Whether the host has what the machine takes at once.
+pub(super) fn enough(machine: &Machine) -> Result<(), String> {
+    if machine.hugepages {
+        let text = fs::read_to_string("/proc/meminfo")
+            .map_err(|error| format!("cannot read /proc/meminfo: {error}"))?;
+        enough_hugepages(machine.memory_mib, &text)?;
+    }
+    if qemu::has_vf(machine) {
+        let (_, hard) = getrlimit(Limit::RLIMIT_MEMLOCK)
+            .map_err(|error| format!("cannot read the memlock limit: {error}"))?;
+        let may = caps::has_cap(
+            None,
+            caps::CapSet::Effective,
+            caps::Capability::CAP_SYS_RESOURCE,
+        );
+        // Root raises it, unless a container keeps it from doing so.
+        if hard != RLIM_INFINITY && !may.unwrap_or(false) {
+            return Err(format!(
+                "its {} MiB must be locked in memory for the NIC's functions, and the memlock limit is {} MiB: raise it (`ulimit -Hl unlimited`, or LimitMEMLOCK=infinity in the unit), or give the container CAP_SYS_RESOURCE",
+                machine.memory_mib,
+                hard >> 20
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn enough_hugepages(memory_mib: u32, meminfo: &str) -> Result<(), String> {
+    let field = |name: &str| -> u64 {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        value.unwrap_or(0)
+    };
+    let (free, page_kib) = (field("HugePages_Free:"), field("Hugepagesize:").max(1));
+    let needed = (u64::from(memory_mib) << 10).div_ceil(page_kib);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "its {memory_mib} MiB take {needed} hugepages of {page_kib} KiB, and {free} are free: `sysctl vm.nr_hugepages={}` for this machine alone, or go without --hugepages",
+        needed - free + field("HugePages_Total:")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_in_what_qemu_says() {
+        let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
+        assert_eq!(version(text), Some((10, 0)));
+        assert_eq!(version("QEMU emulator version 6.2.0\n"), Some((6, 2)));
+        assert_eq!(version("bash: no such program"), None);
+    }
+
+    #[test]
+    fn what_executes_is_what_was_asked_for_or_what_works() {
+        let no = || Err("no vmx".to_owned());
+        assert_eq!(choose(None, Ok(())), Ok(Accel::Kvm));
+        assert_eq!(choose(None, no()), Ok(Accel::Tcg));
+        assert_eq!(choose(Some(Accel::Tcg), Ok(())), Ok(Accel::Tcg));
+        let refused = choose(Some(Accel::Kvm), no()).expect_err("it does not work");
+        assert!(
+            refused.contains("no vmx") && refused.contains("--accel tcg"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn too_few_hugepages_are_counted() {
+        let meminfo =
+            "HugePages_Total:      10\nHugePages_Free:        4\nHugepagesize:       2048 kB\n";
+        assert_eq!(enough_hugepages(8, meminfo), Ok(()));
+        let words = enough_hugepages(160, meminfo).expect_err("too few");
+        assert!(
+            words.contains(
+                "take 80 hugepages of 2048 KiB, and 4 are free: `sysctl vm.nr_hugepages=86`"
+            ),
+            "{words}"
+        );
+    }
+}
