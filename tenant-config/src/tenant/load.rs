@@ -1,0 +1,178 @@
+//! Tenants' files: found, read, and compared with each other.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::Tenant;
+use crate::document::Document;
+use crate::error::{ConfigError, ConfigErrors, KeyPath, Problem};
+use crate::rules;
+
+/// Reads every tenant of `paths`: files, and directories of `*.toml`.
+///
+/// # Errors
+/// Every error of every file, and what cannot hold between tenants of one host.
+pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
+    let mut errors = Vec::new();
+    let mut loaded: Vec<Loaded> = Vec::new();
+    let mut seen = HashSet::new();
+    for path in paths {
+        let files = files(path).unwrap_or_else(|more| {
+            errors.extend(more);
+            Vec::new()
+        });
+        for file in files {
+            // A file and its directory may both be named: one file is one tenant.
+            if fs::canonicalize(&file).is_ok_and(|real| !seen.insert(real)) {
+                continue;
+            }
+            match Loaded::load(&file) {
+                Ok(tenant) => loaded.push(tenant),
+                Err(more) => errors.extend(more),
+            }
+        }
+    }
+    errors.extend(check_together(&loaded));
+    ConfigErrors::check(errors)?;
+    Ok(loaded.into_iter().map(|loaded| loaded.tenant).collect())
+}
+
+/// A tenant with the text it was read from, which tells where its values stand.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    file: String,
+    text: String,
+    pub(super) tenant: Tenant,
+}
+
+impl Loaded {
+    pub(super) fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        let text = read(path)?;
+        let tenant = Tenant::parse(&file, &text)?;
+        Ok(Self { file, text, tenant })
+    }
+
+    fn error(&self, key: KeyPath, problem: Problem) -> Option<ConfigError> {
+        let document = Document::parse(&self.file, &self.text).ok()?;
+        Some(document.error(key, problem))
+    }
+}
+
+/// The tenant files that `path` stands for.
+fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| unreadable(path, &error.to_string()))? {
+        let file = entry
+            .map_err(|error| unreadable(path, &error.to_string()))?
+            .path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(of_file(path, Problem::EmptyDirectory));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The most bytes of a tenant's file: far beyond the most that its bounds let it say.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| unreadable(path, &error.to_string()))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(unreadable(path, "larger than any tenant's file (64 MiB)"));
+    }
+    Ok(text)
+}
+
+fn unreadable(path: &Path, reason: &str) -> ConfigErrors {
+    let reason = reason.to_owned();
+    of_file(path, Problem::Unreadable { reason })
+}
+
+/// An error of a file as a whole.
+fn of_file(path: &Path, problem: Problem) -> ConfigErrors {
+    ConfigErrors::from(ConfigError {
+        file: path.display().to_string(),
+        place: None,
+        key: KeyPath::default(),
+        port: None,
+        problem,
+    })
+}
+
+/// What must hold between the tenants of one host. The tenant that comes second has the error.
+fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    let mut names = HashMap::new();
+    let mut vnis = HashMap::new();
+    let mut macs = HashMap::new();
+    let mut uplinks = HashMap::new();
+    for (index, this) in loaded.iter().enumerate() {
+        let tenant = &this.tenant;
+        let mut add = |key, problem| errors.extend(this.error(key, problem));
+        if let Some(other) = names.insert(&tenant.name, &this.file) {
+            let problem = Problem::DuplicateTenant {
+                name: tenant.name.clone(),
+                other: other.clone(),
+            };
+            add(KeyPath::of("name"), problem);
+        }
+        if let Some(other) = vnis.insert(tenant.vni, &this.file) {
+            let problem = Problem::DuplicateVni {
+                vni: tenant.vni,
+                other: other.clone(),
+            };
+            add(KeyPath::of("vni"), problem);
+        }
+        for (port, index) in tenant.ports.iter().zip(0..) {
+            let key = KeyPath::of("port").index(index).key("mac");
+            let whose = format!("port {:?} of {}", port.name.as_str(), this.file);
+            if let Some(other) = macs.insert(port.mac, whose) {
+                let mac = port.mac;
+                add(key, Problem::DuplicateMac { mac, other });
+            }
+        }
+        for (address, key) in tenant.uplink_addresses() {
+            if let Some(other) = uplinks.insert(address.addr(), &this.file) {
+                let problem = Problem::DuplicateUplink {
+                    address: address.addr().to_string(),
+                    other: other.clone(),
+                };
+                add(key, problem);
+            }
+        }
+        for other in &loaded[..index] {
+            if !tenant.routes_plainly() || !other.tenant.routes_plainly() {
+                continue;
+            }
+            for (subnet, key) in tenant.inner_subnets() {
+                for (other_subnet, _) in other.tenant.inner_subnets() {
+                    if rules::overlap(subnet, other_subnet) {
+                        let problem = Problem::TenantOverlap {
+                            subnet,
+                            other_subnet,
+                            other: other.file.clone(),
+                        };
+                        add(key.clone(), problem);
+                    }
+                }
+            }
+        }
+    }
+    errors
+}
