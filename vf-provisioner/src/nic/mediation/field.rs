@@ -1,0 +1,548 @@
+//! Sending and listening: what is sent by whom, and who saw what of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Deserialize;
+
+use super::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
+use super::rule::{Rule, rule};
+use super::tap::Tap;
+use super::{Kind, Options, Place, Role, Station, failed};
+use crate::host::{HostError, hold};
+use crate::nic::netlink;
+
+const GROUPS: [[u8; 6]; 3] = [
+    [0x03, 0, 0, 0, 0x88, 0xb5],
+    // 239.255.136.181 and ff05::1:88b5.
+    [0x01, 0x00, 0x5e, 0x7f, 0x88, 0xb5],
+    [0x33, 0x33, 0, 0x01, 0x88, 0xb5],
+];
+const BROADCAST: [u8; 6] = [0xff; 6];
+/// Of a block that is locally administered, so nobody's.
+const NOBODY: [u8; 6] = [0x06, 0x88, 0xb5, 0x88, 0xb5, 0x01];
+/// How often each frame is sent.
+pub(super) const COPIES: u32 = 2;
+/// After how many frames the listeners are read.
+const BURST: usize = 16;
+/// Frames taken from one listener before the next one has its turn.
+const TURN: usize = 256;
+/// Between two rounds of proofs.
+const ROUND: Duration = Duration::from_millis(100);
+/// How long a listener may take to be shown to hear, once what must pass does.
+const LATE: Duration = Duration::from_millis(700);
+
+/// How a frame is made.
+#[derive(Debug, Clone)]
+pub(super) struct Spec {
+    pub(super) from: usize,
+    /// `None` for what only shows that the stations send and hear.
+    pub(super) kind: Option<Kind>,
+    pub(super) destination: [u8; 6],
+    source: [u8; 6],
+    tags: Vec<Tag>,
+    shape: Shape,
+}
+
+/// What one listener saw of one frame's copies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sight {
+    pub(super) frames: u32,
+    pub(super) untagged: u32,
+    pub(super) tags: BTreeSet<Vec<Tag>>,
+}
+
+/// Whether a station can be listened at now.
+pub(super) fn can_listen(station: &Station) -> bool {
+    match &station.place {
+        Place::Interface { .. } => open(station).is_ok(),
+        Place::Switch {
+            program, control, ..
+        } => drops(program, control).is_ok(),
+    }
+}
+
+fn open(station: &Station) -> Result<Option<Tap>, HostError> {
+    let Place::Interface {
+        namespace,
+        interface,
+    } = &station.place
+    else {
+        return Ok(None);
+    };
+    let place = match namespace {
+        Some(namespace) => format!("{namespace}/{interface}"),
+        None => interface.clone(),
+    };
+    // A promiscuous physical function joins every VLAN; what counts is what it gets by itself.
+    let promiscuous = station.role != Role::Host;
+    let tap = netlink::inside(namespace.as_deref(), || {
+        Tap::open(interface, promiscuous, &GROUPS).map_err(HostError::io(format!(
+            "cannot listen on {place} ({})",
+            station.name
+        )))
+    })?;
+    if !tap.is_up() {
+        return Err(failed(format!(
+            "{place} ({}) is down: set it up before the probe",
+            station.name
+        )));
+    }
+    Ok(Some(tap))
+}
+
+/// The stations of one probe, and what was sent and seen so far.
+pub(super) struct Field<'a> {
+    pub(super) stations: &'a [Station],
+    pub(super) options: &'a Options,
+    token: Token,
+    pub(super) taps: Vec<Option<Tap>>,
+    /// A frame's number is its place here.
+    pub(super) specs: Vec<Spec>,
+    pub(super) sights: BTreeMap<(usize, usize), Sight>,
+    pub(super) sends: Vec<bool>,
+    pub(super) hears: Vec<bool>,
+    pub(super) counted: Vec<Counted>,
+    /// Switches that count also while nothing is sent.
+    pub(super) noisy: BTreeSet<usize>,
+}
+
+/// What the drop counters of a switch said of one sender's frames.
+pub(super) struct Counted {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) frames: u64,
+}
+
+impl<'a> Field<'a> {
+    /// Everybody listens from now on.
+    pub(super) fn new(stations: &'a [Station], options: &'a Options) -> Result<Self, HostError> {
+        let token = Token::random().map_err(HostError::io("cannot read /dev/urandom"))?;
+        Ok(Self {
+            stations,
+            options,
+            token,
+            taps: stations.iter().map(open).collect::<Result<_, _>>()?,
+            specs: Vec::new(),
+            sights: BTreeMap::new(),
+            sends: stations.iter().map(|it| it.proven).collect(),
+            hears: stations.iter().map(|it| it.proven).collect(),
+            counted: Vec::new(),
+            noisy: BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn indices(&self) -> std::ops::Range<usize> {
+        0..self.stations.len()
+    }
+
+    pub(super) fn octets(&self, station: usize) -> [u8; 6] {
+        self.stations[station].mac.octets()
+    }
+
+    fn is_silent(&self, station: usize) -> bool {
+        self.taps[station].is_none() || self.stations[station].quiet
+    }
+
+    /// Sends what must pass, and what shows that a station hears, until all of it was seen.
+    pub(super) fn prove(&mut self) -> Result<(), HostError> {
+        let mut needed = Vec::new();
+        for from in self.indices() {
+            if self.is_silent(from) {
+                continue;
+            }
+            let station = &self.stations[from];
+            let mut add = |destination, tags: Vec<Tag>| {
+                self.specs.push(Spec {
+                    from,
+                    kind: None,
+                    destination,
+                    source: station.mac.octets(),
+                    tags,
+                    shape: Shape::Plain,
+                });
+                self.specs.len() - 1
+            };
+            add(BROADCAST, Vec::new());
+            // The host's own interface is on no VLAN, and may say on which its frame is.
+            if matches!(station.role, Role::Host | Role::Wire) {
+                let vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
+                for vlan in vlans {
+                    add(BROADCAST, vec![(CUSTOMER, vlan)]);
+                }
+            }
+            for (to, other) in self.stations.iter().enumerate() {
+                let must = rule(self.options.fabric, station, other, Kind::Unicast) == Rule::Must;
+                if must {
+                    let number = add(other.mac.octets(), Vec::new());
+                    if self.taps[to].is_some() {
+                        needed.push((number, to));
+                    }
+                }
+            }
+        }
+        let numbers: Vec<usize> = (0..self.specs.len()).collect();
+        let started = Instant::now();
+        let mut enough: Option<Instant> = None;
+        while started.elapsed() < self.options.patience {
+            self.send(&numbers, 1)?;
+            self.listen(ROUND)?;
+            if needed.iter().all(|key| self.sights.contains_key(key)) {
+                let since = *enough.get_or_insert_with(Instant::now);
+                let heard = |list: &[bool]| {
+                    self.taps
+                        .iter()
+                        .zip(list)
+                        .all(|(tap, it)| tap.is_none() || *it)
+                };
+                if heard(&self.sends) && heard(&self.hears) || since.elapsed() > LATE {
+                    break;
+                }
+            }
+        }
+        self.prove_counters()
+    }
+
+    /// A switch's In/Out side that counts the host's broadcasts hears.
+    fn prove_counters(&mut self) -> Result<(), HostError> {
+        let uplink = |it: &Station| {
+            it.role == Role::Uplink && !it.proven && matches!(it.place, Place::Switch { .. })
+        };
+        if !self.stations.iter().any(uplink) {
+            return Ok(());
+        }
+        let mut before = self.counters()?;
+        for from in self.indices() {
+            let role = self.stations[from].role;
+            if !matches!(role, Role::Host | Role::Wire | Role::Witness) {
+                continue;
+            }
+            let mut numbers: Vec<usize> = (0..self.specs.len()).collect();
+            numbers.retain(|number| self.specs[*number].from == from);
+            self.send(&numbers, 1)?;
+            self.listen(self.options.settle)?;
+            let after = self.counters()?;
+            for (to, frames) in &after {
+                if uplink(&self.stations[*to]) && before.get(to).is_some_and(|it| it < frames) {
+                    self.hears[*to] = true;
+                    self.sends[from] = true;
+                }
+            }
+            before = after;
+        }
+        Ok(())
+    }
+
+    pub(super) fn attack(&mut self) -> Result<(), HostError> {
+        let counting = self.taps.iter().any(Option::is_none);
+        let mut longest = Duration::ZERO;
+        let mut before = self.counters()?;
+        for from in self.indices() {
+            if self.is_silent(from) {
+                continue;
+            }
+            let first = self.specs.len();
+            let specs = match self.stations[from].role {
+                Role::Guest | Role::Gateway | Role::Uplink => self.everything(from),
+                Role::Wire => self.injections(from),
+                Role::Witness | Role::Host => continue,
+            };
+            self.specs.extend(specs);
+            let numbers: Vec<usize> = (first..self.specs.len()).collect();
+            let started = Instant::now();
+            self.send(&numbers, COPIES)?;
+            if counting {
+                self.listen(self.options.settle)?;
+                let after = self.counters()?;
+                longest = longest.max(started.elapsed());
+                for (to, frames) in &after {
+                    let frames = frames.saturating_sub(before.get(to).copied().unwrap_or(*frames));
+                    self.counted.push(Counted {
+                        from,
+                        to: *to,
+                        frames,
+                    });
+                }
+                before = after;
+            }
+        }
+        self.listen(self.options.settle)?;
+        if counting {
+            // What the switches count while nothing is sent, for as long as one sender took.
+            self.listen(longest.saturating_sub(self.options.settle))?;
+            for (to, frames) in self.counters()? {
+                if before.get(&to) != Some(&frames) {
+                    self.noisy.insert(to);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that somebody who has the whole function could send.
+    fn everything(&self, from: usize) -> Vec<Spec> {
+        let own = self.octets(from);
+        let others: Vec<usize> = self.indices().filter(|it| *it != from).collect();
+        let mut specs = Vec::new();
+        let mut add = |kind, destination, source, tags: &[Tag], shape| {
+            specs.push(Spec {
+                from,
+                kind: Some(kind),
+                destination,
+                source,
+                tags: tags.to_vec(),
+                shape,
+            });
+        };
+        for shape in Shape::ALL {
+            for to in &others {
+                add(Kind::Unicast, self.octets(*to), own, &[], shape);
+            }
+            add(Kind::Elsewhere, NOBODY, own, &[], shape);
+            add(Kind::Broadcast, BROADCAST, own, &[], shape);
+            for group in GROUPS {
+                add(Kind::Multicast, group, own, &[], shape);
+            }
+            add(Kind::Forged, BROADCAST, NOBODY, &[], shape);
+        }
+        for to in &others {
+            let to = self.octets(*to);
+            add(Kind::Forged, to, NOBODY, &[], Shape::Plain);
+            // As that station, to everybody, itself included.
+            add(Kind::Forged, BROADCAST, to, &[], Shape::Arp);
+            add(Kind::Forged, to, to, &[], Shape::Plain);
+            for counterpart in others.iter().filter(|it| self.are_counterparts(from, **it)) {
+                let counterpart = self.octets(*counterpart);
+                add(Kind::Forged, counterpart, to, &[], Shape::Ipv4);
+            }
+            add(
+                Kind::PriorityTagged,
+                to,
+                own,
+                &[(CUSTOMER, 0)],
+                Shape::Plain,
+            );
+        }
+        add(
+            Kind::PriorityTagged,
+            BROADCAST,
+            own,
+            &[(CUSTOMER, 0)],
+            Shape::Arp,
+        );
+        let mut vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
+        let unused = (1..=4094).rev().find(|vlan| !vlans.contains(vlan));
+        vlans.extend(unused);
+        for vlan in vlans {
+            let outer = self.stations[from].vlan.unwrap_or(vlan);
+            let ways: [(Kind, &[Tag]); 4] = [
+                (Kind::Tagged, &[(CUSTOMER, vlan)]),
+                (Kind::ServiceTagged, &[(SERVICE, vlan)]),
+                (Kind::DoubleTagged, &[(CUSTOMER, outer), (CUSTOMER, vlan)]),
+                (Kind::DoubleTagged, &[(SERVICE, outer), (CUSTOMER, vlan)]),
+            ];
+            for (kind, tags) in ways {
+                add(kind, BROADCAST, own, tags, Shape::Plain);
+                for to in &others {
+                    if self.stations[*to].vlan == Some(vlan) {
+                        add(kind, self.octets(*to), own, tags, Shape::Ipv4);
+                    }
+                }
+            }
+        }
+        specs
+    }
+
+    pub(super) fn are_counterparts(&self, one: usize, other: usize) -> bool {
+        let port = &self.stations[one].port;
+        port.is_some() && *port == self.stations[other].port
+    }
+
+    /// What the adjacent switch could let through.
+    fn injections(&self, from: usize) -> Vec<Spec> {
+        let mut specs = Vec::new();
+        let mut add = |kind, destination, tags| {
+            specs.push(Spec {
+                from,
+                kind: Some(kind),
+                destination,
+                source: self.octets(from),
+                tags,
+                shape: Shape::Plain,
+            });
+        };
+        add(Kind::Broadcast, BROADCAST, Vec::new());
+        for station in self.stations {
+            let mac = station.mac.octets();
+            if !matches!(station.role, Role::Guest | Role::Gateway) {
+                continue;
+            }
+            add(Kind::Unicast, mac, Vec::new());
+            if let Some(vlan) = station.vlan {
+                add(Kind::Tagged, mac, vec![(CUSTOMER, vlan)]);
+            }
+        }
+        let vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
+        for vlan in vlans {
+            add(Kind::Tagged, BROADCAST, vec![(CUSTOMER, vlan)]);
+        }
+        specs
+    }
+
+    fn send(&mut self, numbers: &[usize], copies: u32) -> Result<(), HostError> {
+        for burst in numbers.chunks(BURST) {
+            for number in burst {
+                let spec = &self.specs[*number];
+                let Some(tap) = &self.taps[spec.from] else {
+                    continue;
+                };
+                let frame = self.token.frame(
+                    u32::try_from(*number).unwrap_or(u32::MAX),
+                    spec.destination,
+                    spec.source,
+                    &spec.tags,
+                    spec.shape,
+                );
+                for _ in 0..copies {
+                    tap.send(&frame).map_err(HostError::io(format!(
+                        "cannot send from {}",
+                        self.stations[spec.from].name
+                    )))?;
+                }
+            }
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// Listens for this long.
+    fn listen(&mut self, time: Duration) -> Result<(), HostError> {
+        let until = Instant::now() + time;
+        loop {
+            self.hear()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let taps = self.taps.iter().flatten();
+            let mut ready: Vec<PollFd<'_>> = taps
+                .map(|tap| PollFd::new(tap.as_fd(), PollFlags::POLLIN))
+                .collect();
+            let wait = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut ready, wait) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(HostError::sys("cannot wait for frames")(errno)),
+            }
+        }
+    }
+
+    /// Takes what has come in, a bounded number from each listener.
+    fn hear(&mut self) -> Result<(), HostError> {
+        for (to, tap) in self.taps.iter_mut().enumerate() {
+            let Some(tap) = tap else {
+                continue;
+            };
+            for _ in 0..TURN {
+                let heard = tap.hear().map_err(HostError::io(format!(
+                    "cannot listen at {}",
+                    self.stations[to].name
+                )))?;
+                let Some(heard) = heard else {
+                    break;
+                };
+                let number = self.token.number(heard.bytes).map(|number| number as usize);
+                let spec = number.and_then(|number| Some((number, self.specs.get(number)?)));
+                // Some NICs give a broadcast back to its sender.
+                let own = match spec {
+                    Some((_, spec)) => spec.from == to,
+                    None => heard.bytes.get(6..12) == Some(&self.stations[to].mac.octets()[..]),
+                };
+                if own {
+                    continue;
+                }
+                // Whatever else comes in shows that it hears.
+                self.hears[to] = true;
+                let Some((number, spec)) = spec else {
+                    continue;
+                };
+                self.sends[spec.from] = true;
+                let sight = self.sights.entry((number, to)).or_default();
+                sight.frames = sight.frames.saturating_add(1);
+                if heard.tags.is_empty() {
+                    sight.untagged += 1;
+                }
+                if sight.tags.len() < 4 {
+                    sight.tags.insert(heard.tags);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each switch counted so far of what could only be a stranger's frame.
+    fn counters(&self) -> Result<BTreeMap<usize, u64>, HostError> {
+        let mut said: BTreeMap<&PathBuf, Vec<Dropped>> = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        for (index, station) in self.stations.iter().enumerate() {
+            let Place::Switch {
+                program,
+                control,
+                port,
+            } = &station.place
+            else {
+                continue;
+            };
+            if !said.contains_key(control) {
+                // One that only listens, and has ended meanwhile, hears nothing.
+                match drops(program, control) {
+                    Ok(drops) => said.insert(control, drops),
+                    Err(_) if station.quiet => said.insert(control, Vec::new()),
+                    Err(error) => return Err(error),
+                };
+            }
+            // A port's switch knows its guest's MAC. The In/Out side knows no senders, but nothing
+            // else has an EtherType for experiments.
+            let reason = match station.role {
+                Role::Uplink => "ethertype",
+                _ => "src-mac",
+            };
+            let frames = said[control]
+                .iter()
+                .filter(|it| it.port == *port && it.reason == reason)
+                .map(|it| it.frames)
+                .sum();
+            found.insert(index, frames);
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Deserialize)]
+struct Dropped {
+    port: String,
+    reason: String,
+    frames: u64,
+}
+
+/// Asks the control API through its one client, the switch's own command line.
+fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
+    let said = |message: String| failed(format!("{}: {message}", control.display()));
+    // The folder is the switch's: a link in the socket's place is not followed.
+    let (_file, held) = hold(control).map_err(|error| said(error.to_string()))?;
+    let output = Command::new(program)
+        .args(["show", "drops", "--json", "--control"])
+        .arg(held)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| said(format!("cannot run {}: {error}", program.display())))?;
+    if !output.status.success() {
+        return Err(said(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| said(error.to_string()))
+}
