@@ -1,4 +1,4 @@
-//! What executes actions: the real host, or one that is only a table.
+//! What executes actions. The host itself is [`RealHost`](crate::real_host::RealHost); one that is only a table is here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use tenant_config::Name;
 
-use crate::resource::{Key, Layer, Resource};
+use crate::resource::{Key, Resource};
 use crate::state::{Probe, Record, State};
 
 /// A failure of one operation on the host, as a sentence.
@@ -122,69 +121,6 @@ pub trait Host {
     }
     /// Asks with real frames, from a guest's end, whether the switch answers it, and only it.
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
-}
-
-/// The real host: a NIC backend and a launcher.
-pub struct RealHost {
-    /// Makes what carries frames.
-    pub nic: Box<dyn crate::nic::NicBackend>,
-    /// Makes what runs switches.
-    pub launcher: Box<dyn crate::launcher::Launcher>,
-}
-
-impl std::fmt::Debug for RealHost {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            out,
-            "RealHost({}, {})",
-            self.nic.name(),
-            self.launcher.name()
-        )
-    }
-}
-
-impl Host for RealHost {
-    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
-        match wanted.layer() {
-            Layer::Nic => self.nic.observe(wanted),
-            Layer::Launcher => self.launcher.observe(wanted),
-        }
-    }
-
-    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource.layer() {
-            Layer::Nic => self.nic.create(resource),
-            Layer::Launcher => self.launcher.create(resource),
-        }
-    }
-
-    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
-        match to.layer() {
-            Layer::Nic => self.nic.update(from, to),
-            Layer::Launcher => self.launcher.update(from, to),
-        }
-    }
-
-    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource.layer() {
-            Layer::Nic => self.nic.delete(resource),
-            Layer::Launcher => self.launcher.delete(resource),
-        }
-    }
-
-    fn prove(
-        &mut self,
-        record: &Record,
-        new: &BTreeSet<Key>,
-        state: &State,
-    ) -> Result<(), HostError> {
-        let control = |tenant: &Name| self.launcher.control_socket(tenant);
-        self.nic.prove(record, new, state, &control)
-    }
-
-    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
-        self.nic.probe(probe)
-    }
 }
 
 /// A host that is only a table of objects, with failures on demand: plans and journals are tested

@@ -12,6 +12,7 @@ pub mod host;
 pub mod launcher;
 pub mod nic;
 pub mod plan;
+pub mod real_host;
 pub mod resource;
 pub mod state;
 pub mod status;

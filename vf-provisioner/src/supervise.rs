@@ -20,8 +20,9 @@ use serde::Serialize;
 use tenant_config::Name;
 
 use crate::apply::{ApplyError, verify};
-use crate::host::{HostError, RealHost};
+use crate::host::HostError;
 use crate::launcher::{Launcher, Launchers};
+use crate::real_host::RealHost;
 use crate::resource::Switch;
 use crate::state::{self, Held, State, StateError, Store};
 

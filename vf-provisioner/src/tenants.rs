@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
 
-use crate::host::HostError;
 use crate::launcher::{Launcher, Seat};
 use crate::nic::NicBackend;
 use crate::nic::sriov::allocate::AllocationError;
@@ -66,14 +65,6 @@ pub enum PlacementError {
         other: Name,
         /// What they share.
         what: String,
-    },
-    /// The backend has no devices for the tenant.
-    #[error("tenant {tenant}: {source}")]
-    Devices {
-        /// Which tenant.
-        tenant: Name,
-        /// Why.
-        source: Box<HostError>,
     },
     /// The NIC has no room for the tenants.
     #[error(transparent)]

@@ -6,7 +6,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenant_config::{Memory, Name, VlanId};
 
 use super::CliError;
-use crate::host::RealHost;
 use crate::launcher::process::{Limits, Process};
 use crate::launcher::{Launchers, vm};
 use crate::nic::NicBackend;
@@ -15,6 +14,7 @@ use crate::nic::sriov::allocate::{Pool, VlanRange};
 use crate::nic::sriov::inventory::{self, Inventory};
 use crate::nic::sriov::{self, Guests, Sriov};
 use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
+use crate::real_host::RealHost;
 use crate::resource::{Accel, Manager};
 use crate::state::State;
 use crate::tenants::Placement;

@@ -175,7 +175,7 @@ impl Launcher for Launchers {
 
     fn answers_within(&self) -> Option<Duration> {
         let settings = self.machines.as_ref()?;
-        Some(vm::answers_within(settings.accel))
+        Some(vm::settings::answers_within(settings.accel))
     }
 
     fn control_socket(&self, tenant: &Name) -> PathBuf {

@@ -222,7 +222,7 @@ impl Process {
         let mut command = Command::new(&switch.binary);
         command.args(arguments).args(file);
         if let Some(machine) = &switch.machine {
-            let seconds = super::vm::answers_within(machine.accel).as_secs();
+            let seconds = super::vm::settings::answers_within(machine.accel).as_secs();
             command.args(["--timeout", &seconds.to_string()]);
         }
         let output = command

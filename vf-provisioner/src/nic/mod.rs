@@ -13,10 +13,11 @@ use std::path::PathBuf;
 
 use tenant_config::{Name, SwitchConfig, Tenant};
 
+pub use sriov::allocate::AllocationError;
+
 use crate::host::HostError;
 use crate::resource::{Assignment, Key, Resource};
 use crate::state::{Probe, Record, State};
-use crate::tenants::PlacementError;
 
 /// One kind of NIC. The first three functions are pure: they propose, and `plan` decides.
 pub trait NicBackend {
@@ -26,7 +27,8 @@ pub trait NicBackend {
     /// Chooses the devices of each tenant, in their order. A backend with a finite pool counts
     /// `1 + 2 P` functions for P ports against what `state` says is taken, keeps what a tenant already
     /// has, and fails before anything is touched.
-    fn assign(&self, tenants: &[Tenant], state: &State) -> Result<Vec<Assignment>, PlacementError>;
+    fn assign(&self, tenants: &[Tenant], state: &State)
+    -> Result<Vec<Assignment>, AllocationError>;
 
     /// The network namespace in which a tenant's switch finds its devices.
     fn namespace(&self, tenant: &Name) -> String;

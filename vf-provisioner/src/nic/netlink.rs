@@ -3,7 +3,7 @@
 //! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work runs
 //! on a thread of its own that enters the namespace first and ends with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -22,9 +22,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use tenant_config::{MacAddr, PciAddress};
 
-use super::sriov::inventory;
 use crate::host::HostError;
-use crate::resource::{Bridge, BridgePort, End, Pair, VfInterface, VfSettings};
+use crate::resource::{Bridge, BridgePort, End, Pair, VfInterface};
 
 const DIRECTORY: &str = "/run/netns";
 const NSFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6e73_6673);
@@ -609,8 +608,8 @@ pub(super) fn addressed_interfaces() -> Result<BTreeSet<u32>, HostError> {
     })
 }
 
-/// The settings of the virtual functions of `interface`, by number. None if there is no such interface.
-pub(super) fn vf_settings(interface: &str) -> Result<BTreeMap<u32, VfSettings>, HostError> {
+/// `interface`, with the settings of its virtual functions, if it is there.
+pub(super) fn link_with_vfs(interface: &str) -> Result<Option<LinkMessage>, HostError> {
     with_netlink(None, async |handle| {
         let request = handle
             .link()
@@ -619,11 +618,7 @@ pub(super) fn vf_settings(interface: &str) -> Result<BTreeMap<u32, VfSettings>, 
             .set_filter_mask(AddressFamily::Unspec, VF_MASK.to_vec());
         let link = unless_missing(request.execute().try_next().await)
             .map_err(refused(format!("cannot read the VFs of {interface}")))?;
-        Ok(link
-            .flatten()
-            .as_ref()
-            .map(inventory::vf_settings)
-            .unwrap_or_default())
+        Ok(link.flatten())
     })
 }
 

@@ -7,11 +7,10 @@
 
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
-use super::{NicBackend, guard, netlink, probe};
+use super::{AllocationError, NicBackend, guard, netlink, probe};
 use crate::host::HostError;
 use crate::resource::{Assignment, Bridge, BridgePort, End, Namespace, Pair, Resource};
 use crate::state::{Probe, State};
-use crate::tenants::PlacementError;
 
 /// The instance whose namespaces bear no prefix.
 pub const DEFAULT_INSTANCE: &str = "mts";
@@ -145,7 +144,7 @@ impl NicBackend for Veth {
         "veth"
     }
 
-    fn assign(&self, tenants: &[Tenant], _: &State) -> Result<Vec<Assignment>, PlacementError> {
+    fn assign(&self, tenants: &[Tenant], _: &State) -> Result<Vec<Assignment>, AllocationError> {
         let device = |interface| Device::AfPacket { interface };
         let assignment = |tenant: &Tenant| Assignment {
             ports: tenant

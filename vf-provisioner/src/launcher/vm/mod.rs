@@ -4,7 +4,7 @@ mod image;
 mod libvirt;
 mod qemu;
 mod qmp;
-mod settings;
+pub(super) mod settings;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -29,16 +29,6 @@ use crate::state::replace;
 
 /// Until its sockets are there.
 const START_WITHIN: Duration = Duration::from_secs(20);
-/// Until its switch answers. Under TCG in a machine that is itself translated a kernel takes minutes.
-const BOOT_WITHIN: [(Accel, Duration); 2] = [
-    (Accel::Kvm, Duration::from_secs(60)),
-    (Accel::Tcg, Duration::from_secs(1800)),
-];
-/// Until a switch that runs answers. One translator in another makes each first step of a program seconds.
-const ANSWER_WITHIN: [(Accel, Duration); 2] = [
-    (Accel::Kvm, Duration::from_secs(10)),
-    (Accel::Tcg, Duration::from_secs(120)),
-];
 /// Until it has switched itself off, and then until QEMU has ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const QUIT_WITHIN: Duration = Duration::from_secs(3);
@@ -51,18 +41,6 @@ const INTERFACE_MAX: usize = 15;
 /// What QEMU takes more when all that it maps is locked, not only what it uses.
 const LOCKED_MIB: u32 = 192;
 const SOCKETS: [&str; 3] = [qemu::CONTROL, qemu::CONFIG, qemu::MONITOR];
-
-fn within(limits: [(Accel, Duration); 2], accel: Accel) -> Duration {
-    let mut limits = limits.into_iter();
-    limits
-        .find_map(|(of, limit)| (of == accel).then_some(limit))
-        .unwrap_or_default()
-}
-
-/// How long the switch in a machine may take to answer.
-pub(super) fn answers_within(accel: Accel) -> Duration {
-    within(ANSWER_WITHIN, accel)
-}
 
 /// How long to wait before a machine that has booted for `since` is looked at again.
 fn pause(since: Duration) -> Duration {
@@ -364,7 +342,7 @@ impl Vm<'_> {
     fn boot(&self, switch: &Switch, machine: &Machine, started: &Started) -> Result<(), String> {
         let tenant = &switch.tenant;
         let began = Instant::now();
-        let patience = within(BOOT_WITHIN, machine.accel);
+        let patience = settings::boots_within(machine.accel);
         let alive = || {
             if started.is_alive() {
                 Ok(())
@@ -699,13 +677,5 @@ mod tests {
             [0, 1, 5, 30, 100, 1800].map(after),
             [100, 100, 100, 600, 2000, 2000]
         );
-    }
-
-    #[test]
-    fn a_translated_machine_has_more_time() {
-        for limits in [BOOT_WITHIN, ANSWER_WITHIN] {
-            let [kvm, tcg] = [Accel::Kvm, Accel::Tcg].map(|accel| within(limits, accel));
-            assert!(Duration::ZERO < kvm && kvm < tcg, "{limits:?}");
-        }
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), Host
             write(&path.join("sriov_numvfs"), &want.vfs.to_string())?;
         }
         let settled = wait(|| {
-            let seen = netlink::vf_settings(&pf.interface)?;
+            let seen = inventory::vf_settings(&pf.interface)?;
             Ok((seen.len() == want.vfs as usize).then_some(()))
         })?;
         if settled.is_none() {
@@ -163,7 +163,7 @@ pub(super) fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     if !is_its(wanted) {
         return Ok(None);
     }
-    let Some(mut set) = netlink::vf_settings(&wanted.pf)?.remove(&wanted.index) else {
+    let Some(mut set) = inventory::vf_settings(&wanted.pf)?.remove(&wanted.index) else {
         return Ok(None);
     };
     for attribute in &wanted.accept {
@@ -233,7 +233,7 @@ pub(super) fn create_vf(vf: &Vf) -> Result<(), HostError> {
 
 /// Sets what is otherwise than it should be, each by itself, so that a refusal can be told.
 pub(super) fn set_vf(vf: &Vf) -> Result<(), HostError> {
-    let is = netlink::vf_settings(&vf.pf)?
+    let is = inventory::vf_settings(&vf.pf)?
         .remove(&vf.index)
         .ok_or_else(|| {
             failed(

@@ -369,7 +369,7 @@ pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> In
             continue;
         };
         let link = of_function.get(&address).copied();
-        let settings = link.map(vf_settings).unwrap_or_default();
+        let settings = link.map(vf_settings_of).unwrap_or_default();
         let vfs = number(&path.join("sriov_numvfs")).unwrap_or(0);
         inventory.pfs.push(PhysicalFunction {
             address,
@@ -502,8 +502,13 @@ impl Link {
     }
 }
 
-/// The settings of the virtual functions of a physical function's interface, by number.
-pub(in crate::nic) fn vf_settings(link: &LinkMessage) -> BTreeMap<u32, VfSettings> {
+/// The settings of the virtual functions of a physical function's interface, by number. None if it is not there.
+pub(super) fn vf_settings(interface: &str) -> Result<BTreeMap<u32, VfSettings>, HostError> {
+    let link = netlink::link_with_vfs(interface)?;
+    Ok(link.as_ref().map(vf_settings_of).unwrap_or_default())
+}
+
+fn vf_settings_of(link: &LinkMessage) -> BTreeMap<u32, VfSettings> {
     let mut all = BTreeMap::new();
     for attribute in &link.attributes {
         if let LinkAttribute::VfInfoList(list) = attribute {

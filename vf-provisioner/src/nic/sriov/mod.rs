@@ -25,7 +25,6 @@ use crate::resource::{
     Assignment, Key, Namespace, Owner, Pf, PfSettings, Resource, Side, Vf, VfInterface, VfSettings,
 };
 use crate::state::{Probe, Record, State};
-use crate::tenants::PlacementError;
 
 /// Who is behind the T VFs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,13 +234,12 @@ impl NicBackend for Sriov {
         "sriov"
     }
 
-    fn assign(&self, tenants: &[Tenant], state: &State) -> Result<Vec<Assignment>, PlacementError> {
-        Ok(allocate::allocate(
-            tenants,
-            state,
-            &self.inventory,
-            &self.pool,
-        )?)
+    fn assign(
+        &self,
+        tenants: &[Tenant],
+        state: &State,
+    ) -> Result<Vec<Assignment>, allocate::AllocationError> {
+        allocate::allocate(tenants, state, &self.inventory, &self.pool)
     }
 
     fn namespace(&self, tenant: &Name) -> String {
