@@ -7,7 +7,26 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem, Step};
-use crate::rules::At;
+
+/// A value and where it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct At<T> {
+    pub(crate) key: KeyPath,
+    pub(crate) value: T,
+}
+
+impl<T> At<T> {
+    pub(crate) fn new(key: KeyPath, value: T) -> Self {
+        Self { key, value }
+    }
+
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
+        At {
+            key: self.key,
+            value: map(self.value),
+        }
+    }
+}
 
 /// The errors found so far, [`Report::MOST`] of them. Shared by all who look at one file.
 #[derive(Debug, Default)]

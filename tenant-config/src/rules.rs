@@ -9,9 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
-use crate::document::Report;
+use crate::document::{At, Report};
 use crate::error::{KeyPath, Problem};
-use crate::switch::TunnelConfig;
 
 /// The most ports of a tenant.
 pub const MAX_PORTS: usize = 256;
@@ -39,24 +38,14 @@ pub(crate) const TTL_EXPECTED: &str = "an integer from 1 to 255, or \"inherit\""
 /// What a tunnel's DSCP may be, as the rest of a sentence.
 pub(crate) const DSCP_EXPECTED: &str = "an integer from 0 to 63, or \"inherit\"";
 
-/// A value and where it is written.
-#[derive(Debug, Clone)]
-pub(crate) struct At<T> {
-    pub(crate) key: KeyPath,
-    pub(crate) value: T,
-}
-
-impl<T> At<T> {
-    pub(crate) fn new(key: KeyPath, value: T) -> Self {
-        Self { key, value }
-    }
-
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
-        At {
-            key: self.key,
-            value: map(self.value),
-        }
-    }
+/// What a tunnel from `vtep` adds to a packet that it carries, in bytes: the outer IP header, UDP, the tunnel's own
+/// header, and the inner Ethernet header.
+pub(crate) const fn tunnel_overhead(vtep: IpAddr) -> u16 {
+    let ip = match vtep {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    };
+    ip + 8 + 8 + 14
 }
 
 /// A tenant's values, as far as they could be read.
@@ -615,7 +604,7 @@ fn check_inner_mtu(own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
     if mtu < least_mtu(links).0.into() || mtu > MAX_MTU.into() {
         return;
     }
-    let overhead = TunnelConfig::overhead_over(own);
+    let overhead = tunnel_overhead(own);
     let (min, why) = least_mtu(&facts.gateway.addresses);
     let left = mtu - i64::from(overhead);
     if left < i64::from(min) {

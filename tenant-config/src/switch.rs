@@ -13,9 +13,9 @@ use serde::de::{self, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
-use crate::document::Report;
+use crate::document::{At, Report};
 use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem};
-use crate::rules::{self, At, Facts};
+use crate::rules::{self, Facts};
 
 /// Everything one switch needs to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -321,23 +321,9 @@ pub struct PeerConfig {
 }
 
 impl TunnelConfig {
-    /// What the tunnel adds to a packet that it carries over IPv4: the outer IP header, UDP, the tunnel's own
-    /// header, and the inner Ethernet header, in bytes.
-    pub const OVERHEAD_IPV4: u16 = 20 + 8 + 8 + 14;
-    /// The same over IPv6.
-    pub const OVERHEAD_IPV6: u16 = 40 + 8 + 8 + 14;
-
     /// What the tunnel adds to a packet that it carries, in bytes.
     pub const fn overhead(&self) -> u16 {
-        Self::overhead_over(self.vtep)
-    }
-
-    /// What a tunnel from `vtep` adds to a packet that it carries, in bytes.
-    pub(crate) const fn overhead_over(vtep: IpAddr) -> u16 {
-        match vtep {
-            IpAddr::V4(_) => Self::OVERHEAD_IPV4,
-            IpAddr::V6(_) => Self::OVERHEAD_IPV6,
-        }
+        rules::tunnel_overhead(self.vtep)
     }
 }
 

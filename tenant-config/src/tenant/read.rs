@@ -10,9 +10,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Nic, NicAttribute, Peer, Port, Tenant, Tunnel, Uplink};
 use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
-use crate::document::{Node, Section};
+use crate::document::{At, Node, Section};
 use crate::error::{KeyPath, Problem};
-use crate::rules::{self, At, Facts};
+use crate::rules::{self, Facts};
 use crate::switch::{
     Addresses, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, TunnelDscp, TunnelKind,
     TunnelTtl, default_mtu, denied,
