@@ -111,8 +111,8 @@ def fmt():
 
 
 def shell_scripts():
-    """Every bash script of the repository, by its first line."""
-    for path in sorted([*ROOT.glob("scripts/*"), *ROOT.glob(".ci/*"), *ROOT.glob("bench/*")]):
+    """Every shell script of the repository, by its first line."""
+    for path in sorted([*ROOT.glob("scripts/*"), *ROOT.glob("scripts/*.d/*"), *ROOT.glob(".ci/*"), *ROOT.glob("bench/*")]):
         if path.is_file():
             with path.open("rb") as file:
                 if file.readline().rstrip() in (b"#!/usr/bin/env bash", b"#!/bin/bash", b"#!/bin/sh"):
