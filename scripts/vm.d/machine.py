@@ -153,7 +153,7 @@ class Machine:
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise Failure(f"{timeout:g} s were over before the command ended"
+            raise Failure(f"{timeout:.0f} s were over before the command ended"
                           f"{'' if self.booted else '; it had not even started'}; {self.last_words()}", 124) from None
         if self.booted is None and self.status is None:
             kind = Crash if -self.process.returncode in (signal.SIGABRT, signal.SIGSEGV) else Failure

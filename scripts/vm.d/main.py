@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import linux
@@ -77,13 +78,15 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
+    deadline = time.monotonic() + arguments.timeout
+
     def attempt():
         with machine.Machine(
             kernel=linux.find(), nics=arguments.nics, cpus=arguments.cpus, iommu=not arguments.no_iommu,
             accelerator=accelerator(arguments.accel), shares=[share.resolve() for share in arguments.share],
             console=arguments.console,
         ) as it:
-            status = it.run(command, os.getcwd(), environment, arguments.timeout)
+            status = it.run(command, os.getcwd(), environment, deadline - time.monotonic())
             if arguments.verbose:
                 print(f"vm: {it.accelerator}, the command started {it.booted:.1f} s after the machine", file=sys.stderr)
             return status
