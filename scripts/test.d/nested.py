@@ -79,7 +79,7 @@ def libvirtd():
         patience = time.monotonic() + 60
         while not socket.exists():
             if child.poll() is not None or time.monotonic() > patience:
-                raise DemoError(f"libvirtd does not start; {OUT / 'libvirtd.log'} says why")
+                sys.exit(f"nested: libvirtd does not start; {OUT / 'libvirtd.log'} says why")
             time.sleep(0.1)
         os.environ["LIBVIRT_DEFAULT_URI"] = f"qemu+unix:///system?socket={socket}"
         yield
