@@ -145,7 +145,19 @@ impl Site {
             family,
         };
         let bed = &site.bed;
-        bed.inside("wire", &["link", "add", "bridge0", "type", "bridge"]);
+        // One that snoops is a station too: up to a second after its start it joins 224.0.0.106 (IGMP from 0.0.0.0).
+        bed.inside(
+            "wire",
+            &[
+                "link",
+                "add",
+                "bridge0",
+                "type",
+                "bridge",
+                "mcast_snooping",
+                "0",
+            ],
+        );
         bed.sysctl("wire", "net.ipv6.conf.bridge0.disable_ipv6=1");
         bed.inside("wire", &["link", "set", "bridge0", "up"]);
         // Where the machine's netfilter looks at bridged frames, it would take the malformed ones.
