@@ -59,7 +59,7 @@ ABOUT = {
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
     "instructions": "instructions per frame of the pipeline, by callgrind, beside those that were recorded",
     "demo": "the demo with short flows; needs root",
-    "nested": "only if it is named, for it takes an hour: a switch's VM inside the emulated machine, on its VFs; again by libvirt",
+    "nested": "only if it is named, for it takes half an hour and more: a switch's VM inside the emulated machine, on its VFs; again by libvirt",
 }
 
 
