@@ -2,6 +2,8 @@
 //! its own for the bridge, so that they run in parallel and beside anything else. Without root each
 //! says so and passes.
 
+#[path = "common/output.rs"]
+mod output;
 #[path = "common/site.rs"]
 mod site;
 #[path = "common/supervisor.rs"]

@@ -1,6 +1,8 @@
 //! The mediation probe on any machine: Linux bridges in a network namespace, one for each VLAN, stand in
 //! for an embedded switch that checks what its ports send. Without root each test says so and passes.
 
+#[path = "common/output.rs"]
+mod output;
 #[path = "common/shell.rs"]
 mod shell;
 

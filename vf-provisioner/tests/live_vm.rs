@@ -3,6 +3,8 @@
 
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
+#[path = "common/output.rs"]
+mod output;
 #[path = "common/site.rs"]
 mod site;
 #[path = "common/supervisor.rs"]
@@ -55,19 +57,18 @@ fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
 }
 
 impl Site {
-    fn apply(&self, file: &str) -> String {
+    fn apply(&self, launcher: &str, file: &str) -> String {
         let image = image();
         let image = image.to_str().expect("a path");
-        self.good(&[
+        let machine = [
             "--launcher",
-            "vm",
+            launcher,
             "--accel",
             "tcg",
             "--vm-image",
             image,
-            "apply",
-            file,
-        ])
+        ];
+        self.good(&[&machine[..], &["apply", file]].concat())
     }
 
     /// The tenant's file, with `more` addresses at its first port.
@@ -118,7 +119,7 @@ fn a_vm_carries_a_tenant_until_it_is_released() {
         return;
     };
     let file = site.tenant("");
-    let applied = site.apply(&file);
+    let applied = site.apply("vm", &file);
     assert!(
         applied.contains("2 gateways answered with real frames"),
         "{applied}"
@@ -225,18 +226,7 @@ fn reloads(site: &Site) {
     let pid = site.pid("t1");
     site.in_guest(1, "ip address add 10.1.0.21/24 dev eth0");
     assert!(!site.pings(1, "-I 10.1.0.21 10.1.0.12"));
-    let image = image();
-    let file = site.tenant(", \"10.1.0.21\"");
-    let changed = site.good(&[
-        "--launcher",
-        "vm",
-        "--accel",
-        "tcg",
-        "--vm-image",
-        image.to_str().expect("a path"),
-        "apply",
-        &file,
-    ]);
+    let changed = site.apply("vm", &site.tenant(", \"10.1.0.21\""));
     assert!(changed.starts_with("1 actions done"), "{changed}");
     assert!(site.pings(1, "-I 10.1.0.21 10.1.0.12"));
     assert_eq!(site.pid("t1"), pid);
@@ -366,40 +356,17 @@ fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
 
 #[test]
 fn libvirt_runs_the_same_vm() {
-    let Some(site) = site("tmc", 87000) else {
+    let Some(mut site) = site("tmc", 87000) else {
         return;
     };
     let libvirt = site.dir.path().join("libvirt");
     let Some(libvirtd) = Libvirtd::start(&libvirt, Some(&site.host())) else {
         return;
     };
-    let image = image();
-    let file = site.tenant("");
-    let run = |arguments: &[&str]| {
-        let mut command = site.command();
-        command.env("LIBVIRT_DEFAULT_URI", libvirtd.uri());
-        let output = command.args(arguments).output().expect("it starts");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        text
-    };
-    let image = image.to_str().expect("a path");
-    run(&[
-        "--launcher",
-        "libvirt",
-        "--accel",
-        "tcg",
-        "--vm-image",
-        image,
-        "apply",
-        &file,
-    ]);
+    site.libvirt = Some(libvirtd.uri());
+    site.apply("libvirt", &site.tenant(""));
     assert_eq!(libvirtd.domains(), ["tmc-t1"]);
-    run(&["verify"]);
+    site.good(&["verify"]);
     // The machine's 160 MiB, and what QEMU may have beside them.
     let bounds = libvirtd.virsh(&["memtune", "tmc-t1"]).expect("it runs");
     assert!(
@@ -418,7 +385,7 @@ fn libvirt_runs_the_same_vm() {
         accounts["cpu_s"].as_f64().expect("a number") > 1.0,
         "{accounts}"
     );
-    run(&["release", "t1"]);
+    site.good(&["release", "t1"]);
     assert_eq!(libvirtd.domains(), Vec::<String>::new());
     drop(libvirtd);
     assert_eq!(site.left(), site.nothing());

@@ -5,6 +5,8 @@
 mod emulated;
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
+#[path = "common/output.rs"]
+mod output;
 #[path = "common/shell.rs"]
 mod shell;
 #[path = "common/supervisor.rs"]
@@ -21,6 +23,7 @@ use serde_json::Value;
 
 use emulated::is_emulated;
 use libvirtd::Libvirtd;
+use output::written;
 use shell::sh;
 use supervisor::Supervisor;
 
@@ -69,14 +72,7 @@ impl Site {
 
     #[track_caller]
     fn good(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        written(&self.run(arguments), arguments)
     }
 
     /// A refusal: its message, after its exit code was compared.

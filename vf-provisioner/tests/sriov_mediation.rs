@@ -3,6 +3,8 @@
 
 #[path = "common/emulated.rs"]
 mod emulated;
+#[path = "common/output.rs"]
+mod output;
 #[path = "common/shell.rs"]
 mod shell;
 

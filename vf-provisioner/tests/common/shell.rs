@@ -2,15 +2,11 @@
 
 use std::process::Command;
 
+use crate::output::written;
+
 /// Runs a shell's line, which must succeed; what it wrote.
 #[track_caller]
 pub(crate) fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-ec", command]).output();
-    let output = output.expect("sh starts");
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    written(&output.expect("sh starts"), command)
 }

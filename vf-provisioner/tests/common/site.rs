@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::output::written;
+
 pub(crate) const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 
 /// Runs a shell's line, which may fail; what it wrote.
@@ -22,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) dir: tempfile::TempDir,
     /// What each of its provisioners is told beside that.
     options: Vec<String>,
+    /// Which libvirt each of them asks, if not the machine's.
+    pub(crate) libvirt: Option<String>,
 }
 
 impl Site {
@@ -32,6 +36,7 @@ impl Site {
             uid_base,
             dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
             options,
+            libvirt: None,
         };
         sh(&format!("ip netns add {}", site.host()));
         assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
@@ -57,6 +62,7 @@ impl Site {
             .arg(self.state_dir())
             .args(["--uid-base", &self.uid_base.to_string()])
             .args(&self.options)
+            .envs(self.libvirt.iter().map(|uri| ("LIBVIRT_DEFAULT_URI", uri)))
             .stdin(Stdio::null());
         command
     }
@@ -68,14 +74,7 @@ impl Site {
 
     #[track_caller]
     pub(crate) fn good(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        written(&self.run(arguments), arguments)
     }
 
     #[track_caller]

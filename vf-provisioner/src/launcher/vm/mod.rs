@@ -266,21 +266,18 @@ impl Vm<'_> {
         })
     }
 
-    fn place<'b>(&'b self, run: &'b Path, log: &'b Path) -> libvirt::Place<'b> {
-        libvirt::Place {
-            instance: &self.base.instance,
-            run,
-            log,
-            cpu_percent: self.base.limits.cpu_percent,
-        }
-    }
-
     /// The machine in libvirt's words.
     pub(super) fn domain(&self, switch: &Switch, machine: &Machine) -> String {
         let control = self.base.control_socket(&switch.tenant);
         let run = control.parent().unwrap_or(Path::new("/"));
         let log = self.base.log(&switch.tenant);
-        libvirt::domain(switch, machine, &self.place(run, &log))
+        let place = libvirt::Place {
+            instance: &self.base.instance,
+            run,
+            log: &log,
+            cpu_percent: self.base.limits.cpu_percent,
+        };
+        libvirt::domain(switch, machine, &place)
     }
 
     fn domain_name(&self, tenant: &Name) -> String {

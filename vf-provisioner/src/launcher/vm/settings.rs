@@ -14,17 +14,6 @@ use crate::resource::{Accel, Machine, Manager};
 /// The oldest QEMU whose options are used here: Debian 12's.
 const OLDEST: (u32, u32) = (7, 2);
 
-/// Until its switch answers. Under TCG in a machine that is itself translated a kernel takes minutes.
-const BOOT_WITHIN: [(Accel, Duration); 2] = [
-    (Accel::Kvm, Duration::from_secs(60)),
-    (Accel::Tcg, Duration::from_secs(1800)),
-];
-/// Until a switch that runs answers. One translator in another makes each first step of a program seconds.
-const ANSWER_WITHIN: [(Accel, Duration); 2] = [
-    (Accel::Kvm, Duration::from_secs(10)),
-    (Accel::Tcg, Duration::from_secs(120)),
-];
-
 /// What new machines are like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -64,21 +53,22 @@ impl Settings {
     }
 }
 
-fn within(limits: [(Accel, Duration); 2], accel: Accel) -> Duration {
-    let mut limits = limits.into_iter();
-    limits
-        .find_map(|(of, limit)| (of == accel).then_some(limit))
-        .unwrap_or_default()
-}
-
-/// How long the switch in a machine may take to answer.
-pub(in crate::launcher) fn answers_within(accel: Accel) -> Duration {
-    within(ANSWER_WITHIN, accel)
-}
-
-/// How long a machine may take until its switch answers for the first time.
+/// How long a machine may take until its switch answers for the first time. Under TCG in a machine that is itself
+/// translated a kernel takes minutes.
 pub(super) fn boots_within(accel: Accel) -> Duration {
-    within(BOOT_WITHIN, accel)
+    Duration::from_secs(match accel {
+        Accel::Kvm => 60,
+        Accel::Tcg => 1800,
+    })
+}
+
+/// How long a switch that runs may take to answer. One translator in another makes each first step of a program
+/// seconds.
+pub(in crate::launcher) fn answers_within(accel: Accel) -> Duration {
+    Duration::from_secs(match accel {
+        Accel::Kvm => 10,
+        Accel::Tcg => 120,
+    })
 }
 
 /// QEMU in PATH, if it is young enough.
@@ -232,9 +222,9 @@ mod tests {
 
     #[test]
     fn a_translated_machine_has_more_time() {
-        for limits in [BOOT_WITHIN, ANSWER_WITHIN] {
-            let [kvm, tcg] = [Accel::Kvm, Accel::Tcg].map(|accel| within(limits, accel));
-            assert!(Duration::ZERO < kvm && kvm < tcg, "{limits:?}");
+        for within in [boots_within, answers_within] {
+            let [kvm, tcg] = [Accel::Kvm, Accel::Tcg].map(within);
+            assert!(Duration::ZERO < kvm && kvm < tcg, "{kvm:?} {tcg:?}");
         }
     }
 }

@@ -58,9 +58,6 @@ impl Field<'_> {
                 all.tags.extend(sight.tags.iter().cloned());
             }
         }
-        let sent = u32::try_from(numbers.len())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(COPIES);
         // What leaves for the wire on another VLAN than the NIC's settings say is no finding.
         let astray = match sender.vlan {
             Some(vlan) if listener.role == Role::Wire => all
@@ -89,17 +86,11 @@ impl Field<'_> {
                 silent(&note)
             }
         };
-        let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
-            from: sender.name.clone(),
-            to: listener.name.clone(),
-            kind,
-            sent,
             seen: all.frames.into(),
-            verdict,
-            weakness,
             tags: all.tags.iter().map(|tags| show_tags(tags)).collect(),
             note,
+            ..self.told(from, to, kind, numbers.len(), verdict)
         })
     }
 
@@ -141,20 +132,30 @@ impl Field<'_> {
                 silent(&note)
             }
         };
-        let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Some(Row {
+            seen: frames,
+            note,
+            ..self.told(from, to, kind, sent, verdict)
+        })
+    }
+
+    /// A row without what was seen. A leak is told by its name, if it has one, and may be accepted.
+    fn told(&self, from: usize, to: usize, kind: Kind, numbers: usize, verdict: Verdict) -> Row {
+        let (sender, listener) = (&self.stations[from], &self.stations[to]);
+        let (verdict, weakness) = self.named(verdict, sender, listener, kind);
+        Row {
             from: sender.name.clone(),
             to: listener.name.clone(),
             kind,
-            sent: u32::try_from(sent)
+            sent: u32::try_from(numbers)
                 .unwrap_or(u32::MAX)
                 .saturating_mul(COPIES),
-            seen: frames,
+            seen: 0,
             verdict,
             weakness,
             tags: Vec::new(),
-            note,
-        })
+            note: None,
+        }
     }
 
     /// A leak that has a name, and whether that is accepted.

@@ -273,7 +273,7 @@ fn sentences<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
     pairs.into_iter().map(sentence).collect()
 }
 
-const COLUMNS: [Kind; 10] = [
+pub(super) const COLUMNS: [Kind; 10] = [
     Kind::Unicast,
     Kind::Elsewhere,
     Kind::Broadcast,
