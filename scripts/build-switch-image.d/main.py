@@ -19,7 +19,7 @@ import linux
 ABOUT = """\
 Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs (the switch as /init,
 and the kernel's modules for VFIO; no shell, no other program) and DIR/manifest.json (every file with its size and
-SHA-256). The same sources, compiler and kernel give the same bytes. docs/switch-image.md says how it is booted.
+SHA-256). The same sources, compiler and kernel give the same bytes. docs/operate/switch-image.md says how it is booted.
 """
 
 CODES = "Exit status: 0 done, 1 something does not build or does not agree with the manifest, 2 wrong usage."

@@ -2,7 +2,7 @@
 
 The guests' interfaces are virtual functions under the kernel's own driver, the switches' are functions that DPDK drives
 through VFIO. The NIC's cable leads to a bridge that stands for the adjacent switch: its port does not carry the VLANs
-of the tenants' ports, as docs/sriov.md demands of a real one.
+of the tenants' ports, as docs/operate/sriov.md demands of a real one.
 """
 
 import pathlib

@@ -11,7 +11,7 @@ use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
 /// Checks tenant files and shows what becomes of them
 ///
 /// A tenant file is what an operator writes about one tenant: its name, its VNI, its gateway, its
-/// ports and, optionally, its uplink and tunnel. docs/tenant-file.md describes every key.
+/// ports and, optionally, its uplink and tunnel. docs/reference/tenant-file.md describes every key.
 ///
 /// Nothing on the host is read but the files named, and nothing is changed.
 #[derive(Debug, Parser)]

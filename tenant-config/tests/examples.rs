@@ -104,7 +104,7 @@ fn red_is_what_its_file_says() {
 #[test]
 fn the_tunnels_page_shows_a_tunnel_of_red() {
     let red = std::fs::read_to_string(examples().join("red.toml")).expect("the example is there");
-    let page = include_str!("../../docs/tunnel.md");
+    let page = include_str!("../../docs/reference/tunnel.md");
     let (_, rest) = page.split_once("```toml\n").expect("a block of TOML");
     let (text, _) = rest.split_once("```").expect("the block's end");
     let (above, tunnel) = red.split_once("\n[tunnel]\n").expect("red has a tunnel");
@@ -128,7 +128,7 @@ fn the_tunnels_page_shows_a_tunnel_of_red() {
 
 #[test]
 fn the_reference_begins_with_a_valid_file() {
-    let reference = include_str!("../../docs/tenant-file.md");
+    let reference = include_str!("../../docs/reference/tenant-file.md");
     let (_, rest) = reference.split_once("```toml\n").expect("a block of TOML");
     let (text, _) = rest.split_once("```").expect("the block's end");
     let tenant = Tenant::parse("tenant-file.md", text).unwrap_or_else(|errors| panic!("{errors}"));

@@ -1,4 +1,4 @@
-//! The filter against `docs/spoof-filter.md`: by hand-made frames for each of its rows, and by random
+//! The filter against `docs/reference/spoof-filter.md`: by hand-made frames for each of its rows, and by random
 //! ones against the model of `oracle`.
 
 mod oracle;

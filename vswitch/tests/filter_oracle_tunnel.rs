@@ -1,4 +1,4 @@
-//! The tunnel gateway against `docs/tunnel.md`: by hand-made frames for each of its rows, by frames with
+//! The tunnel gateway against `docs/reference/tunnel.md`: by hand-made frames for each of its rows, by frames with
 //! every bit of them wrong, and by random ones against the model of `oracle`.
 
 mod oracle;

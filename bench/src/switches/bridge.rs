@@ -19,7 +19,7 @@
 //! the Gw MACs that VMs send to, and are isolated from each other, so that nothing goes from VM to VM past the router.
 //! Neighbours are written down, as ours knows its VMs without asking.
 //!
-//! The rules are those of `docs/spoof-filter.md`, as far as nftables can tell them. It cannot verify checksums (the
+//! The rules are those of `docs/reference/spoof-filter.md`, as far as nftables can tell them. It cannot verify checksums (the
 //! kernel's IP does that for the header's), walk the options of Neighbour Discovery past the first, or compare two fields
 //! of a frame with each other. What would only cost the kernel is off: connection tracking (no rule asks for it, so its
 //! hooks are not there), reverse path filters (the rules know better), iptables for bridged frames, multicast snooping,
@@ -123,7 +123,7 @@ struct Family {
     not_from: String,
 }
 
-/// What is neither routed nor anybody's, as `docs/spoof-filter.md` has it.
+/// What is neither routed nor anybody's, as `docs/reference/spoof-filter.md` has it.
 const NOWHERE_IPV4: [&str; 4] = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
 const NOWHERE_IPV6: [&str; 4] = ["::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8"];
 

@@ -15,7 +15,7 @@
 //! vhost-user it is the server (`dpdkvhostuser`), and the load's memory is one file, of which it maps few. Interfaces of the
 //! kernel it has through `net_af_packet`, because a PMD thread polls no other.
 //!
-//! The rules are those of `docs/spoof-filter.md` as far as OpenFlow can say them. What it cannot, and therefore does not do:
+//! The rules are those of `docs/reference/spoof-filter.md` as far as OpenFlow can say them. What it cannot, and therefore does not do:
 //! checksums, lengths and IP options; a tiny fragment; LLC/SNAP, which Open vSwitch takes for the Ethernet II frame of the same type;
 //! a DHCP message's content (a VM may send nothing to the DHCP ports); the ARP sender's MAC against the Ethernet source at the
 //! uplink; IPv6's extension headers, behind which it looks, though. It answers ARP, but neither pings nor Neighbour

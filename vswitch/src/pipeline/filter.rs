@@ -1,4 +1,4 @@
-//! The spoof filter: may this port send this frame? `docs/spoof-filter.md` is its specification, and
+//! The spoof filter: may this port send this frame? `docs/reference/spoof-filter.md` is its specification, and
 //! the functions here follow that page row by row.
 //!
 //! Default deny: a frame passes only by reaching the end of its function.

@@ -2,7 +2,7 @@
 //!
 //! The pipeline knows nothing of DPDK: it is given bytes and a clock, rewrites the bytes in place, and
 //! says where they go. The worker drives it with mbufs, `replay` with captures, the tests with both.
-//! `docs/spoof-filter.md` is the specification; [`Stage::ORDER`] is the order of the stages.
+//! `docs/reference/spoof-filter.md` is the specification; [`Stage::ORDER`] is the order of the stages.
 //!
 //! A frame costs no allocation, lock or system call, whatever it holds, and nothing in it can make
 //! the pipeline panic or loop.

@@ -4,7 +4,7 @@
 //! mounts what the kernel offers, loads the modules that the image names, takes the configuration from the host,
 //! gives the PCI functions to VFIO, and starts the switch proper as a child without privileges. Then it carries
 //! the control API to and from the host. When the switch ends, or anything fails, it says so in a sentence on the
-//! console and switches the machine off. `docs/switch-image.md` has the contract with the host.
+//! console and switches the machine off. `docs/operate/switch-image.md` has the contract with the host.
 
 mod channel;
 mod pci;

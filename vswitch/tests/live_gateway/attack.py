@@ -4,7 +4,7 @@
     attack.py INTERFACE vxlan|geneve 4|6
 
 For each case: a line `NAME<TAB>REASON<TAB>FRAMES` once its frames are sent, then a line is read before the next.
-The reason is the one that docs/tunnel.md gives; FRAMES is how many there were. The last case is harmless: its reason
+The reason is the one that docs/reference/tunnel.md gives; FRAMES is how many there were. The last case is harmless: its reason
 is empty, and it must arrive. Whatever must not arrive bears the word ATTACK.
 """
 

@@ -1,4 +1,4 @@
-//! How the switch is held against `docs/spoof-filter.md` and `docs/tunnel.md`: a slow, obvious [`model`] of
+//! How the switch is held against `docs/reference/spoof-filter.md` and `docs/reference/tunnel.md`: a slow, obvious [`model`] of
 //! the pages, the pages by example ([`rows`], [`tunnel_rows`]), and the frames and switches that both are tried on.
 
 #![allow(

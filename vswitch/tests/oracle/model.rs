@@ -1,4 +1,4 @@
-//! The slow, obvious model of `docs/spoof-filter.md` and, in [`tunnel`], of `docs/tunnel.md`: what one
+//! The slow, obvious model of `docs/reference/spoof-filter.md` and, in [`tunnel`], of `docs/reference/tunnel.md`: what one
 //! frame must get, row by row in the pages' order, each row's code below a comment that names it. It shares nothing with the switch but
 //! the names of the reasons and the configuration's types, and prefers clarity to speed everywhere.
 

@@ -1,4 +1,4 @@
-//! `docs/tunnel.md` by example: for each of its rows, frames that fall under it and frames that only
+//! `docs/reference/tunnel.md` by example: for each of its rows, frames that fall under it and frames that only
 //! just do not. This table is kept by hand; the model and the switch must both agree with it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

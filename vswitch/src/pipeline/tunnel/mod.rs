@@ -1,5 +1,5 @@
 //! The tunnel gateway: Geneve (RFC 8926) and VXLAN (RFC 7348) to the tenant's VMs on other hosts.
-//! `docs/tunnel.md` is the specification.
+//! `docs/reference/tunnel.md` is the specification.
 //!
 //! This file holds what is known beforehand, `header` what is on the wire, `pass` a frame's way.
 

@@ -1,4 +1,4 @@
-//! The model of `docs/tunnel.md`, row by row in the page's order.
+//! The model of `docs/reference/tunnel.md`, row by row in the page's order.
 
 use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl};
 
