@@ -105,8 +105,7 @@ impl Site {
                 mib: 16,
                 hugepages: true,
             };
-            let ports = tenant.ports.iter_mut().map(|port| &mut port.device);
-            for device in ports.chain(tenant.uplink.iter_mut().map(|uplink| &mut uplink.device)) {
+            for device in tenant.devices_mut() {
                 let number = ends.len();
                 let socket = directory.path().join(format!("wire{number}"));
                 let end = match wires {

@@ -17,8 +17,8 @@ pub use rules::{
 };
 pub use switch::{
     Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,
-    PeerConfig, PortConfig, SwitchConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl,
-    UplinkConfig,
+    PeerConfig, PortConfig, SwitchConfig, SwitchDevice, TunnelConfig, TunnelDscp, TunnelKind,
+    TunnelTtl, UPLINK_NAME, UplinkConfig,
 };
 pub use tenant::{
     DeviceMismatch, Devices, Nic, NicAttribute, Peer, Port, Tenant, Tunnel, Uplink, load_all,

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
 use crate::document::{At, Report};
 use crate::error::{KeyPath, Problem};
+use crate::switch::UPLINK_NAME;
 
 /// The most ports of a tenant.
 pub const MAX_PORTS: usize = 256;
@@ -294,7 +295,7 @@ fn check_names(facts: &Facts, report: &Report) {
     }
     let mut names = HashMap::new();
     for name in facts.ports.iter().filter_map(|port| port.name.as_ref()) {
-        if name.value.as_str() == "uplink" {
+        if name.value.as_str() == UPLINK_NAME {
             report.add(&name.key, Problem::ReservedPortName);
         }
         if let Some(other) = names.insert(&name.value, &name.key) {

@@ -43,6 +43,22 @@ pub struct SwitchConfig {
     pub control_socket: Option<PathBuf>,
 }
 
+/// The name of the In/Out side; no port may have it.
+pub const UPLINK_NAME: &str = "uplink";
+
+/// One side of a switch with its device: a port's Gw side or the In/Out side.
+#[derive(Debug, Clone, Copy)]
+pub struct SwitchDevice<'c> {
+    /// The port's name, or [`UPLINK_NAME`].
+    pub name: &'c str,
+    /// The device.
+    pub device: &'c Device,
+    /// The switch's own MAC on this side.
+    pub mac: MacAddr,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+}
+
 /// The gateway's addresses, each with the prefix that is on-link at every port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -417,6 +433,29 @@ impl<'de> Deserialize<'de> for Addresses {
 }
 
 impl SwitchConfig {
+    /// The switch's devices: the ports' in the order of the file, then the uplink's.
+    pub fn devices(&self) -> impl Iterator<Item = SwitchDevice<'_>> {
+        let ports = self.ports.iter().map(|port| SwitchDevice {
+            name: port.name.as_str(),
+            device: &port.device,
+            mac: port.gateway_mac,
+            mtu: port.mtu,
+        });
+        let uplink = self.uplink.iter().map(|uplink| SwitchDevice {
+            name: UPLINK_NAME,
+            device: &uplink.device,
+            mac: uplink.mac,
+            mtu: uplink.mtu,
+        });
+        ports.chain(uplink)
+    }
+
+    /// The devices of [`Self::devices`], in the same order, to be replaced.
+    pub fn devices_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        let ports = self.ports.iter_mut().map(|port| &mut port.device);
+        ports.chain(self.uplink.iter_mut().map(|uplink| &mut uplink.device))
+    }
+
     /// Reads what a provisioner wrote; `source_name` stands for it in errors.
     ///
     /// # Errors
@@ -527,22 +566,20 @@ impl SwitchConfig {
             .clone()
             .map(|(key, port)| (port.mac, key.key("mac")))
             .collect();
-        let sides = ports
-            .map(|(key, port)| (&port.device, port.gateway_mac, key.key("gateway_mac"), key))
-            .chain(self.uplink.iter().map(|uplink| {
-                let key = KeyPath::of("uplink");
-                (&uplink.device, uplink.mac, key.key("mac"), key)
-            }));
+        let keys = ports.map(|(key, _)| (key.key("gateway_mac"), key));
+        let uplink = KeyPath::of("uplink");
+        let keys = keys.chain([(uplink.key("mac"), uplink)]);
         let mut devices: HashMap<&Device, KeyPath> = HashMap::new();
-        for (device, mac, mac_key, key) in sides {
+        for (side, (mac_key, key)) in self.devices().zip(keys) {
+            let mac = side.mac;
             if let Some(other) = vm_macs.get(&mac) {
                 let other = other.to_string();
                 report.add(&mac_key, Problem::DuplicateMac { mac, other });
             }
-            if *device == Device::Offline {
+            if *side.device == Device::Offline {
                 continue;
             }
-            if let Some(other) = devices.insert(device, key.clone()) {
+            if let Some(other) = devices.insert(side.device, key.clone()) {
                 let other = other.to_string();
                 report.add(&key.key("device"), Problem::DuplicateDevice { other });
             }

@@ -53,9 +53,8 @@ impl Needs {
             remove_in: control_socket.map(parent).into_iter().collect(),
             ..Self::default()
         };
-        let ports = config.ports.iter().map(|port| &port.device);
-        for device in ports.chain(config.uplink.iter().map(|uplink| &uplink.device)) {
-            match device {
+        for side in config.devices() {
+            match side.device {
                 Device::Memif { socket, .. } => needs.memif_in.push(parent(socket)),
                 Device::Pci { .. } => needs.vfio = true,
                 Device::Offline | Device::AfPacket { .. } | Device::AfXdp { .. } => {}

@@ -43,10 +43,8 @@ impl Scenario {
             .join(name);
         let text = fs::read_to_string(folder.join("config.json")).expect("a configuration");
         let config = SwitchConfig::from_json(name, &text).expect("a valid configuration");
-        let ports = config.ports.iter().map(|port| port.name.to_string());
-        let uplink = config.uplink.iter().map(|_| "uplink".to_owned());
         Self {
-            names: ports.chain(uplink).collect(),
+            names: config.devices().map(|side| side.name.to_owned()).collect(),
             folder,
             config,
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use tenant_config::{MacAddr, SwitchConfig};
+use tenant_config::SwitchConfig;
 
 use crate::load::{Attack, Event, Flood, Latency, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::{Hop, Topology};
@@ -189,12 +189,8 @@ fn load_of(
 /// Addresses frames that are for one station to the switch at that port. One that hands on by MACs would not know another
 /// station, and drop an attack without having seen what is wrong with it.
 fn aim(site: &Site, port: usize, frames: &mut [Vec<u8>]) {
-    let own = |tenant: &SwitchConfig| -> Vec<MacAddr> {
-        let ports = tenant.ports.iter().map(|port| port.gateway_mac);
-        let uplink = tenant.uplink.iter().map(|uplink| uplink.mac);
-        ports.chain(uplink).collect()
-    };
-    let mac = site.tenants.iter().flat_map(own).nth(port);
+    let sides = site.tenants.iter().flat_map(SwitchConfig::devices);
+    let mac = sides.map(|side| side.mac).nth(port);
     for (frame, mac) in frames.iter_mut().zip(mac.iter().cycle()) {
         if frame[0] & 1 == 0 {
             frame[..6].copy_from_slice(&mac.octets());

@@ -422,18 +422,15 @@ fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
         .collect())
 }
 
-fn devices(config: &SwitchConfig) -> impl Iterator<Item = &Device> {
-    let ports = config.ports.iter().map(|port| &port.device);
-    ports.chain(config.uplink.iter().map(|uplink| &uplink.device))
-}
-
 fn opens_raw_sockets(config: &SwitchConfig) -> bool {
-    devices(config).any(|device| matches!(device, Device::AfPacket { .. } | Device::AfXdp { .. }))
+    config
+        .devices()
+        .any(|side| matches!(side.device, Device::AfPacket { .. } | Device::AfXdp { .. }))
 }
 
 /// The PCI functions of a switch.
 fn functions(config: &SwitchConfig) -> impl Iterator<Item = PciAddress> {
-    devices(config).filter_map(|device| match device {
+    config.devices().filter_map(|side| match side.device {
         Device::Pci { address, .. } => Some(*address),
         _ => None,
     })

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::capture::{Capture, CaptureWriter, CapturedFrame};
 use super::config::load_offline;
 use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs};
-use crate::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Stage, UPLINK_NAME, Verdict};
+use crate::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Stage, Verdict};
 use crate::reason::DropReason;
 
 /// What is told of every stage.
@@ -93,14 +93,7 @@ impl Outcome {
 impl Offline {
     fn new(args: &OfflineArgs) -> Result<Self, CliError> {
         let config = load_offline(&args.tenant)?;
-        let mut names: Vec<String> = config
-            .ports
-            .iter()
-            .map(|port| port.name.to_string())
-            .collect();
-        if config.uplink.is_some() {
-            names.push(UPLINK_NAME.to_owned());
-        }
+        let names: Vec<String> = config.devices().map(|side| side.name.to_owned()).collect();
         let index = names.iter().position(|name| *name == args.port);
         let port = index
             .and_then(|index| u16::try_from(index).ok())

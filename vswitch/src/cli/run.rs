@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use tenant_config::{Device, MacAddr, SwitchConfig};
+use tenant_config::{Device, MacAddr, SwitchConfig, SwitchDevice};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -17,7 +17,7 @@ use super::config::load_switch;
 use super::{CliError, RunArgs};
 use crate::control::{Control, Socket, SocketError, clear_stale};
 use crate::dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
-use crate::pipeline::{Counters, Generation, Tables, UPLINK_NAME};
+use crate::pipeline::{Counters, Generation, Tables};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
 
@@ -143,15 +143,7 @@ fn other_cpus(allowed: &CpuSet, worker: usize) -> CpuSet {
 }
 
 fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Mempool), RunError> {
-    let uplink = config
-        .uplink
-        .iter()
-        .map(|uplink| (UPLINK_NAME, &uplink.device, uplink.mtu, uplink.mac));
-    let ports = config
-        .ports
-        .iter()
-        .map(|port| (port.name.as_str(), &port.device, port.mtu, port.gateway_mac));
-    let all: Vec<(&str, &Device, u16, MacAddr)> = ports.chain(uplink).collect();
+    let all: Vec<SwitchDevice<'_>> = config.devices().collect();
 
     let eal = Eal::start(&EalOptions {
         memory: config.memory,
@@ -159,8 +151,8 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         name: config.tenant.to_string(),
         pci: all
             .iter()
-            .filter_map(|(name, device, ..)| match device {
-                Device::Pci { address, .. } => Some(((*name).to_owned(), *address)),
+            .filter_map(|side| match side.device {
+                Device::Pci { address, .. } => Some((side.name.to_owned(), *address)),
                 _ => None,
             })
             .collect(),
@@ -170,14 +162,20 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         mtu,
         ..PortOptions::default()
     };
-    let largest = options(all.iter().map(|(_, _, mtu, _)| *mtu).max().unwrap_or(1500));
-    let pool = Mempool::for_devices(&eal, all.iter().map(|(_, device, ..)| *device), &largest)?;
+    let largest = options(all.iter().map(|side| side.mtu).max().unwrap_or(1500));
+    let pool = Mempool::for_devices(&eal, all.iter().map(|side| side.device), &largest)?;
     let mut ports = Vec::with_capacity(all.len());
-    for (name, device, mtu, mac) in &all {
-        let opened = Port::open(&eal, name, device, &pool, &options(*mtu)).and_then(|port| {
+    for &SwitchDevice {
+        name,
+        device,
+        mac,
+        mtu,
+    } in &all
+    {
+        let opened = Port::open(&eal, name, device, &pool, &options(mtu)).and_then(|port| {
             let own = port.mac();
             ports.push(port);
-            require_mac(name, device, own, *mac)
+            require_mac(name, device, own, mac)
         });
         if let Err(error) = opened {
             // The process ends, and the kernel closes them: DPDK would add complaints of its own to the sentence.
@@ -189,7 +187,7 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
         .iter()
         .zip(&ports)
         .filter(|(_, port)| port.wait_fd().is_none())
-        .map(|((name, ..), _)| *name)
+        .map(|(side, _)| side.name)
         .collect();
     if !napping.is_empty() {
         info!(
@@ -224,10 +222,9 @@ struct MemifSockets(Vec<PathBuf>);
 
 impl MemifSockets {
     fn make_way(config: &SwitchConfig) -> Result<Self, RunError> {
-        let ports = config.ports.iter().map(|port| &port.device);
-        let devices = ports.chain(config.uplink.iter().map(|uplink| &uplink.device));
-        let mut paths: Vec<PathBuf> = devices
-            .filter_map(|device| match device {
+        let mut paths: Vec<PathBuf> = config
+            .devices()
+            .filter_map(|side| match side.device {
                 Device::Memif {
                     socket,
                     server: true,

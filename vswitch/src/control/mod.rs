@@ -394,27 +394,29 @@ impl Control {
     fn ports(&self) -> view::Ports {
         let config = self.config.borrow();
         let counters = self.counters.borrow();
-        let devices = config.ports.iter().map(|port| &port.device);
-        let devices = devices.chain(config.uplink.iter().map(|uplink| &uplink.device));
-        let ports = counters.ports().zip(devices).zip(self.link.devices()).map(
-            |((port, device), state)| view::Port {
-                name: port.name.clone(),
-                device: device_name(device),
-                link_up: state.link_up.load(Ordering::Relaxed),
-                rx_missed: state.rx_missed.load(Ordering::Relaxed),
-                rx_frames: port.rx_frames.get(),
-                rx_bytes: port.rx_bytes.get(),
-                forwarded: port.forwarded.get(),
-                replies: port.replies.get(),
-                icmp_errors: port.icmp_errors.get(),
-                dropped: DropReason::ALL
-                    .iter()
-                    .map(|reason| port.drops(*reason).get())
-                    .sum(),
-                tx_frames: port.tx_frames.get(),
-                tx_bytes: port.tx_bytes.get(),
-            },
-        );
+        let devices = config.devices();
+        let ports =
+            counters
+                .ports()
+                .zip(devices)
+                .zip(self.link.devices())
+                .map(|((port, side), state)| view::Port {
+                    name: port.name.clone(),
+                    device: device_name(side.device),
+                    link_up: state.link_up.load(Ordering::Relaxed),
+                    rx_missed: state.rx_missed.load(Ordering::Relaxed),
+                    rx_frames: port.rx_frames.get(),
+                    rx_bytes: port.rx_bytes.get(),
+                    forwarded: port.forwarded.get(),
+                    replies: port.replies.get(),
+                    icmp_errors: port.icmp_errors.get(),
+                    dropped: DropReason::ALL
+                        .iter()
+                        .map(|reason| port.drops(*reason).get())
+                        .sum(),
+                    tx_frames: port.tx_frames.get(),
+                    tx_bytes: port.tx_bytes.get(),
+                });
         view::Ports {
             tenant: config.tenant.to_string(),
             ports: ports.collect(),

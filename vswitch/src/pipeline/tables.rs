@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Serialize;
+pub use tenant_config::UPLINK_NAME;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::express;
@@ -315,11 +316,9 @@ impl Tables {
             .uplink
             .as_ref()
             .map(|uplink| UplinkRules::new(uplink, next_hop_id));
-        let names = config.ports.iter().map(|port| port.name.to_string());
+        let names = config.devices().map(|side| side.name.to_owned());
         Self {
-            names: names
-                .chain(uplink.iter().map(|_| UPLINK_NAME.to_owned()))
-                .collect(),
+            names: names.collect(),
             learns: ports.iter().any(|port| port.learns),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
             egress: ports.iter().map(Egress::new).collect(),
@@ -509,9 +508,6 @@ fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
     all.dedup();
     all.into()
 }
-
-/// The name of the In/Out side; no port may have it.
-pub const UPLINK_NAME: &str = "uplink";
 
 impl PortRules {
     fn new(id: u16, port: &PortConfig) -> Self {

@@ -272,17 +272,10 @@ fn reserve_hugepages(config: &SwitchConfig) -> Result<(), VmError> {
 fn pci_functions(
     config: &SwitchConfig,
 ) -> impl Iterator<Item = (&str, &tenant_config::PciAddress)> {
-    let ports = config
-        .ports
-        .iter()
-        .map(|port| (port.name.as_str(), &port.device));
-    let uplink = config.uplink.iter().map(|it| ("uplink", &it.device));
-    ports
-        .chain(uplink)
-        .filter_map(|(name, device)| match device {
-            Device::Pci { address, .. } => Some((name, address)),
-            _ => None,
-        })
+    config.devices().filter_map(|side| match side.device {
+        Device::Pci { address, .. } => Some((side.name, address)),
+        _ => None,
+    })
 }
 
 fn write_config(text: &str) -> Result<PathBuf, VmError> {
