@@ -42,7 +42,7 @@ SUITES = (
     ("dpdk", r"vswitch", r"vswitch", r"(dpdk|worker)::.*"),
     ("filter", r"vswitch", r".*(oracle|golden|propert|filter|replay).*", r".*"),
     ("filter", r"vswitch", r"vswitch", r"pipeline::.*"),
-    ("provisioner", r"vf-provisioner", r".*", r".*"),
+    ("provisioner", r"vf-.*", r".*", r".*"),
     ("unit", r".*", r".*", r".*"),
 )
 

@@ -1,5 +1,9 @@
-//! See [`vf_provisioner::cli`].
+//! The command line of [`vf_host`].
+
+#![forbid(unsafe_code)]
+
+mod cli;
 
 fn main() -> std::process::ExitCode {
-    vf_provisioner::cli::main()
+    cli::main()
 }

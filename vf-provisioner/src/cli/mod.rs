@@ -13,19 +13,19 @@ use tenant_config::{Name, Tenant};
 
 use options::{Cli, Command, Global, LauncherKind, NicKind};
 
-use crate::apply::{ApplyError, Change, apply, never, plan_change, verify};
-use crate::check;
-use crate::host::{FakeHost, HostError};
-use crate::launcher::{Launcher, Launchers, confine};
-use crate::nic::mediation::{self, Options, Weakness, onboarded};
-use crate::nic::sriov::Sriov;
-use crate::nic::sriov::inventory;
-use crate::plan::{Action, Plan};
-use crate::resource::{Manager, Resource};
-use crate::state::{self, Record, State, StateError, Store};
-use crate::status;
-use crate::supervise;
-use crate::tenants::{PlacementError, Site, records};
+use vf_host::apply::{ApplyError, Change, apply, never, plan_change, verify};
+use vf_host::check;
+use vf_host::host::{FakeHost, HostError};
+use vf_host::launcher::{Launcher, Launchers, confine};
+use vf_host::nic::mediation::{self, Options, Weakness, onboarded};
+use vf_host::nic::sriov::Sriov;
+use vf_host::nic::sriov::inventory;
+use vf_host::plan::{Action, Plan};
+use vf_host::resource::{Manager, Resource};
+use vf_host::state::{self, Record, State, StateError, Store};
+use vf_host::status;
+use vf_host::supervise;
+use vf_host::tenants::{PlacementError, Site, records};
 
 /// How a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl CliError {
 }
 
 /// Parses the command line, runs it, and says how it ended.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Confine { inner } = &cli.command {
         let result = match inner {

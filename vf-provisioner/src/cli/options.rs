@@ -6,18 +6,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tenant_config::{Memory, Name, VlanId};
 
 use super::CliError;
-use crate::launcher::process::{Limits, Process};
-use crate::launcher::{Launchers, vm};
-use crate::nic::NicBackend;
-use crate::nic::mediation::Weakness;
-use crate::nic::sriov::allocate::{Pool, VlanRange};
-use crate::nic::sriov::inventory::{self, Inventory};
-use crate::nic::sriov::{self, Guests, Sriov};
-use crate::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
-use crate::real_host::RealHost;
-use crate::resource::{Accel, Manager};
-use crate::state::State;
-use crate::tenants::Placement;
+use vf_host::launcher::process::{Limits, Process};
+use vf_host::launcher::{Launchers, vm};
+use vf_host::nic::NicBackend;
+use vf_host::nic::mediation::Weakness;
+use vf_host::nic::sriov::allocate::{Pool, VlanRange};
+use vf_host::nic::sriov::inventory::{self, Inventory};
+use vf_host::nic::sriov::{self, Guests, Sriov};
+use vf_host::nic::veth::{DEFAULT_INSTANCE, INSTANCE_MAX, Veth};
+use vf_host::real_host::RealHost;
+use vf_host::resource::{Accel, Manager};
+use vf_host::state::State;
+use vf_host::tenants::Placement;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -1,18 +1,18 @@
 //! The mediation probe on the embedded switch of the emulated machine's NIC: with the right
 //! settings everything is as it must be, and with each wrong one the probe says what leaks.
 
-#[path = "common/emulated.rs"]
+#[path = "../../tests/common/emulated.rs"]
 mod emulated;
-#[path = "common/output.rs"]
+#[path = "../../tests/common/output.rs"]
 mod output;
-#[path = "common/shell.rs"]
+#[path = "../../tests/common/shell.rs"]
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vf_provisioner::nic::mediation::{
+use vf_host::nic::mediation::{
     Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, run,
 };
 

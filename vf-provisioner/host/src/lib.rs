@@ -1,3 +1,5 @@
+#![forbid(unsafe_code)]
+
 //! The host side: carves the NIC into tenants' ports and launches one switch per tenant.
 //!
 //! [`plan`](mod@plan) is pure: from what is wanted and what is there to ordered actions on
@@ -7,7 +9,6 @@
 
 pub mod apply;
 pub mod check;
-pub mod cli;
 pub mod host;
 pub mod launcher;
 pub mod nic;

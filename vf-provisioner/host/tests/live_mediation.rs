@@ -1,16 +1,16 @@
 //! The mediation probe on any machine: Linux bridges in a network namespace, one for each VLAN, stand in
 //! for an embedded switch that checks what its ports send. Without root each test says so and passes.
 
-#[path = "common/output.rs"]
+#[path = "../../tests/common/output.rs"]
 mod output;
-#[path = "common/shell.rs"]
+#[path = "../../tests/common/shell.rs"]
 mod shell;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use vf_provisioner::nic::mediation::{
+use vf_host::nic::mediation::{
     Fabric, Kind, Options, Place, Report, Role, Row, Station, Verdict, Weakness, require, run,
 };
 

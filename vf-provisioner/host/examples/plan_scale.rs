@@ -1,20 +1,20 @@
 //! Prints what a plan on SR-IOV NICs costs per tenant as tenants grow: from parsed files to the list of actions, on a
-//! host that is only imagined. `cargo run --release -p vf-provisioner --example plan_scale`
+//! host that is only imagined. `cargo run --release -p vf-host --example plan_scale`
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use tenant_config::{Memory, Tenant};
-use vf_provisioner::apply::{Change, plan_change};
-use vf_provisioner::host::FakeHost;
-use vf_provisioner::launcher::process::{Limits, Process};
-use vf_provisioner::nic::sriov::allocate::Pool;
-use vf_provisioner::nic::sriov::inventory::Inventory;
-use vf_provisioner::nic::sriov::{Guests, Sriov};
-use vf_provisioner::nic::veth::Veth;
-use vf_provisioner::state::State;
-use vf_provisioner::tenants::{Placement, Site, records};
+use vf_host::apply::{Change, plan_change};
+use vf_host::host::FakeHost;
+use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::sriov::allocate::Pool;
+use vf_host::nic::sriov::inventory::Inventory;
+use vf_host::nic::sriov::{Guests, Sriov};
+use vf_host::nic::veth::Veth;
+use vf_host::state::State;
+use vf_host::tenants::{Placement, Site, records};
 
 const PORTS: u32 = 4;
 const VFS: u32 = 126;

@@ -6,14 +6,14 @@ use std::slice;
 
 use proptest::prelude::*;
 use tenant_config::{Memory, Name, SwitchConfig, Tenant};
-use vf_provisioner::apply::{ApplyError, Change, apply, never, plan_change};
-use vf_provisioner::host::{FakeHost, Host};
-use vf_provisioner::launcher::process::{Limits, Process};
-use vf_provisioner::nic::veth::Veth;
-use vf_provisioner::plan::{Action, PlanError};
-use vf_provisioner::resource::{Key, Namespace, Resource};
-use vf_provisioner::state::{self, Record, State, Store};
-use vf_provisioner::tenants::{Placement, PlacementError, Site, records};
+use vf_host::apply::{ApplyError, Change, apply, never, plan_change};
+use vf_host::host::{FakeHost, Host};
+use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::veth::Veth;
+use vf_host::plan::{Action, PlanError};
+use vf_host::resource::{Key, Namespace, Resource};
+use vf_host::state::{self, Record, State, Store};
+use vf_host::tenants::{Placement, PlacementError, Site, records};
 
 /// A tenant that differs from others by `number` and from its own former self by `ports` and `mtu`.
 fn tenant(number: u8, ports: u8, mtu: u16, uplink: bool) -> Tenant {

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tenant_config::{Device, MacAddr, Memory, Name, NicAttribute, PciAddress, Tenant, VlanId};
-use vf_provisioner::apply::{ApplyError, Change, apply, plan_change, verify};
-use vf_provisioner::host::{FakeHost, Host};
-use vf_provisioner::launcher::process::{Limits, Process};
-use vf_provisioner::nic::sriov::allocate::{AllocationError, Pool, allocate};
-use vf_provisioner::nic::sriov::inventory::{Interface, Inventory, User};
-use vf_provisioner::nic::sriov::{Guests, Sriov};
-use vf_provisioner::nic::veth::Veth;
-use vf_provisioner::plan::{Action, PlanError};
-use vf_provisioner::resource::{Key, Resource, Side, Vf};
-use vf_provisioner::state::{self, Record, State, Store};
-use vf_provisioner::tenants::{Placement, PlacementError, Site, records};
+use vf_host::apply::{ApplyError, Change, apply, plan_change, verify};
+use vf_host::host::{FakeHost, Host};
+use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::sriov::allocate::{AllocationError, Pool, allocate};
+use vf_host::nic::sriov::inventory::{Interface, Inventory, User};
+use vf_host::nic::sriov::{Guests, Sriov};
+use vf_host::nic::veth::Veth;
+use vf_host::plan::{Action, PlanError};
+use vf_host::resource::{Key, Resource, Side, Vf};
+use vf_host::state::{self, Record, State, Store};
+use vf_host::tenants::{Placement, PlacementError, Site, records};
 
 fn text(number: u32, ports: u32, uplink: bool) -> String {
     let (hi, lo) = (number >> 8, number & 0xff);
