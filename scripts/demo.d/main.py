@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import signal
+import subprocess
 import sys
 import time
 
@@ -17,6 +18,9 @@ from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
 from world import EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces
+
+# `sriov` has put scripts/lib on the path.
+from children import attend  # isort: skip
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
@@ -104,6 +108,14 @@ The demo stays up. To look around:
 To stop it: scripts/demo --clean""")
 
 
+def build_image():
+    """Builds what the switches' VMs boot; whether that worked. Without changes it takes seconds."""
+    say("building the image of the switches' VMs: scripts/build-switch-image")
+    # Only its progress is shown: standard output belongs to the report.
+    command = [ROOT / "scripts" / "build-switch-image"]
+    return attend(command, cwd=ROOT, stdout=subprocess.DEVNULL) == 0
+
+
 def stage(options):
     """The world that is asked for."""
     if options.unprotected:
@@ -149,6 +161,8 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if options.isolation == "vm" and not MACHINE.exists() and not build_image():
+        return 2
     if options.nic == "sriov" and not MACHINE.exists():
         say("booting a machine with an SR-IOV NIC: scripts/vm")
         return boot(sys.argv[1:])
