@@ -370,15 +370,31 @@ MORE_PERCENT = "10"
 
 
 def instructions():
-    """Compilers differ by more than changes do: the limit holds for the one that the record was taken with."""
+    """Compilers differ by more than changes do. With the one that the record was taken with, the record is one side; with
+    another, the commit that took the record is built and counted too."""
     recorded = json.loads((ROOT / RECORD).read_text())["machine"]["versions"]["rustc"]
     here = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    same = here == f"rustc {recorded}"
-    counts = step("the comparison", ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench", "--", "compare", RECORD, ".",
-                                     *STAGES, *(["--at-most", MORE_PERCENT] if same else [])])
-    if not same:
-        counts.add(Counts(skipped=1, notes=[f"{RECORD} was taken with rustc {recorded}, and this is {here}: no limit"]))
+    base, notes = RECORD, []
+    if here != f"rustc {recorded}":
+        base = commit_of(RECORD)
+        if base is None:
+            return Counts(skipped=1, notes=[
+                f"{RECORD} was taken with rustc {recorded}, this is {here}, and the commit that took it is not here: "
+                "git fetch --unshallow"])
+        notes = [f"{RECORD} was taken with rustc {recorded}, and this is {here}: {base[:12]}, which took it, was built for "
+                 "comparison"]
+    counts = step("the comparison", ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench", "--", "compare", base, ".",
+                                     *STAGES, "--at-most", MORE_PERCENT])
+    counts.notes += notes
     return counts
+
+
+def commit_of(file):
+    """The last commit that changed a file; None if this checkout does not know."""
+    command = ["git", "-C", ROOT, "log", "-1", "--format=%H %P", "--", file]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    # Where history is cut off, its first commit seems to have changed everything.
+    return said[0] if len(said) > 1 else None
 
 
 @needs_root
