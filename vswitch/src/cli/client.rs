@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use vswitch_api::table::{Table, left, right};
 
 use super::{CliError, ControlArgs, ReloadArgs, ShowArgs, TopArgs, What};
 use crate::control::REQUEST_ID;
@@ -173,9 +174,19 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
 }
 
 fn port_table(ports: &Ports) -> Table {
-    let mut table = Table::new(
-        "PORT|DEVICE|LINK|>RX|>MISSED|>RX BYTES|>TX|>TX BYTES|>FORWARDED|>ANSWERED|>DROPPED",
-    );
+    let mut table = Table::new([
+        left("PORT"),
+        left("DEVICE"),
+        left("LINK"),
+        right("RX"),
+        right("MISSED"),
+        right("RX BYTES"),
+        right("TX"),
+        right("TX BYTES"),
+        right("FORWARDED"),
+        right("ANSWERED"),
+        right("DROPPED"),
+    ]);
     for port in &ports.ports {
         table.row([
             port.name.clone(),
@@ -195,7 +206,12 @@ fn port_table(ports: &Ports) -> Table {
 }
 
 fn drop_table(drops: &[Drop]) -> Table {
-    let mut table = Table::new("PORT|REASON|>FRAMES|MEANING");
+    let mut table = Table::new([
+        left("PORT"),
+        left("REASON"),
+        right("FRAMES"),
+        left("MEANING"),
+    ]);
     for drop in drops {
         table.row([
             drop.port.clone(),
@@ -208,7 +224,7 @@ fn drop_table(drops: &[Drop]) -> Table {
 }
 
 fn route_table(routes: &[Route]) -> Table {
-    let mut table = Table::new("PREFIX|KIND|TO");
+    let mut table = Table::new([left("PREFIX"), left("KIND"), left("TO")]);
     for route in routes {
         let to = route.port.as_ref().or(route.peer.as_ref());
         let to = to.map_or_else(|| "-".to_owned(), Clone::clone);
@@ -218,7 +234,7 @@ fn route_table(routes: &[Route]) -> Table {
 }
 
 fn neighbour_table(neighbours: &[Neighbour]) -> Table {
-    let mut table = Table::new("ADDRESS|PORT|MAC|STATE");
+    let mut table = Table::new([left("ADDRESS"), left("PORT"), left("MAC"), left("STATE")]);
     for neighbour in neighbours {
         table.row([
             neighbour.address.clone(),
@@ -231,9 +247,19 @@ fn neighbour_table(neighbours: &[Neighbour]) -> Table {
 }
 
 fn tunnel_text(tunnel: &Tunnel) -> String {
-    let mut table = Table::new(
-        "PEER|VTEP|NEXT HOP|STATE|>MTU|>TX|>TX BYTES|>RX|>RX BYTES|>LAST SEEN|>PREFIXES",
-    );
+    let mut table = Table::new([
+        left("PEER"),
+        left("VTEP"),
+        left("NEXT HOP"),
+        left("STATE"),
+        right("MTU"),
+        right("TX"),
+        right("TX BYTES"),
+        right("RX"),
+        right("RX BYTES"),
+        right("LAST SEEN"),
+        right("PREFIXES"),
+    ]);
     for peer in &tunnel.peers {
         let seen = peer.last_seen_s.map(|seconds| format!("{seconds} s ago"));
         table.row([
@@ -262,56 +288,6 @@ fn tunnel_text(tunnel: &Tunnel) -> String {
     format!(
         "{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}, packets up to {mtu} bytes\n\n{table}"
     )
-}
-
-/// Columns as wide as their widest cell.
-struct Table {
-    right: Vec<bool>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// The columns' heads, separated by `|`; a `>` in front sets a column of numbers to the right.
-    fn new(heads: &str) -> Self {
-        let heads: Vec<&str> = heads.split('|').collect();
-        Self {
-            right: heads.iter().map(|head| head.starts_with('>')).collect(),
-            rows: vec![
-                heads
-                    .iter()
-                    .map(|head| head.trim_start_matches('>').to_owned())
-                    .collect(),
-            ],
-        }
-    }
-
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
-    }
-}
-
-impl std::fmt::Display for Table {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for ((cell, width), right) in row.iter().zip(&widths).zip(&self.right) {
-                let cell = if *right {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                };
-                line += &cell;
-                line += "  ";
-            }
-            writeln!(out, "{}", line.trim_end())?;
-        }
-        Ok(())
-    }
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
@@ -426,7 +402,15 @@ impl Rates {
 }
 
 fn rate_table(rates: &[Rates]) -> Table {
-    let mut table = Table::new("PORT|>RX /s|>RX Mbit/s|>TX /s|>TX Mbit/s|>DROPS /s|MOSTLY");
+    let mut table = Table::new([
+        left("PORT"),
+        right("RX /s"),
+        right("RX Mbit/s"),
+        right("TX /s"),
+        right("TX Mbit/s"),
+        right("DROPS /s"),
+        left("MOSTLY"),
+    ]);
     for rate in rates {
         table.row([
             rate.port.clone(),
