@@ -1,11 +1,12 @@
 //! What tenants' switches are and what they have used: for people, for programs, and for whoever bills them.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tenant_config::{Name, NicAttribute};
+use vswitch_api::metrics::{Metric, Unit, Value, Writer};
+use vswitch_api::table::{Table, left, right};
 
 use crate::host::HostError;
 use crate::launcher::{Accounts, Launcher, Running};
@@ -26,9 +27,9 @@ pub struct Status {
     running: Option<Running>,
     accounts: Option<Accounts>,
     /// What the switch says of its ports, if it answers.
-    ports: Option<Value>,
+    ports: Option<serde_json::Value>,
     /// Its virtual functions.
-    functions: Vec<Value>,
+    functions: Vec<serde_json::Value>,
     /// What its file lets the NIC lack.
     accepted: BTreeSet<NicAttribute>,
 }
@@ -64,7 +65,7 @@ pub fn look(
         .collect()
 }
 
-fn functions(record: &Record) -> Vec<Value> {
+fn functions(record: &Record) -> Vec<serde_json::Value> {
     let vfs = record.resources.iter().filter_map(|it| match it {
         Resource::Vf(vf) => Some(json!({
             "for": vf.owner.to_string(), "pf": vf.pf, "vf": vf.index, "address": vf.address,
@@ -104,12 +105,17 @@ struct Traffic {
 }
 
 impl Status {
+    /// The values of the labels [`TENANT`].
+    fn labels(&self) -> [&str; 2] {
+        [self.tenant.as_str(), self.launcher]
+    }
+
     fn traffic(&self) -> Vec<Traffic> {
         let ports = self
             .ports
             .as_ref()
             .and_then(|ports| ports["ports"].as_array());
-        let traffic = |port: &Value| {
+        let traffic = |port: &serde_json::Value| {
             let count = |name: &str| port[name].as_u64().unwrap_or(0);
             Traffic {
                 port: port["name"].as_str().unwrap_or_default().to_owned(),
@@ -125,8 +131,8 @@ impl Status {
 }
 
 /// As `status --json` prints it.
-pub fn document(all: &[Status]) -> Value {
-    let tenants: Vec<Value> = all
+pub fn document(all: &[Status]) -> serde_json::Value {
+    let tenants: Vec<serde_json::Value> = all
         .iter()
         .map(|it| {
             json!({
@@ -149,21 +155,20 @@ pub fn document(all: &[Status]) -> Value {
 
 /// A table for people.
 pub fn table(all: &[Status]) -> String {
-    let mut text = format!(
-        "{:<16} {:<11} {:<8} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9} {:>9} {:>12} {:>12}\n",
-        "TENANT",
-        "STATE",
-        "LAUNCHER",
-        "PID",
-        "UID",
-        "UPTIME s",
-        "RESTARTS",
-        "CPU s",
-        "MEM MiB",
-        "PEAK MiB",
-        "FRAMES",
-        "BYTES"
-    );
+    let mut table = Table::new([
+        left("TENANT"),
+        left("STATE"),
+        left("LAUNCHER"),
+        right("PID"),
+        right("UID"),
+        right("UPTIME s"),
+        right("RESTARTS"),
+        right("CPU s"),
+        right("MEM MiB"),
+        right("PEAK MiB"),
+        right("FRAMES"),
+        right("BYTES"),
+    ]);
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for it in all {
         let running = it.running.as_ref();
@@ -173,15 +178,12 @@ pub fn table(all: &[Status]) -> String {
             let sum = traffic.iter().map(count).sum::<u64>().to_string();
             or_dash(it.ports.as_ref().map(|_| sum))
         };
-        // Every write to a string succeeds.
-        let _ = writeln!(
-            text,
-            "{:<16} {:<11} {:<8} {:>8} {:>6} {:>10} {:>8} {:>9} {:>9} {:>9} {:>12} {:>12}",
-            it.tenant,
-            it.state,
-            it.launcher,
+        table.row([
+            it.tenant.to_string(),
+            it.state.to_owned(),
+            it.launcher.to_owned(),
             or_dash(running.map(|it| it.pid.to_string())),
-            it.uid,
+            it.uid.to_string(),
             or_dash(running.map(|it| format!("{:.1}", it.uptime_s))),
             or_dash(running.map(|it| it.restarts.to_string())),
             or_dash(accounts.map(|it| format!("{:.2}", it.cpu_s))),
@@ -189,121 +191,107 @@ pub fn table(all: &[Status]) -> String {
             or_dash(accounts.map(|it| format!("{:.1}", it.memory_peak_bytes as f64 / MIB))),
             sum(|port| port.from_frames),
             sum(|port| port.from_bytes),
-        );
+        ]);
     }
-    text
+    table.to_string()
 }
+
+const TENANT: [&str; 2] = ["tenant", "launcher"];
+const PORT: [&str; 3] = ["tenant", "launcher", "port"];
+const DIRECTION: [&str; 4] = ["tenant", "launcher", "port", "direction"];
+
+const UP: Metric<2> = Metric::gauge(
+    "vf_provisioner_tenant_up",
+    Unit::Bool,
+    TENANT,
+    "Whether the tenant's switch runs.",
+);
+const RESTARTS: Metric<2> = Metric::counter(
+    "vf_provisioner_tenant_restarts_total",
+    Unit::Number,
+    TENANT,
+    "How often the supervisor started it again.",
+);
+const CPU: Metric<2> = Metric::counter(
+    "vf_provisioner_tenant_cpu_seconds_total",
+    Unit::Seconds,
+    TENANT,
+    "Processor time of all that runs for the tenant's switch.",
+);
+const MEMORY: Metric<2> = Metric::gauge(
+    "vf_provisioner_tenant_memory_bytes",
+    Unit::Bytes,
+    TENANT,
+    "Memory that it has now.",
+);
+const MEMORY_PEAK: Metric<2> = Metric::gauge(
+    "vf_provisioner_tenant_memory_peak_bytes",
+    Unit::Bytes,
+    TENANT,
+    "The most memory that it had.",
+);
+const PORT_FRAMES: Metric<4> = Metric::counter(
+    "vf_provisioner_tenant_port_frames_total",
+    Unit::Frames,
+    DIRECTION,
+    "Frames from and to a VM, or the underlay where the port is `uplink`, since the switch started.",
+);
+const PORT_BYTES: Metric<4> = Metric::counter(
+    "vf_provisioner_tenant_port_bytes_total",
+    Unit::Bytes,
+    DIRECTION,
+    "Their bytes, from the destination MAC on, without FCS.",
+);
+const PORT_DROPPED: Metric<3> = Metric::counter(
+    "vf_provisioner_tenant_port_dropped_frames_total",
+    Unit::Frames,
+    PORT,
+    "Frames that the switch dropped; `vswitch show drops` has the reasons.",
+);
 
 /// Prometheus' text format, version 0.0.4.
 pub fn metrics(all: &[Status]) -> String {
-    let mut out = Metrics::default();
-    out.family("up", "gauge", "Whether the tenant's switch runs.");
+    let mut out = Writer::default();
+    let mut up = out.family(&UP);
     for it in all {
-        out.sample(it, "", i32::from(it.running.is_some()));
+        up.sample(it.labels(), it.running.is_some());
     }
-    out.family(
-        "restarts_total",
-        "counter",
-        "How often the supervisor started it again.",
-    );
+    let mut restarts = out.family(&RESTARTS);
     for (it, running) in all.iter().filter_map(|it| Some((it, it.running.as_ref()?))) {
-        out.sample(it, "", running.restarts);
+        restarts.sample(it.labels(), running.restarts);
     }
-    let accounts = || {
-        all.iter()
+    let mut accounts = |metric, value: fn(&Accounts) -> Value| {
+        let mut family = out.family(metric);
+        for (it, accounts) in all
+            .iter()
             .filter_map(|it| Some((it, it.accounts.as_ref()?)))
+        {
+            family.sample(it.labels(), value(accounts));
+        }
     };
-    out.family(
-        "cpu_seconds_total",
-        "counter",
-        "Processor time of all that runs for the tenant's switch.",
-    );
-    for (it, accounts) in accounts() {
-        out.sample(it, "", accounts.cpu_s);
-    }
-    out.family("memory_bytes", "gauge", "Memory that it has now.");
-    for (it, accounts) in accounts() {
-        out.sample(it, "", accounts.memory_bytes);
-    }
-    out.family("memory_peak_bytes", "gauge", "The most memory that it had.");
-    for (it, accounts) in accounts() {
-        out.sample(it, "", accounts.memory_peak_bytes);
-    }
-    type Count = fn(&Traffic) -> u64;
-    type Family = (&'static str, &'static str, [(&'static str, Count); 2]);
-    let families: [Family; 2] = [
-        (
-            "port_frames_total",
-            "Frames from and to a VM, or the underlay where the port is `uplink`, since the switch started.",
-            [("from", |it| it.from_frames), ("to", |it| it.to_frames)],
-        ),
-        (
-            "port_bytes_total",
-            "Their bytes, from the destination MAC on, without FCS.",
-            [("from", |it| it.from_bytes), ("to", |it| it.to_bytes)],
-        ),
-    ];
-    let traffic: Vec<(&Status, Vec<Traffic>)> = all.iter().map(|it| (it, it.traffic())).collect();
-    for (name, help, directions) in families {
-        out.family(name, "counter", help);
-        for (it, ports) in &traffic {
-            for port in ports {
-                for (direction, count) in directions {
-                    let labels =
-                        format!(",port=\"{}\",direction=\"{direction}\"", label(&port.port));
-                    out.sample(it, &labels, count(port));
-                }
-            }
+    accounts(&CPU, |it| it.cpu_s.into());
+    accounts(&MEMORY, |it| it.memory_bytes.into());
+    accounts(&MEMORY_PEAK, |it| it.memory_peak_bytes.into());
+    let traffic: Vec<(&Status, Traffic)> = all
+        .iter()
+        .flat_map(|it| it.traffic().into_iter().map(move |port| (it, port)))
+        .collect();
+    let mut directions = |metric, from: fn(&Traffic) -> u64, to: fn(&Traffic) -> u64| {
+        let mut family = out.family(metric);
+        for (it, port) in &traffic {
+            let [tenant, launcher] = it.labels();
+            family.sample([tenant, launcher, &port.port, "from"], from(port));
+            family.sample([tenant, launcher, &port.port, "to"], to(port));
         }
+    };
+    directions(&PORT_FRAMES, |it| it.from_frames, |it| it.to_frames);
+    directions(&PORT_BYTES, |it| it.from_bytes, |it| it.to_bytes);
+    let mut dropped = out.family(&PORT_DROPPED);
+    for (it, port) in &traffic {
+        let [tenant, launcher] = it.labels();
+        dropped.sample([tenant, launcher, &port.port], port.dropped);
     }
-    out.family(
-        "port_dropped_frames_total",
-        "counter",
-        "Frames that the switch dropped; `vswitch show drops` has the reasons.",
-    );
-    for (it, ports) in &traffic {
-        for port in ports {
-            out.sample(
-                it,
-                &format!(",port=\"{}\"", label(&port.port)),
-                port.dropped,
-            );
-        }
-    }
-    out.text
-}
-
-/// The switch says the port's name, so it may be anything.
-fn label(text: &str) -> String {
-    let escaped = text.chars().flat_map(|at| match at {
-        '\\' => vec!['\\', '\\'],
-        '"' => vec!['\\', '"'],
-        '\n' => vec!['\\', 'n'],
-        at => vec![at],
-    });
-    escaped.take(256).collect()
-}
-
-#[derive(Default)]
-struct Metrics {
-    text: String,
-    name: String,
-}
-
-impl Metrics {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.name = format!("vf_provisioner_tenant_{name}");
-        let name = &self.name;
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, of: &Status, labels: &str, value: impl fmt::Display) {
-        let (name, tenant, launcher) = (&self.name, &of.tenant, of.launcher);
-        let _ = writeln!(
-            self.text,
-            "{name}{{tenant=\"{tenant}\",launcher=\"{launcher}\"{labels}}} {value}"
-        );
-    }
+    out.finish()
 }
 
 #[cfg(test)]

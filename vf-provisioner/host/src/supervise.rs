@@ -18,6 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::pidfd_send_signal;
 use serde::Serialize;
 use tenant_config::Name;
+use vswitch_api::metrics::{Metric, Unit, Writer};
 
 use crate::apply::{ApplyError, verify};
 use crate::host::HostError;
@@ -109,70 +110,72 @@ struct Seen {
 impl Seen {
     /// In Prometheus' text format.
     fn metrics(&self, state: &State, watched: &Watch) -> String {
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, values: Vec<(String, f64)>| {
-            if !values.is_empty() {
-                text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-            }
-            for (labels, value) in values {
-                text += &format!("{name}{labels} {value}\n");
-            }
-        };
-        let one = |value: f64| vec![(String::new(), value)];
-        metric(
-            "vf_provisioner_verifications_total",
-            "counter",
-            "Looks for drift since the supervisor's start.",
-            one(self.looks as f64),
-        );
+        let mut out = Writer::default();
+        out.single(&VERIFICATIONS, [], self.looks);
         if self.looks > 0 {
-            metric(
-                "vf_provisioner_verified_timestamp_seconds",
-                "gauge",
-                "When the last look for drift ended.",
-                one(self.at),
-            );
-            metric(
-                "vf_provisioner_verify_failed",
-                "gauge",
-                "1 if the last look for drift could not be made.",
-                one(f64::from(u8::from(self.drift.is_none()))),
-            );
+            out.single(&VERIFIED, [], self.at);
+            out.single(&VERIFY_FAILED, [], self.drift.is_none());
         }
         if let Some(drift) = self.drift {
-            metric(
-                "vf_provisioner_drift",
-                "gauge",
-                "What was not as it was set, at the last look.",
-                one(drift as f64),
-            );
+            out.single(&DRIFT, [], drift as u64);
         }
-        let tenants = watched.iter();
-        let up = tenants.map(|(name, it)| {
-            let up = f64::from(u8::from(it.down_since.is_none()));
-            (format!("{{tenant=\"{name}\"}}"), up)
-        });
-        metric(
-            "vf_provisioner_switch_up",
-            "gauge",
-            "1 while the tenant's switch runs.",
-            up.collect(),
-        );
-        let accepted = state.tenants.iter().flat_map(|(name, record)| {
-            record
-                .accepted()
-                .into_iter()
-                .map(move |setting| (format!("{{tenant=\"{name}\",setting=\"{setting}\"}}"), 1.0))
-        });
-        metric(
-            "vf_provisioner_nic_accepted",
-            "gauge",
-            "Settings of virtual functions that the tenant's file lets the NIC lack.",
-            accepted.collect(),
-        );
-        text
+        if !watched.is_empty() {
+            let mut up = out.family(&SWITCH_UP);
+            for (tenant, it) in watched {
+                up.sample([tenant.as_str()], it.down_since.is_none());
+            }
+        }
+        let accepted: Vec<_> = state
+            .tenants
+            .iter()
+            .flat_map(|(tenant, record)| record.accepted().into_iter().map(move |it| (tenant, it)))
+            .collect();
+        if !accepted.is_empty() {
+            let mut family = out.family(&NIC_ACCEPTED);
+            for (tenant, setting) in accepted {
+                family.sample([tenant.as_str(), setting.as_str()], true);
+            }
+        }
+        out.finish()
     }
 }
+
+const VERIFICATIONS: Metric<0> = Metric::counter(
+    "vf_provisioner_verifications_total",
+    Unit::Number,
+    [],
+    "Looks for drift since the supervisor's start.",
+);
+const VERIFIED: Metric<0> = Metric::gauge(
+    "vf_provisioner_verified_timestamp_seconds",
+    Unit::Seconds,
+    [],
+    "When the last look for drift ended.",
+);
+const VERIFY_FAILED: Metric<0> = Metric::gauge(
+    "vf_provisioner_verify_failed",
+    Unit::Bool,
+    [],
+    "1 if the last look for drift could not be made.",
+);
+const DRIFT: Metric<0> = Metric::gauge(
+    "vf_provisioner_drift",
+    Unit::Number,
+    [],
+    "What was not as it was set, at the last look.",
+);
+const SWITCH_UP: Metric<1> = Metric::gauge(
+    "vf_provisioner_switch_up",
+    Unit::Bool,
+    ["tenant"],
+    "1 while the tenant's switch runs.",
+);
+const NIC_ACCEPTED: Metric<2> = Metric::gauge(
+    "vf_provisioner_nic_accepted",
+    Unit::Bool,
+    ["tenant", "setting"],
+    "Settings of virtual functions that the tenant's file lets the NIC lack.",
+);
 
 fn say(event: &Event<'_>) {
     let now = since_epoch();
