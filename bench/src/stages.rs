@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::bail;
+use packet::Frame;
+use pipeline::{Generation, Pipeline, PortId, Verdict};
 use tenant_config::{
     Encapsulation, MacAddr, PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl, Vni,
 };
 use vswitch::dpdk::cycles;
-use vswitch::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
 
 use crate::load::{ATTACK_MARK, ones_complement_sum};
 use crate::network::{self, Size, vm_ipv4, vm_ipv6};

@@ -40,8 +40,7 @@ SUITES = (
     ("dpdk", r"dpdk-sys", r".*", r".*"),
     ("dpdk", r"vswitch", r".*(dpdk|worker).*", r".*"),
     ("dpdk", r"vswitch", r"vswitch", r"(dpdk|worker)::.*"),
-    ("filter", r"vswitch", r".*(oracle|golden|propert|filter|replay).*", r".*"),
-    ("filter", r"vswitch", r"vswitch", r"pipeline::.*"),
+    ("filter", r"packet|pipeline", r".*", r".*"),
     ("provisioner", r"vf-.*", r".*", r".*"),
     ("unit", r".*", r".*", r".*"),
 )

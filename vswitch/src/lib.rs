@@ -3,8 +3,6 @@
 pub mod cli;
 pub mod control;
 pub mod dpdk;
-pub mod pipeline;
-pub mod reason;
 pub mod sandbox;
 pub mod vm;
 pub mod worker;

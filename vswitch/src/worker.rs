@@ -23,8 +23,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles, set_time_slice};
-use crate::pipeline::{Generation, Pipeline, PortId, Verdict};
-use crate::reason::DropReason;
+use pipeline::DropReason;
+use pipeline::{Generation, Pipeline, PortId, Verdict};
 
 /// How long the worker polls on after the last frame, at least.
 pub const POLL_FOR: Duration = Duration::from_micros(100);

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pipeline::Generation;
 use serde_json::{Value, json};
 use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{Control, Socket, SocketError};
 use vswitch::dpdk::{Eal, EalOptions, Mempool, Port, PortOptions};
-use vswitch::pipeline::Generation;
 use vswitch::worker::{Link, PollMode, Worker};
 
 const TENANT: &str = r#"
@@ -174,7 +174,7 @@ fn with_a_running_worker(path: &Path) {
     let (_, all) = request(path, "GET", "/v1/drops?all=1", "");
     assert_eq!(
         all.as_array().map(Vec::len),
-        Some(2 * vswitch::reason::DropReason::COUNT)
+        Some(2 * pipeline::DropReason::COUNT)
     );
     let (_, routes) = request(path, "GET", "/v1/routes", "");
     assert!(

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::reason::DropReason;
 use crate::worker::PollMode;
+use pipeline::DropReason;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -12,8 +12,9 @@ use serde_json::json;
 use super::capture::{Capture, CaptureWriter, CapturedFrame};
 use super::config::load_offline;
 use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs};
-use crate::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Stage, Verdict};
-use crate::reason::DropReason;
+use packet::Frame;
+use pipeline::DropReason;
+use pipeline::{Counters, Generation, Pipeline, PortId, Stage, Verdict};
 
 /// What is told of every stage.
 type Explain<'a> = dyn FnMut(Stage, fmt::Arguments<'_>) + 'a;

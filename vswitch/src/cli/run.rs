@@ -17,9 +17,9 @@ use super::config::load_switch;
 use super::{CliError, RunArgs};
 use crate::control::{Control, Socket, SocketError, clear_stale};
 use crate::dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
-use crate::pipeline::{Counters, Generation, Tables};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
+use pipeline::{Counters, Generation, Tables};
 
 /// Why a switch does not run.
 #[derive(Debug, thiserror::Error)]

@@ -30,12 +30,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
-use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, PeerConfig, SwitchConfig};
+use tenant_config::{
+    Addresses, Device, LearnedFrom, MacAddr, PeerConfig, SwitchConfig, UPLINK_NAME,
+};
 use tokio::sync::Semaphore;
 
-use crate::pipeline::{Counters, Generation, NextHopView, Tables, UPLINK_NAME};
-use crate::reason::DropReason;
 use crate::worker::{Link, WAKE_BOUNDS_NS};
+use pipeline::DropReason;
+use pipeline::{Counters, Generation, NextHopView, Tables};
 
 /// Connections served at a time; further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 16;

@@ -12,7 +12,7 @@ use dpdk_sys::{rte_mbuf, rte_mempool};
 use tenant_config::{Device, VlanId};
 
 use super::{DpdkError, Eal, PortOptions, last_error};
-use crate::pipeline::Frame;
+use packet::Frame;
 
 /// Room in front of a received frame.
 const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;

@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, send};
 use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 
 use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
-use crate::pipeline::Groups;
+use pipeline::Groups;
 
 /// The first queue in each direction, and a switch's only one.
 const QUEUE: u16 = 0;

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{Ethernet2Slice, Ipv4Slice, Ipv6HeaderSlice};
+use pipeline::DropReason;
 use tenant_config::{MacAddr, SwitchConfig};
-use vswitch::reason::DropReason;
 
 use super::frames::{self, Mac};
 use super::model::Answer;

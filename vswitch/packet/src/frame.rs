@@ -47,47 +47,53 @@ impl<'a> Frame<'a> {
 
     /// The tag control information of a tag that the device has taken out of the bytes.
     #[inline]
-    pub(super) fn stripped_tag(&self) -> Option<u16> {
+    pub fn stripped_tag(&self) -> Option<u16> {
         self.stripped_tag
     }
 
+    /// The frame's bytes, to be changed.
     #[inline]
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.start + self.len]
     }
 
     /// The frame's length in bytes.
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never asked that")]
+    pub fn len(&self) -> usize {
         self.len
     }
 
     /// Cuts off what lies behind `len` bytes.
     #[inline]
-    pub(super) fn truncate(&mut self, len: usize) {
+    pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Makes the frame `len` bytes long; what is new at its end is whatever the buffer held.
     /// `None` if the buffer ends before.
-    pub(super) fn resize(&mut self, len: usize) -> Option<()> {
+    #[inline]
+    pub fn resize(&mut self, len: usize) -> Option<()> {
         (len <= self.buffer.len() - self.start).then(|| self.len = len)
     }
 
     /// Adds `count` bytes in front. `None` if there is no room.
-    pub(super) fn grow_front(&mut self, count: usize) -> Option<()> {
+    #[inline]
+    pub fn grow_front(&mut self, count: usize) -> Option<()> {
         self.start = self.start.checked_sub(count)?;
         self.len += count;
         Some(())
     }
 
     /// Whether there is as much room in front as [`Self::HEADROOM`] promises.
-    pub(super) fn has_headroom(&self) -> bool {
+    #[inline]
+    pub fn has_headroom(&self) -> bool {
         self.start >= Self::HEADROOM
     }
 
     /// Takes `count` bytes off its front, or all there are.
-    pub(super) fn shrink_front(&mut self, count: usize) {
+    #[inline]
+    pub fn shrink_front(&mut self, count: usize) {
         let count = count.min(self.len);
         self.start += count;
         self.len -= count;
@@ -95,7 +101,7 @@ impl<'a> Frame<'a> {
 
     /// Writes the destination and source MAC.
     #[inline(always)]
-    pub(super) fn set_macs(&mut self, to: [u8; 6], from: [u8; 6]) {
+    pub fn set_macs(&mut self, to: [u8; 6], from: [u8; 6]) {
         if let Some(macs) = self.bytes_mut().first_chunk_mut::<12>() {
             macs[..6].copy_from_slice(&to);
             macs[6..].copy_from_slice(&from);
@@ -103,7 +109,8 @@ impl<'a> Frame<'a> {
     }
 
     /// Takes a 4-byte tag out from behind the two MAC addresses.
-    pub(super) fn remove_tag(&mut self) {
+    #[inline]
+    pub fn remove_tag(&mut self) {
         debug_assert!(self.len >= 18);
         let start = self.start;
         self.buffer.copy_within(start..start + 12, start + 4);
@@ -112,7 +119,8 @@ impl<'a> Frame<'a> {
     }
 
     /// Puts an 802.1Q tag with this VID behind the two MAC addresses. `None` if there is no room.
-    pub(super) fn insert_tag(&mut self, vid: u16) -> Option<()> {
+    #[inline]
+    pub fn insert_tag(&mut self, vid: u16) -> Option<()> {
         self.grow_front(4)?;
         let start = self.start;
         self.buffer.copy_within(start + 4..start + 16, start);

@@ -14,11 +14,11 @@ use tenant_config::{
 };
 
 use super::counters::Counters;
-use super::frame::Frame;
 use super::lpm::Lpm;
 use super::state::State;
 use super::tables::NextHopId;
-use crate::reason::DropReason;
+use packet::DropReason;
+use packet::Frame;
 
 pub(super) use self::header::{Carrier, Ecn, Inner, clamp_mss};
 
@@ -311,7 +311,8 @@ mod tests {
     use serde_json::json;
     use tenant_config::{MacAddr, SwitchConfig, Vni};
 
-    use crate::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
+    use crate::{Generation, Pipeline, PortId, Verdict};
+    use packet::Frame;
 
     const UPLINK: PortId = PortId(1);
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -372,8 +373,7 @@ mod tests {
         bytes.extend([0x45, 0]);
         bytes.extend(len.to_be_bytes());
         bytes.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 7, 10, 0, 0, 8]);
-        let sum =
-            crate::pipeline::wire::ipv4_header_sum(bytes[14..].first_chunk().expect("a header"));
+        let sum = crate::wire::ipv4_header_sum(bytes[14..].first_chunk().expect("a header"));
         bytes[24..26].copy_from_slice(&sum.to_ne_bytes());
         bytes.extend([0x10, 0, 0x20, 0]);
         bytes.extend((len - 20).to_be_bytes());

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use packet::Frame;
+use pipeline::DropReason;
+use pipeline::{Counters, Generation, Pipeline, PortId, Verdict};
 use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, SwitchConfig};
-use vswitch::pipeline::{Counters, Frame, Generation, Pipeline, PortId, Verdict};
-use vswitch::reason::DropReason;
 
 use super::model::tunnel::Flow;
 use super::model::{Model, Outcome};

@@ -13,10 +13,10 @@ use oracle::rows::{self, Case, GATEWAY, GW, VM1, inner};
 use oracle::trial::{SECOND_NS, Trial};
 use oracle::tunnel_frames::*;
 use oracle::tunnel_rows::{self, B, IP71, OUT, away, away6, home, home6};
+use pipeline::DropReason;
+use pipeline::{PortId, Verdict};
 use proptest::prelude::*;
 use tenant_config::SwitchConfig;
-use vswitch::pipeline::{PortId, Verdict};
-use vswitch::reason::DropReason;
 
 #[test]
 fn the_model_agrees_with_the_table() {

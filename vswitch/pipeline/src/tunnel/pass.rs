@@ -6,21 +6,21 @@ use smoltcp::wire::Icmpv6Packet;
 
 use super::header::{self, Inner};
 use super::{Ecn, Tunnel, Unfit, clamp_mss};
-use crate::pipeline::answer;
-use crate::pipeline::filter;
-use crate::pipeline::frame::Frame;
-use crate::pipeline::pass::{Describe, Hop, Outcome, Pass, Sent, unroutable4, unroutable6};
-use crate::pipeline::tables::{PortRules, Target};
-use crate::pipeline::wire::{
+use crate::answer;
+use crate::filter;
+use crate::pass::{Describe, Hop, Outcome, Pass, Sent, unroutable4, unroutable6};
+use crate::tables::{PortRules, Target};
+use crate::wire::{
     self, Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, Transport, be16, be32, be128,
     protocol,
 };
-use crate::pipeline::{Notes, Stage, nd};
-use crate::reason::DropReason;
+use crate::{Notes, Stage, nd};
+use packet::DropReason;
+use packet::Frame;
 
 /// The outer headers of a packet that came for the tunnel, as far as decisions need them.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::pipeline) struct Outer {
+pub(crate) struct Outer {
     source: IpAddr,
     fragment: Fragment,
     /// Where UDP begins, and where the packet ends, from the IP header on.
@@ -124,7 +124,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     #[inline(always)]
-    pub(in crate::pipeline) fn encapsulate4(
+    pub(crate) fn encapsulate4(
         &mut self,
         rules: &PortRules,
         packet: &Packet,
@@ -150,7 +150,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     #[inline(always)]
-    pub(in crate::pipeline) fn encapsulate6(
+    pub(crate) fn encapsulate6(
         &mut self,
         rules: &PortRules,
         packet: &Packet,
@@ -178,7 +178,7 @@ impl<N: Notes> Pass<'_, N> {
 
     /// What came for our endpoint and the tunnel's port.
     #[inline(always)]
-    pub(in crate::pipeline) fn decapsulate(
+    pub(crate) fn decapsulate(
         &mut self,
         tunnel: &Tunnel,
         outer: Outer,
@@ -397,7 +397,7 @@ impl<N: Notes> Pass<'_, N> {
 
     /// A router of the underlay says that it carries no more than so much: row 4 of "Beside the tunnel".
     /// Whether it was about a packet of ours.
-    pub(in crate::pipeline) fn path_mtu4(&mut self, ip: &Ipv4, packet: &[u8]) -> bool {
+    pub(crate) fn path_mtu4(&mut self, ip: &Ipv4, packet: &[u8]) -> bool {
         const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
         let message = ip.payload(packet);
         let (Some(tunnel), Some(head)) = (&self.tables.tunnel, message.first_chunk::<36>()) else {
@@ -424,7 +424,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     /// As [`Self::path_mtu4`].
-    pub(in crate::pipeline) fn path_mtu6(&mut self, ip: &Ipv6, packet: &[u8]) -> bool {
+    pub(crate) fn path_mtu6(&mut self, ip: &Ipv6, packet: &[u8]) -> bool {
         // RFC 4443, section 3.2: the receiver ignores the code.
         const PACKET_TOO_BIG: u8 = 2;
         let message = ip.payload(packet);

@@ -3,7 +3,7 @@
 use tenant_config::Limits;
 
 use super::wire::{Ip, Packet};
-use crate::reason::DropReason;
+use packet::DropReason;
 
 /// Parts of a token: one nanosecond at one token per second.
 const PARTS: u128 = 1_000_000_000;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use oracle::trial::{Switch, Tally};
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use pipeline::Verdict;
 use serde::{Deserialize, Serialize};
 use tenant_config::SwitchConfig;
-use vswitch::pipeline::Verdict;
 
 /// What `counters.json` holds.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use smoltcp::wire::Icmpv6Packet;
 
 use super::filter::Owner;
 use super::wire::{Fragment, Ipv6, be128, mac_at};
-use crate::reason::DropReason;
+use packet::DropReason;
 
 pub(super) const MLD_QUERY: u8 = 130;
 pub(super) const MLD_REPORT: u8 = 131;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use pipeline::DropReason::{self, *};
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
-use vswitch::reason::DropReason::{self, *};
 
 use self::tunnel::{Outer, TunnelReply};
 

@@ -9,8 +9,8 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::rows::{GATEWAY, GW, IP1, IP2, VM1, VM2, VM3, WORLD};
 use oracle::trial::{SECOND_NS, Switch};
-use vswitch::pipeline::{PortId, Verdict};
-use vswitch::reason::DropReason;
+use pipeline::DropReason;
+use pipeline::{PortId, Verdict};
 
 const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// What the server gives to `vm3`.

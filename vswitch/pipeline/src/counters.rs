@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::tables::Tables;
-use crate::reason::DropReason;
+use packet::DropReason;
 
 /// A number that one thread adds to and others read.
 #[derive(Debug, Default)]

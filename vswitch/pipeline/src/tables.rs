@@ -6,7 +6,6 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Serialize;
-pub use tenant_config::UPLINK_NAME;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::express;

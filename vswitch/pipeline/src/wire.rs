@@ -3,7 +3,7 @@
 //! Everything that makes a packet malformed whatever its port is refused here, so that what comes
 //! later reads fields and never lengths. Each function takes the bytes of its own layer and upwards.
 
-use crate::reason::DropReason;
+use packet::DropReason;
 
 pub(super) const ETHERNET_LEN: usize = 14;
 pub(super) const TAG_LEN: usize = 4;

@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use pipeline::DropReason::{self, *};
 use tenant_config::SwitchConfig;
-use vswitch::reason::DropReason::{self, *};
 
 use super::configs;
 use super::frames::*;

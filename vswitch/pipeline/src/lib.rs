@@ -7,11 +7,12 @@
 //! A frame costs no allocation, lock or system call, whatever it holds, and nothing in it can make
 //! the pipeline panic or loop.
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod counters;
 mod express;
 mod filter;
-mod frame;
 mod groups;
 mod lpm;
 mod nd;
@@ -26,18 +27,18 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use packet::Frame;
 use tenant_config::{MacAddr, SwitchConfig};
 
 pub use self::counters::{Counter, Counters, NextHopView, PeerCounters, PortCounters};
-pub use self::frame::Frame;
 pub use self::groups::Groups;
-pub use self::tables::{Route, Tables, UPLINK_NAME};
+pub use self::tables::{Route, Tables};
+pub use packet::DropReason;
 
 use self::answer::OWN_FRAME_LEN;
 use self::pass::{Pass, Refusal, Sent};
 use self::state::State;
 use self::tables::PortRules;
-use crate::reason::DropReason;
 
 /// A port's place in the switch: the tenant's ports in the order of their configuration, then the
 /// uplink.

@@ -9,12 +9,12 @@ use smoltcp::wire::{
     NdiscPrefixInfoFlags, NdiscPrefixInformation, NdiscRepr, NdiscRouterFlags,
 };
 
-use super::frame::Frame;
 use super::nd;
 use super::wire::{
     ARP_LEN, Arp, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Ipv4,
     Ipv6, Transport, adjust_checksum, mac_at,
 };
+use packet::Frame;
 
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;

@@ -3,9 +3,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use pipeline::DropReason::{self, *};
+use pipeline::Verdict;
 use tenant_config::SwitchConfig;
-use vswitch::pipeline::Verdict;
-use vswitch::reason::DropReason::{self, *};
 
 use super::configs;
 use super::frames::*;

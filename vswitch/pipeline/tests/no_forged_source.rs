@@ -11,9 +11,9 @@ use oracle::configs;
 use oracle::generate::{self, Chance, Choices, Sent};
 use oracle::rows;
 use oracle::trial::{SECOND_NS, Switch, hex};
+use pipeline::Verdict;
 use proptest::prelude::*;
 use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig, TunnelKind};
-use vswitch::pipeline::Verdict;
 
 /// A frame as it lies on the wire: MACs, at most one 802.1Q tag, and the IP packet without padding.
 #[derive(Debug)]

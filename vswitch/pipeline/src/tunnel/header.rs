@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tenant_config::{MacAddr, TunnelConfig, TunnelKind, TunnelTtl, Vni};
 
 use super::{Tunnel, number};
-use crate::pipeline::frame::Frame;
-use crate::pipeline::wire::{
+use crate::wire::{
     self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Ipv4, Ipv6, Transport,
     adjust_checksum, be16, be32, be128, protocol,
 };
-use crate::reason::DropReason;
+use packet::DropReason;
+use packet::Frame;
 
 const UDP_LEN: usize = 8;
 /// Without options, both kinds' headers are as long.
@@ -86,17 +86,17 @@ impl Template {
 }
 
 /// An ordinary tunnel packet: where its inner frame is in the frame, the endpoint it is from, and its ECN field.
-pub(in crate::pipeline) struct Carrier {
-    pub(in crate::pipeline) begin: usize,
-    pub(in crate::pipeline) end: usize,
-    pub(in crate::pipeline) vtep: u16,
+pub(crate) struct Carrier {
+    pub(crate) begin: usize,
+    pub(crate) end: usize,
+    pub(crate) vtep: u16,
     marked: Ecn,
 }
 
 impl Carrier {
     /// Whether the way through the tunnel leaves the ECN field of that packet as it is.
     #[inline(always)]
-    pub(in crate::pipeline) fn leaves(&self, packet: &[u8]) -> bool {
+    pub(crate) fn leaves(&self, packet: &[u8]) -> bool {
         let inner = Ecn::of(packet);
         Ecn::within(inner, self.marked) == Some(inner)
     }
@@ -104,7 +104,7 @@ impl Carrier {
 
 /// What the outer headers take from the packet that they carry.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::pipeline) struct Inner {
+pub(crate) struct Inner {
     tos: u8,
     ttl: u8,
     flow: u64,
@@ -129,7 +129,7 @@ impl Inner {
 
     /// `ports` are both as one number, 0 where there are none.
     #[inline(always)]
-    pub(in crate::pipeline) fn flow4(
+    pub(crate) fn flow4(
         tos: u8,
         ttl: u8,
         (source, destination): (u32, u32),
@@ -153,7 +153,7 @@ impl Inner {
 
     /// As [`Self::flow4`].
     #[inline(always)]
-    pub(in crate::pipeline) fn flow6(
+    pub(crate) fn flow6(
         tos: u8,
         ttl: u8,
         (source, destination): (u128, u128),
@@ -268,7 +268,7 @@ impl Tunnel {
 
     /// Whether the UDP checksum of a packet that ends with its datagram at `udp_at` is right, or rightly absent.
     #[inline(always)]
-    pub(in crate::pipeline) fn checksum_holds(&self, packet: &[u8], udp_at: usize) -> bool {
+    pub(crate) fn checksum_holds(&self, packet: &[u8], udp_at: usize) -> bool {
         let udp = packet.get(udp_at..);
         match udp.and_then(|udp| udp.first_chunk::<UDP_LEN>()) {
             Some(udp) if be16(udp, 6) == 0 => !(self.udp_checksum && self.vtep.is_ipv6()),
@@ -280,7 +280,7 @@ impl Tunnel {
     /// As the general path's filter and [`Self::open`] would, of a frame whose Ethernet header is in order, if
     /// nothing about the outer packet is rare.
     #[inline(always)]
-    pub(in crate::pipeline) fn open_plain(&self, bytes: &[u8]) -> Option<Carrier> {
+    pub(crate) fn open_plain(&self, bytes: &[u8]) -> Option<Carrier> {
         match (self.vtep, be16(bytes.first_chunk::<ETHERNET_LEN>()?, 12)) {
             (IpAddr::V4(own), ETHERTYPE_IPV4) => self.open_plain4(own.to_bits(), bytes),
             (IpAddr::V6(own), ETHERTYPE_IPV6) => self.open_plain6(own.to_bits(), bytes),
@@ -413,7 +413,7 @@ pub(super) fn sum_holds(message: &[u8]) -> bool {
 
 /// The two bits of Explicit Congestion Notification (RFC 3168).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::pipeline) struct Ecn(u8);
+pub(crate) struct Ecn(u8);
 
 impl Ecn {
     pub(super) const MASK: u8 = 3;
@@ -423,7 +423,7 @@ impl Ecn {
     const CONGESTED: Self = Self(3);
 
     /// That of the IP packet's header.
-    pub(in crate::pipeline) fn of(packet: &[u8]) -> Self {
+    pub(crate) fn of(packet: &[u8]) -> Self {
         match packet.first_chunk::<2>() {
             Some([first, tos]) if first >> 4 == 4 => Self(tos & Self::MASK),
             _ => Self(traffic_class(packet) & Self::MASK),
@@ -431,7 +431,7 @@ impl Ecn {
     }
 
     /// What the inner packet goes on with (RFC 6040, section 4.2, figure 4); `None` if it must be dropped.
-    pub(in crate::pipeline) fn within(inner: Self, outer: Self) -> Option<Self> {
+    pub(crate) fn within(inner: Self, outer: Self) -> Option<Self> {
         match (inner, outer) {
             (Self::NOT_CAPABLE, Self::CONGESTED) => None,
             (Self::NOT_CAPABLE, _) => Some(inner),
@@ -442,7 +442,7 @@ impl Ecn {
     }
 
     /// Writes it into an IP packet's header.
-    pub(in crate::pipeline) fn write(self, packet: &mut [u8]) {
+    pub(crate) fn write(self, packet: &mut [u8]) {
         let Some(head) = packet.first_chunk_mut::<2>() else {
             return;
         };
@@ -461,7 +461,7 @@ impl Ecn {
 
 /// Lowers the maximum segment size that a TCP SYN announces to `most` (RFC 9293, section 3.7.1). `segment`
 /// begins with a TCP header that is whole.
-pub(in crate::pipeline) fn clamp_mss(segment: &mut [u8], most: u16) {
+pub(crate) fn clamp_mss(segment: &mut [u8], most: u16) {
     const SYN: u8 = 0x02;
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;

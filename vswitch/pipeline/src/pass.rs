@@ -5,12 +5,12 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::answer::{self, Advertisement, IcmpError};
-use super::frame::Frame;
 use super::state::{ICMP_ERRORS_PER_SECOND, State};
 use super::tables::{PortRules, Tables, Target, UplinkRules};
 use super::wire::{self, Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet};
 use super::{Counters, Notes, PortId, Stage, filter, nd};
-use crate::reason::DropReason;
+use packet::DropReason;
+use packet::Frame;
 
 /// Where a frame goes that goes somewhere.
 pub(super) enum Sent {

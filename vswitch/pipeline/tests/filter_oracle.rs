@@ -10,10 +10,10 @@ use oracle::generate::{self, Chance, Choices};
 use oracle::rows::{self, Case, Expect};
 use oracle::trial::{SECOND_NS, Trial};
 use oracle::tunnel_rows;
+use pipeline::DropReason;
+use pipeline::Verdict;
 use proptest::prelude::*;
 use tenant_config::Limits;
-use vswitch::pipeline::Verdict;
-use vswitch::reason::DropReason;
 
 #[test]
 fn the_model_agrees_with_the_table() {

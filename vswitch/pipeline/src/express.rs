@@ -8,7 +8,6 @@
 use super::PortId;
 use super::counters::Counters;
 use super::filter::{is_link_local4, is_link_local6};
-use super::frame::Frame;
 use super::state::State;
 use super::tables::{Lead, PortRules, Tables};
 use super::tunnel::{Carrier, Inner, Tunnel};
@@ -16,6 +15,7 @@ use super::wire::{
     self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, be16, be32, be128, ipv4_sum_holds,
     is_unicast_destination4, mac_at, protocol,
 };
+use packet::Frame;
 
 /// The longest prefix of a frame that the lane reads: Ethernet, IPv4, TCP's fixed part.
 const HEAD4: usize = ETHERNET_LEN + 40;
@@ -432,8 +432,9 @@ mod tests {
     use proptest::prelude::*;
     use tenant_config::{MacAddr, Tenant};
 
-    use crate::pipeline::{Frame, Generation, Pipeline, PortId, Verdict};
-    use crate::reason::DropReason;
+    use crate::{Generation, Pipeline, PortId, Verdict};
+    use packet::DropReason;
+    use packet::Frame;
 
     const TENANT: &str = r#"
         name = "red"
@@ -590,7 +591,7 @@ mod tests {
     fn mend_checksum(packet: &mut [u8]) {
         packet[10..12].copy_from_slice(&[0, 0]);
         let head = packet.first_chunk().expect("a header");
-        let sum = crate::pipeline::wire::ipv4_header_sum(head);
+        let sum = crate::wire::ipv4_header_sum(head);
         packet[10..12].copy_from_slice(&sum.to_ne_bytes());
     }
 
@@ -836,7 +837,7 @@ mod tests {
                     }
                 }
                 if sums && over_ipv6 && frame.len() > 62 {
-                    let sum = |frame: &[u8]| crate::pipeline::wire::sum(&frame[22..]);
+                    let sum = |frame: &[u8]| crate::wire::sum(&frame[22..]);
                     frame[60..62].copy_from_slice(&[0, 0]);
                     let pseudo =
                         u64::from(17u16.to_be()) + u64::from(((frame.len() - 54) as u16).to_be());

@@ -3,7 +3,6 @@
 //!
 //! Default deny: a frame passes only by reaching the end of its function.
 
-use super::frame::Frame;
 use super::nd;
 use super::tables::{Lead, PortRules, Tables, UplinkRules};
 use super::tunnel::{Ecn, Tunnel};
@@ -11,7 +10,8 @@ use super::wire::{
     self, Arp, Bootp, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP,
     ETHERTYPE_VLAN, Fragment, Ip, Ipv4, Ipv6, Packet, TAG_LEN, Transport, be16, mac_at, protocol,
 };
-use crate::reason::DropReason;
+use packet::DropReason;
+use packet::Frame;
 
 const BOOTP_SERVER: u16 = 67;
 const BOOTP_CLIENT: u16 = 68;
