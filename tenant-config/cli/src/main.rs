@@ -15,7 +15,7 @@ use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
 ///
 /// Nothing on the host is read but the files named, and nothing is changed.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_long_help = AFTER_HELP)]
+#[command(name = "tenant-config", version, arg_required_else_help = true, after_long_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

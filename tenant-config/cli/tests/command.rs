@@ -9,7 +9,7 @@ use tenant_config::{SwitchConfig, Tenant};
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tenant-config"))
         .args(arguments)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"))
         .output()
         .expect("the command runs")
 }
@@ -69,9 +69,10 @@ fn check_and_switch_of_a_tunnel() {
 fn check_of_invalid_files() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("red.toml");
-    let red =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/red.toml"))
-            .unwrap();
+    let red = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/red.toml"),
+    )
+    .unwrap();
     std::fs::write(&file, red.replace("52:54:00:aa:00:02", "52:54:00:aa:00:01")).unwrap();
     let file = file.to_str().unwrap();
     let Err(errors) = Tenant::load(Path::new(file)) else {
@@ -115,7 +116,8 @@ fn check_of_invalid_files() {
 fn switch_prints_what_a_switch_reads() {
     let output = run(&["switch", "blue.toml"]);
     let config = SwitchConfig::from_json("-", text(&output.stdout));
-    let blue = Tenant::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blue.toml"));
+    let blue =
+        Tenant::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/blue.toml"));
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(config, Ok(blue.unwrap().offline_config()));
 
