@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tenant_config::{
-    Addresses, Device, Encapsulation, Gateway, Limits, MacAddr, Memory, NextHops, PortConfig,
-    SwitchConfig, UplinkConfig, Vni,
+    Addresses, Encapsulation, Gateway, MacAddr, NextHops, PortConfig, SwitchConfig, UplinkConfig,
+    Vni,
 };
 
 /// The underlay's router, which every tenant's uplink sends to.
@@ -44,41 +44,32 @@ pub fn vm_ipv6(port: u16, host: u16) -> String {
 /// What the switch of tenant `number` (from 0) is to know. Its devices are still to be named.
 pub fn tenant(number: u8, size: Size) -> SwitchConfig {
     let vni = Vni::new(5001 + u32::from(number)).expect("a VNI");
-    let port = |index: u16| PortConfig {
-        name: format!("vm{index}").parse().expect("a name"),
-        device: Device::Offline,
-        gateway_mac: MacAddr::of_switch_function(vni, index),
-        mac: vm_mac(number, index),
-        extra_macs: Vec::new(),
-        addresses: Addresses::Static(
-            (0..size.addresses)
-                .flat_map(|host| {
-                    [
-                        format!("{}/32", vm_ipv4(index, host)),
-                        format!("{}/128", vm_ipv6(index, host)),
-                    ]
-                })
-                .map(|net| net.parse().expect("an address"))
-                .collect(),
-        ),
-        trunk: Vec::new(),
-        dhcp_server: false,
-        announce: false,
-        encapsulation: Encapsulation::Deny,
-        mtu: 1500,
-        limits: Limits::default(),
+    let port = |index: u16| {
+        let addresses = (0..size.addresses).flat_map(|host| {
+            [
+                format!("{}/32", vm_ipv4(index, host)),
+                format!("{}/128", vm_ipv6(index, host)),
+            ]
+        });
+        let addresses = addresses.map(|net| net.parse().expect("an address"));
+        PortConfig {
+            encapsulation: Encapsulation::Deny,
+            ..PortConfig::new(
+                format!("vm{index}").parse().expect("a name"),
+                MacAddr::of_switch_function(vni, index),
+                vm_mac(number, index),
+                Addresses::Static(addresses.collect()),
+            )
+        }
+    };
+    let name = format!("bench{number}").parse().expect("a name");
+    let gateway = Gateway {
+        ipv4: Some("10.0.0.1/8".parse().expect("a network")),
+        ipv6: Some("fd00::1/64".parse().expect("a network")),
     };
     SwitchConfig {
-        tenant: format!("bench{number}").parse().expect("a name"),
-        vni,
-        gateway: Gateway {
-            ipv4: Some("10.0.0.1/8".parse().expect("a network")),
-            ipv6: Some("fd00::1/64".parse().expect("a network")),
-        },
         ports: (1..=size.ports).map(port).collect(),
         uplink: Some(UplinkConfig {
-            device: Device::Offline,
-            mac: MacAddr::of_switch_function(vni, 0),
             ipv4: Some(
                 format!("192.0.2.{}/24", 2 + number)
                     .parse()
@@ -93,12 +84,9 @@ pub fn tenant(number: u8, size: Size) -> SwitchConfig {
                 ipv4: Some(NEXT_HOP),
                 ipv6: Some("2001:db8::1".parse().expect("an address")),
             },
-            allow: Vec::new(),
-            mtu: 1500,
+            ..UplinkConfig::new(MacAddr::of_switch_function(vni, 0))
         }),
-        tunnel: None,
-        memory: Memory::default(),
-        control_socket: None,
+        ..SwitchConfig::new(name, vni, gateway)
     }
 }
 

@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::bail;
 use packet::Frame;
 use pipeline::{Generation, Pipeline, PortId, Verdict};
-use tenant_config::{
-    Encapsulation, MacAddr, PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl, Vni,
-};
+use tenant_config::{MacAddr, PeerConfig, TunnelConfig, TunnelKind, Vni};
 use vswitch::dpdk::cycles;
 
 use crate::load::{ATTACK_MARK, ones_complement_sum};
@@ -177,17 +175,9 @@ fn tunnel_config(vni: Vni, remote: Remote) -> TunnelConfig {
             .collect(),
     };
     TunnelConfig {
-        kind: remote.kind,
-        vtep: own,
-        port: remote.kind.default_port(),
-        mac: MacAddr::of_vtep(vni, own),
-        ttl: TunnelTtl::default(),
-        dscp: TunnelDscp::default(),
         udp_checksum: remote.checksum,
-        nested: Encapsulation::Deny,
-        mss_clamp: false,
-        only: false,
         peers: (1..=remote.peers).map(peer).collect(),
+        ..TunnelConfig::new(remote.kind, vni, own)
     }
 }
 

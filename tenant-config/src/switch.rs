@@ -432,7 +432,75 @@ impl<'de> Deserialize<'de> for Addresses {
     }
 }
 
+impl PortConfig {
+    /// A port with these addresses; every other key has its default, and the device is offline.
+    pub fn new(name: Name, gateway_mac: MacAddr, mac: MacAddr, addresses: Addresses) -> Self {
+        Self {
+            name,
+            device: Device::Offline,
+            gateway_mac,
+            mac,
+            extra_macs: Vec::new(),
+            addresses,
+            trunk: Vec::new(),
+            dhcp_server: false,
+            announce: false,
+            encapsulation: Encapsulation::default(),
+            mtu: default_mtu(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl UplinkConfig {
+    /// An uplink without an address; every other key has its default, and the device is offline.
+    pub fn new(mac: MacAddr) -> Self {
+        Self {
+            device: Device::Offline,
+            mac,
+            ipv4: None,
+            ipv6: None,
+            next_hops: NextHops::default(),
+            allow: Vec::new(),
+            mtu: default_mtu(),
+        }
+    }
+}
+
+impl TunnelConfig {
+    /// A tunnel without peers, whose other keys follow from these as in a tenant's file.
+    pub fn new(kind: TunnelKind, vni: Vni, vtep: IpAddr) -> Self {
+        Self {
+            kind,
+            vtep,
+            port: kind.default_port(),
+            mac: MacAddr::of_vtep(vni, vtep),
+            ttl: TunnelTtl::default(),
+            dscp: TunnelDscp::default(),
+            udp_checksum: vtep.is_ipv6(),
+            nested: denied(),
+            mss_clamp: false,
+            only: false,
+            peers: Vec::new(),
+        }
+    }
+}
+
 impl SwitchConfig {
+    /// A switch without ports, uplink and tunnel; every other key has its default.
+    pub fn new(tenant: Name, vni: Vni, gateway: Gateway) -> Self {
+        Self {
+            tenant,
+            vni,
+            gateway,
+            ports: Vec::new(),
+            uplink: None,
+            tunnel: None,
+            memory: Memory::default(),
+            control_socket: None,
+        }
+    }
+
     /// The switch's devices: the ports' in the order of the file, then the uplink's.
     pub fn devices(&self) -> impl Iterator<Item = SwitchDevice<'_>> {
         let ports = self.ports.iter().map(|port| SwitchDevice {
