@@ -1,23 +1,23 @@
-//! Programs that are run to their end.
+//! Runs programs to their end.
 
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
-/// What a command writes; an error is what it says.
-pub(crate) fn said(command: &mut Command) -> anyhow::Result<String> {
+/// Runs a command and returns its standard output; the error holds everything it printed.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?}: {}", format!("{error} {said}").trim());
+        bail!("{command:?}: {}", format!("{error} {printed}").trim());
     }
-    Ok(said)
+    Ok(printed)
 }
 
-/// The same of one that has nothing to tell.
+/// Runs a command whose output does not matter.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    said(command).map(drop)
+    output(command).map(drop)
 }

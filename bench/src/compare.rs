@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{run, said};
+use crate::command::{output, run};
 use crate::interrupt;
 use crate::report::{Outcome, Record, Table};
 use crate::stages::{BURST, chosen};
@@ -182,7 +182,7 @@ pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
 
 /// The one that this is called in.
 fn repository() -> anyhow::Result<PathBuf> {
-    let top = said(&mut git(Path::new("."), &["rev-parse", "--show-toplevel"]))
+    let top = output(&mut git(Path::new("."), &["rev-parse", "--show-toplevel"]))
         .context("commits are compared in a checkout of this repository: go there")?;
     Ok(PathBuf::from(top.trim()))
 }
@@ -200,7 +200,7 @@ fn source(tree: &Tree) -> anyhow::Result<Source> {
         Tree::Working => cargo(&repository()?, None)?,
         Tree::Commit(name) => build(&repository()?, name)?,
     };
-    let listed = said(&mut Command::new(&program))?;
+    let listed = output(&mut Command::new(&program))?;
     let stages = listed.lines().map(str::to_owned).collect();
     Ok(Source::Program(program, stages))
 }
@@ -228,7 +228,7 @@ fn recorded(file: &Path) -> anyhow::Result<Vec<(String, f64)>> {
 
 /// Builds the workload of a commit; the program is kept below the build directory.
 fn build(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let commit = said(&mut git(
+    let commit = output(&mut git(
         repository,
         &[
             "rev-parse",

@@ -15,13 +15,20 @@ pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The router's MAC.
 pub const NEXT_HOP_MAC: [u8; 6] = [0x52, 0x54, 0, 0xff, 0xff, 0xff];
 
-/// How large a tenant is.
+/// The size of a tenant.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     /// Its VMs, each with one port.
     pub ports: u16,
-    /// Addresses of each, so many IPv4 and so many IPv6.
+    /// IPv4 addresses of each VM, and as many IPv6 addresses.
     pub addresses: u16,
+}
+
+impl Size {
+    /// A tenant of `ports` VMs with `addresses` addresses of each family.
+    pub const fn new(ports: u16, addresses: u16) -> Self {
+        Self { ports, addresses }
+    }
 }
 
 /// The MAC of a tenant's VM at the port of that number, from 1.
@@ -125,10 +132,7 @@ impl Topology {
 
     /// The smallest tenant that has them.
     pub const fn size(self) -> Size {
-        Size {
-            ports: self.vms(),
-            addresses: 1,
-        }
+        Size::new(self.vms(), 1)
     }
 
     /// The way of a frame through the switch of `config`.

@@ -301,7 +301,7 @@ pub fn scenarios() -> Vec<Scenario> {
     let mut add = |name: &str, from, ports: u16, addresses: u16, frames: Vec<Vec<u8>>, expected| {
         scenarios.push(Scenario {
             name: format!("{name}/{ports}-ports-{addresses}-addresses"),
-            size: Size { ports, addresses },
+            size: Size::new(ports, addresses),
             tunnel: None,
             from: PortId(from),
             frames,
@@ -372,10 +372,7 @@ pub fn scenarios() -> Vec<Scenario> {
     );
     scenarios.extend(refused().into_iter().map(|(reason, frame)| Scenario {
         name: format!("drop/{reason}"),
-        size: Size {
-            ports: 2,
-            addresses: 1,
-        },
+        size: Size::new(2, 1),
         tunnel: None,
         from: PortId(0),
         frames: vec![frame],
@@ -451,10 +448,7 @@ fn tunnel_scenarios() -> Vec<Scenario> {
     let mut add = |name: String, remote: Option<Remote>, from: u16, frames: Vec<Vec<u8>>| {
         scenarios.push(Scenario {
             name,
-            size: Size {
-                ports: 2,
-                addresses: 1,
-            },
+            size: Size::new(2, 1),
             tunnel: remote,
             from: PortId(from),
             frames,
@@ -580,10 +574,7 @@ pub fn scale() -> Vec<Scale> {
             _ => Ipv4Addr::new(198, 51, 100, 10),
         };
         let frames = (0..BURST as u16).map(|nth| udp4(vm_ipv4(1, 0), to(nth), (12345, 80)));
-        let size = Size {
-            ports,
-            addresses: 1,
-        };
+        let size = Size::new(ports, 1);
         add("ports", u32::from(ports), size, None, frames.collect());
     }
     for addresses in [1, 10, 100, 1000] {
@@ -591,10 +582,7 @@ pub fn scale() -> Vec<Scale> {
             let host = nth * (addresses / BURST as u16).max(1) % addresses;
             udp4(vm_ipv4(1, host), vm_ipv4(2, host), (12345, 80))
         });
-        let size = Size {
-            ports: 2,
-            addresses,
-        };
+        let size = Size::new(2, addresses);
         add(
             "addresses",
             u32::from(addresses),
@@ -603,10 +591,7 @@ pub fn scale() -> Vec<Scale> {
             frames.collect(),
         );
     }
-    let size = Size {
-        ports: 2,
-        addresses: 1,
-    };
+    let size = Size::new(2, 1);
     let mut remote = |dimension, count, remote: Remote| {
         let frames = (0..BURST as u32).map(|nth| {
             let nth = nth * (remote.addresses / BURST as u32).max(1) % remote.addresses;

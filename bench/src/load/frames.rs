@@ -192,13 +192,7 @@ mod tests {
     };
 
     fn frame() -> (Vec<u8>, [u8; HEADERS], Vec<u8>, Tag) {
-        let config = tenant(
-            0,
-            Size {
-                ports: 1,
-                addresses: 1,
-            },
-        );
+        let config = tenant(0, Size::new(1, 1));
         let headers = SHAPE.headers(&Topology::P2p.path(&config)[0])[42];
         let pattern = SHAPE.pattern();
         let tag = Tag {
@@ -251,13 +245,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides_flows_and_order() {
-        let hop = &Topology::P2p.path(&tenant(
-            0,
-            Size {
-                ports: 1,
-                addresses: 1,
-            },
-        ))[0];
+        let hop = &Topology::P2p.path(&tenant(0, Size::new(1, 1)))[0];
         let other = Shape { seed: 8, ..SHAPE };
         assert_eq!(SHAPE.order(), SHAPE.order());
         assert_ne!(SHAPE.order(), other.order());

@@ -17,11 +17,11 @@ use serde_json::Value;
 use tenant_config::MacAddr;
 
 use super::{Settings, ends, median};
-use crate::command::{run as run_program, said};
+use crate::command::{output, run as run_program};
 use crate::network::{NEXT_HOP, NEXT_HOP_MAC, Topology, tenant, vm_ipv4};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Namespace, Site, Wires};
-use crate::switches::{Owned, Peer, PollMode, Switch, Vswitch, wait_for};
+use crate::switches::{ChildGuard, Peer, PollMode, Switch, Vswitch, wait_for};
 
 /// The client's address where it is outside.
 const OUTSIDE: &str = "198.18.0.1";
@@ -191,7 +191,7 @@ struct Stage<'a> {
     site: &'a Site,
     client: Guest<'a>,
     // In this order: the daemons end before their guest does.
-    _daemons: Vec<Owned>,
+    _daemons: Vec<ChildGuard>,
     server: Guest<'a>,
     address: String,
 }
@@ -211,7 +211,7 @@ impl<'a> Stage<'a> {
         let daemons = daemons(site.directory(), &server)?;
         wait_for("all servers listen", || {
             let mut list = server.command("ss");
-            let told = said(list.args(["-H", "-l", "-t", "-n"]))?;
+            let told = output(list.args(["-H", "-l", "-t", "-n"]))?;
             let all = [":5201 ", ":80 ", ":11211 "];
             Ok(all.iter().all(|port| told.contains(port)).then_some(()))
         })?;
@@ -236,7 +236,7 @@ impl<'a> Stage<'a> {
             ])
             .args(["--time", &seconds(time)])
             .args(more);
-        let told = said(&mut client)?;
+        let told = output(&mut client)?;
         serde_json::from_str(&told).with_context(|| format!("iperf3 says {told:?}"))
     }
 
@@ -258,7 +258,7 @@ impl<'a> Stage<'a> {
         let table = self.site.directory().join("ab.csv");
         let url = format!("http://{}/{file}", self.address);
         // Without a number it ends at 50,000, whatever the time.
-        let told = said(
+        let told = output(
             self.client
                 .command("ab")
                 .args(["-q", "-c", &CONCURRENCY.to_string(), "-t", &seconds(time)])
@@ -274,7 +274,7 @@ impl<'a> Stage<'a> {
     }
 
     fn operations(&self, time: Duration) -> anyhow::Result<f64> {
-        let told = said(self.client.command("memcaslap").args([
+        let told = output(self.client.command("memcaslap").args([
             "-s",
             &format!("{}:11211", self.address),
             "-T",
@@ -395,7 +395,12 @@ route add {net} via {via} src {OUTSIDE} congctl {CONGESTION}
     }
 
     /// The same as a child that ends with its owner.
-    fn daemon(&self, program: &str, arguments: &[&str], directory: &Path) -> anyhow::Result<Owned> {
+    fn daemon(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        directory: &Path,
+    ) -> anyhow::Result<ChildGuard> {
         let log = || std::fs::File::create(directory.join(format!("{program}.log")));
         let child: Child = self
             .command(program)
@@ -405,12 +410,12 @@ route add {net} via {via} src {OUTSIDE} congctl {CONGESTION}
             .stderr(log()?)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        Ok(Owned(child))
+        Ok(ChildGuard(child))
     }
 }
 
 /// All servers, in the foreground and each one process, so that nothing is left when it is ended.
-fn daemons(directory: &Path, server: &Guest<'_>) -> anyhow::Result<Vec<Owned>> {
+fn daemons(directory: &Path, server: &Guest<'_>) -> anyhow::Result<Vec<ChildGuard>> {
     use std::os::unix::fs::PermissionsExt as _;
     let documents = directory.join("documents");
     std::fs::create_dir(&documents)?;

@@ -1,6 +1,7 @@
 //! The switches under test: ours, and what a user would pick instead. Each carries the frames of a [`Site`] on one CPU.
 
 mod bridge;
+mod checks;
 mod ovs;
 mod testpmd;
 mod vswitch;
@@ -124,15 +125,15 @@ impl Counters {
 
 /// A process of ours that ends with this.
 #[derive(Debug)]
-pub(crate) struct Owned(pub(crate) Child);
+pub(crate) struct ChildGuard(pub(crate) Child);
 
-impl Owned {
+impl ChildGuard {
     fn id(&self) -> u32 {
         self.0.id()
     }
 }
 
-impl Drop for Owned {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

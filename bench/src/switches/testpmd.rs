@@ -5,7 +5,7 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::{Counters, Owned, Running, Switch};
+use super::{ChildGuard, Counters, Running, Switch};
 use crate::site::{End, Site, Wires};
 
 /// With one of its forwarding modes.
@@ -81,7 +81,7 @@ impl Switch for Testpmd {
         let to = child.stdin.take().context("no input")?;
         let from = child.stdout.take().context("no output")?;
         let mut running = Console {
-            process: Owned(child),
+            process: ChildGuard(child),
             to,
             from: BufReader::new(from),
         };
@@ -91,7 +91,7 @@ impl Switch for Testpmd {
 }
 
 struct Console {
-    process: Owned,
+    process: ChildGuard,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }

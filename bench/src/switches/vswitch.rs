@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Counters, Owned, Running, Switch, wait_for};
-use crate::command::said;
+use super::{ChildGuard, Counters, Running, Switch, wait_for};
+use crate::command::output;
 use crate::site::{Site, Wires};
 
 /// How our switch waits for frames.
@@ -83,7 +83,7 @@ impl Switch for Vswitch {
                 .spawn()
                 .with_context(|| format!("cannot start {}", program.display()))?;
             switches.push(One {
-                process: Owned(child),
+                process: ChildGuard(child),
                 control,
                 log,
             });
@@ -121,7 +121,7 @@ fn program() -> anyhow::Result<PathBuf> {
 }
 
 struct One {
-    process: Owned,
+    process: ChildGuard,
     control: PathBuf,
     log: PathBuf,
 }
@@ -133,7 +133,7 @@ struct Processes {
 
 impl Processes {
     fn look(&self, index: usize) -> anyhow::Result<Counters> {
-        let answer = said(
+        let answer = output(
             Command::new(&self.program)
                 .args(["show", "ports", "--json", "--control"])
                 .arg(&self.switches[index].control),
