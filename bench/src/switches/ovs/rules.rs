@@ -459,9 +459,9 @@ mod tests {
             entries,
             [
                 entry(1, "dl_src=52:54:00:00:00:01", 1, 20),
-                entry(2, "dl_dst=02:00:13:89:00:00", 1, 30),
+                entry(2, "dl_dst=0a:de:31:bb:01:1d", 1, 30),
                 entry(3, "dl_src=52:54:00:01:00:01", 2, 20),
-                entry(4, "dl_dst=02:00:13:8a:00:00", 2, 30),
+                entry(4, "dl_dst=0a:65:bd:5b:07:d7", 2, 30),
             ]
         );
     }

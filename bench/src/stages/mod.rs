@@ -1,0 +1,199 @@
+//! The pipeline alone, without a device: switches of several sizes, and frames of each kind.
+//!
+//! ```text
+//!  list ──► attacks ──► frames     which scenarios there are, and their frames
+//!    └────► remote                 the tunnel's other end
+//! ```
+
+mod attacks;
+mod frames;
+mod list;
+mod remote;
+
+use anyhow::bail;
+use packet::{DropReason, Frame};
+use pipeline::{Generation, Pipeline, PortId, Verdict};
+use tenant_config::MacAddr;
+use vswitch::dpdk::cycles;
+
+use crate::network::{self, Size};
+
+pub use attacks::{attacks, flood};
+pub use list::{Scale, scale, scenarios};
+use remote::Remote;
+
+/// The frames of one burst.
+pub const BURST: usize = 32;
+
+/// The bytes of a frame's buffer.
+const BUFFER: usize = 2048;
+
+/// Frames of one kind, again and again, through one switch.
+pub struct Scenario {
+    /// The name, such as `v4-to-uplink/64-ports-1-addresses`.
+    pub name: String,
+    size: Size,
+    tunnel: Option<Remote>,
+    /// The port that the frames come from.
+    from: PortId,
+    frames: Vec<Vec<u8>>,
+    expected: Expected,
+}
+
+/// The verdict on every frame of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Forward,
+    Reply,
+    Drop(DropReason),
+}
+
+impl From<Verdict> for Expected {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Forward(_) => Self::Forward,
+            Verdict::Reply => Self::Reply,
+            Verdict::Drop(reason) | Verdict::DropWithError(reason) => Self::Drop(reason),
+        }
+    }
+}
+
+impl Scenario {
+    /// Builds the switch.
+    ///
+    /// # Panics
+    /// If a frame does not get the expected verdict.
+    pub fn start(&self) -> Run {
+        let mut run = Run {
+            pipeline: self.pipeline(),
+            from: self.from,
+            frames: (0..BURST)
+                .map(|nth| self.frames[nth % self.frames.len()].clone())
+                .collect(),
+            buffers: vec![[0; BUFFER]; BURST],
+            verdicts: Vec::new(),
+        };
+        run.verdicts = (0..BURST).map(|nth| run.decide(nth)).collect();
+        for verdict in &run.verdicts {
+            assert_eq!(Expected::from(*verdict), self.expected, "{}", self.name);
+        }
+        run
+    }
+
+    /// The switch, with all next hops resolved.
+    fn pipeline(&self) -> Pipeline {
+        let config = match &self.tunnel {
+            None => network::tenant(0, self.size),
+            Some(remote) => remote.tenant(self.size),
+        };
+        let mut pipeline = Pipeline::new(Generation::build(&config, None));
+        let next_hop = MacAddr::new(network::NEXT_HOP_MAC).expect("a unicast MAC");
+        pipeline.assume_next_hops(0, next_hop);
+        pipeline
+    }
+}
+
+/// A scenario's switch at work.
+pub struct Run {
+    pipeline: Pipeline,
+    from: PortId,
+    /// One for each buffer, all of the same length.
+    frames: Vec<Vec<u8>>,
+    buffers: Vec<[u8; BUFFER]>,
+    /// The expected verdict on each frame.
+    verdicts: Vec<Verdict>,
+}
+
+impl Run {
+    /// Cycles of the time stamp counter that the switch spends on one frame, without the filling of
+    /// buffers.
+    ///
+    /// # Panics
+    /// If a verdict differs from the first burst's.
+    pub fn cycles_per_frame(&mut self) -> f64 {
+        const BURSTS: usize = 500;
+        let mut spend = |step: fn(&mut Self) -> usize| {
+            let begin = cycles();
+            let right: usize = (0..BURSTS).map(|_| step(self)).sum();
+            let took = cycles().wrapping_sub(begin);
+            assert_eq!(right, BURSTS * BURST, "a verdict was not as expected");
+            took as f64 / (BURSTS * BURST) as f64
+        };
+        let harness = spend(Self::baseline);
+        spend(Self::burst) - harness
+    }
+
+    fn decide(&mut self, nth: usize) -> Verdict {
+        let (buffer, bytes) = (&mut self.buffers[nth], &self.frames[nth]);
+        let len = bytes.len();
+        buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
+        let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
+        self.pipeline.process(1, self.from, &mut frame)
+    }
+
+    /// Fills a burst of buffers with the frames and decides on each of them. Returns the number of
+    /// verdicts that were as expected.
+    pub fn burst(&mut self) -> usize {
+        let mut right = 0;
+        let mut pass = self.pipeline.burst(1, self.from);
+        let frames = self.frames.iter().zip(&self.verdicts);
+        for (buffer, (bytes, expected)) in self.buffers.iter_mut().zip(frames) {
+            let len = bytes.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
+            let mut frame = Frame::new(buffer, Frame::HEADROOM, len, None);
+            let verdict = pass.process(&mut frame);
+            right += usize::from(verdict == *expected);
+        }
+        right
+    }
+
+    /// The harness's part of [`Self::burst`]: fills the buffers.
+    pub fn baseline(&mut self) -> usize {
+        let mut right = 0;
+        let frames = self.frames.iter().zip(&self.verdicts);
+        for (buffer, (bytes, expected)) in self.buffers.iter_mut().zip(frames) {
+            let len = bytes.len();
+            buffer[Frame::HEADROOM..Frame::HEADROOM + len].copy_from_slice(bytes);
+            let frame = Frame::new(buffer, Frame::HEADROOM, len, None);
+            let verdict = std::hint::black_box(*expected);
+            right += usize::from(verdict == *expected);
+            std::hint::black_box(&frame);
+        }
+        right
+    }
+}
+
+/// The stages whose names begin with one of `only`; all if `only` is empty.
+///
+/// # Errors
+/// If there is none.
+pub fn chosen<T>(
+    mut stages: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    only: &[String],
+) -> anyhow::Result<Vec<T>> {
+    let begins = |stage: &T| only.iter().any(|prefix| name(stage).starts_with(prefix));
+    stages.retain(|stage| only.is_empty() || begins(stage));
+    if stages.is_empty() {
+        bail!(
+            "no stage's name begins with {}: bench list shows all names",
+            only.join(" or ")
+        );
+    }
+    Ok(stages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_keeps_its_verdicts() {
+        let scale = scale().into_iter().map(|scale| scale.scenario);
+        for scenario in scenarios().into_iter().chain(scale) {
+            let mut run = scenario.start();
+            assert_eq!(run.burst(), BURST, "{}", scenario.name);
+            assert_eq!(run.burst(), BURST, "{} again", scenario.name);
+        }
+    }
+}
