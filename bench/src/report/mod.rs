@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use vswitch_api::table::{self, left, right};
 
 use crate::machine::Machine;
 
@@ -146,7 +147,7 @@ impl Table {
     }
 
     /// Whether a column holds figures, which stand to the right.
-    fn is_figures(&self, column: usize) -> bool {
+    fn is_numeric(&self, column: usize) -> bool {
         let figure = |cell: &String| {
             cell.starts_with(|first: char| first.is_ascii_digit() || "+-–".contains(first))
         };
@@ -158,25 +159,14 @@ impl Table {
 /// For a terminal.
 impl fmt::Display for Table {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = || std::iter::once(&self.columns).chain(&self.rows);
-        let columns: Vec<(usize, bool)> = (0..self.columns.len())
-            .map(|column| {
-                let cells = lines().filter_map(|line| line.get(column));
-                let width = cells.map(|cell| cell.chars().count()).max();
-                (width.unwrap_or(0), self.is_figures(column))
-            })
-            .collect();
+        let columns = self.columns.iter().zip(0..).map(|(head, column)| {
+            let column_of = if self.is_numeric(column) { right } else { left };
+            column_of(head)
+        });
         writeln!(out, "{}", self.title)?;
-        for line in lines() {
-            let mut text = String::new();
-            for (cell, &(width, figures)) in line.iter().zip(&columns) {
-                text.push_str("  ");
-                text.push_str(&match figures {
-                    true => format!("{cell:>width$}"),
-                    false => format!("{cell:<width$}"),
-                });
-            }
-            writeln!(out, "{}", text.trim_end())?;
+        let table = table::Table::new(columns).with(self.rows.iter().cloned());
+        for line in table.to_string().lines() {
+            writeln!(out, "  {line}")?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ fn html_table(table: &Table) -> String {
             .iter()
             .enumerate()
             .map(|(column, cell)| {
-                let class = if table.is_figures(column) {
+                let class = if table.is_numeric(column) {
                     " class=\"figure\""
                 } else {
                     ""
@@ -159,7 +159,7 @@ fn markdown_table(table: &Table) -> String {
     };
     let ruler: Vec<&str> = (0..table.columns.len())
         .map(|column| {
-            if table.is_figures(column) {
+            if table.is_numeric(column) {
                 "---:"
             } else {
                 "---"
