@@ -1,8 +1,8 @@
 //! One tenant's virtual switch.
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod control;
-pub mod dpdk;
 pub mod sandbox;
 pub mod vm;
 pub mod worker;

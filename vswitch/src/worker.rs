@@ -22,7 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
-use crate::dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles, set_time_slice};
+use dpdk::{Burst, Eal, Mbuf, Mempool, Port, cycles, set_time_slice};
 use pipeline::DropReason;
 use pipeline::{Generation, Pipeline, PortId, Verdict};
 
@@ -250,7 +250,7 @@ impl Worker {
         let tables = self.pipeline.tables();
         let sides = tables.names().iter().zip(tables.groups());
         for (outlet, (name, groups)) in self.outlets.iter_mut().zip(sides) {
-            if !outlet.port.hear(groups) {
+            if !outlet.port.set_multicast(&groups.listed, groups.others) {
                 tracing::warn!(
                     port = name,
                     "the device does not give us the frames of all groups that we ask for, so IPv6 may not find the gateway, or \
@@ -338,7 +338,7 @@ impl Worker {
         let mut holds_frames = false;
         for Outlet { port, sent, .. } in &mut self.outlets {
             if !std::mem::take(sent) && port.may_hold_frames() {
-                port.send_held();
+                port.flush_tx();
             }
             holds_frames |= port.may_hold_frames();
         }

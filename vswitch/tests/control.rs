@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dpdk::{Eal, EalOptions, Mempool, Port, PortOptions};
 use pipeline::Generation;
 use serde_json::{Value, json};
 use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{Control, Socket, SocketError};
-use vswitch::dpdk::{Eal, EalOptions, Mempool, Port, PortOptions};
 use vswitch::worker::{Link, PollMode, Worker};
 
 const TENANT: &str = r#"

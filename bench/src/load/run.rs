@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use dpdk::{Burst, Eal, EalOptions, Mbuf, Mempool, Port, PortOptions, cycles};
 use tenant_config::Memory;
-use vswitch::dpdk::{Burst, Eal, EalOptions, Mbuf, Mempool, Port, PortOptions, cycles};
 
 use super::frames::{ATTACK_MARK, HEADERS, Tag, intact};
 use super::ledger::Ledger;

@@ -11,10 +11,10 @@ mod list;
 mod remote;
 
 use anyhow::bail;
+use dpdk::cycles;
 use packet::{DropReason, Frame};
 use pipeline::{Generation, Pipeline, PortId, Verdict};
 use tenant_config::MacAddr;
-use vswitch::dpdk::cycles;
 
 use crate::network::{self, Size};
 

@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use super::config::load_switch;
 use super::{CliError, RunArgs};
 use crate::control::{Control, Socket, SocketError, clear_stale};
-use crate::dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
+use dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use pipeline::{Counters, Generation, Tables};
 
 /// Why a switch does not run.

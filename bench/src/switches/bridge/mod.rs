@@ -32,7 +32,7 @@ mod host;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use vswitch::dpdk::cycles;
+use dpdk::cycles;
 
 use super::{Counters, Running, Switch};
 use crate::command::run;

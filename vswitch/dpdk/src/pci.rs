@@ -14,7 +14,7 @@ use super::DpdkError;
 ///
 /// # Errors
 /// The first thing that is missing, and what to do.
-pub(super) fn require(
+pub(crate) fn require(
     functions: &[(String, PciAddress)],
     memory_mib: u32,
 ) -> Result<(), DpdkError> {

@@ -9,13 +9,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use caps::{CapSet, Capability};
+use dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::SndBuf;
 use tenant_config::{Device, Memory};
-use vswitch::dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 
 /// Both ends of a veth pair: the switch's and the guest's.
 const SWITCH_END: &str = "switch";
@@ -133,11 +133,11 @@ fn what_the_kernel_has_no_room_for_is_sent_later() {
     let deadline = Instant::now() + Duration::from_secs(10);
     while bytes() < FRAMES * 1442 && Instant::now() < deadline {
         if port.may_hold_frames() {
-            port.send_held();
+            port.flush_tx();
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    port.send_held();
+    port.flush_tx();
     assert!(!port.may_hold_frames());
     assert!(bytes() >= FRAMES * 1442, "{} bytes came", bytes());
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dpdk_sys::{rte_mbuf, rte_mempool};
 use tenant_config::{Device, VlanId};
 
-use super::{DpdkError, Eal, PortOptions, last_error};
+use crate::{DpdkError, Eal, PortOptions, last_error};
 use packet::Frame;
 
 /// Room in front of a received frame.
@@ -51,7 +51,7 @@ impl Mempool {
     ) -> Result<Self, DpdkError> {
         let held: u32 = devices
             .into_iter()
-            .map(|device| super::port::frames_held(device, options))
+            .map(|device| crate::port::frames_held(device, options))
             .sum();
         Self::new(
             eal,
@@ -66,7 +66,7 @@ impl Mempool {
     /// [`DpdkError::PacketMemory`] where the EAL's memory does not hold it.
     pub fn new(eal: &Eal, frames: u32, mtu: u16) -> Result<Self, DpdkError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let room = super::port::frame_room(mtu) + HEADROOM as u16;
+        let room = crate::port::frame_room(mtu) + HEADROOM as u16;
         let name = format!("frames{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).expect("no NUL in it");
         let cache = CACHE.min(frames * 2 / 3);
@@ -129,7 +129,7 @@ impl Mempool {
         self.0.room
     }
 
-    pub(super) fn raw(&self) -> *mut rte_mempool {
+    pub(crate) fn raw(&self) -> *mut rte_mempool {
         self.0.raw.as_ptr()
     }
 }
@@ -221,7 +221,7 @@ impl Mbuf {
 
     /// Forgets a stripped tag of this VLAN: it was the NIC's own.
     #[inline]
-    pub(super) fn forget_tag(&mut self, vlan: VlanId) {
+    pub(crate) fn forget_tag(&mut self, vlan: VlanId) {
         const VID: u16 = 0x0fff;
         if self
             .stripped_tag()
@@ -394,7 +394,7 @@ impl Burst {
 
     /// Lets `receive` write mbuf pointers behind the frames that are there; it says how many.
     #[inline]
-    pub(super) fn fill(&mut self, receive: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) -> usize {
+    pub(crate) fn fill(&mut self, receive: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) -> usize {
         let spare = Self::CAPACITY - self.len;
         let start = self.raw(self.len);
         let received = usize::from(receive(start, spare as u16)).min(spare);
@@ -404,7 +404,7 @@ impl Burst {
 
     /// Lets `send` take the frames from the front; it says how many. The rest move up.
     #[inline]
-    pub(super) fn take_front(
+    pub(crate) fn take_front(
         &mut self,
         send: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16,
     ) -> usize {

@@ -19,11 +19,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dpdk::{Burst, Eal, EalOptions, Mempool, Port, PortOptions, cycles};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tenant_config::{Device, Memory};
-use vswitch::dpdk::{Burst, Eal, EalOptions, Mempool, Port, PortOptions, cycles};
 
 const FRAME_BYTES: usize = 64;
 const WAKE_UPS: usize = 500;

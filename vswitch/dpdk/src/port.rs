@@ -12,8 +12,7 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, send};
 use tenant_config::{Device, MacAddr, PciAddress, VlanId};
 
-use super::{Burst, DpdkError, Eal, Mempool, c_string, describe};
-use pipeline::Groups;
+use crate::{Burst, DpdkError, Eal, Mempool, c_string, describe};
 
 /// The first queue in each direction, and a switch's only one.
 const QUEUE: u16 = 0;
@@ -95,6 +94,9 @@ enum Wake {
 }
 
 impl Port {
+    /// Multicast groups that a virtual function's filter list is given.
+    pub const GROUPS_MAX: usize = 30;
+
     /// Opens and starts the port called `name` in errors. Frames come from `pool`.
     ///
     /// # Errors
@@ -335,7 +337,7 @@ impl Port {
 
     /// Has the kernel go on with what is left in the ring, if anything is: a system call. To be called again while
     /// [`Self::may_hold_frames`].
-    pub fn send_held(&mut self) {
+    pub fn flush_tx(&mut self) {
         if let Wake::Socket(fd) = self.wake {
             // Bytes that were left; there may be more. Any other error, as of an interface that is down, is no want of room.
             let sent = send(fd, &[], MsgFlags::MSG_DONTWAIT);
@@ -382,25 +384,24 @@ impl Port {
         }
     }
 
-    /// Has the device give us frames for these groups; says whether it will. A kernel interface does so anyway. What is more
-    /// than a NIC lists for a function, or cannot be listed, is asked for as all groups, which a NIC may refuse to a function that is
-    /// not trusted: then at least the first of the list are heard.
-    pub fn hear(&mut self, groups: &Groups) -> bool {
-        const MOST: usize = 30;
+    /// Subscribes to these multicast groups, and to all others if `all`; false if the device refuses. A kernel
+    /// interface delivers every group anyway. Falls back to all-multicast when the NIC's filter list is full,
+    /// which a NIC may refuse to a virtual function that is not trusted: the first [`Self::GROUPS_MAX`] groups of
+    /// the list are then still received.
+    pub fn set_multicast(&mut self, groups: &[[u8; 6]], all: bool) -> bool {
         if self.device.0 != c"pci" {
             return true;
         }
         let mut list: Vec<_> = groups
-            .listed
             .iter()
-            .take(MOST)
+            .take(Self::GROUPS_MAX)
             .map(|&addr_bytes| sys::rte_ether_addr { addr_bytes })
             .collect();
         // SAFETY: the port is started, and the driver copies the list.
         let code = unsafe {
             sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
         };
-        if code == 0 && list.len() == groups.listed.len() && !groups.others {
+        if code == 0 && list.len() == groups.len() && !all {
             return true;
         }
         // SAFETY: the port is started.
@@ -665,7 +666,7 @@ impl<'a> Attachment<'a> {
 /// Bytes of one frame's room in a ring or mbuf: a power of two, so that frames fill blocks without gaps, as
 /// `net_af_packet` takes for granted. A frame too long for the port is still seen as too long, cut off: that takes the
 /// ring's own header, the frame's, a tag, and one byte more.
-pub(super) fn frame_room(mtu: u16) -> u16 {
+pub(crate) fn frame_room(mtu: u16) -> u16 {
     const RING_HEADER: u16 = 80;
     const ETHERNET_AND_TAG: u16 = 14 + 4;
     mtu.saturating_add(RING_HEADER + ETHERNET_AND_TAG + 1)
@@ -675,7 +676,7 @@ pub(super) fn frame_room(mtu: u16) -> u16 {
 }
 
 /// Mbufs that a device keeps in its rings. The socket drivers copy, and keep none.
-pub(super) fn frames_held(device: &Device, options: &PortOptions) -> u32 {
+pub(crate) fn frames_held(device: &Device, options: &PortOptions) -> u32 {
     /// The default ring and fill queue of an XDP socket.
     const XDP_FRAMES: u32 = 2048 + 4096;
     match device {

@@ -1,5 +1,5 @@
 //! Safe DPDK: the environment ([`Eal`]), packet memory ([`Mempool`], [`Mbuf`], [`Burst`]) and devices
-//! ([`Port`]). With `dpdk-sys` the only place of the switch with `unsafe`.
+//! ([`Port`]).
 //!
 //! What makes it safe to use:
 //! - There is one [`Eal`] per process, started once; whatever needs it keeps it alive.

@@ -1,7 +1,7 @@
 //! Packet memory from hugepages, where there are some. DPDK starts once per process, so this is a file of its own.
 
+use dpdk::{DpdkError, Eal, EalOptions, Mempool, PortOptions};
 use tenant_config::{Device, Memory};
-use vswitch::dpdk::{DpdkError, Eal, EalOptions, Mempool, PortOptions};
 
 #[test]
 fn hugepages_hold_the_packets_and_no_more_than_asked_for() {

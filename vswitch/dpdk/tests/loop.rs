@@ -4,9 +4,9 @@
 //! DPDK starts once per process, and `cargo nextest` gives each test a process of its own. This file
 //! is one test, so that `cargo test` can run it too.
 
+use dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use packet::Frame;
 use tenant_config::{Device, Memory};
-use vswitch::dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 
 fn start() -> Result<Eal, DpdkError> {
     Eal::start(&EalOptions {
