@@ -92,10 +92,11 @@ fn the_api_answers_within_its_bounds() {
     .expect("DPDK starts");
     let options = PortOptions::default();
     let pool = Mempool::new(&eal, 512, options.mtu).expect("memory");
-    let ports: Vec<Port> = (0..2)
+    let ports: Vec<ports::Port> = (0..2)
         .map(|number| {
             let device = format!("net_null{number}");
-            Port::open_virtual(&eal, &device, "no-rx=1", &pool, &options).expect("a port")
+            let port = Port::open_virtual(&eal, &device, "no-rx=1", &pool, &options);
+            ports::Port::from(port.expect("a port"))
         })
         .collect();
     let generation = Generation::build(&config(), None);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use tenant_config::{Device, MacAddr, SwitchConfig, SwitchDevice};
@@ -18,7 +19,6 @@ use super::{CliError, RunArgs};
 use crate::control::{Control, Socket, SocketError, clear_stale};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
-use dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use pipeline::{Counters, Generation, Tables};
 
 /// Why a switch does not run.
@@ -72,6 +72,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
     let generation = Generation::build(&config, None);
     let views = (generation.counters(), generation.tables());
+    let ports = ports.into_iter().map(ports::Port::from).collect();
     let mut worker =
         Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
     info!(

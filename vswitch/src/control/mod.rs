@@ -302,7 +302,7 @@ impl Control {
         })
     }
 
-    /// Ready is a worker that goes round: it does so at least every [`crate::worker::TIMER_EVERY`].
+    /// Ready is a worker that goes round: it does so at least every [`crate::worker::TIMER_INTERVAL`].
     async fn worker_goes_round(&self) -> Result<(), Refusal> {
         let rounds = || self.link.stats().rounds.load(Ordering::Relaxed);
         let before = rounds();
