@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT / "scripts/lib"))
 import linux
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 ABOUT = """\
 Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs (the switch as /init,

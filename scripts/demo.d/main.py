@@ -10,6 +10,7 @@ import time
 from attacking import carry_out
 from attacks import all_attacks
 from between import Between, show_between
+from children import attend
 from host_b import OPTIONS_B, HostB
 from isolation import all_tries
 from report import Report
@@ -18,9 +19,6 @@ from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
 from world import EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces
-
-# `sriov` has put scripts/lib on the path.
-from children import attend  # isort: skip
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]

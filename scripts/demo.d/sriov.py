@@ -7,14 +7,11 @@ of the tenants' ports, as docs/operate/sriov.md demands of a real one.
 
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 
+from children import attend
 from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
-
-sys.path.insert(1, str(ROOT / "scripts" / "lib"))
-from children import attend  # noqa: E402
 
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
@@ -34,7 +31,7 @@ def boot(arguments):
     reports.mkdir(parents=True, exist_ok=True)
     return attend(
         [ROOT / "scripts" / "vm", "--nics", str(len(NICS)), "--timeout", "1500", "--share", reports, "--env",
-         "PYTHONDONTWRITEBYTECODE=1", "--", "/usr/bin/python3", ROOT / "scripts" / "demo.d" / "main.py", *arguments],
+         "PYTHONDONTWRITEBYTECODE=1", "--env", "PYTHONPATH", "--", "/usr/bin/python3", ROOT / "scripts" / "demo.d" / "main.py", *arguments],
         cwd=ROOT)
 
 

@@ -21,7 +21,6 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "demo.d"))
-sys.path.insert(1, str(ROOT / "scripts" / "lib"))
 
 from attacking import carry_out  # noqa: E402
 from attacks import all_attacks  # noqa: E402
@@ -43,7 +42,7 @@ def outside():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return attend(
         [ROOT / "scripts" / "vm", "--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
-         "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), LAUNCHER, "inside"], cwd=ROOT)
+         "--env", "PYTHONPATH", "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), LAUNCHER, "inside"], cwd=ROOT)
 
 
 def say(message):

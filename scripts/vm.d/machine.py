@@ -160,13 +160,22 @@ class Machine:
             raise Failure(f"{timeout:.0f} s were over before the command ended"
                           f"{'' if self.booted else '; it had not even started'}; {self.last_words()}", 124) from None
         if self.booted is None and self.status is None:
-            kind = Crash if -self.process.returncode in (signal.SIGABRT, signal.SIGSEGV) else Failure
-            raise kind(f"the machine ended before the command started; {self.last_words()}")
+            kind = Crash if self.aborted() else Failure
+            raise kind(f"{self.end()} before the command started; {self.last_words()}")
         for thread in threads:
             thread.join(5)
         if self.status is None:
-            raise Failure(f"the machine died while the command ran; {self.last_words()}")
+            raise Failure(f"{self.end()} while the command ran; {self.last_words()}")
         return self.status
+
+    def aborted(self):
+        return -self.process.returncode in (signal.SIGABRT, signal.SIGSEGV)
+
+    def end(self):
+        """How the machine ended."""
+        if self.aborted():
+            return f"QEMU aborted ({signal.Signals(-self.process.returncode).name})"
+        return "the machine ended"
 
     def last_words(self):
         """The end of what QEMU and the machine's kernel wrote."""

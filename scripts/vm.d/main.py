@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 
-sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import linux
 import machine
 

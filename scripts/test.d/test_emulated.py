@@ -1,0 +1,97 @@
+"""The bookkeeping of `emulated`, with a machine that is not there."""
+
+import unittest
+
+import emulated
+
+ONE, TWO, THREE = ("crate::sriov", "one"), ("crate::sriov", "two"), ("crate::sriov", "three")
+ABORTED = "vm: QEMU aborted (SIGABRT) while the command ran; its last lines: …\n"
+
+
+class Machine:
+    """Stands for scripts/vm. `deaths`: {test: how often the machine dies while it runs}."""
+
+    def __init__(self, deaths=None, statuses=None):
+        self._deaths, self._statuses = dict(deaths or {}), statuses or {}
+        self.boots = []
+
+    def boot(self, tests, _timeout_s, hear):
+        self.boots.append(tests)
+        for test in tests:
+            hear(f"@begin {' '.join(test)}\n")
+            if self._deaths.get(test, 0) > 0:
+                self._deaths[test] -= 1
+                hear(ABORTED)
+                return emulated.DIED
+            hear("what the test writes\n")
+            hear(f"@end {' '.join(test)} {self._statuses.get(test, 0)}\n")
+        return 0
+
+    def run(self, *tests):
+        counts = emulated.run_group(tests, self.boot)
+        return counts.passed, counts.failed, counts.notes
+
+
+class GroupTest(unittest.TestCase):
+    def test_healthy_machine_boots_once(self):
+        machine = Machine()
+        self.assertEqual(machine.run(ONE, TWO), (2, 0, []))
+        self.assertEqual(machine.boots, [[ONE, TWO]])
+
+    def test_failed_test_is_counted_with_its_output(self):
+        passed, failed, notes = Machine(statuses={ONE: 101}).run(ONE, TWO)
+        self.assertEqual((passed, failed), (1, 1))
+        self.assertEqual(notes, ["crate::sriov one", "  what the test writes"])
+
+    def test_machine_dies_once_rest_runs_and_test_is_tried_again(self):
+        machine = Machine({TWO: 1})
+        passed, failed, notes = machine.run(ONE, TWO, THREE)
+        self.assertEqual((passed, failed), (3, 0))
+        self.assertEqual(machine.boots, [[ONE, TWO, THREE], [THREE, TWO]])
+        reason = "QEMU aborted (SIGABRT) while the command ran"
+        self.assertEqual(notes, [f"during crate::sriov two: {reason}",
+                                 f"machine restarted 1 times; last: {reason}"])
+
+    def test_test_that_kills_three_machines_fails_and_others_pass(self):
+        machine = Machine({ONE: 9})
+        passed, failed, notes = machine.run(ONE, TWO, THREE)
+        self.assertEqual((passed, failed), (2, 1))
+        self.assertEqual(machine.boots, [[ONE, TWO, THREE], [TWO, THREE, ONE], [ONE]])
+        self.assertIn("  the machine died 3 times while it ran", notes)
+
+    def test_boots_are_bounded(self):
+        machine = Machine({ONE: 9, TWO: 9, THREE: 9})
+        passed, failed, notes = machine.run(ONE, TWO, THREE)
+        self.assertEqual((passed, failed), (0, 3))
+        self.assertEqual(len(machine.boots), emulated.BOOTS_MAX)
+        self.assertIn("  did not run to its end: the machine died 5 times", notes)
+
+    def test_machine_that_never_starts_fails_every_test(self):
+        boots = []
+
+        def boot(tests, _timeout_s, hear):
+            boots.append(tests)
+            hear("vm: the machine ended before the command started; it said nothing\n")
+            return emulated.DIED
+
+        counts = emulated.run_group([ONE, TWO], boot)
+        self.assertEqual((counts.passed, counts.failed), (0, 2))
+        self.assertEqual(len(boots), emulated.BOOTS_MAX)
+
+    def test_time_over_is_not_tried_again(self):
+        boots = []
+
+        def boot(tests, _timeout_s, hear):
+            boots.append(tests)
+            hear(f"@begin {' '.join(ONE)}\n")
+            hear("vm: 2400 s were over before the command ended; it said nothing\n")
+            return emulated.TIME_OVER
+
+        counts = emulated.run_group([ONE, TWO], boot)
+        self.assertEqual((counts.passed, counts.failed, len(boots)), (0, 2, 1))
+        self.assertIn("  did not run to its end: 2400 s were over before the command ended",
+                      counts.notes)
+
+
+if __name__ == "__main__":
+    unittest.main()
