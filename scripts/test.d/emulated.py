@@ -41,7 +41,8 @@ class Group:
         self.running = None
         self._output = []
         self._deaths = collections.Counter()
-        self.reason = ""
+        self._said = ""
+        self.reason_of_death = ""
 
     def hear(self, line):
         """Takes in one line of the machine's output."""
@@ -51,7 +52,7 @@ class Group:
             *test, status = found.groups()
             self._ended(tuple(test), int(status))
         elif line.startswith("vm: "):
-            self.reason = line.removeprefix("vm: ").split(";")[0].strip()
+            self._said = line.removeprefix("vm: ").split(";")[0].strip()
         else:
             self._output.append(line)
 
@@ -73,11 +74,12 @@ class Group:
         if not self.pending:
             return False
         if status != DIED:
-            self.give_up(self.reason or f"the machine ended with status {status}")
+            self.give_up(self._said or f"the machine ended with status {status}")
             return False
         self._deaths[test] += 1
         during = " ".join(test) if test else "its boot"
-        self.counts.notes.append(f"during {during}: {self.reason}")
+        self.reason_of_death = self._said
+        self.counts.notes.append(f"during {during}: {self._said}")
         if test:
             self.pending.remove(test)
             if self._deaths[test] < DEATHS_MAX:
@@ -105,7 +107,8 @@ def run_group(tests, boot):
             break
     group.give_up(f"the machine died {boots} times")
     if boots > 1:
-        group.counts.notes.append(f"machine restarted {boots - 1} times; last: {group.reason}")
+        group.counts.notes.append(
+            f"machine restarted {boots - 1} times; last: {group.reason_of_death}")
     return group.counts
 
 
