@@ -425,7 +425,7 @@ mod tests {
         let write = |trees: &[Tree], counts: &[Count]| {
             let record = Record {
                 outcome: outcome(trees, counts),
-                machine: crate::machine::Machine::look(),
+                machine: crate::machine::Machine::inspect(),
                 warnings: Vec::new(),
                 partial: None,
             };

@@ -82,7 +82,7 @@ impl List {
         if let Some(subject) = self.rules {
             return told(subject, self.scenario.topology());
         }
-        let machine = Machine::look();
+        let machine = Machine::inspect();
         let here = run::needs(CPUS, &[]);
         let peers: Vec<_> = Peer::value_variants()
             .iter()

@@ -97,7 +97,7 @@ impl Show {
     fn around(&self, cpus: &[usize], measure: impl FnOnce() -> Measured) -> Result<(), Failure> {
         self.check()?;
         interrupt::listen()?;
-        let machine = Machine::look();
+        let machine = Machine::inspect();
         let watch = Watch::begin(cpus);
         let known = watch.warnings().len();
         warn(watch.warnings());
