@@ -1,15 +1,15 @@
-//! The frames of a load: how they are written, and how they are known again.
+//! The frames of a load, written and recognised.
 //!
-//! A frame is UDP over IPv4. Its payload says whose it is:
+//! A frame is UDP over IPv4. Its payload identifies it:
 //!
-//! | offset | bytes | what |
+//! | offset | bytes | content |
 //! |---|---|---|
 //! | 42 | 2 | [`MARK`] |
 //! | 44 | 1 | path |
-//! | 45 | 1 | hop that it is on |
+//! | 45 | 1 | hop |
 //! | 46 | 4 | flow |
 //! | 50 | 4 | number within the flow |
-//! | 54 | 6 | when it was sent: the time stamp counter's lower 48 bits |
+//! | 54 | 6 | time of sending: the time stamp counter's lower 48 bits |
 //! | 60 | … | a pattern, the same in every frame |
 
 use rand::rngs::StdRng;
@@ -21,9 +21,9 @@ use crate::network::Hop;
 
 /// Bytes of the Ethernet, IPv4 and UDP headers.
 pub(super) const HEADERS: usize = 42;
-/// Where the pattern begins: the shortest frame ends there.
+/// The offset of the pattern: the length of the shortest frame.
 pub(super) const PATTERN: usize = 60;
-/// The frame check sequence, which devices add.
+/// Bytes of the frame check sequence, which devices add.
 const CHECK_SEQUENCE: u16 = 4;
 const MARK: [u8; 2] = [0x6d, 0x74];
 const TIME_BITS: u32 = 48;
@@ -31,19 +31,20 @@ const TIME_BITS: u32 = 48;
 /// The last bytes of every attack frame.
 pub const ATTACK_MARK: [u8; 4] = *b"evil";
 
-/// How a path's frames look.
+/// The frames of a path.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Shape {
-    /// Bytes, with the frame check sequence of 4 that is not in memory: from 64 to 1518.
+    /// The size of a frame, with the frame check sequence of 4 bytes that is not in memory: from 64
+    /// to 1518.
     pub bytes: u16,
-    /// Flows, sent by turns in an order that the seed decides.
+    /// The number of flows, which take turns in an order that the seed decides.
     pub flows: u32,
-    /// Of the flows' order and ports.
+    /// The seed of the flows' order and ports.
     pub seed: u64,
 }
 
 impl Shape {
-    /// Bytes in memory.
+    /// The length in memory.
     pub(super) fn len(self) -> usize {
         usize::from(self.bytes - CHECK_SEQUENCE).max(PATTERN)
     }
@@ -55,19 +56,19 @@ impl Shape {
         order
     }
 
-    /// What follows the payload's own words.
+    /// The end of every frame.
     pub(super) fn pattern(self) -> Vec<u8> {
         (PATTERN..self.len())
             .map(|at| (at * 31 + 7) as u8)
             .collect()
     }
 
-    /// Each flow's headers on that hop.
+    /// The headers of each flow on a hop.
     pub(super) fn headers(self, hop: &Hop) -> Vec<[u8; HEADERS]> {
         let mut random = StdRng::seed_from_u64(self.seed);
         (0..self.flows)
             .map(|flow| {
-                // Every hop draws the same ports.
+                // The same ports on every hop.
                 let ports = (
                     random.random_range(10_000..60_000),
                     random.random_range(10_000..60_000),
@@ -109,14 +110,14 @@ pub(crate) fn ones_complement_sum(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-/// What a frame says of itself.
+/// The identity of a frame, in its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag {
     pub(super) path: u8,
     pub(super) hop: u8,
     pub(super) flow: u32,
     pub(super) number: u32,
-    /// Of 48 bits.
+    /// 48 bits of the time stamp counter.
     pub(super) sent: u64,
 }
 
@@ -135,14 +136,14 @@ impl Tag {
         frame[PATTERN..].copy_from_slice(pattern);
     }
 
-    /// Puts a frame on its next hop.
+    /// Rewrites a frame for its next hop.
     #[inline]
     pub(super) fn forward(hop: u8, headers: &[u8; HEADERS], frame: &mut [u8]) {
         frame[..HEADERS].copy_from_slice(headers);
         frame[HEADERS + 3] = hop;
     }
 
-    /// Reads it back; `None` if it is no frame of a load.
+    /// Reads the identity of a frame; `None` if it is not a load's.
     #[inline]
     pub(super) fn read(frame: &[u8]) -> Option<Self> {
         let words: &[u8; PATTERN - HEADERS] = frame.get(HEADERS..PATTERN)?.try_into().ok()?;
@@ -161,15 +162,15 @@ impl Tag {
         })
     }
 
-    /// Cycles from its sending to `now`.
+    /// Cycles since the frame was sent.
     #[inline]
     pub(super) fn age(self, now: u64) -> u64 {
         now.wrapping_sub(self.sent) & ((1 << TIME_BITS) - 1)
     }
 }
 
-/// Whether a frame came out of the switch as it is to: what a router may change (MACs, TTL, checksum) has
-/// changed to what is valid, and nothing else has.
+/// Whether a frame came out of the switch intact: the fields that a router may change (MACs, TTL,
+/// checksum) are valid, and all others are unchanged.
 #[inline]
 pub(super) fn intact(frame: &[u8], sent: &[u8; HEADERS], pattern: &[u8]) -> bool {
     frame.len() == PATTERN + pattern.len()
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_known_again() {
+    fn written_frame_is_recognised() {
         let (frame, headers, pattern, tag) = frame();
         assert_eq!(frame.len(), 508);
         assert_eq!(Tag::read(&frame), Some(tag));
@@ -221,9 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_router_must_not_change_is_seen() {
+    fn change_that_no_router_makes_is_detected() {
         let (frame, headers, pattern, _) = frame();
-        // MACs, TTL with its checksum, and the payload's own words, which `Tag::read` judges.
+        // MACs, TTL with its checksum, and the identity, which `Tag::read` checks.
         let changeable = |at: usize| at < 12 || (HEADERS..PATTERN).contains(&at);
         for at in 0..frame.len() {
             let mut changed = frame.clone();
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_flows_and_order() {
+    fn seed_decides_ports_and_order() {
         let hop = &Topology::P2p.path(&tenant(0, Size::new(1, 1)))[0];
         let other = Shape { seed: 8, ..SHAPE };
         assert_eq!(SHAPE.order(), SHAPE.order());

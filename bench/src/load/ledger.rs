@@ -1,4 +1,4 @@
-//! The books of one path: which frames came back, in which order, and after how long.
+//! The counts of one path: frames that came back, their order and their latency.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::PathReport;
 use super::frames::Tag;
 
-/// How long frames were under way, in nanoseconds.
+/// The latency of frames in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half took at most that.
+    /// The median.
     pub median_ns: u64,
-    /// 99 of 100 did.
+    /// The 99th percentile.
     pub p99_ns: u64,
-    /// 999 of 1000 did.
+    /// The 99.9th percentile.
     pub p999_ns: u64,
-    /// All did.
+    /// The maximum.
     pub max_ns: u64,
-    /// How many were measured.
+    /// The number of frames.
     pub frames: u64,
 }
 
@@ -33,20 +33,21 @@ impl Latency {
     }
 }
 
-/// One path's.
+/// The counts of one path, and the numbers of its frames.
 pub(super) struct Ledger {
-    /// The number of each flow's next frame, when it is sent and when it is received.
+    /// The number of each flow's next frame to send.
     sent: Vec<u32>,
+    /// The number of each flow's next frame to receive.
     expected: Vec<u32>,
     report: PathReport,
-    /// Of a closed loop: under way.
+    /// Frames in flight, for a closed loop.
     pub(super) in_flight: u32,
-    /// In cycles; only kept for an open loop.
+    /// In cycles; only for an open loop.
     latency: Option<Histogram<u64>>,
 }
 
-/// Cycles that a frame may be under way and still be told apart: a minute at 4 GHz.
-const LONGEST: u64 = 240_000_000_000;
+/// The longest latency that the histogram resolves, in cycles: a minute at 4 GHz.
+const MAX_CYCLES: u64 = 240_000_000_000;
 
 impl Ledger {
     pub(super) fn new(flows: u32, latency: bool) -> Self {
@@ -57,11 +58,11 @@ impl Ledger {
             report: PathReport::default(),
             in_flight: 0,
             latency: latency
-                .then(|| Histogram::new_with_max(LONGEST, 3).expect("bounds that it allows")),
+                .then(|| Histogram::new_with_max(MAX_CYCLES, 3).expect("bounds that it allows")),
         }
     }
 
-    /// The number that the flow's next frame has.
+    /// Counts a frame as sent, and returns its number within the flow.
     #[inline]
     pub(super) fn number(&mut self, flow: u32) -> u32 {
         let next = &mut self.sent[flow as usize];
@@ -72,7 +73,7 @@ impl Ledger {
         number
     }
 
-    /// The flow's last frame was not sent after all.
+    /// Undoes [`Self::number`] for the flow's last frame, which could not be sent.
     pub(super) fn unsend(&mut self, flow: u32) {
         let next = &mut self.sent[flow as usize];
         *next = next.wrapping_sub(1);
@@ -80,7 +81,7 @@ impl Ledger {
         self.in_flight -= 1;
     }
 
-    /// A frame has come out of the last hop. Latencies are only noted while it is `measuring`.
+    /// Counts a frame that came out of the last hop. Latencies are recorded only while `measuring`.
     #[inline]
     pub(super) fn received(&mut self, tag: Tag, now: u64, measuring: bool) {
         let Some(expected) = self.expected.get_mut(tag.flow as usize) else {
@@ -103,20 +104,20 @@ impl Ledger {
         }
     }
 
-    /// A frame has come out that is not as it was sent, or where it should not.
+    /// Counts a frame with wrong content or from a wrong port.
     pub(super) fn wrong(&mut self) {
         self.report.wrong += 1;
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Nothing comes back any more: what is under way is given up.
+    /// Gives up the frames in flight, because none comes back.
     pub(super) fn give_up(&mut self) {
         self.report.stalls += 1;
         self.in_flight = 0;
     }
 
-    /// Begins the counting anew; numbers go on.
-    pub(super) fn forget(&mut self) {
+    /// Restarts all counts; the frames' numbers continue.
+    pub(super) fn reset(&mut self) {
         self.report = PathReport::default();
         self.in_flight = 0;
     }
@@ -125,7 +126,7 @@ impl Ledger {
         self.report.received > 0
     }
 
-    /// Everything sent was received.
+    /// Whether all sent frames were received.
     pub(super) fn is_balanced(&self) -> bool {
         self.report.received + self.report.wrong >= self.report.sent
     }
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_and_disorder_are_told_apart() {
+    fn lost_reordered_and_wrong_frames_are_counted_apart() {
         let mut ledger = Ledger::new(2, true);
         let numbers: Vec<u32> = [0, 0, 1, 0, 0].map(|flow| ledger.number(flow)).to_vec();
         assert_eq!(numbers, [0, 1, 0, 2, 3]);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_may_still_come() {
+    fn late_frame_after_give_up_is_received() {
         let mut ledger = Ledger::new(1, false);
         ledger.number(0);
         ledger.number(0);

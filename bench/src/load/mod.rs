@@ -1,12 +1,21 @@
-//! The load: one process that is generator, tenant VMs and sink, on its own CPU, over the project's own DPDK wrappers.
+//! The load: one process that is generator, tenant VMs and sink, on its own CPU, over the project's
+//! own DPDK wrappers.
 //!
-//! DPDK starts once in a process, so every run has a load of its own: this binary again, told by a [`LoadPlan`] what to do.
-//! The two speak in lines of JSON: the plan goes in, then what happens comes out as an [`Event`] each; where a phase lasts
-//! until it is told so, an empty line tells it.
+//! DPDK can be started only once in a process, so every run has its own load: this binary again,
+//! with a [`LoadPlan`]. The two processes exchange lines of JSON: the plan goes in, an [`Event`]
+//! for each phase comes out; an empty line ends a phase without a fixed time.
+//!
+//! ```text
+//!  serve ──► worker ──► path ──► ledger     phases; the loop; a path's state; its counts
+//!               └──► frames, arp            bytes
+//! ```
 
+mod arp;
 mod frames;
 mod ledger;
-mod run;
+mod path;
+mod serve;
+mod worker;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -21,30 +30,30 @@ use crate::network::Hop;
 pub(crate) use frames::ones_complement_sum;
 pub use frames::{ATTACK_MARK, Shape};
 pub use ledger::Latency;
-pub use run::serve;
+pub use serve::serve;
 
-/// What a load is to do.
+/// The plan of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadPlan {
-    /// Where it runs.
+    /// The CPU it runs on.
     pub cpu: usize,
     /// Whether its packet memory is in hugepages.
     pub hugepages: bool,
-    /// The ports, which hops name by their place.
+    /// The ports; hops refer to them by their index.
     pub ports: Vec<LoadPort>,
-    /// The ways that frames take, each with flows and books of its own.
+    /// The paths of frames, each with its own flows and counts.
     pub paths: Vec<Vec<Hop>>,
-    /// How the frames look.
+    /// The frames' size and flows.
     pub shape: Shape,
-    /// How many are sent.
+    /// The rate of the frames.
     pub pace: Pace,
-    /// What is sent besides, and must not come out anywhere.
+    /// Frames beside those of a path, which must not come out anywhere.
     pub attacks: Vec<Attack>,
-    /// The same, but whatever the paths do.
+    /// The same at their own rate.
     pub floods: Vec<Flood>,
-    /// Before anything is counted.
+    /// The time before the measurement.
     pub warm_up: Duration,
-    /// What is counted.
+    /// The time of the measurement.
     pub measure: Duration,
 }
 
@@ -53,138 +62,139 @@ pub struct LoadPlan {
 pub struct LoadPort {
     /// The other end of a port of the switch under test.
     pub device: LoadDevice,
-    /// Receive queues: some peers send on several.
+    /// Receive queues; some peers send on several.
     pub queues: u16,
 }
 
-/// What a load opens.
+/// The device of a port.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum LoadDevice {
-    /// A device that a switch of ours may have too.
+    /// A device that our switch supports too.
     Ours(Device),
-    /// A virtual device by its DPDK name and arguments.
+    /// A virtual device of DPDK.
     Virtual {
-        /// As in `net_virtio_user0`.
+        /// Such as `net_virtio_user0`.
         name: String,
-        /// As in `path=/run/wire0`.
+        /// Such as `path=/run/wire0`.
         arguments: String,
     },
 }
 
-/// How many frames are sent.
+/// The rate of frames.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Pace {
-    /// As many as come back: never more than so many under way on each path. Where nothing comes back for [`STALLED`], what is
-    /// under way is given up.
+    /// As many as come back: a bounded number is in flight on each path. If nothing comes back for
+    /// [`STALLED`], the frames in flight are given up.
     Closed {
-        /// Frames under way.
+        /// The most frames in flight.
         in_flight: u32,
     },
-    /// So many a second on each path, whatever comes back. Their time under way is measured.
+    /// A fixed rate on each path. The frames' latency is measured.
     Open {
-        /// Frames.
+        /// Frames a second.
         per_second: u64,
     },
 }
 
-/// A path's closed loop in which nothing comes back for so long, times the number of paths, has lost what was under way.
+/// A closed loop without a returning frame for this time, times the number of paths, has lost its
+/// frames in flight.
 pub const STALLED: Duration = Duration::from_millis(20);
 
-/// Frames that a switch must refuse, sent beside a path's.
+/// Frames that a switch must drop, sent beside those of a path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attack {
-    /// The path whose frames they go beside.
+    /// The index of the path.
     pub path: usize,
-    /// The port that they are sent into.
+    /// The index of the port that they are sent into.
     pub port: usize,
-    /// One for so many frames of the path; 9 is a tenth of all.
+    /// Frames of the path for each attack; with 9, a tenth of all frames are attacks.
     pub every: u32,
-    /// Sent by turns. Each ends in [`ATTACK_MARK`].
+    /// The frames, sent in turn. Each ends in [`ATTACK_MARK`].
     pub frames: Vec<Vec<u8>>,
 }
 
-/// Frames that a switch must refuse, sent at a rate of their own.
+/// Frames that a switch must drop, sent at their own rate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Flood {
-    /// The port that they are sent into.
+    /// The index of the port that they are sent into.
     pub port: usize,
-    /// Frames.
+    /// Frames a second.
     pub per_second: u64,
-    /// Sent by turns. Each ends in [`ATTACK_MARK`].
+    /// The frames, sent in turn. Each ends in [`ATTACK_MARK`].
     pub frames: Vec<Vec<u8>>,
 }
 
-/// What a load says.
+/// A message of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {
-    /// Its ports are open and have a link. It waits for a line; then it sends until frames have come back on every path, and
-    /// warms up.
+    /// The ports are open and have a link. The load waits for a line; then it sends until frames
+    /// have come back on every path, and warms up.
     Open,
-    /// What follows counts.
+    /// The measurement begins.
     Begin,
-    /// Nothing more counts. Frames go on until a line comes in.
+    /// The measurement has ended. Frames are sent until a line comes in.
     End,
-    /// It has sent its last frame, waited for what was under way, and counted.
+    /// The last frame was sent, and the frames in flight were waited for.
     Done(LoadReport),
-    /// It cannot go on.
+    /// The load failed.
     Failed(String),
 }
 
-/// What a load counted.
+/// The counts of a load.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LoadReport {
-    /// Seconds that were measured.
+    /// The time of the measurement in seconds.
     pub seconds: f64,
-    /// In the order of the plan.
+    /// The paths, in the order of the plan.
     pub paths: Vec<PathReport>,
     /// Attack frames sent.
     pub attacks_sent: u64,
     /// Attack frames that came out of the switch.
     pub attacks_delivered: u64,
-    /// Frames that came out and are nobody's here: a kernel's own, as a rule.
+    /// Foreign frames that came out, usually a kernel's own.
     pub foreign: u64,
 }
 
-/// What became of one path's frames. All but `measured` count from the first frame to the last.
+/// The counts of one path. All but `measured` cover the time from the first frame to the last.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PathReport {
     /// Sent into the first hop.
     pub sent: u64,
-    /// Come out of the last, right in every byte that is checked.
+    /// Received from the last hop, with every checked byte right.
     pub received: u64,
-    /// Of these, in the time that was measured.
+    /// The part of `received` within the measurement.
     pub measured: u64,
-    /// Sent, and never seen again.
+    /// Sent and never received.
     pub lost: u64,
     /// Received after a later frame of the same flow.
     pub reordered: u64,
-    /// Come out of a hop with other content, or at another port.
+    /// Received with wrong content or at a wrong port.
     pub wrong: u64,
-    /// Times that a closed loop stood still.
+    /// Stalls of a closed loop.
     pub stalls: u64,
-    /// Under way in the time that was measured; of an open loop.
+    /// The latency within the measurement; only of an open loop.
     pub latency: Option<Latency>,
 }
 
 impl LoadReport {
-    /// Frames a second, received at the end of all paths.
+    /// Frames a second that were received at the end of all paths.
     pub fn frames_per_second(&self) -> f64 {
         let measured: u64 = self.paths.iter().map(|path| path.measured).sum();
         measured as f64 / self.seconds
     }
 
-    /// Frames sent and never seen again, of all paths.
+    /// Frames of all paths that were sent and never received.
     pub fn lost(&self) -> u64 {
         self.paths.iter().map(|path| path.lost).sum()
     }
 
-    /// Frames that a switch that works does not let happen.
+    /// Frames that a correct switch would not deliver.
     pub fn wrong(&self) -> u64 {
         self.attacks_delivered + self.paths.iter().map(|path| path.wrong).sum::<u64>()
     }
 }
 
-/// A load at work, seen from outside.
+/// The parent's side of a running load.
 #[derive(Debug)]
 pub struct Load {
     child: Child,
@@ -193,7 +203,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one; `command` is this program's own `load`.
+    /// Starts a load; `command` is this program's own `load`.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -210,11 +220,11 @@ impl Load {
             to,
             from: BufReader::new(from),
         };
-        load.say(&serde_json::to_string(plan)?)?;
+        load.send_line(&serde_json::to_string(plan)?)?;
         Ok(load)
     }
 
-    fn say(&mut self, line: &str) -> anyhow::Result<()> {
+    fn send_line(&mut self, line: &str) -> anyhow::Result<()> {
         writeln!(self.to, "{line}").context("the load has ended")
     }
 
@@ -223,48 +233,49 @@ impl Load {
         if self.from.read_line(&mut line)? == 0 {
             bail!("the load ended ({})", self.child.wait()?);
         }
-        match serde_json::from_str(&line).with_context(|| format!("the load says {line:?}"))? {
+        match serde_json::from_str(&line).with_context(|| format!("the load printed {line:?}"))? {
             Event::Failed(why) => bail!("the load: {why}"),
             event => Ok(event),
         }
     }
 
-    /// Waits for the phase whose beginning is told by `event`.
+    /// Waits for the phase that begins with `event`.
     ///
     /// # Errors
-    /// If the load says something else, or ends.
+    /// If another event comes, or the load ends.
     pub fn wait_for(&mut self, event: &Event) -> anyhow::Result<()> {
-        let said = self.next()?;
-        if std::mem::discriminant(&said) != std::mem::discriminant(event) {
-            bail!("the load says {said:?} where {event:?} was due");
+        let next = self.next()?;
+        if std::mem::discriminant(&next) != std::mem::discriminant(event) {
+            bail!("the load reported {next:?} instead of {event:?}");
         }
         Ok(())
     }
 
-    /// Ends a phase that lasts until then.
+    /// Ends a phase without a fixed time.
     ///
     /// # Errors
-    /// If it has ended.
-    pub fn go_on(&mut self) -> anyhow::Result<()> {
-        self.say("")
+    /// If the load has ended.
+    pub fn end_phase(&mut self) -> anyhow::Result<()> {
+        self.send_line("")
     }
 
-    /// After [`Event::End`]: has it stop sending and count. It keeps its ports open until it is dropped.
+    /// After [`Event::End`]: stops the load and returns its counts. Its ports stay open until it is
+    /// dropped.
     ///
     /// # Errors
-    /// If it ends instead.
+    /// If the load ends without a report.
     pub fn finish(&mut self) -> anyhow::Result<LoadReport> {
-        self.go_on()?;
+        self.end_phase()?;
         match self.next()? {
             Event::Done(report) => Ok(report),
-            other => bail!("the load says {other:?} where its report was due"),
+            other => bail!("the load sent {other:?} instead of its report"),
         }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // Nothing of it is worth waiting for.
+        // It holds nothing that must be closed cleanly.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -97,7 +97,7 @@ fn row(
         let after = spent(running.as_ref())?;
         cpu.push((after - before).as_secs_f64() / settings.measure.as_secs_f64() * 100.0);
         resident.push(memory(running.as_ref())?);
-        load.go_on()?;
+        load.end_phase()?;
         load.wait_for(&Event::Begin)?;
         load.wait_for(&Event::End)?;
         let report = load.finish()?;

@@ -142,7 +142,7 @@ pub fn sample(
     let mut load = load_of(settings, site, switch, work)?;
     load.wait_for(&Event::Open)?;
     running.connected()?;
-    load.go_on()?;
+    load.end_phase()?;
     load.wait_for(&Event::Begin)?;
     let before = running.counters()?;
     load.wait_for(&Event::End)?;
