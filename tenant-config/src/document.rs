@@ -1,57 +1,12 @@
 //! A tenant's TOML, walked so that every error is found and keeps its place. Nothing here knows what
 //! a tenant is.
 
-use std::cell::RefCell;
-
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::error::{ConfigError, ConfigErrors, KeyPath, Place, Problem, Step};
-
-/// A value and where it is written.
-#[derive(Debug, Clone)]
-pub(crate) struct At<T> {
-    pub(crate) key: KeyPath,
-    pub(crate) value: T,
-}
-
-impl<T> At<T> {
-    pub(crate) fn new(key: KeyPath, value: T) -> Self {
-        Self { key, value }
-    }
-
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
-        At {
-            key: self.key,
-            value: map(self.value),
-        }
-    }
-}
-
-/// The errors found so far, [`Report::MOST`] of them. Shared by all who look at one file.
-#[derive(Debug, Default)]
-pub(crate) struct Report(RefCell<Vec<(KeyPath, Problem)>>);
-
-impl Report {
-    /// Nobody reads more, and a running switch, which has little memory, checks what it is sent.
-    const MOST: usize = 1000;
-
-    /// Takes note of a problem.
-    pub(crate) fn add(&self, key: &KeyPath, problem: Problem) {
-        let mut problems = self.0.borrow_mut();
-        if problems.len() < Self::MOST {
-            problems.push((key.clone(), problem));
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
-    pub(crate) fn into_inner(self) -> Vec<(KeyPath, Problem)> {
-        self.0.into_inner()
-    }
-}
+use crate::error::{ConfigError, ConfigErrors, Place, Report};
+use crate::key::{At, KeyPath, Step};
+use crate::problem::Problem;
 
 /// A parsed file.
 #[derive(Debug)]
@@ -210,6 +165,11 @@ impl<'d> Section<'d> {
         node
     }
 
+    /// The value of a key that is `true` or `false`, and `false` if it is absent.
+    pub(crate) fn flag(&mut self, key: &'static str) -> bool {
+        self.get(key).and_then(|node| node.flag()).unwrap_or(false)
+    }
+
     /// Reports every key that nobody asked for.
     pub(crate) fn finish(self) {
         for key in self.table.keys() {
@@ -246,7 +206,7 @@ pub(crate) struct Node<'d> {
 
 impl<'d> Node<'d> {
     /// Reports a problem of this value.
-    pub(crate) fn fail<T>(&self, problem: Problem) -> Option<T> {
+    pub(crate) fn fail<T>(&self, problem: impl Into<Problem>) -> Option<T> {
         self.report.add(&self.path, problem);
         None
     }
@@ -278,7 +238,7 @@ impl<'d> Node<'d> {
         let Some(text) = self.value.as_str() else {
             return self.wrong_type("a text in quotes");
         };
-        parse(text).map_or_else(|problem| self.fail(problem.into()), Some)
+        parse(text).map_or_else(|problem| self.fail(problem), Some)
     }
 
     /// An integer that `parse` accepts.
@@ -290,7 +250,7 @@ impl<'d> Node<'d> {
             return self.wrong_type("an integer");
         };
         match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => parse(number).map_or_else(|problem| self.fail(problem.into()), Some),
+            Ok(number) => parse(number).map_or_else(|problem| self.fail(problem), Some),
             Err(_) => self.fail(Problem::Invalid {
                 value: number.to_string(),
                 expected: "an integer of 64 bits",

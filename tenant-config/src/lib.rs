@@ -1,25 +1,27 @@
 //! The vocabulary of the project: what an operator writes about a tenant ([`Tenant`]), and what one
-//! switch is given ([`SwitchConfig`]). Values are checked when they are built, so that a value that
-//! exists is a valid one; the step from the first to the second is pure.
+//! switch is given ([`SwitchConfig`]). Values are checked when they are built, so a value that
+//! exists is valid; the step from the first to the second is pure.
+
+#![forbid(unsafe_code)]
 
 mod addr;
 mod document;
 mod error;
-mod rules;
+mod key;
+mod problem;
+mod subnet;
 mod switch;
 mod tenant;
 
 pub use addr::{InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
-pub use error::{ConfigError, ConfigErrors, Place, Problem};
-pub use rules::{
-    MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES,
-    MIN_MTU_IPV4, MIN_MTU_IPV6,
-};
-pub use switch::{
-    Addresses, Device, Encapsulation, Gateway, Inherit, LearnedFrom, Limits, Memory, NextHops,
-    PeerConfig, PortConfig, SwitchConfig, SwitchDevice, TunnelConfig, TunnelDscp, TunnelKind,
-    TunnelTtl, UPLINK_NAME, UplinkConfig,
-};
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use problem::Problem;
+pub use switch::{Device, Memory, SwitchConfig, SwitchDevice, SwitchProblem, UPLINK_NAME};
 pub use tenant::{
-    DeviceMismatch, Devices, Nic, NicAttribute, Peer, Port, Tenant, Tunnel, Uplink, load_all,
+    AddressProblem, Addresses, DeviceMismatch, Devices, Encapsulation, Gateway, GatewayProblem,
+    HostProblem, Inherit, LearnedFrom, Limits, LimitsProblem, MAX_ADDRESSES, MAX_ALLOWED,
+    MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MIN_MTU_IPV4, MIN_MTU_IPV6,
+    NextHops, Nic, NicAttribute, Peer, PeerConfig, PeerProblem, Port, PortConfig, PortProblem,
+    Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl, Uplink,
+    UplinkConfig, UplinkProblem, load_all,
 };

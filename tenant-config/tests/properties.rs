@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use tenant_config::{
-    ConfigError, MacAddr, Name, PciAddress, Problem, SwitchConfig, Tenant, VlanId, Vni,
+    AddressProblem, ConfigError, MacAddr, Name, PciAddress, PeerProblem, Problem, SwitchConfig,
+    Tenant, VlanId, Vni,
 };
 
 /// A tenant whose ports have these addresses.
@@ -168,7 +169,9 @@ proptest! {
             |errors| {
                 let overlap = |problem: &Problem| matches!(
                     problem,
-                    Problem::AddressOverlap { .. } | Problem::AddressRepeated { .. }
+                    Problem::Address(
+                        AddressProblem::AddressOverlap { .. } | AddressProblem::AddressRepeated { .. }
+                    )
                 );
                 assert!(errors.as_slice().iter().all(|error| overlap(error.problem())), "{errors}");
                 errors.as_slice().len()
@@ -193,8 +196,8 @@ proptest! {
             .filter(|(index, prefix)| !port.contains(*prefix) && all[..*index].contains(prefix))
             .count();
         let kinds = |error: &ConfigError| match error.problem() {
-            Problem::PrefixAtPort { .. } => (1, 0),
-            Problem::PrefixRepeated { .. } => (0, 1),
+            Problem::Peer(PeerProblem::PrefixAtPort { .. }) => (1, 0),
+            Problem::Peer(PeerProblem::PrefixRepeated { .. }) => (0, 1),
             _ => panic!("{error}"),
         };
         let reported = Tenant::parse("t.toml", &tunnelled(&[port], &peers)).map_or_else(

@@ -5,10 +5,18 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+use serde::Serialize;
+
 use super::Tenant;
+use super::port::PortProblem;
+use super::uplink::Uplink;
+use crate::addr::{Name, Vni};
 use crate::document::Document;
-use crate::error::{ConfigError, ConfigErrors, KeyPath, Problem};
-use crate::rules;
+use crate::error::{ConfigError, ConfigErrors};
+use crate::key::{At, KeyPath};
+use crate::problem::Problem;
+use crate::subnet::overlap;
 
 /// Reads every tenant of `paths`: files, and directories of `*.toml`.
 ///
@@ -124,55 +132,110 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
     let mut uplinks = HashMap::new();
     for (index, this) in loaded.iter().enumerate() {
         let tenant = &this.tenant;
-        let mut add = |key, problem| errors.extend(this.error(key, problem));
+        let mut add = |key, problem: Problem| errors.extend(this.error(key, problem));
         if let Some(other) = names.insert(&tenant.name, &this.file) {
-            let problem = Problem::DuplicateTenant {
+            let problem = HostProblem::DuplicateTenant {
                 name: tenant.name.clone(),
                 other: other.clone(),
             };
-            add(KeyPath::of("name"), problem);
+            add(KeyPath::of("name"), problem.into());
         }
         if let Some(other) = vnis.insert(tenant.vni, &this.file) {
-            let problem = Problem::DuplicateVni {
+            let problem = HostProblem::DuplicateVni {
                 vni: tenant.vni,
                 other: other.clone(),
             };
-            add(KeyPath::of("vni"), problem);
+            add(KeyPath::of("vni"), problem.into());
         }
         for (port, index) in tenant.ports.iter().zip(0..) {
             let key = KeyPath::of("port").index(index).key("mac");
             let whose = format!("port {:?} of {}", port.name.as_str(), this.file);
             if let Some(other) = macs.insert(port.mac, whose) {
                 let mac = port.mac;
-                add(key, Problem::DuplicateMac { mac, other });
+                add(key, PortProblem::DuplicateMac { mac, other }.into());
             }
         }
-        for (address, key) in tenant.uplink_addresses() {
-            if let Some(other) = uplinks.insert(address.addr(), &this.file) {
-                let problem = Problem::DuplicateUplink {
-                    address: address.addr().to_string(),
+        for address in tenant.uplink.iter().flat_map(Uplink::addresses) {
+            let own = address.value.addr();
+            if let Some(other) = uplinks.insert(own, &this.file) {
+                let problem = HostProblem::DuplicateUplink {
+                    address: own.to_string(),
                     other: other.clone(),
                 };
-                add(key, problem);
+                add(address.key, problem.into());
             }
         }
         for other in &loaded[..index] {
-            if !tenant.routes_plainly() || !other.tenant.routes_plainly() {
+            if !routes_plainly(tenant) || !routes_plainly(&other.tenant) {
                 continue;
             }
-            for (subnet, key) in tenant.inner_subnets() {
-                for (other_subnet, _) in other.tenant.inner_subnets() {
-                    if rules::overlap(subnet, other_subnet) {
-                        let problem = Problem::TenantOverlap {
+            for address in inner_addresses(tenant) {
+                let subnet = address.value.trunc();
+                for other_address in inner_addresses(&other.tenant) {
+                    let other_subnet = other_address.value.trunc();
+                    if overlap(subnet, other_subnet) {
+                        let problem = HostProblem::TenantOverlap {
                             subnet,
                             other_subnet,
                             other: other.file.clone(),
                         };
-                        add(key.clone(), problem);
+                        add(address.key.clone(), problem.into());
                     }
                 }
             }
         }
     }
     errors
+}
+
+/// Whether the tenant's own addresses appear on the underlay.
+fn routes_plainly(tenant: &Tenant) -> bool {
+    tenant.uplink.is_some() && !tenant.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
+}
+
+fn inner_addresses(tenant: &Tenant) -> impl Iterator<Item = At<IpNet>> + use<> {
+    tenant.gateway.addresses(&KeyPath::of("gateway"))
+}
+
+/// What is wrong between the tenants of one host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum HostProblem {
+    /// Two tenants of one name.
+    #[error("{name} is also the tenant of {other}; names are unique on a host")]
+    DuplicateTenant {
+        /// The name.
+        name: Name,
+        /// The other file.
+        other: String,
+    },
+    /// Two tenants of one VNI.
+    #[error("{vni} is also the VNI of {other}; every tenant has its own")]
+    DuplicateVni {
+        /// The VNI.
+        vni: Vni,
+        /// The other file.
+        other: String,
+    },
+    /// Two tenants of one underlay address.
+    #[error("{address} is also the uplink's address of {other}; every switch has its own")]
+    DuplicateUplink {
+        /// The address.
+        address: String,
+        /// The other file.
+        other: String,
+    },
+    /// Two tenants with the same inner addresses on one underlay.
+    #[error(
+        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
+    )]
+    TenantOverlap {
+        /// This tenant's inner subnet.
+        subnet: IpNet,
+        /// The other tenant's.
+        other_subnet: IpNet,
+        /// The other file.
+        other: String,
+    },
 }

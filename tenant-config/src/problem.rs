@@ -1,0 +1,195 @@
+//! What is wrong with a value, as a kind and a sentence that says what to do.
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::addr::InvalidValue;
+use crate::switch::SwitchProblem;
+use crate::tenant::{
+    AddressProblem, GatewayProblem, HostProblem, LimitsProblem, PeerProblem, PortProblem,
+    TunnelProblem, UplinkProblem,
+};
+
+/// What is wrong with a value. The kinds' names in JSON are API. A kind that only one section of
+/// the file has is declared in that section.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("cannot be read: {reason}")]
+    Unreadable {
+        /// The system's words.
+        reason: String,
+    },
+    /// A directory without a tenant file.
+    #[error("no tenant file in this directory: put one NAME.toml per tenant there, or name a file")]
+    EmptyDirectory,
+    /// Not TOML (a tenant's file) or not JSON of the right shape (a switch's).
+    #[error("{reason}")]
+    Syntax {
+        /// The parser's words.
+        reason: String,
+    },
+    /// A key that does not exist.
+    #[error("no such key; {hint}")]
+    UnknownKey {
+        /// The key that was probably meant, or all there are.
+        hint: String,
+    },
+    /// A key that must be there.
+    #[error("missing; write {expected}")]
+    MissingKey {
+        /// What to write.
+        expected: &'static str,
+    },
+    /// A value of another type.
+    #[error("this is {found}, but the key takes {expected}")]
+    WrongType {
+        /// What is there.
+        found: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// A value that its key does not accept.
+    #[error("{value:?} is not {expected}")]
+    Invalid {
+        /// The value as it was written.
+        value: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// A VNI that does not exist.
+    #[error("{value} is no VNI; choose one from 1 to 16777215 that no other tenant has")]
+    VniRange {
+        /// The number.
+        value: i64,
+    },
+    /// An MTU that no link of the tenant can have.
+    #[error("{value} is no MTU here; choose one from {min} to {max}{why}")]
+    MtuRange {
+        /// The number.
+        value: i64,
+        /// The least that is accepted.
+        min: u16,
+        /// The most that is accepted.
+        max: u16,
+        /// Why the least is what it is.
+        #[serde(skip)]
+        why: &'static str,
+    },
+    /// More of something than a switch takes.
+    #[error(
+        "there are {count} of them, and a switch takes at most {max}; split the tenant's file or merge entries"
+    )]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many are accepted.
+        max: usize,
+    },
+    /// A subnet larger or smaller than a switch routes.
+    #[error("/{length} is no prefix length of a subnet here; choose one from /{min} to /{max}")]
+    SubnetLength {
+        /// What is written.
+        length: u8,
+        /// The shortest that is accepted.
+        min: u8,
+        /// The longest that is accepted.
+        max: u8,
+    },
+    /// The gateway's subnet and the uplink's are not apart.
+    #[error(
+        "{subnet} overlaps {other} of {other_key}: the switch routes between the two, so they must be apart"
+    )]
+    SubnetOverlap {
+        /// This subnet.
+        subnet: IpNet,
+        /// The other.
+        other: IpNet,
+        /// Where the other is written.
+        other_key: String,
+    },
+    /// An address that no station may have.
+    #[error("{address} is {what}; write a unicast address")]
+    NotUnicast {
+        /// The address or prefix.
+        address: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A prefix with bits behind its length.
+    #[error(
+        "{address} has bits set behind its prefix length; write {network} for the prefix, or the address alone"
+    )]
+    HostBits {
+        /// What is written.
+        address: IpNet,
+        /// The prefix that contains it.
+        network: IpNet,
+    },
+    /// An address that its subnet keeps for something else.
+    #[error("{address} is {role} of {subnet}; choose another")]
+    ReservedAddress {
+        /// The address.
+        address: String,
+        /// What it is kept for.
+        role: &'static str,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// A prefix that takes in an address that its subnet keeps for something else.
+    #[error("{prefix} contains {address}, {role} of {subnet}; write prefixes that leave it out")]
+    ContainsReserved {
+        /// The prefix.
+        prefix: IpNet,
+        /// The address.
+        address: String,
+        /// What it is kept for.
+        role: &'static str,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// A problem of the gateway.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Gateway(#[from] GatewayProblem),
+    /// A problem of a port.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Port(#[from] PortProblem),
+    /// A problem of a port's limits.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Limits(#[from] LimitsProblem),
+    /// A problem of a port's addresses.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Address(#[from] AddressProblem),
+    /// A problem of the uplink.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Uplink(#[from] UplinkProblem),
+    /// A problem of the tunnel.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Tunnel(#[from] TunnelProblem),
+    /// A problem of one of the tunnel's peers.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Peer(#[from] PeerProblem),
+    /// A problem between the tenants of one host.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Host(#[from] HostProblem),
+    /// A problem that only a switch's configuration has.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Switch(#[from] SwitchProblem),
+}
+
+impl From<InvalidValue> for Problem {
+    fn from(InvalidValue { value, expected }: InvalidValue) -> Self {
+        Self::Invalid { value, expected }
+    }
+}

@@ -1,0 +1,141 @@
+//! `[gateway]`: the addresses that the switch answers for on every port.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::Node;
+use crate::error::Report;
+use crate::key::{At, KeyPath};
+use crate::problem::Problem;
+use crate::subnet::{check_own_address, parse_ipv4_subnet, parse_ipv6_subnet, same_family};
+
+/// The gateway's addresses, each with the prefix that is on-link at every port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// IPv4 address and prefix length, as in `10.0.0.1/24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub ipv4: Option<Ipv4Net>,
+    /// IPv6 address and prefix length, as in `fd00:0:0:1::1/64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub ipv6: Option<Ipv6Net>,
+}
+
+/// The gateway's addresses, as far as they could be read.
+#[derive(Debug, Default)]
+pub(crate) struct GatewayFacts {
+    pub(super) key: KeyPath,
+    pub(super) addresses: Vec<At<IpNet>>,
+    /// One of them could not be read, so an absent one may have been meant.
+    pub(super) unreadable: bool,
+}
+
+impl Gateway {
+    pub(super) fn read(node: Option<Node<'_>>) -> (Option<Self>, GatewayFacts) {
+        let mut facts = GatewayFacts {
+            unreadable: true,
+            ..GatewayFacts::default()
+        };
+        let Some(mut section) = node.and_then(|node| node.section()) else {
+            return (None, facts);
+        };
+        facts.key = section.path.clone();
+        let (ipv4, ipv6) = (section.get("ipv4"), section.get("ipv6"));
+        let given = usize::from(ipv4.is_some()) + usize::from(ipv6.is_some());
+        let ipv4 = ipv4.and_then(|node| node.read(|node| node.text(parse_ipv4_subnet)));
+        let ipv6 = ipv6.and_then(|node| node.read(|node| node.text(parse_ipv6_subnet)));
+        section.finish();
+        let gateway = Self {
+            ipv4: ipv4.as_ref().map(|ipv4| ipv4.value),
+            ipv6: ipv6.as_ref().map(|ipv6| ipv6.value),
+        };
+        facts.addresses = gateway.addresses(&facts.key).collect();
+        facts.unreadable = facts.addresses.len() < given;
+        (Some(gateway), facts)
+    }
+
+    /// The addresses with their keys; `table` is the key of the gateway.
+    pub(super) fn addresses(&self, table: &KeyPath) -> impl Iterator<Item = At<IpNet>> + use<> {
+        let ipv4 = self
+            .ipv4
+            .map(|net| At::new(table.key("ipv4"), IpNet::V4(net)));
+        let ipv6 = self
+            .ipv6
+            .map(|net| At::new(table.key("ipv6"), IpNet::V6(net)));
+        ipv4.into_iter().chain(ipv6)
+    }
+
+    pub(crate) fn facts(&self, table: KeyPath) -> GatewayFacts {
+        GatewayFacts {
+            addresses: self.addresses(&table).collect(),
+            key: table,
+            unreadable: false,
+        }
+    }
+}
+
+/// The gateway's key for addresses of the family of `net`.
+pub(super) const fn family_key(net: IpNet) -> &'static str {
+    match net {
+        IpNet::V4(_) => "ipv4",
+        IpNet::V6(_) => "ipv6",
+    }
+}
+
+impl GatewayFacts {
+    /// The gateway's address of the family of `net`.
+    pub(super) fn of_family(&self, net: IpNet) -> Option<IpNet> {
+        let mut own = self.addresses.iter().map(|address| address.value);
+        own.find(|own| same_family(*own, net))
+    }
+
+    /// The problem of `address`, for which the gateway lacks the family. There is none if the
+    /// gateway's own addresses could not be read, or if there are none at all.
+    pub(super) fn missing(&self, address: String, ipv4: bool) -> Option<Problem> {
+        let (family, key) = if ipv4 {
+            ("IPv4", "ipv4")
+        } else {
+            ("IPv6", "ipv6")
+        };
+        let is_known = !self.unreadable && !self.addresses.is_empty();
+        let problem = GatewayProblem::GatewayMissing {
+            address,
+            family,
+            key,
+        };
+        is_known.then(|| problem.into())
+    }
+
+    pub(super) fn check(&self, report: &Report) {
+        if self.addresses.is_empty() && !self.unreadable {
+            report.add(&self.key, GatewayProblem::GatewayEmpty);
+        }
+        for address in &self.addresses {
+            check_own_address(address, report);
+        }
+    }
+}
+
+/// What is wrong with the gateway, or with an address for which it lacks the family.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum GatewayProblem {
+    /// A gateway without any address.
+    #[error("the gateway has no address; write ipv4, ipv6 or both, as in ipv4 = \"10.0.0.1/24\"")]
+    GatewayEmpty,
+    /// A port's address of a family that the gateway lacks.
+    #[error("{address} is {family}, but the gateway has no {family} address; add gateway.{key}")]
+    GatewayMissing {
+        /// What the port asks for.
+        address: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// The key to add.
+        #[serde(skip)]
+        key: &'static str,
+    },
+}

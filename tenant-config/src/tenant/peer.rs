@@ -1,0 +1,536 @@
+//! `[[tunnel.peer]]`: the tunnel's other ends, and the addresses behind them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Facts;
+use super::port::is_of_switch;
+use super::tunnel::TunnelFacts;
+use super::uplink::{Uplink, next_hop_problem};
+use crate::addr::{MacAddr, Name, Vni};
+use crate::document::{Node, Section};
+use crate::error::Report;
+use crate::key::{At, KeyPath};
+use crate::problem::Problem;
+use crate::subnet::{
+    edge_role, host_bits, not_unicast, overlap, parse_address, parse_prefix, reserved, show,
+};
+
+/// The most peers of a tenant.
+pub const MAX_PEERS: usize = 1024;
+/// The most prefixes behind all peers of a tenant.
+pub const MAX_PREFIXES: usize = 131_072;
+
+/// One other end of the tunnel as an operator describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Unique among the tenant's peers.
+    pub name: Name,
+    /// Its tunnel endpoint, of the family of our own.
+    pub vtep: IpAddr,
+    /// The addresses and prefixes behind it.
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+    /// The MAC that takes frames there, inside the tunnel. Without it that is the MAC of a switch of this project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// The underlay's router towards the endpoint. Without it that is the endpoint itself where it is on-link,
+    /// and else the uplink's next hop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
+}
+
+/// One other end of the tunnel, and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Unique within the tenant.
+    pub name: Name,
+    /// Its tunnel endpoint on the underlay.
+    pub vtep: IpAddr,
+    /// The MAC that takes frames there, inside the tunnel.
+    pub mac: MacAddr,
+    /// Who takes packets for the endpoint on our link of the underlay: the endpoint itself, or a router.
+    pub next_hop: IpAddr,
+    /// The addresses (as /32 or /128) and prefixes behind it.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+}
+
+/// One peer, as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct PeerFacts {
+    key: KeyPath,
+    name: Option<At<Name>>,
+    vtep: Option<At<IpAddr>>,
+    mac: Option<At<MacAddr>>,
+    next_hop: Option<At<IpAddr>>,
+    /// The next hop could not be read, so nothing can be said about an absent one.
+    unreadable: bool,
+    /// With the place of each within its list; a key for each would take many times the memory.
+    prefixes: Vec<(u32, IpNet)>,
+    /// How many there are, readable or not.
+    listed: usize,
+}
+
+impl Peer {
+    /// Reads all peers. The key and length of the list are there if it is a list.
+    pub(super) fn read_all(
+        node: Option<Node<'_>>,
+    ) -> (Option<Vec<Self>>, Option<At<usize>>, Vec<PeerFacts>) {
+        let Some(node) = node else {
+            return (Some(Vec::new()), None, Vec::new());
+        };
+        let Some(items) = node.items("an array of tables, each under its own [[tunnel.peer]]")
+        else {
+            return (None, None, Vec::new());
+        };
+        let listed = Some(At::new(node.path.clone(), items.len()));
+        let read = |item: &Node<'_>| item.section().map_or_else(Default::default, Self::read);
+        let (peers, facts): (Vec<_>, Vec<_>) = items.iter().map(read).unzip();
+        (peers.into_iter().collect(), listed, facts)
+    }
+
+    fn read(mut section: Section<'_>) -> (Option<Self>, PeerFacts) {
+        let name = section.require("name", "the peer's name, as in name = \"host-b\"");
+        let vtep = section.require(
+            "vtep",
+            "the peer's tunnel endpoint, as in vtep = \"192.0.2.66\"",
+        );
+        let prefixes = section.require(
+            "prefixes",
+            "the addresses and prefixes behind the peer, \
+             as in prefixes = [\"10.0.0.71\", \"10.0.8.0/24\"]",
+        );
+        let mac = section.get("mac");
+        let next_hop = section.get("next_hop");
+        let routed = next_hop.is_some();
+        let mut facts = PeerFacts {
+            key: section.path.clone(),
+            name: name.and_then(|node| node.read(|node| node.text(Name::from_str))),
+            vtep: vtep.and_then(|node| node.read(|node| node.text(parse_address))),
+            mac: mac.and_then(|node| node.read(|node| node.text(MacAddr::from_str))),
+            next_hop: next_hop.and_then(|node| node.read(|node| node.text(parse_address))),
+            ..PeerFacts::default()
+        };
+        facts.unreadable = routed && facts.next_hop.is_none();
+        let items = prefixes.and_then(|node| node.items("an array of addresses and prefixes"));
+        for (index, item) in (0..).zip(items.iter().flatten()) {
+            facts.listed += 1;
+            let prefix = item.text(parse_prefix);
+            facts.prefixes.extend(prefix.map(|prefix| (index, prefix)));
+        }
+        section.finish();
+        let peer = || {
+            Some(Self {
+                name: facts.name.as_ref()?.value.clone(),
+                vtep: facts.vtep.as_ref()?.value,
+                prefixes: facts.prefixes.iter().map(|(_, prefix)| *prefix).collect(),
+                mac: facts.mac.as_ref().map(|mac| mac.value),
+                next_hop: facts.next_hop.as_ref().map(|next_hop| next_hop.value),
+            })
+        };
+        (peer(), facts)
+    }
+
+    pub(super) fn config(&self, vni: Vni, uplink: &Uplink) -> PeerConfig {
+        PeerConfig {
+            name: self.name.clone(),
+            vtep: self.vtep,
+            mac: self.mac.unwrap_or_else(|| MacAddr::of_vtep(vni, self.vtep)),
+            next_hop: self
+                .next_hop
+                .or_else(|| uplink.next_hop_to(self.vtep))
+                .expect("the rules found a next hop for each peer"),
+            prefixes: self.prefixes.clone(),
+        }
+    }
+}
+
+impl PeerConfig {
+    pub(super) fn facts(&self, table: KeyPath) -> PeerFacts {
+        PeerFacts {
+            name: Some(At::new(table.key("name"), self.name.clone())),
+            vtep: Some(At::new(table.key("vtep"), self.vtep)),
+            mac: Some(At::new(table.key("mac"), self.mac)),
+            next_hop: Some(At::new(table.key("next_hop"), self.next_hop)),
+            unreadable: false,
+            prefixes: (0..).zip(self.prefixes.iter().copied()).collect(),
+            listed: self.prefixes.len(),
+            key: table,
+        }
+    }
+}
+
+impl PeerFacts {
+    fn prefix_key(&self, index: u32) -> KeyPath {
+        self.key.key("prefixes").index(index as usize)
+    }
+}
+
+/// Checks all peers of the tunnel whose own endpoint is `own`.
+pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, report: &Report) {
+    if let Some(listed) = &tunnel.listed {
+        report.bound(&listed.key, listed.value, MAX_PEERS);
+    }
+    let mut names = HashMap::new();
+    let mut ways: HashMap<IpAddr, (Option<IpAddr>, &KeyPath)> = HashMap::new();
+    for peer in &tunnel.peers {
+        let next_hop = peer.next_hop.as_ref().map(|hop| hop.value);
+        if let Some(vtep) = &peer.vtep
+            && !peer.unreadable
+            && let Some((other, other_key)) = ways.insert(vtep.value, (next_hop, &peer.key))
+            && other != next_hop
+        {
+            let problem = PeerProblem::PeerNextHops {
+                vtep: vtep.value,
+                other_key: other_key.to_string(),
+            };
+            report.add(&peer.key.key("next_hop"), problem);
+        }
+        if let Some(name) = &peer.name
+            && let Some(other) = names.insert(&name.value, &name.key)
+        {
+            let problem = PeerProblem::DuplicatePeer {
+                name: name.value.clone(),
+                other: other.to_string(),
+            };
+            report.add(&name.key, problem);
+        }
+        check_peer(peer, tunnel, own, facts, report);
+    }
+    check_prefixes(tunnel, facts, report);
+}
+
+fn check_peer(
+    peer: &PeerFacts,
+    tunnel: &TunnelFacts,
+    own: Option<IpAddr>,
+    facts: &Facts,
+    report: &Report,
+) {
+    let uplink = &facts.uplink;
+    let link = own.and_then(|own| uplink.link_of(own));
+    if let Some(vtep) = &peer.vtep
+        && let Some(problem) =
+            vtep_problem(vtep.value, own, link.map(|(address, _)| address), facts)
+    {
+        report.add(&vtep.key, problem);
+    } else if let (Some(vtep), Some((address, hop))) = (&peer.vtep, link)
+        && !address.value.contains(&vtep.value)
+        && peer.next_hop.is_none()
+        && hop.is_none()
+        && !peer.unreadable
+        && !uplink.unreadable
+        // Without `only` the uplink's next hop must be there anyway.
+        && tunnel.only == Some(true)
+    {
+        let problem = PeerProblem::PeerUnreachable {
+            vtep: vtep.value,
+            subnet: address.value.trunc(),
+            other_key: address.key.to_string(),
+        };
+        report.add(&peer.key.key("next_hop"), problem);
+    }
+    if let (Some(next_hop), Some((address, _))) = (&peer.next_hop, link)
+        && let Some(problem) = next_hop_problem(next_hop.value, address)
+    {
+        report.add(&next_hop.key, problem);
+    }
+    if let Some(mac) = &peer.mac {
+        let own_mac = tunnel
+            .mac
+            .or_else(|| Some(MacAddr::of_vtep(facts.vni?, own?)));
+        let of_function = facts.vni.is_some_and(|vni| is_of_switch(mac.value, vni));
+        if own_mac == Some(mac.value) || of_function {
+            let problem = PeerProblem::PeerMacSelf { mac: mac.value };
+            report.add(&mac.key, problem);
+        }
+    }
+}
+
+/// What is wrong with a peer's endpoint, as far as ours and its link are known.
+fn vtep_problem(
+    vtep: IpAddr,
+    own: Option<IpAddr>,
+    link: Option<&At<IpNet>>,
+    facts: &Facts,
+) -> Option<Problem> {
+    if let Some(what) = not_unicast(vtep) {
+        let address = vtep.to_string();
+        return Some(Problem::NotUnicast { address, what });
+    }
+    let mut inner = facts.gateway.addresses.iter();
+    if let Some(inner) = inner.find(|inner| inner.value.contains(&vtep)) {
+        let problem = PeerProblem::PeerInside {
+            vtep,
+            subnet: inner.value.trunc(),
+            other_key: inner.key.to_string(),
+        };
+        return Some(problem.into());
+    }
+    let own = own?;
+    if vtep.is_ipv4() != own.is_ipv4() {
+        return Some(PeerProblem::PeerFamily { vtep, own }.into());
+    }
+    if vtep == own {
+        return Some(PeerProblem::PeerSelf { vtep }.into());
+    }
+    let subnet = link?.value.trunc();
+    edge_role(subnet, vtep).map(|role| Problem::ReservedAddress {
+        address: vtep.to_string(),
+        role,
+        subnet,
+    })
+}
+
+/// Who has a prefix: the position of a port or peer, and that within its list. Ports come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Port(usize, usize),
+    Peer(usize, u32),
+}
+
+pub(super) fn check_prefix_count(count: usize, key: &KeyPath, report: &Report) {
+    let max = MAX_PREFIXES;
+    if count > max {
+        report.add(key, PeerProblem::TooManyPrefixes { count, max });
+    }
+}
+
+/// Checks the prefixes behind peers: each by itself, then against the ports' and each other.
+///
+/// They are sorted by their first address, the wider first. So the stack holds the ports' prefixes
+/// that contain the current entry, and equal entries are neighbours.
+fn check_prefixes(tunnel: &TunnelFacts, facts: &Facts, report: &Report) {
+    let count = tunnel.peers.iter().map(|peer| peer.listed).sum();
+    if let Some(listed) = &tunnel.listed {
+        check_prefix_count(count, &listed.key, report);
+    }
+    let mut all: Vec<(IpNet, Holder)> = Vec::with_capacity(count);
+    for (position, peer) in tunnel.peers.iter().enumerate() {
+        for &(index, prefix) in &peer.prefixes {
+            match prefix_problem(prefix, tunnel, facts) {
+                Some(problem) => report.add(&peer.prefix_key(index), problem),
+                None => all.push((prefix, Holder::Peer(position, index))),
+            }
+        }
+    }
+    for (position, port) in facts.ports.iter().enumerate() {
+        let nets = port.addresses.list.iter().enumerate();
+        all.extend(nets.map(|(index, net)| (net.value.trunc(), Holder::Port(position, index))));
+    }
+    all.sort_unstable();
+    let key = |holder| match holder {
+        Holder::Port(port, index) => facts.ports[port].addresses.list[index].key.clone(),
+        Holder::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
+    };
+    let mut open: Vec<(IpNet, usize, Holder)> = Vec::new();
+    let mut last: Option<(IpNet, Holder)> = None;
+    for (net, holder) in all {
+        while open.last().is_some_and(|(wider, ..)| !wider.contains(&net)) {
+            open.pop();
+        }
+        if let Holder::Port(port, _) = holder {
+            open.push((net, port, holder));
+        } else if let Some((wider, port, wider_holder)) = open.last() {
+            let name = facts.ports[*port].name.as_ref();
+            let problem = PeerProblem::PrefixAtPort {
+                prefix: show(net),
+                other: show(*wider),
+                other_port: name.map_or_else(String::new, |name| name.value.to_string()),
+                other_key: key(*wider_holder).to_string(),
+            };
+            report.add(&key(holder), problem);
+        } else if let Some((_, first)) = last.filter(|(other, _)| *other == net) {
+            let problem = PeerProblem::PrefixRepeated {
+                prefix: show(net),
+                other_key: key(first).to_string(),
+            };
+            report.add(&key(holder), problem);
+        } else {
+            last = Some((net, holder));
+        }
+    }
+}
+
+/// What is wrong with one prefix behind a peer, whatever the others are.
+fn prefix_problem(prefix: IpNet, tunnel: &TunnelFacts, facts: &Facts) -> Option<Problem> {
+    if prefix != prefix.trunc() {
+        return Some(host_bits(prefix));
+    }
+    let all = prefix.prefix_len() == 0;
+    if !all
+        && let Some(what) =
+            not_unicast(prefix.network()).or_else(|| not_unicast(prefix.broadcast()))
+    {
+        let address = show(prefix);
+        return Some(Problem::NotUnicast { address, what });
+    }
+    let gateway = &facts.gateway;
+    let Some(at_gateway) = gateway.of_family(prefix) else {
+        return gateway.missing(show(prefix), prefix.addr().is_ipv4());
+    };
+    if all {
+        let problem = PeerProblem::PrefixOfAll { prefix };
+        return (tunnel.only == Some(false)).then(|| problem.into());
+    }
+    let underlay = facts.uplink.links.iter().map(|(address, _)| address);
+    for address in underlay {
+        if overlap(address.value, prefix) {
+            return Some(Problem::SubnetOverlap {
+                subnet: prefix,
+                other: address.value.trunc(),
+                other_key: address.key.to_string(),
+            });
+        }
+    }
+    if prefix.prefix_len() < prefix.max_prefix_len() {
+        let mut ports = facts.ports.iter();
+        let learned = ports.find_map(|port| port.addresses.learned.as_ref())?;
+        let problem = PeerProblem::PrefixOfLearned {
+            prefix,
+            other_key: learned.to_string(),
+        };
+        let is_whole = prefix == at_gateway.trunc() && prefix.addr().is_ipv4();
+        return is_whole.then(|| problem.into());
+    }
+    let (address, subnet) = (prefix.addr(), at_gateway.trunc());
+    let role = if address == at_gateway.addr() {
+        Some("the address of the gateway")
+    } else {
+        edge_role(subnet, address)
+    };
+    role.map(|role| reserved(prefix, address, role, subnet))
+}
+
+/// What is wrong with a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PeerProblem {
+    /// Two peers of one name.
+    #[error("{other} is \"{name}\" already; names of peers are unique within a tenant")]
+    DuplicatePeer {
+        /// The name.
+        name: Name,
+        /// The other peer's key.
+        other: String,
+    },
+    /// A peer that our endpoint cannot reach.
+    #[error(
+        "{vtep} and our own endpoint {own} are not of one family; write the peer's address of that family, or another tunnel.vtep"
+    )]
+    PeerFamily {
+        /// The peer's endpoint.
+        vtep: IpAddr,
+        /// Ours.
+        own: IpAddr,
+    },
+    /// A peer that is the switch itself.
+    #[error("{vtep} is this switch's own tunnel endpoint; write the other host's")]
+    PeerSelf {
+        /// The endpoint.
+        vtep: IpAddr,
+    },
+    /// A peer among the tenant's own addresses.
+    #[error(
+        "{vtep} is within {subnet} of {other_key}, where the VMs are; a tunnel endpoint is on the underlay"
+    )]
+    PeerInside {
+        /// The endpoint.
+        vtep: IpAddr,
+        /// The gateway's subnet.
+        subnet: IpNet,
+        /// Where the subnet is written.
+        other_key: String,
+    },
+    /// A peer to which no router is known.
+    #[error(
+        "{vtep} is outside {subnet}, the subnet of {other_key}, and no router towards it is known; write next_hop here, or the uplink's"
+    )]
+    PeerUnreachable {
+        /// The peer's endpoint.
+        vtep: IpAddr,
+        /// The uplink's subnet.
+        subnet: IpNet,
+        /// Where the subnet is written.
+        other_key: String,
+    },
+    /// Two peers with one endpoint, but two ways to it.
+    #[error(
+        "{other_key} has the endpoint {vtep} too, but another next_hop; write the same in both"
+    )]
+    PeerNextHops {
+        /// The peers' endpoint.
+        vtep: IpAddr,
+        /// The other peer.
+        other_key: String,
+    },
+    /// A peer with a MAC of the tenant's own switch.
+    #[error(
+        "{mac} is a MAC of this tenant's switch; write that of what takes frames at the peer, or leave the key out if it is a switch of this kind"
+    )]
+    PeerMacSelf {
+        /// The MAC.
+        mac: MacAddr,
+    },
+    /// More prefixes behind peers than a switch takes.
+    #[error(
+        "there are {count} prefixes behind all peers together, and a switch takes at most {max}; merge neighbouring ones"
+    )]
+    TooManyPrefixes {
+        /// How many there are.
+        count: usize,
+        /// How many are accepted.
+        max: usize,
+    },
+    /// The whole subnet of the gateway behind a peer, where a port learns its address.
+    #[error(
+        "{prefix} is the gateway's whole subnet, of which {other_key} learns an address by DHCP; write the parts that are behind the peer"
+    )]
+    PrefixOfLearned {
+        /// The prefix.
+        prefix: IpNet,
+        /// The port's key.
+        other_key: String,
+    },
+    /// A prefix that two peers have, or that one has twice.
+    #[error("{prefix} is already {other_key}; a prefix is behind one peer and written once")]
+    PrefixRepeated {
+        /// The address or prefix.
+        prefix: String,
+        /// Where it is written first.
+        other_key: String,
+    },
+    /// A prefix behind a peer that a port has.
+    #[error(
+        "{prefix} belongs to port {other_port:?}, which has {other} ({other_key}); an address is at a port or behind a peer"
+    )]
+    PrefixAtPort {
+        /// The address or prefix.
+        prefix: String,
+        /// The port's address or prefix.
+        other: String,
+        /// The port's name.
+        other_port: String,
+        /// Where the port's is written.
+        other_key: String,
+    },
+    /// Everything behind a peer, of a tenant that reaches the world through the uplink.
+    #[error(
+        "{prefix} is all there is, but this tenant also reaches the world through the uplink; set tunnel.only = true, or list narrower prefixes"
+    )]
+    PrefixOfAll {
+        /// The prefix.
+        prefix: IpNet,
+    },
+}

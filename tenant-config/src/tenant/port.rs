@@ -1,0 +1,429 @@
+//! `[[port]]`: one interface of a VM, and the switch's side of it.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Facts;
+use super::addresses::{AddressFacts, Addresses, MAX_ADDRESSES};
+use super::encapsulation::{Encapsulation, parse_encapsulation};
+use super::limits::{self, Limits};
+use super::mtu::{self, default_mtu};
+use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
+use crate::document::{Node, Section};
+use crate::error::Report;
+use crate::key::{At, KeyPath, elements, values};
+use crate::problem::Problem;
+use crate::switch::{Device, UPLINK_NAME};
+
+/// The most ports of a tenant.
+pub const MAX_PORTS: usize = 256;
+/// The most further MACs of a port: each is compared with those of a frame that does not bear the first.
+pub const MAX_EXTRA_MACS: usize = 256;
+/// The most VLAN identifiers of a port: all there are.
+const MAX_TRUNK: usize = 4094;
+
+/// One port as an operator describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Port {
+    /// Unique within the tenant; `uplink` is taken.
+    pub name: Name,
+    /// The VM's MAC, unique on a host.
+    pub mac: MacAddr,
+    /// Further source MACs the VM may use, as VRRP's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub extra_macs: Vec<MacAddr>,
+    /// The IP sources the VM may use: addresses and prefixes, or `learn-dhcp`.
+    pub addresses: Addresses,
+    /// VLAN identifiers of which the VM may use exactly one tag per frame.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub trunk: Vec<VlanId>,
+    /// The VM serves DHCP to this tenant.
+    #[schemars(default)]
+    pub dhcp_server: bool,
+    /// The VM may send QEMU's RARP announce after a migration.
+    #[schemars(default)]
+    pub announce: bool,
+    /// Whether the VM may send IP-in-IP, 6in4, GRE and Teredo.
+    #[schemars(default)]
+    pub encapsulation: Encapsulation,
+    /// Largest IP packet in bytes.
+    #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
+    pub mtu: u16,
+    /// What the VM may send at most, in Mbit/s, if an SR-IOV NIC is to hold it to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_000_000))]
+    pub rate_mbit: Option<u32>,
+    /// What an SR-IOV NIC assures the VM, in Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_000_000))]
+    pub min_rate_mbit: Option<u32>,
+    /// Storm control.
+    #[schemars(default)]
+    pub limits: Limits,
+}
+
+/// One port: what its VM may send, and the switch's side of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortConfig {
+    /// Unique within the tenant; `uplink` is taken.
+    pub name: Name,
+    /// The device of the Gw side.
+    pub device: Device,
+    /// The Gw side's MAC: the only neighbour the VM ever sees.
+    pub gateway_mac: MacAddr,
+    /// The VM's MAC (the T VF's).
+    pub mac: MacAddr,
+    /// Further source MACs the VM may use, as VRRP's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_macs: Vec<MacAddr>,
+    /// The IP sources the VM may use.
+    pub addresses: Addresses,
+    /// VLAN identifiers of which the VM may use exactly one tag per frame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunk: Vec<VlanId>,
+    /// The VM serves DHCP to this tenant.
+    #[serde(default)]
+    pub dhcp_server: bool,
+    /// The VM may send QEMU's RARP announce after a migration.
+    #[serde(default)]
+    pub announce: bool,
+    /// Whether the VM may send IP-in-IP, 6in4, GRE and Teredo.
+    #[serde(default)]
+    pub encapsulation: Encapsulation,
+    /// Largest IP packet in bytes.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+    /// Storm control.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// One port, as far as it could be read: the values that a rule compares with others.
+#[derive(Debug, Default)]
+pub(crate) struct PortFacts {
+    pub(super) name: Option<At<Name>>,
+    mac: Option<At<MacAddr>>,
+    extra_macs: Vec<At<MacAddr>>,
+    pub(super) addresses: AddressFacts,
+    trunk: Vec<At<VlanId>>,
+    pub(super) dhcp_server: bool,
+    mtu: Option<At<i64>>,
+    limits: Vec<At<u64>>,
+}
+
+impl Port {
+    /// Reads all ports. The facts have the list's key unless it is no list.
+    pub(super) fn read_all(
+        node: Option<Node<'_>>,
+    ) -> (Option<Vec<Self>>, Option<KeyPath>, Vec<PortFacts>) {
+        let key = Some(KeyPath::of("port"));
+        let Some(node) = node else {
+            return (Some(Vec::new()), key, Vec::new());
+        };
+        let Some(items) = node.items("an array of tables, each under its own [[port]]") else {
+            return (None, None, Vec::new());
+        };
+        let read = |item: &Node<'_>| item.section().map_or_else(Default::default, Self::read);
+        let (ports, facts): (Vec<_>, Vec<_>) = items.iter().map(read).unzip();
+        (ports.into_iter().collect(), key, facts)
+    }
+
+    fn read(mut section: Section<'_>) -> (Option<Self>, PortFacts) {
+        let name = section.require("name", "the port's name, as in name = \"red-vm1\"");
+        let mac = section.require("mac", "the VM's MAC, as in mac = \"52:54:00:aa:00:01\"");
+        let mut facts = PortFacts {
+            name: name.and_then(|node| node.read(|node| node.text(Name::from_str))),
+            mac: mac.and_then(|node| node.read(|node| node.text(MacAddr::from_str))),
+            ..PortFacts::default()
+        };
+        let addresses = section.require(
+            "addresses",
+            "the IP sources the VM may use, as in addresses = [\"10.0.0.11\"], \
+             or addresses = \"learn-dhcp\"",
+        );
+        let addresses = addresses.map(|node| {
+            let (addresses, read) = Addresses::read(&node);
+            facts.addresses = read;
+            addresses
+        });
+        if let Some(node) = section.get("extra_macs") {
+            facts.extra_macs = node.list("an array of MACs", |item| item.text(MacAddr::from_str));
+        }
+        if let Some(node) = section.get("trunk") {
+            facts.trunk = node.list("an array of VLAN identifiers", |item| {
+                item.integer(parse_vlan)
+            });
+        }
+        facts.dhcp_server = section.flag("dhcp_server");
+        let announce = section.flag("announce");
+        let encapsulation = section.get("encapsulation");
+        let encapsulation = encapsulation
+            .and_then(|node| node.text(parse_encapsulation))
+            .unwrap_or_default();
+        facts.mtu = mtu::read(section.get("mtu"));
+        let rate_mbit = section.get("rate_mbit").and_then(|node| read_rate(&node));
+        let least = section.get("min_rate_mbit");
+        let min_rate_mbit = least.as_ref().and_then(read_rate);
+        if let (Some(node), Some(min), Some(max)) = (&least, min_rate_mbit, rate_mbit)
+            && min > max
+        {
+            node.fail::<()>(InvalidValue::new(min, "at most rate_mbit"));
+        }
+        let limits = section.get("limits").and_then(|node| node.section());
+        let limits = limits.map(Limits::read);
+        let (limits, limit_facts) = limits.unwrap_or_default();
+        facts.limits = limit_facts;
+        section.finish();
+        let port = || {
+            Some(Self {
+                name: facts.name.as_ref()?.value.clone(),
+                mac: facts.mac.as_ref()?.value,
+                extra_macs: values(&facts.extra_macs),
+                addresses: addresses?,
+                trunk: values(&facts.trunk),
+                dhcp_server: facts.dhcp_server,
+                announce,
+                encapsulation,
+                mtu: mtu::value(facts.mtu.as_ref()),
+                rate_mbit,
+                min_rate_mbit,
+                limits,
+            })
+        };
+        (port(), facts)
+    }
+
+    /// The switch's side of the port that is the `index`th of the tenant, from 1.
+    pub(super) fn config(&self, vni: Vni, index: u16, device: Device) -> PortConfig {
+        let port = self.clone();
+        PortConfig {
+            name: port.name,
+            device,
+            gateway_mac: MacAddr::of_switch_function(vni, index),
+            mac: port.mac,
+            extra_macs: port.extra_macs,
+            addresses: port.addresses,
+            trunk: port.trunk,
+            dhcp_server: port.dhcp_server,
+            announce: port.announce,
+            encapsulation: port.encapsulation,
+            mtu: port.mtu,
+            limits: port.limits,
+        }
+    }
+}
+
+fn read_rate(node: &Node<'_>) -> Option<u32> {
+    node.integer(|rate| match u32::try_from(rate) {
+        Ok(mbit @ 1..=4_000_000) => Ok(mbit),
+        _ => Err(InvalidValue::new(
+            rate,
+            "a rate from 1 to 4000000 Mbit a second",
+        )),
+    })
+}
+
+fn parse_vlan(value: i64) -> Result<VlanId, PortProblem> {
+    u16::try_from(value)
+        .ok()
+        .and_then(|value| VlanId::new(value).ok())
+        .ok_or(PortProblem::VlanRange { value })
+}
+
+impl PortConfig {
+    /// A port with these addresses; every other key has its default, and the device is offline.
+    pub fn new(name: Name, gateway_mac: MacAddr, mac: MacAddr, addresses: Addresses) -> Self {
+        Self {
+            name,
+            device: Device::Offline,
+            gateway_mac,
+            mac,
+            extra_macs: Vec::new(),
+            addresses,
+            trunk: Vec::new(),
+            dhcp_server: false,
+            announce: false,
+            encapsulation: Encapsulation::default(),
+            mtu: default_mtu(),
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn check_lengths(&self, table: &KeyPath, report: &Report) {
+        let addresses = self.addresses.len();
+        report.bound(&table.key("addresses"), addresses, MAX_ADDRESSES);
+        let macs = self.extra_macs.len();
+        report.bound(&table.key("extra_macs"), macs, MAX_EXTRA_MACS);
+        report.bound(&table.key("trunk"), self.trunk.len(), MAX_TRUNK);
+    }
+
+    pub(crate) fn facts(&self, table: &KeyPath) -> PortFacts {
+        PortFacts {
+            name: Some(At::new(table.key("name"), self.name.clone())),
+            mac: Some(At::new(table.key("mac"), self.mac)),
+            extra_macs: elements(&table.key("extra_macs"), &self.extra_macs),
+            addresses: self.addresses.facts(table.key("addresses")),
+            trunk: elements(&table.key("trunk"), &self.trunk),
+            dhcp_server: self.dhcp_server,
+            mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
+            limits: self.limits.facts(&table.key("limits")),
+        }
+    }
+}
+
+/// Checks what must hold between the ports, apart from their addresses.
+pub(super) fn check_together(facts: &Facts, report: &Report) {
+    check_names(facts, report);
+    check_macs(facts, report);
+}
+
+fn check_names(facts: &Facts, report: &Report) {
+    if let Some(key) = &facts.ports_key {
+        match facts.ports.len() {
+            0 => report.add(key, PortProblem::NoPorts),
+            1..=MAX_PORTS => {}
+            count => {
+                let max = MAX_PORTS;
+                report.add(key, Problem::TooMany { count, max });
+            }
+        }
+    }
+    let mut names = HashMap::new();
+    for name in facts.ports.iter().filter_map(|port| port.name.as_ref()) {
+        if name.value.as_str() == UPLINK_NAME {
+            report.add(&name.key, PortProblem::ReservedPortName);
+        }
+        if let Some(other) = names.insert(&name.value, &name.key) {
+            let problem = PortProblem::DuplicatePort {
+                name: name.value.clone(),
+                other: other.to_string(),
+            };
+            report.add(&name.key, problem);
+        }
+    }
+}
+
+fn check_macs(facts: &Facts, report: &Report) {
+    let mut primaries: HashMap<MacAddr, &KeyPath> = HashMap::new();
+    let duplicate = |mac: &At<MacAddr>, other: &KeyPath| {
+        let problem = PortProblem::DuplicateMac {
+            mac: mac.value,
+            other: other.to_string(),
+        };
+        report.add(&mac.key, problem);
+    };
+    let reserved = |mac: &At<MacAddr>| {
+        let vni = facts.vni?;
+        is_of_switch(mac.value, vni).then_some(PortProblem::ReservedMac {
+            mac: mac.value,
+            vni,
+        })
+    };
+    for mac in facts.ports.iter().filter_map(|port| port.mac.as_ref()) {
+        if let Some(problem) = reserved(mac) {
+            report.add(&mac.key, problem);
+        }
+        match primaries.get(&mac.value) {
+            Some(other) => duplicate(mac, other),
+            None => drop(primaries.insert(mac.value, &mac.key)),
+        }
+    }
+    // An extra MAC may be on several ports, as VRRP's is on all routers of a group.
+    for port in &facts.ports {
+        report.bound_elements(&port.extra_macs, MAX_EXTRA_MACS);
+        let mut own: HashMap<MacAddr, &KeyPath> = HashMap::new();
+        for mac in &port.extra_macs {
+            if let Some(problem) = reserved(mac) {
+                report.add(&mac.key, problem);
+            }
+            match own.get(&mac.value).or_else(|| primaries.get(&mac.value)) {
+                Some(other) => duplicate(mac, other),
+                None => drop(own.insert(mac.value, &mac.key)),
+            }
+        }
+    }
+}
+
+/// Whether a MAC is one of those of the functions of this tenant's switch.
+pub(super) fn is_of_switch(mac: MacAddr, vni: Vni) -> bool {
+    mac.octets()[..4] == MacAddr::of_switch_function(vni, 0).octets()[..4]
+}
+
+impl PortFacts {
+    /// Checks what must hold of the port alone, apart from its addresses.
+    pub(super) fn check(&self, facts: &Facts, report: &Report) {
+        self.check_trunk(report);
+        limits::check(&self.limits, report);
+        if let Some(mtu) = &self.mtu {
+            mtu::check(mtu, &facts.gateway.addresses, report);
+        }
+    }
+
+    fn check_trunk(&self, report: &Report) {
+        let mut seen = HashSet::new();
+        for vlan in &self.trunk {
+            let value = vlan.value.get();
+            if !seen.insert(value) {
+                report.add(&vlan.key, PortProblem::DuplicateVlan { value });
+            }
+        }
+    }
+}
+
+/// What is wrong with a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PortProblem {
+    /// A tenant without a port.
+    #[error("the tenant has no port; add a [[port]] table for each VM")]
+    NoPorts,
+    /// The name of the In/Out side, given to a port.
+    #[error("\"uplink\" is the name of the In/Out side; give the port another name")]
+    ReservedPortName,
+    /// Two ports of one name.
+    #[error("{other} is \"{name}\" already; names are unique within a tenant")]
+    DuplicatePort {
+        /// The name.
+        name: Name,
+        /// The other port's key.
+        other: String,
+    },
+    /// A MAC that another port or tenant has.
+    #[error("{mac} is also {other}; every MAC names one port")]
+    DuplicateMac {
+        /// The MAC.
+        mac: MacAddr,
+        /// Where it is written too.
+        other: String,
+    },
+    /// A MAC of the tenant's own switch.
+    #[error("{mac} is in 02:{vni:06x}, the MACs of this tenant's switch; give the port another",
+        vni = vni.get())]
+    ReservedMac {
+        /// The MAC.
+        mac: MacAddr,
+        /// The tenant's VNI, which these MACs are made of.
+        vni: Vni,
+    },
+    /// A VLAN identifier that does not exist.
+    #[error("{value} is no VLAN identifier; choose one from 1 to 4094")]
+    VlanRange {
+        /// The number.
+        value: i64,
+    },
+    /// A VLAN identifier that is listed twice.
+    #[error("VLAN {value} is listed twice; write it once")]
+    DuplicateVlan {
+        /// The identifier.
+        value: u16,
+    },
+}
