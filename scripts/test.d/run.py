@@ -20,7 +20,7 @@ REPORT = ROOT / "target" / "test" / "report.json"
 
 # The emulated machine has one thread: on two CPUs it leaves one to suites that measure no time.
 BESIDE = "sriov"
-BESIDE_WITH = ("fmt", "lint", "unit", "filter", "provisioner", "instructions")
+BESIDE_WITH = ("fmt", "lint", "docs", "unit", "filter", "provisioner", "instructions")
 PROGRESS_EVERY_S = 60
 
 

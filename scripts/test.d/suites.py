@@ -15,6 +15,7 @@ from crates import nextest
 ABOUT = {
     "fmt": "the code's format",
     "lint": "clippy, shellcheck, the scripts' own tests, dependencies' licences and sources",
+    "docs": "whether the commands, files, links and functions that the documentation names exist",
     "unit": "the crates' own tests that no other suite takes, and their documentation's examples",
     "filter": "the pipeline: against the slow model, recorded frames and random ones",
     "dpdk": "bindings, ports and worker on DPDK's software devices; no root needed",
@@ -47,6 +48,7 @@ def lint():
     counts = step("clippy", ["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--",
                              "-D", "warnings"])
     counts.add(step("shellcheck", ["shellcheck", *shell_scripts()]))
+    counts.add(step("columns", ["/usr/bin/python3", "scripts/test.d/columns.py"]))
     counts.add(step("the scripts' own tests", ["/usr/bin/python3", "-m", "unittest", "discover",
                                                "--start-directory", "scripts/test.d"]))
     deny = ["cargo", "deny", "--log-level", "error", "check", "--hide-inclusion-graph"]
@@ -75,6 +77,11 @@ def advisories(deny):
     if fetched.returncode == 0:
         return step("cargo deny advisories", [*deny, "--disable-fetch", "advisories"])
     return skipped("the advisory database cannot be reached: advisories not checked")
+
+
+def docs():
+    crates.build()
+    return step("the documentation", ["/usr/bin/python3", "scripts/test.d/docs.py"])
 
 
 def unit():
@@ -179,7 +186,7 @@ def demo(quick):
 def all_suites(quick):
     """{name: function}, in the order in which they run."""
     return {
-        "fmt": fmt, "lint": lint, "unit": unit,
+        "fmt": fmt, "lint": lint, "docs": docs, "unit": unit,
         "filter": lambda: nextest("filter"),
         "provisioner": lambda: nextest("provisioner"),
         "instructions": instructions,
