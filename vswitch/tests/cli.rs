@@ -96,6 +96,14 @@ fn reasons_are_listed_by_number() {
     assert_eq!(text(&lines.stdout).lines().count(), reasons.len());
 }
 
+/// To renew the page: `vswitch metrics > docs/reference/metrics.md`.
+#[test]
+fn metrics_reference_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
+    let committed = std::fs::read_to_string(path).expect("a page");
+    assert_eq!(text(&vswitch(&["metrics"]).stdout), committed);
+}
+
 #[test]
 fn replay_says_what_becomes_of_each_frame() {
     let directory = TempDir::new().unwrap();

@@ -156,6 +156,41 @@ const fn is_name(name: &str) -> bool {
     !bytes.is_empty() && !bytes[0].is_ascii_digit()
 }
 
+/// A metric and how to read its value from a `T`.
+pub type Reading<T, const LABELS: usize> = (Metric<LABELS>, fn(&T) -> u64);
+
+/// A slice of [`Reading`](crate::metrics::Reading)s with the same labels, to stand beside the
+/// counters that they read:
+///
+/// ```
+/// use vswitch_api::declare_metrics;
+/// use vswitch_api::metrics::{Reading, Writer};
+///
+/// struct Lamp {
+///     lit: u64,
+/// }
+///
+/// impl Lamp {
+///     const METRICS: &[Reading<Self, 1>] = declare_metrics! {
+///         ["room"];
+///         counter "lamp_lit_total" Number "Times the lamp was lit." => |lamp| lamp.lit;
+///     };
+/// }
+///
+/// let mut out = Writer::default();
+/// out.readings(Lamp::METRICS, [(["hall"], &Lamp { lit: 3 })]);
+/// assert!(out.finish().ends_with("lamp_lit_total{room=\"hall\"} 3\n"));
+/// ```
+#[macro_export]
+macro_rules! declare_metrics {
+    ($labels:expr; $($kind:ident $name:literal $unit:ident $help:literal => $read:expr;)*) => {
+        &[$((
+            $crate::metrics::Metric::$kind($name, $crate::metrics::Unit::$unit, $labels, $help),
+            $read,
+        ),)*]
+    };
+}
+
 /// The value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
@@ -221,6 +256,21 @@ impl Writer {
         value: impl Into<Value>,
     ) {
         self.family(metric).sample(labels, value);
+    }
+
+    /// A family for each of `metrics`, each with a sample for each of the objects `of` which they
+    /// are read. An object comes with the values of its labels.
+    pub fn readings<'a, T: 'a, const LABELS: usize>(
+        &mut self,
+        metrics: &[Reading<T, LABELS>],
+        of: impl IntoIterator<Item = ([&'a str; LABELS], &'a T)> + Clone,
+    ) {
+        for (metric, read) in metrics {
+            let mut family = self.family(metric);
+            for (labels, object) in of.clone() {
+                family.sample(labels, read(object));
+            }
+        }
     }
 
     /// All that was written.

@@ -8,6 +8,11 @@ use crossbeam::utils::CachePadded;
 
 use super::tables::Tables;
 use packet::DropReason;
+use vswitch_api::declare_metrics;
+use vswitch_api::metrics::{Metric, Reading, Unit};
+
+const PORT: [&str; 2] = ["tenant", "port"];
+const PEER: [&str; 2] = ["tenant", "peer"];
 
 /// A number that one thread adds to and others read.
 #[derive(Debug, Default)]
@@ -59,6 +64,43 @@ pub struct PortCounters {
 }
 
 impl PortCounters {
+    /// The metrics of a port, each with what it reads.
+    pub const METRICS: &'static [Reading<Self, 2>] = declare_metrics! {
+        PORT;
+        counter "vswitch_rx_frames_total" Frames
+            "Frames received from the port."
+            => |port| port.rx_frames.get();
+        counter "vswitch_rx_bytes_total" Bytes
+            "Bytes received from the port."
+            => |port| port.rx_bytes.get();
+        counter "vswitch_tx_frames_total" Frames
+            "Frames sent to the port."
+            => |port| port.tx_frames.get();
+        counter "vswitch_tx_bytes_total" Bytes
+            "Bytes sent to the port."
+            => |port| port.tx_bytes.get();
+        counter "vswitch_forwarded_frames_total" Frames
+            "Frames of the port that went to another port."
+            => |port| port.forwarded.get();
+        counter "vswitch_icmp_errors_total" Frames
+            "ICMP errors returned to the port."
+            => |port| port.icmp_errors.get();
+        counter "vswitch_replies_total" Frames
+            "Frames of the port that the gateway answered."
+            => |port| port.replies.get();
+        counter "vswitch_dropped_frames_total" Frames
+            "Frames of the port dropped, for all reasons."
+            => Self::dropped;
+    };
+
+    /// The metric of [`Self::drops`].
+    pub const DROPS: Metric<3> = Metric::counter(
+        "vswitch_drops_total",
+        Unit::Frames,
+        ["tenant", "port", "reason"],
+        "Frames dropped, by port and reason.",
+    );
+
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -77,6 +119,11 @@ impl PortCounters {
     /// The frames dropped for that reason.
     pub fn drops(&self, reason: DropReason) -> &Counter {
         &self.drops[reason.index()]
+    }
+
+    /// The frames dropped for all reasons.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
     }
 
     #[inline(always)]
@@ -105,6 +152,31 @@ pub struct PeerCounters {
 }
 
 impl PeerCounters {
+    /// The metrics of a peer's frames, each with what it reads.
+    pub const METRICS: &'static [Reading<Self, 2>] = declare_metrics! {
+        PEER;
+        counter "vswitch_peer_rx_frames_total" Frames
+            "Frames that came from the peer through the tunnel and passed the filter."
+            => |peer| peer.rx_frames.get();
+        counter "vswitch_peer_rx_bytes_total" Bytes
+            "Bytes of the frames from the peer."
+            => |peer| peer.rx_bytes.get();
+        counter "vswitch_peer_tx_frames_total" Frames
+            "Frames sent to the peer through the tunnel."
+            => |peer| peer.tx_frames.get();
+        counter "vswitch_peer_tx_bytes_total" Bytes
+            "Bytes of the frames to the peer."
+            => |peer| peer.tx_bytes.get();
+    };
+
+    /// The metric of [`Self::last_seen_ns`].
+    pub const LAST_SEEN: Metric<2> = Metric::gauge(
+        "vswitch_peer_last_seen_seconds",
+        Unit::Seconds,
+        PEER,
+        "Time since the last frame from the peer; absent if there was none.",
+    );
+
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -135,6 +207,14 @@ impl PeerCounters {
 pub struct NextHopView(Counter);
 
 impl NextHopView {
+    /// The metric of a peer's next hop.
+    pub const PEER_REACHABLE: Metric<2> = Metric::gauge(
+        "vswitch_peer_next_hop_reachable",
+        Unit::Bool,
+        PEER,
+        "Whether the next hop towards the peer answers.",
+    );
+
     const RESOLVED: u64 = 1 << 48;
 
     /// Its MAC, while it answers.
@@ -166,6 +246,14 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The metric of [`Self::longest`].
+    pub const PEER_MTU: Metric<2> = Metric::gauge(
+        "vswitch_peer_mtu_bytes",
+        Unit::Bytes,
+        PEER,
+        "The largest IP packet that gets to the peer.",
+    );
+
     /// Counters for what those tables name; a name that `previous` has goes on counting.
     pub(super) fn new(tables: &Tables, previous: Option<&Self>) -> Self {
         let (ports, peers) = previous.map_or((&[][..], &[][..]), |previous| {
@@ -195,8 +283,14 @@ impl Counters {
     }
 
     /// Every peer's counters, in the order of the configuration.
-    pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerCounters> {
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerCounters> + Clone {
         self.peers.iter().map(|peer| &***peer)
+    }
+
+    /// Seconds from the peer's last frame to the last poll; `None` before its first frame.
+    pub fn last_seen_s(&self, peer: &PeerCounters) -> Option<u64> {
+        let seen_ns = Some(peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0)?;
+        Some(self.polled_ns.get().saturating_sub(seen_ns) / 1_000_000_000)
     }
 
     #[inline(always)]
@@ -205,7 +299,7 @@ impl Counters {
     }
 
     /// Every port's counters.
-    pub fn ports(&self) -> impl ExactSizeIterator<Item = &PortCounters> {
+    pub fn ports(&self) -> impl ExactSizeIterator<Item = &PortCounters> + Clone {
         self.ports.iter().map(|port| &***port)
     }
 

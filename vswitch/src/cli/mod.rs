@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::control::metrics_reference;
 use crate::worker::PollMode;
 use pipeline::DropReason;
 
@@ -66,6 +67,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the metrics with their types, labels and meanings, as a Markdown page
+    Metrics,
 }
 
 /// The switch that `replay` and `trace` imitate.
@@ -271,6 +274,7 @@ pub fn main() -> ExitCode {
         } => return check::probe(number),
         Command::CheckSandbox { json, probe: None } => check::check(json),
         Command::Reasons { json } => reasons(json),
+        Command::Metrics => print(&metrics_reference()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -284,6 +288,10 @@ pub fn main() -> ExitCode {
             code
         }
     }
+}
+
+fn print(text: &str) -> Result<(), CliError> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 fn reasons(json: bool) -> Result<(), CliError> {

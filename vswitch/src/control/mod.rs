@@ -6,8 +6,10 @@
 //!
 //! Everything a client can make it do is bounded: connections, bytes of a head and of a body, and time.
 
-pub mod metrics;
+mod metrics;
 pub mod view;
+
+pub(crate) use metrics::reference as metrics_reference;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -30,9 +32,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
-use tenant_config::{
-    Addresses, Device, LearnedFrom, MacAddr, PeerConfig, SwitchConfig, UPLINK_NAME,
-};
+use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, SwitchConfig, UPLINK_NAME};
 use tokio::sync::Semaphore;
 
 use crate::worker::{Link, WAKE_BOUNDS_NS};
@@ -281,19 +281,15 @@ impl Control {
                 json_reply(ok, &json!({ "status": "ready" }))
             }
             "/metrics" => {
-                let text = metrics::render(
-                    &self.ports(),
-                    &self.drops(false),
-                    self.tunnel(|_| Vec::new()).as_ref(),
-                );
+                let text = self.metrics();
                 let mut reply = Response::new(Full::from(text));
-                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                let kind = HeaderValue::from_static(vswitch_api::metrics::CONTENT_TYPE);
                 reply.headers_mut().insert(CONTENT_TYPE, kind);
                 reply
             }
             "/v1/routes" => json_reply(ok, &self.routes()),
             "/v1/neighbours" => json_reply(ok, &self.neighbours()),
-            "/v1/tunnels" => json_reply(ok, &self.tunnel(all_prefixes)),
+            "/v1/tunnels" => json_reply(ok, &self.tunnel()),
             "/v1/ports" => json_reply(ok, &self.ports()),
             "/v1/drops" => json_reply(ok, &self.drops(all)),
             "/v1/worker" => json_reply(ok, &self.worker()),
@@ -372,10 +368,6 @@ impl Control {
     }
 }
 
-fn all_prefixes(peer: &PeerConfig) -> Vec<String> {
-    peer.prefixes.iter().map(ToString::to_string).collect()
-}
-
 fn mac_of(next_hop: &NextHopView) -> Option<String> {
     let mac = MacAddr::new(next_hop.mac()?).ok()?;
     Some(mac.to_string())
@@ -412,10 +404,7 @@ impl Control {
                     forwarded: port.forwarded.get(),
                     replies: port.replies.get(),
                     icmp_errors: port.icmp_errors.get(),
-                    dropped: DropReason::ALL
-                        .iter()
-                        .map(|reason| port.drops(*reason).get())
-                        .sum(),
+                    dropped: port.dropped(),
                     tx_frames: port.tx_frames.get(),
                     tx_bytes: port.tx_bytes.get(),
                 });
@@ -495,12 +484,10 @@ impl Control {
         neighbours
     }
 
-    /// `prefixes` lists those of a peer, which may be very many.
-    fn tunnel(&self, prefixes: impl Fn(&PeerConfig) -> Vec<String>) -> Option<view::Tunnel> {
+    fn tunnel(&self) -> Option<view::Tunnel> {
         let config = self.config.borrow();
         let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
-        let now_ns = counters.polled_ns.get();
         let peers = tunnel
             .peers
             .iter()
@@ -508,7 +495,6 @@ impl Control {
             .zip(tables.peers());
         let peers = peers.map(|((peer, counters_of_peer), (vtep, next_hop))| {
             let next_hop_mac = mac_of(&counters.next_hops[next_hop]);
-            let seen_ns = Some(counters_of_peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0);
             view::Peer {
                 name: peer.name.to_string(),
                 vtep: peer.vtep.to_string(),
@@ -521,8 +507,8 @@ impl Control {
                 tx_bytes: counters_of_peer.tx_bytes.get(),
                 rx_frames: counters_of_peer.rx_frames.get(),
                 rx_bytes: counters_of_peer.rx_bytes.get(),
-                last_seen_s: seen_ns.map(|seen_ns| now_ns.saturating_sub(seen_ns) / 1_000_000_000),
-                prefixes: prefixes(peer),
+                last_seen_s: counters.last_seen_s(counters_of_peer),
+                prefixes: peer.prefixes.iter().map(ToString::to_string).collect(),
             }
         });
         Some(view::Tunnel {

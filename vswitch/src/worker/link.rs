@@ -9,6 +9,10 @@ use crossbeam::utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use pipeline::Generation;
+use vswitch_api::declare_metrics;
+use vswitch_api::metrics::{Metric, Reading, Unit};
+
+const TENANT: [&str; 1] = ["tenant"];
 
 /// What one worker did; it alone writes, any thread reads.
 #[derive(Debug, Default)]
@@ -41,6 +45,11 @@ pub struct WorkerStats {
 /// The upper bounds of [`WorkerStats::wake_buckets`], in nanoseconds.
 pub const WAKE_BOUNDS_NS: [u64; 7] = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 1_000_000];
 
+/// The value a moment ago.
+pub(crate) fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
 /// Adds to a counter that only this thread writes: no locked instruction.
 pub(super) fn add(counter: &AtomicU64, by: u64) {
     counter.store(
@@ -50,6 +59,40 @@ pub(super) fn add(counter: &AtomicU64, by: u64) {
 }
 
 impl WorkerStats {
+    /// The metrics of the worker, each with what it reads.
+    pub const METRICS: &'static [Reading<Self, 1>] = declare_metrics! {
+        TENANT;
+        gauge "vswitch_config_generation" Number
+            "The configuration's generation, from 1."
+            => |stats| load(&stats.generation);
+        counter "vswitch_worker_rounds_total" Number
+            "Rounds over all ports."
+            => |stats| load(&stats.rounds);
+        counter "vswitch_worker_busy_rounds_total" Number
+            "Rounds that found frames."
+            => |stats| load(&stats.busy_rounds);
+        counter "vswitch_worker_busy_frames_total" Frames
+            "Frames received in busy rounds."
+            => |stats| load(&stats.busy_frames);
+        counter "vswitch_worker_sleeps_total" Number
+            "Times the worker slept for want of frames."
+            => |stats| load(&stats.sleeps);
+        counter "vswitch_worker_busy_cycles_total" Cycles
+            "Cycles of busy rounds, sending included."
+            => |stats| load(&stats.busy_cycles);
+        gauge "vswitch_worker_cycles_per_second" Cycles
+            "The rate of the cycles."
+            => |stats| load(&stats.cycles_per_second);
+    };
+
+    /// The metric of [`Self::wake_buckets`].
+    pub const WAKE: Metric<1> = Metric::histogram(
+        "vswitch_worker_wake_seconds",
+        Unit::Seconds,
+        TENANT,
+        "From a wake for frames to the last of its round being sent.",
+    );
+
     /// Counts a wake-up whose round ended after `took_ns`.
     pub(super) fn woke(&self, took_ns: u64) {
         add(&self.wakes, 1);
@@ -69,6 +112,19 @@ pub struct DeviceState {
     pub link_up: AtomicBool,
     /// Frames lost before the switch saw them, because the device's ring was full.
     pub rx_missed: AtomicU64,
+}
+
+impl DeviceState {
+    /// The metrics of a port's device, each with what it reads.
+    pub const METRICS: &'static [Reading<Self, 2>] = declare_metrics! {
+        ["tenant", "port"];
+        counter "vswitch_rx_missed_frames_total" Frames
+            "Frames that the device lost because its ring was full."
+            => |device| load(&device.rx_missed);
+        gauge "vswitch_link_up" Bool
+            "Whether the port's device has a link."
+            => |device| device.link_up.load(Ordering::Relaxed).into();
+    };
 }
 
 /// Joins **one** worker and the control thread: generations in, retired ones out, statistics, and the

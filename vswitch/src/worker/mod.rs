@@ -32,6 +32,7 @@ pub use self::contention::{CONTENTION_HOLD, YIELD_AFTER};
 use self::idle::{Idle, Waiter, nap_max};
 pub use self::idle::{NAP_IDLE_MAX, NAP_MAX, POLL_FOR, POLL_FOR_CONTENDED, POLL_FOR_DENSE};
 use self::link::add;
+pub(crate) use self::link::load;
 pub use self::link::{DeviceState, Link, WAKE_BOUNDS_NS, WorkerStats};
 use self::round::TxPort;
 use pipeline::{Generation, Pipeline};
