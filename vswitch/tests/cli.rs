@@ -96,12 +96,19 @@ fn reasons_are_listed_by_number() {
     assert_eq!(text(&lines.stdout).lines().count(), reasons.len());
 }
 
-/// To renew the page: `vswitch metrics > docs/reference/metrics.md`.
+/// A generated page of the documentation is what the command prints. To renew it, run the command.
 #[test]
-fn metrics_reference_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
-    let committed = std::fs::read_to_string(path).expect("a page");
-    assert_eq!(text(&vswitch(&["metrics"]).stdout), committed);
+fn generated_references_are_current() {
+    for (command, file) in [("openapi", "openapi.json"), ("metrics", "metrics.md")] {
+        let path = format!("{}/../docs/reference/{file}", env!("CARGO_MANIFEST_DIR"));
+        let committed = std::fs::read_to_string(&path).expect("a page");
+        let printed = vswitch(&[command]);
+        assert_eq!(
+            text(&printed.stdout),
+            committed,
+            "vswitch {command} > docs/reference/{file}"
+        );
+    }
 }
 
 #[test]

@@ -1,301 +1,52 @@
-//! `show`, `top` and `reload`: a running switch's control API, from the other side.
+//! `show`, `top` and `reload`: commands for a running switch, by its control API.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use vswitch_api::Endpoint;
+use vswitch_api::client::{Client, ClientError};
+use vswitch_api::endpoint::drops::{self, Drop};
+use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::table::{Table, left, right};
 
-use super::{CliError, ControlArgs, ReloadArgs, ShowArgs, TopArgs, What};
-use crate::control::REQUEST_ID;
-use crate::control::view::{Drop, Neighbour, Port, Ports, Route, Tunnel};
+use super::{CliError, ControlArgs, ReloadArgs, ShowArgs, Shown, TopArgs};
 
-/// The preference `wait` (RFC 7240): how many seconds the client is there for the answer. A relay on the way waits as long.
-pub(crate) const PREFER: &str = "prefer";
-/// The longest answer that is read: more than the longest there is.
-const ANSWER_MAX: usize = 64 << 20;
-
-/// Why a running switch did not do as it was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    #[error("{socket}: {source}; is the switch running, and is this its control socket?", socket = socket.display())]
-    Connect { socket: PathBuf, source: io::Error },
-    #[error(
-        "{socket}: no answer in {timeout:?}; a switch on a slow machine may need a longer --timeout",
-        socket = socket.display()
-    )]
-    Timeout { socket: PathBuf, timeout: Duration },
-    #[error("{socket}: {error}; is this a switch's control socket?", socket = socket.display())]
-    Protocol { socket: PathBuf, error: String },
-    #[error("the switch refuses: {0}")]
-    Refused(String),
-}
-
-/// One request of its own connection, which waits for the answer no longer than `timeout`.
-pub(crate) fn request(
-    socket: &Path,
-    timeout: Duration,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Value, ClientError> {
-    let protocol = |error: String| ClientError::Protocol {
-        socket: socket.to_owned(),
-        error,
-    };
-    let connect = |source| ClientError::Connect {
-        socket: socket.to_owned(),
-        source,
-    };
-    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let id = format!(
-        "{}-{}",
-        std::process::id(),
-        time.unwrap_or_default().as_nanos()
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(connect)?;
-    let answer = async {
-        let stream = UnixStream::connect(socket).await.map_err(connect)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| protocol(error.to_string()))?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, "vswitch")
-            .header(REQUEST_ID, &id)
-            .header(PREFER, format!("wait={}", timeout.as_secs()))
-            .body(Full::new(body))
-            .map_err(|error| protocol(error.to_string()))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| protocol(error.to_string()))?;
-        if response
-            .headers()
-            .get(REQUEST_ID)
-            .is_some_and(|other| other != id.as_str())
-        {
-            return Err(protocol(
-                "this is the answer to another's request".to_owned(),
-            ));
-        }
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|error| protocol(error.to_string()))?;
-        let value: Value = serde_json::from_slice(&body.to_bytes())
-            .map_err(|error| protocol(error.to_string()))?;
-        if status == StatusCode::OK {
-            return Ok(value);
-        }
-        let error = value["error"].as_str().unwrap_or("it gives no reason");
-        Err(ClientError::Refused(error.to_owned()))
-    };
-    runtime
-        .block_on(async { tokio::time::timeout(timeout, answer).await })
-        .unwrap_or_else(|_| {
-            Err(ClientError::Timeout {
-                socket: socket.to_owned(),
-                timeout,
-            })
-        })
-}
-
-/// Asks, and once more if what came back was not for this question.
-fn get(switch: &ControlArgs, path: &str) -> Result<Value, ClientError> {
-    let ask = || {
-        let (socket, timeout) = (&switch.control, switch.timeout());
-        request(socket, timeout, Method::GET, path, Bytes::new())
-    };
-    match ask() {
-        Err(ClientError::Protocol { .. }) => ask(),
-        answer => answer,
-    }
-}
-
-fn read<T: DeserializeOwned>(socket: &Path, value: Value) -> Result<T, ClientError> {
-    serde_json::from_value(value).map_err(|error| ClientError::Protocol {
-        socket: socket.to_owned(),
-        error: error.to_string(),
-    })
+fn client(switch: &ControlArgs) -> Client {
+    Client::new(&switch.control, switch.timeout())
 }
 
 pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
-    let socket = args.switch.control.as_path();
-    let path = match args.what {
-        What::Ports => "/v1/ports",
-        What::Drops if args.all => "/v1/drops?all=1",
-        What::Drops => "/v1/drops",
-        What::Routes => "/v1/routes",
-        What::Neighbours => "/v1/neighbours",
-        What::Tunnels => "/v1/tunnels",
+    let client = client(&args.switch);
+    let Shown(spec, table) = args.what;
+    let all = args.all
+        && spec
+            .get
+            .flags
+            .iter()
+            .any(|flag| flag.name == drops::ALL.name);
+    let query = if all {
+        format!("?{}=1", drops::ALL.name)
+    } else {
+        String::new()
     };
-    let value = get(&args.switch, path)?;
+    let answer = client.get(&format!("{}{query}", spec.path))?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{value}")?;
+        writeln!(out, "{answer}")?;
         return Ok(());
     }
-    let table = match args.what {
-        What::Ports => {
-            let ports: Ports = read(socket, value)?;
-            let mut text = port_table(&ports).to_string();
-            let worker = &ports.worker;
-            if let Some(cycles) = worker.cycles_per_frame {
-                let frames = worker.busy_frames as f64 / worker.busy_rounds as f64;
-                text +=
-                    &format!("\n{cycles} cycles per frame in busy rounds of {frames:.1} frames\n");
-            }
-            text
-        }
-        What::Drops => drop_table(&read::<Vec<Drop>>(socket, value)?).to_string(),
-        What::Routes => route_table(&read::<Vec<Route>>(socket, value)?).to_string(),
-        What::Neighbours => neighbour_table(&read::<Vec<Neighbour>>(socket, value)?).to_string(),
-        What::Tunnels => match read::<Option<Tunnel>>(socket, value)? {
-            Some(tunnel) => tunnel_text(&tunnel),
-            None => "The tenant has no tunnel.\n".to_owned(),
-        },
-    };
-    out.write_all(table.as_bytes())?;
+    let text = (table.text)(answer).map_err(|error| client.protocol(error))?;
+    out.write_all(text.as_bytes())?;
     Ok(())
 }
 
-fn port_table(ports: &Ports) -> Table {
-    let mut table = Table::new([
-        left("PORT"),
-        left("DEVICE"),
-        left("LINK"),
-        right("RX"),
-        right("MISSED"),
-        right("RX BYTES"),
-        right("TX"),
-        right("TX BYTES"),
-        right("FORWARDED"),
-        right("ANSWERED"),
-        right("DROPPED"),
-    ]);
-    for port in &ports.ports {
-        table.row([
-            port.name.clone(),
-            port.device.clone(),
-            if port.link_up { "up" } else { "down" }.to_owned(),
-            port.rx_frames.to_string(),
-            port.rx_missed.to_string(),
-            port.rx_bytes.to_string(),
-            port.tx_frames.to_string(),
-            port.tx_bytes.to_string(),
-            port.forwarded.to_string(),
-            port.replies.to_string(),
-            port.dropped.to_string(),
-        ]);
-    }
-    table
-}
-
-fn drop_table(drops: &[Drop]) -> Table {
-    let mut table = Table::new([
-        left("PORT"),
-        left("REASON"),
-        right("FRAMES"),
-        left("MEANING"),
-    ]);
-    for drop in drops {
-        table.row([
-            drop.port.clone(),
-            drop.reason.clone(),
-            drop.frames.to_string(),
-            drop.help.clone(),
-        ]);
-    }
-    table
-}
-
-fn route_table(routes: &[Route]) -> Table {
-    let mut table = Table::new([left("PREFIX"), left("KIND"), left("TO")]);
-    for route in routes {
-        let to = route.port.as_ref().or(route.peer.as_ref());
-        let to = to.map_or_else(|| "-".to_owned(), Clone::clone);
-        table.row([route.prefix.clone(), route.kind.clone(), to]);
-    }
-    table
-}
-
-fn neighbour_table(neighbours: &[Neighbour]) -> Table {
-    let mut table = Table::new([left("ADDRESS"), left("PORT"), left("MAC"), left("STATE")]);
-    for neighbour in neighbours {
-        table.row([
-            neighbour.address.clone(),
-            neighbour.port.clone(),
-            neighbour.mac.clone().unwrap_or_else(|| "-".to_owned()),
-            neighbour.state.clone(),
-        ]);
-    }
-    table
-}
-
-fn tunnel_text(tunnel: &Tunnel) -> String {
-    let mut table = Table::new([
-        left("PEER"),
-        left("VTEP"),
-        left("NEXT HOP"),
-        left("STATE"),
-        right("MTU"),
-        right("TX"),
-        right("TX BYTES"),
-        right("RX"),
-        right("RX BYTES"),
-        right("LAST SEEN"),
-        right("PREFIXES"),
-    ]);
-    for peer in &tunnel.peers {
-        let seen = peer.last_seen_s.map(|seconds| format!("{seconds} s ago"));
-        table.row([
-            peer.name.clone(),
-            peer.vtep.clone(),
-            peer.next_hop.clone(),
-            peer.state.clone(),
-            peer.mtu.to_string(),
-            peer.tx_frames.to_string(),
-            peer.tx_bytes.to_string(),
-            peer.rx_frames.to_string(),
-            peer.rx_bytes.to_string(),
-            seen.unwrap_or_else(|| "never".to_owned()),
-            peer.prefixes.len().to_string(),
-        ]);
-    }
-    let Tunnel {
-        kind,
-        vni,
-        vtep,
-        port,
-        mac,
-        mtu,
-        ..
-    } = tunnel;
-    format!(
-        "{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}, packets up to {mtu} bytes\n\n{table}"
-    )
-}
-
 pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
-    // Read here, so that an error names the file and no switch is bothered.
+    // Checked here too, so that an error names the file.
     let config = super::config::load_switch(&args.config)?;
     let body = serde_json::to_vec(&config).map_err(io::Error::other)?;
-    let (socket, timeout) = (&args.switch.control, args.switch.timeout());
-    let answer = request(socket, timeout, Method::PUT, "/v1/config", body.into())?;
+    let client = client(&args.switch);
+    let answer = client.put(Endpoint::Config.spec().path, body)?;
     writeln!(
         io::stdout(),
         "generation {} is in use",
@@ -304,37 +55,51 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The counters at one moment.
+struct Snapshot {
+    at: Instant,
+    ports: Ports,
+    drops: Vec<Drop>,
+}
+
+impl Snapshot {
+    fn take(client: &Client) -> Result<Self, ClientError> {
+        let ports = client.read(Endpoint::Ports.spec().path)?;
+        let drops = client.read(Endpoint::Drops.spec().path)?;
+        Ok(Self {
+            at: Instant::now(),
+            ports,
+            drops,
+        })
+    }
+}
+
 pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
-    use std::io::IsTerminal;
-    let socket = args.switch.control.as_path();
-    let look = || -> Result<(std::time::Instant, Ports, Vec<Drop>), ClientError> {
-        let ports = read(socket, get(&args.switch, "/v1/ports")?)?;
-        let drops = read(socket, get(&args.switch, "/v1/drops")?)?;
-        Ok((std::time::Instant::now(), ports, drops))
-    };
+    let client = client(&args.switch);
     let mut out = io::stdout().lock();
     let clear = out.is_terminal() && !args.json;
-    let mut before = look()?;
+    let mut before = Snapshot::take(&client)?;
     for _ in 0..args.count.unwrap_or(u64::MAX) {
         std::thread::sleep(Duration::from_secs_f64(args.interval));
-        let now = look()?;
-        let seconds = (now.0 - before.0).as_secs_f64();
+        let now = Snapshot::take(&client)?;
+        let tenant = &now.ports.tenant;
         let rates: Vec<Rates> = now
-            .1
+            .ports
             .ports
             .iter()
-            .map(|port| Rates::of(port, &before, &now.2, seconds))
+            .map(|port| Rates::of(port, &before, &now))
             .collect();
         if args.json {
+            let seconds = (now.at - before.at).as_secs_f64();
             let ports: Vec<Value> = rates.iter().map(Rates::json).collect();
-            let line = json!({ "tenant": now.1.tenant, "seconds": seconds, "ports": ports });
+            let line = json!({ "tenant": tenant, "seconds": seconds, "ports": ports });
             writeln!(out, "{line}")?;
         } else {
             if clear {
                 // Home, and erase to the end.
                 write!(out, "\x1b[H\x1b[J")?;
             }
-            writeln!(out, "tenant {}, every {} s\n", now.1.tenant, args.interval)?;
+            writeln!(out, "tenant {tenant}, every {} s\n", args.interval)?;
             write!(out, "{}", rate_table(&rates))?;
         }
         out.flush()?;
@@ -343,7 +108,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What a port did in one interval, per second.
+/// A port's traffic in one interval, per second.
 struct Rates {
     port: String,
     rx_pps: f64,
@@ -351,33 +116,24 @@ struct Rates {
     tx_pps: f64,
     tx_bps: f64,
     drop_pps: f64,
-    /// The reason that most frames were dropped for in the interval.
+    /// The reason for most drops of the interval.
     top_reason: Option<String>,
 }
 
 impl Rates {
-    fn of(
-        port: &Port,
-        (_, before, drops_before): &(std::time::Instant, Ports, Vec<Drop>),
-        drops: &[Drop],
-        seconds: f64,
-    ) -> Self {
+    fn of(port: &Port, before: &Snapshot, now: &Snapshot) -> Self {
         let nothing = Port::default();
-        let old = before
-            .ports
-            .iter()
-            .find(|old| old.name == port.name)
-            .unwrap_or(&nothing);
-        // A restarted switch counts from zero again.
+        let old = before.ports.ports.iter().find(|old| old.name == port.name);
+        let old = old.unwrap_or(&nothing);
+        let seconds = (now.at - before.at).as_secs_f64();
+        // The counters of a restarted switch start at zero again.
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-        let top = drops
-            .iter()
-            .filter(|drop| drop.port == port.name)
-            .map(|drop| {
-                let same = |old: &&Drop| old.port == drop.port && old.number == drop.number;
-                let before = drops_before.iter().find(same).map_or(0, |old| old.frames);
-                (drop.frames.saturating_sub(before), &drop.reason)
-            });
+        let drops = now.drops.iter().filter(|drop| drop.port == port.name);
+        let top = drops.map(|drop| {
+            let same = |old: &&Drop| old.port == drop.port && old.number == drop.number;
+            let before = before.drops.iter().find(same).map_or(0, |old| old.frames);
+            (drop.frames.saturating_sub(before), &drop.reason)
+        });
         Self {
             port: port.name.clone(),
             rx_pps: rate(port.rx_frames, old.rx_frames),

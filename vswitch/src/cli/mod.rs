@@ -6,7 +6,7 @@
 
 mod capture;
 mod check;
-pub(crate) mod client;
+mod client;
 mod config;
 mod offline;
 mod run;
@@ -16,11 +16,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 
 use crate::control::metrics_reference;
 use crate::worker::PollMode;
 use pipeline::DropReason;
+use vswitch_api::client::ClientError;
+use vswitch_api::endpoint::{Show, Spec};
+use vswitch_api::{Endpoint, openapi};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -69,6 +73,8 @@ enum Command {
     },
     /// List the metrics with their types, labels and meanings, as a Markdown page
     Metrics,
+    /// Describe the control API, as an OpenAPI document
+    Openapi,
 }
 
 /// The switch that `replay` and `trace` imitate.
@@ -154,25 +160,30 @@ impl ControlArgs {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Each port's counters, and what a frame costs
-    Ports,
-    /// Frames dropped, by port and reason
-    Drops,
-    /// Where each destination leads
-    Routes,
-    /// Whose MACs are known
-    Neighbours,
-    /// The tunnel's peers: frames, next hops, when each was last heard
-    Tunnels,
+/// An endpoint that `show` prints.
+#[derive(Debug, Clone, Copy)]
+struct Shown(&'static Spec, &'static Show);
+
+/// Parses the name of a [`Shown`]; the names are those of the table of endpoints.
+fn shown() -> impl TypedValueParser<Value = Shown> {
+    let all = || {
+        Endpoint::ALL.iter().filter_map(|endpoint| {
+            let spec = endpoint.spec();
+            Some(Shown(spec, spec.show.as_ref()?))
+        })
+    };
+    let names = all().map(|Shown(_, show)| PossibleValue::new(show.name).help(show.help));
+    PossibleValuesParser::new(names).try_map(move |name| {
+        let found = all().find(|Shown(_, show)| show.name == name);
+        found.ok_or_else(|| format!("there is no table of {name}"))
+    })
 }
 
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// What to show
-    #[arg(value_enum)]
-    what: What,
+    #[arg(value_parser = shown())]
+    what: Shown,
     #[command(flatten)]
     switch: ControlArgs,
     /// With `drops`: also the reasons that were never counted
@@ -231,7 +242,7 @@ enum CliError {
     Sandbox(String),
     /// No running switch, or one that refuses.
     #[error(transparent)]
-    Client(#[from] client::ClientError),
+    Client(#[from] ClientError),
     /// A capture that cannot be read.
     #[error(transparent)]
     Capture(#[from] capture::CaptureError),
@@ -275,6 +286,7 @@ pub fn main() -> ExitCode {
         Command::CheckSandbox { json, probe: None } => check::check(json),
         Command::Reasons { json } => reasons(json),
         Command::Metrics => print(&metrics_reference()),
+        Command::Openapi => print(&format!("{:#}\n", openapi::document())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,13 +15,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hyper::Method;
-use hyper::body::Bytes;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vswitch_api::client::Client;
+use vswitch_api::{Endpoint, PREFER};
 
 use super::channel::wait_for_peer;
-use crate::cli::client;
 
 /// How often a switch that starts is asked whether it is ready: the more rarely the longer it takes, as where that is long
 /// each look is dear, and the switch has the same processor.
@@ -46,7 +45,8 @@ const PIECE: usize = 64 << 10;
 
 /// Returns when the switch answers and its worker goes round.
 pub(super) fn wait_until_ready(socket: &Path) {
-    let ready = || client::request(socket, READY_MAX, Method::GET, "/readyz", Bytes::new()).is_ok();
+    let client = Client::new(socket, READY_MAX);
+    let ready = || client.get(Endpoint::Readyz.spec().path).is_ok();
     let began = Instant::now();
     while !(socket.exists() && ready()) {
         thread::sleep(pause(began.elapsed()));
@@ -316,7 +316,7 @@ fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
             let sentence = "a request to a VM gives its Content-Length".to_owned();
             return Err(Refusal("411 Length Required", sentence));
         }
-        if header.name.eq_ignore_ascii_case(client::PREFER) {
+        if header.name.eq_ignore_ascii_case(PREFER) {
             let text = String::from_utf8_lossy(header.value);
             patience = wait(&text).unwrap_or(patience);
         }

@@ -1,0 +1,17 @@
+//! `GET /metrics`: all counters for Prometheus.
+
+use super::{Operation, Reply, Spec};
+use crate::metrics::CONTENT_TYPE;
+
+/// What the endpoint offers.
+pub const SPEC: Spec = Spec {
+    path: "/metrics",
+    get: Operation {
+        summary: "All counters as Prometheus text 0.0.4",
+        flags: &[],
+        reply: Reply::Text(CONTENT_TYPE),
+        failures: &[],
+    },
+    put: None,
+    show: None,
+};

@@ -1,0 +1,124 @@
+//! `GET /v1/tunnels`: the tenant's tunnel and its peers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Operation, Reply, Show, Spec, schema_of, show};
+use crate::table::{Table, left, right};
+
+/// What the endpoint offers.
+pub const SPEC: Spec = Spec {
+    path: "/v1/tunnels",
+    get: Operation {
+        summary: "The tenant's tunnel and its peers; `null` for a tenant without a tunnel",
+        flags: &[],
+        reply: Reply::Json(schema_of::<Option<Tunnel>>),
+        failures: &[],
+    },
+    put: None,
+    show: Some(Show {
+        name: "tunnels",
+        help: "The tunnel's peers: frames, next hops, when each was last heard",
+        text: |answer| show(answer, text),
+    }),
+};
+
+/// The answer of `GET /v1/tunnels` for a tenant with a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tunnel {
+    /// `geneve` or `vxlan`.
+    pub kind: String,
+    /// The tenant's virtual network.
+    pub vni: u32,
+    /// The switch's own endpoint.
+    pub vtep: String,
+    /// The UDP destination port.
+    pub port: u16,
+    /// The switch's MAC inside the tunnel.
+    pub mac: String,
+    /// The largest IP packet inside the tunnel, in bytes, by the uplink's MTU.
+    pub mtu: u16,
+    /// The peers in the order of the configuration.
+    pub peers: Vec<Peer>,
+}
+
+/// A peer of the tunnel. Frames and bytes are those inside the tunnel, from the destination MAC on.
+/// Dropped frames are among the drops of the ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its endpoint.
+    pub vtep: String,
+    /// The MAC that receives frames there.
+    pub mac: String,
+    /// The next hop towards the endpoint on the uplink.
+    pub next_hop: String,
+    /// The next hop's MAC; `null` while the switch solicits it.
+    pub next_hop_mac: Option<String>,
+    /// The next hop's state: `reachable` or `unresolved`. Only `last_seen_s` says whether the peer
+    /// behind it is alive.
+    pub state: String,
+    /// The largest IP packet that reaches the peer, in bytes; smaller than the tunnel's after a
+    /// router reported a smaller path MTU.
+    pub mtu: u16,
+    /// Frames sent to the peer.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames received from the peer that passed the filter.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Seconds since the last of them; `null` before the first.
+    pub last_seen_s: Option<u64>,
+    /// The prefixes behind the peer.
+    pub prefixes: Vec<String>,
+}
+
+fn text(tunnel: &Option<Tunnel>) -> String {
+    let Some(tunnel) = tunnel else {
+        return "The tenant has no tunnel.\n".to_owned();
+    };
+    let mut table = Table::new([
+        left("PEER"),
+        left("VTEP"),
+        left("NEXT HOP"),
+        left("STATE"),
+        right("MTU"),
+        right("TX"),
+        right("TX BYTES"),
+        right("RX"),
+        right("RX BYTES"),
+        right("LAST SEEN"),
+        right("PREFIXES"),
+    ]);
+    for peer in &tunnel.peers {
+        let seen = peer.last_seen_s.map(|seconds| format!("{seconds} s ago"));
+        table.row([
+            peer.name.clone(),
+            peer.vtep.clone(),
+            peer.next_hop.clone(),
+            peer.state.clone(),
+            peer.mtu.to_string(),
+            peer.tx_frames.to_string(),
+            peer.tx_bytes.to_string(),
+            peer.rx_frames.to_string(),
+            peer.rx_bytes.to_string(),
+            seen.unwrap_or_else(|| "never".to_owned()),
+            peer.prefixes.len().to_string(),
+        ]);
+    }
+    let Tunnel {
+        kind,
+        vni,
+        vtep,
+        port,
+        mac,
+        mtu,
+        ..
+    } = tunnel;
+    format!(
+        "{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}, packets up to {mtu} bytes\n\n{table}"
+    )
+}

@@ -1,0 +1,228 @@
+//! Builds the answers of the endpoints from the configuration, the tables and the counters.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+
+use hyper::StatusCode;
+use pipeline::{DropReason, NextHopView};
+use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
+use vswitch_api::endpoint::drops::Drop;
+use vswitch_api::endpoint::neighbours::Neighbour;
+use vswitch_api::endpoint::ports::{Port, Ports};
+use vswitch_api::endpoint::routes::Route;
+use vswitch_api::endpoint::tunnels::{Peer, Tunnel};
+use vswitch_api::endpoint::worker::{WakeBucket, Worker};
+
+use super::{Control, HttpError, WORKER_TIMEOUT, within};
+use crate::worker::{WAKE_BOUNDS_NS, load};
+
+impl Control {
+    /// Waits until the worker makes a round. A running worker makes one at least every
+    /// [`crate::worker::TIMER_INTERVAL`].
+    pub(super) async fn require_running_worker(&self) -> Result<(), HttpError> {
+        let rounds = || load(&self.link.stats().rounds);
+        let before = rounds();
+        if within(WORKER_TIMEOUT, || rounds() != before).await {
+            return Ok(());
+        }
+        let error = "the worker does not go round".to_owned();
+        Err(HttpError(StatusCode::SERVICE_UNAVAILABLE, error))
+    }
+
+    pub(super) fn ports(&self) -> Ports {
+        let config = self.config.borrow();
+        let counters = self.counters.borrow();
+        let sides = config.devices().zip(self.link.devices());
+        let ports = counters
+            .ports()
+            .zip(sides)
+            .map(|(port, (side, state))| Port {
+                name: port.name.clone(),
+                device: device_name(side.device),
+                link_up: state.link_up.load(Ordering::Relaxed),
+                rx_missed: load(&state.rx_missed),
+                rx_frames: port.rx_frames.get(),
+                rx_bytes: port.rx_bytes.get(),
+                forwarded: port.forwarded.get(),
+                replies: port.replies.get(),
+                icmp_errors: port.icmp_errors.get(),
+                dropped: port.dropped(),
+                tx_frames: port.tx_frames.get(),
+                tx_bytes: port.tx_bytes.get(),
+            });
+        Ports {
+            tenant: config.tenant.to_string(),
+            ports: ports.collect(),
+            worker: self.worker(),
+        }
+    }
+
+    /// `all`: also reasons without frames.
+    pub(super) fn drops(&self, all: bool) -> Vec<Drop> {
+        let counters = self.counters.borrow();
+        let each = counters.ports().flat_map(|port| {
+            DropReason::ALL.iter().map(|reason| Drop {
+                port: port.name.clone(),
+                reason: reason.name().to_owned(),
+                number: reason.number(),
+                frames: port.drops(*reason).get(),
+                help: reason.help().to_owned(),
+            })
+        });
+        each.filter(|drop| all || drop.frames > 0).collect()
+    }
+
+    pub(super) fn routes(&self) -> Vec<Route> {
+        let routes = self.tables.borrow().routes();
+        let routes = routes.into_iter().map(|route| Route {
+            prefix: route.prefix,
+            kind: route.kind.to_owned(),
+            port: route.port,
+            peer: route.peer,
+        });
+        routes.collect()
+    }
+
+    /// The tenant's VMs, whose MACs are configured, and the underlay's next hops, whose MACs are
+    /// solicited.
+    pub(super) fn neighbours(&self) -> Vec<Neighbour> {
+        let config = self.config.borrow();
+        let counters = self.counters.borrow();
+        let ports = config.ports.iter().zip(counters.ports());
+        let vms = ports.flat_map(|(port, counters)| {
+            let leased = Some(counters.leased_ipv4.get() as u32).filter(|address| *address != 0);
+            vm_addresses(port, leased.map(Ipv4Addr::from_bits))
+        });
+        let tables = self.tables.borrow();
+        let next_hops = tables.next_hops().iter().zip(&counters.next_hops);
+        let next_hops = next_hops.map(|(address, next_hop)| {
+            let mac = mac_of(next_hop);
+            Neighbour {
+                address: address.to_string(),
+                port: UPLINK_NAME.to_owned(),
+                state: state_of(mac.as_ref()),
+                mac,
+            }
+        });
+        vms.chain(next_hops).collect()
+    }
+
+    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+        let config = self.config.borrow();
+        let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
+        let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
+        let peers = tunnel
+            .peers
+            .iter()
+            .zip(counters.peers())
+            .zip(tables.peers());
+        let peers = peers.map(|((peer, traffic), (vtep, next_hop))| {
+            let next_hop_mac = mac_of(&counters.next_hops[next_hop]);
+            Peer {
+                name: peer.name.to_string(),
+                vtep: peer.vtep.to_string(),
+                mac: peer.mac.to_string(),
+                next_hop: peer.next_hop.to_string(),
+                state: state_of(next_hop_mac.as_ref()),
+                next_hop_mac,
+                mtu: counters.longest[vtep].get() as u16,
+                tx_frames: traffic.tx_frames.get(),
+                tx_bytes: traffic.tx_bytes.get(),
+                rx_frames: traffic.rx_frames.get(),
+                rx_bytes: traffic.rx_bytes.get(),
+                last_seen_s: counters.last_seen_s(traffic),
+                prefixes: peer.prefixes.iter().map(ToString::to_string).collect(),
+            }
+        });
+        Some(Tunnel {
+            kind: tunnel.kind.as_str().to_owned(),
+            vni: config.vni.get(),
+            vtep: tunnel.vtep.to_string(),
+            port: tunnel.port,
+            mac: tunnel.mac.to_string(),
+            mtu: uplink.mtu.saturating_sub(tunnel.overhead()),
+            peers: peers.collect(),
+        })
+    }
+
+    pub(super) fn worker(&self) -> Worker {
+        let stats = self.link.stats();
+        let (busy_frames, busy_cycles) = (load(&stats.busy_frames), load(&stats.busy_cycles));
+        let bounds = WAKE_BOUNDS_NS.iter().copied().map(Some).chain([None]);
+        let buckets = bounds.zip(&stats.wake_buckets);
+        Worker {
+            generation: load(&stats.generation),
+            rounds: load(&stats.rounds),
+            busy_rounds: load(&stats.busy_rounds),
+            busy_frames,
+            busy_cycles,
+            cycles_per_second: load(&stats.cycles_per_second),
+            cycles_per_frame: busy_cycles.checked_div(busy_frames),
+            sleeps: load(&stats.sleeps),
+            wakes: load(&stats.wakes),
+            wake_sum_ns: load(&stats.wake_sum_ns),
+            wake_max_ns: load(&stats.wake_max_ns),
+            wake_histogram: buckets
+                .map(|(at_most_ns, wakes)| WakeBucket {
+                    at_most_ns,
+                    wakes: load(wakes),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A port's addresses: the configured ones, or the one `leased` by DHCP; then its link-local one.
+fn vm_addresses(port: &PortConfig, leased: Option<Ipv4Addr>) -> Vec<Neighbour> {
+    let known = |address: String, state: &str| Neighbour {
+        address,
+        port: port.name.to_string(),
+        mac: Some(port.mac.to_string()),
+        state: state.to_owned(),
+    };
+    let mut neighbours: Vec<Neighbour> = match &port.addresses {
+        Addresses::Static(addresses) => addresses
+            .iter()
+            .map(|address| {
+                let host = address.prefix_len() == address.max_prefix_len();
+                let text = if host {
+                    address.addr().to_string()
+                } else {
+                    address.to_string()
+                };
+                known(text, "static")
+            })
+            .collect(),
+        Addresses::Learned(LearnedFrom::Dhcp) => leased
+            .into_iter()
+            .map(|leased| known(leased.to_string(), "leased"))
+            .collect(),
+    };
+    neighbours.push(known(port.mac.link_local().to_string(), "static"));
+    neighbours
+}
+
+fn mac_of(next_hop: &NextHopView) -> Option<String> {
+    let mac = MacAddr::new(next_hop.mac()?).ok()?;
+    Some(mac.to_string())
+}
+
+/// The state of a next hop with that MAC.
+fn state_of(mac: Option<&String>) -> String {
+    let state = if mac.is_some() {
+        "reachable"
+    } else {
+        "unresolved"
+    };
+    state.to_owned()
+}
+
+fn device_name(device: &Device) -> String {
+    match device {
+        Device::Offline => "offline".to_owned(),
+        Device::AfPacket { interface } => format!("af_packet:{interface}"),
+        Device::AfXdp { interface } => format!("af_xdp:{interface}"),
+        Device::Memif { socket, id, .. } => format!("memif:{}:{id}", socket.display()),
+        Device::Pci { address, .. } => format!("pci:{address}"),
+    }
+}

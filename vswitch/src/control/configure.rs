@@ -1,0 +1,116 @@
+//! Installs a new configuration: `PUT /v1/config`.
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use pipeline::Generation;
+use tenant_config::SwitchConfig;
+use vswitch_api::endpoint::config::Installed;
+
+use super::{Control, HttpError, Reply, WORKER_TIMEOUT, json_reply, within};
+use crate::worker::load;
+
+/// The largest configuration that is read: some 100,000 addresses.
+const BODY_MAX: usize = 8 << 20;
+
+impl Control {
+    pub(super) async fn configure(&self, body: Incoming) -> Result<Reply, HttpError> {
+        let new = read_config(body).await?;
+        // Locked after the body has arrived: a slow client must not make the others wait.
+        let _one_at_a_time = self.swap.lock().await;
+        let difference = needs_restart(&self.config.borrow(), &new);
+        if let Some(difference) = difference {
+            return Err(HttpError(
+                StatusCode::CONFLICT,
+                format!("{difference}: that takes a restart of the switch"),
+            ));
+        }
+        let stats = self.link.stats();
+        let before = load(&stats.generation);
+        let generation = Generation::build(&new, Some(&self.counters.borrow()));
+        let (counters, tables) = (generation.counters(), generation.tables());
+        let unavailable =
+            |error: &str| HttpError(StatusCode::SERVICE_UNAVAILABLE, error.to_owned());
+        // A generation that the worker returned after its request had timed out.
+        drop(self.link.take_retired());
+        self.link.install(generation).map_err(|_| {
+            unavailable("the worker has not taken the configuration before this one")
+        })?;
+        // The worker takes this one next, so it is the one to show.
+        self.counters.replace(counters);
+        self.tables.replace(tables);
+        self.config.replace(new);
+        let taken = || load(&stats.generation) != before;
+        if !within(WORKER_TIMEOUT, taken).await {
+            return Err(unavailable(
+                "the worker does not go round; the configuration will be in use when it does",
+            ));
+        }
+        drop(self.link.take_retired());
+        let generation = before + 1;
+        tracing::info!(generation, "configuration in use");
+        Ok(json_reply(&Installed { generation }))
+    }
+}
+
+async fn read_config(body: Incoming) -> Result<SwitchConfig, HttpError> {
+    let body = Limited::new(body, BODY_MAX)
+        .collect()
+        .await
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let error = format!("the body is larger than {BODY_MAX} bytes");
+                HttpError(StatusCode::PAYLOAD_TOO_LARGE, error)
+            } else {
+                HttpError(StatusCode::BAD_REQUEST, format!("the body: {error}"))
+            }
+        })?;
+    let invalid = |error: String| HttpError(StatusCode::UNPROCESSABLE_ENTITY, error);
+    let bytes = body.to_bytes();
+    let text = std::str::from_utf8(&bytes).map_err(|error| invalid(error.to_string()))?;
+    SwitchConfig::from_json("the request's body", text)
+        .map_err(|errors| invalid(errors.to_string()))
+}
+
+/// What differs between two configurations that a running switch cannot change: devices are opened, and
+/// The first difference that a running switch cannot make. Devices are opened and memory is
+/// allocated before the switch drops its privileges.
+fn needs_restart(old: &SwitchConfig, new: &SwitchConfig) -> Option<String> {
+    if old.tenant != new.tenant {
+        return Some(format!("the tenant is {}, not {}", old.tenant, new.tenant));
+    }
+    if old.memory != new.memory {
+        return Some("memory is another".to_owned());
+    }
+    if old.control_socket != new.control_socket {
+        return Some("control_socket is another".to_owned());
+    }
+    if old.ports.len() != new.ports.len() {
+        let (old, new) = (old.ports.len(), new.ports.len());
+        return Some(format!("there are {new} ports instead of {old}"));
+    }
+    for (old, new) in old.ports.iter().zip(&new.ports) {
+        let name = &old.name;
+        if old.name != new.name {
+            return Some(format!("port {name} is now {}", new.name));
+        }
+        if old.device != new.device {
+            return Some(format!("port {name} has another device"));
+        }
+        if old.mtu != new.mtu {
+            return Some(format!("port {name} has another mtu"));
+        }
+    }
+    match (&old.uplink, &new.uplink) {
+        (None, None) => None,
+        (Some(old), Some(new)) if old.device != new.device => {
+            Some("the uplink has another device".to_owned())
+        }
+        (Some(old), Some(new)) if old.mtu != new.mtu => {
+            Some("the uplink has another mtu".to_owned())
+        }
+        (Some(_), Some(_)) => None,
+        (Some(_), None) => Some("there is no uplink any more".to_owned()),
+        (None, Some(_)) => Some("there is an uplink now".to_owned()),
+    }
+}
