@@ -9,10 +9,10 @@ use tenant_config::{Memory, Tenant};
 use vf_host::apply::{Change, plan_change};
 use vf_host::host::FakeHost;
 use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::parts::names::Names;
 use vf_host::nic::sriov::allocate::Pool;
 use vf_host::nic::sriov::inventory::Inventory;
 use vf_host::nic::sriov::{Guests, Sriov};
-use vf_host::nic::veth::Veth;
 use vf_host::state::State;
 use vf_host::tenants::{Placement, Site, records};
 
@@ -50,16 +50,15 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
         keep_vlans: false,
         resize: false,
     };
-    let inner = Veth::new("mts", "mts-br0");
+
     let nic = Sriov::new(
-        inner,
+        Names::new("mts"),
         Inventory::imagined(nics, VFS),
         pool,
         Guests::Vfio,
         &state,
     );
     let launcher = Process {
-        state_dir: PathBuf::from("/nowhere"),
         binary: PathBuf::from("/nowhere/vswitch"),
         instance: "mts".to_owned(),
         limits: Limits {

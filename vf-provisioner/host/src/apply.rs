@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tenant_config::Name;
 
-use crate::host::{Host, HostError};
+use crate::error::HostError;
+use crate::host::Host;
+use crate::nic::probe::Probe;
 use crate::plan::{Action, Desired, Observed, Plan, PlanError, plan};
 use crate::resource::{Key, Resource};
-use crate::state::{Probe, Record, State, StateError, Store};
+use crate::state::{Record, State, StateError, Store};
 
 /// What an operator asks for: some tenants set, some released, the others left as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -359,9 +361,9 @@ impl Run<'_> {
         let is = self.host.observe(wanted)?;
         let differences = match (action, is) {
             (Action::Delete { .. }, None) => return Ok(()),
-            (Action::Delete { .. }, Some(is)) if is.at_rest() => return Ok(()),
-            (Action::Delete { .. }, Some(is)) => match is.rest() {
-                Some(rest) => rest.differences(&is).join("; "),
+            (Action::Delete { .. }, Some(is)) if is.is_idle() => return Ok(()),
+            (Action::Delete { .. }, Some(is)) => match is.idle_settings() {
+                Some(idle) => idle.differences(&is).join("; "),
                 None => "it is still there".to_owned(),
             },
             (_, None) => "it is not there".to_owned(),

@@ -1,103 +1,11 @@
-//! What executes actions. The host itself is [`RealHost`](crate::real_host::RealHost); one that is only a table is here.
+//! What executes actions. The real host is [`RealHost`](crate::real_host::RealHost); a fake one is here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
-
+use crate::error::HostError;
+use crate::nic::probe::Probe;
 use crate::resource::{Key, Resource};
-use crate::state::{Probe, Record, State};
-
-/// A failure of one operation on the host, as a sentence.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// A system call or file operation failed.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        source: std::io::Error,
-    },
-    /// The kernel refused a netlink request.
-    #[error("{what}: {source}")]
-    Netlink {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        source: rtnetlink::Error,
-    },
-    /// A program that does part of the work failed.
-    #[error("{program} failed: {message}")]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// What it wrote, or why it did not start.
-        message: String,
-    },
-    /// What was set is not what was read back.
-    #[error("{key} was set but reads back otherwise: {differences}")]
-    ReadBack {
-        /// The object.
-        key: Key,
-        /// In which values.
-        differences: String,
-    },
-    /// A switch did not come up.
-    #[error("the switch of tenant {tenant} is not ready: {message}")]
-    NotReady {
-        /// Whose.
-        tenant: tenant_config::Name,
-        /// What was seen.
-        message: String,
-    },
-    /// A probe's frames were not treated as they must be.
-    #[error("port {port}: {message}")]
-    Probe {
-        /// The port.
-        port: tenant_config::Name,
-        /// What was seen.
-        message: String,
-    },
-    /// The object is not one that this backend or launcher knows.
-    #[error("{0} cannot be handled here")]
-    Unsupported(Key),
-}
-
-impl HostError {
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-
-    pub(crate) fn sys(what: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
-        let what = what.into();
-        move |errno| Self::Io {
-            what,
-            source: errno.into(),
-        }
-    }
-}
-
-/// A socket in a folder that is not ours, by its inode, and the path through which exactly that one is reached while it is.
-pub(crate) fn hold(path: &Path) -> std::io::Result<(File, PathBuf)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
-        .open(path)?;
-    if !file.metadata()?.file_type().is_socket() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            "it is no socket",
-        ));
-    }
-    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, held.into()))
-}
+use crate::state::{Record, State};
 
 /// The verbs that all objects share.
 pub trait Host {

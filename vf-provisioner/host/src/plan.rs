@@ -95,24 +95,13 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// An object has the name that we need, but we did not make it.
-    #[error("{}", foreign(.0))]
-    Foreign(Key),
+    #[error("{0} {1}")]
+    Foreign(Key, &'static str),
     /// Two wanted objects share a name.
     #[error(
         "{0} is wanted twice with different settings: rename one of the tenants or ports so that their names differ"
     )]
     Conflict(Key),
-}
-
-fn foreign(key: &Key) -> String {
-    match key {
-        Key::Pf { .. } | Key::Vf { .. } => format!(
-            "{key} is in use or not as a free one is, and not by this provisioner: `vf-provisioner nic` shows by whom; free it, or name other PFs in --pf"
-        ),
-        _ => format!(
-            "{key} is there, but was not made by this provisioner: remove or rename it, or choose another --instance"
-        ),
-    }
 }
 
 /// The actions that turn what is there into what is wanted: first deletions, last made first, then
@@ -148,7 +137,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
         };
         let owned = observed.owned.get(key);
         let present = observed.present.get(key);
-        let Some(is) = present.filter(|is| owned.is_some() || !is.at_rest()) else {
+        let Some(is) = present.filter(|is| owned.is_some() || !is.is_idle()) else {
             create(&mut changes, &mut made_anew);
             continue;
         };
@@ -156,17 +145,17 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
             if want.adoptable() {
                 continue;
             }
-            return Err(PlanError::Foreign(key.clone()));
+            return Err(PlanError::Foreign(key.clone(), want.foreign()));
         };
-        let uprooted = want
+        let pivoted = want
             .needs()
             .is_some_and(|needs| !needs.is_disjoint(&made_anew));
         // Nothing is handed from one owner to the next without being cleaned.
-        let handed_on = owned.owner() != want.owner();
-        if is == *want && !uprooted && !handed_on {
+        let handed_on = owned.changes_owner(want);
+        if is == *want && !pivoted && !handed_on {
             continue;
         }
-        if !uprooted && !handed_on && !owned.is_moved(want) && is.changes_in_place(want) {
+        if !pivoted && !handed_on && !owned.is_moved(want) && is.changes_in_place(want) {
             changes.push(Action::Update {
                 from: Box::new(is.clone()),
                 to: (*want).clone(),

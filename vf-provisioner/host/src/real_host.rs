@@ -1,74 +1,81 @@
-//! The host itself: what NIC backends and launchers make of it.
+//! The real host: every kind of object makes itself.
 
 use std::collections::BTreeSet;
 
 use tenant_config::Name;
 
-use crate::host::{Host, HostError};
-use crate::launcher::Launcher;
-use crate::nic::NicBackend;
-use crate::resource::{Key, Layer, Resource};
-use crate::state::{Probe, Record, State};
+use crate::error::HostError;
+use crate::host::Host;
+use crate::kinds::for_each_kind;
+use crate::launcher::files::TenantFiles;
+use crate::nic;
+use crate::nic::kind::NewTenant;
+use crate::nic::probe::{self, Probe};
+use crate::object::{Context, Live};
+use crate::resource::{Key, Resource};
+use crate::state::{Record, State};
 
-/// A NIC backend and a launcher: each object is one of theirs.
+/// The host that this process runs on.
+#[derive(Debug, Clone)]
 pub struct RealHost {
-    /// Makes what carries frames.
-    pub nic: Box<dyn NicBackend>,
-    /// Makes what runs switches.
-    pub launcher: Box<dyn Launcher>,
+    /// What making an object depends on.
+    pub context: Context,
+    /// Whether a switch is given new objects without the mediation probe.
+    pub skip_probe: bool,
 }
 
-impl std::fmt::Debug for RealHost {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            out,
-            "RealHost({}, {})",
-            self.nic.name(),
-            self.launcher.name()
-        )
-    }
+macro_rules! host {
+    ($(
+        $(#[$doc:meta])* $kind:ident: $payload:ty {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty),*
+        } $text:literal,
+    )*) => {
+        impl Host for RealHost {
+            fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+                Ok(match wanted {
+                    $(Resource::$kind(it) => {
+                        let observed = it.observe(&self.context)?;
+                        observed.map(|it| Resource::$kind(it.into()))
+                    })*
+                })
+            }
+
+            fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+                match resource { $(Resource::$kind(it) => it.create(&self.context),)* }
+            }
+
+            fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
+                match to { $(Resource::$kind(it) => it.update(&self.context),)* }
+            }
+
+            fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+                match resource { $(Resource::$kind(it) => it.delete(&self.context),)* }
+            }
+
+            fn prove(
+                &mut self,
+                record: &Record,
+                new: &BTreeSet<Key>,
+                state: &State,
+            ) -> Result<(), HostError> {
+                if self.skip_probe {
+                    return Ok(());
+                }
+                let control =
+                    |tenant: &Name| TenantFiles::new(&self.context, tenant).control_socket();
+                nic::registry::prove(&NewTenant {
+                    record,
+                    new,
+                    state,
+                    control: &control,
+                })
+            }
+
+            fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
+                probe::ask(probe)
+            }
+        }
+    };
 }
 
-impl Host for RealHost {
-    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
-        match wanted.layer() {
-            Layer::Nic => self.nic.observe(wanted),
-            Layer::Launcher => self.launcher.observe(wanted),
-        }
-    }
-
-    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource.layer() {
-            Layer::Nic => self.nic.create(resource),
-            Layer::Launcher => self.launcher.create(resource),
-        }
-    }
-
-    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
-        match to.layer() {
-            Layer::Nic => self.nic.update(from, to),
-            Layer::Launcher => self.launcher.update(from, to),
-        }
-    }
-
-    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource.layer() {
-            Layer::Nic => self.nic.delete(resource),
-            Layer::Launcher => self.launcher.delete(resource),
-        }
-    }
-
-    fn prove(
-        &mut self,
-        record: &Record,
-        new: &BTreeSet<Key>,
-        state: &State,
-    ) -> Result<(), HostError> {
-        let control = |tenant: &Name| self.launcher.control_socket(tenant);
-        self.nic.prove(record, new, state, &control)
-    }
-
-    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
-        self.nic.probe(probe)
-    }
-}
+for_each_kind!(host);

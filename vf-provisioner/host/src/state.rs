@@ -17,10 +17,13 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use tenant_config::{MacAddr, Name, NicAttribute};
+use tenant_config::{Name, NicAttribute};
 
+use crate::files::{replace, tenant_directory};
+use crate::launcher::switch::Switch;
+use crate::nic::probe::Probe;
 use crate::plan::Action;
-use crate::resource::{Key, Resource, Switch};
+use crate::resource::{Key, Resource};
 
 const VERSION: u32 = 1;
 
@@ -48,36 +51,9 @@ impl Record {
 
     /// What its file lets the NIC lack.
     pub fn accepted(&self) -> BTreeSet<NicAttribute> {
-        let vfs = self.resources.iter().filter_map(|resource| match resource {
-            Resource::Vf(vf) => Some(&vf.accept),
-            _ => None,
-        });
-        vfs.flatten().copied().collect()
+        let accepted = self.resources.iter().filter_map(Resource::accepted);
+        accepted.flatten().copied().collect()
     }
-}
-
-/// A question from a guest's end to its gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
-    /// The port, for messages.
-    pub port: Name,
-    /// The namespace of the guest's end.
-    pub namespace: String,
-    /// The interface there.
-    pub interface: String,
-    /// The guest's MAC.
-    pub mac: MacAddr,
-    /// The gateway's IPv4 address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<std::net::Ipv4Addr>,
-    /// The gateway's IPv6 address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<std::net::Ipv6Addr>,
-    /// The MAC that must answer.
-    pub gateway_mac: MacAddr,
-    /// How many seconds it has for that, if not as many as usual.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patience_s: Option<u64>,
 }
 
 /// Everything that is remembered.
@@ -200,11 +176,6 @@ fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("cannot read", path)(error)),
     }
-}
-
-/// What the launcher keeps of one tenant.
-pub(crate) fn tenant_directory(dir: &Path, tenant: &Name) -> PathBuf {
-    dir.join("tenants").join(tenant.as_str())
 }
 
 /// One tenant, held against whoever else would start or change its switch.
@@ -395,23 +366,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Replaces a file's content so that a reader sees the old or the new text, whole, also after a
-/// loss of power.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(mode)
-        .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    if let Some(parent) = path.parent() {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
 }

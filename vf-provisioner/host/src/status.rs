@@ -8,9 +8,11 @@ use tenant_config::{Name, NicAttribute};
 use vswitch_api::metrics::{Metric, Unit, Value, Writer};
 use vswitch_api::table::{Table, left, right};
 
-use crate::host::HostError;
-use crate::launcher::{Accounts, Launcher, Running};
-use crate::resource::{Manager, Resource};
+use crate::error::HostError;
+use crate::launcher::registry;
+use crate::launcher::switches::Switches;
+use crate::launcher::usage::{Accounts, Running};
+use crate::resource::Resource;
 use crate::state::{Record, State};
 
 const MIB: f64 = 1048576.0;
@@ -20,7 +22,7 @@ const MIB: f64 = 1048576.0;
 pub struct Status {
     tenant: Name,
     state: &'static str,
-    launcher: &'static str,
+    launcher: String,
     uid: u32,
     control_socket: std::path::PathBuf,
     log: std::path::PathBuf,
@@ -36,7 +38,7 @@ pub struct Status {
 
 /// Looks at all tenants, or at one.
 pub fn look(
-    launcher: &dyn Launcher,
+    switches: &Switches,
     state: &State,
     only: Option<&Name>,
 ) -> Result<Vec<Status>, HostError> {
@@ -44,36 +46,29 @@ pub fn look(
     tenants
         .filter(|(name, _)| only.is_none_or(|only| only == *name))
         .map(|(name, record)| {
-            let running = launcher.running(name)?;
+            let running = switches.running(name)?;
             let switch = record.switch();
             Ok(Status {
                 tenant: name.clone(),
                 state: word(record, running.is_some()),
-                launcher: launched_by(record),
+                launcher: switch.map(registry::name).unwrap_or_default(),
                 uid: record.uid,
-                control_socket: launcher.control_socket(name),
-                log: launcher.log(name),
-                functions: functions(record),
+                control_socket: switches.control_socket(name),
+                log: switches.log(name),
+                functions: record
+                    .resources
+                    .iter()
+                    .filter_map(Resource::status)
+                    .collect(),
                 accepted: record.accepted(),
-                accounts: switch.and_then(|switch| launcher.accounts(switch)),
+                accounts: switch.and_then(|switch| switches.accounts(switch)),
                 ports: switch
                     .filter(|_| running.is_some())
-                    .and_then(|switch| launcher.ports(switch)),
+                    .and_then(|switch| switches.ports(switch)),
                 running,
             })
         })
         .collect()
-}
-
-fn functions(record: &Record) -> Vec<serde_json::Value> {
-    let vfs = record.resources.iter().filter_map(|it| match it {
-        Resource::Vf(vf) => Some(json!({
-            "for": vf.owner.to_string(), "pf": vf.pf, "vf": vf.index, "address": vf.address,
-            "mac": vf.set.mac, "vlan": vf.set.vlan,
-        })),
-        _ => None,
-    });
-    vfs.collect()
 }
 
 fn word(record: &Record, running: bool) -> &'static str {
@@ -81,15 +76,6 @@ fn word(record: &Record, running: bool) -> &'static str {
         (true, true) => "up",
         (true, false) => "down",
         (false, _) => "interrupted",
-    }
-}
-
-fn launched_by(record: &Record) -> &'static str {
-    let machine = record.switch().and_then(|switch| switch.machine.as_ref());
-    match machine.map(|machine| machine.manager) {
-        None => "process",
-        Some(Manager::Qemu) => "vm",
-        Some(Manager::Libvirt) => "libvirt",
     }
 }
 
@@ -107,7 +93,7 @@ struct Traffic {
 impl Status {
     /// The values of the labels [`TENANT`].
     fn labels(&self) -> [&str; 2] {
-        [self.tenant.as_str(), self.launcher]
+        [self.tenant.as_str(), &self.launcher]
     }
 
     fn traffic(&self) -> Vec<Traffic> {
@@ -303,7 +289,7 @@ mod tests {
         let status = Status {
             tenant: "red".parse().expect("a name"),
             state: "up",
-            launcher: "vm",
+            launcher: "vm".to_owned(),
             uid: 64000,
             control_socket: "control.sock".into(),
             log: "log".into(),

@@ -21,10 +21,11 @@ use tenant_config::Name;
 use vswitch_api::metrics::{Metric, Unit, Writer};
 
 use crate::apply::{ApplyError, verify};
-use crate::host::HostError;
-use crate::launcher::{Launcher, Launchers};
+use crate::error::HostError;
+use crate::files::replace;
+use crate::launcher::switch::Switch;
+use crate::launcher::switches::Switches;
 use crate::real_host::RealHost;
-use crate::resource::Switch;
 use crate::state::{self, Held, State, StateError, Store};
 
 /// How often the state directory is looked at for tenants that came or went.
@@ -242,7 +243,7 @@ type Look = Result<Option<Vec<String>>, ApplyError>;
 pub fn run(
     dir: &Path,
     host: &(dyn Fn() -> RealHost + Sync),
-    launcher: &Launchers,
+    switches: &Switches,
     verify_every: Duration,
     metrics: Option<&Path>,
 ) -> Result<(), SuperviseError> {
@@ -254,7 +255,7 @@ pub fn run(
     let supervisor = Supervisor {
         dir,
         host,
-        launcher,
+        switches,
         bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
     };
     let signal = thread::scope(|scope| supervisor.watch(scope, &signal, verify_every, metrics))?;
@@ -265,7 +266,7 @@ pub fn run(
 struct Supervisor<'a> {
     dir: &'a Path,
     host: &'a (dyn Fn() -> RealHost + Sync),
-    launcher: &'a Launchers,
+    switches: &'a Switches,
     /// Rung when a thread has something to say.
     bell: EventFd,
 }
@@ -303,7 +304,7 @@ impl Supervisor<'_> {
                 let it = watched.entry(tenant.clone()).or_default();
                 self.look(scope, switch, it)?;
                 // One tenant's log is no reason to leave the others unwatched.
-                if let Err(error) = self.launcher.trim_log(tenant) {
+                if let Err(error) = self.switches.trim_log(tenant) {
                     tracing::warn!(%tenant, %error, "the log stays as it is");
                 }
             }
@@ -331,7 +332,7 @@ impl Supervisor<'_> {
                 let text = seen.metrics(&state, &watched);
                 if text != seen.written {
                     // Whoever reads them sees by their age that they are no longer written.
-                    match state::replace(file, text.as_bytes(), 0o644) {
+                    match replace(file, text.as_bytes(), 0o644) {
                         Ok(()) => seen.written = text,
                         Err(error) => tracing::warn!(file = %file.display(), %error, "no metrics"),
                     }
@@ -380,7 +381,7 @@ impl Supervisor<'_> {
             return Ok(());
         }
         it.question = None;
-        it.pidfd = self.launcher.pidfd(tenant)?;
+        it.pidfd = self.switches.pidfd(tenant)?;
         if it.pidfd.is_some() {
             // It runs: seen for the first time, or started by an apply or by us.
             it.down_since = None;
@@ -431,7 +432,7 @@ impl Supervisor<'_> {
             }
             None if it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY) => {
                 let switch = switch.clone();
-                it.question = Some(self.spawn(scope, move || self.launcher.stuck(&switch)));
+                it.question = Some(self.spawn(scope, move || self.switches.stuck(&switch)));
             }
             None => {}
         }
@@ -442,14 +443,14 @@ impl Supervisor<'_> {
         let tenant = &switch.tenant;
         let held = Held::try_hold(self.dir, tenant);
         let state = state::read(self.dir)?;
-        if switches(&state).get(tenant) != Some(switch) || self.launcher.pidfd(tenant)?.is_some() {
+        if switches(&state).get(tenant) != Some(switch) || self.switches.pidfd(tenant)?.is_some() {
             return Ok(Attempt::NotOurs);
         }
         // A release takes the directory away, and then the tenant is not to run: so this is somebody else's doing.
         let Some(_held) = held? else {
             return Ok(Attempt::NotOurs);
         };
-        Ok(match self.launcher.clone().restart(switch) {
+        Ok(match self.switches.restart(switch) {
             Ok(()) => Attempt::Ready(Instant::now()),
             Err(error) => Attempt::Failed(error.to_string()),
         })

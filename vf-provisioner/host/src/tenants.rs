@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
 
-use crate::launcher::{Launcher, Seat};
-use crate::nic::NicBackend;
-use crate::nic::sriov::allocate::AllocationError;
-use crate::resource::{Key, Resource, Side};
+use crate::launcher::{Launcher, Slot};
+use crate::nic::{AssignError, NicBackend};
+use crate::resource::Resource;
 use crate::state::{Record, State};
 
 /// Which cores switches run on.
@@ -67,8 +66,8 @@ pub enum PlacementError {
         what: String,
     },
     /// The NIC has no room for the tenants.
-    #[error(transparent)]
-    Allocation(#[from] AllocationError),
+    #[error("{0}")]
+    Allocation(AssignError),
     /// The backend's devices are not the tenant's.
     #[error(transparent)]
     Mismatch(#[from] DeviceMismatch),
@@ -83,7 +82,9 @@ pub fn records(
     nic: &dyn NicBackend,
     launcher: &dyn Launcher,
 ) -> Result<BTreeMap<Name, Record>, PlacementError> {
-    let assigned = nic.assign(tenants, state)?;
+    let assigned = nic
+        .assign(tenants, state)
+        .map_err(PlacementError::Allocation)?;
     let mut uids = Uids::new(state, site);
     let mut cores = Cores::new(state, site);
     let mut all = state.tenants.clone();
@@ -103,14 +104,15 @@ pub fn records(
         for probe in &mut probes {
             probe.patience_s = launcher.answers_within().map(|patience| patience.as_secs());
         }
-        let seat = Seat {
+        let needed = resources.iter().filter(|it| it.carries_switch());
+        let slot = Slot {
             uid,
             cpu: Some(cpu),
             namespace: nic.namespace(name),
             devices,
-            needs: resources.iter().filter_map(needed).collect(),
+            needs: needed.map(Resource::key).collect(),
         };
-        resources.extend(launcher.resources(&config, &seat));
+        resources.extend(launcher.resources(&config, &slot));
         let record = Record {
             uid,
             resources,
@@ -129,16 +131,6 @@ pub fn records(
             .is_some_and(|before| before.complete && before.resources == record.resources);
     }
     Ok(records)
-}
-
-/// What a switch cannot lose: its namespace and the ends it holds.
-fn needed(resource: &Resource) -> Option<Key> {
-    match resource {
-        Resource::Namespace(namespace) if !namespace.adopt => Some(resource.key()),
-        Resource::Pair(_) => Some(resource.key()),
-        Resource::Vf(vf) if vf.owner.side != Side::Guest => Some(resource.key()),
-        _ => None,
-    }
 }
 
 /// The users of switches. Those that are free are looked for once, from the first on.
@@ -220,14 +212,6 @@ impl<'a> Cores<'a> {
     }
 }
 
-/// Whether the object is one of the host's, which every tenant with an uplink has.
-fn is_of_all(resource: &Resource) -> bool {
-    matches!(
-        resource,
-        Resource::Bridge(_) | Resource::Guard(_) | Resource::Pf(_)
-    )
-}
-
 /// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay, or an
 /// object of the host, as where one's port is named like the namespace of the other's switch, or where
 /// the shortened names of two bridge ports are the same.
@@ -243,7 +227,7 @@ fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
         };
         let mac = |mac: &MacAddr| format!("MAC {mac}");
         let mut own = BTreeSet::from([format!("VNI {}", config.vni)]);
-        let objects = record.resources.iter().filter(|it| !is_of_all(it));
+        let objects = record.resources.iter().filter(|it| !it.is_shared());
         own.extend(objects.map(|resource| resource.key().to_string()));
         for port in &config.ports {
             own.insert(mac(&port.mac));

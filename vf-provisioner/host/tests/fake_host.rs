@@ -9,9 +9,10 @@ use tenant_config::{Memory, Name, SwitchConfig, Tenant};
 use vf_host::apply::{ApplyError, Change, apply, never, plan_change};
 use vf_host::host::{FakeHost, Host};
 use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::parts::netns::Namespace;
 use vf_host::nic::veth::Veth;
 use vf_host::plan::{Action, PlanError};
-use vf_host::resource::{Key, Namespace, Resource};
+use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, Record, State, Store};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
 
@@ -46,7 +47,6 @@ fn name(number: u8) -> Name {
 
 fn process(cpu_percent: u32) -> Process {
     Process {
-        state_dir: PathBuf::from("/nowhere"),
         binary: PathBuf::from("/nowhere/vswitch"),
         instance: "test".to_owned(),
         limits: Limits {
@@ -215,7 +215,7 @@ fn a_foreign_object_is_refused_and_nothing_touched() {
     world.host.objects.insert(bridge.key(), bridge.clone());
     let before = world.host.objects.clone();
     match world.apply(&change) {
-        Err(ApplyError::Plan(PlanError::Foreign(key))) => assert_eq!(key, bridge.key()),
+        Err(ApplyError::Plan(PlanError::Foreign(key, _))) => assert_eq!(key, bridge.key()),
         other => panic!("it was not refused: {other:?}"),
     }
     assert_eq!(world.host.objects, before);

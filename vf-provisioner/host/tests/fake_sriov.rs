@@ -9,12 +9,13 @@ use tenant_config::{Device, MacAddr, Memory, Name, NicAttribute, PciAddress, Ten
 use vf_host::apply::{ApplyError, Change, apply, plan_change, verify};
 use vf_host::host::{FakeHost, Host};
 use vf_host::launcher::process::{Limits, Process};
+use vf_host::nic::parts::names::Names;
 use vf_host::nic::sriov::allocate::{AllocationError, Pool, allocate};
+use vf_host::nic::sriov::function::{Side, Vf};
 use vf_host::nic::sriov::inventory::{Interface, Inventory, User};
 use vf_host::nic::sriov::{Guests, Sriov};
-use vf_host::nic::veth::Veth;
 use vf_host::plan::{Action, PlanError};
-use vf_host::resource::{Key, Resource, Side, Vf};
+use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, Record, State, Store};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
 
@@ -60,7 +61,6 @@ fn pool(pfs: u16, vlans: &str) -> Pool {
 
 fn launcher() -> Process {
     Process {
-        state_dir: PathBuf::from("/nowhere"),
         binary: PathBuf::from("/nowhere/vswitch"),
         instance: "test".to_owned(),
         limits: Limits {
@@ -85,8 +85,8 @@ fn placed(
     inventory: &Inventory,
     pool: &Pool,
 ) -> Result<BTreeMap<Name, Record>, PlacementError> {
-    let inner = Veth::new("test", "test-br0");
-    let nic = Sriov::new(inner, inventory.clone(), pool.clone(), Guests::Vfio, state);
+    let names = Names::new("test");
+    let nic = Sriov::new(names, inventory.clone(), pool.clone(), Guests::Vfio, state);
     records(tenants, state, &site(), &nic, &launcher())
 }
 
@@ -626,7 +626,7 @@ fn a_function_that_somebody_took_meanwhile_is_foreign() {
     world.host.objects.insert(theirs.key(), theirs.clone());
     let before = world.host.objects.clone();
     match world.apply(&change, TO_THE_END) {
-        Err(ApplyError::Plan(error @ PlanError::Foreign(_))) => {
+        Err(ApplyError::Plan(error @ PlanError::Foreign(..))) => {
             let text = error.to_string();
             assert!(
                 text.contains("`vf-provisioner nic` shows by whom"),
@@ -697,6 +697,10 @@ enum Event {
     Fail(u32, usize),
 }
 
+fn is_budget(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(AllocationError::Budget(_)))
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let killed = || prop::option::of(0..45_usize);
     prop_oneof![
@@ -723,7 +727,7 @@ proptest! {
                             let result = world.apply(&change, killed.unwrap_or(TO_THE_END));
                             prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
                         }
-                        Err(PlacementError::Allocation(AllocationError::Budget(_))) => {}
+                        Err(PlacementError::Allocation(error)) if is_budget(&*error) => {}
                         Err(other) => return Err(TestCaseError::fail(other.to_string())),
                     }
                 }

@@ -11,17 +11,18 @@ use clap::Parser;
 use serde_json::json;
 use tenant_config::{Name, Tenant};
 
-use options::{Cli, Command, Global, LauncherKind, NicKind};
+use options::{Cli, Command, Global};
 
 use vf_host::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use vf_host::check;
-use vf_host::host::{FakeHost, HostError};
-use vf_host::launcher::{Launcher, Launchers, confine};
+use vf_host::error::{HostError, OptionError};
+use vf_host::host::FakeHost;
+use vf_host::launcher::registry::LauncherKind;
+use vf_host::launcher::{Launcher, confine, vm};
 use vf_host::nic::mediation::{self, Options, Weakness, onboarded};
-use vf_host::nic::sriov::Sriov;
 use vf_host::nic::sriov::inventory;
 use vf_host::plan::{Action, Plan};
-use vf_host::resource::{Manager, Resource};
+use vf_host::resource::Resource;
 use vf_host::state::{self, Record, State, StateError, Store};
 use vf_host::status;
 use vf_host::supervise;
@@ -50,6 +51,15 @@ impl CliError {
             Self::Tenants(_) | Self::Placement(_) | Self::Usage(_) => 2,
             Self::Apply(ApplyError::Plan(_)) => 2,
             Self::Apply(_) | Self::State(_) | Self::Failed(_) => 1,
+        }
+    }
+}
+
+impl From<OptionError> for CliError {
+    fn from(error: OptionError) -> Self {
+        match error {
+            OptionError::Usage(message) => Self::Usage(message),
+            OptionError::Host(error) => Self::Failed(error.to_string()),
         }
     }
 }
@@ -126,7 +136,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                     set,
                     ..Change::default()
                 };
-                let code = global.apply(&mut store, change, !no_prove)?;
+                let code = global.apply(&mut store, change, *no_prove)?;
                 if *prove {
                     global.prove(&mut store, &names, &before)?;
                 }
@@ -157,7 +167,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
             let every = std::time::Duration::from_secs(*verify_every);
             let dir = &global.state_dir;
             let metrics = metrics.as_deref();
-            supervise::run(dir, &|| global.host(), &global.launchers(), every, metrics)
+            supervise::run(dir, &|| global.host(), &global.switches(), every, metrics)
                 .map_err(|error| CliError::Failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -185,12 +195,13 @@ impl Global {
         tenants: &[Tenant],
         state: &State,
     ) -> Result<BTreeMap<Name, Record>, CliError> {
-        self.records_for(&self.chosen()?, tenants, state)
+        let launcher = self.launchers.launcher(self.launcher, &self.instance)?;
+        self.records_for(&*launcher, tenants, state)
     }
 
     fn records_for(
         &self,
-        launchers: &Launchers,
+        launcher: &dyn Launcher,
         tenants: &[Tenant],
         state: &State,
     ) -> Result<BTreeMap<Name, Record>, CliError> {
@@ -199,27 +210,24 @@ impl Global {
             uid_base: self.uid_base,
             uids_in_use: check::uids_in_use(),
         };
-        let records = records(tenants, state, &site, &*self.nic(state)?, launchers)?;
-        self.enough_hugepages(&records, state)?;
+        let nic = self.nics.backend(self.nic, &self.names(), state)?;
+        let records = records(tenants, state, &site, &*nic, launcher)?;
+        self.enough_hugepages(launcher, &records, state)?;
         Ok(records)
     }
 
     /// Refuses switches that would not start for want of hugepages.
     fn enough_hugepages(
         &self,
+        launcher: &dyn Launcher,
         records: &BTreeMap<Name, Record>,
         state: &State,
     ) -> Result<(), CliError> {
         let new = records
             .keys()
             .filter(|name| !state.tenants.contains_key(name));
-        // Of a machine, all its memory; what its switch takes is in there.
-        let each = match self.launcher {
-            LauncherKind::Process => self.packet_memory,
-            _ => self.vm_memory,
-        };
-        let needed = new.count() as u64 * u64::from(each);
-        if !self.hugepages || self.fake_nic.is_some() || needed == 0 {
+        let needed = new.count() as u64 * u64::from(launcher.hugepages_mib());
+        if !self.launchers.process.hugepages || self.nics.sriov.is_fake() || needed == 0 {
             return Ok(());
         }
         let (free, size_kib) = check::free_hugepages();
@@ -243,8 +251,8 @@ impl Global {
         let held = store.hold(names)?;
         let look = || -> Result<(), HostError> {
             let inventory = inventory::read()?;
-            let launchers = self.launchers();
-            let control = |name: &Name| launchers.control_socket(name);
+            let switches = self.switches();
+            let control = |name: &Name| switches.control_socket(name);
             for group in onboarded::groups(store.state(), &inventory, names, control, None)? {
                 if let Some(message) = group.unanswered.into_iter().next() {
                     return Err(HostError::Program {
@@ -283,12 +291,10 @@ impl Global {
         &self,
         store: &mut Store,
         change: Change,
-        proving: bool,
+        skip_probe: bool,
     ) -> Result<ExitCode, CliError> {
         let mut host = self.host();
-        if !proving {
-            host.nic = Box::new(Sriov::hands(self.veth(), self.resize_pf).unproven());
-        }
+        host.skip_probe = skip_probe;
         let applied = match self.kill_at {
             None => apply(&mut host, store, &change, &mut never())?,
             Some(at) => {
@@ -325,7 +331,7 @@ impl Global {
 }
 
 fn run_check(global: &Global) -> Result<ExitCode, CliError> {
-    let findings = check::run(&global.binary(), global.nic == Some(NicKind::Sriov));
+    let findings = check::run(&global.launchers.process.binary(), global.nic);
     let ready = check::is_ready(&findings);
     if global.json {
         print_json(&json!({"ready": ready, "findings": findings}));
@@ -343,7 +349,7 @@ fn run_check(global: &Global) -> Result<ExitCode, CliError> {
 }
 
 fn run_nic(global: &Global) -> Result<ExitCode, CliError> {
-    let inventory = global.inventory()?;
+    let inventory = global.nics.sriov.inventory()?;
     if global.json {
         print_json(&json!(inventory));
     } else if inventory.pfs.is_empty() {
@@ -401,13 +407,16 @@ fn run_plan(
 fn print_libvirt(global: &Global, tenants: &[PathBuf]) -> Result<ExitCode, CliError> {
     let tenants = load(tenants)?;
     let state = state::read(&global.state_dir)?;
-    let mut launchers = global.chosen()?;
-    if launchers.machines.is_none() {
-        launchers.machines = Some(global.machines(Manager::Libvirt)?);
-    }
-    let records = global.records_for(&launchers, &tenants, &state)?;
+    let kind = match global.launcher {
+        LauncherKind::Process => LauncherKind::Libvirt,
+        machine => machine,
+    };
+    let launcher = global.launchers.launcher(kind, &global.instance)?;
+    let records = global.records_for(&*launcher, &tenants, &state)?;
+    let context = global.context();
     for record in records.values() {
-        let domain = record.switch().and_then(|switch| launchers.domain(switch));
+        let switch = record.switch();
+        let domain = switch.and_then(|switch| vm::domain(&context, switch));
         print(&domain.unwrap_or_default());
     }
     Ok(ExitCode::SUCCESS)
@@ -429,13 +438,13 @@ fn print_plan(plan: &Plan) {
 
 fn run_status(global: &Global, only: Option<&Name>, metrics: bool) -> Result<ExitCode, CliError> {
     let state = state::read(&global.state_dir)?;
-    let launcher = global.launchers();
+    let switches = global.switches();
     if let Some(name) = only
         && !state.tenants.contains_key(name)
     {
         return Err(unknown(name, &state));
     }
-    let all = status::look(&launcher, &state, only)
+    let all = status::look(&switches, &state, only)
         .map_err(|error| CliError::Failed(error.to_string()))?;
     if metrics {
         print(&status::metrics(&all));
@@ -532,9 +541,9 @@ fn run_probe(
     };
     let failed = |error: HostError| CliError::Failed(error.to_string());
     let _held = store.hold(&chosen)?;
-    let launchers = global.launchers();
-    let control = |name: &Name| launchers.control_socket(name);
-    let inventory = global.inventory()?;
+    let switches = global.switches();
+    let control = |name: &Name| switches.control_socket(name);
+    let inventory = global.nics.sriov.inventory()?;
     let groups = onboarded::groups(state, &inventory, &chosen, control, wire).map_err(failed)?;
     let mut reports = Vec::new();
     let mut unanswered = Vec::new();
@@ -583,7 +592,7 @@ fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode,
             eprintln!("vf-provisioner: tenant {name} is not onboarded");
         }
     }
-    let code = global.apply(&mut store, change, true)?;
+    let code = global.apply(&mut store, change, false)?;
     store.remove_if_empty()?;
     Ok(code)
 }

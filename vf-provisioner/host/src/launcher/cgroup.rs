@@ -6,14 +6,67 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
-use super::Accounts;
-use crate::host::HostError;
-use crate::resource::Cgroup;
+use super::usage::Accounts;
+use crate::error::HostError;
+use crate::key::Key;
+use crate::object::{Context, Live, Object};
 
 const CPU_PERIOD_US: u64 = 100_000;
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// How long killed processes may take to end.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 const MIB: u64 = 1 << 20;
+
+/// A tenant's control group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Its path below the mount of each controller.
+    pub path: String,
+    /// Upper bound of processor time, in percent of one core.
+    pub cpu_percent: u32,
+    /// Upper bound of memory, in MiB.
+    pub memory_mib: u32,
+    /// Upper bound of tasks.
+    pub tasks: u32,
+}
+
+impl Object for Cgroup {
+    fn key(&self) -> Key {
+        Key::Cgroup {
+            path: self.path.clone(),
+        }
+    }
+}
+
+impl Live for Cgroup {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        mounts()?.observe(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        mounts()?.set(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        mounts()?.set(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        let mounts = mounts()?;
+        mounts.empty(&self.path, STOP_WITHIN)?;
+        mounts.delete(&self.path)
+    }
+}
+
+/// Where this host has its control groups.
+pub(super) fn mounts() -> Result<Mounts, HostError> {
+    Mounts::find().map_err(|message| HostError::Io {
+        what: message,
+        source: std::io::ErrorKind::NotFound.into(),
+    })
+}
 
 /// Where the control groups are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Accounts;
+use super::usage::Accounts;
 
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const OPEN_FILES: u64 = 1024;

@@ -1,34 +1,45 @@
 //! NIC backends: what carries frames between a guest, its switch and the wire.
+//!
+//! A backend is a folder and one line of [`registry`]. It chooses devices and says which objects they
+//! stand for; `parts` has the objects that any backend may use.
 
-mod guard;
+pub mod kind;
 pub mod mediation;
-pub(crate) mod netlink;
-mod probe;
+pub mod parts;
+pub mod probe;
+pub mod registry;
 pub mod sriov;
-pub(crate) mod tap;
 pub mod veth;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
-use tenant_config::{Name, SwitchConfig, Tenant};
+use crate::nic::probe::Probe;
+use crate::resource::Resource;
+use crate::state::State;
 
-pub use sriov::allocate::AllocationError;
+/// The devices of the host that carry one tenant's frames, on the switch's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// One for each port, in the order of the tenant's file.
+    pub ports: Vec<Device>,
+    /// The In/Out side's, if the tenant has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Device>,
+    /// The guests' sides, one for each port, where they are chosen too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<Device>,
+}
 
-use crate::host::HostError;
-use crate::resource::{Assignment, Key, Resource};
-use crate::state::{Probe, Record, State};
+/// Why a backend has no devices for the tenants. Nothing was touched.
+pub type AssignError = Box<dyn std::error::Error + Send + Sync>;
 
-/// One kind of NIC. The first three functions are pure: they propose, and `plan` decides.
+/// One kind of NIC, for tenants to be set. All functions are pure: they propose, and `plan` decides.
 pub trait NicBackend {
-    /// As `--nic` and messages name it.
-    fn name(&self) -> &'static str;
-
     /// Chooses the devices of each tenant, in their order. A backend with a finite pool counts
     /// `1 + 2 P` functions for P ports against what `state` says is taken, keeps what a tenant already
     /// has, and fails before anything is touched.
-    fn assign(&self, tenants: &[Tenant], state: &State)
-    -> Result<Vec<Assignment>, AllocationError>;
+    fn assign(&self, tenants: &[Tenant], state: &State) -> Result<Vec<Assignment>, AssignError>;
 
     /// The network namespace in which a tenant's switch finds its devices.
     fn namespace(&self, tenant: &Name) -> String;
@@ -41,25 +52,4 @@ pub trait NicBackend {
         config: &SwitchConfig,
         devices: &Assignment,
     ) -> (Vec<Resource>, Vec<Probe>);
-
-    /// See [`crate::host::Host::observe`].
-    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;
-    /// See [`crate::host::Host::create`].
-    fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
-    /// See [`crate::host::Host::update`].
-    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
-    /// See [`crate::host::Host::delete`].
-    fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
-    /// See [`crate::host::Host::prove`]; `control` has each tenant's control socket.
-    fn prove(
-        &mut self,
-        _record: &Record,
-        _new: &BTreeSet<Key>,
-        _state: &State,
-        _control: &dyn Fn(&Name) -> PathBuf,
-    ) -> Result<(), HostError> {
-        Ok(())
-    }
-    /// See [`crate::host::Host::probe`].
-    fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
 }

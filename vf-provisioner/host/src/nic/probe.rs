@@ -1,18 +1,18 @@
 //! Asks a gateway from a guest's end, with frames as the guest would send them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use smoltcp::phy::{ChecksumCapabilities, Device, Medium, RawSocket, RxToken, TxToken};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr, NdiscRepr,
 };
-use tenant_config::MacAddr;
+use tenant_config::{Gateway, MacAddr, Name, PortConfig};
 
-use super::netlink;
-use crate::host::HostError;
-use crate::state::Probe;
+use super::parts::netns;
+use crate::error::HostError;
 
 /// How long a switch may take to answer, if nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,6 +21,51 @@ const REPEAT: Duration = Duration::from_millis(200);
 const REPEAT_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);
 const NOW: smoltcp::time::Instant = smoltcp::time::Instant::ZERO;
+
+/// A question from a guest's end to its gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The port, for messages.
+    pub port: Name,
+    /// The namespace of the guest's end.
+    pub namespace: String,
+    /// The interface there.
+    pub interface: String,
+    /// The guest's MAC.
+    pub mac: MacAddr,
+    /// The gateway's IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// The gateway's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// The MAC that must answer.
+    pub gateway_mac: MacAddr,
+    /// How many seconds it has for that, if not as many as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_s: Option<u64>,
+}
+
+impl Probe {
+    /// Asks the gateway of `port` from `interface` in `namespace`.
+    pub(crate) fn new(
+        port: &PortConfig,
+        gateway: &Gateway,
+        namespace: &str,
+        interface: &str,
+    ) -> Self {
+        Self {
+            port: port.name.clone(),
+            namespace: namespace.to_owned(),
+            interface: interface.to_owned(),
+            mac: port.mac,
+            ipv4: gateway.ipv4.map(|net| net.addr()),
+            ipv6: gateway.ipv6.map(|net| net.addr()),
+            gateway_mac: port.gateway_mac,
+            patience_s: None,
+        }
+    }
+}
 
 /// Asks for the gateway's MAC from the guest's end, once with a forged source and once with the
 /// guest's own: by an ARP probe (RFC 5227, so that no cache learns from it), or by a Neighbour
@@ -40,7 +85,7 @@ pub(crate) fn ask(probe: &Probe) -> Result<(), HostError> {
     let mut octets = own.octets();
     octets[5] ^= 0x55;
     let forged = MacAddr::new(octets).map_err(|error| said(error.to_string()))?;
-    netlink::inside(Some(&probe.namespace), || {
+    netns::inside(Some(&probe.namespace), || {
         let mut socket = RawSocket::new(&probe.interface, Medium::Ethernet).map_err(
             HostError::io(format!("cannot open {} for a probe", probe.interface)),
         )?;

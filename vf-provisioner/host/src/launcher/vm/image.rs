@@ -15,11 +15,11 @@ const ADVICE: &str = "build it with scripts/build-switch-image, or name another 
 
 /// An image whose files are what its manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub(super) struct Image {
     /// Its directory.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// The SHA-256 of its manifest.
-    pub sha256: String,
+    pub(super) sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +36,7 @@ struct Entry {
 
 impl Image {
     /// Reads the manifest and compares every file with it.
-    pub fn open(dir: &Path) -> Result<Self, String> {
+    pub(super) fn open(dir: &Path) -> Result<Self, String> {
         let path = dir.join(MANIFEST);
         let text = fs::read(&path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => format!("there is no {}: {ADVICE}", path.display()),

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use tenant_config::Name;
 
 use super::image::{INITRAMFS, KERNEL};
+use super::machine::{Accel, Function, Machine};
 use super::qemu::{self, NO_OFFLOADS};
-use crate::resource::{Accel, Function, Machine, Switch};
+use crate::launcher::switch::Switch;
 
 /// What libvirt is told beside the machine.
 #[derive(Debug, Clone, Copy)]

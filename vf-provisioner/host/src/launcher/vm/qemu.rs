@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::resource::{Accel, Function, Machine};
+use super::machine::{Accel, Function, Machine};
 
 use super::image::{INITRAMFS, KERNEL};
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use serde_json::{Value, json};
 
-use crate::host::hold;
+use crate::files::pin_socket;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// No answer that is asked for here is longer.
@@ -20,7 +20,7 @@ const LINE_MAX: u64 = 1 << 16;
 
 /// Connects to the socket at `path`, and never to one elsewhere.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let (_file, held) = hold(path)?;
+    let (_file, held) = pin_socket(path)?;
     // Without blocking, for a server that accepts nobody: its queue is full, and we say so.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

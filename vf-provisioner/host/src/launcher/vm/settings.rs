@@ -3,37 +3,36 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
 
 use super::image::Image;
+use super::machine::{Accel, Machine, Manager};
 use super::qemu;
-use crate::resource::{Accel, Machine, Manager};
 
 /// The oldest QEMU whose options are used here: Debian 12's.
 const OLDEST: (u32, u32) = (7, 2);
 
 /// What new machines are like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(super) struct Settings {
     /// Who starts them.
-    pub manager: Manager,
+    pub(super) manager: Manager,
     /// QEMU's executable.
-    pub qemu: PathBuf,
+    pub(super) qemu: PathBuf,
     /// What they boot.
-    pub image: Image,
+    pub(super) image: Image,
     /// What executes them.
-    pub accel: Accel,
+    pub(super) accel: Accel,
     /// Their memory in MiB.
-    pub memory_mib: u32,
+    pub(super) memory_mib: u32,
     /// Whether that is taken from the host's hugepages.
-    pub hugepages: bool,
+    pub(super) hugepages: bool,
 }
 
 impl Settings {
     /// Looks at what this host has; `accel` is what was asked for, if anything was.
-    pub fn find(
+    pub(super) fn find(
         manager: Manager,
         image: &Path,
         accel: Option<Accel>,
@@ -51,24 +50,6 @@ impl Settings {
         };
         Ok(settings)
     }
-}
-
-/// How long a machine may take until its switch answers for the first time. Under TCG in a machine that is itself
-/// translated a kernel takes minutes.
-pub(super) fn boots_within(accel: Accel) -> Duration {
-    Duration::from_secs(match accel {
-        Accel::Kvm => 60,
-        Accel::Tcg => 1800,
-    })
-}
-
-/// How long a switch that runs may take to answer. One translator in another makes each first step of a program
-/// seconds.
-pub(in crate::launcher) fn answers_within(accel: Accel) -> Duration {
-    Duration::from_secs(match accel {
-        Accel::Kvm => 10,
-        Accel::Tcg => 120,
-    })
 }
 
 /// QEMU in PATH, if it is young enough.
@@ -218,13 +199,5 @@ mod tests {
             ),
             "{words}"
         );
-    }
-
-    #[test]
-    fn a_translated_machine_has_more_time() {
-        for within in [boots_within, answers_within] {
-            let [kvm, tcg] = [Accel::Kvm, Accel::Tcg].map(within);
-            assert!(Duration::ZERO < kvm && kvm < tcg, "{kvm:?} {tcg:?}");
-        }
     }
 }

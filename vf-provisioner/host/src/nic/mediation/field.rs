@@ -13,8 +13,9 @@ use super::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
 use super::rule::{Rule, rule};
 use super::tap::Tap;
 use super::{Kind, Options, Place, Role, Station, failed};
-use crate::host::{HostError, hold};
-use crate::nic::netlink;
+use crate::error::HostError;
+use crate::files::pin_socket;
+use crate::nic::parts::netns;
 
 const GROUPS: [[u8; 6]; 3] = [
     [0x03, 0, 0, 0, 0x88, 0xb5],
@@ -80,7 +81,7 @@ fn open(station: &Station) -> Result<Option<Tap>, HostError> {
     };
     // A promiscuous physical function joins every VLAN; what counts is what it gets by itself.
     let promiscuous = station.role != Role::Host;
-    let tap = netlink::inside(namespace.as_deref(), || {
+    let tap = netns::inside(namespace.as_deref(), || {
         Tap::open(interface, promiscuous, &GROUPS).map_err(HostError::io(format!(
             "cannot listen on {place} ({})",
             station.name
@@ -532,7 +533,7 @@ struct Dropped {
 fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
     let said = |message: String| failed(format!("{}: {message}", control.display()));
     // The folder is the switch's: a link in the socket's place is not followed.
-    let (_file, held) = hold(control).map_err(|error| said(error.to_string()))?;
+    let (_file, held) = pin_socket(control).map_err(|error| said(error.to_string()))?;
     let output = Command::new(program)
         .args(["show", "drops", "--json", "--control"])
         .arg(held)

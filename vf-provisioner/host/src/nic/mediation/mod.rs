@@ -26,7 +26,7 @@ use tenant_config::MacAddr;
 
 use self::field::Field;
 pub use self::report::{Report, Row, Verdict, Weakness, Wire};
-use crate::host::HostError;
+use crate::error::HostError;
 
 /// What a station is to a tenant's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use tenant_config::{Name, NicAttribute};
 
 use super::{Fabric, Place, Role, Station, Weakness};
-use crate::host::HostError;
+use crate::error::HostError;
 use crate::nic::probe;
+use crate::nic::sriov::function::Side;
 use crate::nic::sriov::inventory::{Inventory, User};
-use crate::resource::{Key, Resource, Side};
+use crate::resource::{Key, Resource};
 use crate::state::{Record, State};
 
 /// What is to be probed together.

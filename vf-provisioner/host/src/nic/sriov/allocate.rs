@@ -6,8 +6,10 @@ use std::fmt;
 
 use tenant_config::{Device, MacAddr, Name, PciAddress, Tenant, VlanId};
 
+use super::function::{Owner, Side, Vf};
 use super::inventory::{Inventory, PhysicalFunction};
-use crate::resource::{Assignment, Owner, Resource, Side, Vf};
+use crate::nic::Assignment;
+use crate::resource::Resource;
 use crate::state::State;
 
 /// What an operator lets tenants have.

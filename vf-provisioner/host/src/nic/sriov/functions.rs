@@ -11,10 +11,11 @@ use netlink_packet_route::link::{
 };
 use tenant_config::{NicAttribute, PciAddress};
 
-use super::super::netlink;
+use super::function::{Pf, PfSettings, Vf, VfInterface, VfSettings};
 use super::inventory::{self, group_others, link_name, number};
-use crate::host::HostError;
-use crate::resource::{Pf, PfSettings, Vf, VfInterface, VfSettings};
+use super::netlink;
+use crate::error::HostError;
+use crate::object::{Context, Live};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 /// The driver that gives a function to programs.
@@ -64,8 +65,44 @@ pub(super) fn pf_driver(interface: &str) -> Option<String> {
     )
 }
 
+impl Live for Pf {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        observe_pf(self)
+    }
+
+    fn create(&self, context: &Context) -> Result<(), HostError> {
+        set_pf(self, self.set, context.resize_pf)
+    }
+
+    fn update(&self, context: &Context) -> Result<(), HostError> {
+        set_pf(self, self.set, context.resize_pf)
+    }
+
+    fn delete(&self, context: &Context) -> Result<(), HostError> {
+        release_pf(self, context.resize_pf)
+    }
+}
+
+impl Live for Vf {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        observe_vf(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        create_vf(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        update_vf(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        scrub_vf(self)
+    }
+}
+
 /// The settings of a physical function; `None` if it has vanished or lost its interface.
-pub(super) fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
+fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     let path = device(wanted.address);
     let interface = path.join("net").join(&wanted.interface);
     if !interface.exists() {
@@ -89,7 +126,7 @@ pub(super) fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
 
 /// Makes a physical function as `want` says. Its number of functions is changed by way of 0, which destroys them all:
 /// only if nobody has one, or if `resize` says that it does not matter.
-pub(super) fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
+fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     let path = device(pf.address);
     let what = format!(
         "cannot set physical function {} ({})",
@@ -150,7 +187,7 @@ pub(super) fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), Host
 }
 
 /// Puts a physical function back as it was found. One that has vanished has nothing left on it.
-pub(super) fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
+fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
     if observe_pf(pf)?.is_none() {
         return Ok(());
     }
@@ -158,7 +195,7 @@ pub(super) fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
 }
 
 /// A virtual function as it is; `None` if it or its physical function is not there.
-pub(super) fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
+fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     let path = device(wanted.address);
     if !is_its(wanted) {
         return Ok(None);
@@ -193,7 +230,7 @@ fn is_alone(path: &Path) -> bool {
 }
 
 /// Makes a function that nobody has into a tenant's.
-pub(super) fn create_vf(vf: &Vf) -> Result<(), HostError> {
+fn create_vf(vf: &Vf) -> Result<(), HostError> {
     let what = format!("cannot set up {} ({} VF {})", vf.address, vf.pf, vf.index);
     let path = device(vf.address);
     let its = wait(|| Ok(is_its(vf).then_some(())))?;
@@ -232,7 +269,7 @@ pub(super) fn create_vf(vf: &Vf) -> Result<(), HostError> {
 }
 
 /// Sets what is otherwise than it should be, each by itself, so that a refusal can be told.
-pub(super) fn set_vf(vf: &Vf) -> Result<(), HostError> {
+fn set_vf(vf: &Vf) -> Result<(), HostError> {
     let is = inventory::vf_settings(&vf.pf)?
         .remove(&vf.index)
         .ok_or_else(|| {
@@ -351,7 +388,7 @@ pub(super) fn take_back(vf: &Vf) -> Result<(), HostError> {
 }
 
 /// Changes a function in place.
-pub(super) fn update_vf(vf: &Vf) -> Result<(), HostError> {
+fn update_vf(vf: &Vf) -> Result<(), HostError> {
     set_vf(vf)?;
     match &vf.interface {
         Some(interface) => netlink::set_vf_interface(interface),
@@ -360,7 +397,7 @@ pub(super) fn update_vf(vf: &Vf) -> Result<(), HostError> {
 }
 
 /// Takes everything of its owner off a function, and gives it back to the driver it was found with.
-pub(super) fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
+fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
     let path = device(vf.address);
     // With its physical function gone, so is whatever was set.
     if !path.exists() || !is_its(vf) {

@@ -13,9 +13,10 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, PciAddress, VlanId};
 
-use super::super::netlink;
-use crate::host::HostError;
-use crate::resource::{PfSettings, VfSettings};
+use super::function::{PfSettings, VfSettings};
+use super::netlink;
+use crate::error::HostError;
+use crate::nic::parts::netlink::mac_of;
 
 /// The SR-IOV NICs of a host, and every MAC on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -492,7 +493,7 @@ impl Link {
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => seen.name = Some(name.clone()),
-                LinkAttribute::Address(octets) => seen.mac = netlink::mac_of(octets),
+                LinkAttribute::Address(octets) => seen.mac = mac_of(octets),
                 LinkAttribute::ParentDevName(name) => seen.device = name.parse().ok(),
                 LinkAttribute::Controller(_) => seen.enslaved = true,
                 _ => {}

@@ -6,25 +6,28 @@
 //! and functions of data. What is set is read back from the kernel, function by function.
 
 pub mod allocate;
+mod checks;
+pub mod function;
 mod functions;
 pub mod inventory;
+mod netlink;
+mod options;
 mod prove;
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 
 use tenant_config::{Device, Name, PciAddress, Port, SwitchConfig, Tenant};
 
 use self::allocate::Pool;
+use self::function::{Owner, Pf, PfSettings, Side, Vf, VfInterface, VfSettings};
 use self::inventory::Inventory;
-use super::NicBackend;
-use super::mediation::onboarded;
-use super::veth::{GUEST_INTERFACE, Veth};
-use crate::host::HostError;
-use crate::resource::{
-    Assignment, Key, Namespace, Owner, Pf, PfSettings, Resource, Side, Vf, VfInterface, VfSettings,
-};
-use crate::state::{Probe, Record, State};
+pub use self::options::Options;
+use super::parts::names::{GUEST_INTERFACE, Names};
+use super::parts::netns::Namespace;
+use super::probe::Probe;
+use super::{AssignError, Assignment, NicBackend};
+use crate::resource::{Key, Resource};
+use crate::state::State;
 
 /// Who is behind the T VFs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +39,13 @@ pub enum Guests {
     Namespace(Option<String>),
 }
 
-/// The backend. What it is asked to observe, create, update, delete or probe and does not know is a matter for
-/// [`Veth`], so that tenants of both kinds are on one host.
+/// The backend.
 #[derive(Debug, Clone)]
 pub struct Sriov {
-    inner: Veth,
+    names: Names,
     inventory: Inventory,
     pool: Pool,
     guests: Guests,
-    /// Whether new functions are probed before a switch is given them.
-    proving: bool,
     /// Each function's place in the inventory, by address.
     places: HashMap<PciAddress, (usize, u32)>,
     /// What physical functions were like before they were ours.
@@ -68,7 +68,7 @@ fn kernel_driver(pf_driver: &str) -> &str {
 impl Sriov {
     /// Takes functions of `pool` out of `inventory`, as far as `state` does not say otherwise.
     pub fn new(
-        inner: Veth,
+        names: Names,
         inventory: Inventory,
         pool: Pool,
         guests: Guests,
@@ -101,38 +101,13 @@ impl Sriov {
             }
         }
         Self {
-            inner,
+            names,
             inventory,
             pool,
             guests,
-            proving: true,
             places,
             found,
             found_drivers,
-        }
-    }
-
-    /// For all but `assign` and `resources`.
-    pub fn hands(inner: Veth, resize: bool) -> Self {
-        let range = allocate::VlanRange::default();
-        let pool = Pool {
-            pfs: Vec::new(),
-            inout: None,
-            vlans: range,
-            keep_vlans: true,
-            inout_vlan: None,
-            resize,
-        };
-        let (inventory, state) = (Inventory::default(), State::default());
-        Self::new(inner, inventory, pool, Guests::Vfio, &state)
-    }
-
-    /// The same, without a probe before a switch is given its functions.
-    #[must_use]
-    pub fn unproven(self) -> Self {
-        Self {
-            proving: false,
-            ..self
         }
     }
 
@@ -207,7 +182,7 @@ impl Sriov {
         let Guests::Namespace(driver) = &self.guests else {
             return (None, Some(Resource::Vf(Box::new(vf))));
         };
-        let namespace = self.inner.namespace_of(port.name.as_str());
+        let namespace = self.names.namespace(port.name.as_str());
         let pf = self.places.get(&vf.address);
         let pf = pf.and_then(|(place, _)| self.inventory.pfs.get(*place));
         let pf_driver = pf.and_then(|pf| pf.driver.as_deref()).unwrap_or_default();
@@ -230,20 +205,17 @@ impl Sriov {
 }
 
 impl NicBackend for Sriov {
-    fn name(&self) -> &'static str {
-        "sriov"
-    }
-
-    fn assign(
-        &self,
-        tenants: &[Tenant],
-        state: &State,
-    ) -> Result<Vec<Assignment>, allocate::AllocationError> {
-        allocate::allocate(tenants, state, &self.inventory, &self.pool)
+    fn assign(&self, tenants: &[Tenant], state: &State) -> Result<Vec<Assignment>, AssignError> {
+        Ok(allocate::allocate(
+            tenants,
+            state,
+            &self.inventory,
+            &self.pool,
+        )?)
     }
 
     fn namespace(&self, tenant: &Name) -> String {
-        self.inner.namespace(tenant)
+        self.names.switch_namespace(tenant)
     }
 
     fn resources(
@@ -274,16 +246,8 @@ impl NicBackend for Sriov {
         for ((port, switch_port), (gateway, guest)) in ports.zip(functions) {
             let (namespace, t_vf) = self.guest(tenant, port, guest);
             if let Some(Resource::Namespace(namespace)) = &namespace {
-                probes.push(Probe {
-                    port: port.name.clone(),
-                    namespace: namespace.name.clone(),
-                    interface: GUEST_INTERFACE.to_owned(),
-                    mac: port.mac,
-                    ipv4: config.gateway.ipv4.map(|net| net.addr()),
-                    ipv6: config.gateway.ipv6.map(|net| net.addr()),
-                    gateway_mac: switch_port.gateway_mac,
-                    patience_s: None,
-                });
+                let (gateway, namespace) = (&config.gateway, &namespace.name);
+                probes.push(Probe::new(switch_port, gateway, namespace, GUEST_INTERFACE));
             }
             resources.extend(namespace.into_iter().chain(t_vf));
             let mac = switch_port.gateway_mac;
@@ -295,67 +259,6 @@ impl NicBackend for Sriov {
             resources.extend(vf.map(|vf| Resource::Vf(Box::new(vf))));
         }
         (resources, probes)
-    }
-
-    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
-        Ok(match wanted {
-            Resource::Pf(pf) => functions::observe_pf(pf)?.map(Resource::Pf),
-            Resource::Vf(vf) => functions::observe_vf(vf)?.map(|vf| Resource::Vf(Box::new(vf))),
-            _ => return self.inner.observe(wanted),
-        })
-    }
-
-    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource {
-            Resource::Pf(pf) => functions::set_pf(pf, pf.set, self.pool.resize),
-            Resource::Vf(vf) => functions::create_vf(vf),
-            _ => self.inner.create(resource),
-        }
-    }
-
-    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
-        match to {
-            Resource::Pf(pf) => functions::set_pf(pf, pf.set, self.pool.resize),
-            Resource::Vf(vf) => functions::update_vf(vf),
-            _ => self.inner.update(from, to),
-        }
-    }
-
-    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource {
-            Resource::Pf(pf) => functions::release_pf(pf, self.pool.resize),
-            Resource::Vf(vf) => functions::scrub_vf(vf),
-            _ => self.inner.delete(resource),
-        }
-    }
-
-    fn prove(
-        &mut self,
-        record: &Record,
-        new: &BTreeSet<Key>,
-        state: &State,
-        control: &dyn Fn(&Name) -> PathBuf,
-    ) -> Result<(), HostError> {
-        let vfs: Vec<(&Vf, String)> = record
-            .resources
-            .iter()
-            .filter_map(|resource| match resource {
-                Resource::Vf(vf) if new.contains(&resource.key()) => {
-                    let driver = functions::pf_driver(&vf.pf).unwrap_or_default();
-                    Some((&**vf, kernel_driver(&driver).to_owned()))
-                }
-                _ => None,
-            })
-            .collect();
-        if vfs.is_empty() || !self.proving {
-            return Ok(());
-        }
-        let others = onboarded::listeners(record, state, &inventory::read()?, control);
-        prove::prove(&vfs, others)
-    }
-
-    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
-        self.inner.probe(probe)
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::mpsc;
 use nix::sched::{CloneFlags, unshare};
 use tenant_config::NicAttribute;
 
-use super::functions;
-use crate::host::HostError;
-use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness};
-use crate::resource::{Side, Vf, VfInterface};
+use super::function::{Side, Vf, VfInterface};
+use super::{functions, inventory, kernel_driver};
+use crate::error::HostError;
+use crate::nic::kind::NewTenant;
+use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness, onboarded};
+use crate::resource::Resource;
 
 /// A network namespace without a name, which ends with this value, or with the process.
 struct Namespace {
@@ -41,10 +43,30 @@ impl Namespace {
     }
 }
 
+/// Probes the new functions of a tenant.
+pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
+    let resources = tenant.record.resources.iter();
+    let vfs: Vec<(&Vf, String)> = resources
+        .filter_map(|resource| match resource {
+            Resource::Vf(vf) if tenant.new.contains(&resource.key()) => {
+                let driver = functions::pf_driver(&vf.pf).unwrap_or_default();
+                Some((&**vf, kernel_driver(&driver).to_owned()))
+            }
+            _ => None,
+        })
+        .collect();
+    if vfs.is_empty() {
+        return Ok(());
+    }
+    let inventory = inventory::read()?;
+    let others = onboarded::listeners(tenant.record, tenant.state, &inventory, tenant.control);
+    prove(&vfs, others)
+}
+
 /// Asks with real frames whether one of these functions, all of one tenant, reaches anything but its port's other end.
 /// Those without an interface are one for as long as that takes; `drivers` has the kernel's driver for each. `others`
 /// listen.
-pub(super) fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
+fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
     let namespace = Namespace::new()?;
     let mut borrowed = Vec::new();
     let mut stations = others;

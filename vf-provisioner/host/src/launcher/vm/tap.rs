@@ -19,10 +19,14 @@ use netlink_packet_route::tc::{
 use rtnetlink::packet_core::Nla;
 use rtnetlink::{Handle, LinkUnspec};
 
-use super::netlink::{configure, delete_link, find, index_of, inside, observe, path, refused};
-use super::netlink::{exists, with_netlink};
-use crate::host::HostError;
-use crate::resource::{End, Tap};
+use serde::{Deserialize, Serialize};
+
+use crate::error::HostError;
+use crate::key::Key;
+use crate::nic::parts::link::{End, configure, observe};
+use crate::nic::parts::netlink::{delete_link, find, index_of, refused, with_netlink};
+use crate::nic::parts::netns::{exists, inside, path};
+use crate::object::{Context, Live, Object};
 
 /// `ETH_P_ALL` of linux/if_ether.h.
 const EVERY_PROTOCOL: u16 = 3;
@@ -31,8 +35,53 @@ const TUN_OWNER: u16 = 1;
 const TUN_TYPE: u16 = 3;
 const IFF_TAP: u8 = 2;
 
+/// A tap for a tenant's VM, and the wire from it to an interface beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tap {
+    /// The interface, as any other.
+    pub end: End,
+    /// The only user who may attach to it.
+    pub owner: u32,
+    /// The interface in the same namespace with which it exchanges every frame, as a cable would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<String>,
+    /// The objects under which it cannot stay: if one of them is made again, so is the tap.
+    pub needs: BTreeSet<Key>,
+}
+
+impl Object for Tap {
+    fn key(&self) -> Key {
+        Key::Tap {
+            namespace: self.end.namespace.clone().unwrap_or_default(),
+            interface: self.end.interface.clone(),
+        }
+    }
+
+    fn needs(&self) -> Option<&BTreeSet<Key>> {
+        Some(&self.needs)
+    }
+}
+
+impl Live for Tap {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        look(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        create(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        set(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        delete(self)
+    }
+}
+
 /// Makes a tap, which stays when nobody is attached to it, and its wire.
-pub(crate) fn create(tap: &Tap) -> Result<(), HostError> {
+fn create(tap: &Tap) -> Result<(), HostError> {
     delete(tap)?;
     let owner = tap.owner.to_string();
     let failed = |message| HostError::Program {
@@ -60,7 +109,7 @@ pub(crate) fn create(tap: &Tap) -> Result<(), HostError> {
 
 /// Brings a tap from its namespace to the provisioner's own, for somebody who opens it there. It returns
 /// the tap as it was.
-pub(crate) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, HostError> {
+pub(super) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, HostError> {
     // What a crash has left there is none that anybody is attached to.
     delete_link(None, interface)?;
     let place = Tap {
@@ -98,7 +147,7 @@ pub(crate) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, 
 }
 
 /// Brings a tap back to its namespace, and makes it as it was.
-pub(crate) fn take_back(tap: &Tap) -> Result<(), HostError> {
+pub(super) fn take_back(tap: &Tap) -> Result<(), HostError> {
     let namespace = tap.end.namespace.as_deref().unwrap_or_default();
     let to = path(namespace).display().to_string();
     relocate(None, &tap.end.interface, &to)?;
@@ -117,7 +166,7 @@ fn relocate(from: Option<&str>, interface: &str, to: &str) -> Result<(), HostErr
 }
 
 /// Sets everything of a tap and its wire.
-pub(crate) fn set(tap: &Tap) -> Result<(), HostError> {
+fn set(tap: &Tap) -> Result<(), HostError> {
     configure(&tap.end)?;
     let Some(wire) = &tap.wire else {
         return Ok(());
@@ -198,7 +247,7 @@ async fn redirected(handle: &Handle, from: u32) -> Option<u32> {
 }
 
 /// A tap as it is; `None` if it is not there. An interface of another kind under its name has no owner.
-pub(crate) fn look(wanted: &Tap) -> Result<Option<Tap>, HostError> {
+fn look(wanted: &Tap) -> Result<Option<Tap>, HostError> {
     let Some(seen) = observe(&wanted.end)? else {
         return Ok(None);
     };
@@ -250,7 +299,7 @@ fn owner(attributes: &[LinkAttribute]) -> Option<u32> {
 }
 
 /// Takes a tap and its wire away.
-pub(crate) fn delete(tap: &Tap) -> Result<(), HostError> {
+fn delete(tap: &Tap) -> Result<(), HostError> {
     let namespace = tap.end.namespace.as_deref();
     if namespace.is_some_and(|name| !exists(name)) {
         return Ok(());

@@ -8,14 +8,93 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
 
-use crate::host::HostError;
-use crate::resource::{Guard, Lock};
+use crate::error::HostError;
+use crate::key::Key;
+use crate::object::{Context, Live, Object};
 
 const BASE: &str = "guard";
 const MAP: &str = "ports";
+
+/// The nftables table that drops what comes from an In/Out port without a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Its name in the bridge family.
+    pub table: String,
+    /// The rules of its base chain, as `nft -j` writes them.
+    pub rules: Vec<Value>,
+}
+
+/// The nftables chain that holds one In/Out port to the tenant's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The guard's table.
+    pub table: String,
+    /// The bridge port.
+    pub interface: String,
+    /// The chain's rules, as `nft -j` writes them.
+    pub rules: Vec<Value>,
+}
+
+impl Object for Guard {
+    fn key(&self) -> Key {
+        Key::Guard {
+            table: self.table.clone(),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+impl Live for Guard {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        observe_guard(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        set_guard(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        set_guard(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        delete_guard(self)
+    }
+}
+
+impl Object for Lock {
+    fn key(&self) -> Key {
+        Key::Lock {
+            table: self.table.clone(),
+            interface: self.interface.clone(),
+        }
+    }
+}
+
+impl Live for Lock {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        observe_lock(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        set_lock(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        set_lock(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        delete_lock(self)
+    }
+}
 
 /// The table for bridge ports whose names begin with `prefix`.
 pub(crate) fn guard(table: &str, prefix: &str) -> Guard {
@@ -153,7 +232,7 @@ fn chain_of(interface: &str) -> String {
 }
 
 /// Makes or replaces the table's base chain in one transaction; the locks in it stay.
-pub(crate) fn set_guard(guard: &Guard) -> Result<(), HostError> {
+fn set_guard(guard: &Guard) -> Result<(), HostError> {
     let table = &guard.table;
     let mut commands = vec![
         json!({"add": {"table": {"family": "bridge", "name": table}}}),
@@ -171,7 +250,7 @@ pub(crate) fn set_guard(guard: &Guard) -> Result<(), HostError> {
 }
 
 /// Makes or replaces a port's lock in one transaction.
-pub(crate) fn set_lock(lock: &Lock) -> Result<(), HostError> {
+fn set_lock(lock: &Lock) -> Result<(), HostError> {
     let (table, chain) = (&lock.table, chain_of(&lock.interface));
     let named = json!({"family": "bridge", "table": table, "name": chain});
     let mut commands = vec![
@@ -203,7 +282,7 @@ fn add_rules<'a>(
 }
 
 /// Removes the table with all that is in it.
-pub(crate) fn delete_guard(guard: &Guard) -> Result<(), HostError> {
+fn delete_guard(guard: &Guard) -> Result<(), HostError> {
     if list(&guard.table)?.is_none() {
         return Ok(());
     }
@@ -211,7 +290,7 @@ pub(crate) fn delete_guard(guard: &Guard) -> Result<(), HostError> {
 }
 
 /// Removes a port's lock; from then on the guard drops the port whole.
-pub(crate) fn delete_lock(lock: &Lock) -> Result<(), HostError> {
+fn delete_lock(lock: &Lock) -> Result<(), HostError> {
     let Some(table) = list(&lock.table)? else {
         return Ok(());
     };
@@ -232,7 +311,7 @@ pub(crate) fn delete_lock(lock: &Lock) -> Result<(), HostError> {
 }
 
 /// The table's base chain as it is. A base chain that hooks elsewhere reads as one without rules.
-pub(crate) fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
+fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
     let table = list(&wanted.table)?;
     Ok(table.map(|table| Guard {
         table: wanted.table.clone(),
@@ -245,7 +324,7 @@ pub(crate) fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> 
 }
 
 /// A port's lock as it is. A chain to which the map does not lead reads as one without rules.
-pub(crate) fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
+fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
     let Some(table) = list(&wanted.table)? else {
         return Ok(None);
     };

@@ -5,49 +5,73 @@
 //! embedded switch: isolated from each other, fed only their own MAC and groups, held to their own
 //! sources. A guest is stood in by a network namespace named like the port, its interface is `eth0`.
 
+mod checks;
+
+use clap::Args;
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
-use super::{AllocationError, NicBackend, guard, netlink, probe};
-use crate::host::HostError;
-use crate::resource::{Assignment, Bridge, BridgePort, End, Namespace, Pair, Resource};
-use crate::state::{Probe, State};
+use super::kind::Kind;
+use super::parts::bridge::Bridge;
+use super::parts::guard;
+use super::parts::link::{BridgePort, End, Pair};
+use super::parts::names::{GUEST_INTERFACE, Names, digest};
+use super::parts::netns::Namespace;
+use super::probe::Probe;
+use super::{AssignError, Assignment, NicBackend};
+use crate::error::OptionError;
+use crate::finding::Finding;
+use crate::resource::Resource;
+use crate::state::State;
 
-/// The instance whose namespaces bear no prefix.
-pub const DEFAULT_INSTANCE: &str = "mts";
-
-/// Longest name of an instance: what is left of the 15 bytes of an interface's name.
-pub const INSTANCE_MAX: usize = 5;
-
-pub(super) const GUEST_INTERFACE: &str = "eth0";
 const INOUT_INTERFACE: &str = "inout";
+
+/// The options of the backend.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub struct Options {
+    /// The bridge on which In/Out sides meet the wire; it is made where it is missing. Enslave the
+    /// wire's interface to it [default: INSTANCE-br0]
+    #[arg(long, global = true, value_name = "INTERFACE")]
+    bridge: Option<String>,
+}
+
+impl Kind for Options {
+    fn is_meant(&self, _: &State) -> bool {
+        false
+    }
+
+    fn backend(&self, names: &Names, _: &State) -> Result<Box<dyn NicBackend>, OptionError> {
+        let bridge = match &self.bridge {
+            Some(bridge) => bridge.clone(),
+            None => format!("{}-br0", names.instance()),
+        };
+        Ok(Box::new(Veth::new(names.instance(), &bridge)))
+    }
+
+    fn checks(_: bool) -> Vec<Finding> {
+        checks::all()
+    }
+}
 
 /// The backend.
 #[derive(Debug, Clone)]
 pub struct Veth {
-    instance: String,
+    names: Names,
     bridge: String,
 }
 
 impl Veth {
-    /// Names begin with `instance` (see [`INSTANCE_MAX`]); In/Out sides meet on `bridge`.
+    /// Names begin with `instance`; In/Out sides meet on `bridge`.
     pub fn new(instance: &str, bridge: &str) -> Self {
         Self {
-            instance: instance.to_owned(),
+            names: Names::new(instance),
             bridge: bridge.to_owned(),
-        }
-    }
-
-    pub(super) fn namespace_of(&self, name: &str) -> String {
-        if self.instance == DEFAULT_INSTANCE {
-            name.to_owned()
-        } else {
-            format!("{}-{name}", self.instance)
         }
     }
 
     /// What the names of In/Out bridge ports begin with; the guard drops what has no lock.
     fn bridge_port_prefix(&self) -> String {
-        format!("{}-io", self.instance)
+        format!("{}-io", self.names.instance())
     }
 
     fn bridge_port(&self, tenant: &Name) -> String {
@@ -95,9 +119,17 @@ impl Veth {
         };
         Some(vec![
             Resource::Bridge(bridge),
-            Resource::Guard(guard::guard(&self.instance, &self.bridge_port_prefix())),
+            Resource::Guard(guard::guard(
+                self.names.instance(),
+                &self.bridge_port_prefix(),
+            )),
             Resource::Pair(pair),
-            Resource::Lock(guard::lock(&self.instance, &bridge_port, config, uplink)),
+            Resource::Lock(guard::lock(
+                self.names.instance(),
+                &bridge_port,
+                config,
+                uplink,
+            )),
         ])
     }
 }
@@ -125,26 +157,8 @@ fn interface_of(device: &Device) -> Option<&str> {
     }
 }
 
-/// A name of `length` letters and digits that depends on nothing but `parts` (FNV-1a, 5 bits each).
-fn digest(parts: &[&Name], length: usize) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for part in parts {
-        for byte in part.as_str().bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-    let digits = b"abcdefghijklmnopqrstuvwxyz234567";
-    (0..length)
-        .map(|place| char::from(digits[(hash >> (64 - 5 * (place + 1))) as usize & 31]))
-        .collect()
-}
-
 impl NicBackend for Veth {
-    fn name(&self) -> &'static str {
-        "veth"
-    }
-
-    fn assign(&self, tenants: &[Tenant], _: &State) -> Result<Vec<Assignment>, AllocationError> {
+    fn assign(&self, tenants: &[Tenant], _: &State) -> Result<Vec<Assignment>, AssignError> {
         let device = |interface| Device::AfPacket { interface };
         let assignment = |tenant: &Tenant| Assignment {
             ports: tenant
@@ -159,7 +173,7 @@ impl NicBackend for Veth {
     }
 
     fn namespace(&self, tenant: &Name) -> String {
-        self.namespace_of(&format!("sw-{tenant}"))
+        self.names.switch_namespace(tenant)
     }
 
     fn resources(
@@ -178,7 +192,7 @@ impl NicBackend for Veth {
             let Some(interface) = interface_of(device) else {
                 continue;
             };
-            let guest = self.namespace_of(port.name.as_str());
+            let guest = self.names.namespace(port.name.as_str());
             resources.push(Resource::Namespace(Namespace {
                 name: guest.clone(),
                 adopt: true,
@@ -206,69 +220,10 @@ impl NicBackend for Veth {
                     bridge: None,
                 },
             }));
-            probes.push(Probe {
-                port: port.name.clone(),
-                namespace: guest,
-                interface: GUEST_INTERFACE.to_owned(),
-                mac: port.mac,
-                ipv4: config.gateway.ipv4.map(|net| net.addr()),
-                ipv6: config.gateway.ipv6.map(|net| net.addr()),
-                gateway_mac: port.gateway_mac,
-                patience_s: None,
-            });
+            let gateway = &config.gateway;
+            probes.push(Probe::new(port, gateway, &guest, GUEST_INTERFACE));
         }
         resources.extend(self.uplink(config, devices).into_iter().flatten());
         (resources, probes)
-    }
-
-    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
-        Ok(match wanted {
-            Resource::Namespace(namespace) => {
-                netlink::exists(&namespace.name).then(|| wanted.clone())
-            }
-            Resource::Bridge(bridge) => netlink::observe_bridge(bridge)?.map(Resource::Bridge),
-            Resource::Guard(guard) => guard::observe_guard(guard)?.map(Resource::Guard),
-            Resource::Pair(pair) => netlink::observe_pair(pair)?.map(Resource::Pair),
-            Resource::Lock(lock) => guard::observe_lock(lock)?.map(Resource::Lock),
-            _ => return Err(HostError::Unsupported(wanted.key())),
-        })
-    }
-
-    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource {
-            Resource::Namespace(namespace) => netlink::create(&namespace.name),
-            Resource::Bridge(bridge) => netlink::create_bridge(bridge),
-            Resource::Guard(guard) => guard::set_guard(guard),
-            Resource::Pair(pair) => netlink::create_pair(pair),
-            Resource::Lock(lock) => guard::set_lock(lock),
-            _ => Err(HostError::Unsupported(resource.key())),
-        }
-    }
-
-    fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
-        match to {
-            Resource::Namespace(_) => Ok(()),
-            Resource::Bridge(bridge) => netlink::configure_bridge(bridge),
-            Resource::Pair(pair) => netlink::configure_pair(pair),
-            Resource::Guard(_) | Resource::Lock(_) => self.create(to),
-            _ => Err(HostError::Unsupported(to.key())),
-        }
-    }
-
-    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
-        match resource {
-            Resource::Namespace(namespace) => netlink::delete(&namespace.name),
-            Resource::Bridge(bridge) => netlink::delete_link(None, &bridge.interface),
-            Resource::Guard(guard) => guard::delete_guard(guard),
-            Resource::Pair(pair) => {
-                netlink::delete_link(pair.switch.namespace.as_deref(), &pair.switch.interface)
-            }
-            Resource::Lock(lock) => guard::delete_lock(lock),
-            _ => Err(HostError::Unsupported(resource.key())),
-        }
-    }
-
-    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
-        probe::ask(probe)
     }
 }

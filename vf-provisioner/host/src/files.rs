@@ -1,0 +1,50 @@
+//! Files that are replaced whole, and sockets in folders that others may write.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use tenant_config::Name;
+
+/// What the launcher keeps of one tenant.
+pub(crate) fn tenant_directory(dir: &Path, tenant: &Name) -> PathBuf {
+    dir.join("tenants").join(tenant.as_str())
+}
+
+/// A socket in a folder that is not ours, by its inode, and the path through which exactly that one is reached while it is.
+pub(crate) fn pin_socket(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
+        .open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it is no socket",
+        ));
+    }
+    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, held.into()))
+}
+
+/// Replaces a file's content so that a reader sees the old or the new text, whole, also after a
+/// loss of power.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(mode)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(parent) = path.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}

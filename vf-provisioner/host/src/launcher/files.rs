@@ -1,0 +1,205 @@
+//! What the host keeps of one tenant's switch: its directory, its configuration and its sockets.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tenant_config::{Name, SwitchConfig};
+
+use crate::error::HostError;
+use crate::files::{replace, tenant_directory};
+use crate::key::Key;
+use crate::object::{Context, Live, Object};
+
+/// The control socket, in the run folder.
+pub(super) const CONTROL: &str = "control.sock";
+
+/// A tenant's own directory below the state directory. In it, only the folder of the control socket
+/// belongs to the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Whose.
+    pub tenant: Name,
+    /// The owner of the control socket's folder.
+    pub uid: u32,
+}
+
+impl Object for Directory {
+    fn key(&self) -> Key {
+        Key::Directory {
+            tenant: self.tenant.clone(),
+        }
+    }
+}
+
+impl Live for Directory {
+    fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
+        Ok(TenantFiles::new(context, &self.tenant)
+            .owner()
+            .map(|uid| Self {
+                tenant: self.tenant.clone(),
+                uid,
+            }))
+    }
+
+    fn create(&self, context: &Context) -> Result<(), HostError> {
+        TenantFiles::new(context, &self.tenant).create(self.uid)
+    }
+
+    fn update(&self, context: &Context) -> Result<(), HostError> {
+        self.create(context)
+    }
+
+    fn delete(&self, context: &Context) -> Result<(), HostError> {
+        TenantFiles::new(context, &self.tenant).delete()
+    }
+}
+
+/// The files of one tenant.
+#[derive(Debug, Clone)]
+pub(crate) struct TenantFiles {
+    pub(super) directory: PathBuf,
+}
+
+impl TenantFiles {
+    pub(crate) fn new(context: &Context, tenant: &Name) -> Self {
+        Self::below(&context.state_dir, tenant)
+    }
+
+    pub(crate) fn below(state_dir: &Path, tenant: &Name) -> Self {
+        Self {
+            directory: tenant_directory(state_dir, tenant),
+        }
+    }
+
+    /// What the switch is given.
+    pub(super) fn config(&self) -> PathBuf {
+        self.directory.join("config.json")
+    }
+
+    /// The folder of the switch's sockets, which belongs to the switch.
+    pub(super) fn run(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// The empty folder on which the switch's view of the file system is built.
+    pub(super) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Another socket beside the control socket.
+    pub(super) fn socket(&self, name: &str) -> PathBuf {
+        self.run().join(format!("{name}.sock"))
+    }
+
+    /// The control socket's path on the host.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.run().join(CONTROL)
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    fn create(&self, uid: u32) -> Result<(), HostError> {
+        let at = &self.directory;
+        let what = || format!("cannot make the tenant's directory {}", at.display());
+        for (part, mode) in [("", 0o700), ("run", 0o700), ("root", 0o755)] {
+            let path = at.join(part);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
+                .map_err(HostError::io(what()))?;
+        }
+        chown(at.join("run"), Some(uid), Some(uid)).map_err(HostError::io(what()))?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(at.join("log"))
+            .map_err(HostError::io(what()))?;
+        Ok(())
+    }
+
+    /// Who owns the run folder; nobody that there is, if the permissions are not as they should be.
+    fn owner(&self) -> Option<u32> {
+        let run = fs::metadata(self.run()).ok()?;
+        let private = |path: &Path| {
+            fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o077 == 0)
+        };
+        let right =
+            private(&self.directory) && run.mode() & 0o777 == 0o700 && run.uid() == run.gid();
+        Some(if right { run.uid() } else { u32::MAX })
+    }
+
+    fn delete(&self) -> Result<(), HostError> {
+        let path = &self.directory;
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("cannot remove {}", path.display());
+                Err(HostError::io(what)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes way for a socket: one of a dead switch answers nobody. The folder is the switch's, so anything
+    /// may be there in its place; what a link leads to is left alone.
+    pub(super) fn clear_run(&self, socket: &str) -> Result<(), HostError> {
+        let socket = self.run().join(socket);
+        let removed = match fs::remove_file(&socket) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(&socket),
+            removed => removed,
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(HostError::io(format!("cannot remove {}", socket.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what the switch is given; only root and the switch may read it.
+    pub(super) fn write_config(&self, config: &SwitchConfig, uid: u32) -> Result<(), HostError> {
+        let path = self.config();
+        let what = format!("cannot write {}", path.display());
+        let text = serde_json::to_vec_pretty(config)
+            .map_err(|error| HostError::io(&what)(error.into()))?;
+        replace(&path, &text, 0o440)
+            .and_then(|()| chown(&path, Some(0), Some(uid)))
+            .map_err(HostError::io(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_socket_path_is_replaced() {
+        let state_dir = tempfile::tempdir().expect("a temporary directory");
+        let tenant: Name = "red".parse().expect("a name");
+        let files = TenantFiles::below(state_dir.path(), &tenant);
+        let socket = files.control_socket();
+        let others = state_dir.path().join("others");
+        fs::create_dir_all(socket.parent().expect("a folder")).expect("it is made");
+        fs::create_dir(&others).expect("it is made");
+        fs::write(others.join("file"), "theirs").expect("it is written");
+
+        files.clear_run(CONTROL).expect("nothing is there");
+        fs::write(&socket, "").expect("it is written");
+        files.clear_run(CONTROL).expect("a file goes");
+        std::os::unix::fs::symlink(&others, &socket).expect("it is made");
+        files.clear_run(CONTROL).expect("a link goes");
+        fs::create_dir(&socket).expect("it is made");
+        std::os::unix::fs::symlink(&others, socket.join("link")).expect("it is made");
+        files.clear_run(CONTROL).expect("a folder goes");
+        assert!(fs::symlink_metadata(&socket).is_err());
+        assert!(others.join("file").exists());
+    }
+}

@@ -1,0 +1,114 @@
+//! The note of a started switch, from which it is known again.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use super::confine::Started;
+use super::files::{CONTROL, TenantFiles};
+use super::switch::Switch;
+use crate::error::HostError;
+use crate::files::replace;
+
+/// What is remembered of a started switch, beside what it was started as.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Launched {
+    pub(super) switch: Switch,
+    pub(super) started: Started,
+    pub(super) restarts: u64,
+    /// Whether it has come up. One whose starter was killed before that may wait forever, and counts as not there.
+    #[serde(default = "came_up")]
+    pub(super) ready: bool,
+}
+
+/// Notes of earlier versions do not say.
+fn came_up() -> bool {
+    true
+}
+
+impl TenantFiles {
+    fn note(&self) -> PathBuf {
+        self.directory.join("process.json")
+    }
+
+    pub(super) fn launched(&self) -> Result<Option<Launched>, HostError> {
+        let path = self.note();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(HostError::io(format!("cannot read {}", path.display()))(
+                    error,
+                ));
+            }
+        };
+        // It is replaced whole, so it is ours or nobody's.
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    pub(super) fn remember(&self, launched: &Launched) -> Result<(), HostError> {
+        let path = self.note();
+        let what = format!("cannot write {}", path.display());
+        let text = serde_json::to_vec_pretty(launched)
+            .map_err(|error| HostError::io(&what)(error.into()))?;
+        replace(&path, &text, 0o600).map_err(HostError::io(what))
+    }
+
+    pub(super) fn restarts(&self) -> Result<u64, HostError> {
+        let launched = self.launched()?;
+        Ok(launched.map_or(0, |launched| launched.restarts))
+    }
+
+    /// What runs, with the configuration it was last given; or the one its file has now, if only
+    /// that is not as wanted. A file that nobody can read differs from any.
+    pub(super) fn observe_switch(&self, wanted: &Switch) -> Result<Option<Switch>, HostError> {
+        let Some(mut launched) = self.launched()? else {
+            return Ok(None);
+        };
+        if !launched.ready || !launched.started.is_alive() {
+            return Ok(None);
+        }
+        // A crash between writing the file and giving it to the switch leaves it ahead of the note.
+        if launched.switch.config == wanted.config {
+            let path = self.config();
+            let text = fs::read(&path).unwrap_or_default();
+            match serde_json::from_slice(&text) {
+                Ok(config) => launched.switch.config = config,
+                Err(_) => launched.switch.config.ports.clear(),
+            }
+        }
+        Ok(Some(launched.switch))
+    }
+
+    /// Removes what is remembered of a switch that has ended.
+    pub(super) fn forget(&self) -> Result<(), HostError> {
+        self.clear_run(CONTROL)?;
+        let path = self.note();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(
+                "cannot remove {}",
+                path.display()
+            ))(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The switch as a pidfd, if it is alive and the one that was started.
+    pub(crate) fn pidfd(&self) -> Result<Option<OwnedFd>, HostError> {
+        let Some(launched) = self.launched()? else {
+            return Ok(None);
+        };
+        let Some(pid) = rustix::process::Pid::from_raw(launched.started.pid) else {
+            return Ok(None);
+        };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
+        // Only once the descriptor is held does the number belong to one process.
+        Ok((launched.ready && launched.started.is_alive()).then_some(pidfd))
+    }
+}

@@ -1,0 +1,192 @@
+//! Starts and stops a switch that is a process.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::pidfd_send_signal;
+use tenant_config::{Device, Memory, SwitchConfig};
+
+use super::INSIDE;
+use crate::error::HostError;
+use crate::launcher::cgroup::mounts;
+use crate::launcher::confine::{Shown, Started, Task};
+use crate::launcher::files::{CONTROL, TenantFiles};
+use crate::launcher::launched::Launched;
+use crate::launcher::switch::{Switch, functions};
+use crate::launcher::vfio::{give_nodes, take_nodes_back};
+use crate::launcher::{Runner, control};
+use crate::nic::parts::netns;
+use crate::object::Context;
+
+/// Where the switch finds itself.
+const PROGRAM: &str = "/vswitch";
+/// What a dynamically linked switch reads, beside its own files.
+const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
+const READY_WITHIN: Duration = Duration::from_secs(15);
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Runs switches as confined processes of this host.
+#[derive(Debug)]
+pub struct Confined;
+
+impl Runner for Confined {
+    fn runs(&self, switch: &Switch) -> bool {
+        switch.machine.is_none()
+    }
+
+    fn start(&self, context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostError> {
+        launch(context, switch, restarts)
+    }
+
+    fn stop(&self, context: &Context, switch: &Switch) -> Result<(), HostError> {
+        stop(context, switch)
+    }
+}
+
+fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostError> {
+    let tenant = &switch.tenant;
+    let files = TenantFiles::new(context, tenant);
+    let mounts = mounts()?;
+    // What a crash between start and note may have left.
+    mounts.empty(&switch.cgroup, STOP_WITHIN)?;
+    files.clear_run(CONTROL)?;
+    files.trim_log()?;
+    files.write_config(&switch.config, switch.uid)?;
+    let task = Task {
+        tenant: tenant.to_string(),
+        namespace: netns::path(&switch.namespace),
+        cgroups: mounts.joins(&switch.cgroup),
+        uid: switch.uid,
+        root: files.root(),
+        program: PathBuf::from(PROGRAM),
+        arguments: arguments(switch),
+        shown: SYSTEM
+            .into_iter()
+            .map(Shown::same)
+            .chain([
+                Shown {
+                    host: switch.binary.clone(),
+                    inside: PathBuf::from(PROGRAM),
+                },
+                Shown {
+                    host: files.config(),
+                    inside: config_inside(),
+                },
+            ])
+            .collect(),
+        devices: give_nodes(switch, functions(&switch.config))?,
+        run: files.run(),
+        run_inside: PathBuf::from(INSIDE),
+        log: files.log(),
+        // It drops the capability before it takes the first frame.
+        raw_sockets: opens_raw_sockets(&switch.config),
+        groups: Vec::new(),
+        // The switch binds its own worker.
+        cpu: None,
+        locked_bytes: Some(locked_bytes(switch.config.memory)),
+    };
+    let started = task.start().map_err(|message| HostError::NotReady {
+        tenant: tenant.clone(),
+        message,
+    })?;
+    let mut launched = Launched {
+        switch: switch.clone(),
+        started,
+        restarts,
+        ready: false,
+    };
+    files.remember(&launched)?;
+    wait_until_ready(&files, switch, &started)?;
+    launched.ready = true;
+    files.remember(&launched)
+}
+
+fn wait_until_ready(
+    files: &TenantFiles,
+    switch: &Switch,
+    started: &Started,
+) -> Result<(), HostError> {
+    let not_ready = |message: String| HostError::NotReady {
+        tenant: switch.tenant.clone(),
+        message: format!("{message}{}", files.tail()),
+    };
+    let began = Instant::now();
+    loop {
+        let last = match control::ports(files, switch) {
+            Ok(_) => return Ok(()),
+            Err(message) => message,
+        };
+        if !started.is_alive() {
+            return Err(not_ready("it ended".to_owned()));
+        }
+        if began.elapsed() > READY_WITHIN {
+            return Err(not_ready(format!(
+                "its control API did not answer within {} s ({last})",
+                READY_WITHIN.as_secs()
+            )));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn stop(context: &Context, switch: &Switch) -> Result<(), HostError> {
+    let files = TenantFiles::new(context, &switch.tenant);
+    if let Some(pidfd) = files.pidfd()? {
+        // It may have ended meanwhile.
+        let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::TERM);
+        let began = Instant::now();
+        while began.elapsed() < STOP_WITHIN && files.pidfd()?.is_some() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
+    // The running one may have had other devices than the one that is wanted.
+    if let Some(launched) = files.launched()? {
+        take_nodes_back(functions(&launched.switch.config));
+    }
+    take_nodes_back(functions(&switch.config));
+    files.forget()
+}
+
+fn opens_raw_sockets(config: &SwitchConfig) -> bool {
+    config
+        .devices()
+        .any(|side| matches!(side.device, Device::AfPacket { .. } | Device::AfXdp { .. }))
+}
+
+/// What a switch's packet memory comes to, in whole pages.
+fn locked_bytes(memory: Memory) -> u64 {
+    let bytes = u64::from(memory.mib) << 20;
+    if !memory.hugepages {
+        return bytes;
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let page = meminfo
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Hugepagesize:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .map_or(2 << 20, |kib: u64| kib << 10);
+    bytes.next_multiple_of(page)
+}
+
+fn config_inside() -> PathBuf {
+    Path::new(INSIDE).with_extension("json")
+}
+
+fn arguments(switch: &Switch) -> Vec<String> {
+    let mut arguments = vec![
+        "run".to_owned(),
+        "--config".to_owned(),
+        config_inside().display().to_string(),
+    ];
+    if let Some(cpu) = switch.cpu {
+        arguments.extend(["--cpu".to_owned(), cpu.to_string()]);
+    }
+    arguments
+}

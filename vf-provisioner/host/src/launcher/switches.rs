@@ -1,0 +1,134 @@
+//! The switches of this host, whichever launcher runs them.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use tenant_config::Name;
+
+use super::cgroup::mounts;
+use super::control;
+use super::files::TenantFiles;
+use super::registry::runner;
+use super::switch::Switch;
+use super::usage::{Accounts, Running};
+use crate::error::HostError;
+use crate::object::{Context, Live};
+
+impl Live for Switch {
+    /// One that executes nothing counts as absent.
+    fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
+        let observed = TenantFiles::new(context, &self.tenant).observe_switch(self)?;
+        Ok(observed.filter(|_| runner(self).stuck(context, self).is_none()))
+    }
+
+    fn create(&self, context: &Context) -> Result<(), HostError> {
+        runner(self).start(context, self, 0)
+    }
+
+    fn update(&self, context: &Context) -> Result<(), HostError> {
+        let files = TenantFiles::new(context, &self.tenant);
+        let Err(why) = control::reload(&files, self)? else {
+            return Ok(());
+        };
+        tracing::warn!(tenant = %self.tenant, %why, "restarted instead of reloaded");
+        let runner = runner(self);
+        runner.stop(context, self)?;
+        runner.start(context, self, 0)
+    }
+
+    fn delete(&self, context: &Context) -> Result<(), HostError> {
+        runner(self).stop(context, self)
+    }
+}
+
+/// The switches of this host.
+#[derive(Debug, Clone)]
+pub struct Switches {
+    context: Context,
+}
+
+impl Switches {
+    /// Those below the context's state directory.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    fn files(&self, tenant: &Name) -> TenantFiles {
+        TenantFiles::new(&self.context, tenant)
+    }
+
+    /// The control socket's path on the host.
+    pub fn control_socket(&self, tenant: &Name) -> PathBuf {
+        self.files(tenant).control_socket()
+    }
+
+    /// The log of a tenant's switch.
+    pub fn log(&self, tenant: &Name) -> PathBuf {
+        self.files(tenant).log()
+    }
+
+    /// Cuts a log that has grown too long to its tail. What appends to it goes on behind that.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
+        self.files(tenant).trim_log()
+    }
+
+    /// The tenant's switch, if it runs.
+    ///
+    /// # Errors
+    /// If the note of it cannot be read.
+    pub fn running(&self, tenant: &Name) -> Result<Option<Running>, HostError> {
+        let launched = self.files(tenant).launched()?;
+        Ok(launched.and_then(|launched| {
+            let usage = launched.started.usage()?;
+            Some(Running {
+                pid: launched.started.pid,
+                start_ticks: launched.started.start_ticks,
+                uptime_s: usage.uptime_s,
+                restarts: launched.restarts,
+                cpu_s: usage.cpu_s,
+                memory_bytes: usage.memory_bytes,
+            })
+        }))
+    }
+
+    /// The tenant's switch as a pidfd, if it is alive and the one that was started.
+    ///
+    /// # Errors
+    /// If the note of it cannot be read.
+    pub fn pidfd(&self, tenant: &Name) -> Result<Option<OwnedFd>, HostError> {
+        self.files(tenant).pidfd()
+    }
+
+    /// Why a switch that is alive does nothing, where that can be seen from outside.
+    pub fn stuck(&self, switch: &Switch) -> Option<String> {
+        runner(switch).stuck(&self.context, switch)
+    }
+
+    /// Starts a dead switch again with what it was started with before.
+    ///
+    /// # Errors
+    /// If it does not start or does not answer in time.
+    pub fn restart(&self, switch: &Switch) -> Result<(), HostError> {
+        let restarts = self.files(&switch.tenant).restarts()?;
+        runner(switch).start(&self.context, switch, restarts + 1)
+    }
+
+    /// What the switch has used, as the kernel counts it.
+    pub fn accounts(&self, switch: &Switch) -> Option<Accounts> {
+        let counted = mounts().ok()?.accounts(&switch.cgroup);
+        // libvirt has its own groups: then it is what the process says of itself.
+        counted.or_else(|| {
+            let launched = self.files(&switch.tenant).launched().ok()??;
+            launched.started.accounts()
+        })
+    }
+
+    /// What the switch says of its ports, as JSON; `None` if it does not answer.
+    pub fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {
+        let text = control::ports(&self.files(&switch.tenant), switch).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}

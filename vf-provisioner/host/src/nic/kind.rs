@@ -1,0 +1,49 @@
+//! What a backend's folder offers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use tenant_config::Name;
+
+use super::NicBackend;
+use super::parts::names::Names;
+use crate::error::{HostError, OptionError};
+use crate::finding::Finding;
+use crate::resource::Key;
+use crate::state::{Record, State};
+
+/// A kind of NIC, as its command-line options.
+pub trait Kind {
+    /// Whether the tenants of this host, or the options, call for this kind.
+    fn is_meant(&self, state: &State) -> bool;
+
+    /// The backend for tenants to be set.
+    ///
+    /// # Errors
+    /// If the options are wrong or the NICs cannot be read.
+    fn backend(&self, names: &Names, state: &State) -> Result<Box<dyn NicBackend>, OptionError>;
+
+    /// Whether this host has what the kind needs. `needed`: the operator asked for it.
+    fn checks(needed: bool) -> Vec<Finding>;
+
+    /// Before a switch gets the new objects of its tenant: asks with real frames whether what they
+    /// carry can reach anything else. A wire of two ends needs no asking.
+    ///
+    /// # Errors
+    /// If a frame reaches what it must not.
+    fn prove(_tenant: &NewTenant<'_>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+/// A tenant whose switch is about to start.
+pub struct NewTenant<'a> {
+    /// The tenant.
+    pub record: &'a Record,
+    /// Which of its objects are new.
+    pub new: &'a BTreeSet<Key>,
+    /// Everything on this host.
+    pub state: &'a State,
+    /// Each tenant's control socket.
+    pub control: &'a dyn Fn(&Name) -> PathBuf,
+}

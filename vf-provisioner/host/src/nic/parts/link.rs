@@ -1,0 +1,428 @@
+//! Links: veth pairs, and what is set on each end.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
+use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth};
+use serde::{Deserialize, Serialize};
+use tenant_config::MacAddr;
+
+use super::netlink::{delete_link, find, index_of, mac_of, refused, with_netlink};
+use super::netns::{exists, inside, path};
+use crate::error::HostError;
+use crate::key::Key;
+use crate::object::{Context, Live, Object};
+
+/// A veth pair between a switch and its peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The end that the switch owns.
+    pub switch: End,
+    /// The guest's end or the bridge's.
+    pub peer: End,
+}
+
+/// One end of a veth pair, with everything that is set on it and read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The network namespace; the provisioner's own where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The interface's name there.
+    pub interface: String,
+    /// Its MAC address; whatever the kernel chose where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Whether the kernel resolves and answers ARP here.
+    pub arp: bool,
+    /// Whether the kernel speaks IPv6 here.
+    pub ipv6: bool,
+    /// Whether any of transmit checksum, TSO, GSO and GRO is on.
+    pub offloads: bool,
+    /// What people read in `ip link`.
+    pub alias: String,
+    /// Its place on a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgePort>,
+}
+
+/// How a bridge treats one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// Frames pass only between this port and those that are not isolated.
+    pub isolated: bool,
+    /// Whether source MACs are learned here.
+    pub learning: bool,
+    /// Whether unicast for unknown MACs is sent here.
+    pub flood: bool,
+    /// The only station behind this port, as a permanent forwarding entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<MacAddr>,
+}
+
+impl Object for Pair {
+    fn key(&self) -> Key {
+        Key::Pair {
+            namespace: self.switch.namespace.clone().unwrap_or_default(),
+            interface: self.switch.interface.clone(),
+        }
+    }
+
+    fn changes_in_place(&self, wanted: &Self) -> bool {
+        let place = |end: &End| (end.namespace.clone(), end.interface.clone());
+        place(&self.switch) == place(&wanted.switch) && place(&self.peer) == place(&wanted.peer)
+    }
+
+    fn carries_switch(&self) -> bool {
+        true
+    }
+}
+
+impl Live for Pair {
+    fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
+        observe_pair(self)
+    }
+
+    fn create(&self, _: &Context) -> Result<(), HostError> {
+        create_pair(self)
+    }
+
+    fn update(&self, _: &Context) -> Result<(), HostError> {
+        configure_pair(self)
+    }
+
+    fn delete(&self, _: &Context) -> Result<(), HostError> {
+        delete_link(self.switch.namespace.as_deref(), &self.switch.interface)
+    }
+}
+
+/// Makes a pair, both ends in place from the start. What a crash left of it is replaced.
+fn create_pair(pair: &Pair) -> Result<(), HostError> {
+    let switch = pair.switch.namespace.as_deref();
+    delete_link(switch, &pair.switch.interface)?;
+    let own;
+    let peer_namespace = match &pair.peer.namespace {
+        Some(name) => path(name),
+        None => {
+            own = format!("/proc/{}/ns/net", std::process::id());
+            PathBuf::from(&own)
+        }
+    };
+    let what = format!(
+        "cannot make the veth pair {}, {}",
+        place(&pair.switch),
+        place(&pair.peer)
+    );
+    let peer_namespace = File::open(peer_namespace).map_err(HostError::io(&what))?;
+    with_netlink(switch, async |handle| {
+        let mut peer = LinkUnspec::new_with_name(&pair.peer.interface)
+            .mtu(pair.peer.mtu)
+            .setns_by_fd(peer_namespace.as_raw_fd());
+        if let Some(mac) = pair.peer.mac {
+            peer = peer.address(mac.octets().to_vec());
+        }
+        let mut link = LinkVeth::new(&pair.switch.interface, &pair.peer.interface)
+            .mtu(pair.switch.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        if let Some(mac) = pair.switch.mac {
+            link = link.address(mac.octets().to_vec());
+        }
+        let request = handle.link().add(link.build());
+        request.execute().await.map_err(refused(what))
+    })?;
+    configure_pair(pair)
+}
+
+/// Sets everything of both ends.
+fn configure_pair(pair: &Pair) -> Result<(), HostError> {
+    configure(&pair.switch)?;
+    configure(&pair.peer)
+}
+
+fn place(end: &End) -> String {
+    match &end.namespace {
+        Some(namespace) => format!("{namespace}/{}", end.interface),
+        None => end.interface.clone(),
+    }
+}
+
+pub(crate) fn configure(end: &End) -> Result<(), HostError> {
+    let what = || format!("cannot set interface {}", place(end));
+    let namespace = end.namespace.as_deref();
+    // Before the interface is up, so that the kernel never sends a frame of its own.
+    set_ipv6(namespace, &end.interface, end.ipv6)?;
+    set_offloads(namespace, &end.interface, end.offloads)?;
+    with_netlink(namespace, async |handle| {
+        let index = index_of(&handle, &end.interface).await?;
+        let mut link = LinkUnspec::new_with_index(index)
+            .mtu(end.mtu)
+            .arp(end.arp)
+            .alias(&end.alias);
+        if let Some(mac) = end.mac {
+            link = link.address(mac.octets().to_vec());
+        }
+        if let Some(port) = &end.bridge {
+            link = link.controller(index_of(&handle, &port.bridge).await?);
+        }
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(what()))?;
+        if let Some(port) = &end.bridge {
+            let link = LinkBridgePort::new(index)
+                .isolated(port.isolated)
+                .learning(port.learning)
+                .flood(port.flood)
+                .build();
+            let request = handle.link().set_port(link);
+            request.execute().await.map_err(refused(what()))?;
+            if let Some(station) = port.station {
+                let request = handle.neighbours().add_bridge(index, &station.octets());
+                let request = request
+                    .state(NeighbourState::Noarp)
+                    .flags(NeighbourFlags::Controller)
+                    .replace();
+                request.execute().await.map_err(refused(what()))?;
+            }
+        }
+        let link = LinkUnspec::new_with_index(index);
+        let link = if end.up { link.up() } else { link.down() };
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(what()))
+    })
+}
+
+/// Both ends as they are; `None` unless both are there and belong together.
+fn observe_pair(wanted: &Pair) -> Result<Option<Pair>, HostError> {
+    let (Some(switch), Some(peer)) = (observe(&wanted.switch)?, observe(&wanted.peer)?) else {
+        return Ok(None);
+    };
+    if (switch.index, switch.peer) != (peer.peer, peer.index) {
+        return Ok(None);
+    }
+    Ok(Some(Pair {
+        switch: switch.end,
+        peer: peer.end,
+    }))
+}
+
+pub(crate) struct ObservedEnd {
+    pub(crate) end: End,
+    index: u32,
+    peer: u32,
+}
+
+pub(crate) fn observe(wanted: &End) -> Result<Option<ObservedEnd>, HostError> {
+    let namespace = wanted.namespace.as_deref();
+    if namespace.is_some_and(|name| !exists(name)) {
+        return Ok(None);
+    }
+    let seen = with_netlink(namespace, async |handle| {
+        let Some(link) = find(&handle, &wanted.interface).await? else {
+            return Ok(None);
+        };
+        let index = link.header.index;
+        let mut peer = 0;
+        let mut end = End {
+            namespace: wanted.namespace.clone(),
+            interface: wanted.interface.clone(),
+            mac: None,
+            mtu: 0,
+            up: link.header.flags.contains(LinkFlags::Up),
+            arp: !link.header.flags.contains(LinkFlags::Noarp),
+            ipv6: false,
+            offloads: false,
+            alias: String::new(),
+            bridge: None,
+        };
+        let mut controller = None;
+        let mut port = Vec::new();
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Address(octets) if wanted.mac.is_some() => {
+                    end.mac = mac_of(&octets);
+                }
+                LinkAttribute::Mtu(mtu) => end.mtu = mtu,
+                LinkAttribute::IfAlias(alias) => end.alias = alias,
+                LinkAttribute::Link(index) => peer = index,
+                LinkAttribute::Controller(index) => controller = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info {
+                            port = attributes;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(controller) = controller {
+            end.bridge = Some(observe_port(&handle, wanted, index, controller, &port).await?);
+        }
+        Ok(Some(ObservedEnd { end, index, peer }))
+    })?;
+    let Some(mut seen) = seen else {
+        return Ok(None);
+    };
+    seen.end.ipv6 = ipv6(namespace, &wanted.interface)?;
+    seen.end.offloads = offloads(namespace, &wanted.interface)?;
+    Ok(Some(seen))
+}
+
+async fn observe_port(
+    handle: &Handle,
+    wanted: &End,
+    index: u32,
+    controller: u32,
+    attributes: &[InfoBridgePort],
+) -> Result<BridgePort, HostError> {
+    let what = || format!("cannot read the bridge of {}", place(wanted));
+    let request = handle.link().get().match_index(controller);
+    let bridge = request.execute().try_next().await;
+    let bridge = bridge.map_err(refused(what()))?;
+    let name = bridge.and_then(|bridge| {
+        bridge
+            .attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+    });
+    let mut port = BridgePort {
+        bridge: name.unwrap_or_default(),
+        isolated: false,
+        learning: true,
+        flood: true,
+        station: None,
+    };
+    for attribute in attributes {
+        match attribute {
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::Learning(on) => port.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => port.flood = *on,
+            _ => {}
+        }
+    }
+    let wanted = wanted.bridge.as_ref().and_then(|port| port.station);
+    let request = handle
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Bridge);
+    let mut entries = request.execute();
+    // All of them are read even if the first one is the right one: the socket is shared.
+    while let Some(entry) = entries.try_next().await.map_err(refused(what()))? {
+        if entry.header.ifindex != index || !is_permanent(entry.header.state) {
+            continue;
+        }
+        for attribute in entry.attributes {
+            if let NeighbourAttribute::LinkLayerAddress(octets) = attribute
+                && mac_of(&octets) == wanted
+            {
+                port.station = wanted;
+            }
+        }
+    }
+    Ok(port)
+}
+
+fn is_permanent(state: NeighbourState) -> bool {
+    matches!(state, NeighbourState::Noarp | NeighbourState::Permanent)
+}
+
+fn ipv6_switch(interface: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"))
+}
+
+/// A kernel without IPv6 has it off everywhere.
+pub(super) fn ipv6(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
+    inside(namespace, || {
+        match std::fs::read_to_string(ipv6_switch(interface)) {
+            Ok(text) => Ok(text.trim() == "0"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(HostError::io(format!("cannot read IPv6 of {interface}"))(
+                error,
+            )),
+        }
+    })
+}
+
+pub(super) fn set_ipv6(
+    namespace: Option<&str>,
+    interface: &str,
+    on: bool,
+) -> Result<(), HostError> {
+    inside(namespace, || {
+        let what = format!("cannot switch IPv6 of {interface}");
+        match std::fs::write(ipv6_switch(interface), if on { "0" } else { "1" }) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(HostError::io(what)(error))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// The offloads that would show a switch frames that no wire carries, as `ethtool` sets and as it
+/// reports them.
+const OFFLOADS: [(&str, &str); 5] = [
+    ("tx", "tx-checksumming"),
+    ("sg", "scatter-gather"),
+    ("tso", "tcp-segmentation-offload"),
+    ("gso", "generic-segmentation-offload"),
+    ("gro", "generic-receive-offload"),
+];
+
+fn ethtool(namespace: Option<&str>, arguments: &[&str]) -> Result<Vec<u8>, HostError> {
+    let failed = |message| HostError::Program {
+        program: "ethtool",
+        message,
+    };
+    inside(namespace, || {
+        let output = Command::new("ethtool")
+            .args(arguments)
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ));
+        }
+        Ok(output.stdout)
+    })
+}
+
+fn offloads(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
+    let text = ethtool(namespace, &["--json", "-k", interface])?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| HostError::Program {
+            program: "ethtool",
+            message: error.to_string(),
+        })?;
+    Ok(OFFLOADS
+        .iter()
+        .any(|(_, name)| report[0][name]["active"] != serde_json::Value::Bool(false)))
+}
+
+fn set_offloads(namespace: Option<&str>, interface: &str, on: bool) -> Result<(), HostError> {
+    if offloads(namespace, interface)? == on {
+        return Ok(());
+    }
+    let mut arguments = vec!["-K", interface];
+    for (name, _) in OFFLOADS {
+        arguments.extend([name, if on { "on" } else { "off" }]);
+    }
+    ethtool(namespace, &arguments).map(drop)
+}

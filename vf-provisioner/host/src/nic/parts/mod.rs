@@ -1,0 +1,8 @@
+//! Objects and helpers that any NIC backend may use.
+
+pub mod bridge;
+pub mod guard;
+pub mod link;
+pub mod names;
+pub(crate) mod netlink;
+pub mod netns;

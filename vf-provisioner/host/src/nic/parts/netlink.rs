@@ -1,0 +1,88 @@
+//! The rtnetlink client, and what is asked of any interface.
+//!
+//! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work runs
+//! on a thread of its own that enters the namespace first and ends with it.
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::LinkMessage;
+use rtnetlink::Handle;
+use tenant_config::MacAddr;
+
+use super::netns::{exists, inside};
+use crate::error::HostError;
+
+pub(crate) fn with_netlink<T: Send>(
+    namespace: Option<&str>,
+    work: impl AsyncFnOnce(Handle) -> Result<T, HostError> + Send,
+) -> Result<T, HostError> {
+    inside(namespace, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(HostError::io("cannot start the netlink client"))?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection()
+                .map_err(HostError::io("cannot open a netlink socket"))?;
+            tokio::spawn(connection);
+            work(handle).await
+        })
+    })
+}
+
+pub(crate) fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> HostError {
+    |source| HostError::Netlink { what, source }
+}
+
+/// `None` for the errors that say "there is no such link".
+pub(crate) fn unless_missing<T>(
+    result: Result<T, rtnetlink::Error>,
+) -> Result<Option<T>, rtnetlink::Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(rtnetlink::Error::NetlinkError(message))
+            if message.raw_code() == -(nix::Error::ENODEV as i32) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) async fn find(
+    handle: &Handle,
+    interface: &str,
+) -> Result<Option<LinkMessage>, HostError> {
+    let request = handle.link().get().match_name(interface.to_owned());
+    let link = unless_missing(request.execute().try_next().await)
+        .map_err(refused(format!("cannot read interface {interface}")))?;
+    Ok(link.flatten())
+}
+
+pub(crate) async fn index_of(handle: &Handle, interface: &str) -> Result<u32, HostError> {
+    match find(handle, interface).await? {
+        Some(link) => Ok(link.header.index),
+        None => Err(HostError::Io {
+            what: format!("cannot find interface {interface}"),
+            source: nix::Error::ENODEV.into(),
+        }),
+    }
+}
+
+/// Deletes an interface, and with it the other end of its pair. None there is no error.
+pub(crate) fn delete_link(namespace: Option<&str>, interface: &str) -> Result<(), HostError> {
+    if namespace.is_some_and(|name| !exists(name)) {
+        return Ok(());
+    }
+    with_netlink(namespace, async |handle| {
+        let Some(link) = find(&handle, interface).await? else {
+            return Ok(());
+        };
+        unless_missing(handle.link().del(link.header.index).execute().await)
+            .map_err(refused(format!("cannot delete interface {interface}")))?;
+        Ok(())
+    })
+}
+
+pub(crate) fn mac_of(octets: &[u8]) -> Option<MacAddr> {
+    MacAddr::new(octets.try_into().ok()?).ok()
+}
