@@ -1,8 +1,8 @@
-//! Instructions per frame of the pipeline's stages, counted by callgrind: repeatable on any machine, and so comparable between
-//! two commits, or with what was recorded at an earlier one.
+//! Instructions per frame of the pipeline's stages, counted by callgrind. They are repeatable on
+//! any machine, so two commits can be compared, or a commit with an earlier record.
 //!
-//! Each is the difference of two runs of different length of `frame-cost`, less the same for the filling of the buffers: start-up and the
-//! harness do not count.
+//! Each is the difference of two runs of `frame-cost` of different length, minus the same for the
+//! filling of the buffers: start-up and the harness do not count.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -17,18 +17,18 @@ use crate::interrupt;
 use crate::report::{Outcome, Record, Table};
 use crate::stages::{BURST, chosen};
 
-/// The two lengths, in bursts.
+/// The lengths of the two runs, in bursts.
 const FEW: u64 = 100;
 const MANY: u64 = 300;
 
-/// What is counted.
+/// A tree whose instructions are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tree {
-    /// The working tree, as it is.
+    /// The working tree with its changes.
     Working,
-    /// A commit, as git calls it.
+    /// A commit by any of its names.
     Commit(String),
-    /// What was counted of one before: a file that `bench instructions --save` wrote.
+    /// Earlier counts: a file that `bench instructions --save` wrote.
     Record(PathBuf),
 }
 
@@ -42,11 +42,11 @@ impl Tree {
     }
 }
 
-/// Where a tree's instructions come from.
+/// The source of a tree's instructions.
 enum Source {
-    /// The workload, and the stages that it has.
+    /// The workload and its stages.
     Program(PathBuf, Vec<String>),
-    /// They were counted before, in this order.
+    /// Earlier counts in their order.
     Known(Vec<(String, f64)>),
 }
 
@@ -72,11 +72,11 @@ impl Source {
     }
 }
 
-/// Instructions per frame of the stages whose names begin with one of `only` (all if there is none), side by side if there are two trees.
-/// What is known goes into `counts`, also before an error.
+/// Counts the instructions per frame of the stages whose names begin with one of `only` (all if
+/// `only` is empty), in each tree. The counts go into `counts`, even before an error.
 ///
 /// # Errors
-/// If a commit is not there or cannot be built, a record cannot be read, or valgrind fails.
+/// If a commit does not exist or cannot be built, a record cannot be read, or valgrind fails.
 pub fn count(
     trees: &[Tree],
     only: &[String],
@@ -107,17 +107,17 @@ pub fn count(
     Ok(())
 }
 
-/// Of one stage.
+/// The counts of one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Count {
-    /// Its name.
+    /// The stage's name.
     pub stage: String,
-    /// Per frame, for each tree; `None` where the tree has no such stage.
+    /// Instructions per frame for each tree; `None` if the tree has no such stage.
     pub instructions: Vec<Option<f64>>,
 }
 
 impl Count {
-    /// Percent that the second tree takes more than the first; `None` if it is not known of both.
+    /// The increase from the first tree to the second in percent; `None` without both counts.
     pub fn difference(&self) -> Option<f64> {
         match self.instructions[..] {
             [Some(before), Some(after)] if before > 0.0 => Some((after / before - 1.0) * 100.0),
@@ -126,7 +126,7 @@ impl Count {
     }
 }
 
-/// What they came to.
+/// The outcome of these counts.
 pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
     let compares = trees.len() == 2;
     let mut table = Table::new(
@@ -180,10 +180,10 @@ pub fn outcome(trees: &[Tree], counts: &[Count]) -> Outcome {
     }
 }
 
-/// The one that this is called in.
+/// The repository of the working directory.
 fn repository() -> anyhow::Result<PathBuf> {
     let top = output(&mut git(Path::new("."), &["rev-parse", "--show-toplevel"]))
-        .context("commits are compared in a checkout of this repository: go there")?;
+        .context("commits can only be compared within a checkout of this repository")?;
     Ok(PathBuf::from(top.trim()))
 }
 
@@ -193,7 +193,7 @@ fn git(place: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Reads the record, or builds the workload and asks it for its stages.
+/// Reads the record, or builds the workload and lists its stages.
 fn source(tree: &Tree) -> anyhow::Result<Source> {
     let program = match tree {
         Tree::Record(file) => return recorded(file).map(Source::Known),
@@ -205,13 +205,13 @@ fn source(tree: &Tree) -> anyhow::Result<Source> {
     Ok(Source::Program(program, stages))
 }
 
-/// What [`outcome`] told of one tree.
+/// Reads the counts of one tree that [`outcome`] wrote.
 fn recorded(file: &Path) -> anyhow::Result<Vec<(String, f64)>> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let record: Record = serde_json::from_str(&text).with_context(|| {
         format!(
-            "{} is not what bench instructions --save writes",
+            "{} was not written by bench instructions --save",
             file.display()
         )
     })?;
@@ -226,7 +226,7 @@ fn recorded(file: &Path) -> anyhow::Result<Vec<(String, f64)>> {
     Ok(counts)
 }
 
-/// Builds the workload of a commit; the program is kept below the build directory.
+/// Builds the workload of a commit; the program stays below the build directory.
 fn build(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let commit = output(&mut git(
         repository,
@@ -238,10 +238,10 @@ fn build(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
             &format!("{name}^{{commit}}"),
         ],
     ))
-    .with_context(|| format!("there is no commit {name} here"))?;
+    .with_context(|| format!("there is no commit {name}"))?;
     let target = repository.join("target/compare").join(commit.trim());
     let built = target.join("release/frame-cost");
-    // A commit does not change.
+    // A commit never changes.
     if built.is_file() {
         return Ok(built);
     }
@@ -249,7 +249,7 @@ fn build(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
     cargo(&checkout.place, Some(&target)).with_context(|| format!("cannot build {name}"))
 }
 
-/// A commit's files; gone when this is dropped.
+/// A worktree of a commit, removed when dropped.
 struct Checkout {
     repository: PathBuf,
     place: PathBuf,
@@ -278,7 +278,7 @@ impl Drop for Checkout {
     }
 }
 
-/// Builds in a checkout; cargo says where it put the program.
+/// Builds the workload in a checkout and returns its path, as cargo reports it.
 fn cargo(place: &Path, target: Option<&Path>) -> anyhow::Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.current_dir(place).stderr(Stdio::inherit()).args([
@@ -304,10 +304,10 @@ fn cargo(place: &Path, target: Option<&Path>) -> anyhow::Result<PathBuf> {
         bail!("cargo build failed: see the lines above");
     }
     executable(&String::from_utf8_lossy(&output.stdout))
-        .context("cargo does not say where it put frame-cost")
+        .context("cargo does not report the path of frame-cost")
 }
 
-/// The program that cargo's messages name last.
+/// The last program in cargo's messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     messages
         .lines()
@@ -316,7 +316,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .next_back()
 }
 
-/// The slope between the two lengths, less that of the filling of the buffers.
+/// The slope between the two lengths, minus that of the filling of the buffers.
 fn per_frame(program: &Path, stage: &str) -> anyhow::Result<f64> {
     let slope = |baseline: &[&str]| -> anyhow::Result<i64> {
         let few = collected(program, stage, FEW, baseline)?;
@@ -327,7 +327,7 @@ fn per_frame(program: &Path, stage: &str) -> anyhow::Result<f64> {
     Ok(instructions as f64 / ((MANY - FEW) as usize * BURST) as f64)
 }
 
-/// Instructions of one whole run.
+/// The instructions of one run.
 fn collected(program: &Path, stage: &str, bursts: u64, more: &[&str]) -> anyhow::Result<u64> {
     interrupt::check()?;
     let output = Command::new("valgrind")
@@ -343,7 +343,7 @@ fn collected(program: &Path, stage: &str, bursts: u64, more: &[&str]) -> anyhow:
         bail!("{stage}: {}", text.trim());
     }
     parse_collected(&text)
-        .with_context(|| format!("callgrind does not tell what {stage} took: {text}"))
+        .with_context(|| format!("callgrind reports no instructions of {stage}: {text}"))
 }
 
 /// `==7== Collected : 12345`.
@@ -362,18 +362,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callgrind_is_understood() {
-        let text = "==71== Callgrind, a call-graph generating cache profiler\n==71== For interactive control, run 'callgrind_control -h'.\n\
-            ==71== \n==71== Events    : Ir\n==71== Collected : 128840021\n==71== \n==71== I   refs:      128,840,021\n";
+    fn callgrind_output_parses_to_instructions() {
+        let text = "==71== Callgrind, a call-graph generating cache profiler\n\
+            ==71== For interactive control, run 'callgrind_control -h'.\n\
+            ==71== \n==71== Events    : Ir\n==71== Collected : 128840021\n==71== \n\
+            ==71== I   refs:      128,840,021\n";
         assert_eq!(parse_collected(text), Some(128_840_021));
         assert_eq!(parse_collected("==71== Events    : Ir\n"), None);
         assert_eq!(parse_collected("==71== Collected : \n"), None);
     }
 
     #[test]
-    fn cargo_names_the_program() {
+    fn cargo_messages_yield_the_program() {
         let text = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
-            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/release/frame-cost\"}\n{\"reason\":\"build-finished\",\"success\":true}\n";
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/release/frame-cost\"}\n\
+            {\"reason\":\"build-finished\",\"success\":true}\n";
         assert_eq!(
             executable(text),
             Some(PathBuf::from("/t/release/frame-cost"))
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn two_trees_stand_side_by_side() {
+    fn two_trees_become_two_columns_and_a_difference() {
         let trees = [Tree::Commit("v1".to_owned()), Tree::Working];
         let counts = [
             count("a", &[Some(200.0), Some(150.0)]),
@@ -419,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_is_known_again() {
+    fn record_of_one_tree_reads_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("counted.json");
         let write = |trees: &[Tree], counts: &[Count]| {
@@ -437,10 +440,10 @@ mod tests {
         );
         let known = recorded(&file).expect("it is read");
         assert_eq!(known, [("a".to_owned(), 154.0), ("b".to_owned(), 31.5)]);
-        // Of two trees: which of them would be meant?
+        // Two trees are ambiguous.
         let two = [Tree::Commit("v1".to_owned()), Tree::Working];
         write(&two, &[count("a", &[Some(1.0), Some(2.0)])]);
-        let error = recorded(&file).expect_err("it compares").to_string();
+        let error = recorded(&file).expect_err("it holds two trees").to_string();
         assert!(
             error.ends_with("counted.json has no instructions of one tree"),
             "{error}"
@@ -448,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tree_stands_alone() {
+    fn one_tree_becomes_one_column() {
         let outcome = outcome(&[Tree::Working], &[count("a", &[Some(154.03)])]);
         assert_eq!(outcome.scenario, "instructions");
         assert_eq!(outcome.tables[0].columns, ["stage", "working tree"]);

@@ -1,7 +1,7 @@
-//! An end before the time: Ctrl-C and SIGTERM end a run in good order.
+//! Ctrl-C and SIGTERM end a run cleanly.
 //!
-//! Whoever waits for a switch or a load waits for a process. So on a signal the processes are ended, the waiting fails, and the
-//! error takes its ordinary way past everything that cleans up when it is dropped.
+//! A run waits for the processes of switches and loads. A signal ends these processes, so the wait
+//! fails, and the error unwinds through everything that cleans up when dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 static HAPPENED: AtomicBool = AtomicBool::new(false);
 
-/// Listens from now on.
+/// Starts to listen for signals.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -31,7 +31,7 @@ pub fn listen() -> anyhow::Result<()> {
     };
     std::thread::spawn(move || {
         runtime.block_on(async {
-            // The first asks our processes to end, each further one ends them.
+            // The first signal terminates the child processes, each further one kills them.
             let mut how = Signal::SIGTERM;
             loop {
                 tokio::select! {
@@ -50,15 +50,15 @@ pub fn listen() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a signal has come.
+/// Whether a signal has arrived.
 pub fn happened() -> bool {
     HAPPENED.load(Ordering::Relaxed)
 }
 
-/// To be asked before something new is begun.
+/// Fails after a signal; called before each new step.
 ///
 /// # Errors
-/// If a signal has come.
+/// If a signal has arrived.
 pub fn check() -> anyhow::Result<()> {
     if happened() {
         bail!("interrupted");
@@ -66,7 +66,7 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This process's own.
+/// The children of this process.
 fn children() -> Vec<Pid> {
     let own = std::process::id().to_string();
     let parent = |number: &str| {

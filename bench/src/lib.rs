@@ -1,7 +1,8 @@
-//! The benchmarks: what a frame costs in the pipeline alone, and what a whole switch carries beside its peers.
+//! The benchmarks: the cost of a frame in the pipeline alone, and the throughput and latency of a
+//! whole switch beside its peers.
 //!
 //! ```text
-//!  scenarios ──► site ──► network     a tenant's network and the frames that cross it
+//!  scenarios ──► site ──► network     a tenant's network, and the path of frames through it
 //!      │          │
 //!      │          ├─────► switches    the switch under test: ours or a peer, on one CPU
 //!      │          └─────► load        generator, tenant VMs and sink: a process on the other CPU
@@ -9,11 +10,12 @@
 //!
 //!  stages                             the pipeline alone, in this process
 //!  compare ──► stages                 its instructions, also those of other commits
-//!  machine, interrupt                 what it all runs on, and how it ends before its time
+//!  machine, interrupt                 the machine, and an early end
 //! ```
 //!
-//! Everything a switch under test is told follows from one [`SwitchConfig`](tenant_config::SwitchConfig): ours reads it,
-//! the peers' rules are derived from it.
+//! The configuration of every switch under test follows from one
+//! [`SwitchConfig`](tenant_config::SwitchConfig): ours reads it, the peers' rules are derived from
+//! it.
 
 mod command;
 pub mod compare;

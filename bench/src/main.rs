@@ -1,4 +1,4 @@
-//! `bench`: the switch beside its peers.
+//! `bench`: measures the switch beside its peers.
 
 mod cli;
 
@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use cli::{Failure, compare, list, report, run};
 
-/// The switch beside its peers, on one CPU by turns
+/// Measures the switch beside its peers, in turn on one CPU
 #[derive(Debug, Parser)]
 #[command(version, after_help = cli::EXIT_CODES)]
 struct Arguments {
@@ -21,9 +21,9 @@ enum Command {
     /// Measure a scenario
     #[command(after_help = cli::EXIT_CODES)]
     Run(run::Run),
-    /// Tell what can be measured here, against whom, and what is aimed at
+    /// List scenarios, peers, goals and stages
     List(list::List),
-    /// Make one page of saved results
+    /// Write one page from saved results
     Report(report::Report),
     /// Count the instructions per frame of the pipeline's stages in two commits
     #[command(after_help = cli::EXIT_CODES)]
@@ -31,7 +31,7 @@ enum Command {
     /// Count the instructions per frame of the pipeline's stages in the working tree
     #[command(after_help = cli::EXIT_CODES)]
     Instructions(compare::Instructions),
-    /// The load of a run; told on standard input what to do
+    /// The load of a run; reads its plan from standard input
     #[command(hide = true)]
     Load,
 }
@@ -49,5 +49,5 @@ fn main() -> ExitCode {
             Ok(())
         }
     };
-    done.map_or_else(Failure::tell, |()| ExitCode::SUCCESS)
+    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

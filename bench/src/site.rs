@@ -1,4 +1,4 @@
-//! The place of one run: the wires between the switch under test and the load, and what is on either end of each.
+//! The site of one run: the wires between the switch under test and the load, and their ends.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,17 @@ use crate::network::{Hop, Topology};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wires {
-    /// Shared memory. The switch under test is the server of each, the load the client.
+    /// Shared memory; the switch under test is the server of each, the load the client
     Memif,
-    /// Shared memory as QEMU has it with its VMs: the switch under test is the back end, the load the VM.
+    /// Shared memory as between QEMU and its VMs; the switch under test is the back end, the load
+    /// the VM
     VhostUser,
-    /// Pairs of kernel interfaces, with AF_PACKET at their ends.
+    /// Pairs of kernel interfaces with AF_PACKET at their ends
     Veth,
 }
 
 impl Wires {
-    /// The same, or the next best that ours has a driver for.
+    /// The same wires, or the closest that our switch has a driver for.
     pub const fn ours(self) -> Self {
         match self {
             Self::VhostUser => Self::Memif,
@@ -44,7 +45,7 @@ impl fmt::Display for Wires {
     }
 }
 
-/// The end of a wire that the switch under test has.
+/// The switch's end of a wire.
 #[derive(Debug, Clone)]
 pub enum End {
     /// The socket to listen on.
@@ -55,32 +56,33 @@ pub enum End {
     Veth(String),
 }
 
-/// Where things run.
+/// The CPUs of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Cpus {
-    /// The switch under test.
+    /// The CPU of the switch under test.
     pub switch: usize,
-    /// The load, and what else the benchmark does.
+    /// The CPU of the load and of everything else.
     pub load: usize,
 }
 
-/// What one run takes; dropped, it is gone.
+/// The resources of one run, removed when dropped.
 #[derive(Debug)]
 pub struct Site {
     directory: TempDir,
-    /// What kind its wires are.
+    /// The kind of the wires.
     pub wires: Wires,
-    /// Where things run.
+    /// The CPUs.
     pub cpus: Cpus,
-    /// The tenants, their devices named where ours has a driver for the wires.
+    /// The tenants, with devices if our switch has a driver for the wires.
     pub tenants: Vec<SwitchConfig>,
-    /// In the order of the load's ports: each tenant's VMs, then its uplink.
+    /// The switch's ends, in the order of the load's ports: each tenant's VMs, then its uplink.
     pub ends: Vec<End>,
     sides: Option<Sides>,
 }
 
-/// Where the two ends of each kernel's wire are. What crosses from one namespace to another is nobody's any more, as what has
-/// left by a NIC: else it would count as not yet sent until the other side has read it.
+/// The namespaces of the two ends of kernel interfaces. A frame that crosses namespaces no longer
+/// belongs to its sender, as one that has left by a NIC: otherwise it would count as unsent until
+/// the other side has read it.
 #[derive(Debug)]
 struct Sides {
     switch: Namespace,
@@ -88,10 +90,10 @@ struct Sides {
 }
 
 impl Site {
-    /// Lays the wires for those tenants.
+    /// Creates the wires for these tenants.
     ///
     /// # Errors
-    /// If the kernel refuses, or the run is to end.
+    /// If the kernel refuses, or a signal has arrived.
     pub fn lay(wires: Wires, cpus: Cpus, mut tenants: Vec<SwitchConfig>) -> anyhow::Result<Self> {
         interrupt::check()?;
         let directory = tempfile::Builder::new()
@@ -142,12 +144,12 @@ impl Site {
         })
     }
 
-    /// For sockets and files.
+    /// The directory for sockets and files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The load's ends of the wires. `queues` is what the switch under test sends on.
+    /// The load's ends of the wires; the switch under test sends on `queues` queues.
     pub fn load_ports(&self, queues: u16) -> Vec<LoadPort> {
         let device = |(number, end): (usize, &End)| match end {
             End::Memif(socket) => LoadDevice::Ours(Device::Memif {
@@ -157,7 +159,7 @@ impl Site {
             }),
             End::VhostUser(socket) => LoadDevice::Virtual {
                 name: format!("net_virtio_user{number}"),
-                // As long as the rings of the other kinds.
+                // Rings as long as those of the other kinds.
                 arguments: format!("path={},queues={queues},queue_size=512", socket.display()),
             },
             End::Veth(_) => LoadDevice::Ours(Device::AfPacket {
@@ -172,7 +174,7 @@ impl Site {
             .collect()
     }
 
-    /// The way through each tenant's switch, by the load's ports.
+    /// The path through each tenant's switch, in terms of the load's ports.
     pub fn paths(&self, topology: Topology) -> Vec<Vec<Hop>> {
         let mut first = 0;
         let path = |tenant: &SwitchConfig| {
@@ -187,7 +189,7 @@ impl Site {
         self.tenants.iter().map(path).collect()
     }
 
-    /// A command that runs where the switch's ends of the wires are.
+    /// A command in the namespace of the switch's ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match &self.sides {
             None => Command::new(program),
@@ -195,7 +197,7 @@ impl Site {
         }
     }
 
-    /// A command that runs where the load's ends of the wires are.
+    /// A command in the namespace of the load's ends.
     pub fn load_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match &self.sides {
             None => Command::new(program),
@@ -212,7 +214,7 @@ impl Sides {
         })
     }
 
-    /// Two interfaces that are each other's peer, one on each side.
+    /// Adds a pair of interfaces, one on each side.
     fn pair(&self, cpus: Cpus, one: &str, other: &str) -> anyhow::Result<()> {
         let (here, there) = (self.switch.name(), self.load.name());
         ip(&[
@@ -238,14 +240,14 @@ impl Sides {
     }
 }
 
-/// A network namespace of ours, in which nothing but the wires sends anything. Dropped, it is gone, and with it what is in it.
+/// A network namespace without traffic of its own, removed with its interfaces when dropped.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// Adds one; `suffix` tells it from this program's others.
+    /// Adds a namespace; `suffix` distinguishes those of this process.
     pub(crate) fn add(suffix: &str) -> anyhow::Result<Self> {
         let name = format!("bench{}{suffix}", std::process::id());
         let _ = ip(&["netns", "delete", &name]);
@@ -258,12 +260,12 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// As `ip netns` knows it.
+    /// The name in `ip netns`.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Sets kernel parameters, each written as `sysctl` takes it.
+    /// Sets kernel parameters in the notation of `sysctl`.
     pub(crate) fn set(&self, settings: &[impl AsRef<std::ffi::OsStr>]) -> anyhow::Result<()> {
         run(self
             .command("sysctl")
@@ -271,7 +273,8 @@ impl Namespace {
             .args(settings))
     }
 
-    /// Has the kernel handle on that CPU what an interface receives. A pair's end receives where the other end sends, unless told.
+    /// Makes the kernel handle received frames of an interface on a CPU. By default that is the CPU
+    /// on which the other end of the pair sends.
     fn steer(&self, interface: &str, cpu: usize) -> anyhow::Result<()> {
         let mask = cpu_mask(cpu);
         let file = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
@@ -280,7 +283,7 @@ impl Namespace {
             .args(["-c", &format!("echo {mask} > {file}")]))
     }
 
-    /// A command that runs in it.
+    /// A command in the namespace.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
@@ -298,7 +301,7 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     run(Command::new("ip").args(arguments))
 }
 
-/// A set of one CPU, as the kernel writes it: hexadecimal, in groups of 32 bits.
+/// A set of one CPU in the kernel's notation: hexadecimal, in groups of 32 bits.
 fn cpu_mask(cpu: usize) -> String {
     format!("{:x}{}", 1u32 << (cpu % 32), ",00000000".repeat(cpu / 32))
 }
@@ -308,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cpu_is_a_bit_of_a_mask() {
+    fn cpu_becomes_a_bit_of_a_mask() {
         let expected = [(0, "1"), (1, "2"), (31, "80000000"), (33, "2,00000000")];
         for (cpu, mask) in expected {
             assert_eq!(cpu_mask(cpu), mask);

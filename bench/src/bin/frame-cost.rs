@@ -1,7 +1,8 @@
-//! One pipeline scenario, run so often: the workload whose instructions `bench compare` and `bench instructions` count.
+//! Runs one pipeline scenario for a number of bursts: the workload whose instructions `bench
+//! compare` and `bench instructions` count.
 //!
 //! `frame-cost` lists the scenarios; `frame-cost NAME BURSTS` runs one; `frame-cost NAME BURSTS
-//! baseline` runs only the filling of its buffers.
+//! baseline` only fills its buffers.
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         .into_iter()
         .find(|scenario| scenario.name == *name)
     else {
-        eprintln!("frame-cost: there is no scenario {name:?}; without arguments, all are listed");
+        eprintln!("frame-cost: unknown scenario {name:?}; without arguments, frame-cost lists all");
         return ExitCode::from(2);
     };
     let mut run = scenario.start();

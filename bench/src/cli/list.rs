@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::run::{self, Scenario};
-use super::{Failure, able, say};
+use super::{Failure, print, require_nothing};
 
-/// What is aimed at, each as a ratio in one run: where it is measured, and what is to be.
-const AIMS: [(&str, &str); 10] = [
+/// The goals, each a scenario and a ratio within one run.
+const GOALS: [(&str, &str); 10] = [
     (
         "p2p",
         "64 B with the whole filter: at least 0.80 × testpmd in io mode",
@@ -31,7 +31,7 @@ const AIMS: [(&str, &str); 10] = [
     ),
     (
         "tenants",
-        "16 tenants on one CPU: at least 0.7 × what one tenant has",
+        "16 tenants on one CPU: at least 0.7 × one tenant's throughput",
     ),
     (
         "idle",
@@ -44,16 +44,16 @@ const AIMS: [(&str, &str); 10] = [
     ("compare", "no stage takes more instructions than before"),
 ];
 
-/// Scenarios, peers and whether they can run here, port types, aims.
+/// Scenarios, peers and whether they can run here, port types, goals.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Print instead what this switch is told: a peer, or vswitch
+    /// Print the configuration of a switch instead: a peer, or vswitch
     #[arg(long, value_name = "SWITCH", value_parser = subject)]
     rules: Option<Subject>,
-    /// In that scenario
+    /// The scenario of that configuration
     #[arg(long, default_value = "p2p", requires = "rules")]
     scenario: Scenario,
 }
@@ -72,7 +72,7 @@ fn subject(name: &str) -> Result<Subject, String> {
             .map_err(|_| {
                 let peers: Vec<String> =
                     Peer::value_variants().iter().map(Peer::to_string).collect();
-                format!("there are vswitch, {}", peers.join(", "))
+                format!("known switches: vswitch, {}", peers.join(", "))
             }),
     }
 }
@@ -80,7 +80,7 @@ fn subject(name: &str) -> Result<Subject, String> {
 impl List {
     pub(crate) fn carry_out(self) -> Result<(), Failure> {
         if let Some(subject) = self.rules {
-            return told(subject, self.scenario.topology());
+            return configuration(subject, self.scenario.topology());
         }
         let machine = Machine::inspect();
         let here = run::needs(CPUS, &[]);
@@ -102,14 +102,18 @@ impl List {
             };
             let peers: Vec<_> = peers
                 .iter()
-                .map(|(peer, missing)| json!({"name": peer.to_string(), "about": about(*peer).1, "wires": peer.switch().wires(),
-                    "checks": peer.switch().checks(), "missing": missing}))
+                .map(|(peer, missing)| {
+                    json!({"name": peer.to_string(), "about": about(*peer).1,
+                        "wires": peer.switch().wires(), "checks": peer.switch().checks(),
+                        "missing": missing})
+                })
                 .collect();
-            let aims = AIMS.map(|(scenario, aim)| json!({"scenario": scenario, "aim": aim}));
+            let aims = GOALS.map(|(scenario, aim)| json!({"scenario": scenario, "aim": aim}));
             let stages: Vec<String> = scenarios().into_iter().map(|stage| stage.name).collect();
-            let all = json!({"scenarios": named(abouts::<Scenario>()), "peers": peers, "wires": named(abouts::<Wires>()),
-                "stages": stages, "aims": aims, "missing": here, "machine": machine});
-            say(&all.to_string());
+            let all = json!({"scenarios": named(abouts::<Scenario>()), "peers": peers,
+                "wires": named(abouts::<Wires>()), "stages": stages, "aims": aims,
+                "missing": here, "machine": machine});
+            print(&all.to_string());
             return Ok(());
         }
         let mut tables = vec![of("Scenarios", abouts::<Scenario>())];
@@ -129,9 +133,9 @@ impl List {
         }
         tables.push(table);
         tables.push(of("Port types", abouts::<Wires>()));
-        let aims = AIMS.map(|(scenario, aim)| (scenario.to_owned(), aim.to_owned()));
-        tables.push(of("Aims", aims.to_vec()));
-        let mut stages = Table::new("Stages, of run stages, instructions and compare", ["name"]);
+        let aims = GOALS.map(|(scenario, aim)| (scenario.to_owned(), aim.to_owned()));
+        tables.push(of("Goals", aims.to_vec()));
+        let mut stages = Table::new("Stages of run stages, instructions and compare", ["name"]);
         stages.rows = scenarios()
             .into_iter()
             .map(|stage| vec![stage.name])
@@ -143,14 +147,14 @@ impl List {
         for missing in here {
             text.push_str(&format!("missing: {missing}\n"));
         }
-        say(&text);
+        print(&text);
         Ok(())
     }
 }
 
 const CPUS: Cpus = Cpus { switch: 1, load: 0 };
 
-fn told(subject: Subject, topology: Topology) -> Result<(), Failure> {
+fn configuration(subject: Subject, topology: Topology) -> Result<(), Failure> {
     let switch: Box<dyn Switch> = match subject {
         Subject::Theirs(peer) => peer.switch(),
         Subject::Ours => Box::new(Vswitch {
@@ -163,9 +167,9 @@ fn told(subject: Subject, topology: Topology) -> Result<(), Failure> {
             root: true,
             ..Needs::default()
         };
-        able(machine::missing(root, &["ip"]))?;
+        require_nothing(machine::missing(root, &["ip"]))?;
     }
-    say(&run::rules_of(topology, CPUS, switch.as_ref())?);
+    print(&run::rules_of(topology, CPUS, switch.as_ref())?);
     Ok(())
 }
 
@@ -182,7 +186,7 @@ fn abouts<T: ValueEnum>() -> Vec<(String, String)> {
     T::value_variants().iter().map(about).collect()
 }
 
-/// Its name on the command line, and the first words of its documentation.
+/// The name on the command line, and the first paragraph of the documentation.
 fn about<T: ValueEnum>(value: &T) -> (String, String) {
     let value = value.to_possible_value();
     let name = value.as_ref().map(|value| value.get_name().to_owned());
@@ -197,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_can_be_named_says_what_it_is() {
+    fn every_value_has_a_description() {
         let all = [abouts::<Scenario>(), abouts::<Wires>(), abouts::<Peer>()];
         for (name, about) in all.into_iter().flatten() {
             assert!(!name.is_empty() && !about.is_empty(), "{name}: {about}");
@@ -205,10 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_of_peers_and_of_ours() {
+    fn subject_is_a_peer_or_ours() {
         assert_eq!(subject("vswitch"), Ok(Subject::Ours));
         assert_eq!(subject("testpmd"), Ok(Subject::Theirs(Peer::Testpmd)));
-        let wrong = subject("nobody").expect_err("there is none");
-        assert!(wrong.starts_with("there are vswitch, testpmd"), "{wrong}");
+        let wrong = subject("nobody").expect_err("there is no such switch");
+        assert!(
+            wrong.starts_with("known switches: vswitch, testpmd"),
+            "{wrong}"
+        );
     }
 }

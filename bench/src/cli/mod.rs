@@ -18,18 +18,20 @@ use bench::report::{Outcome, Record, svg};
 
 pub(crate) use progress::Progress;
 
-/// Said under `--help`.
-pub(crate) const EXIT_CODES: &str = "Exit codes: 0 measured; 1 failed or interrupted while measuring (what is known by then is shown, and said to be \
-partial); 2 wrong usage; 3 this machine cannot: not root, no hugepages, fewer than two CPUs, a program missing";
+/// Printed below `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 measured; 1 failed or interrupted while measuring (the results so far are shown and \
+marked as partial); 2 wrong usage; 3 not possible on this machine: not root, no hugepages, fewer \
+than two CPUs, a program missing";
 
-/// Why a command did not do all that it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was begun.
+    /// While measuring.
     Measuring(anyhow::Error),
-    /// It was asked for what there is not.
+    /// A wrong command line.
     Usage(String),
-    /// What the machine lacks: sentences that say what to do.
+    /// What is missing on the machine: sentences that say what to do.
     Unable(Vec<String>),
 }
 
@@ -56,8 +58,8 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// Says it, and with what the process is to end.
-    pub(crate) fn tell(self) -> ExitCode {
+    /// Prints the failure and returns the exit code.
+    pub(crate) fn report(self) -> ExitCode {
         eprintln!("{self}");
         ExitCode::from(match self {
             Self::Measuring(_) => 1,
@@ -67,15 +69,15 @@ impl Failure {
     }
 }
 
-/// Stops if something is missing.
-fn able(missing: Vec<String>) -> Result<(), Failure> {
+/// Fails if something is missing.
+fn require_nothing(missing: Vec<String>) -> Result<(), Failure> {
     match missing.is_empty() {
         true => Ok(()),
         false => Err(Failure::Unable(missing)),
     }
 }
 
-/// What to do with a result.
+/// The output of a result.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
     /// Print one JSON object instead of tables
@@ -89,11 +91,11 @@ pub(crate) struct Show {
     save: Option<PathBuf>,
 }
 
-/// What a measurement came to: what is known, and whether that is all.
+/// The outcome so far, and whether the measurement is complete.
 type Measured = (Option<Outcome>, anyhow::Result<()>);
 
 impl Show {
-    /// Measures between two looks at the machine, and shows what came of it, also if that is not all.
+    /// Measures while the machine is watched, and shows the outcome, even if it is partial.
     fn around(&self, cpus: &[usize], measure: impl FnOnce() -> Measured) -> Result<(), Failure> {
         self.check()?;
         interrupt::listen()?;
@@ -119,7 +121,7 @@ impl Show {
         Ok(done?)
     }
 
-    /// What could be wrong is found before hours are spent.
+    /// Finds wrong options before hours are spent.
     fn check(&self) -> Result<(), Failure> {
         if let Some(directory) = &self.plot {
             std::fs::create_dir_all(directory).map_err(|error| {
@@ -147,7 +149,7 @@ impl Show {
                 write(&directory.join(name), &svg(chart))?;
             }
         }
-        say(&match self.json {
+        print(&match self.json {
             true => json,
             false => record.to_string(),
         });
@@ -161,8 +163,8 @@ fn warn(warnings: &[String]) {
     }
 }
 
-/// Prints; if nobody reads it any more, that is their choice.
-fn say(text: &str) {
+/// Prints to standard output; a closed pipe is no error.
+fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }
 

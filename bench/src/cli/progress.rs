@@ -1,20 +1,20 @@
-//! What is being done, and how long it still takes.
+//! Shows the progress of a run, and the time left.
 
 use std::time::{Duration, Instant};
 
-/// Told on standard error.
+/// Printed on standard error.
 #[derive(Debug)]
 pub(crate) struct Progress {
     scenario: String,
     begin: Instant,
     done: usize,
     steps: usize,
-    /// What a step takes, until one has been seen.
+    /// The time of a step, until one has been measured.
     guess: Duration,
 }
 
 impl Progress {
-    /// Of a scenario of so many steps; none if that is not known.
+    /// The progress of a scenario with `steps` steps; 0 if the number is unknown.
     pub(crate) fn new(scenario: impl Into<String>, steps: usize, guess: Duration) -> Self {
         Self {
             scenario: scenario.into(),
@@ -25,19 +25,19 @@ impl Progress {
         }
     }
 
-    /// A step begins.
+    /// Announces a step.
     pub(crate) fn step(&mut self, what: &str) {
         let left = left(self.begin.elapsed(), self.done, self.steps, self.guess);
         eprintln!(
             "bench: {}: {what}{}",
             self.scenario,
-            left.map(told).unwrap_or_default()
+            left.map(shown).unwrap_or_default()
         );
         self.done += 1;
     }
 }
 
-/// How long it still takes, where `done` steps took so long.
+/// The time left, where `done` steps took the elapsed time.
 fn left(elapsed: Duration, done: usize, steps: usize, guess: Duration) -> Option<Duration> {
     let left = u32::try_from(steps.checked_sub(done)?)
         .ok()
@@ -49,7 +49,7 @@ fn left(elapsed: Duration, done: usize, steps: usize, guess: Duration) -> Option
     Some(each * left)
 }
 
-fn told(left: Duration) -> String {
+fn shown(left: Duration) -> String {
     match left.as_secs() {
         0 => String::new(),
         seconds @ 1..90 => format!(" (about {seconds} s left)"),
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_follows_from_what_was_seen() {
+    fn time_left_follows_from_steps_done() {
         let seconds = Duration::from_secs;
         assert_eq!(left(seconds(0), 0, 4, seconds(3)), Some(seconds(12)));
         assert_eq!(left(seconds(10), 2, 4, seconds(3)), Some(seconds(10)));
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn short_times_are_told_in_seconds() {
-        let told = [0, 40, 100, 3000].map(|seconds| told(Duration::from_secs(seconds)));
+    fn short_time_is_shown_in_seconds() {
+        let shown = [0, 40, 100, 3000].map(|seconds| shown(Duration::from_secs(seconds)));
         let expected = [
             "",
             " (about 40 s left)",
             " (about 2 min left)",
             " (about 50 min left)",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(shown, expected);
     }
 }

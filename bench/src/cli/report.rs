@@ -10,10 +10,10 @@ use super::{Failure, write};
 /// One page with tables, charts, machine, warnings and rules.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Report {
-    /// What `bench run` saved (`--save`) or printed (`--json`), in the order of the page
+    /// Files that `bench run` saved (`--save`) or printed (`--json`), in the order of the page
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The page: HTML if it ends in .html, else Markdown (.md), with its charts beside it
+    /// The page: HTML if it ends in .html, Markdown with its charts beside it if in .md
     #[arg(long, short, value_name = "PAGE", default_value = "report.html")]
     output: PathBuf,
 }
@@ -27,7 +27,7 @@ impl Report {
             _ => {
                 let page = self.output.display();
                 return Err(Failure::Usage(format!(
-                    "{page}: a page ends in .html or .md"
+                    "{page}: a page must end in .html or .md"
                 )));
             }
         };
@@ -36,7 +36,7 @@ impl Report {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
             let found = read(&text).with_context(|| {
-                format!("{} is not what `bench run --save` writes", file.display())
+                format!("{} was not written by `bench run --save`", file.display())
             });
             records.extend(found.map_err(|error| Failure::Usage(format!("{error:#}")))?);
         }
@@ -52,12 +52,12 @@ impl Report {
     }
 }
 
-/// One record, or several one after the other.
+/// Reads one record, or several in sequence.
 fn read(text: &str) -> anyhow::Result<Vec<Record>> {
     let records: Vec<Record> = serde_json::Deserializer::from_str(text)
         .into_iter()
         .collect::<Result<_, _>>()?;
-    anyhow::ensure!(!records.is_empty(), "it is empty");
+    anyhow::ensure!(!records.is_empty(), "the file is empty");
     Ok(records)
 }
 
@@ -66,9 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_holds_one_record_or_several() {
-        let record = r#"{"scenario":"p2p","pairs":[],"tables":[],"charts":[],"rules":[],"machine":{"processor":"x","cpus":2,"mhz":null,
-            "governor":null,"virtualised":false,"kernel":"6","hugepages":{"total":0,"free":0,"kib":2048},"versions":{},"date":"",
+    fn file_holds_one_record_or_several() {
+        let record = r#"{"scenario":"p2p","pairs":[],"tables":[],"charts":[],"rules":[],
+            "machine":{"processor":"x","cpus":2,"mhz":null,"governor":null,"virtualised":false,
+            "kernel":"6","hugepages":{"total":0,"free":0,"kib":2048},"versions":{},"date":"",
             "commit":null,"command":"bench"},"warnings":[]}"#;
         let scenarios = |text: &str| -> Vec<String> {
             let records = read(text).expect("it is read");

@@ -19,35 +19,35 @@ use clap::ValueEnum;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::{Failure, Measured, Progress, Show, able};
+use super::{Failure, Measured, Progress, Show, require_nothing};
 
-/// What can be measured. The first words of each are what `bench list` says.
+/// The scenarios, with the descriptions that `bench list` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
-    /// Frames carried and cycles per frame from a VM's port to the uplink, through the whole filter
+    /// Throughput and cycles per frame from a VM's port, through the whole filter, to the uplink
     P2p,
     /// The same from the uplink to a VM and back
     P2v,
-    /// The same from the uplink to a VM, to a second one, and out
+    /// The same from the uplink to a VM, to a second VM and back to the uplink
     V2v,
-    /// Time under way at a tenth of what the peer can carry: median and 99th percentile
+    /// Latency at a tenth of the peer's capacity: median and 99th percentile
     Latency,
-    /// 1 to 16 tenants on one CPU: a switch for each, against one peer for all
+    /// 1 to 16 tenants on one CPU: a switch for each, beside one peer for all
     Tenants,
-    /// A tenant beside one that floods broadcasts and attacks: its loss and latency
+    /// Loss and latency of a tenant beside one that floods broadcasts and attacks
     Noisy,
-    /// 16 idle switches: what they take of a CPU, and how long a frame takes that wakes one
+    /// 16 idle switches: their share of a CPU, and the latency of a frame that wakes one
     Idle,
-    /// What iperf3, Apache and Memcached get through a switch
+    /// Throughput of iperf3, Apache and Memcached through a switch
     Apps,
-    /// Cycles per frame against ports, addresses, routes and peers, in the pipeline alone
+    /// Cycles per frame by the number of ports, addresses, routes and peers, in the pipeline alone
     Scale,
-    /// Cycles per frame of each kind of frame in the pipeline alone, without a device or a peer
+    /// Cycles per frame of each kind of frame, in the pipeline alone
     Stages,
 }
 
 impl Scenario {
-    /// Adding a scenario is a line above and a line here.
+    /// Measures the scenario. A new scenario is a line above and a line here.
     fn measure(self, run: &Run, settings: &Settings, peers: &[Peer]) -> Measured {
         let by_peer = |scenario: ByPeer, steps: u32| by_peer(run, settings, peers, scenario, steps);
         let rounds = settings.rounds;
@@ -72,17 +72,17 @@ impl Scenario {
         }
     }
 
-    /// Whether it has switches run, and peers.
+    /// Whether it runs switches and has peers.
     fn has_switches(self) -> bool {
         !matches!(self, Self::Scale | Self::Stages)
     }
 
-    /// Whether it can be asked how ours waits for frames.
+    /// Whether our switch's poll mode can be chosen.
     fn takes_poll_mode(self) -> bool {
         matches!(self, Self::Latency | Self::Tenants | Self::Noisy)
     }
 
-    /// What it needs installed besides its switches.
+    /// The programs that it needs beside its switches.
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Apps => &apps::PROGRAMS,
@@ -90,12 +90,12 @@ impl Scenario {
         }
     }
 
-    /// Whether it can go against that peer: programs need one that routes, which the others do not.
+    /// Whether it can run with a peer: programs need one that routes.
     fn suits(self, peer: Peer) -> bool {
         self != Self::Apps || peer.switch().checks()
     }
 
-    /// Of the rules that are shown.
+    /// The path of the switch whose rules are shown.
     pub(super) fn topology(self) -> Topology {
         match self {
             Self::P2v => Topology::P2v,
@@ -105,50 +105,57 @@ impl Scenario {
     }
 }
 
-/// A scenario that takes peers, and what it does to each in so many steps.
+/// A scenario that measures one peer after the other.
 type ByPeer = fn(&Settings, &[Peer], &mut dyn FnMut(&str)) -> anyhow::Result<Outcome>;
 
-/// Ours and its peers by turns on the same CPU. Progress and warnings are on standard error, results on standard output.
+/// Our switch and its peers take turns on one CPU. Progress and warnings are on standard error,
+/// results on standard output.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     scenario: Scenario,
     /// The peers, separated by commas; by default all that can run here
     #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
     against: Vec<Peer>,
-    /// Sizes of frames in bytes, with their check sequence, of p2p, p2v and v2v [default: 64,512,1500]
-    #[arg(long, value_delimiter = ',', value_name = "BYTES,…", value_parser = clap::value_parser!(u16).range(64..=1514))]
+    /// Sizes of frames in bytes, with the check sequence, for p2p, p2v and v2v [default:
+    /// 64,512,1500]
+    #[arg(long, value_delimiter = ',', value_name = "BYTES,…")]
+    #[arg(value_parser = clap::value_parser!(u16).range(64..=1514))]
     frames: Vec<u16>,
-    /// Numbers of flows, of p2p, p2v and v2v [default: 1,10000]
-    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…", value_parser = clap::value_parser!(u32).range(1..=131_072))]
+    /// Numbers of flows for p2p, p2v and v2v [default: 1,10000]
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=131_072))]
     flows: Vec<u32>,
-    /// Leave out the traffic of which a tenth is attacks
+    /// Skip the traffic with a tenth of attacks
     #[arg(long)]
     no_attacks: bool,
-    /// Only that traffic, by default with 64 bytes and 1 flow
+    /// Only the traffic with attacks, by default with 64 bytes and 1 flow
     #[arg(long, conflicts_with = "no_attacks")]
     attacks_only: bool,
-    /// How often each pair is measured [default: 3; of stages 41]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Measurements of each pair [default: 3; for stages 41]
+    #[arg(long, value_name = "NUMBER")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// How long each switch is measured each time [default: 2]
+    /// Duration of each measurement [default: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<f64>,
     /// The CPU of the switch under test, and that of the load
     #[arg(long, value_name = "SWITCH,LOAD", default_value = "1,0", value_parser = cpus)]
     cpus: Cpus,
-    /// Of the flows and their order
+    /// Seed of the flows and their order
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// How ours waits for frames, of latency, tenants and noisy [default: adaptive]. In p2p, p2v and v2v it never sleeps
+    /// How our switch waits for frames in latency, tenants and noisy [default: adaptive]. In p2p,
+    /// p2v and v2v it never sleeps
     #[arg(long, value_name = "HOW")]
     poll: Option<PollMode>,
-    /// A first impression: 64 bytes, 1 flow, 1 round of half a second, where nothing else is asked for
+    /// A first impression: 64 bytes, 1 flow, 1 round of half a second, unless other options say
+    /// otherwise
     #[arg(long)]
     quick: bool,
-    /// Print what each switch is told, too
+    /// Print the configuration of each switch too
     #[arg(long)]
     rules: bool,
-    /// Of stages: only those whose names begin so
+    /// For stages: only those whose names begin with one of these
     #[arg(long, value_delimiter = ',', value_name = "PREFIX,…")]
     only: Vec<String>,
     #[command(flatten)]
@@ -169,9 +176,7 @@ fn cpus(text: &str) -> Result<Cpus, String> {
             load: load.trim().parse().ok()?,
         })
     });
-    numbers.ok_or_else(|| {
-        "two CPUs as in 1,0: that of the switch under test, that of the load".to_owned()
-    })
+    numbers.ok_or_else(|| "two CPUs such as 1,0: the switch's and the load's".to_owned())
 }
 
 impl Run {
@@ -194,7 +199,7 @@ impl Run {
             Vec::new()
         };
         if has_switches {
-            able(needs(self.cpus, self.scenario.programs()))?;
+            require_nothing(needs(self.cpus, self.scenario.programs()))?;
         } else {
             self.stages_chosen()
                 .chosen()
@@ -214,7 +219,7 @@ impl Run {
             }
             if let Some(outcome) = outcome.as_ref().filter(|_| self.rules && !self.show.json) {
                 for (name, rules) in &outcome.rules {
-                    super::say(&format!("What {name} is told:\n{rules}\n"));
+                    super::print(&format!("Configuration of {name}:\n{rules}\n"));
                 }
             }
             (outcome, done)
@@ -236,7 +241,7 @@ impl Run {
         }
     }
 
-    /// Those that were named, or all that can run here.
+    /// The named peers, or all that can run here.
     fn peers(&self) -> Result<Vec<Peer>, Failure> {
         if let Some(peer) = self
             .against
@@ -244,7 +249,7 @@ impl Run {
             .find(|peer| !self.scenario.suits(**peer))
         {
             return Err(Failure::Usage(format!(
-                "apps cannot go against {peer}, which does not route"
+                "apps cannot run with {peer}, which does not route"
             )));
         }
         if !self.against.is_empty() {
@@ -255,7 +260,7 @@ impl Run {
                 .copied()
                 .collect();
             let programs: Vec<&str> = programs.into_iter().collect();
-            able(machine::missing(Needs::default(), &programs))?;
+            require_nothing(machine::missing(Needs::default(), &programs))?;
             let mut peers: Vec<Peer> = Vec::new();
             for peer in &self.against {
                 if !peers.contains(peer) {
@@ -348,7 +353,7 @@ impl Run {
             })
     }
 
-    /// Of so many steps, each of which runs two switches.
+    /// The progress of `steps` steps, each of which runs two switches.
     fn progress(&self, steps: u32, settings: &Settings) -> Progress {
         let guess = 2 * (settings.warm_up + settings.measure + Duration::from_millis(1500));
         let name = self
@@ -359,7 +364,7 @@ impl Run {
     }
 }
 
-/// Of a scenario that tells nothing before its end.
+/// The result of a scenario without partial results.
 fn whole(outcome: anyhow::Result<Outcome>) -> Measured {
     match outcome {
         Ok(outcome) => (Some(outcome), Ok(())),
@@ -367,7 +372,7 @@ fn whole(outcome: anyhow::Result<Outcome>) -> Measured {
     }
 }
 
-/// One peer after the other, so that what is known of one is not lost with the next.
+/// Measures one peer after the other, so that a failure keeps the results before it.
 fn by_peer(
     run: &Run,
     settings: &Settings,
@@ -389,7 +394,7 @@ fn by_peer(
     (all, Ok(()))
 }
 
-/// What is missing to run switches at all.
+/// What is missing to run any switch.
 pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
     let mut missing = machine::missing(
         Needs {
@@ -401,12 +406,16 @@ pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
     );
     let own = std::env::current_exe().unwrap_or_default();
     if !own.with_file_name("vswitch").is_file() {
-        missing.push("vswitch is not beside this program: run scripts/bench, or cargo build --release -p vswitch".to_owned());
+        missing.push(
+            "vswitch is not beside this program: run scripts/bench, or cargo build --release -p \
+             vswitch"
+                .to_owned(),
+        );
     }
     missing
 }
 
-/// What ours and those peers are told to do.
+/// The configuration of our switch and of peers, by name.
 pub(super) fn rules(topology: Topology, cpus: Cpus, peers: &[Peer]) -> Vec<(String, String)> {
     let ours = Vswitch {
         wires: Wires::Memif,
@@ -423,7 +432,7 @@ pub(super) fn rules(topology: Topology, cpus: Cpus, peers: &[Peer]) -> Vec<(Stri
         .collect()
 }
 
-/// What one switch is told to do.
+/// The configuration of one switch.
 pub(super) fn rules_of(
     topology: Topology,
     cpus: Cpus,
@@ -461,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_follows_from_the_options() {
+    fn options_choose_the_traffic() {
         assert_eq!(
             variants("p2p"),
             [
@@ -487,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_gives_way_to_what_is_asked_for() {
+    fn quick_yields_to_explicit_options() {
         let settings = parse("p2p --quick --rounds 5 --cpus 3,2 --seed 9").settings();
         assert_eq!(
             (settings.rounds, settings.measure),
@@ -505,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused() {
+    fn wrong_value_is_refused() {
         for line in [
             "p2q",
             "p2p --against nobody",

@@ -1,4 +1,4 @@
-//! What a scenario came to, in the form that it is shown in.
+//! The results of scenarios: JSON, tables, charts, pages.
 
 mod page;
 mod svg;
@@ -14,23 +14,24 @@ use crate::machine::Machine;
 pub use page::{html, markdown};
 pub use svg::svg;
 
-/// The result of one scenario. It is what `--json` prints and what a report is made of.
+/// The result of one scenario, as `--json` prints it and a report shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// As it is called on the command line.
+    /// The scenario's name on the command line.
     pub scenario: String,
-    /// One object for each comparison, in the scenario's own words: `peer`, what was varied, `ours_…`, `peer_…`, `ratio`.
+    /// One object for each comparison, with the scenario's own keys: `peer`, the varied quantities,
+    /// `ours_…`, `peer_…`, `ratio`.
     pub pairs: Vec<Value>,
-    /// The same for people.
+    /// The same as tables.
     pub tables: Vec<Table>,
-    /// The same to look at.
+    /// The same as charts.
     pub charts: Vec<Chart>,
-    /// What each peer was told to do, by its name.
+    /// The configuration of each switch, by its name.
     pub rules: Vec<(String, String)>,
 }
 
 impl Outcome {
-    /// What those pairs come to.
+    /// The outcome of these pairs.
     ///
     /// # Errors
     /// If a pair cannot be written as JSON.
@@ -52,7 +53,8 @@ impl Outcome {
         })
     }
 
-    /// Takes in another of the same scenario: tables and charts of the same title become longer.
+    /// Appends another outcome of the same scenario: tables and charts with the same title are
+    /// joined.
     pub fn append(&mut self, other: Self) {
         self.pairs.extend(other.pairs);
         for table in other.tables {
@@ -77,32 +79,33 @@ impl Outcome {
     }
 }
 
-/// An outcome with all that is to be known beside it: what `--json` prints, `--save` writes and `bench report` reads.
+/// An outcome with its circumstances: `--json` prints it, `--save` writes it and `bench report`
+/// reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was measured.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// What it was measured on.
+    /// The machine.
     pub machine: Machine,
-    /// What may have spoilt it.
+    /// What may have distorted the measurement.
     pub warnings: Vec<String>,
-    /// Why it ended before its time, if it did.
+    /// The reason of an early end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<String>,
 }
 
 impl Record {
-    /// One object on one line, its figures with four digits.
+    /// One object on one line, with figures of four digits.
     ///
     /// # Errors
-    /// None that is known.
+    /// If it cannot be written as JSON.
     pub fn to_json(&self) -> anyhow::Result<String> {
         Ok(rounded(serde_json::to_value(self)?).to_string())
     }
 }
 
-/// Its tables, and what may have spoilt it.
+/// The tables, the machine and the warnings.
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.partial {
@@ -119,19 +122,19 @@ impl fmt::Display for Record {
     }
 }
 
-/// Rows of text under a title. All rows have as many cells as there are columns.
+/// Rows of text under a title. Each row has as many cells as there are columns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// What it is about, with the unit.
+    /// The title, with the unit.
     pub title: String,
-    /// The columns' heads.
+    /// The heads of the columns.
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// One without rows.
+    /// A table without rows.
     pub fn new<const N: usize>(title: impl Into<String>, columns: [&str; N]) -> Self {
         Self {
             title: title.into(),
@@ -140,19 +143,19 @@ impl Table {
         }
     }
 
-    /// The same with these rows.
+    /// The same table with these rows added.
     pub fn with(mut self, rows: impl IntoIterator<Item = Vec<String>>) -> Self {
         self.rows.extend(rows);
         self
     }
 
-    /// Whether a column holds figures, which stand to the right.
+    /// Whether a column holds figures, which are aligned to the right.
     fn is_numeric(&self, column: usize) -> bool {
-        let figure = |cell: &String| {
+        let numeric = |cell: &String| {
             cell.starts_with(|first: char| first.is_ascii_digit() || "+-–".contains(first))
         };
         let cells = || self.rows.iter().filter_map(|row| row.get(column));
-        cells().all(|cell| cell.is_empty() || figure(cell)) && cells().any(|cell| !cell.is_empty())
+        cells().all(|cell| cell.is_empty() || numeric(cell)) && cells().any(|cell| !cell.is_empty())
     }
 }
 
@@ -160,8 +163,8 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.columns.iter().zip(0..).map(|(head, column)| {
-            let column_of = if self.is_numeric(column) { right } else { left };
-            column_of(head)
+            let align = if self.is_numeric(column) { right } else { left };
+            align(head)
         });
         writeln!(out, "{}", self.title)?;
         let table = table::Table::new(columns).with(self.rows.iter().cloned());
@@ -175,18 +178,18 @@ impl fmt::Display for Table {
 /// Groups of bars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chart {
-    /// What it is about, and whether more or less of it is better.
+    /// The title, and whether more or less is better.
     pub title: String,
-    /// Of the values.
+    /// The unit of the values.
     pub unit: String,
-    /// One colour each, as a switch's name.
+    /// The names of the series, each with a colour.
     pub series: Vec<String>,
-    /// A label, and a bar for each of the series.
+    /// Labels, each with a bar for each of the series.
     pub groups: Vec<(String, Vec<Option<Bar>>)>,
 }
 
 impl Chart {
-    /// Ours and a peer's value side by side, under a label each time. What is no number has no bar.
+    /// Pairs of our value and a peer's, each under a label. A value that is not finite has no bar.
     pub fn beside(
         title: impl Into<String>,
         unit: impl Into<String>,
@@ -206,19 +209,19 @@ impl Chart {
     }
 }
 
-/// One bar, and the least and the most of what it is the median of.
+/// A bar: a median with the minimum and maximum of its values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// Its height.
+    /// The height.
     pub value: f64,
-    /// The least.
+    /// The minimum.
     pub low: f64,
-    /// The most.
+    /// The maximum.
     pub high: f64,
 }
 
 impl Bar {
-    /// A bar that is the median of nothing but itself.
+    /// A bar of a single value.
     pub const fn exact(value: f64) -> Self {
         Self {
             value,
@@ -228,7 +231,7 @@ impl Bar {
     }
 }
 
-/// A figure as a table has it: three digits, or all that are before the point.
+/// A figure for a table: three digits, or all digits before the point.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if !size.is_finite() => "–".to_owned(),
@@ -239,17 +242,17 @@ pub fn figure(value: f64) -> String {
     }
 }
 
-/// The same of one that may be missing.
+/// The same for a figure that may be missing.
 pub fn figure_or_none(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), figure)
 }
 
-/// A median with the least and the most.
+/// A median with the minimum and maximum.
 pub fn spread(value: f64, [low, high]: [f64; 2]) -> String {
     format!("{} ({}–{})", figure(value), figure(low), figure(high))
 }
 
-/// The same with fractions of four digits: what is behind them is noise.
+/// The same value with all fractions rounded to four digits; the others are noise.
 fn rounded(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {
@@ -314,7 +317,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn figures_stand_to_the_right_and_words_to_the_left() {
+    fn figures_align_right_and_words_left() {
         assert_eq!(
             record().outcome.tables[0].to_string(),
             "p2p, Mpps\n\
@@ -325,13 +328,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_table_without_rows_has_its_heads() {
+    fn table_without_rows_prints_title_and_heads() {
         let table = Table::new("nothing", ["a", "b"]);
         assert_eq!(table.to_string(), "nothing\n  a  b\n");
     }
 
     #[test]
-    fn figures_have_three_digits() {
+    fn figure_has_three_digits() {
         let shown = [0.0, 0.01234, 0.8924, 3.123_456, 12.345, 1234.5, f64::NAN].map(figure);
         assert_eq!(
             shown,
@@ -342,7 +345,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_is_one_object_that_can_be_read_again() {
+    fn record_reads_back_from_one_line_of_json() {
         let text = record().to_json().expect("it is JSON");
         assert_eq!(text.lines().count(), 1);
         let value: Value = serde_json::from_str(&text).expect("it is JSON");
@@ -362,7 +365,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_of_one_kind_becomes_one_table() {
+    fn append_joins_tables_and_charts_of_one_title() {
         let mut both = record().outcome;
         let mut other = record().outcome;
         other.tables.push(Table::new("another", ["a"]));
@@ -379,7 +382,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn partial_results_say_so_first() {
+    fn partial_record_says_so_on_its_first_line() {
         let mut record = record();
         record.partial = Some("interrupted".to_owned());
         let shown = record.to_string();

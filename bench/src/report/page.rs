@@ -1,4 +1,4 @@
-//! One page of several outcomes.
+//! A page of several outcomes.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use super::svg::{escaped, svg};
 use super::{Record, Table};
 use crate::machine::Machine;
 
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em;color:#222;background:#fff}\
+const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em;\
+color:#222;background:#fff}\
 table{border-collapse:collapse;margin:1em 0;font-size:14px}\
 caption{text-align:left;font-weight:bold;padding:.3em 0}\
 th,td{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:left}\
@@ -15,10 +16,11 @@ th,td{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:left}\
 svg{max-width:100%;height:auto}pre{overflow-x:auto;background:#f6f6f6;padding:.7em}\
 .warning{background:#fff3cd;padding:.4em .7em;margin:.3em 0}";
 
-/// One HTML page that needs nothing beside it.
+/// A self-contained HTML page.
 pub fn html(records: &[Record]) -> String {
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<title>Benchmarks</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Benchmarks</h1>\n"
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <title>Benchmarks</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Benchmarks</h1>\n"
     );
     for record in records {
         html_record(&mut out, record);
@@ -61,7 +63,7 @@ fn html_record(out: &mut String, record: &Record) {
     }
     line("</table>\n</details>".to_owned());
     if !record.outcome.rules.is_empty() {
-        line("<details>\n<summary>What each switch was told</summary>".to_owned());
+        line("<details>\n<summary>Configuration of each switch</summary>".to_owned());
         for (name, rules) in &record.outcome.rules {
             line(format!(
                 "<h3>{}</h3>\n<pre>{}</pre>",
@@ -97,9 +99,9 @@ fn html_table(table: &Table) -> String {
     )
 }
 
-/// A Markdown page, and the charts that are to lie beside it: where, from the page's directory, and what.
+/// A Markdown page, and the charts beside it: each a path relative to the page and a content.
 ///
-/// `stem` is the page's own name without its end.
+/// `stem` is the page's own path without its extension.
 pub fn markdown(records: &[Record], stem: &Path) -> (String, Vec<(PathBuf, String)>) {
     let mut out = String::from("# Benchmarks\n");
     let mut charts = Vec::new();
@@ -141,7 +143,7 @@ pub fn markdown(records: &[Record], stem: &Path) -> (String, Vec<(PathBuf, Strin
         ));
         if !record.outcome.rules.is_empty() {
             line(format_args!(
-                "\n<details><summary>What each switch was told</summary>\n"
+                "\n<details><summary>Configuration of each switch</summary>\n"
             ));
             for (name, rules) in &record.outcome.rules {
                 line(format_args!("### {name}\n```\n{}\n```\n", rules.trim_end()));
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_well_formed_and_has_everything() {
+    fn html_page_is_well_formed_and_complete() {
         let mut record = record();
         record.partial = Some("interrupted".to_owned());
         let page = html(&[record.clone(), record]);
@@ -203,7 +205,7 @@ mod tests {
             "a &lt;b&gt; &amp; &quot;c&quot; | d",
             "3.12 (2.62–3.37)",
             "An Example CPU",
-            "What each switch was told",
+            "Configuration of each switch",
             "dpdk-testpmd --a &lt;b&gt;",
         ];
         for text in expected {
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn markdown_has_its_charts_beside_it() {
+    fn markdown_page_has_its_charts_beside_it() {
         let (page, charts) = markdown(&[record()], Path::new("out/report"));
         assert_eq!(charts.len(), 1);
         assert_eq!(

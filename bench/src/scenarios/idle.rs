@@ -1,4 +1,4 @@
-//! `idle`: what switches cost that have nothing to do, and how long the first frame takes that ends it.
+//! `idle`: the cost of idle switches, and the latency of the first frame that wakes one.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
 use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
 
-/// Switches of ours, or tenants of a peer's one switch.
+/// The number of our switches, or of tenants of one peer.
 const TENANTS: u8 = 16;
-/// Nothing is sent for so long before the first look, so that whoever sleeps by then sleeps.
+/// The time without frames before the measurement, so that switches that sleep are asleep.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Frames a second that wake one of the switches, each out of its sleep.
+/// Frames a second to one of the switches, each of which wakes it.
 const WAKES_PER_SECOND: u64 = 20;
 
-/// One kind of wires, or one peer.
+/// The result for our switch on one kind of wires, or for one peer.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     /// `ours` or the peer's name.
     switch: String,
     wires: Wires,
     tenants: u8,
-    /// Of one CPU, all processes together.
+    /// The share of one CPU, of all processes together.
     cpu_percent: f64,
     /// Resident memory of all processes together, without hugepages.
     resident_mib: f64,
-    /// From a frame's sending into a sleeping switch to its coming out.
+    /// The latency of a frame through a sleeping switch.
     wake_median_us: Option<f64>,
     wake_p99_us: Option<f64>,
     rounds: u32,
 }
 
-/// Measures ours, as it is delivered, on kernel interfaces and on memif, and each peer.
+/// Measures our switch, as delivered, on kernel interfaces and on memif, and each peer.
 ///
 /// # Errors
-/// The first that a switch or a load has.
+/// The first error of a switch or a load.
 pub fn run(
     settings: &Settings,
     peers: &[Peer],
@@ -81,7 +81,7 @@ fn row(
         let tenants = tenants(TENANTS, topology.size());
         let site = Site::lay(switch.wires(), settings.cpus, tenants)?;
         let mut running = switch.start(&site)?;
-        // The others stay idle.
+        // The other tenants stay idle.
         let paths = site.paths(topology).into_iter().take(1).collect();
         let pace = Pace::Open {
             per_second: WAKES_PER_SECOND,
@@ -90,11 +90,11 @@ fn row(
         let mut load = load_of(settings, &site, switch, &work)?;
         load.wait_for(&Event::Open)?;
         running.connected()?;
-        // The load waits for us, and sends nothing.
+        // The load waits for the next line, and sends nothing.
         std::thread::sleep(SETTLE);
-        let before = spent(running.as_ref())?;
+        let before = cpu_time(running.as_ref())?;
         std::thread::sleep(settings.measure);
-        let after = spent(running.as_ref())?;
+        let after = cpu_time(running.as_ref())?;
         cpu.push((after - before).as_secs_f64() / settings.measure.as_secs_f64() * 100.0);
         resident.push(memory(running.as_ref())?);
         load.end_phase()?;
@@ -116,9 +116,9 @@ fn row(
     })
 }
 
-/// Processor time of all threads of a switch's processes, as the scheduler counts it, to the nanosecond.
-fn spent(running: &dyn Running) -> anyhow::Result<Duration> {
-    let mut spent = Duration::ZERO;
+/// The scheduler's count of the processor time of all threads of a switch's processes.
+fn cpu_time(running: &dyn Running) -> anyhow::Result<Duration> {
+    let mut total = Duration::ZERO;
     for process in running.processes() {
         let threads = format!("/proc/{process}/task");
         let threads = std::fs::read_dir(&threads).with_context(|| threads)?;
@@ -126,10 +126,10 @@ fn spent(running: &dyn Running) -> anyhow::Result<Duration> {
             let path = thread?.path().join("schedstat");
             let text =
                 std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            spent += on_cpu(&text).with_context(|| format!("{} says {text:?}", path.display()))?;
+            total += on_cpu(&text).with_context(|| format!("{} holds {text:?}", path.display()))?;
         }
     }
-    Ok(spent)
+    Ok(total)
 }
 
 /// The first number of proc_pid_schedstat(5), in nanoseconds.
@@ -138,7 +138,7 @@ fn on_cpu(schedstat: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-/// MiB in memory of all of a switch's processes.
+/// Resident MiB of all processes of a switch.
 fn memory(running: &dyn Running) -> anyhow::Result<f64> {
     let mut kib = 0;
     for process in running.processes() {
@@ -167,7 +167,7 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
         ]
     };
     let table = Table::new(
-        format!("{TENANTS} tenants without a frame, and the first frame after that"),
+        format!("{TENANTS} idle tenants, and the first frame that wakes a switch"),
         [
             "switch",
             "wires",
@@ -182,7 +182,7 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
         (label, vec![Some(Bar::exact(row.cpu_percent))])
     };
     let chart = Chart {
-        title: format!("What {TENANTS} idle tenants take, less is better"),
+        title: format!("CPU share of {TENANTS} idle tenants, less is better"),
         unit: "% of a CPU".to_owned(),
         series: vec!["CPU".to_owned()],
         groups: rows.iter().map(bar).collect(),
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheduler_tells_the_time_on_a_cpu() {
+    fn schedstat_parses_to_cpu_time() {
         assert_eq!(
             on_cpu("580054756 141418 19\n"),
             Some(Duration::from_nanos(580_054_756))

@@ -1,4 +1,4 @@
-//! `latency`: how long frames are under way through a switch that has a tenth of the work that its peer could do.
+//! `latency`: the latency of frames through a switch at a tenth of its peer's capacity.
 
 use serde::Serialize;
 
@@ -10,25 +10,25 @@ use crate::report::{Chart, Outcome, Table};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// The part of the peer's capacity that both are then given.
+/// The load on both, as a share of the peer's capacity.
 const PART: f64 = 0.1;
 
-/// The comparison with one peer, on one way.
+/// The comparison with one peer on one path.
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
-    /// How ours waits for frames.
+    /// Our switch's poll mode.
     poll: PollMode,
     topology: Topology,
     frame: u16,
     flows: u32,
-    /// Frames a second that both were given.
+    /// Frames a second through each of both.
     per_second: u64,
     ours_median_us: f64,
     peer_median_us: f64,
     ours_p99_us: f64,
     peer_p99_us: f64,
-    /// Ours by the peer's: less is better for us.
+    /// Our value divided by the peer's; less is better for us.
     ratio_median: f64,
     ratio_p99: f64,
     ours_lost: u64,
@@ -37,10 +37,10 @@ struct Pair {
     lost_wrong: u64,
 }
 
-/// Measures ours beside each peer.
+/// Measures our switch beside each peer.
 ///
 /// # Errors
-/// The first that a switch or a load has.
+/// The first error of a switch or a load.
 pub fn run(
     settings: &Settings,
     peers: &[Peer],
@@ -73,7 +73,7 @@ fn pair(
         };
         sample(settings, &site, switch, &work)
     };
-    progress(&format!("{topology}: what {peer} can carry"));
+    progress(&format!("{topology}: the capacity of {peer}"));
     let most = once(theirs.as_ref(), None)?;
     let per_second = ((most.mpps * 1e6 * PART) as u64).max(1);
     let mut rounds = Rounds::default();
@@ -127,9 +127,9 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
         ]
     };
     let table = Table::new(
-        "Microseconds under way, at a tenth of the peer's capacity",
+        "Latency in microseconds, at a tenth of the peer's capacity",
         [
-            "way",
+            "path",
             "peer",
             "frames/s",
             "ours median",
@@ -141,7 +141,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
         ],
     );
     let chart = Chart::beside(
-        "99 of 100 frames take at most, less is better",
+        "99th percentile of the latency, less is better",
         "µs",
         pairs.iter().map(|pair| {
             (

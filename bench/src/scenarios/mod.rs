@@ -1,4 +1,4 @@
-//! What is measured, and how: each scenario is a file.
+//! The scenarios, a file for each.
 
 pub mod apps;
 pub mod idle;
@@ -24,35 +24,36 @@ use crate::switches::{Counters, PollMode, Switch};
 
 pub use throughput::{Pair, Throughput, Traffic, Variant};
 
-/// Frames under way on each path of a closed loop, at most. It is half of what the rings of the wires hold: one that were full
-/// would lose frames, as its reader gives back what it has read only at its next look.
+/// The most frames in flight on each path of a closed loop: half of the capacity of the wires'
+/// rings. A full ring would lose frames, because its reader frees entries only at its next poll.
 const IN_FLIGHT: u32 = 256;
-/// The same of all paths together where the wires are the kernel's: what arrives on any of them waits in one queue, its CPU's
-/// backlog, which loses what is more than `net.core.netdev_max_backlog`, by default 1000.
+/// The same for all paths together on kernel interfaces: their frames share one queue, the CPU's
+/// backlog, which drops frames above `net.core.netdev_max_backlog`, by default 1000.
 const IN_FLIGHT_OF_KERNEL: u32 = 512;
-/// Bytes and flows where a scenario varies neither.
+/// The bytes of a frame in a scenario that does not vary them.
 const FRAME: u16 = 64;
+/// The flows in a scenario that does not vary them.
 const FLOWS: u32 = 1;
 
-/// What all scenarios are given.
+/// The settings of all scenarios.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Settings {
-    /// Where things run.
+    /// The CPUs.
     pub cpus: Cpus,
-    /// How often each pair is measured, ours and the peer by turns.
+    /// Measurements of each pair; our switch and the peer take turns.
     pub rounds: u32,
-    /// How long a switch carries frames before they count.
+    /// The time before a measurement.
     pub warm_up: Duration,
-    /// How long they count.
+    /// The time of a measurement.
     pub measure: Duration,
-    /// Of flows and their order.
+    /// The seed of the flows and their order.
     pub seed: u64,
-    /// How ours waits for frames, in scenarios where that is part of what is measured.
+    /// Our switch's poll mode, in scenarios where it can be chosen.
     pub poll: PollMode,
 }
 
 impl Settings {
-    /// How frames of that size look, in so many flows.
+    /// Frames of a size in a number of flows.
     fn shape(&self, bytes: u16, flows: u32) -> Shape {
         Shape {
             bytes,
@@ -61,47 +62,48 @@ impl Settings {
         }
     }
 
-    /// The same where neither is what a scenario varies: the smallest, as the bytes are the wires' affair, and one flow.
+    /// The frames of a scenario that varies neither: the smallest, because the bytes load only the
+    /// wires, in one flow.
     fn plain(&self) -> Shape {
         self.shape(FRAME, FLOWS)
     }
 }
 
-/// One run of one switch.
+/// The result of one run of one switch.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sample {
-    /// Frames that came out at the end, in millions a second.
+    /// Frames that were received at the end, in millions a second.
     pub mpps: f64,
-    /// What the switch says that a frame costs it, each time that it has it.
+    /// The switch's own count of cycles per frame and pass.
     pub cycles_per_frame: Option<f64>,
-    /// What the load counted.
+    /// The load's counts.
     pub load: LoadReport,
 }
 
 impl Sample {
-    /// Of the first path, in an open loop.
+    /// The latency of the first path, in an open loop.
     fn latency(&self) -> Option<Latency> {
         self.load.paths[0].latency
     }
 }
 
-/// What one run sends.
+/// The traffic of one run.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// The ways of the frames.
+    /// The paths of the frames.
     pub paths: Vec<Vec<Hop>>,
-    /// How they look.
+    /// Their size and flows.
     pub shape: Shape,
-    /// How many they are.
+    /// Their rate.
     pub pace: Pace,
-    /// What goes besides.
+    /// Attacks beside them.
     pub attacks: Vec<Attack>,
-    /// What else does.
+    /// Floods beside them.
     pub floods: Vec<Flood>,
 }
 
 impl Work {
-    /// Good frames alone.
+    /// Good frames only.
     pub fn good(paths: Vec<Vec<Hop>>, shape: Shape, pace: Pace) -> Self {
         Self {
             paths,
@@ -112,7 +114,7 @@ impl Work {
         }
     }
 
-    /// As many of them as the switch carries, in a closed loop through all tenants.
+    /// As many good frames as the switch can forward, in a closed loop through all tenants.
     fn most(site: &Site, topology: Topology, shape: Shape) -> Self {
         let paths = site.paths(topology);
         let in_flight = in_flight(site.wires, paths.len());
@@ -120,7 +122,7 @@ impl Work {
     }
 }
 
-/// Frames under way on each of so many paths.
+/// The most frames in flight on each of `paths` paths.
 fn in_flight(wires: Wires, paths: usize) -> u32 {
     match wires {
         Wires::Memif | Wires::VhostUser => IN_FLIGHT,
@@ -128,10 +130,10 @@ fn in_flight(wires: Wires, paths: usize) -> u32 {
     }
 }
 
-/// Starts a switch on the site, has it carry the work, and ends it.
+/// Runs a switch on the site under the work.
 ///
 /// # Errors
-/// What the switch or the load says.
+/// The switch's or the load's error.
 pub fn sample(
     settings: &Settings,
     site: &Site,
@@ -148,7 +150,7 @@ pub fn sample(
     load.wait_for(&Event::End)?;
     let after = running.counters()?;
     let report = load.finish()?;
-    // First the switch: not every one survives the load's going.
+    // The switch first: some crash if the load ends before them.
     drop(running);
     Ok(Sample {
         mpps: report.frames_per_second() / 1e6,
@@ -157,7 +159,7 @@ pub fn sample(
     })
 }
 
-/// Starts the load of a switch that runs already.
+/// Starts the load of a running switch.
 fn load_of(
     settings: &Settings,
     site: &Site,
@@ -186,8 +188,8 @@ fn load_of(
     Load::start(load_command(site)?, &plan)
 }
 
-/// Addresses frames that are for one station to the switch at that port. One that hands on by MACs would not know another
-/// station, and drop an attack without having seen what is wrong with it.
+/// Addresses unicast frames to the switch's MAC at a port. A switch that forwards by MAC would drop
+/// an attack to an unknown MAC without checking it.
 fn aim(site: &Site, port: usize, frames: &mut [Vec<u8>]) {
     let sides = site.tenants.iter().flat_map(SwitchConfig::devices);
     let mac = sides.map(|side| side.mac).nth(port);
@@ -198,19 +200,20 @@ fn aim(site: &Site, port: usize, frames: &mut [Vec<u8>]) {
     }
 }
 
-/// This program again, as a load.
+/// This program as a load.
 fn load_command(site: &Site) -> anyhow::Result<Command> {
-    let own = std::env::current_exe().context("this program does not know where it is")?;
-    // Ahead of what else is on its CPU: a load that has to wait looks like a switch that is late.
-    // In a session of its own: the kernel shares a CPU among sessions first (sched_autogroup), and weighs each there by what it
-    // has elsewhere. Beside such a load a switch of the same session is left next to nothing, once another session wants its CPU.
+    let own = std::env::current_exe().context("the path of this program is unknown")?;
+    // A high priority, because a load that waits for its CPU looks like a slow switch. Its own
+    // session, because the kernel shares a CPU among sessions first (sched_autogroup), and weighs a
+    // session by its use of all CPUs. In the load's session, the switch would get next to nothing
+    // as soon as another session wants its CPU.
     let mut command = site.load_command("setsid");
     command.args(["nice", "--adjustment=-20"]);
     command.arg(own).arg("load");
     Ok(command)
 }
 
-/// The value in the middle; of an even number, the mean of the two.
+/// The median; for an even number of values, the mean of the middle two.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -222,8 +225,8 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The least and the most.
-pub(crate) fn ends(values: impl IntoIterator<Item = f64>) -> [f64; 2] {
+/// The minimum and the maximum.
+pub(crate) fn extremes(values: impl IntoIterator<Item = f64>) -> [f64; 2] {
     values
         .into_iter()
         .fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| {
@@ -236,14 +239,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_wires_share_what_may_be_under_way() {
+    fn paths_on_kernel_interfaces_share_the_frames_in_flight() {
         let veth = [1, 2, 4, 16].map(|paths| in_flight(Wires::Veth, paths));
         assert_eq!(veth, [256, 256, 128, 32]);
         assert_eq!(in_flight(Wires::Memif, 16), 256);
     }
 
     #[test]
-    fn the_median_is_the_value_in_the_middle() {
+    fn median_is_the_middle_value_or_the_mean_of_two() {
         assert_eq!(median([]), None);
         assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));

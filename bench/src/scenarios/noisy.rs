@@ -1,4 +1,5 @@
-//! `noisy`: what a tenant notices of its neighbour on the same CPU, which floods broadcasts and attacks.
+//! `noisy`: the effect of a tenant that floods broadcasts and attacks on its neighbour on the same
+//! CPU.
 
 use serde::Serialize;
 
@@ -11,16 +12,16 @@ use crate::site::Site;
 use crate::stages;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// What the victim sends.
+/// The victim's frames a second.
 const VICTIM_PER_SECOND: u64 = 100_000;
-/// What the neighbour sends, in frames a second.
+/// The flooding neighbour's frames a second.
 const FLOOD_PER_SECOND: u64 = 1_000_000;
 
 /// The victim's loss and latency, alone and beside the flood.
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
-    /// How ours waits for frames.
+    /// Our switch's poll mode.
     poll: PollMode,
     victim_per_second: u64,
     flood_per_second: u64,
@@ -32,16 +33,16 @@ struct Pair {
     peer_p99_us: f64,
     ours_median_us: f64,
     peer_median_us: f64,
-    /// Of the flood: what came out of ours and should not, and what the peer let out.
+    /// Frames of the flood that our switch, and the peer, delivered wrongly.
     lost_wrong: u64,
     peer_wrong: u64,
     rounds: u32,
 }
 
-/// Measures ours beside each peer.
+/// Measures our switch beside each peer.
 ///
 /// # Errors
-/// The first that a switch or a load has.
+/// The first error of a switch or a load.
 pub fn run(
     settings: &Settings,
     peers: &[Peer],
@@ -89,7 +90,7 @@ pub fn run(
     outcome(&pairs)
 }
 
-/// The first tenant is the victim; the second, which has no traffic of its own, floods.
+/// One run: the first tenant is the victim; the second only floods.
 fn once(settings: &Settings, switch: &dyn Switch, flood: bool) -> anyhow::Result<Sample> {
     let topology = Topology::P2p;
     let tenants = tenants(2, topology.size());
@@ -126,7 +127,8 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
     };
     let table = Table::new(
         format!(
-            "The victim's loss and microseconds under way, at {VICTIM_PER_SECOND} frames a second, beside a flood of {FLOOD_PER_SECOND}"
+            "The victim's loss and latency in microseconds, at {VICTIM_PER_SECOND} frames a \
+             second, beside a flood of {FLOOD_PER_SECOND}"
         ),
         [
             "peer",
@@ -141,7 +143,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
         ],
     );
     let chart = Chart::beside(
-        "Beside a flood, 99 of 100 of the victim's frames take at most, less is better",
+        "99th percentile of the victim's latency beside a flood, less is better",
         "µs",
         pairs
             .iter()

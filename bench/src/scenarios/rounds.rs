@@ -1,18 +1,18 @@
-//! Ours and one peer by turns, and what their rounds come to.
+//! Rounds of our switch and one peer in turn, and their statistics.
 
-use super::{Sample, ends, median};
+use super::{Sample, extremes, median};
 
-/// Rounds of ours beside one peer, each of both once.
+/// Rounds, each with one sample of our switch and one of the peer.
 #[derive(Debug, Default)]
 pub(super) struct Rounds(Vec<(Sample, Sample)>);
 
 impl Rounds {
-    /// Adds one.
+    /// Adds a round.
     pub(super) fn push(&mut self, ours: Sample, theirs: Sample) {
         self.0.push((ours, theirs));
     }
 
-    /// How many there are.
+    /// The number of rounds.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -21,22 +21,22 @@ impl Rounds {
         self.0.iter().map(move |(ours, theirs)| value(ours, theirs))
     }
 
-    /// The median of what each round has of something; `None` if none has it.
+    /// The median of a value that rounds may lack; `None` if all lack it.
     pub(super) fn median_of(&self, value: impl Fn(&Sample, &Sample) -> Option<f64>) -> Option<f64> {
         median(self.values(value).flatten())
     }
 
-    /// The median over all rounds; no number if there is none.
+    /// The median over all rounds; NaN without rounds.
     pub(super) fn median(&self, value: impl Fn(&Sample, &Sample) -> f64) -> f64 {
         median(self.values(value)).unwrap_or(f64::NAN)
     }
 
-    /// The least and the most.
+    /// The minimum and the maximum over all rounds.
     pub(super) fn spread(&self, value: impl Fn(&Sample, &Sample) -> f64) -> [f64; 2] {
-        ends(self.values(value))
+        extremes(self.values(value))
     }
 
-    /// All rounds together.
+    /// The sum over all rounds.
     pub(super) fn sum(&self, value: impl Fn(&Sample, &Sample) -> u64) -> u64 {
         self.values(value).sum()
     }
@@ -48,7 +48,7 @@ mod tests {
     use crate::load::LoadReport;
 
     #[test]
-    fn rounds_have_a_middle_and_ends() {
+    fn rounds_have_median_spread_and_sum() {
         let sample = |mpps: f64, cycles_per_frame| Sample {
             mpps,
             cycles_per_frame,

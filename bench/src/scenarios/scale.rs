@@ -1,32 +1,32 @@
-//! `scale`: what a frame costs in the pipeline, the more its switch has to know.
+//! `scale`: the cost of a frame in the pipeline by the size of the switch's configuration.
 
 use serde::Serialize;
 
-use super::{Settings, ends, median};
+use super::{Settings, extremes, median};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::stages::{self, Run, Scale};
 
-/// One size.
+/// The result for one size.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     dimension: &'static str,
     count: u32,
-    /// Of the time stamp counter, for each frame in a burst of 32; the harness's own are taken off.
+    /// Cycles of the time stamp counter per frame in a burst of 32, without the harness.
     cycles: f64,
     low: f64,
     high: f64,
-    /// By the smallest size's.
+    /// The cycles divided by those of the smallest size.
     ratio: f64,
     rounds: usize,
 }
 
-/// Measures all sizes by turns, so that what disturbs disturbs all.
+/// Measures all sizes in turn, so that a disturbance affects all of them.
 ///
 /// # Errors
-/// None as yet.
+/// If a result cannot be written as JSON.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Outcome> {
-    /// Looks at each size in a round.
-    const LOOKS: u32 = 7;
+    /// Measurements of each size in a round.
+    const REPEATS: u32 = 7;
     let sizes = stages::scale();
     let mut runs: Vec<Run> = Vec::new();
     for (nth, size) in sizes.iter().enumerate() {
@@ -42,7 +42,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> anyhow::Resul
     let mut costs = vec![Vec::new(); sizes.len()];
     for round in 1..=settings.rounds {
         progress(&format!("round {round} of {}", settings.rounds));
-        for _ in 0..LOOKS {
+        for _ in 0..REPEATS {
             for (run, costs) in runs.iter_mut().zip(&mut costs) {
                 costs.push(run.cycles_per_frame());
             }
@@ -60,7 +60,7 @@ fn rows(sizes: &[Scale], costs: &[Vec<f64>]) -> Vec<Row> {
             .iter()
             .find(|row| row.dimension == size.dimension)
             .map_or(cycles, |row| row.cycles);
-        let [low, high] = ends(costs.iter().copied());
+        let [low, high] = extremes(costs.iter().copied());
         rows.push(Row {
             dimension: size.dimension,
             count: size.count,
@@ -87,11 +87,11 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
     let table = Table::new(
         "Cycles per frame in the pipeline: filter, route, tunnel",
         [
-            "of what",
-            "how many",
+            "dimension",
+            "size",
             "cycles",
-            "least–most",
-            "by the smallest",
+            "min–max",
+            "relative to smallest",
         ],
     );
     let bar = |row: &Row| {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_dimension_is_held_against_its_own_smallest() {
+    fn ratio_is_relative_to_the_smallest_size_of_the_dimension() {
         let sizes = stages::scale();
         let costs: Vec<Vec<f64>> = (1..=sizes.len())
             .map(|nth| vec![nth as f64, nth as f64 * 3.0, nth as f64 * 2.0])

@@ -6,28 +6,30 @@ use crate::interrupt;
 use crate::report::{Outcome, Table, figure};
 use crate::stages::{Scenario, chosen, scenarios};
 
-/// Each kind of frame, its bursts by turns with the filling of their buffers, which is subtracted.
+/// Measures each kind of frame: bursts in turn with the filling of their buffers, which is
+/// subtracted.
 #[derive(Debug, Clone)]
 pub struct Stages {
-    /// Those whose names begin so; all if there is none.
+    /// The beginnings of the stages' names; empty for all.
     pub only: Vec<String>,
-    /// Of which the medians are taken.
+    /// The number of rounds for each median.
     pub rounds: usize,
 }
 
 impl Stages {
-    /// What is measured, in order.
+    /// The chosen scenarios in order.
     ///
     /// # Errors
-    /// If nothing is.
+    /// If there is none.
     pub fn chosen(&self) -> anyhow::Result<Vec<Scenario>> {
         chosen(scenarios(), |scenario| &scenario.name, &self.only)
     }
 
-    /// Measures on this thread; `progress` is told what is done next. What is known goes into `costs`, also before an error.
+    /// Measures on this thread; `progress` gets each next step. The costs go into `costs`, even
+    /// before an error.
     ///
     /// # Errors
-    /// If nothing is chosen, or the run is to end.
+    /// If no scenario is chosen, or a signal has arrived.
     pub fn run(&self, mut progress: impl FnMut(&str), costs: &mut Vec<Cost>) -> anyhow::Result<()> {
         for scenario in self.chosen()? {
             interrupt::check()?;
@@ -60,16 +62,16 @@ pub struct Cost {
     pub stage: String,
     /// The median of the rounds.
     pub cycles: f64,
-    /// Between which half of the rounds were.
+    /// The first and third quartile of the rounds.
     pub quartiles: [f64; 2],
-    /// Rounds.
+    /// The number of rounds.
     pub rounds: usize,
 }
 
-/// What they came to.
+/// The outcome of these costs.
 pub fn outcome(costs: &[Cost]) -> Outcome {
     let mut table = Table::new(
-        "stages: cycles of the time stamp counter per frame, in bursts of 32, of the pipeline alone",
+        "stages: TSC cycles per frame, in bursts of 32, in the pipeline alone",
         ["stage", "cycles", "25 %", "75 %"],
     );
     let shown = |cost: &Cost| {
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_are_chosen_by_the_beginning_of_their_names() {
+    fn prefixes_choose_stages() {
         let stages = |only: &[&str]| Stages {
             only: only.iter().map(|&prefix| prefix.to_owned()).collect(),
             rounds: 1,

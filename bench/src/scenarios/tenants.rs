@@ -1,7 +1,9 @@
-//! `tenants`: so many tenants on one CPU, each with a switch of its own, beside one switch of a peer that serves all of them.
+//! `tenants`: several tenants on one CPU, each with a switch of its own, beside one peer that
+//! serves all of them.
 //!
-//! Linux is such a switch too: one kernel with a bridge and rules for each tenant. Its wires are veth, and so are ours then; as
-//! the kernel has one queue for all that arrives on a CPU, the tenants share the number of frames that may be under way there.
+//! Linux is such a peer too: one kernel with a bridge and rules for each tenant. Its wires are
+//! veth, and so are ours beside it. The kernel has one queue for all frames that arrive on a CPU,
+//! so the tenants share the number of frames in flight there.
 
 use serde::Serialize;
 
@@ -12,27 +14,27 @@ use crate::report::{Chart, Outcome, Table, figure, spread};
 use crate::site::Site;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// How many tenants there are.
+/// The numbers of tenants.
 const TENANTS: [u8; 5] = [1, 2, 4, 8, 16];
 
-/// The comparison with one peer, for so many tenants.
+/// The comparison with one peer for one number of tenants.
 #[derive(Debug, Clone, Serialize)]
 struct Pair {
     peer: Peer,
-    /// How ours waits for frames.
+    /// Our switch's poll mode.
     poll: PollMode,
     tenants: u8,
     frame: u16,
     flows: u32,
-    /// Of all tenants together.
+    /// The sum of all tenants.
     ours_mpps: f64,
     peer_mpps: f64,
     ratio: f64,
     ratio_spread: [f64; 2],
-    /// By what one tenant alone has.
+    /// The sum divided by the throughput of a single tenant.
     ours_of_one: f64,
     peer_of_one: f64,
-    /// What the tenant with the least has by its equal share.
+    /// The slowest tenant's throughput divided by an equal share.
     ours_least: f64,
     peer_least: f64,
     rounds: u32,
@@ -41,10 +43,10 @@ struct Pair {
     peer_lost: u64,
 }
 
-/// Measures ours beside each peer.
+/// Measures our switch beside each peer.
 ///
 /// # Errors
-/// The first that a switch or a load has.
+/// The first error of a switch or a load.
 pub fn run(
     settings: &Settings,
     peers: &[Peer],
@@ -93,7 +95,7 @@ pub fn run(
     outcome(&pairs)
 }
 
-/// The poorest tenant's part of an equal share.
+/// The slowest tenant's throughput divided by an equal share.
 fn least(sample: &Sample) -> f64 {
     let measured = || sample.load.paths.iter().map(|path| path.measured as f64);
     let mean = measured().sum::<f64>() / sample.load.paths.len() as f64;
@@ -126,7 +128,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
         ]
     };
     let table = Table::new(
-        "Tenants on one CPU: ours has a switch for each, the peer one for all",
+        "Tenants on one CPU: a switch of ours for each, one peer for all",
         [
             "tenants",
             "peer",
@@ -142,7 +144,7 @@ fn outcome(pairs: &[Pair]) -> anyhow::Result<Outcome> {
             "peer lost",
         ],
     );
-    // A chart for each peer: on other wires there are ten times as many frames.
+    // A chart for each peer, because rates differ tenfold between wires.
     let of_peer = |pairs: &[Pair]| {
         Chart::beside(
             format!(

@@ -1,4 +1,4 @@
-//! `p2p`, `p2v` and `v2v`: how many frames a switch carries, and what each costs it.
+//! `p2p`, `p2v` and `v2v`: the throughput of a switch, and its cycles per frame.
 
 use std::collections::HashMap;
 
@@ -13,23 +13,23 @@ use crate::site::{Site, Wires};
 use crate::stages;
 use crate::switches::{Peer, PollMode, Switch, Vswitch};
 
-/// One attack for so many good frames: a tenth of all.
+/// Good frames for each attack, so that a tenth of all frames are attacks.
 const GOOD_PER_ATTACK: u32 = 9;
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
 pub struct Variant {
-    /// Bytes of a frame, with its check sequence.
+    /// Bytes of a frame, with the check sequence.
     pub frame: u16,
-    /// Flows.
+    /// The number of flows.
     pub flows: u32,
-    /// Whether a tenth of what VMs send is attacks.
+    /// Whether a tenth of the VMs' frames are attacks.
     pub attacks: bool,
 }
 
 impl Variant {
-    /// Each size with each number of flows: first clean, then with attacks if they are wanted; by default these only in the smallest
-    /// frames of the fewest flows.
+    /// Each size with each number of flows. With [`Traffic::Both`], attacks come last, only with
+    /// the smallest frames and the fewest flows.
     pub fn all(frames: &[u16], flows: &[u32], traffic: Traffic) -> Vec<Self> {
         let each = |attacks| {
             frames.iter().flat_map(move |&frame| {
@@ -50,7 +50,7 @@ impl Variant {
         }
     }
 
-    /// As in `64 B, 10000 flows, attacks`.
+    /// Such as `64 B, 10000 flows, attacks`.
     fn label(self) -> String {
         let flows = match self.flows {
             1 => "1 flow".to_owned(),
@@ -61,75 +61,77 @@ impl Variant {
     }
 }
 
-/// Whether there are attacks.
+/// The attacks in the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
     /// None.
     Clean,
-    /// A tenth of what VMs send, always.
+    /// A tenth of the VMs' frames in all variants.
     Attacks,
-    /// First none, then once some.
+    /// None, and then one variant with attacks.
     Both,
 }
 
-/// The comparison of our switch with one peer, on one kind of traffic.
+/// The comparison with one peer on one kind of traffic.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pair {
     /// The peer.
     pub peer: Peer,
-    /// The wires that both were measured on.
+    /// The peer's wires.
     pub wires: Wires,
     /// The traffic.
     #[serde(flatten)]
     pub variant: Variant,
-    /// Medians over the rounds, in millions of frames a second.
+    /// Our median over the rounds, in millions of frames a second.
     pub ours_mpps: f64,
     /// The same of the peer.
     pub peer_mpps: f64,
-    /// The least and the most of ours.
+    /// Our minimum and maximum.
     pub ours_mpps_spread: [f64; 2],
     /// The same of the peer.
     pub peer_mpps_spread: [f64; 2],
-    /// The median of each round's ours by its peer.
+    /// The median over the rounds of our rate divided by the peer's.
     pub ratio: f64,
-    /// The least and the most of them.
+    /// The minimum and maximum of these ratios.
     pub ratio_spread: [f64; 2],
-    /// Medians of the busy cycles per frame, where the switch tells.
+    /// Our median of the busy cycles per frame, if known.
     pub ours_cycles: Option<f64>,
     /// The same of the peer.
     pub peer_cycles: Option<f64>,
-    /// The median of each round's peer's cycles by ours: more is better for us.
+    /// The median over the rounds of the peer's cycles divided by ours; more is better for us.
     pub cycles_ratio: Option<f64>,
-    /// Rounds.
+    /// The number of rounds.
     pub rounds: usize,
-    /// Frames of ours that came out with wrong content or at a wrong port, and attacks that came out.
+    /// Frames that our switch delivered with wrong content or at a wrong port, and attacks that it
+    /// delivered.
     pub lost_wrong: u64,
-    /// Frames of ours that did not come out.
+    /// Frames that our switch lost.
     pub ours_lost: u64,
     /// The same of the peer.
     pub peer_lost: u64,
-    /// Frames of ours that overtook another of their flow.
+    /// Frames of our switch that overtook another of their flow.
     pub ours_reordered: u64,
-    /// What the peer let through that it should not; only of one that checks.
+    /// Wrong frames and attacks that the peer delivered, if it checks the same as ours.
     pub peer_wrong: Option<u64>,
 }
 
 /// One of the three scenarios.
 #[derive(Debug, Clone)]
 pub struct Throughput {
-    /// Where frames go.
+    /// The path of frames.
     pub topology: Topology,
-    /// Whom we are measured against.
+    /// The peers.
     pub peers: Vec<Peer>,
     /// The kinds of traffic.
     pub variants: Vec<Variant>,
 }
 
 impl Throughput {
-    /// Measures all pairs; `progress` is told what is done next. What is known goes into `pairs`, also before an error.
+    /// Measures all pairs; `progress` gets each next step. The pairs go into `pairs`, even before
+    /// an error.
     ///
     /// # Errors
-    /// The first that a switch or a load has.
+    /// The first error of a switch or a load.
     pub fn run(
         &self,
         settings: &Settings,
@@ -166,7 +168,7 @@ impl Throughput {
         Ok(())
     }
 
-    /// How often a switch is started in all.
+    /// The number of switch starts.
     pub fn runs(&self, settings: &Settings) -> usize {
         let mut wires: Vec<Wires> = Vec::new();
         for peer in &self.peers {
@@ -178,7 +180,7 @@ impl Throughput {
         self.variants.len() * settings.rounds as usize * (wires.len() + self.peers.len())
     }
 
-    /// Ours and each peer once. Ours runs once for all peers on the same wires.
+    /// Runs our switch and each peer once. Ours runs once for all peers on the same wires.
     fn round(
         &self,
         settings: &Settings,
@@ -259,14 +261,15 @@ fn compare(peer: Peer, variant: Variant, rounds: &Rounds) -> Pair {
 }
 
 impl Throughput {
-    /// What the pairs come to.
+    /// The outcome of these pairs.
     ///
     /// # Errors
-    /// None that is known.
+    /// If a pair cannot be written as JSON.
     pub fn outcome(&self, pairs: &[Pair]) -> anyhow::Result<Outcome> {
         let table = Table::new(
             format!(
-                "{}: frames that come out at the end, and busy cycles of the switch for each time it has one; medians of {} rounds",
+                "{}: frames received at the end, and the switch's busy cycles per frame and pass; \
+                 medians of {} rounds",
                 self.topology,
                 pairs.iter().map(|pair| pair.rounds).max().unwrap_or(0)
             ),
@@ -290,7 +293,7 @@ impl Throughput {
         Outcome::new(self.topology.to_string(), pairs, table, self.charts(pairs))
     }
 
-    /// Each kind of traffic is a group. Ours has a bar for each kind of wires that it was on.
+    /// A group for each kind of traffic. Our switch has a bar for each kind of its wires.
     fn charts(&self, pairs: &[Pair]) -> Vec<Chart> {
         type Value = fn(&Pair) -> (Option<Bar>, Option<Bar>);
         let mpps: Value = |pair| {
@@ -307,7 +310,7 @@ impl Throughput {
             )
         };
         [
-            ("frames carried, more is better", "Mpps", mpps),
+            ("throughput, more is better", "Mpps", mpps),
             (
                 "busy cycles per frame and pass, less is better",
                 "cycles",
@@ -404,7 +407,7 @@ mod tests {
     };
 
     #[test]
-    fn traffic_is_every_size_with_every_number_of_flows() {
+    fn variants_combine_all_sizes_and_flows() {
         let labels = |frames: &[u16], flows: &[u32], traffic| -> Vec<String> {
             let variants = Variant::all(frames, flows, traffic);
             variants.into_iter().map(Variant::label).collect()

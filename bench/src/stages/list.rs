@@ -162,8 +162,8 @@ pub struct Scale {
     pub scenario: Scenario,
 }
 
-/// The dimensions that may make a frame more expensive: ports, addresses of a port, remote addresses
-/// (each a route), peers.
+/// The dimensions that may make a frame more expensive: ports, addresses of a port, remote
+/// addresses (each a route), peers.
 pub fn scale() -> Vec<Scale> {
     let mut all = Vec::new();
     let mut add = |dimension, count: u32, size, tunnel, frames| {

@@ -1,4 +1,5 @@
-//! The switches under test: ours, and what a user would pick instead. Each carries the frames of a [`Site`] on one CPU.
+//! The switches under test: ours and its alternatives. Each forwards the frames of a [`Site`] on
+//! one CPU.
 
 mod bridge;
 mod checks;
@@ -18,19 +19,19 @@ use crate::site::{Site, Wires};
 
 pub use vswitch::{PollMode, Vswitch};
 
-/// What our switch is measured against.
+/// The switches beside which ours is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
-    /// `dpdk-testpmd --forward-mode=io`: moves frames and looks at none. The limit.
+    /// `dpdk-testpmd --forward-mode=io`: forwards frames without reading them; the upper bound
     Testpmd,
-    /// `dpdk-testpmd --forward-mode=macswap`: writes two MACs and looks at nothing.
+    /// `dpdk-testpmd --forward-mode=macswap`: rewrites two MACs and checks nothing
     TestpmdMacswap,
-    /// Linux's bridge and router with nftables, with the same checks as ours.
+    /// Linux's bridge and router with nftables, with the same checks as ours
     LinuxBridge,
-    /// Open vSwitch with DPDK, and rules that check the same, on memif.
+    /// Open vSwitch with DPDK and rules for the same checks, on memif
     OvsDpdk,
-    /// The same on vhost-user; ours beside it is on memif.
+    /// The same on vhost-user; ours beside it is on memif
     OvsDpdkVhost,
 }
 
@@ -58,72 +59,72 @@ impl fmt::Display for Peer {
     }
 }
 
-/// One that can be put under test.
+/// A switch that can be put under test.
 pub trait Switch {
-    /// The wires it is at its best on, and which ours is then measured on too, if it has a driver for them.
+    /// The wires on which it is fastest. Ours is measured on the same if it has a driver for them.
     fn wires(&self) -> Wires;
 
-    /// Queues that it sends on.
+    /// The number of queues that it sends on.
     fn queues(&self) -> u16 {
         1
     }
 
-    /// Whether it checks what ours checks. One that does not lets attacks through.
+    /// Whether it checks the same as ours. Otherwise it delivers attacks.
     fn checks(&self) -> bool;
 
-    /// What must be installed to start it: names, or whole paths.
+    /// The programs that it needs: names or absolute paths.
     fn programs(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What it is told to do, as its own tools would be told.
+    /// Its configuration, in the notation of its own tools.
     fn rules(&self, site: &Site) -> String;
 
     /// Starts it. It then waits for the load's ends of the wires.
     ///
     /// # Errors
-    /// What is missing, or what it says itself.
+    /// A missing program, or the switch's own error.
     fn start(&self, site: &Site) -> anyhow::Result<Box<dyn Running>>;
 }
 
-/// One that runs. Dropped, it has ended.
+/// A running switch, which ends when dropped.
 pub trait Running {
-    /// The load's ends are there: what can only be done now. As a rule nothing.
+    /// Called when the load's ends are open.
     ///
     /// # Errors
-    /// What it says itself.
+    /// The switch's own error.
     fn connected(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 
-    /// Its processes, as far as it is made of processes.
+    /// Its processes, if it has any.
     fn processes(&self) -> Vec<u32>;
 
-    /// What it has done so far.
+    /// Its counters.
     ///
     /// # Errors
-    /// What it says itself.
+    /// The switch's own error.
     fn counters(&mut self) -> anyhow::Result<Counters>;
 }
 
-/// What a switch tells of its work.
+/// The counters of a switch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Counters {
     /// Frames received, on all ports.
     pub frames: u64,
-    /// Cycles of the time stamp counter that it spent in rounds that had frames.
+    /// Cycles of the time stamp counter that it spent in rounds with frames.
     pub busy_cycles: f64,
 }
 
 impl Counters {
-    /// Cycles per frame since `before`; `None` if there was none.
+    /// Cycles per frame since `before`; `None` without a frame.
     pub fn cycles_per_frame(self, before: Self) -> Option<f64> {
         let frames = self.frames.checked_sub(before.frames)?;
         (frames > 0).then(|| (self.busy_cycles - before.busy_cycles) / frames as f64)
     }
 }
 
-/// A process of ours that ends with this.
+/// A child process, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct ChildGuard(pub(crate) Child);
 
@@ -140,7 +141,7 @@ impl Drop for ChildGuard {
     }
 }
 
-/// Waits until `done` gives something.
+/// Waits until `done` returns a value.
 pub(crate) fn wait_for<T>(
     what: &str,
     mut done: impl FnMut() -> anyhow::Result<Option<T>>,
@@ -152,7 +153,7 @@ pub(crate) fn wait_for<T>(
             return Ok(value);
         }
         if begin.elapsed() > PATIENCE {
-            bail!("{what}: not after {PATIENCE:?}");
+            bail!("timeout after {PATIENCE:?}: {what}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,4 +1,4 @@
-//! `dpdk-testpmd`: what the ports alone cost.
+//! `dpdk-testpmd`: the cost of the ports alone.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -8,26 +8,26 @@ use anyhow::{Context, bail};
 use super::{ChildGuard, Counters, Running, Switch};
 use crate::site::{End, Site, Wires};
 
-/// With one of its forwarding modes.
+/// testpmd in one of its forwarding modes.
 pub(super) struct Testpmd {
     pub(super) mode: &'static str,
 }
 
 impl Testpmd {
     fn arguments(&self, site: &Site) -> Vec<String> {
-        let own = |text: &str| text.to_owned();
+        let owned = |text: &str| text.to_owned();
         let mut arguments = vec![
-            own("--lcores"),
-            // The first, which only waits for commands, shares the load's CPU.
+            owned("--lcores"),
+            // The first lcore only waits for commands, so it shares the load's CPU.
             format!("0@{},1@{}", site.cpus.load, site.cpus.switch),
-            own("--no-pci"),
-            own("--in-memory"),
-            own("--no-telemetry"),
-            own("-m"),
-            own("128"),
+            owned("--no-pci"),
+            owned("--in-memory"),
+            owned("--no-telemetry"),
+            owned("-m"),
+            owned("128"),
         ];
         for (number, end) in site.ends.iter().enumerate() {
-            arguments.push(own("--vdev"));
+            arguments.push(owned("--vdev"));
             arguments.push(match end {
                 End::Memif(socket) => format!(
                     "net_memif{number},role=server,id=0,socket-abstract=no,socket={}",
@@ -39,9 +39,9 @@ impl Testpmd {
                 End::Veth(interface) => format!("net_af_packet{number},iface={interface}"),
             });
         }
-        arguments.extend(["--", "--interactive", "--port-topology=chained"].map(own));
+        arguments.extend(["--", "--interactive", "--port-topology=chained"].map(owned));
         arguments.push(format!("--forward-mode={}", self.mode));
-        arguments.push(own("--total-num-mbufs=16384"));
+        arguments.push(owned("--total-num-mbufs=16384"));
         arguments
     }
 }
@@ -66,7 +66,7 @@ impl Switch for Testpmd {
     }
 
     fn start(&self, site: &Site) -> anyhow::Result<Box<dyn Running>> {
-        // It writes its statistics into a buffer, and its answers to commands past that: by lines, they come in order.
+        // Statistics are buffered and answers to commands are not: line buffering keeps the order.
         let mut child = site
             .command("stdbuf")
             .args(["--output=L", PROGRAM])
@@ -97,21 +97,21 @@ struct Console {
 }
 
 impl Console {
-    /// Gives a command, and reads until the prompt of the next: what was said, line by line.
+    /// Runs a command and returns the lines of its output.
     fn ask(&mut self, command: &str) -> anyhow::Result<Vec<String>> {
-        // Its prompt has no newline: a command that it does not know has an answer with one.
+        // The prompt has no newline, but the answer to an unknown command has one.
         const END: &str = "bench-end";
         writeln!(self.to, "{command}\n{END}").context("testpmd has ended")?;
-        let mut said = Vec::new();
+        let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             if self.from.read_line(&mut line)? == 0 {
-                bail!("testpmd ended: {}", said.join(" "));
+                bail!("testpmd ended: {}", lines.join(" "));
             }
             if line.contains("Command not found") || line.contains("Bad arguments") {
-                return Ok(said);
+                return Ok(lines);
             }
-            said.push(line.trim().to_owned());
+            lines.push(line.trim().to_owned());
         }
     }
 }
@@ -126,14 +126,14 @@ impl Running for Console {
     }
 
     fn counters(&mut self) -> anyhow::Result<Counters> {
-        let said = self.ask("show fwd stats all")?;
-        parse(&said).with_context(|| format!("testpmd's statistics: {said:?}"))
+        let lines = self.ask("show fwd stats all")?;
+        parse(&lines).with_context(|| format!("testpmd's statistics: {lines:?}"))
     }
 }
 
 /// `CPU cycles/packet=75.30 (total cycles=150600 / total io packets=2000) at 2000 MHz Clock`.
-fn parse(said: &[String]) -> Option<Counters> {
-    let line = said.iter().find(|line| line.contains("cycles/packet"))?;
+fn parse(lines: &[String]) -> Option<Counters> {
+    let line = lines.iter().find(|line| line.contains("cycles/packet"))?;
     let number = |after: &str| -> Option<f64> {
         let rest = line.split_once(after)?.1;
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -150,16 +150,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statistics_are_found_among_the_rest() {
-        let said = [
+    fn statistics_parse_to_counters() {
+        let lines = [
             "TX-packets: 2000   TX-dropped: 0   TX-total: 2000",
-            "CPU cycles/packet=75.30 (total cycles=150600 / total io packets=2000) at 2000 MHz Clock",
+            "CPU cycles/packet=75.30 (total cycles=150600 / total io packets=2000) \
+             at 2000 MHz Clock",
         ];
         let expected = Counters {
             frames: 2000,
             busy_cycles: 150_600.0,
         };
-        assert_eq!(parse(&said.map(str::to_owned)), Some(expected));
+        assert_eq!(parse(&lines.map(str::to_owned)), Some(expected));
         assert_eq!(parse(&[]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Ours: one process for each tenant.
+//! Our switch: one process for each tenant.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -17,23 +17,23 @@ use crate::site::{Site, Wires};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PollMode {
-    /// As it is delivered: it sleeps where there is nothing to do
+    /// As delivered: it sleeps when idle
     Adaptive,
-    /// It never sleeps, as peers on DPDK
+    /// It never sleeps, like the peers on DPDK
     Busy,
 }
 
-/// Ours.
+/// Our switch.
 #[derive(Debug)]
 pub struct Vswitch {
-    /// The wires it is on.
+    /// The wires that it is connected to.
     pub wires: Wires,
-    /// How it waits.
+    /// How it waits for frames.
     pub poll: PollMode,
 }
 
 impl Vswitch {
-    /// Ours as it is measured beside a peer: on its wires, or the next best that we have a driver for.
+    /// Our switch beside a peer: on the peer's wires, or the closest that we have a driver for.
     pub fn beside(peer: &dyn Switch, poll: PollMode) -> Self {
         Self {
             wires: peer.wires().ours(),
@@ -82,7 +82,7 @@ impl Switch for Vswitch {
                 .stderr(File::create(&log)?)
                 .spawn()
                 .with_context(|| format!("cannot start {}", program.display()))?;
-            switches.push(One {
+            switches.push(Process {
                 process: ChildGuard(child),
                 control,
                 log,
@@ -91,7 +91,7 @@ impl Switch for Vswitch {
         let mut running = Processes { program, switches };
         for index in 0..running.switches.len() {
             wait_for("vswitch is ready", || {
-                running.look(index).map(|_| ()).map_or_else(
+                running.counters_of(index).map(|_| ()).map_or_else(
                     |error| match running.switches[index].process.0.try_wait()? {
                         None => Ok(None),
                         Some(status) => {
@@ -107,20 +107,20 @@ impl Switch for Vswitch {
     }
 }
 
-/// The switch that was built with this program.
+/// The switch's program, beside this one.
 fn program() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let program = own.with_file_name("vswitch");
     if !program.is_file() {
         bail!(
-            "{} is not there: cargo build --release -p vswitch, or run scripts/bench",
+            "{} is missing: cargo build --release -p vswitch, or run scripts/bench",
             program.display()
         );
     }
     Ok(program)
 }
 
-struct One {
+struct Process {
     process: ChildGuard,
     control: PathBuf,
     log: PathBuf,
@@ -128,11 +128,11 @@ struct One {
 
 struct Processes {
     program: PathBuf,
-    switches: Vec<One>,
+    switches: Vec<Process>,
 }
 
 impl Processes {
-    fn look(&self, index: usize) -> anyhow::Result<Counters> {
+    fn counters_of(&self, index: usize) -> anyhow::Result<Counters> {
         let answer = output(
             Command::new(&self.program)
                 .args(["show", "ports", "--json", "--control"])
@@ -142,7 +142,7 @@ impl Processes {
         let number = |key: &str| {
             answer["worker"][key]
                 .as_u64()
-                .with_context(|| format!("no worker.{key} in what vswitch shows"))
+                .with_context(|| format!("vswitch show ports has no worker.{key}"))
         };
         Ok(Counters {
             frames: number("busy_frames")?,
@@ -159,7 +159,7 @@ impl Running for Processes {
     fn counters(&mut self) -> anyhow::Result<Counters> {
         let mut all = Counters::default();
         for index in 0..self.switches.len() {
-            let one = self.look(index)?;
+            let one = self.counters_of(index)?;
             all.frames += one.frames;
             all.busy_cycles += one.busy_cycles;
         }

@@ -15,7 +15,7 @@ mod session;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::{Settings, ends, median};
+use super::{Settings, extremes, median};
 use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
@@ -194,7 +194,7 @@ fn outcome(peers: &[Peer], results: &Results) -> anyhow::Result<Outcome> {
             }
             let bars = (0..=peers.len())
                 .map(|switch| {
-                    let [low, high] = ends(of(switch));
+                    let [low, high] = extremes(of(switch));
                     let value = median(of(switch))?;
                     Some(Bar { value, low, high })
                 })

@@ -1,5 +1,5 @@
-//! The nftables rules: the filter's specification (`docs/reference/spoof-filter.md`) as far as nftables can
-//! express it.
+//! The nftables rules: the filter's specification (`docs/reference/spoof-filter.md`) as far as
+//! nftables can express it.
 //!
 //! It cannot verify checksums (the kernel's IP layer verifies the header's), walk the options of
 //! Neighbour Discovery past the first, or compare two fields of a frame.

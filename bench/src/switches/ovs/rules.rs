@@ -1,5 +1,5 @@
-//! The OpenFlow rules: the filter's specification (`docs/reference/spoof-filter.md`) as far as OpenFlow can
-//! express it.
+//! The OpenFlow rules: the filter's specification (`docs/reference/spoof-filter.md`) as far as
+//! OpenFlow can express it.
 //!
 //! Not expressible, and therefore not checked: checksums, lengths and IP options; tiny fragments;
 //! LLC/SNAP, which Open vSwitch treats as the Ethernet II frame of the same type; the content of a
@@ -154,7 +154,8 @@ impl Rules {
     /// What VMs must not send.
     fn port_transport(&mut self) {
         self.comment(
-            "Ports: no encapsulation, nothing to DHCP servers; later fragments have no header to check",
+            "Ports: no encapsulation, nothing to DHCP servers; \
+             later fragments have no header to check",
         );
         self.go_to(PORT_TRANSPORT, 200, "ipv6,nw_frag=later", TRANSPORT);
         for protocol in ENCAPSULATIONS {
