@@ -40,63 +40,66 @@ def run_suite(name, suite):
 class Beside:
     """A suite that runs beside others, in a process of its own; its output is shown at its end."""
 
-    def __init__(self, name, stack):
+    def __init__(self, name, directory, stack):
         self.name = name
-        self._log = REPORT.with_name(f"{name}.log")
-        self._report = REPORT.with_name(f"{name}.json")
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log, self._report = directory / f"{name}.log", directory / f"{name}.json"
+        directory.mkdir(parents=True, exist_ok=True)
         self._report.unlink(missing_ok=True)
         self._started = time.monotonic()
-        command = [sys.executable, __file__, "--report", self._report, name]
         output = stack.enter_context(self._log.open("w"))
-        self._child = stack.enter_context(
-            attended(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output))
+        self._child = stack.enter_context(attended(
+            self.command(self._report), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=output))
         self._ended = threading.Event()
-        threading.Thread(target=self._show_progress, daemon=True).start()
         stack.callback(self._ended.set)
+        threading.Thread(target=self._show_progress, daemon=True).start()
         print(f"\n── {name} runs beside the next suites; its output follows when it has ended",
               flush=True)
 
+    def command(self, report):
+        return [sys.executable, __file__, "--report", report, self.name]
+
     def _show_progress(self):
-        while not self._ended.wait(PROGRESS_EVERY_S) and self._child.poll() is None:
+        while not self._ended.wait(PROGRESS_EVERY_S) and self.is_running():
             lines = self._log.read_text(errors="replace").splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "")
-            print(f"── {self.name} runs, {time.monotonic() - self._started:.0f} s: {last[:70]}",
-                  flush=True)
+            print(f"── {self.name} runs, {self._seconds():.0f} s: {last[:70]}", flush=True)
 
     def is_running(self):
         return self._child.poll() is None
+
+    def _seconds(self):
+        return time.monotonic() - self._started
 
     def finish(self):
         """Waits for its end and shows its output; its counts and seconds."""
         self._child.wait()
         self._ended.set()
         print(self._log.read_text(errors="replace"), flush=True)
-        try:
-            suite, = json.loads(self._report.read_text())["suites"]
-        except (FileNotFoundError, json.JSONDecodeError):
+        if not self._report.exists():
             status = self._child.returncode
-            return failed(f"it ended with status {status}, without a report"), self._seconds()
+            return failed(f"ended with status {status}, without a report"), self._seconds()
+        suite, = json.loads(self._report.read_text())["suites"]
         seconds = suite.pop("seconds")
         del suite["name"]
         return Counts(**suite), seconds
 
-    def _seconds(self):
-        return time.monotonic() - self._started
-
 
 class Runner:
     """Runs the chosen suites and keeps their results."""
+
+    beside = Beside
 
     def __init__(self, suites, chosen):
         self._suites, self._chosen = suites, chosen
         self.results, self.interruption = {}, None
 
     def run(self):
-        chosen = list(self._chosen)
-        along = [name for name in chosen if name in BESIDE_WITH]
-        if BESIDE in chosen and along and len(os.sched_getaffinity(0)) > 1:
-            chosen = [name for name in chosen if name != BESIDE and name not in along]
+        chosen, along = list(self._chosen), []
+        if BESIDE in chosen and len(os.sched_getaffinity(0)) > 1:
+            along = [name for name in chosen if name in BESIDE_WITH]
+        if along:
+            chosen = [name for name in chosen if name not in (BESIDE, *along)]
             self._run_beside(along)
         self._run_each(chosen)
 
@@ -108,13 +111,13 @@ class Runner:
             self.results[name] = counts, seconds
 
     def _run_beside(self, names):
-        """Runs `names` on all CPUs but one, beside the suite that has that one."""
+        """Runs `names` on all CPUs but one, while the other suite runs."""
         with contextlib.suppress(BuildFailure):
             build()  # each suite that needs it reports the failure
         cpus = os.sched_getaffinity(0)
         try:
             with contextlib.ExitStack() as stack:
-                beside = Beside(BESIDE, stack)
+                beside = self.beside(BESIDE, REPORT.parent, stack)
                 for name in names:
                     os.sched_setaffinity(0, sorted(cpus)[1:] if beside.is_running() else cpus)
                     self._run_each([name])
