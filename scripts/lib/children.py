@@ -1,4 +1,5 @@
-"""Child processes that clean up behind themselves: when we are ended, they are asked to end too, and waited for.
+"""Child processes that clean up after themselves: when this program is interrupted, they are asked to
+end too, and waited for.
 
 `subprocess.run` would kill them, and what they have set up would stay.
 """
@@ -6,19 +7,19 @@
 import contextlib
 import subprocess
 
-# For taking back namespaces and machines. Whoever takes longer is killed after all.
+# Enough to remove namespaces and machines. A child that takes longer is killed.
 PATIENCE_S = 120
 
 
 @contextlib.contextmanager
 def attended(command, **options):
-    """A child, that has ended when the block has."""
+    """A child that has ended at the end of the block."""
     child = subprocess.Popen(command, **options)
     try:
         yield child
         child.wait()
     except BaseException as interruption:
-        # Ctrl-C has reached the child by itself, and a second request would interrupt its cleaning up.
+        # Ctrl-C has reached the child too; a second request would interrupt its cleaning up.
         if not isinstance(interruption, KeyboardInterrupt):
             child.terminate()
         try:

@@ -4,7 +4,8 @@ import os
 import pathlib
 import subprocess
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vswitch-emulated-machine"
+_CACHES = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+CACHE = _CACHES / "vswitch-emulated-machine"
 
 
 class Kernel:
@@ -17,7 +18,7 @@ class Kernel:
         self.modules = root / "lib/modules" / self.release
 
     def module_files(self, names):
-        """The files of these modules and of all they need, each after what it needs."""
+        """The files of these modules and their dependencies, each after its own."""
         files = []
         for name in names:
             shown = subprocess.run(
@@ -30,7 +31,8 @@ class Kernel:
         return files
 
     def put_modules(self, names, directory):
-        """Writes these modules and all they need, not compressed, and the order to load them in as `order`."""
+        """Writes these modules and their dependencies, uncompressed, and their order of loading as
+        `order`."""
         directory.mkdir()
         order = []
         for file in self.module_files(names):
@@ -47,7 +49,8 @@ def decompressed(file):
 
 
 def pack(root):
-    """The bytes of an initramfs with everything below `root`: the same for the same names, modes and contents."""
+    """The bytes of an initramfs with everything below `root`. Equal names, modes and contents give
+    equal bytes."""
     names = sorted(str(file.relative_to(root)) for file in root.rglob("*"))
     for name in names:
         os.utime(root / name, (0, 0), follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The emulated machine's initramfs: what mounts the host's files, from which all else comes."""
+"""The emulated machine's initramfs, which mounts the host's files."""
 
 import pathlib
 import shutil
@@ -9,12 +9,13 @@ import linux
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-# What mounts the host's files; all else is loaded from there.
+# Needed to mount the host's files; all other modules are loaded from there.
 FIRST_MODULES = ("virtio_console", "qemu_fw_cfg", "9pnet_virtio", "9p", "overlay")
 
 
 def initramfs(kernel):
-    """A compressed archive with busybox, the first modules and `init`; made once for each version of them."""
+    """A compressed archive with busybox, the first modules and `init`. It is kept, and made again when
+    `init` has changed."""
     path = kernel.root / "initramfs"
     script = HERE / "init"
     if path.exists() and path.stat().st_mtime > script.stat().st_mtime:

@@ -1,6 +1,5 @@
 """One run of the emulated machine: QEMU, its channels, and its end."""
 
-import os
 import pathlib
 import shlex
 import shutil
@@ -14,7 +13,7 @@ import time
 
 import kernel
 
-# What the second stage of the machine does, in the host's own tree: names the NICs, then runs the command.
+# The second stage of the machine, in the host's own tree: it names the NICs and runs the command.
 SECOND_STAGE = """\
 if [ "$1" = start ]; then
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -28,7 +27,9 @@ if [ "$1" = start ]; then
     for device in /sys/bus/virtio/drivers/virtio_net/virtio*; do
         ip link set "$(ls "$device/net")" name wire0
     done
-    for feature in tx gso tso gro lro rxvlan txvlan; do ethtool -K wire0 "$feature" off >/dev/null 2>&1; done
+    for feature in tx gso tso gro lro rxvlan txvlan; do
+        ethtool -K wire0 "$feature" off >/dev/null 2>&1
+    done
     echo started >/run/status
     cd "$DIRECTORY"
     setsid env $ENVIRONMENT sh -c "$COMMAND" </dev/null >/run/stdout 2>/run/stderr
@@ -37,19 +38,22 @@ if [ "$1" = start ]; then
 fi
 """
 
-# A translated processor does not have the string instructions that say of themselves that they are fast: under TCG each
-# byte of them is a step of a loop, and clearing memory takes ten times as long. Nor a fifth level of page tables.
+# TCG emulates a string instruction as a loop, one step for each byte. With the flags that call these
+# instructions fast, the kernel would use them, and clearing memory would take ten times as long. A
+# fifth level of page tables costs time too.
 PROCESSORS = {"kvm": "max", "tcg": "max,erms=off,fsrm=off,fsrs=off,fzrm=off,la57=off"}
 
-# With a thread for each processor, QEMU itself aborts now and then (`iotlb_to_section: Assertion … failed`): in the middle of
-# a suite, and the more often the busier the host is.
+# With one thread for each processor, QEMU itself aborts now and then (`iotlb_to_section: Assertion …
+# failed`), in the middle of a suite, and more often on a busy host.
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=single"}
 
-MODULES = ("virtio_net", "igb", "igbvf", "vfio-pci", "tun", "veth", "bridge", "nf_tables", "nft_meta_bridge")
+MODULES = ("virtio_net", "igb", "igbvf", "vfio-pci", "tun", "veth", "bridge", "nf_tables",
+           "nft_meta_bridge")
+CHANNELS = ("stdout", "stderr", "status")
 
 
 class Failure(Exception):
-    """The machine did not do its part."""
+    """The machine did not start, or ended too early."""
 
     def __init__(self, message, status=125):
         super().__init__(message)
@@ -57,11 +61,11 @@ class Failure(Exception):
 
 
 class Crash(Failure):
-    """QEMU itself broke down before the command started: nothing has been done yet."""
+    """QEMU aborted before the command started: another try is safe."""
 
 
 class Machine:
-    """Everything of it is gone when the context ends."""
+    """Nothing of it is left when the context ends."""
 
     def __init__(self, kernel, nics, cpus, iommu, accelerator, shares, console):
         self.kernel, self.nics, self.cpus, self.iommu = kernel, nics, cpus, iommu
@@ -79,94 +83,121 @@ class Machine:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self):
-        pci_hole = ["-global", "q35-pcihost.pci-hole64-size=0"]  # see docs: VF registers above 4 GiB do not work
-        command = [
-            "qemu-system-x86_64", "-name", "emulated", "-nodefaults", "-no-user-config", "-display", "none",
-            "-machine", "q35,kernel-irqchip=split", *pci_hole, "-m", "2048", "-smp", str(self.cpus), "-cpu", PROCESSORS[self.accelerator],
+        """QEMU's command line."""
+        return [str(part) for part in (
+            "qemu-system-x86_64", "-name", "emulated", "-nodefaults", "-no-user-config",
+            "-display", "none", *self.board(), *self.nic_devices(), *self.files(), *self.channels())]
+
+    def board(self):
+        emulated = self.accelerator == "tcg"
+        settings = [
+            "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on",
+            # Under TCG the processor's counter is the host's. The kernel would compare it with
+            # emulated timers, and distrust it.
+            *(["tsc=reliable"] if emulated else []),
+            *(["intel_iommu=on iommu=pt"] if self.iommu else []),
+        ]
+        return [
+            "-machine", "q35,kernel-irqchip=split",
+            # VF registers above 4 GiB do not work: see docs/design/emulated-machine.md.
+            "-global", "q35-pcihost.pci-hole64-size=0",
+            "-m", "2048", "-smp", self.cpus, "-cpu", PROCESSORS[self.accelerator],
             "-accel", ACCELERATORS[self.accelerator],
             "-no-reboot", "-kernel", self.kernel.image, "-initrd", kernel.initramfs(self.kernel),
-            # Under TCG the processor's counter is the host's: to compare it with emulated timers would find it wrong.
-            "-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on "
-                       + ("tsc=reliable " if self.accelerator == "tcg" else "")
-                       + ("intel_iommu=on iommu=pt" if self.iommu else ""),
-            "-chardev", f"file,id=console,path={self.console or self.directory / 'console'}",
-            "-serial", "chardev:console",
+            "-append", " ".join(settings),
             "-device", "virtio-rng-pci",
-            "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
-            "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
-            "-netdev", "hubport,id=wire,hubid=0", "-device", "virtio-net-pci,netdev=wire,mac=52:54:00:ff:00:00",
-            "-device", "virtio-serial-pci",
+            *(["-device", "intel-iommu,intremap=on,caching-mode=on"] if self.iommu else []),
         ]
-        if self.iommu:
-            command += ["-device", "intel-iommu,intremap=on,caching-mode=on"]
+
+    def nic_devices(self):
+        """`wire0` and the SR-IOV NICs, all on one hub."""
+        options = ["-netdev", "hubport,id=wire,hubid=0",
+                   "-device", "virtio-net-pci,netdev=wire,mac=52:54:00:ff:00:00"]
         for number in range(self.nics):
-            command += [
+            mac = f"52:54:00:ff:01:{number:02x}"
+            options += [
                 "-device", f"pcie-root-port,id=slot{number},slot={number + 1},chassis=1",
                 "-netdev", f"hubport,id=nic{number},hubid=0",
-                "-device", f"igb,bus=slot{number},netdev=nic{number},mac=52:54:00:ff:01:{number:02x}",
+                "-device", f"igb,bus=slot{number},netdev=nic{number},mac={mac}",
             ]
+        return options
+
+    def files(self):
+        """The host's tree, read-only, and the shared directories."""
+        options = [
+            "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
+        ]
         for number, share in enumerate(self.shares):
-            command += [
-                "-fsdev", f"local,id=share{number},path={share},security_model=none,multidevs=remap",
-                "-device", f"virtio-9p-pci,fsdev=share{number},mount_tag=share{number}",
+            name = f"share{number}"
+            options += [
+                "-fsdev", f"local,id={name},path={share},security_model=none,multidevs=remap",
+                "-device", f"virtio-9p-pci,fsdev={name},mount_tag={name}",
             ]
-        for channel in ("stdout", "stderr", "status"):
-            command += [
+        return options
+
+    def channels(self):
+        """The console, what the command writes, and the machine's order."""
+        options = [
+            "-chardev", f"file,id=console,path={self.console or self.directory / 'console'}",
+            "-serial", "chardev:console", "-device", "virtio-serial-pci",
+        ]
+        for channel in CHANNELS:
+            options += [
                 "-chardev", f"socket,id={channel},path={self.directory / channel}",
                 "-device", f"virtserialport,chardev={channel},name={channel}",
             ]
-        command += ["-fw_cfg", f"name=opt/order,file={self.directory / 'order'}"]
-        return [str(part) for part in command]
+        return [*options, "-fw_cfg", f"name=opt/order,file={self.directory / 'order'}"]
 
     def order(self, command, directory, environment):
-        """What the machine is to do, as a shell script: settings for both stages, then the second stage."""
+        """What the machine is to do, as a shell script: settings of both stages, then the second."""
+        variables = (shlex.quote(f"{name}={value}") for name, value in environment.items())
         settings = {
             "RELEASE": self.kernel.release,
             "MODULES": str(self.kernel.modules),
             "SHARES": " ".join(map(str, self.shares)),
             "LOAD": " ".join(MODULES),
             "DIRECTORY": directory,
-            "ENVIRONMENT": " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items()),
+            "ENVIRONMENT": " ".join(variables),
             "COMMAND": shlex.join(command),
         }
         lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
         return "\n".join(lines) + "\n" + SECOND_STAGE
 
-    def run(self, command, directory, environment, timeout):
-        """Runs a command and hands on what it writes; its exit status."""
+    def run(self, command, directory, environment, timeout_s):
+        """Runs a command and passes its output on; its exit status."""
         (self.directory / "order").write_text(self.order(command, directory, environment))
-        listeners = {}
-        for channel in ("stdout", "stderr", "status"):
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(str(self.directory / channel))
-            listener.listen(1)
-            listeners[channel] = listener
-        started = time.monotonic()
-        log = (self.directory / "qemu").open("wb")
-        # A group of its own: the terminal's Ctrl-C is for us, and we end it.
-        self.process = subprocess.Popen(
-            self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
-        sinks = {
-            "stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer, "status": _Status(self, started),
-        }
-        threads = []
-        for channel, listener in listeners.items():
-            thread = threading.Thread(target=_copy, args=(listener, sinks[channel]), daemon=True)
+        sinks = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer,
+                 "status": _Status(self, time.monotonic())}
+        listeners = {channel: self.listen(channel) for channel in CHANNELS}
+        with (self.directory / "qemu").open("wb") as log:
+            # A process group of its own: the terminal's Ctrl-C is for this program, which ends QEMU.
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=subprocess.STDOUT, process_group=0)
+        threads = [threading.Thread(target=_copy, args=(listeners[name], sinks[name]), daemon=True)
+                   for name in CHANNELS]
+        for thread in threads:
             thread.start()
-            threads.append(thread)
         try:
-            self.process.wait(timeout)
+            self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise Failure(f"{timeout:.0f} s were over before the command ended"
-                          f"{'' if self.booted else '; it had not even started'}; {self.last_words()}", 124) from None
+            before = "the command ended" if self.booted else "the command started"
+            raise Failure(f"{timeout_s:.0f} s were over before {before}; {self.last_lines()}",
+                          124) from None
         if self.booted is None and self.status is None:
             kind = Crash if self.aborted() else Failure
-            raise kind(f"{self.end()} before the command started; {self.last_words()}")
+            raise kind(f"{self.end()} before the command started; {self.last_lines()}")
         for thread in threads:
             thread.join(5)
         if self.status is None:
-            raise Failure(f"{self.end()} while the command ran; {self.last_words()}")
+            raise Failure(f"{self.end()} while the command ran; {self.last_lines()}")
         return self.status
+
+    def listen(self, channel):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.directory / channel))
+        listener.listen(1)
+        return listener
 
     def aborted(self):
         return -self.process.returncode in (signal.SIGABRT, signal.SIGSEGV)
@@ -177,13 +208,14 @@ class Machine:
             return f"QEMU aborted ({signal.Signals(-self.process.returncode).name})"
         return "the machine ended"
 
-    def last_words(self):
+    def last_lines(self):
         """The end of what QEMU and the machine's kernel wrote."""
         lines = []
         for file in (self.directory / "qemu", self.console or self.directory / "console"):
             if file.exists():
-                lines += [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()][-5:]
-        return "its last lines: " + " | ".join(lines) if lines else "it said nothing"
+                written = file.read_text(errors="replace").splitlines()
+                lines += [line.strip() for line in written if line.strip()][-5:]
+        return "its last lines: " + " | ".join(lines) if lines else "it wrote nothing"
 
 
 def _copy(listener, sink):
@@ -195,7 +227,7 @@ def _copy(listener, sink):
 
 
 class _Status:
-    """Takes in what the machine says of itself: `started`, then `ended N`."""
+    """Takes in what the machine reports of itself: `started`, then `ended N`."""
 
     def __init__(self, machine, started):
         self.machine, self.started, self.text = machine, started, b""
