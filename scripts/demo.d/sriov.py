@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from children import attend
+from boot import in_machine
 from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
 
 MACHINE = pathlib.Path("/run/emulated-machine")
@@ -29,10 +29,8 @@ def boot(arguments):
     """Runs this demo again, in the emulated machine; its exit status."""
     reports = ROOT / "target" / "demo"
     reports.mkdir(parents=True, exist_ok=True)
-    return attend(
-        [ROOT / "scripts" / "vm", "--nics", str(len(NICS)), "--timeout", "1500", "--share", reports, "--env",
-         "PYTHONDONTWRITEBYTECODE=1", "--env", "PYTHONPATH", "--", "/usr/bin/python3", ROOT / "scripts" / "demo.d" / "main.py", *arguments],
-        cwd=ROOT)
+    return in_machine(["--nics", str(len(NICS)), "--timeout", "1500", "--share", reports],
+                      ROOT / "scripts" / "demo.d" / "main.py", *arguments)
 
 
 class Sriov(World):

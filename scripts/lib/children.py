@@ -1,5 +1,5 @@
-"""Child processes that clean up after themselves: when this program is interrupted, they are asked to
-end too, and waited for.
+"""Child processes that clean up after themselves: when this program is interrupted, they are asked
+to end too, and waited for.
 
 `subprocess.run` would kill them, and what they have set up would stay.
 """

@@ -63,5 +63,5 @@ def find():
     """The newest unpacked kernel; `scripts/setup --for emulated` puts it there."""
     roots = sorted(CACHE.glob("linux-*"), key=lambda root: root.stat().st_mtime)
     if not roots:
-        raise SystemExit("there is no kernel for virtual machines: run scripts/setup --for emulated")
+        raise SystemExit("no kernel for virtual machines is here: run scripts/setup --for emulated")
     return Kernel(roots[-1])

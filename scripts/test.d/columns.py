@@ -1,7 +1,7 @@
 """Checks that no line of source, script or page is longer than 100 columns.
 
-In Markdown, tables and blocks of code may be: they cannot be wrapped. columns.allow lists files whose
-lines are still to be shortened.
+In Markdown, tables and blocks of code may be: they cannot be wrapped. columns.allow lists files
+whose lines are still to be shortened.
 """
 
 import pathlib

@@ -1,4 +1,5 @@
-"""What the repository's programs take, from their own --help, and what is wrong with a command line."""
+"""What the repository's programs take, from their own --help, and what is wrong with a command
+line."""
 
 import functools
 import os
@@ -68,7 +69,7 @@ class Programs:
     @functools.cached_property
     def _all_options(self):
         return set().union({"--help", "--version"}, *self._commands.values(),
-                           *(self._help(program).options for program in (*BINARIES, *self._scripts)))
+                           *(self._help(each).options for each in (*BINARIES, *self._scripts)))
 
     def problems(self, code):
         """What is wrong with the commands in a piece of code."""
@@ -138,7 +139,8 @@ def placeholder(word):
 
 
 def words_of(command):
-    """The words of a command line, without prompt, `sudo` and environment; brackets mark options."""
+    """The words of a command line, without prompt, `sudo` and environment; brackets mark
+    options."""
     command = re.sub(r"^\s*(\$ |# )", "", command)
     try:
         words = shlex.split(command)

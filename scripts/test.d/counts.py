@@ -56,7 +56,8 @@ def follow(command, hear):
 
 
 def step(name, command):
-    """A command that passes or fails as a whole; the notes repeat the last lines of a failed one."""
+    """A command that passes or fails as a whole; the notes repeat the last lines of a failed
+    one."""
     last = collections.deque(maxlen=LINES_REPEATED)
     status = follow(command, lambda line: last.append(line.rstrip()))
     if status == 0:

@@ -87,8 +87,9 @@ def misplaced(everything, suites):
     for suite, tests in suites.items():
         for test in tests:
             homes.setdefault(test, []).append(suite)
-    return [f"{binary} {test} belongs to {' and '.join(suites) or 'no suite'}: see .config/nextest.toml"
-            for (binary, test), suites in homes.items() if len(suites) != 1]
+    return [f"{' '.join(test)} belongs to {' and '.join(suites) or 'no suite'}, "
+            "by .config/nextest.toml"
+            for test, suites in homes.items() if len(suites) != 1]
 
 
 def doc_tests():

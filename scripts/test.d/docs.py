@@ -167,8 +167,8 @@ class Checker:
                 self._report(document, number, word, "is no path of this repository")
 
     def _is_own_path(self, word):
-        # A capital letter or an ellipsis stands for something; what begins elsewhere is not ours.
-        if re.search(r"[…$@{}\[\]]|\b[A-Z]{3,}\b(?!\.md)", word) or word.startswith(("/", "~", "-", "..")):
+        stands_for_others = re.search(r"[…$@{}\[\]]|\b[A-Z]{3,}\b(?!\.md)", word)
+        if stands_for_others or word.startswith(("/", "~", "-", "..")):
             return False
         first, slash, rest = word.partition("/")
         return (slash and rest and first in self._sources.top) or (
@@ -178,10 +178,9 @@ class Checker:
         if not re.fullmatch(r"[A-Za-z_]\w*(::[A-Za-z_]\w*)+(\(\))?", code):
             return
         parts = code.removesuffix("()").split("::")
-        # An IPv6 address looks the same.
-        if parts[0] in FOREIGN_CRATES or all(re.fullmatch(r"[0-9a-f]{1,4}", part) for part in parts):
-            return
-        if not self._sources.declares(*parts[-2:]):
+        is_ipv6 = all(re.fullmatch(r"[0-9a-f]{1,4}", part) for part in parts)
+        is_ours = not is_ipv6 and parts[0] not in FOREIGN_CRATES
+        if is_ours and not self._sources.declares(*parts[-2:]):
             self._report(document, number, code, "is not in the sources")
 
 

@@ -1,11 +1,12 @@
 """Runs tests in the emulated machine, each by itself, and boots it again when it dies.
 
-QEMU aborts now and then, in the middle of a suite. Then the machine is booted again for the tests that
-have not run. The test that was running is tried again, last: if it is what kills the machine, the
-others have run before. One that was running at three deaths has failed.
+QEMU aborts now and then, in the middle of a suite. Then the machine is booted again for the tests
+that have not run. The test that was running is tried again, last: if it is what kills the machine,
+the others have run before. One that was running at three deaths has failed.
 """
 
 import collections
+import functools
 import re
 import shlex
 import time
@@ -13,8 +14,8 @@ import time
 from counts import Counts, failed, failure_of, follow
 from crates import TARGET, listing, tests_of
 
-# The options of scripts/vm that a test needs, by its path, and whether it needs the release build too:
-# the first match decides. Each kind of machine is one group of tests.
+# The options of scripts/vm that a test needs, by its path, and whether it needs the release build
+# too: the first match decides. Each kind of machine is one group of tests.
 MACHINES = (
     (r"(.*::)?no_iommu.*", ("--no-iommu",), False),
     (r"(.*::)?libvirt.*", (), True),
@@ -127,7 +128,7 @@ class Suite:
         counts = Counts()
         for (options, waits), tests in self._groups.items():
             if waits == needs_release:
-                counts.add(run_group(tests, lambda *what, options=options: self._boot(options, *what)))
+                counts.add(run_group(tests, functools.partial(self._boot, options)))
         return counts
 
     def _boot(self, options, tests, timeout_s, hear):

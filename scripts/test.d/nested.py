@@ -1,10 +1,12 @@
-"""A dedicated VM on passed-through virtual functions, inside the emulated machine: a machine in a machine.
+"""A dedicated VM on passed-through virtual functions, inside the emulated machine.
 
-It boots the emulated machine, and in that runs itself again as `inside`: one tenant is onboarded on the NIC with its
-switch in a VM, good traffic passes between its guests and over the wire, forged frames do not, and the release leaves
-the NIC as it was. The argument is the provisioner's --launcher: `vm`, or `libvirt` with a libvirtd of the test's own.
-Emulation in emulation is slow: the VM alone boots in minutes. Meanwhile target/nested/LAUNCHER has what the provisioner
-says (onboard.log) and what the VM's console says, with the time (console.log); afterwards report.json.
+This program boots the emulated machine, and runs itself there again as `inside`: one tenant is
+onboarded on the NIC with its switch in a VM, good traffic passes between its guests and over the
+wire, forged frames do not, and the release leaves the NIC as it was. The argument is the
+provisioner's --launcher: `vm`, or `libvirt` with a libvirtd of the test's own. Emulation in
+emulation is slow: the VM alone takes minutes to boot. Meanwhile target/nested/LAUNCHER has the
+provisioner's log (onboard.log) and the VM's console with times (console.log), and afterwards
+report.json.
 """
 
 import contextlib
@@ -24,25 +26,25 @@ sys.path.insert(0, str(ROOT / "scripts" / "demo.d"))
 
 from attacking import carry_out  # noqa: E402
 from attacks import all_attacks  # noqa: E402
-from children import attend  # noqa: E402
+from boot import in_machine  # noqa: E402
 from sriov import Sriov  # noqa: E402
 from traffic import ping  # noqa: E402
 from world import EMULATED, OPTIONS, STATE_DIR, DemoError, left_behind, traces  # noqa: E402
 
 LAUNCHER = sys.argv[1]
 OUT = ROOT / "target" / "nested" / LAUNCHER
-# Half an hour is what the provisioner gives the VM to boot.
+# The provisioner waits half an hour for the VM to boot.
 TIMEOUT_S = 3600
-# Kinds of attacks that stand for all: one that the NIC refuses, and some that only the switch can.
-ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-advertisement", "dhcp-server"}
+# A selection of attacks: one that the NIC refuses, and some that only the switch can.
+ATTACKS = {"src-mac", "ipv4-source", "ipv6-source", "arp-sender-ip", "router-advertisement",
+           "dhcp-server"}
 
 
 def outside():
     OUT.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    return attend(
-        [ROOT / "scripts" / "vm", "--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT, "--env", "PYTHONDONTWRITEBYTECODE=1",
-         "--env", "PYTHONPATH", "--", "/usr/bin/python3", pathlib.Path(__file__).resolve(), LAUNCHER, "inside"], cwd=ROOT)
+    return in_machine(["--verbose", "--timeout", str(TIMEOUT_S), "--share", OUT],
+                      pathlib.Path(__file__).resolve(), LAUNCHER, "inside")
 
 
 def say(message):
@@ -59,14 +61,16 @@ class Nested(Sriov):
     def _onboard(command):
         with (OUT / "onboard.log").open("w") as log:
             environment = dict(os.environ, VF_PROVISIONER_LOG="info")
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-        if status != 0:
-            raise DemoError("\n".join(["the tenant is not onboarded:", *(OUT / "onboard.log").read_text().splitlines()[-5:]]))
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment,
+                                  check=False)
+        if done.returncode != 0:
+            lines = (OUT / "onboard.log").read_text().splitlines()[-5:]
+            raise DemoError("\n".join(["the tenant is not onboarded:", *lines]))
 
 
 @contextlib.contextmanager
 def libvirtd():
-    """A libvirtd that the provisioner and `virsh` ask without being told."""
+    """A libvirtd that the provisioner and `virsh` use by default."""
     with contextlib.ExitStack() as ending:
         directory = pathlib.Path(ending.enter_context(tempfile.TemporaryDirectory()))
         messages = ending.enter_context((OUT / "libvirtd.log").open("w"))
@@ -86,7 +90,8 @@ def libvirtd():
 
 @contextlib.contextmanager
 def console_followed():
-    """What the VM's console says, each piece with the time since the emulated machine's start, as it comes."""
+    """Copies the VM's console while the block runs, each line with the time since the emulated
+    machine's start."""
     ended = threading.Event()
 
     def follow():
@@ -96,10 +101,10 @@ def console_followed():
                 for console in STATE_DIR.glob("tenants/*/log"):
                     with contextlib.suppress(OSError):
                         text = console.read_bytes()
-                        # Nothing of half a line.
-                        length = text.rfind(b"\n") + 1
+                        length = text.rfind(b"\n") + 1  # whole lines only
                         for line in text[seen:length].decode(errors="replace").splitlines():
-                            print(f"{time.monotonic():7.1f} s  {line.rstrip()}", file=out, flush=True)
+                            now = f"{time.monotonic():7.1f} s"
+                            print(f"{now}  {line.rstrip()}", file=out, flush=True)
                         seen = max(seen, length)
 
     thread = threading.Thread(target=follow)
@@ -112,27 +117,28 @@ def console_followed():
 
 
 def show(world):
-    """Everything that is proven; what failed, as sentences."""
+    """Sends good traffic and attacks; failures, as sentences."""
     failures = []
     red = world.tenants[0]
     one, two = red.guests
     figures = {"good": [], "attacks": []}
     for a, b in ((one, two), (one, world.internet), (two, world.internet)):
         for options in ({}, {"ipv6": True}, {"payload": 1472}):
-            good = ping(a, b, seconds=5, per_second=world.pace.pings_per_second, answer_s=world.pace.answer_s, **options)
+            good = ping(a, b, seconds=5, per_second=world.pace.pings_per_second,
+                        answer_s=world.pace.answer_s, **options)
             say(f"{good.name}: {good.delivered} of {good.sent}, {good.rate}")
             figures["good"].append(dataclasses.asdict(good))
             if good.lost or not good.sent:
                 failures.append(f"{good.name}: {good.delivered} of {good.sent} frames arrived")
     gateway = world.gateway_of(one)
-    attacks = all_attacks(me=one, sibling=two, other=two, gateway=gateway, outside=world.internet, uplink=red.uplink,
-                          other_switch=red.uplink, n=10)
+    attacks = all_attacks(me=one, sibling=two, other=two, gateway=gateway, outside=world.internet,
+                          uplink=red.uplink, other_switch=red.uplink, n=10)
     for attack in attacks:
         if attack.reason not in ATTACKS or not attack.scapy or attack.attacker:
             continue
         result = carry_out(attack, one, red, one.name, world)
-        say(f"{result.name}: {result.failure or 'stopped'}, {result.sent} sent, {result.counted} counted, "
-            f"{result.kept_by_nic} kept by the NIC")
+        say(f"{result.name}: {result.failure or 'stopped'}, {result.sent} sent, "
+            f"{result.counted} counted, {result.kept_by_nic} kept by the NIC")
         figures["attacks"].append(dataclasses.asdict(result))
         if result.failure:
             failures.append(f"{result.name}: {result.failure}")

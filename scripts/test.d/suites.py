@@ -20,7 +20,8 @@ ABOUT = {
     "filter": "the pipeline: against the slow model, recorded frames and random ones",
     "dpdk": "bindings, ports and worker on DPDK's software devices; no root needed",
     "provisioner": "plan, apply, roll-back, crash injection",
-    "gateway": "the tunnel gateway against Linux, Open vSwitch, Wireshark and attackers; needs root",
+    "gateway": "the tunnel gateway against Linux, Open vSwitch, Wireshark and attackers; "
+               "needs root",
     "live": "switches in network namespaces; needs root",
     "sriov": "virtual functions of an SR-IOV NIC, in the emulated machine (QEMU)",
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
@@ -59,7 +60,7 @@ def lint():
 
 def shell_scripts():
     """Every shell script of the repository, by its first line."""
-    for pattern in ("scripts/*", "scripts/*.d/*", ".ci/*", "bench/*"):
+    for pattern in ("scripts/*", "scripts/lib/*", "scripts/*.d/*", ".ci/*"):
         for path in sorted(ROOT.glob(pattern)):
             if path.is_file() and is_shell(path):
                 yield str(path.relative_to(ROOT))
@@ -67,7 +68,7 @@ def shell_scripts():
 
 def is_shell(path):
     with path.open("rb") as file:
-        return re.match(rb"#!(/usr/bin/env bash|/bin/(ba)?sh)$", file.readline().rstrip()) is not None
+        return re.match(rb"#!(/usr/bin/env bash|/bin/(ba)?sh)\n", file.readline()) is not None
 
 
 def advisories(deny):
@@ -112,8 +113,8 @@ def sriov():
 
 @contextlib.contextmanager
 def in_the_background(commands):
-    """Builds with the CPU time that the block leaves; the end of the block waits for it. A failure is
-    not fatal: the step that needs the result builds again, and reports the error."""
+    """Builds with the CPU time that the block leaves; the end of the block waits for it. A failure
+    is not fatal: the step that needs the result builds again, and reports the error."""
     with contextlib.ExitStack() as children:
         for command in commands:
             print(f"$ {' '.join(command)} &", flush=True)
@@ -153,8 +154,9 @@ MORE_PERCENT = "10"
 
 
 def instructions():
-    """Compilers differ by more than changes do: the record is compared only with what its own compiler
-    builds. With another compiler, the commit that took the record is built and counted too."""
+    """Compilers differ by more than changes do: the record is compared only with what its own
+    compiler builds. With another compiler, the commit that took the record is built and counted
+    too."""
     recorded = json.loads((ROOT / RECORD).read_text())["machine"]["versions"]["rustc"]
     here = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True, check=True)
     here = here.stdout.strip().removeprefix("rustc ")
@@ -165,8 +167,9 @@ def instructions():
         if base is None:
             return skipped(f"{differs}. The commit that took it is not here: git fetch --unshallow")
         notes.append(f"{differs}: compared with a build of {base}, the commit that took it")
-    counts = step("the comparison", ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench",
-                                     "--", "compare", base, ".", *STAGES, "--at-most", MORE_PERCENT])
+    bench = ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench", "--"]
+    counts = step("the comparison",
+                  [*bench, "compare", base, ".", *STAGES, "--at-most", MORE_PERCENT])
     counts.notes += notes
     return counts
 

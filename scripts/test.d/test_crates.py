@@ -18,7 +18,8 @@ no luck</system-err></testcase>
 
 class PartitionTest(unittest.TestCase):
     def test_each_in_one_suite_is_no_problem(self):
-        self.assertEqual(crates.misplaced([("a", "x"), ("b", "y")], {"one": [("a", "x")], "two": [("b", "y")]}), [])
+        suites = {"one": [("a", "x")], "two": [("b", "y")]}
+        self.assertEqual(crates.misplaced([("a", "x"), ("b", "y")], suites), [])
 
     def test_test_in_two_suites_is_named(self):
         problem, = crates.misplaced([("a", "x")], {"one": [("a", "x")], "two": [("a", "x")]})

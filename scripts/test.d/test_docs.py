@@ -10,12 +10,13 @@ from commands import Help, Programs
 
 PROGRAM = """#!/bin/sh
 case "$*" in
---help) printf 'Commands:\\n  run   Run it\\n  help  Help\\n\\nOptions:\\n  --dir <DIR>  Where\\n' ;;
-'run --help') printf 'Arguments:\\n  <WHAT>\\n    - one: The first\\n\\nOptions:\\n  --fast  Soon\\n' ;;
+--help) printf 'Commands:\\n  run   Run it\\n  help  Help\\n\\nOptions:\\n  --dir <DIR>  It\\n' ;;
+'run --help') printf 'Arguments:\\n  <WHAT>\\n    - one: First\\n\\nOptions:\\n  --fast  Soon\\n' ;;
 'hidden --help') printf 'Options:\\n  --deep  So\\n' ;;
 *) exit 2 ;;
 esac
 """
+TUNNEL = "pub struct Way;\nimpl Way {\n    pub fn send() {}\n}\n"
 TEST = "#!/bin/sh\ncase $1 in --list) echo 'unit  all of it' ;; *) echo '[--quick]' ;; esac\n"
 
 
@@ -28,7 +29,7 @@ class Repository(unittest.TestCase):
         self.root = pathlib.Path(directory.name)
         self.write("scripts/test", TEST)
         self.write("scripts/onboard-tenant", "#!/bin/sh\necho --json\n")
-        self.write("vswitch/src/tunnel.rs", "pub struct Way;\nimpl Way {\n    pub fn send() {}\n}\n")
+        self.write("vswitch/src/tunnel.rs", TUNNEL)
         self.write("vswitch/src/worker/mod.rs", "enum Turn {\n    Poll,\n}\nfn run() {}\n")
         for binary in ("vswitch", "vf-provisioner", "tenant-config", "bench"):
             self.write(f"target/debug/{binary}", PROGRAM)
@@ -97,7 +98,8 @@ class PageTest(Repository):
 
     def test_existing_names_pass(self):
         self.assertEqual(self.problems(
-            "`tunnel::Way`, `Way::send`, `worker::run`, `Turn::Poll`, `std::mem::swap`, `fe80::1`,\n"
+            "`tunnel::Way`, `Way::send`, `worker::run`, `Turn::Poll`, `std::mem::swap`,\n"
+            "`fe80::a`, "
             "`vswitch/src/tunnel.rs`, `tunnel.rs`, `worker/mod.rs`, `vswitch/src/`, `NAME/x.rs`,\n"
             "`vswitch/*/tunnel.rs`, and\n```\nscripts/test \\\n  unit\n```\n"), [])
 
@@ -109,7 +111,7 @@ class PageTest(Repository):
 
     def test_missing_path_is_a_problem(self):
         self.assertEqual(self.problems("`vswitch/src/none`"), [(1, "vswitch/src/none")])
-        self.assertEqual(self.problems("```\ncat vswitch/none.toml\n```"), [(2, "vswitch/none.toml")])
+        self.assertEqual(self.problems("```\ncat vswitch/no.toml\n```"), [(2, "vswitch/no.toml")])
         self.assertEqual(self.problems("in `none.rs`"), [(1, "none.rs")])
 
     def test_wrapped_code_is_one_command(self):
@@ -117,7 +119,8 @@ class PageTest(Repository):
                          [(1, "scripts/test --slow unit")])
 
     def test_continued_line_is_one_command(self):
-        self.assertEqual(self.problems("```\nvswitch run \\\n    two\n```"), [(2, "vswitch run two")])
+        self.assertEqual(self.problems("```\nvswitch run \\\n    two\n```"),
+                         [(2, "vswitch run two")])
 
 
 class ExceptionTest(unittest.TestCase):

@@ -14,8 +14,8 @@ FIRST_MODULES = ("virtio_console", "qemu_fw_cfg", "9pnet_virtio", "9p", "overlay
 
 
 def initramfs(kernel):
-    """A compressed archive with busybox, the first modules and `init`. It is kept, and made again when
-    `init` has changed."""
+    """A compressed archive with busybox, the first modules and `init`. It is kept, and made again
+    when `init` has changed."""
     path = kernel.root / "initramfs"
     script = HERE / "init"
     if path.exists() and path.stat().st_mtime > script.stat().st_mtime:

@@ -38,13 +38,13 @@ if [ "$1" = start ]; then
 fi
 """
 
-# TCG emulates a string instruction as a loop, one step for each byte. With the flags that call these
-# instructions fast, the kernel would use them, and clearing memory would take ten times as long. A
-# fifth level of page tables costs time too.
+# TCG emulates a string instruction as a loop, one step for each byte. With the flags that call
+# these instructions fast, the kernel would use them, and clearing memory would take ten times as
+# long. A fifth level of page tables costs time too.
 PROCESSORS = {"kvm": "max", "tcg": "max,erms=off,fsrm=off,fsrs=off,fzrm=off,la57=off"}
 
-# With one thread for each processor, QEMU itself aborts now and then (`iotlb_to_section: Assertion …
-# failed`), in the middle of a suite, and more often on a busy host.
+# With one thread for each processor, QEMU itself aborts now and then (`iotlb_to_section: Assertion
+# … failed`), in the middle of a suite, and more often on a busy host.
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=single"}
 
 MODULES = ("virtio_net", "igb", "igbvf", "vfio-pci", "tun", "veth", "bridge", "nf_tables",
@@ -86,7 +86,8 @@ class Machine:
         """QEMU's command line."""
         return [str(part) for part in (
             "qemu-system-x86_64", "-name", "emulated", "-nodefaults", "-no-user-config",
-            "-display", "none", *self.board(), *self.nic_devices(), *self.files(), *self.channels())]
+            "-display", "none",
+            *self.board(), *self.nic_devices(), *self.files(), *self.channels())]
 
     def board(self):
         emulated = self.accelerator == "tcg"
@@ -150,7 +151,8 @@ class Machine:
         return [*options, "-fw_cfg", f"name=opt/order,file={self.directory / 'order'}"]
 
     def order(self, command, directory, environment):
-        """What the machine is to do, as a shell script: settings of both stages, then the second."""
+        """What the machine is to do, as a shell script: settings of both stages, then the
+        second."""
         variables = (shlex.quote(f"{name}={value}") for name, value in environment.items())
         settings = {
             "RELEASE": self.kernel.release,
@@ -171,7 +173,8 @@ class Machine:
                  "status": _Status(self, time.monotonic())}
         listeners = {channel: self.listen(channel) for channel in CHANNELS}
         with (self.directory / "qemu").open("wb") as log:
-            # A process group of its own: the terminal's Ctrl-C is for this program, which ends QEMU.
+            # A process group of its own: the terminal's Ctrl-C is for this program, which ends
+            # QEMU.
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, process_group=0)
         threads = [threading.Thread(target=_copy, args=(listeners[name], sinks[name]), daemon=True)

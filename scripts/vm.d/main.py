@@ -1,9 +1,10 @@
 """Runs a command in the emulated machine.
 
-The machine has a NIC for Linux's own igb driver, with seven virtual functions and an embedded switch,
-behind a virtual IOMMU; a second NIC, `wire0`, is the other end of its cable. Its root is this machine's
-root, read-only, with a layer in memory over it: every program and every freshly built binary is there,
-and nothing written there survives, except below the directories named with --share.
+The machine has a NIC for Linux's own igb driver, with seven virtual functions and an embedded
+switch, behind a virtual IOMMU; a second NIC, `wire0`, is the other end of its cable. Its root is
+this machine's root, read-only, with a layer in memory over it: every program and every freshly
+built binary is there, and nothing written there survives, except below the directories named with
+--share.
 """
 
 import argparse
@@ -17,9 +18,9 @@ import linux
 import machine
 
 ABOUT = """\
-Boots a virtual machine with an SR-IOV NIC (QEMU's igb), runs COMMAND in it as root, and ends with its
-exit status. COMMAND's output is written here; its standard input is empty. The machine sees this
-machine's files, read-only; what it writes is lost, except below --share.
+Boots a virtual machine with an SR-IOV NIC (QEMU's igb), runs COMMAND in it as root, and ends with
+its exit status. COMMAND's output is written here; its standard input is empty. The machine sees
+this machine's files, read-only; what it writes is lost, except below --share.
 
 In the machine:
   pf0, pf1, …   the NICs' physical functions, each with up to 7 virtual functions, down at first
@@ -28,9 +29,9 @@ In the machine:
 """
 
 CODES = """\
-Exit status: COMMAND's own; 124 if the time was over (the machine is killed), 125 if the machine did
-not start or died before COMMAND ended, 130 or 143 if this program was interrupted. The console's text
-is kept in --console.
+Exit status: COMMAND's own; 124 if the time was over (the machine is killed), 125 if the machine
+did not start or died before COMMAND ended, 130 or 143 if this program was interrupted. The
+console's text is kept in --console.
 """
 
 
@@ -55,11 +56,13 @@ def parse():
     option = parser.add_argument
     option("--timeout", type=float, default=600, metavar="SECONDS",
            help="how long it may take (default 600)")
-    option("--nics", type=int, default=1, choices=range(1, 5), help="how many SR-IOV NICs (default 1)")
+    option("--nics", type=int, default=1, choices=range(1, 5),
+           help="how many SR-IOV NICs (default 1)")
     option("--cpus", type=int, default=2, help="how many processors (default 2)")
     option("--no-iommu", action="store_true", help="a machine without an IOMMU")
-    option("--accel", choices=("auto", "tcg", "kvm"), default=os.environ.get("MTS_VM_ACCEL", "auto"),
-           help="auto is kvm where the processor has it, else tcg, which needs nothing (default auto)")
+    option("--accel", choices=("auto", "tcg", "kvm"),
+           default=os.environ.get("MTS_VM_ACCEL", "auto"),
+           help="auto is kvm where the processor has it, else tcg (default auto)")
     option("--share", action="append", default=[], metavar="DIR", type=pathlib.Path,
            help="a directory that the machine may write")
     option("--env", action="append", default=[], metavar="NAME[=VALUE]",

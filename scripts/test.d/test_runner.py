@@ -3,23 +3,24 @@
 import contextlib
 import io
 import os
+import pathlib
 import sys
 import tempfile
 import unittest
 from unittest import mock
 
-import run
+import runner
 from counts import failed, passed
 
-REPORT = ('{"suites": [{"name": "sriov", "passed": 3, "failed": 1, "skipped": 0, "notes": ["a note"],'
-          ' "seconds": 7.5}]}')
+REPORT = ('{"suites": [{"name": "sriov", "passed": 3, "failed": 1, "skipped": 0, '
+          '"notes": ["a note"], "seconds": 7.5}]}')
 WRITES_REPORT = f"import sys; print('its output'); open(sys.argv[1], 'w').write('''{REPORT}''')"
 ENDS_EARLY = "import sys; print('its last words'); sys.exit(3)"
 RUNS_FOR_EVER = "import time; time.sleep(600)"
 
 
 def stand_in(program):
-    class StandIn(run.Beside):
+    class StandIn(runner.Beside):
         def command(self, report):
             return [sys.executable, "-c", program, report]
     return StandIn
@@ -28,49 +29,57 @@ def stand_in(program):
 class BesideTest(unittest.TestCase):
     def setUp(self):
         directory = self.enterContext(tempfile.TemporaryDirectory())
-        self.enterContext(mock.patch.object(run, "REPORT", run.pathlib.Path(directory) / "report.json"))
-        self.enterContext(mock.patch.object(run, "build"))
+        report = pathlib.Path(directory) / "report.json"
+        self.enterContext(mock.patch.object(runner, "REPORT", report))
+        self.enterContext(mock.patch.object(runner, "build"))
         self.cpus = os.sched_getaffinity(0)
         if len(self.cpus) < 2:
             self.skipTest("needs two CPUs")
 
     def run_with(self, program, suites):
-        """Runs `sriov`, which is the program, beside the suites: the runner, and what it printed."""
+        """Runs `sriov`, which is the program, beside the suites: the runner, and what it
+        printed."""
         suites = dict(suites, sriov=lambda: self.fail("it has a process of its own"))
-        runner = run.Runner(suites, list(suites))
-        runner.beside = stand_in(program)
+        ran = runner.Runner(suites, list(suites))
+        ran.beside = stand_in(program)
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            runner.run()
+            ran.run()
         self.assertEqual(os.sched_getaffinity(0), self.cpus)
-        return runner, output.getvalue()
+        return ran, output.getvalue()
 
     def test_results_and_output_of_both_are_kept(self):
-        runner, output = self.run_with(WRITES_REPORT, {"unit": passed, "live": passed})
-        counts, seconds = runner.results["sriov"]
-        self.assertEqual((counts.passed, counts.failed, counts.notes, seconds), (3, 1, ["a note"], 7.5))
-        self.assertEqual(list(runner.results), ["unit", "sriov", "live"])
+        ran, output = self.run_with(WRITES_REPORT, {"unit": passed, "live": passed})
+        counts, seconds = ran.results["sriov"]
+        self.assertEqual((counts.passed, counts.failed, counts.notes), (3, 1, ["a note"]))
+        self.assertEqual(seconds, 7.5)
+        self.assertEqual(list(ran.results), ["unit", "sriov", "live"])
         self.assertIn("its output", output)
 
     def test_suite_beside_leaves_one_cpu(self):
         seen = []
-        self.run_with(RUNS_FOR_EVER, {"unit": lambda: seen.append(os.sched_getaffinity(0)) or sys.exit(1)})
+
+        def unit():
+            seen.append(os.sched_getaffinity(0))
+            sys.exit(1)
+
+        self.run_with(RUNS_FOR_EVER, {"unit": unit})
         self.assertEqual(len(seen[0]), len(self.cpus) - 1)
 
     def test_end_without_report_is_a_failure(self):
-        runner, output = self.run_with(ENDS_EARLY, {"unit": passed})
-        counts, _ = runner.results["sriov"]
+        ran, output = self.run_with(ENDS_EARLY, {"unit": passed})
+        counts, _ = ran.results["sriov"]
         self.assertEqual(counts.notes, ["ended with status 3, without a report"])
         self.assertIn("its last words", output)
 
     def test_interruption_ends_both_and_the_rest_does_not_run(self):
-        runner, _ = self.run_with(RUNS_FOR_EVER, {"unit": lambda: sys.exit(143), "live": passed})
-        self.assertEqual([counts.notes for counts, _ in runner.results.values()],
+        ran, _ = self.run_with(RUNS_FOR_EVER, {"unit": lambda: sys.exit(143), "live": passed})
+        self.assertEqual([counts.notes for counts, _ in ran.results.values()],
                          [["interrupted"], ["interrupted"]])
-        self.assertNotIn("live", runner.results)
+        self.assertNotIn("live", ran.results)
 
     def test_failure_of_one_does_not_stop_the_others(self):
-        runner, _ = self.run_with(WRITES_REPORT, {"unit": lambda: failed("so"), "live": passed})
-        self.assertEqual(list(runner.results), ["unit", "sriov", "live"])
+        ran, _ = self.run_with(WRITES_REPORT, {"unit": lambda: failed("so"), "live": passed})
+        self.assertEqual(list(ran.results), ["unit", "sriov", "live"])
 
 
 if __name__ == "__main__":
