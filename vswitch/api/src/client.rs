@@ -21,7 +21,10 @@ const ANSWER_MAX: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nothing listens on the socket.
-    #[error("{socket}: {source}; is the switch running, and is this its control socket?", socket = socket.display())]
+    #[error(
+        "{socket}: {source}; is the switch running, and is this its control socket?",
+        socket = socket.display()
+    )]
     Connect {
         /// The socket.
         socket: PathBuf,
@@ -30,7 +33,8 @@ pub enum ClientError {
     },
     /// The switch took too long.
     #[error(
-        "{socket}: no answer in {timeout:?}; a switch on a slow machine may need a longer --timeout",
+        "{socket}: no answer in {timeout:?}; a switch on a slow machine may need a longer \
+         --timeout",
         socket = socket.display()
     )]
     Timeout {
@@ -199,10 +203,10 @@ mod tests {
 
     use super::*;
 
-    /// Answers connections one after the other, each with what an answer function makes of the
-    /// request; then the socket closes.
+    /// Makes the response to a request.
     type Answer = fn(&str) -> String;
 
+    /// A client of a socket that answers one connection after the other, then closes.
     fn switch(answers: &'static [Answer]) -> (Client, TempDir) {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("control.sock");

@@ -68,11 +68,10 @@ async fn read_config(body: Incoming) -> Result<SwitchConfig, HttpError> {
     let invalid = |error: String| HttpError(StatusCode::UNPROCESSABLE_ENTITY, error);
     let bytes = body.to_bytes();
     let text = std::str::from_utf8(&bytes).map_err(|error| invalid(error.to_string()))?;
-    SwitchConfig::from_json("the request's body", text)
-        .map_err(|errors| invalid(errors.to_string()))
+    let config = SwitchConfig::from_json("the request's body", text);
+    config.map_err(|errors| invalid(errors.to_string()))
 }
 
-/// What differs between two configurations that a running switch cannot change: devices are opened, and
 /// The first difference that a running switch cannot make. Devices are opened and memory is
 /// allocated before the switch drops its privileges.
 fn needs_restart(old: &SwitchConfig, new: &SwitchConfig) -> Option<String> {

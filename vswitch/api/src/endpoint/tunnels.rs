@@ -118,7 +118,6 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         mtu,
         ..
     } = tunnel;
-    format!(
-        "{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}, packets up to {mtu} bytes\n\n{table}"
-    )
+    let head = format!("{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}");
+    format!("{head}, packets up to {mtu} bytes\n\n{table}")
 }
