@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dpdk::{Eal, EalOptions, Mempool, Port, PortOptions};
 use pipeline::Generation;
@@ -193,6 +193,24 @@ fn with_a_running_worker(path: &Path) {
     // The one that was held is in use.
     let written = limited();
     assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 2);
+    let (_, mut switch) = request(path, "GET", "/v1/switch", "");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock");
+    let uptime_s = switch["uptime_s"].take().as_u64().expect("a number");
+    let started_at = switch["started_at"].take().as_u64().expect("a number");
+    let age_s = now.as_secs() - started_at;
+    assert!(
+        (uptime_s..=uptime_s + 2).contains(&age_s) && age_s < 60,
+        "{age_s} {uptime_s}"
+    );
+    assert_eq!(
+        switch,
+        json!({
+            "tenant": "red", "version": env!("CARGO_PKG_VERSION"), "started_at": null,
+            "uptime_s": null, "generation": 2,
+        })
+    );
     assert_eq!(
         request(path, "GET", "/v1/config", ""),
         (200, written.clone())

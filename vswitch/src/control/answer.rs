@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use hyper::StatusCode;
 use pipeline::{DropReason, NextHopView};
@@ -10,6 +11,7 @@ use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::endpoint::routes::Route;
+use vswitch_api::endpoint::switch::Switch;
 use vswitch_api::endpoint::tunnels::{Peer, Tunnel};
 use vswitch_api::endpoint::worker::{WakeBucket, Worker};
 
@@ -143,6 +145,18 @@ impl Control {
             mtu: uplink.mtu.saturating_sub(tunnel.overhead()),
             peers: peers.collect(),
         })
+    }
+
+    pub(super) fn switch(&self) -> Switch {
+        let started_at = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        Switch {
+            tenant: self.config.borrow().tenant.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            // The epoch itself for a clock that is set before it.
+            started_at: started_at.unwrap_or_default().as_secs(),
+            uptime_s: self.started.elapsed().as_secs(),
+            generation: load(&self.link.stats().generation),
+        }
     }
 
     pub(super) fn worker(&self) -> Worker {

@@ -21,7 +21,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -61,6 +61,9 @@ pub struct Control {
     counters: RefCell<Arc<Counters>>,
     tables: RefCell<Arc<Tables>>,
     link: Arc<Link>,
+    started: Instant,
+    /// The same by the wall clock, which may be set meanwhile.
+    started_at: SystemTime,
     /// Held while a configuration is installed: one at a time.
     swap: tokio::sync::Mutex<()>,
 }
@@ -77,6 +80,8 @@ impl Control {
             counters: RefCell::new(counters),
             tables: RefCell::new(tables),
             link,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
             swap: tokio::sync::Mutex::new(()),
         }
     }
@@ -173,6 +178,7 @@ impl Control {
             Endpoint::Neighbours => json_reply(&self.neighbours()),
             Endpoint::Tunnels => json_reply(&self.tunnel()),
             Endpoint::Worker => json_reply(&self.worker()),
+            Endpoint::Switch => json_reply(&self.switch()),
             Endpoint::Config => json_reply(&*self.config.borrow()),
         })
     }

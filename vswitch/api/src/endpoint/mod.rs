@@ -8,6 +8,7 @@ pub mod neighbours;
 pub mod ports;
 pub mod readyz;
 pub mod routes;
+pub mod switch;
 pub mod tunnels;
 pub mod worker;
 
@@ -49,6 +50,7 @@ endpoints! {
     Neighbours  neighbours
     Tunnels     tunnels
     Worker      worker
+    Switch      switch
     Config      config
 }
 
