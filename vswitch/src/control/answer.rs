@@ -147,13 +147,17 @@ impl Control {
         })
     }
 
+    /// When the switch started, in seconds since the Unix epoch; 0 if the clock was before it.
+    pub(super) fn started_at(&self) -> u64 {
+        let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        since_epoch.unwrap_or_default().as_secs()
+    }
+
     pub(super) fn switch(&self) -> Switch {
-        let started_at = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         Switch {
             tenant: self.config.borrow().tenant.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            // The epoch itself for a clock that is set before it.
-            started_at: started_at.unwrap_or_default().as_secs(),
+            started_at: self.started_at(),
             uptime_s: self.started.elapsed().as_secs(),
             generation: load(&self.link.stats().generation),
         }

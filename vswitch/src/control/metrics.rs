@@ -13,6 +13,13 @@ const BUILD_INFO: Metric<2> = Metric::gauge(
     "The running version.",
 );
 
+const START_TIME: Metric<1> = Metric::gauge(
+    "vswitch_start_time_seconds",
+    Unit::Seconds,
+    ["tenant"],
+    "When the switch started, since the Unix epoch.",
+);
+
 /// The reference of all metrics, in Markdown.
 pub(crate) fn reference() -> String {
     let mut text = "# Metrics of a switch
@@ -25,6 +32,7 @@ pub(crate) fn reference() -> String {
 "
     .to_owned();
     text += &BUILD_INFO.markdown_row();
+    text += &START_TIME.markdown_row();
     text.extend(rows(PortCounters::METRICS));
     text.extend(rows(DeviceState::METRICS));
     text += &PortCounters::DROPS.markdown_row();
@@ -49,6 +57,7 @@ impl Control {
         let tenant = config.tenant.as_str();
         let mut out = Writer::default();
         out.single(&BUILD_INFO, [tenant, env!("CARGO_PKG_VERSION")], 1);
+        out.single(&START_TIME, [tenant], self.started_at());
         let ports = counters
             .ports()
             .map(|port| ([tenant, port.name.as_str()], port));
