@@ -208,7 +208,7 @@ fn with_a_running_worker(path: &Path) {
         switch,
         json!({
             "tenant": "red", "version": env!("CARGO_PKG_VERSION"), "started_at": null,
-            "uptime_s": null, "generation": 2,
+            "uptime_s": null, "generation": 2, "packet_buffers": { "total": 512, "in_use": 0 },
         })
     );
     assert_eq!(

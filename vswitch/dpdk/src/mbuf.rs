@@ -28,6 +28,7 @@ pub struct Mempool(Arc<Pool>);
 #[derive(Debug)]
 struct Pool {
     raw: NonNull<rte_mempool>,
+    capacity: u32,
     room: u16,
     eal: Eal,
 }
@@ -85,7 +86,12 @@ impl Mempool {
             });
         };
         let eal = eal.clone();
-        Ok(Self(Arc::new(Pool { raw, room, eal })))
+        Ok(Self(Arc::new(Pool {
+            raw,
+            capacity: frames,
+            room,
+            eal,
+        })))
     }
 
     /// An empty mbuf; `None` if all are in use.
@@ -116,6 +122,11 @@ impl Mempool {
                 unsafe { dpdk_sys::rte_pktmbuf_alloc_bulk_shim(self.raw(), mbufs, count as u32) };
             if code == 0 { count as u16 } else { 0 }
         });
+    }
+
+    /// All mbufs of the pool, free or not.
+    pub fn capacity(&self) -> u32 {
+        self.0.capacity
     }
 
     /// Mbufs that are free now. Counts, so not for the packet path.

@@ -34,6 +34,7 @@ fn frames_are_owned_from_the_pool_through_a_port_and_back() {
     let options = PortOptions::default();
     let pool = Mempool::for_devices(&eal, [&Device::Offline], &options).expect("memory");
     let all = pool.available();
+    assert_eq!(all, pool.capacity());
 
     an_mbuf_is_a_frame(&pool);
     assert_eq!(pool.available(), all);

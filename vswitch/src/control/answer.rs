@@ -11,7 +11,7 @@ use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::endpoint::routes::Route;
-use vswitch_api::endpoint::switch::Switch;
+use vswitch_api::endpoint::switch::{PacketBuffers, Switch};
 use vswitch_api::endpoint::tunnels::{Peer, Tunnel};
 use vswitch_api::endpoint::worker::{WakeBucket, Worker};
 
@@ -154,12 +154,17 @@ impl Control {
     }
 
     pub(super) fn switch(&self) -> Switch {
+        let stats = self.link.stats();
         Switch {
             tenant: self.config.borrow().tenant.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at(),
             uptime_s: self.started.elapsed().as_secs(),
-            generation: load(&self.link.stats().generation),
+            generation: load(&stats.generation),
+            packet_buffers: PacketBuffers {
+                total: load(&stats.buffers),
+                in_use: load(&stats.buffers_in_use),
+            },
         }
     }
 

@@ -40,6 +40,11 @@ pub struct WorkerStats {
     pub wake_buckets: [AtomicU64; WAKE_BOUNDS_NS.len() + 1],
     /// The generation in use, from 1.
     pub generation: AtomicU64,
+    /// Packet buffers in the pool.
+    pub buffers: AtomicU64,
+    /// Packet buffers in use: in the devices' rings or with frames in them. Read every
+    /// [`super::DEVICE_INTERVAL`].
+    pub buffers_in_use: AtomicU64,
 }
 
 /// The upper bounds of [`WorkerStats::wake_buckets`], in nanoseconds.
@@ -83,6 +88,12 @@ impl WorkerStats {
         gauge "vswitch_worker_cycles_per_second" Cycles
             "The rate of the cycles."
             => |stats| load(&stats.cycles_per_second);
+        gauge "vswitch_packet_buffers" Number
+            "Packet buffers in the pool."
+            => |stats| load(&stats.buffers);
+        gauge "vswitch_packet_buffers_in_use" Number
+            "Packet buffers in the devices' rings, or with frames in them."
+            => |stats| load(&stats.buffers_in_use);
     };
 
     /// The metric of [`Self::wake_buckets`].

@@ -91,6 +91,9 @@ impl Worker {
         stats
             .cycles_per_second
             .store(eal.cycles_per_second(), Ordering::Relaxed);
+        stats
+            .buffers
+            .store(pool.capacity().into(), Ordering::Relaxed);
         let ports: Vec<TxPort> = ports.into_iter().map(TxPort::new).collect();
         let mut worker = Self {
             waiter: Waiter::new(&link, &ports)?,
@@ -263,6 +266,9 @@ impl Worker {
             state.rx_missed.store(missed, Ordering::Relaxed);
             state.link_up.store(tx.port.link_up(), Ordering::Relaxed);
         }
+        let in_use = self.pool.capacity() - self.pool.available();
+        let stats = self.link.stats();
+        stats.buffers_in_use.store(in_use.into(), Ordering::Relaxed);
     }
 }
 

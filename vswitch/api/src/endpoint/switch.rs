@@ -36,6 +36,18 @@ pub struct Switch {
     pub uptime_s: u64,
     /// The configuration's generation, from 1.
     pub generation: u64,
+    /// The pool of packet buffers.
+    pub packet_buffers: PacketBuffers,
+}
+
+/// The pool of packet buffers. Without a free one, frames are lost: received ones as `rx_missed`,
+/// the gateway's own as `no-buffer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacketBuffers {
+    /// All buffers.
+    pub total: u64,
+    /// Those in the devices' rings, or with frames in them; at most a second old.
+    pub in_use: u64,
 }
 
 fn text(switch: &Switch) -> String {
@@ -44,12 +56,16 @@ fn text(switch: &Switch) -> String {
         left("VERSION"),
         right("UPTIME s"),
         right("GENERATION"),
+        right("BUFFERS"),
+        right("IN USE"),
     ]);
     let row = [
         switch.tenant.clone(),
         switch.version.clone(),
         switch.uptime_s.to_string(),
         switch.generation.to_string(),
+        switch.packet_buffers.total.to_string(),
+        switch.packet_buffers.in_use.to_string(),
     ];
     table.with([row]).to_string()
 }
