@@ -4,14 +4,17 @@
 //! tenant's own addresses and drops the rest; a port that bears our prefix and is not in the map is
 //! dropped whole. So a switch that has been taken over cannot pretend to be another's VTEP.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
 
+use super::nft;
+use super::nft::{
+    ACCEPT, ARP_SENDER_IP, ARP_SENDER_MAC, COUNT, Command, DROP, ETHER_SOURCE, ETHER_TYPE, Hook,
+    ICMPV6_TYPE, INTERFACE, IPV4_SOURCE, IPV6_SOURCE, Listing, ND_TARGET, Operand, Operator,
+    Prefix, Statement, is, list, rule, run,
+};
 use crate::error::HostError;
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
@@ -98,16 +101,15 @@ impl Live for Lock {
 
 /// The table for bridge ports whose names begin with `prefix`.
 pub(crate) fn guard(table: &str, prefix: &str) -> Guard {
-    let iifname = json!({"meta": {"key": "iifname"}});
+    let look_up = Statement::Vmap {
+        key: INTERFACE,
+        data: format!("@{MAP}"),
+    };
     Guard {
         table: table.to_owned(),
         rules: vec![
-            json!([{"vmap": {"key": iifname, "data": format!("@{MAP}")}}]),
-            json!([
-                {"match": {"op": "==", "left": iifname, "right": format!("{prefix}*")}},
-                {"counter": null},
-                {"drop": null},
-            ]),
+            rule([look_up]),
+            rule([is(INTERFACE, format!("{prefix}*")), COUNT, DROP]),
         ],
     }
 }
@@ -119,51 +121,67 @@ pub(crate) fn lock(
     config: &SwitchConfig,
     uplink: &UplinkConfig,
 ) -> Lock {
-    let field =
-        |protocol: &str, field: &str| json!({"payload": {"protocol": protocol, "field": field}});
-    let test = |op: &str, left: Value, right: Value| json!({"match": {"op": op, "left": left, "right": right}});
-    let is = |left: Value, right: Value| test("==", left, right);
-    let accept = || json!({"accept": null});
-    let drop = || json!({"drop": null});
-    let icmpv6 = |kind: &str| is(field("icmpv6", "type"), json!(kind));
-
-    let mac = json!(uplink.mac.to_string());
-    let mut rules = vec![json!([
-        test("!=", field("ether", "saddr"), mac.clone()),
-        {"counter": null},
-        drop(),
-    ])];
+    let other_mac = Statement::Match {
+        op: Operator::Unequal,
+        left: ETHER_SOURCE,
+        right: Operand::Text(uplink.mac.to_string()),
+    };
+    let mut rules = vec![rule([other_mac, COUNT, DROP])];
     // The kernel has taken a tag off before this hook, and the tests below see what was behind it.
     for tag in ["8021q", "8021ad"] {
-        rules.push(json!([is(field("ether", "type"), json!(tag)), {"counter": null}, drop()]));
+        rules.push(rule([is(ETHER_TYPE, tag), COUNT, DROP]));
     }
+    rules.extend(neighbour_rules(uplink));
+    for source in sources(config, uplink) {
+        let left = match source {
+            IpNet::V4(_) => IPV4_SOURCE,
+            IpNet::V6(_) => IPV6_SOURCE,
+        };
+        let right = if source.prefix_len() == source.max_prefix_len() {
+            Operand::Text(source.addr().to_string())
+        } else {
+            let prefix = Prefix {
+                addr: source.network().to_string(),
+                len: source.prefix_len(),
+            };
+            Operand::Prefix { prefix }
+        };
+        let own = Statement::Match {
+            op: Operator::Equal,
+            left,
+            right,
+        };
+        rules.push(rule([own, ACCEPT]));
+    }
+    rules.push(rule([COUNT, DROP]));
+    Lock {
+        table: table.to_owned(),
+        interface: interface.to_owned(),
+        rules,
+    }
+}
+
+/// ARP and Neighbour Discovery, each only for the uplink's own addresses.
+fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
+    let mut rules = Vec::new();
     if let Some(net) = uplink.ipv4 {
-        rules.push(json!([
-            is(field("arp", "saddr ether"), mac.clone()),
-            is(field("arp", "saddr ip"), json!(net.addr().to_string())),
-            accept(),
+        rules.push(rule([
+            is(ARP_SENDER_MAC, uplink.mac),
+            is(ARP_SENDER_IP, net.addr()),
+            ACCEPT,
         ]));
     }
     let link_local = uplink.mac.link_local();
-    let stations: Vec<std::net::Ipv6Addr> = uplink
-        .ipv6
-        .iter()
-        .flat_map(|net| [net.addr(), link_local])
-        .collect();
-    for station in &stations {
-        let target = format!("0x{:032x}", u128::from(*station));
-        rules.push(json!([
-            is(field("ip6", "saddr"), json!(station.to_string())),
-            icmpv6("nd-neighbor-solicit"),
-            accept(),
+    for station in uplink.ipv6.iter().flat_map(|net| [net.addr(), link_local]) {
+        rules.push(rule([
+            is(IPV6_SOURCE, station),
+            is(ICMPV6_TYPE, "nd-neighbor-solicit"),
+            ACCEPT,
         ]));
-        rules.push(json!([
-            icmpv6("nd-neighbor-advert"),
-            is(
-                json!({"payload": {"base": "th", "offset": 64, "len": 128}}),
-                json!(target)
-            ),
-            accept(),
+        rules.push(rule([
+            is(ICMPV6_TYPE, "nd-neighbor-advert"),
+            is(ND_TARGET, format!("0x{:032x}", u128::from(station))),
+            ACCEPT,
         ]));
     }
     for kind in [
@@ -173,26 +191,9 @@ pub(crate) fn lock(
         "nd-router-solicit",
         "nd-redirect",
     ] {
-        rules.push(json!([icmpv6(kind), {"counter": null}, drop()]));
+        rules.push(rule([is(ICMPV6_TYPE, kind), COUNT, DROP]));
     }
-    for source in sources(config, uplink) {
-        let protocol = match source {
-            IpNet::V4(_) => "ip",
-            IpNet::V6(_) => "ip6",
-        };
-        let source = if source.prefix_len() == source.max_prefix_len() {
-            json!(source.addr().to_string())
-        } else {
-            json!({"prefix": {"addr": source.network().to_string(), "len": source.prefix_len()}})
-        };
-        rules.push(json!([is(field(protocol, "saddr"), source), accept()]));
-    }
-    rules.push(json!([{"counter": null}, drop()]));
-    Lock {
-        table: table.to_owned(),
-        interface: interface.to_owned(),
-        rules,
-    }
+    rules
 }
 
 /// The IP sources that may leave the tenant: its own on the underlay, the gateway's subnets, and
@@ -231,19 +232,23 @@ fn chain_of(interface: &str) -> String {
     format!("lock-{interface}")
 }
 
+fn add_rules<'a>(
+    table: &'a str,
+    chain: &'a str,
+    rules: &'a [Value],
+) -> impl Iterator<Item = Command<'a>> {
+    let add = move |expr| Command::Add(nft::Object::rule(table, chain, expr));
+    rules.iter().map(add)
+}
+
 /// Makes or replaces the table's base chain in one transaction; the locks in it stay.
 fn set_guard(guard: &Guard) -> Result<(), HostError> {
     let table = &guard.table;
     let mut commands = vec![
-        json!({"add": {"table": {"family": "bridge", "name": table}}}),
-        json!({"add": {"map": {
-            "family": "bridge", "table": table, "name": MAP, "type": "ifname", "map": "verdict",
-        }}}),
-        json!({"add": {"chain": {
-            "family": "bridge", "table": table, "name": BASE,
-            "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept",
-        }}}),
-        json!({"flush": {"chain": {"family": "bridge", "table": table, "name": BASE}}}),
+        Command::Add(nft::Object::table(table)),
+        Command::Add(nft::Object::port_map(table, MAP)),
+        Command::Add(nft::Object::chain(table, BASE, Some(Hook::ingress()))),
+        Command::Flush(nft::Object::chain(table, BASE, None)),
     ];
     commands.extend(add_rules(table, BASE, &guard.rules));
     run(&commands)
@@ -251,34 +256,15 @@ fn set_guard(guard: &Guard) -> Result<(), HostError> {
 
 /// Makes or replaces a port's lock in one transaction.
 fn set_lock(lock: &Lock) -> Result<(), HostError> {
-    let (table, chain) = (&lock.table, chain_of(&lock.interface));
-    let named = json!({"family": "bridge", "table": table, "name": chain});
+    let (table, chain) = (&lock.table, &chain_of(&lock.interface));
     let mut commands = vec![
-        json!({"add": {"chain": named}}),
-        json!({"flush": {"chain": named}}),
+        Command::Add(nft::Object::chain(table, chain, None)),
+        Command::Flush(nft::Object::chain(table, chain, None)),
     ];
-    commands.extend(add_rules(table, &chain, &lock.rules));
-    commands.push(json!({"add": {"element": element(lock)}}));
+    commands.extend(add_rules(table, chain, &lock.rules));
+    let port = nft::Object::port(table, MAP, &lock.interface, chain);
+    commands.push(Command::Add(port));
     run(&commands)
-}
-
-fn element(lock: &Lock) -> Value {
-    json!({
-        "family": "bridge", "table": lock.table, "name": MAP,
-        "elem": [[lock.interface, {"jump": {"target": chain_of(&lock.interface)}}]],
-    })
-}
-
-fn add_rules<'a>(
-    table: &'a str,
-    chain: &'a str,
-    rules: &'a [Value],
-) -> impl Iterator<Item = Value> + 'a {
-    rules.iter().map(move |expr| {
-        json!({"add": {"rule": {
-            "family": "bridge", "table": table, "chain": chain, "expr": expr,
-        }}})
-    })
 }
 
 /// Removes the table with all that is in it.
@@ -286,23 +272,23 @@ fn delete_guard(guard: &Guard) -> Result<(), HostError> {
     if list(&guard.table)?.is_none() {
         return Ok(());
     }
-    run(&[json!({"delete": {"table": {"family": "bridge", "name": guard.table}}})])
+    run(&[Command::Delete(nft::Object::table(&guard.table))])
 }
 
 /// Removes a port's lock; from then on the guard drops the port whole.
 fn delete_lock(lock: &Lock) -> Result<(), HostError> {
-    let Some(table) = list(&lock.table)? else {
+    let Some(listing) = list(&lock.table)? else {
         return Ok(());
     };
+    let (table, chain) = (&lock.table, &chain_of(&lock.interface));
     let mut commands = Vec::new();
-    if table.leads_to(lock) {
-        commands.push(json!({"delete": {"element": element(lock)}}));
+    if leads_to(&listing, lock) {
+        let port = nft::Object::port(table, MAP, &lock.interface, chain);
+        commands.push(Command::Delete(port));
     }
-    let chain = chain_of(&lock.interface);
-    if table.has_chain(&chain) {
-        let named = json!({"family": "bridge", "table": lock.table, "name": chain});
-        commands.push(json!({"flush": {"chain": named}}));
-        commands.push(json!({"delete": {"chain": named}}));
+    if listing.has_chain(chain) {
+        commands.push(Command::Flush(nft::Object::chain(table, chain, None)));
+        commands.push(Command::Delete(nft::Object::chain(table, chain, None)));
     }
     if commands.is_empty() {
         return Ok(());
@@ -310,13 +296,17 @@ fn delete_lock(lock: &Lock) -> Result<(), HostError> {
     run(&commands)
 }
 
+fn leads_to(listing: &Listing, lock: &Lock) -> bool {
+    listing.leads_to(MAP, &lock.interface, &chain_of(&lock.interface))
+}
+
 /// The table's base chain as it is. A base chain that hooks elsewhere reads as one without rules.
 fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
-    let table = list(&wanted.table)?;
-    Ok(table.map(|table| Guard {
+    let listing = list(&wanted.table)?;
+    Ok(listing.map(|listing| Guard {
         table: wanted.table.clone(),
-        rules: if table.is_hooked() {
-            table.rules(BASE)
+        rules: if listing.is_hooked(BASE, &Hook::ingress()) {
+            listing.rules(BASE)
         } else {
             Vec::new()
         },
@@ -325,114 +315,21 @@ fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
 
 /// A port's lock as it is. A chain to which the map does not lead reads as one without rules.
 fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
-    let Some(table) = list(&wanted.table)? else {
+    let Some(listing) = list(&wanted.table)? else {
         return Ok(None);
     };
     let chain = chain_of(&wanted.interface);
-    if !table.has_chain(&chain) && !table.leads_to(wanted) {
+    let leads = leads_to(&listing, wanted);
+    if !listing.has_chain(&chain) && !leads {
         return Ok(None);
     }
     Ok(Some(Lock {
         table: wanted.table.clone(),
         interface: wanted.interface.clone(),
-        rules: if table.leads_to(wanted) {
-            table.rules(&chain)
+        rules: if leads {
+            listing.rules(&chain)
         } else {
             Vec::new()
         },
     }))
-}
-
-/// A table as `nft -j list` shows it.
-struct Listing(Vec<Value>);
-
-impl Listing {
-    fn items<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter_map(move |item| item.get(kind))
-    }
-
-    fn has_chain(&self, name: &str) -> bool {
-        self.items("chain").any(|chain| chain["name"] == name)
-    }
-
-    fn is_hooked(&self) -> bool {
-        self.items("chain").any(|chain| {
-            chain["name"] == BASE
-                && chain["hook"] == "prerouting"
-                && chain["prio"] == -300
-                && chain["type"] == "filter"
-        })
-    }
-
-    fn leads_to(&self, lock: &Lock) -> bool {
-        let wanted = json!([lock.interface, {"jump": {"target": chain_of(&lock.interface)}}]);
-        self.items("map")
-            .filter(|map| map["name"] == MAP)
-            .filter_map(|map| map["elem"].as_array())
-            .any(|elements| elements.contains(&wanted))
-    }
-
-    /// The expressions of a chain's rules, with counters set back.
-    fn rules(&self, chain: &str) -> Vec<Value> {
-        self.items("rule")
-            .filter(|rule| rule["chain"] == chain)
-            .map(|rule| {
-                let mut expr = rule["expr"].clone();
-                for statement in expr.as_array_mut().into_iter().flatten() {
-                    if let Some(counter) = statement.get_mut("counter") {
-                        *counter = Value::Null;
-                    }
-                }
-                expr
-            })
-            .collect()
-    }
-}
-
-fn failed(message: impl ToString) -> HostError {
-    HostError::Program {
-        program: "nft",
-        message: message.to_string(),
-    }
-}
-
-fn list(table: &str) -> Result<Option<Listing>, HostError> {
-    let output = Command::new("nft")
-        .args(["-j", "list", "table", "bridge", table])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        return if message.contains("No such file or directory") {
-            Ok(None)
-        } else {
-            Err(failed(message.trim()))
-        };
-    }
-    let mut document: Value = serde_json::from_slice(&output.stdout).map_err(failed)?;
-    match document["nftables"].take() {
-        Value::Array(items) => Ok(Some(Listing(items))),
-        _ => Err(failed("its listing has no \"nftables\"")),
-    }
-}
-
-fn run(commands: &[Value]) -> Result<(), HostError> {
-    let mut child = Command::new("nft")
-        .args(["-j", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let text = json!({"nftables": commands}).to_string();
-    if let Some(mut input) = child.stdin.take() {
-        // A program that ends early says why on its standard error.
-        let _ = input.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim()));
-    }
-    Ok(())
 }

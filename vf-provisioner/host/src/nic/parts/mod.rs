@@ -6,3 +6,4 @@ pub mod link;
 pub mod names;
 pub(crate) mod netlink;
 pub mod netns;
+mod nft;
