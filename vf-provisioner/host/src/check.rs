@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::finding::{Finding, Verdict, program};
+use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::Mounts;
 use crate::nic::registry::NicKind;
 use crate::{launcher, nic};
@@ -98,21 +99,19 @@ fn switch(binary: &Path) -> Result<String, String> {
 }
 
 fn hugepages() -> Result<String, String> {
-    let text = fs::read_to_string("/proc/meminfo").map_err(|error| error.to_string())?;
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(|rest| rest.trim().to_owned())
-            .unwrap_or_default()
-    };
-    let (free, size) = (field("HugePages_Free:"), field("Hugepagesize:"));
-    if free.is_empty() || free == "0" {
+    let host = Hugepages::read();
+    if host.free == 0 {
         return Err(
-            "none free: without --hugepages none is needed; `sysctl vm.nr_hugepages=128` reserves some"
+            "none free: without --hugepages none is needed; `sysctl vm.nr_hugepages=128` reserves \
+             some"
                 .to_owned(),
         );
     }
-    Ok(format!("{free} of {size} free"))
+    Ok(format!(
+        "{} of {} kB free",
+        host.free,
+        host.page_bytes >> 10
+    ))
 }
 
 fn status_field(field: &str, option: &str) -> Result<String, String> {
@@ -133,17 +132,6 @@ fn landlock() -> Result<String, String> {
         "not listed in /sys/kernel/security/lsm (is securityfs mounted?): use a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,…"
             .to_owned(),
     )
-}
-
-/// How many hugepages of the default size are free, and that size in KiB.
-pub fn free_hugepages() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).unwrap_or(0)
-    };
-    (field("HugePages_Free:"), field("Hugepagesize:"))
 }
 
 /// The users that own a process now.

@@ -16,6 +16,7 @@ pub mod error;
 mod files;
 pub mod finding;
 pub mod host;
+pub mod hugepages;
 pub mod key;
 mod kinds;
 pub mod launcher;

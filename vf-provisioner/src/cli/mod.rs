@@ -17,6 +17,7 @@ use vf_host::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use vf_host::check;
 use vf_host::error::{HostError, OptionError};
 use vf_host::host::FakeHost;
+use vf_host::hugepages::Hugepages;
 use vf_host::launcher::registry::LauncherKind;
 use vf_host::launcher::{Launcher, confine, vm};
 use vf_host::nic::mediation::{self, Options, Weakness, onboarded};
@@ -230,12 +231,12 @@ impl Global {
         if !self.launchers.process.hugepages || self.nics.sriov.is_fake() || needed == 0 {
             return Ok(());
         }
-        let (free, size_kib) = check::free_hugepages();
-        let free_mib = free * size_kib / 1024;
-        if free_mib >= needed {
+        let host = Hugepages::read();
+        let more = host.missing(needed);
+        if more == 0 {
             return Ok(());
         }
-        let more = ((needed - free_mib) * 1024).div_ceil(size_kib.max(1));
+        let (free_mib, size_kib) = (host.free * host.page_bytes >> 20, host.page_bytes >> 10);
         Err(CliError::Usage(format!(
             "--hugepages: the new switches need {needed} MiB and {free_mib} MiB are free: reserve {more} more pages of {size_kib} KiB (`sysctl vm.nr_hugepages`), or leave out --hugepages"
         )))

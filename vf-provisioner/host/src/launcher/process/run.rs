@@ -8,6 +8,7 @@ use tenant_config::{Device, Memory, SwitchConfig};
 
 use super::INSIDE;
 use crate::error::HostError;
+use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::{CONTROL, TenantFiles};
@@ -161,18 +162,7 @@ fn locked_bytes(memory: Memory) -> u64 {
     if !memory.hugepages {
         return bytes;
     }
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let page = meminfo
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("Hugepagesize:")?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        })
-        .map_or(2 << 20, |kib: u64| kib << 10);
-    bytes.next_multiple_of(page)
+    bytes.next_multiple_of(Hugepages::read().page_bytes)
 }
 
 fn config_inside() -> PathBuf {

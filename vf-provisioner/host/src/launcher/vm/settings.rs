@@ -9,6 +9,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
 use super::image::Image;
 use super::machine::{Accel, Machine, Manager};
 use super::qemu;
+use crate::hugepages::Hugepages;
 
 /// The oldest QEMU whose options are used here: Debian 12's.
 const OLDEST: (u32, u32) = (7, 2);
@@ -121,9 +122,7 @@ fn choose(asked: Option<Accel>, kvm: Result<(), String>) -> Result<Accel, String
 /// Whether the host has what the machine takes at once.
 pub(super) fn enough(machine: &Machine) -> Result<(), String> {
     if machine.hugepages {
-        let text = fs::read_to_string("/proc/meminfo")
-            .map_err(|error| format!("cannot read /proc/meminfo: {error}"))?;
-        enough_hugepages(machine.memory_mib, &text)?;
+        enough_hugepages(machine.memory_mib, Hugepages::read())?;
     }
     if qemu::has_vf(machine) {
         let (_, hard) = getrlimit(Limit::RLIMIT_MEMLOCK)
@@ -145,20 +144,18 @@ pub(super) fn enough(machine: &Machine) -> Result<(), String> {
     Ok(())
 }
 
-fn enough_hugepages(memory_mib: u32, meminfo: &str) -> Result<(), String> {
-    let field = |name: &str| -> u64 {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        value.unwrap_or(0)
-    };
-    let (free, page_kib) = (field("HugePages_Free:"), field("Hugepagesize:").max(1));
-    let needed = (u64::from(memory_mib) << 10).div_ceil(page_kib);
-    if free >= needed {
+fn enough_hugepages(memory_mib: u32, host: Hugepages) -> Result<(), String> {
+    let missing = host.missing(memory_mib.into());
+    if missing == 0 {
         return Ok(());
     }
     Err(format!(
-        "its {memory_mib} MiB take {needed} hugepages of {page_kib} KiB, and {free} are free: `sysctl vm.nr_hugepages={}` for this machine alone, or go without --hugepages",
-        needed - free + field("HugePages_Total:")
+        "its {memory_mib} MiB take {} hugepages of {} KiB, and {} are free: `sysctl \
+         vm.nr_hugepages={}` for this machine alone, or go without --hugepages",
+        host.pages(memory_mib.into()),
+        host.page_bytes >> 10,
+        host.free,
+        missing + host.total
     ))
 }
 
@@ -189,10 +186,13 @@ mod tests {
 
     #[test]
     fn too_few_hugepages_are_counted() {
-        let meminfo =
-            "HugePages_Total:      10\nHugePages_Free:        4\nHugepagesize:       2048 kB\n";
-        assert_eq!(enough_hugepages(8, meminfo), Ok(()));
-        let words = enough_hugepages(160, meminfo).expect_err("too few");
+        let host = Hugepages {
+            total: 10,
+            free: 4,
+            page_bytes: 2 << 20,
+        };
+        assert_eq!(enough_hugepages(8, host), Ok(()));
+        let words = enough_hugepages(160, host).expect_err("too few");
         assert!(
             words.contains(
                 "take 80 hugepages of 2048 KiB, and 4 are free: `sysctl vm.nr_hugepages=86`"

@@ -1,0 +1,37 @@
+//! The host's hugepages of the default size.
+
+use procfs::{Current, Meminfo};
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hugepages {
+    /// All of them.
+    pub total: u64,
+    /// Those that nobody uses.
+    pub free: u64,
+    /// The size of each, in bytes.
+    pub page_bytes: u64,
+}
+
+impl Hugepages {
+    /// Reads them; a kernel without hugepages has none of 2 MiB.
+    pub fn read() -> Self {
+        let meminfo = Meminfo::current().ok();
+        let of = |value: fn(&Meminfo) -> Option<u64>| meminfo.as_ref().and_then(value);
+        Self {
+            total: of(|it| it.hugepages_total).unwrap_or(0),
+            free: of(|it| it.hugepages_free).unwrap_or(0),
+            page_bytes: of(|it| it.hugepagesize).unwrap_or(2 << 20),
+        }
+    }
+
+    /// How many pages hold this many MiB.
+    pub fn pages(&self, mib: u64) -> u64 {
+        (mib << 20).div_ceil(self.page_bytes)
+    }
+
+    /// How many pages are missing for this many MiB.
+    pub fn missing(&self, mib: u64) -> u64 {
+        self.pages(mib).saturating_sub(self.free)
+    }
+}
