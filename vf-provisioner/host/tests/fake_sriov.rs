@@ -10,13 +10,14 @@ use vf_host::apply::{ApplyError, Change, apply, plan_change, verify};
 use vf_host::host::{FakeHost, Host};
 use vf_host::launcher::process::{Limits, Process};
 use vf_host::nic::parts::names::Names;
-use vf_host::nic::sriov::allocate::{AllocationError, Pool, allocate};
+use vf_host::nic::sriov::allocate::{Pool, allocate};
 use vf_host::nic::sriov::function::{Side, Vf};
 use vf_host::nic::sriov::inventory::{Interface, Inventory, User};
+use vf_host::nic::sriov::refusal::AllocationError;
 use vf_host::nic::sriov::{Guests, Sriov};
 use vf_host::plan::{Action, PlanError};
 use vf_host::resource::{Key, Resource};
-use vf_host::state::{self, Record, State, Store};
+use vf_host::state::{self, HostLock, Record, State};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
 
 fn text(number: u32, ports: u32, uplink: bool) -> String {
@@ -477,7 +478,7 @@ impl World {
     }
 
     fn apply(&mut self, change: &Change, moment: usize) -> Result<Vec<Action>, ApplyError> {
-        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
         let mut passed = 0;
         let mut crash = || {
             passed += 1;

@@ -2,12 +2,13 @@
 //! and what is recorded to an assignment or a refusal, before anything is touched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 
 use tenant_config::{Device, MacAddr, Name, PciAddress, Tenant, VlanId};
 
 use super::function::{Owner, Side, Vf};
 use super::inventory::{Inventory, PhysicalFunction};
+use super::refusal::{AllocationError, Budget};
+use super::vlans::VlanRange;
 use crate::nic::Assignment;
 use crate::resource::Resource;
 use crate::state::State;
@@ -27,187 +28,6 @@ pub struct Pool {
     pub keep_vlans: bool,
     /// Whether a physical function's number of functions may be changed although some are in use.
     pub resize: bool,
-}
-
-/// VLANs from the first to the last, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VlanRange {
-    first: VlanId,
-    last: VlanId,
-}
-
-impl VlanRange {
-    /// `None` if the last comes before the first.
-    pub fn new(first: VlanId, last: VlanId) -> Option<Self> {
-        (first <= last).then_some(Self { first, last })
-    }
-
-    /// Whether `vlan` is one of them.
-    pub fn contains(self, vlan: VlanId) -> bool {
-        (self.first..=self.last).contains(&vlan)
-    }
-
-    fn iter(self) -> impl Iterator<Item = VlanId> {
-        (self.first.get()..=self.last.get()).filter_map(|vlan| VlanId::new(vlan).ok())
-    }
-}
-
-impl Default for VlanRange {
-    /// 3000 to 3999: far from those that networks use first.
-    fn default() -> Self {
-        let vlan = |number| VlanId::new(number).expect("it is a VLAN");
-        Self {
-            first: vlan(3000),
-            last: vlan(3999),
-        }
-    }
-}
-
-impl std::str::FromStr for VlanRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let vlan = |text: &str| text.parse().ok().and_then(|vlan| VlanId::new(vlan).ok());
-        text.split_once('-')
-            .and_then(|(first, last)| Self::new(vlan(first)?, vlan(last)?))
-            .ok_or_else(|| "not two VLANs from 1 to 4094, as in 3000-3999".to_owned())
-    }
-}
-
-impl fmt::Display for VlanRange {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}-{}", self.first, self.last)
-    }
-}
-
-/// Why tenants do not fit on the NIC. Nothing was touched.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AllocationError {
-    /// No physical function was named.
-    #[error("--nic sriov: name the physical functions in --pf; this host has {known}")]
-    NoPfNamed {
-        /// Those that there are.
-        known: String,
-    },
-    /// A name that is no physical function's.
-    #[error(
-        "--pf {name}: no such SR-IOV NIC; this host has {known}. A NIC shows here once SR-IOV is on in its firmware and its driver is loaded"
-    )]
-    NoSuchPf {
-        /// What was named.
-        name: String,
-        /// Those that there are.
-        known: String,
-    },
-    /// A physical function without an interface.
-    #[error(
-        "--pf {name}: it has no interface in this network namespace: bind its driver, or move the interface back"
-    )]
-    NoInterface {
-        /// What was named.
-        name: String,
-    },
-    /// A physical function without an IOMMU in front of it.
-    #[error(
-        "--pf {name}: no IOMMU is in front of it, so its functions cannot be given to switches: switch it on in the firmware (VT-d, AMD-Vi) and boot with intel_iommu=on or amd_iommu=on"
-    )]
-    NoIommu {
-        /// What was named.
-        name: String,
-    },
-    /// More functions are wanted than there are.
-    #[error("{0}")]
-    Budget(Box<Budget>),
-    /// More VLANs are wanted than there are.
-    #[error(
-        "tenant {tenant}: its ports need {wanted} VLANs and {free} are free in --vlans {range} ({taken} are taken): widen the range, and keep it off the adjacent switch's port"
-    )]
-    Vlans {
-        /// Which tenant.
-        tenant: Name,
-        /// How many more it needs.
-        wanted: usize,
-        /// How many there are.
-        free: usize,
-        /// How many are not free.
-        taken: usize,
-        /// Of which.
-        range: String,
-    },
-    /// An In/Out function would be on a port's VLAN.
-    #[error(
-        "tenant {tenant}: its In/Out function would be on VLAN {vlan}, which is a port's: choose another --inout-vlan"
-    )]
-    Underlay {
-        /// Which tenant, of those that would meet.
-        tenant: Name,
-        /// The VLAN.
-        vlan: VlanId,
-    },
-    /// A MAC that somebody else has.
-    #[error("MAC {mac} is that of {one} and of {other}: change one of them")]
-    Mac {
-        /// The MAC.
-        mac: MacAddr,
-        /// Who has it.
-        one: String,
-        /// Who is to have it.
-        other: String,
-    },
-}
-
-/// The numbers of a refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
-    /// The first tenant that does not fit.
-    pub tenant: Name,
-    /// How many of the tenants given fit.
-    pub fit: usize,
-    /// How many tenants were given.
-    pub tenants: usize,
-    /// The functions that all of them need beside what they have.
-    pub wanted: usize,
-    /// The functions that were free for them.
-    pub free: usize,
-    /// The same by physical function.
-    pub free_on: Vec<(String, usize)>,
-    /// Functions that were not free, and why.
-    pub taken: Vec<String>,
-}
-
-impl fmt::Display for Budget {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        let list = |items: Vec<String>| {
-            let more = items.len().saturating_sub(SHOWN);
-            let mut text = items[..items.len() - more].join(", ");
-            if more > 0 {
-                text += &format!(" and {more} more");
-            }
-            text
-        };
-        let on = self.free_on.iter().map(|(pf, free)| format!("{pf} {free}"));
-        write!(
-            out,
-            "tenant {} does not fit: the {} tenants need {} more virtual functions (2 for each port, 1 for each uplink) and {} are free ({}); the first {} fit",
-            self.tenant,
-            self.tenants,
-            self.wanted,
-            self.free,
-            list(on.collect()),
-            self.fit,
-        )?;
-        if !self.taken.is_empty() {
-            write!(out, "; not free: {}", list(self.taken.clone()))?;
-        }
-        out.write_str(": name more NICs in --pf, or release tenants")
-    }
-}
-
-/// One physical function's functions that are left, the first last.
-struct Stock {
-    label: String,
-    free: Vec<PciAddress>,
 }
 
 /// The physical functions named, in the order given.
@@ -252,6 +72,120 @@ pub fn named<'a>(
         .collect()
 }
 
+/// The physical functions of the pool, and the place among them of the one that leads to the underlay, if
+/// one is named.
+fn usable<'a>(
+    inventory: &'a Inventory,
+    pool: &Pool,
+) -> Result<(Vec<&'a PhysicalFunction>, Option<usize>), AllocationError> {
+    let pfs = named(inventory, &pool.pfs)?;
+    for (pf, name) in pfs.iter().zip(&pool.pfs) {
+        if !pf.iommu {
+            return Err(AllocationError::NoIommu { name: name.clone() });
+        }
+    }
+    let Some(name) = &pool.inout else {
+        return Ok((pfs, None));
+    };
+    let inout = named(inventory, std::slice::from_ref(name))?[0].address;
+    let place = pfs.iter().position(|it| it.address == inout);
+    let place = place.ok_or_else(|| AllocationError::NoSuchPf {
+        name: name.clone(),
+        known: pool.pfs.join(", "),
+    })?;
+    Ok((pfs, Some(place)))
+}
+
+/// The functions that are left on each physical function.
+struct Stocks {
+    /// By physical function; the first function is the last of its list.
+    free: Vec<Vec<PciAddress>>,
+    /// The same numbers by name, before any was given away.
+    free_on: Vec<(String, usize)>,
+    /// Functions that are not free, and why.
+    taken: Vec<String>,
+    /// The physical function that each function is on.
+    on_pf: HashMap<PciAddress, usize>,
+    /// The first physical functions that may still have a pair or a single function. Stocks only shrink,
+    /// so what was empty stays so.
+    pairs_from: usize,
+    singles_from: usize,
+}
+
+impl Stocks {
+    fn of(pfs: &[&PhysicalFunction], state: &State, had: &Had<'_>, pool: &Pool) -> Self {
+        let mut stocks = Self {
+            free: Vec::new(),
+            free_on: Vec::new(),
+            taken: Vec::new(),
+            on_pf: HashMap::new(),
+            pairs_from: 0,
+            singles_from: 0,
+        };
+        for (place, pf) in pfs.iter().enumerate() {
+            let mut free = Vec::new();
+            let mut there = pf.vfs.iter().peekable();
+            for index in 0..count(pf, pool.resize) {
+                let vf = there.next_if(|vf| vf.index == index);
+                let Some(address) = vf.map_or_else(|| pf.vf_address(index), |vf| Some(vf.address))
+                else {
+                    continue;
+                };
+                stocks.on_pf.insert(address, place);
+                if had.recorded.contains_key(&address) {
+                    continue;
+                }
+                // What an interrupted release left is cleaned before it is used again.
+                let reason = vf
+                    .filter(|_| !state_owns(state, address))
+                    .and_then(|vf| vf.taken());
+                match reason {
+                    Some(reason) => {
+                        let taken = format!("{} VF {index} ({reason})", pf.label());
+                        stocks.taken.push(taken);
+                    }
+                    None => free.push(address),
+                }
+            }
+            free.reverse();
+            stocks.free_on.push((pf.label(), free.len()));
+            stocks.free.push(free);
+        }
+        stocks
+    }
+
+    /// Two functions of one physical function.
+    fn pair(&mut self) -> Option<(PciAddress, PciAddress)> {
+        let mut left = self.free[self.pairs_from..].iter();
+        self.pairs_from += left.position(|free| free.len() >= 2)?;
+        let free = &mut self.free[self.pairs_from];
+        free.pop().zip(free.pop())
+    }
+
+    /// One function, of this physical function or of any.
+    fn single(&mut self, place: Option<usize>) -> Option<PciAddress> {
+        if let Some(place) = place {
+            return self.free[place].pop();
+        }
+        let mut left = self.free[self.singles_from..].iter();
+        self.singles_from += left.position(|free| !free.is_empty())?;
+        self.free[self.singles_from].pop()
+    }
+
+    /// The refusal of the first tenant that does not fit.
+    fn refuse(self, tenants: &[Tenant], fit: usize, wanted: usize) -> AllocationError {
+        AllocationError::Budget(Box::new(Budget {
+            tenant: tenants[fit].name().clone(),
+            fit,
+            tenants: tenants.len(),
+            wanted,
+            free: self.free_on.iter().map(|(_, free)| free).sum(),
+            free_on: self.free_on,
+            taken: self.taken,
+        }))
+    }
+}
+
 /// The assignments of `tenants`, in their order.
 pub fn allocate(
     tenants: &[Tenant],
@@ -259,145 +193,63 @@ pub fn allocate(
     inventory: &Inventory,
     pool: &Pool,
 ) -> Result<Vec<Assignment>, AllocationError> {
-    let pfs = named(inventory, &pool.pfs)?;
-    for (pf, name) in pfs.iter().zip(&pool.pfs) {
-        if !pf.iommu {
-            return Err(AllocationError::NoIommu { name: name.clone() });
-        }
-    }
-    let inout = match &pool.inout {
-        Some(name) => {
-            let pf = named(inventory, std::slice::from_ref(name))?[0].address;
-            let place = pfs.iter().position(|it| it.address == pf);
-            Some(place.ok_or_else(|| AllocationError::NoSuchPf {
-                name: name.clone(),
-                known: pool.pfs.join(", "),
-            })?)
-        }
-        None => None,
-    };
+    let (pfs, inout) = usable(inventory, pool)?;
     macs(tenants, state, inventory)?;
-
     let had = Had::of(state);
-    let mut taken = Vec::new();
-    let mut stocks = Vec::new();
-    let mut on_pf: HashMap<PciAddress, usize> = HashMap::new();
-    for (place, pf) in pfs.iter().enumerate() {
-        let mut free = Vec::new();
-        let count = count(pf, pool.resize);
-        let mut there = pf.vfs.iter().peekable();
-        for index in 0..count {
-            let vf = there.next_if(|vf| vf.index == index);
-            let Some(address) = vf.map_or_else(|| pf.vf_address(index), |vf| Some(vf.address))
-            else {
-                continue;
-            };
-            on_pf.insert(address, place);
-            if had.recorded.contains_key(&address) {
-                continue;
-            }
-            // What an interrupted release left is cleaned before it is made anew.
-            let reason = vf
-                .filter(|_| !state_owns(state, address))
-                .and_then(|vf| vf.taken());
-            match reason {
-                Some(reason) => taken.push(format!("{} VF {index} ({reason})", pf.label())),
-                None => free.push(address),
-            }
-        }
-        free.reverse();
-        let label = pf.label();
-        stocks.push(Stock { label, free });
-    }
+    let mut stocks = Stocks::of(&pfs, state, &had, pool);
 
-    // What tenants of this call have had and do not keep stays taken: it is free once that is done.
-    let mut wanted = 0;
-    let keeps: Vec<Kept> = tenants
-        .iter()
-        .map(|tenant| {
-            let kept = had.keep(tenant, &on_pf, inout, pool);
-            wanted += kept.ports.iter().filter(|port| port.is_none()).count() * 2
-                + usize::from(tenant.uplink().is_some() && kept.uplink.is_none());
-            kept
-        })
-        .collect();
-    let free_on: Vec<(String, usize)> = stocks
-        .iter()
-        .map(|stock| (stock.label.clone(), stock.free.len()))
-        .collect();
+    // A function that a tenant of this call gives up stays taken: it is free once the call is done.
+    let keep = |tenant| had.keep(tenant, &stocks.on_pf, inout, pool);
+    let keeps: Vec<Kept> = tenants.iter().map(keep).collect();
+    let wanted = tenants.iter().zip(&keeps).map(|(tenant, kept)| {
+        kept.ports.iter().filter(|port| port.is_none()).count() * 2
+            + usize::from(tenant.uplink().is_some() && kept.uplink.is_none())
+    });
+    let wanted = wanted.sum();
 
     let mut vlans = Vlans::new(pool, &had, &keeps, inventory);
     let mut assignments = Vec::with_capacity(tenants.len());
-    // Stocks only shrink, so what was empty stays so.
-    let (mut pairs_from, mut singles_from) = (0, 0);
     for (fit, (tenant, kept)) in tenants.iter().zip(keeps).enumerate() {
-        let refused = || {
-            AllocationError::Budget(Box::new(Budget {
-                tenant: tenant.name().clone(),
-                fit,
-                tenants: tenants.len(),
-                wanted,
-                free: free_on.iter().map(|(_, free)| free).sum(),
-                free_on: free_on.clone(),
-                taken: taken.clone(),
-            }))
+        let Some(functions) = Functions::of(tenant, &kept, inout, &mut stocks) else {
+            return Err(stocks.refuse(tenants, fit, wanted));
         };
-        let new_vlans = kept.vlans.iter().filter(|vlan| vlan.is_none()).count();
-        let mut assignment = Assignment {
-            ports: Vec::with_capacity(kept.ports.len()),
-            uplink: None,
-            guests: Vec::with_capacity(kept.ports.len()),
-        };
-        for (pair, vlan) in kept.ports.iter().zip(&kept.vlans) {
-            let (guest, gateway) = match pair {
-                Some(pair) => *pair,
-                None => {
-                    pairs_from += stocks[pairs_from..]
-                        .iter()
-                        .position(|stock| stock.free.len() >= 2)
-                        .ok_or_else(refused)?;
-                    let free = &mut stocks[pairs_from].free;
-                    free.pop().zip(free.pop()).ok_or_else(refused)?
-                }
-            };
-            let vlan = match vlan {
-                Some(vlan) => *vlan,
-                None => vlans.next().ok_or_else(|| AllocationError::Vlans {
-                    tenant: tenant.name().clone(),
-                    wanted: new_vlans,
-                    free: vlans.free,
-                    taken: vlans.taken,
-                    range: pool.vlans.to_string(),
-                })?,
-            };
-            let device = |address| Device::Pci {
-                address,
-                vlan: Some(vlan),
-            };
-            assignment.guests.push(device(guest));
-            assignment.ports.push(device(gateway));
-        }
-        if tenant.uplink().is_some() {
-            let address = match (kept.uplink, inout) {
-                (Some(address), _) => address,
-                (None, Some(place)) => stocks[place].free.pop().ok_or_else(refused)?,
-                (None, None) => {
-                    singles_from += stocks[singles_from..]
-                        .iter()
-                        .position(|stock| !stock.free.is_empty())
-                        .ok_or_else(refused)?;
-                    stocks[singles_from].free.pop().ok_or_else(refused)?
-                }
-            };
-            assignment.uplink = Some(Device::Pci {
-                address,
-                vlan: pool.inout_vlan.or(kept.uplink_vlan).or(had.underlay),
-            });
-        }
-        assignments.push(assignment);
+        let ports = vlans.of(tenant, &kept, pool)?;
+        let devices = functions.ports.into_iter().zip(ports);
+        let device = |address, vlan| Device::Pci { address, vlan };
+        let (guests, ports) = devices
+            .map(|((guest, gateway), vlan)| {
+                (device(guest, Some(vlan)), device(gateway, Some(vlan)))
+            })
+            .unzip();
+        let inout_vlan = pool.inout_vlan.or(kept.uplink_vlan).or(had.underlay);
+        assignments.push(Assignment {
+            ports,
+            uplink: functions.uplink.map(|address| device(address, inout_vlan)),
+            guests,
+        });
     }
     apart(tenants, &assignments, &had)?;
     Ok(assignments)
+}
+
+/// The functions of one tenant.
+struct Functions {
+    ports: Vec<(PciAddress, PciAddress)>,
+    uplink: Option<PciAddress>,
+}
+
+impl Functions {
+    /// Those that the tenant keeps and new ones; `None` if too few are left.
+    fn of(tenant: &Tenant, kept: &Kept, inout: Option<usize>, stocks: &mut Stocks) -> Option<Self> {
+        let ports = kept.ports.iter().map(|pair| pair.or_else(|| stocks.pair()));
+        let ports = ports.collect::<Option<_>>()?;
+        let uplink = match (tenant.uplink(), kept.uplink) {
+            (None, _) => None,
+            (Some(_), Some(address)) => Some(address),
+            (Some(_), None) => Some(stocks.single(inout)?),
+        };
+        Some(Self { ports, uplink })
+    }
 }
 
 /// Refuses an In/Out function on the VLAN of a port: there they would meet.
@@ -568,8 +420,26 @@ impl Vlans {
         }
     }
 
-    fn next(&mut self) -> Option<VlanId> {
-        self.left.next()
+    /// The VLANs of a tenant's ports: those that it keeps and new ones.
+    fn of(
+        &mut self,
+        tenant: &Tenant,
+        kept: &Kept,
+        pool: &Pool,
+    ) -> Result<Vec<VlanId>, AllocationError> {
+        let wanted = kept.vlans.iter().filter(|vlan| vlan.is_none()).count();
+        let refused = AllocationError::Vlans {
+            tenant: tenant.name().clone(),
+            wanted,
+            free: self.free,
+            taken: self.taken,
+            range: pool.vlans.to_string(),
+        };
+        let vlans = kept
+            .vlans
+            .iter()
+            .map(|vlan| vlan.or_else(|| self.left.next()));
+        vlans.collect::<Option<_>>().ok_or(refused)
     }
 }
 

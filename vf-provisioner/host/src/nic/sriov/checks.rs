@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::inventory;
+use super::sysfs;
 use crate::finding::{Finding, Verdict};
 
 /// All of them.
@@ -48,7 +48,7 @@ fn vfio() -> Result<String, String> {
 }
 
 fn sriov() -> Result<String, String> {
-    let inventory = inventory::read().map_err(|error| error.to_string())?;
+    let inventory = sysfs::read().map_err(|error| error.to_string())?;
     if inventory.pfs.is_empty() {
         return Err("no interface can have VFs: tenants get veth pairs; a NIC that should has SR-IOV off in its firmware, or its driver is not loaded".to_owned());
     }

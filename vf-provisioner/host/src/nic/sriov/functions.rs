@@ -12,8 +12,8 @@ use netlink_packet_route::link::{
 use tenant_config::{NicAttribute, PciAddress};
 
 use super::function::{Pf, PfSettings, Vf, VfInterface, VfSettings};
-use super::inventory::{self, group_others, link_name, number};
 use super::netlink;
+use super::sysfs::{self, group_others, link_name, number};
 use crate::error::HostError;
 use crate::object::{Context, Live};
 
@@ -143,7 +143,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     }
     let is = number(&path.join("sriov_numvfs")).unwrap_or(0);
     if is != 0 && is != want.vfs && !resize {
-        let inventory = inventory::read()?;
+        let inventory = sysfs::read()?;
         let pf = inventory.pfs.iter().find(|it| it.address == pf.address);
         let taken: Vec<String> = pf
             .iter()
@@ -173,7 +173,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
             write(&path.join("sriov_numvfs"), &want.vfs.to_string())?;
         }
         let settled = wait(|| {
-            let seen = inventory::vf_settings(&pf.interface)?;
+            let seen = sysfs::vf_settings(&pf.interface)?;
             Ok((seen.len() == want.vfs as usize).then_some(()))
         })?;
         if settled.is_none() {
@@ -200,7 +200,7 @@ fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     if !is_its(wanted) {
         return Ok(None);
     }
-    let Some(mut set) = inventory::vf_settings(&wanted.pf)?.remove(&wanted.index) else {
+    let Some(mut set) = sysfs::vf_settings(&wanted.pf)?.remove(&wanted.index) else {
         return Ok(None);
     };
     for attribute in &wanted.accept {
@@ -226,7 +226,7 @@ fn is_its(vf: &Vf) -> bool {
 }
 
 fn is_alone(path: &Path) -> bool {
-    inventory::group(path).is_some() && group_others(path).is_empty()
+    sysfs::group(path).is_some() && group_others(path).is_empty()
 }
 
 /// Makes a function that nobody has into a tenant's.
@@ -270,7 +270,7 @@ fn create_vf(vf: &Vf) -> Result<(), HostError> {
 
 /// Sets what is otherwise than it should be, each by itself, so that a refusal can be told.
 fn set_vf(vf: &Vf) -> Result<(), HostError> {
-    let is = inventory::vf_settings(&vf.pf)?
+    let is = sysfs::vf_settings(&vf.pf)?
         .remove(&vf.index)
         .ok_or_else(|| {
             failed(
@@ -423,9 +423,9 @@ fn unbind(path: &Path) -> Result<(), HostError> {
     let what = format!("cannot take {} from its driver", name.unwrap_or_default());
     if link_name(&path.join("driver")).as_deref() == Some(VFIO) {
         // The kernel would wait for them without end.
-        let closed = wait(|| Ok(inventory::open_in(path).is_empty().then_some(())))?;
+        let closed = wait(|| Ok(sysfs::open_in(path).is_empty().then_some(())))?;
         if closed.is_none() {
-            let open = inventory::open_in(path);
+            let open = sysfs::open_in(path);
             let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
             return Err(failed(
                 what,

@@ -13,6 +13,9 @@ pub mod inventory;
 mod netlink;
 mod options;
 mod prove;
+pub mod refusal;
+pub mod sysfs;
+pub mod vlans;
 
 use std::collections::HashMap;
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tenant_config::VlanId;
 
-use super::allocate::{Pool, VlanRange};
-use super::inventory::{self, Inventory};
-use super::{Guests, Sriov, checks, has_namespaces, is_recorded, prove, recorded_pfs};
+use super::allocate::Pool;
+use super::inventory::Inventory;
+use super::vlans::VlanRange;
+use super::{Guests, Sriov, checks, has_namespaces, is_recorded, prove, recorded_pfs, sysfs};
 use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
 use crate::nic::NicBackend;
@@ -75,7 +76,7 @@ impl Options {
     /// What cannot be read.
     pub fn inventory(&self) -> Result<Inventory, OptionError> {
         let Some(file) = &self.fake_nic else {
-            return Ok(inventory::read()?);
+            return Ok(sysfs::read()?);
         };
         let failed = |error: &dyn std::fmt::Display| {
             OptionError::Usage(format!("{}: {error}", file.display()))

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use tenant_config::NicAttribute;
 
 use super::function::{Side, Vf, VfInterface};
-use super::{functions, inventory, kernel_driver};
+use super::{functions, kernel_driver, sysfs};
 use crate::error::HostError;
 use crate::nic::kind::NewTenant;
 use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness, onboarded};
@@ -58,7 +58,7 @@ pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
     if vfs.is_empty() {
         return Ok(());
     }
-    let inventory = inventory::read()?;
+    let inventory = sysfs::read()?;
     let others = onboarded::listeners(tenant.record, tenant.state, &inventory, tenant.control);
     prove(&vfs, others)
 }
