@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::nic::probe::Probe;
 use crate::plan::{Action, Desired, Observed, Plan, PlanError, plan};
 use crate::resource::{Key, Resource};
-use crate::state::{Record, State, StateError, Store};
+use crate::state::{HostLock, Record, State, StateError};
 
 /// What an operator asks for: some tenants set, some released, the others left as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,11 +171,11 @@ pub fn verify(
 /// Makes `change` true. On an error the host is as before, unless the error says otherwise.
 pub fn apply(
     host: &mut dyn Host,
-    store: &mut Store,
+    store: &mut HostLock,
     change: &Change,
     crash: CrashHere<'_>,
 ) -> Result<Applied, ApplyError> {
-    let _held = store.hold(change.set.keys().chain(&change.release))?;
+    let _held = store.lock_tenants(change.set.keys().chain(&change.release))?;
     let plan = plan_change(host, store.state(), change)?;
     let before = store.state().tenants.clone();
     let mut tenants = before.clone();
@@ -271,7 +271,7 @@ impl From<StateError> for Stop {
 
 struct Run<'a> {
     host: &'a mut dyn Host,
-    store: &'a mut Store,
+    store: &'a mut HostLock,
     crash: CrashHere<'a>,
     done: Vec<Action>,
     /// Tenants that were not here before, or of whom an earlier apply did not come to its end.

@@ -4,7 +4,7 @@
 //! (intent) and after (done) each action. What an intent names is ours from then on, whether or
 //! not the action came to pass, so that a crash between the two loses no object.
 //!
-//! Two kinds of locks, always taken in this order: [`Store`] is whoever applies, verifies or probes; [`Held`] is one tenant, whose
+//! Two kinds of locks, always taken in this order: [`HostLock`] is whoever applies, verifies or probes; [`TenantLock`] is one tenant, whose
 //! switch an apply changes or the supervisor starts again. So tenants whose switch is slow to start hold nobody up but who
 //! changes them.
 
@@ -180,16 +180,16 @@ fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
 
 /// One tenant, held against whoever else would start or change its switch.
 #[derive(Debug)]
-pub struct Held {
+pub struct TenantLock {
     _lock: Flock<File>,
 }
 
-impl Held {
+impl TenantLock {
     /// Does not wait: `None` if it is held.
     ///
     /// # Errors
     /// If the tenant's directory is missing or cannot be opened.
-    pub fn try_hold(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
+    pub fn try_lock(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
         let path = tenant_directory(dir, tenant);
         let file = File::open(&path).map_err(failed("cannot open", &path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -200,7 +200,7 @@ impl Held {
     }
 
     /// Waits until nobody else holds it. `None` if it has no directory, and so no switch.
-    fn hold(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
+    fn lock(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
         let path = tenant_directory(dir, tenant);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -215,14 +215,14 @@ impl Held {
 
 /// The state directory, held exclusively.
 #[derive(Debug)]
-pub struct Store {
+pub struct HostLock {
     dir: PathBuf,
     journal: File,
     state: State,
     _lock: Flock<File>,
 }
 
-impl Store {
+impl HostLock {
     /// Opens (and makes, mode 0700) the directory, waits until no other process holds it, and takes
     /// in what a crashed one left in the journal.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
@@ -283,15 +283,15 @@ impl Store {
     }
 
     /// Holds these tenants' switches, each once, and waits for whoever starts one of them again until it runs or has failed to.
-    pub fn hold<'a>(
+    pub fn lock_tenants<'a>(
         &self,
         tenants: impl IntoIterator<Item = &'a Name>,
-    ) -> Result<Vec<Held>, StateError> {
+    ) -> Result<Vec<TenantLock>, StateError> {
         // A second lock would wait for the first.
         let tenants: BTreeSet<&Name> = tenants.into_iter().collect();
         let held = tenants
             .into_iter()
-            .map(|tenant| Held::hold(&self.dir, tenant));
+            .map(|tenant| TenantLock::lock(&self.dir, tenant));
         Ok(held
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()

@@ -13,7 +13,7 @@ use vf_host::nic::parts::netns::Namespace;
 use vf_host::nic::veth::Veth;
 use vf_host::plan::{Action, PlanError};
 use vf_host::resource::{Key, Resource};
-use vf_host::state::{self, Record, State, Store};
+use vf_host::state::{self, HostLock, Record, State};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
 
 /// A tenant that differs from others by `number` and from its own former self by `ports` and `mtu`.
@@ -109,12 +109,12 @@ impl World {
     }
 
     fn apply(&mut self, change: &Change) -> Result<usize, ApplyError> {
-        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
         apply(&mut self.host, &mut store, change, &mut never()).map(|done| done.actions.len())
     }
 
     fn apply_killed_at(&mut self, change: &Change, moment: usize) -> Result<usize, ApplyError> {
-        let mut store = Store::open(self.dir.path()).expect("the state directory opens");
+        let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
         let mut passed = 0;
         let mut crash = || {
             passed += 1;

@@ -21,10 +21,10 @@ use vf_host::hugepages::Hugepages;
 use vf_host::launcher::registry::LauncherKind;
 use vf_host::launcher::{Launcher, confine, vm};
 use vf_host::nic::mediation::{self, Options, Weakness, onboarded};
-use vf_host::nic::sriov::inventory;
+use vf_host::nic::sriov::sysfs;
 use vf_host::plan::{Action, Plan};
 use vf_host::resource::Resource;
-use vf_host::state::{self, Record, State, StateError, Store};
+use vf_host::state::{self, HostLock, Record, State, StateError};
 use vf_host::status;
 use vf_host::supervise;
 use vf_host::tenants::{PlacementError, Site, records};
@@ -129,7 +129,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         } => {
             need_root()?;
             let tenants = load(tenants)?;
-            let mut store = Store::open(&global.state_dir)?;
+            let mut store = HostLock::open(&global.state_dir)?;
             let applied = global.records(&tenants, store.state()).and_then(|set| {
                 let names: BTreeSet<Name> = set.keys().cloned().collect();
                 let before: BTreeSet<Name> = store.state().tenants.keys().cloned().collect();
@@ -245,13 +245,13 @@ impl Global {
     /// Asks with real frames whether no frame of these tenants gets around their switches.
     fn prove(
         &self,
-        store: &mut Store,
+        store: &mut HostLock,
         names: &BTreeSet<Name>,
         before: &BTreeSet<Name>,
     ) -> Result<(), CliError> {
-        let held = store.hold(names)?;
+        let held = store.lock_tenants(names)?;
         let look = || -> Result<(), HostError> {
-            let inventory = inventory::read()?;
+            let inventory = sysfs::read()?;
             let switches = self.switches();
             let control = |name: &Name| switches.control_socket(name);
             for group in onboarded::groups(store.state(), &inventory, names, control, None)? {
@@ -290,7 +290,7 @@ impl Global {
 
     fn apply(
         &self,
-        store: &mut Store,
+        store: &mut HostLock,
         change: Change,
         skip_probe: bool,
     ) -> Result<ExitCode, CliError> {
@@ -489,9 +489,9 @@ fn unknown(name: &Name, state: &State) -> CliError {
 fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     need_root()?;
     // What an apply or a restart under way has not finished is no drift.
-    let store = Store::open(&global.state_dir)?;
+    let store = HostLock::open(&global.state_dir)?;
     let tenants = store.state().tenants.clone();
-    let held = store.hold(tenants.keys())?;
+    let held = store.lock_tenants(tenants.keys())?;
     let found = verify(&mut global.host(), store.state(), &BTreeSet::new())?;
     drop(held);
     store.remove_if_empty()?;
@@ -528,7 +528,7 @@ fn run_probe(
 ) -> Result<ExitCode, CliError> {
     need_root()?;
     // What an apply under way has not finished cannot be probed.
-    let store = Store::open(&global.state_dir)?;
+    let store = HostLock::open(&global.state_dir)?;
     let state = store.state();
     if let Some(name) = tenants
         .iter()
@@ -541,7 +541,7 @@ fn run_probe(
         some => some.iter().cloned().collect(),
     };
     let failed = |error: HostError| CliError::Failed(error.to_string());
-    let _held = store.hold(&chosen)?;
+    let _held = store.lock_tenants(&chosen)?;
     let switches = global.switches();
     let control = |name: &Name| switches.control_socket(name);
     let inventory = global.nics.sriov.inventory()?;
@@ -578,7 +578,7 @@ fn run_probe(
 }
 
 fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode, CliError> {
-    let mut store = Store::open(&global.state_dir)?;
+    let mut store = HostLock::open(&global.state_dir)?;
     let release: BTreeSet<Name> = if all {
         store.state().tenants.keys().cloned().collect()
     } else {

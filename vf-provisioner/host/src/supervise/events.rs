@@ -1,0 +1,66 @@
+//! What happened, one JSON object per line on standard output.
+
+use std::io::Write;
+
+use serde::Serialize;
+use tenant_config::Name;
+
+/// One line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Event<'a> {
+    Watching {
+        tenant: &'a Name,
+    },
+    Down {
+        tenant: &'a Name,
+    },
+    /// It is alive and executes nothing: it is killed, to be restarted.
+    Stuck {
+        tenant: &'a Name,
+        why: String,
+    },
+    Restarted {
+        tenant: &'a Name,
+        /// From its death being seen to its being ready again.
+        outage_s: f64,
+    },
+    RestartFailed {
+        tenant: &'a Name,
+        error: String,
+        next_try_s: f64,
+    },
+    Released {
+        tenant: &'a Name,
+    },
+    Drift {
+        found: Vec<String>,
+    },
+    VerifyFailed {
+        error: String,
+    },
+    Stopped {
+        signal: &'static str,
+    },
+}
+
+/// Prints an event with the time.
+pub(super) fn emit(event: &Event<'_>) {
+    let now = since_epoch();
+    let mut line = serde_json::json!({ "time": now });
+    if let (Some(line), Ok(serde_json::Value::Object(event))) =
+        (line.as_object_mut(), serde_json::to_value(event))
+    {
+        line.extend(event);
+    }
+    let mut out = std::io::stdout().lock();
+    // The switches are watched even if nobody reads the events.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Seconds since the epoch.
+pub(super) fn since_epoch() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

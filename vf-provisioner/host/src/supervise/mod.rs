@@ -1,0 +1,133 @@
+//! Watches the switches: restarts dead ones, reports drift.
+//!
+//! One loop decides what to do. Slow work (a restart, asking a switch whether it executes anything, a
+//! verification) runs on a thread of its own, so that no tenant waits for another's switch.
+
+mod drift;
+mod error;
+mod events;
+mod metrics;
+mod restarts;
+mod supervisor;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use self::drift::Drift;
+pub use self::error::SuperviseError;
+use self::events::{Event, emit};
+use self::metrics::MetricsFile;
+use self::restarts::{Watched, switches};
+use self::supervisor::{LOOK_EVERY, Supervisor};
+use crate::launcher::switches::Switches;
+use crate::real_host::RealHost;
+use crate::state;
+
+/// Watches until SIGTERM or SIGINT, and then waits for the threads. `host` gives a host to verify.
+pub fn run(
+    dir: &Path,
+    host: &(dyn Fn() -> RealHost + Sync),
+    switches: &Switches,
+    verify_every: Duration,
+    metrics: Option<&Path>,
+) -> Result<(), SuperviseError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    let signal = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let supervisor = Supervisor {
+        dir,
+        host,
+        switches,
+        bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+    };
+    let drift = Drift::new(verify_every);
+    let metrics = metrics.map(MetricsFile::new);
+    let signal = thread::scope(|scope| watch(&supervisor, scope, &signal, drift, metrics))?;
+    emit(&Event::Stopped { signal });
+    Ok(())
+}
+
+/// The loop. Returns the name of the signal that ended it.
+fn watch<'scope>(
+    supervisor: &'scope Supervisor<'_>,
+    scope: &'scope Scope<'scope, '_>,
+    signal: &SignalFd,
+    mut drift: Drift,
+    mut metrics: Option<MetricsFile<'_>>,
+) -> Result<&'static str, SuperviseError> {
+    let mut watched = Watched::new();
+    loop {
+        let state = state::read(supervisor.dir)?;
+        let switches = switches(&state);
+        watched.retain(|tenant, _| {
+            let stays = switches.contains_key(tenant);
+            // A switch that an apply is changing is watched again when the apply has ended.
+            if !stays && !state.tenants.contains_key(tenant) {
+                emit(&Event::Released { tenant });
+            }
+            stays
+        });
+        for (tenant, switch) in &switches {
+            if !watched.contains_key(tenant) {
+                emit(&Event::Watching { tenant });
+            }
+            let it = watched.entry(tenant.clone()).or_default();
+            supervisor.look(scope, switch, it)?;
+            // One tenant's log is no reason to leave the others unwatched.
+            if let Err(error) = supervisor.switches.trim_log(tenant) {
+                tracing::warn!(%tenant, %error, "the log stays as it is");
+            }
+        }
+        drift.look(supervisor, scope, &state, &watched);
+        if let Some(metrics) = &mut metrics {
+            metrics.write(&drift, &state, &watched);
+        }
+        if let Some(signal) = wait(supervisor, signal, &watched)? {
+            return Ok(signal);
+        }
+    }
+}
+
+/// Waits for a death, a thread's result, a signal, or the next look.
+fn wait(
+    supervisor: &Supervisor<'_>,
+    signal: &SignalFd,
+    watched: &Watched,
+) -> Result<Option<&'static str>, nix::Error> {
+    let now = Instant::now();
+    let next = watched
+        .values()
+        .filter_map(|it| it.next_try)
+        .map(|next| next.saturating_duration_since(now))
+        .fold(LOOK_EVERY, Duration::min);
+    let mut fds = vec![
+        PollFd::new(signal.as_fd(), PollFlags::POLLIN),
+        PollFd::new(supervisor.bell.as_fd(), PollFlags::POLLIN),
+    ];
+    for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
+        fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+    }
+    let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut fds, next) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(errno) => return Err(errno),
+    }
+    match supervisor.bell.read() {
+        Ok(_) | Err(nix::Error::EAGAIN) => {}
+        Err(errno) => return Err(errno),
+    }
+    Ok(match signal.read_signal()? {
+        Some(info) if info.ssi_signo == Signal::SIGINT as u32 => Some("SIGINT"),
+        Some(_) => Some("SIGTERM"),
+        None => None,
+    })
+}

@@ -1,0 +1,200 @@
+//! Restarts switches that have died or are stuck.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::pidfd_send_signal;
+use tenant_config::Name;
+
+use super::error::SuperviseError;
+use super::events::{Event, emit};
+use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
+use crate::launcher::switch::Switch;
+use crate::state::{self, State, TenantLock};
+
+/// How often a switch that is alive is asked whether it executes anything.
+const ASK_EVERY: Duration = Duration::from_secs(3);
+/// The first restart is immediate; each further one within [`CALM`] waits twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+const CALM: Duration = Duration::from_secs(60);
+
+/// The switches by tenant.
+pub(super) type Watched = BTreeMap<Name, Watch>;
+
+/// One tenant's switch.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// TenantLock while it is alive.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// When its death was seen.
+    pub(super) down_since: Option<Instant>,
+    last_start: Option<Instant>,
+    /// When it was last asked whether it executes anything.
+    asked: Option<Instant>,
+    wait: Duration,
+    pub(super) next_try: Option<Instant>,
+    question: Option<Job<Option<String>>>,
+    restart: Option<Job<Attempt>>,
+}
+
+/// The result of a restart.
+enum Attempt {
+    /// The switch runs, or must not run any more, or an apply is changing it.
+    NotNeeded,
+    /// Ready since then.
+    Ready(Instant),
+    Failed(String),
+}
+
+impl Supervisor<'_> {
+    /// Sees whether a switch is alive, and restarts it when it is time.
+    pub(super) fn look<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        switch: &Switch,
+        it: &mut Watch,
+    ) -> Result<(), SuperviseError> {
+        let tenant = &switch.tenant;
+        if let Some(job) = &it.restart {
+            let Progress::Finished(attempt) = job.progress() else {
+                return Ok(());
+            };
+            it.restart = None;
+            it.settle(tenant, attempt);
+        }
+        if it.is_alive()? {
+            self.ask(scope, switch, it);
+            return Ok(());
+        }
+        it.question = None;
+        it.pidfd = self.switches.pidfd(tenant)?;
+        if it.pidfd.is_some() {
+            // It runs: seen for the first time, or started by an apply or by a restart.
+            it.down_since = None;
+            it.last_start.get_or_insert_with(Instant::now);
+            return Ok(());
+        }
+        if it.down_since.is_none() {
+            emit(&Event::Down { tenant });
+            it.down_since = Some(Instant::now());
+        }
+        let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
+        if it.next_try.is_none() && calm {
+            it.wait = Duration::ZERO;
+        }
+        let next = *it.next_try.get_or_insert_with(|| Instant::now() + it.wait);
+        if Instant::now() < next {
+            return Ok(());
+        }
+        it.next_try = None;
+        let switch = switch.clone();
+        it.restart = Some(self.spawn(scope, move || {
+            self.restart(&switch)
+                .unwrap_or_else(|error| Attempt::Failed(error.to_string()))
+        }));
+        Ok(())
+    }
+
+    /// Asks from time to time whether a switch that is alive executes anything, and kills it if not.
+    fn ask<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        switch: &Switch,
+        it: &mut Watch,
+    ) {
+        match it.question.as_ref().map(Job::progress) {
+            Some(Progress::Running) => {}
+            Some(Progress::Finished(answer)) => {
+                it.question = None;
+                it.asked = Some(Instant::now());
+                if let Some(why) = answer.flatten() {
+                    let tenant = &switch.tenant;
+                    emit(&Event::Stuck { tenant, why });
+                    if let Some(pidfd) = &it.pidfd {
+                        // It may have ended meanwhile; its death is seen at the next look.
+                        let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+                    }
+                }
+            }
+            None if it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY) => {
+                let switch = switch.clone();
+                it.question = Some(self.spawn(scope, move || self.switches.stuck(&switch)));
+            }
+            None => {}
+        }
+    }
+
+    /// Restarts a dead switch, unless an apply or a release holds it. Once we have the lock, the switch
+    /// may run again or be gone.
+    fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
+        let tenant = &switch.tenant;
+        let lock = TenantLock::try_lock(self.dir, tenant);
+        let state = state::read(self.dir)?;
+        if switches(&state).get(tenant) != Some(switch) || self.switches.pidfd(tenant)?.is_some() {
+            return Ok(Attempt::NotNeeded);
+        }
+        // The switch should run, so a missing directory is no release's doing: it is an error.
+        let Some(_lock) = lock? else {
+            return Ok(Attempt::NotNeeded);
+        };
+        Ok(match self.switches.restart(switch) {
+            Ok(()) => Attempt::Ready(Instant::now()),
+            Err(error) => Attempt::Failed(error.to_string()),
+        })
+    }
+}
+
+impl Watch {
+    /// A pidfd is readable once its process has ended.
+    fn is_alive(&self) -> Result<bool, nix::Error> {
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(false);
+        };
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
+    }
+
+    /// Notes the result of a restart; `None` if its thread has none.
+    fn settle(&mut self, tenant: &Name, attempt: Option<Attempt>) {
+        if matches!(attempt, Some(Attempt::NotNeeded)) {
+            self.next_try = Some(Instant::now() + LOOK_EVERY);
+            return;
+        }
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, MAX_WAIT);
+        self.last_start = Some(Instant::now());
+        let error = match attempt {
+            Some(Attempt::Ready(at)) => {
+                let down_since = self.down_since.take().unwrap_or(at);
+                return emit(&Event::Restarted {
+                    tenant,
+                    outage_s: at.saturating_duration_since(down_since).as_secs_f64(),
+                });
+            }
+            Some(Attempt::Failed(error)) => error,
+            _ => NO_THREAD.to_owned(),
+        };
+        emit(&Event::RestartFailed {
+            tenant,
+            error,
+            next_try_s: self.wait.as_secs_f64(),
+        });
+    }
+}
+
+/// The tenants whose switch is being restarted.
+pub(super) fn restarting(watched: &Watched) -> BTreeSet<Name> {
+    let restarting = watched.iter().filter(|(_, it)| it.restart.is_some());
+    restarting.map(|(name, _)| name.clone()).collect()
+}
+
+/// The switches that should run. A switch that an apply is changing belongs to that apply.
+pub(super) fn switches(state: &State) -> BTreeMap<Name, Switch> {
+    let complete = state.tenants.iter().filter(|(_, record)| record.complete);
+    complete
+        .filter_map(|(name, record)| Some((name.clone(), record.switch()?.clone())))
+        .collect()
+}
