@@ -250,6 +250,9 @@ impl FromStr for PciAddress {
 pub struct Name(String);
 
 impl Name {
+    /// The most characters of a name.
+    pub const MAX_LEN: usize = 32;
+
     /// The text of the name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -272,7 +275,7 @@ impl FromStr for Name {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let good = text.len() <= 32
+        let good = text.len() <= Self::MAX_LEN
             && text.starts_with(|first: char| first.is_ascii_lowercase())
             && text
                 .bytes()

@@ -1,12 +1,14 @@
 //! Checks tenant files, prints what a switch would be given, and the schemas of both.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
+use tenant_import::{Format, Import, MAX_BYTES};
 
 /// Checks tenant files and shows what becomes of them
 ///
@@ -26,12 +28,14 @@ Exit status:
   0  the files are valid; the output is complete
   1  a file cannot be read or is not valid, or the output could not be written
   2  the command line is wrong
+  3  import: the sections are printed, but something is missing or left out
 
 Examples:
   tenant-config check /etc/mts/tenants
   tenant-config check --json red.toml | jq -r '.errors[].message'
   tenant-config switch red.toml | jq '.ports[].gateway_mac'
-  tenant-config schema tenant > tenant.schema.json";
+  tenant-config schema tenant > tenant.schema.json
+  virsh dumpxml red-vm1 | tenant-config import --from libvirt - >> red.toml";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -66,6 +70,20 @@ enum Command {
         /// The tenant file
         file: PathBuf,
     },
+    /// Print [[port]] sections for the interfaces of a virtual machine
+    ///
+    /// The sections go to standard output, to be put into a tenant file. What a port's keys cannot
+    /// express and what the description lacks goes to standard error, one per line, as
+    /// FILE:LINE: PORT: WHAT: why, and what to do. The source filter of libvirt's nwfilter needs no
+    /// key: the switch's own is always on.
+    #[command(after_long_help = AFTER_IMPORT)]
+    Import {
+        /// The format of the description
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        from: Source,
+        /// The description, or "-" for standard input
+        file: PathBuf,
+    },
 }
 
 const AFTER_CHECK: &str = "\
@@ -81,6 +99,27 @@ and the values that the kind is about.
 
 Exit status: 0 all valid, 1 not valid or not readable, 2 wrong command line";
 
+const AFTER_IMPORT: &str = "\
+Exit status: 0 everything is in the sections, 1 not readable or no such description,
+2 wrong command line, 3 the sections are printed, but something is missing or left out";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Source {
+    /// A domain's XML, as virsh dumpxml prints it
+    Libvirt,
+    /// The .ovf file of an OVF package
+    Ovf,
+}
+
+impl From<Source> for Format {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Libvirt => Self::Libvirt,
+            Source::Ovf => Self::Ovf,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Subject {
     /// The tenant file (TOML, described as JSON)
@@ -91,8 +130,9 @@ enum Subject {
 
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
-        Ok(valid) if valid => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+        Ok(Outcome::Complete) => ExitCode::SUCCESS,
+        Ok(Outcome::Invalid) => ExitCode::from(1),
+        Ok(Outcome::Incomplete) => ExitCode::from(3),
         // As of `head`: the reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
@@ -106,8 +146,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries out a command; whether what it was given is valid.
-fn run(command: &Command) -> io::Result<bool> {
+/// How a command ended whose output could be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Complete,
+    Invalid,
+    Incomplete,
+}
+
+fn run(command: &Command) -> io::Result<Outcome> {
     match command {
         Command::Check { paths, json: true } => check_json(load_all(paths)),
         Command::Check { paths, json: false } => check(load_all(paths)),
@@ -116,16 +163,54 @@ fn run(command: &Command) -> io::Result<bool> {
                 Subject::Tenant => schemars::schema_for!(Tenant),
                 Subject::Switch => schemars::schema_for!(SwitchConfig),
             })?;
-            Ok(true)
+            Ok(Outcome::Complete)
         }
         Command::Switch { file } => match Tenant::load(file) {
-            Ok(tenant) => print(&tenant.offline_config()).map(|()| true),
+            Ok(tenant) => print(&tenant.offline_config()).map(|()| Outcome::Complete),
             Err(errors) => complain(&errors),
         },
+        Command::Import { from, file } => import((*from).into(), file),
     }
 }
 
-fn check(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<bool> {
+fn import(format: Format, file: &Path) -> io::Result<Outcome> {
+    let text = read_description(file).map_err(|error| format!("cannot be read: {error}"));
+    let import =
+        text.and_then(|text| Import::parse(format, &text).map_err(|error| error.to_string()));
+    let name = file.display();
+    let import = match import {
+        Ok(import) => import,
+        Err(reason) => {
+            writeln!(io::stderr(), "{name}: {reason}")?;
+            return Ok(Outcome::Invalid);
+        }
+    };
+    let mut out = io::stdout().lock();
+    write!(out, "{import}")?;
+    out.flush()?;
+    for note in &import.notes {
+        writeln!(io::stderr(), "{name}:{note}")?;
+    }
+    Ok(match import.is_complete() {
+        true => Outcome::Complete,
+        false => Outcome::Incomplete,
+    })
+}
+
+/// One byte beyond the limit is read, for the error of a description that is too large.
+fn read_description(file: &Path) -> io::Result<String> {
+    let source: Box<dyn Read> = match file.to_str() {
+        Some("-") => Box::new(io::stdin().lock()),
+        _ => Box::new(File::open(file)?),
+    };
+    let mut text = String::new();
+    source
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn check(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<Outcome> {
     let tenants = match result {
         Ok(tenants) => tenants,
         Err(errors) => return complain(&errors),
@@ -154,11 +239,14 @@ fn check(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<bool> {
         )?;
     }
     out.flush()?;
-    Ok(true)
+    Ok(Outcome::Complete)
 }
 
-fn check_json(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<bool> {
-    let valid = result.is_ok();
+fn check_json(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<Outcome> {
+    let outcome = match &result {
+        Ok(_) => Outcome::Complete,
+        Err(_) => Outcome::Invalid,
+    };
     print(&match result {
         Ok(tenants) => {
             let names: Vec<_> = tenants.iter().map(Tenant::name).collect();
@@ -166,12 +254,12 @@ fn check_json(result: Result<Vec<Tenant>, ConfigErrors>) -> io::Result<bool> {
         }
         Err(errors) => json!({ "tenants": [], "errors": errors }),
     })?;
-    Ok(valid)
+    Ok(outcome)
 }
 
-fn complain(errors: &ConfigErrors) -> io::Result<bool> {
+fn complain(errors: &ConfigErrors) -> io::Result<Outcome> {
     writeln!(io::stderr(), "{errors}")?;
-    Ok(false)
+    Ok(Outcome::Invalid)
 }
 
 fn print(value: &impl serde::Serialize) -> io::Result<()> {
