@@ -1,11 +1,11 @@
-//! The control API over a worker whose ports have no frames: the bounds of what a client can do, and the
-//! books that a new configuration keeps. Needs no root and no hugepages.
+//! The control API over a worker whose ports have no frames: its answers, its limits for clients,
+//! and new configurations. Needs no root and no hugepages.
 //!
 //! DPDK starts once per process, so all of it is one test.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{Control, Socket, SocketError};
 use vswitch::worker::{Link, PollMode, Worker};
+use vswitch_api::Endpoint;
 
 const TENANT: &str = r#"
 name = "red"
@@ -44,13 +45,14 @@ fn limited() -> Value {
     config
 }
 
-/// Sends `request` as it is, and gives the status and body that come back before the other side closes.
+/// Sends `request` unchanged; returns the status and the body that arrive until the other side
+/// closes.
 fn raw(socket: &Path, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).expect("somebody listens");
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("a time-out");
-    // A refusal may come, and the connection be closed, before all is sent.
+    // The answer may come, and the connection be closed, before all is sent.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -72,8 +74,17 @@ fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Value) 
     (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-#[test]
-fn the_api_answers_within_its_bounds() {
+/// A running control server, and the worker that it is for, which does not run yet.
+struct Bed {
+    socket: Socket,
+    link: Arc<Link>,
+    worker: Worker,
+    stop: tokio::sync::oneshot::Sender<()>,
+    server: std::thread::JoinHandle<std::io::Result<()>>,
+    _directory: tempfile::TempDir,
+}
+
+fn bed() -> (Bed, PathBuf) {
     let directory = tempfile::TempDir::new().expect("a directory");
     let path = directory.path().join("control.sock");
     let socket = Socket::bind(&path).expect("a socket");
@@ -102,8 +113,7 @@ fn the_api_answers_within_its_bounds() {
     let generation = Generation::build(&config(), None);
     let views = (generation.counters(), generation.tables());
     let link = Link::new(ports.len()).expect("a link");
-    let mut worker =
-        Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).expect("a worker");
+    let worker = Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).expect("a worker");
 
     let (listener, control) = (socket.listener().expect("a listener"), Arc::clone(&link));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -117,55 +127,81 @@ fn the_api_answers_within_its_bounds() {
             .expect("a runtime")
             .block_on(control.serve(listener, end))
     });
+    let bed = Bed {
+        socket,
+        link,
+        worker,
+        stop,
+        server,
+        _directory: directory,
+    };
+    (bed, path)
+}
 
-    // Nobody runs the worker yet: the switch is alive, but not ready, and holds one configuration for later.
+#[test]
+fn control_api_answers_installs_and_limits() {
+    let (mut bed, path) = bed();
+    worker_that_does_not_run_is_not_ready(&path);
+    let (client_path, link) = (path.clone(), Arc::clone(&bed.link));
+    let client = std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(|| {
+            let path = &client_path;
+            counters_and_tables_are_shown(path);
+            every_endpoint_is_served(path);
+            let config = new_configuration_is_shown_at_once(path);
+            slow_body_delays_no_other_client(path, &config);
+            difference_that_takes_a_restart_is_refused(path, &config);
+            bad_requests_have_their_status(path);
+            idle_clients_are_disconnected(path);
+            assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 4);
+        });
+        link.stop();
+        result
+    });
+    bed.worker.run(PollMode::Adaptive);
+    drop(bed.worker);
+    if let Err(panic) = client.join().expect("it is caught") {
+        std::panic::resume_unwind(panic);
+    }
+    bed.stop.send(()).expect("the server waits");
+    bed.server.join().expect("no panic").expect("no error");
+    assert!(path.exists());
+    drop(bed.socket);
+    assert!(!path.exists());
+}
+
+/// The switch is alive, and holds one configuration until its worker runs.
+fn worker_that_does_not_run_is_not_ready(path: &Path) {
     assert_eq!(
-        request(&path, "GET", "/healthz", ""),
+        request(path, "GET", "/healthz", ""),
         (200, json!({ "status": "ok" }))
     );
     let not_ready = json!({ "error": "the worker does not go round" });
-    assert_eq!(request(&path, "GET", "/readyz", ""), (503, not_ready));
+    assert_eq!(request(path, "GET", "/readyz", ""), (503, not_ready));
     let limited = limited().to_string();
     let held = "the worker does not go round; the configuration will be in use when it does";
     assert_eq!(
-        request(&path, "PUT", "/v1/config", &limited),
+        request(path, "PUT", "/v1/config", &limited),
         (503, json!({ "error": held }))
     );
     let full = "the worker has not taken the configuration before this one";
     assert_eq!(
-        request(&path, "PUT", "/v1/config", &limited),
+        request(path, "PUT", "/v1/config", &limited),
         (503, json!({ "error": full }))
     );
-
-    let client = std::thread::spawn(move || {
-        let result = std::panic::catch_unwind(|| with_a_running_worker(&path));
-        link.stop();
-        result
-    });
-    worker.run(PollMode::Adaptive);
-    drop(worker);
-    if let Err(panic) = client.join().expect("it is caught") {
-        std::panic::resume_unwind(panic);
-    }
-    stop.send(()).expect("the server waits");
-    server.join().expect("no panic").expect("no error");
-    let gone = directory.path().join("control.sock");
-    assert!(gone.exists());
-    drop(socket);
-    assert!(!gone.exists());
 }
 
-fn with_a_running_worker(path: &Path) {
+fn counters_and_tables_are_shown(path: &Path) {
     assert_eq!(
         request(path, "GET", "/readyz", ""),
         (200, json!({ "status": "ready" }))
     );
 
-    // What is there, whole.
     let port = |name: &str| {
         json!({
-            "name": name, "device": "offline", "link_up": true, "rx_missed": 0, "rx_frames": 0, "rx_bytes": 0,
-            "forwarded": 0, "replies": 0, "icmp_errors": 0, "dropped": 0, "tx_frames": 0, "tx_bytes": 0,
+            "name": name, "device": "offline", "link_up": true, "rx_missed": 0, "rx_frames": 0,
+            "rx_bytes": 0, "forwarded": 0, "replies": 0, "icmp_errors": 0, "dropped": 0,
+            "tx_frames": 0, "tx_bytes": 0,
         })
     };
     let (status, ports) = request(path, "GET", "/v1/ports", "");
@@ -188,10 +224,12 @@ fn with_a_running_worker(path: &Path) {
     let (_, neighbours) = request(path, "GET", "/v1/neighbours", "");
     assert_eq!(
         neighbours[0],
-        json!({ "address": "10.0.0.11", "port": "red-vm1", "mac": "52:54:00:aa:00:01", "state": "static" })
+        json!({
+            "address": "10.0.0.11", "port": "red-vm1", "mac": "52:54:00:aa:00:01",
+            "state": "static",
+        })
     );
-    // The one that was held is in use.
-    let written = limited();
+    // The configuration that was held is in use.
     assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 2);
     let (_, mut switch) = request(path, "GET", "/v1/switch", "");
     let now = SystemTime::now()
@@ -211,13 +249,20 @@ fn with_a_running_worker(path: &Path) {
             "uptime_s": null, "generation": 2, "packet_buffers": { "total": 512, "in_use": 0 },
         })
     );
-    assert_eq!(
-        request(path, "GET", "/v1/config", ""),
-        (200, written.clone())
-    );
+    assert_eq!(request(path, "GET", "/v1/config", ""), (200, limited()));
+}
 
-    // A new configuration is seen at once, in every view of it.
-    let mut wider = written.clone();
+fn every_endpoint_is_served(path: &Path) {
+    for endpoint in Endpoint::ALL {
+        let get = format!("GET {}", endpoint.spec().path);
+        let request = format!("{get} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert_eq!(raw(path, request.as_bytes()).0, 200, "{get}");
+    }
+}
+
+/// Returns the new configuration.
+fn new_configuration_is_shown_at_once(path: &Path) -> Value {
+    let mut wider = limited();
     wider["ports"][1]["addresses"] = json!(["10.0.0.12/32", "10.0.0.22/32"]);
     let taken = request(path, "PUT", "/v1/config", &wider.to_string());
     assert_eq!(taken, (200, json!({ "generation": 3 })));
@@ -230,14 +275,16 @@ fn with_a_running_worker(path: &Path) {
             .contains(&json!({ "prefix": "10.0.0.22/32", "kind": "port", "port": "red-vm2" })),
         "{routes}"
     );
+    wider
+}
 
-    // A client that does not send all of its configuration keeps no other from being served.
+fn slow_body_delays_no_other_client(path: &Path, config: &Value) {
     let mut slow = UnixStream::connect(path).expect("a place");
     slow.write_all(b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         .expect("it is read");
     assert_eq!(request(path, "GET", "/healthz", "").0, 200);
     let begun = Instant::now();
-    let taken = request(path, "PUT", "/v1/config", &wider.to_string());
+    let taken = request(path, "PUT", "/v1/config", &config.to_string());
     assert_eq!(taken, (200, json!({ "generation": 4 })));
     assert!(
         begun.elapsed() < Duration::from_secs(10),
@@ -245,10 +292,11 @@ fn with_a_running_worker(path: &Path) {
         begun.elapsed()
     );
     drop(slow);
+}
 
-    // What takes a restart says so, each with its sentence.
+fn difference_that_takes_a_restart_is_refused(path: &Path, config: &Value) {
     let restart = |change: &dyn Fn(&mut Value), difference: &str| {
-        let mut other = wider.clone();
+        let mut other = config.clone();
         change(&mut other);
         let (status, answer) = request(path, "PUT", "/v1/config", &other.to_string());
         let sentence = format!("{difference}: that takes a restart of the switch");
@@ -278,8 +326,9 @@ fn with_a_running_worker(path: &Path) {
         &|other| drop(other["ports"].as_array_mut().expect("ports").pop()),
         "there are 1 ports instead of 2",
     );
+}
 
-    // What is no configuration, no request, too much, or of another kind.
+fn bad_requests_have_their_status(path: &Path) {
     assert_eq!(request(path, "PUT", "/v1/config", "{").0, 422);
     assert_eq!(
         request(
@@ -291,7 +340,9 @@ fn with_a_running_worker(path: &Path) {
         .0,
         422
     );
-    assert_eq!(raw(path, b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n\xff\xff").0, 422);
+    let put =
+        b"PUT /v1/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+    assert_eq!(raw(path, &[put, b"\xff\xff".as_slice()].concat()).0, 422);
     let huge = " ".repeat((8 << 20) + 1);
     assert_eq!(
         request(path, "PUT", "/v1/config", &huge),
@@ -306,8 +357,10 @@ fn with_a_running_worker(path: &Path) {
     assert_eq!(raw(path, b"no HTTP at all\r\n\r\n").0, 400);
     let long_head = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(200 << 10));
     assert!(matches!(raw(path, long_head.as_bytes()).0, 414 | 431));
+}
 
-    // Clients that say nothing are shown the door, and meanwhile keep nobody else out for long.
+/// More silent clients than are served at a time delay the others until their time-out only.
+fn idle_clients_are_disconnected(path: &Path) {
     let begun = Instant::now();
     let idle: Vec<UnixStream> = (0..20)
         .map(|_| UnixStream::connect(path).expect("a place"))
@@ -319,5 +372,4 @@ fn with_a_running_worker(path: &Path) {
         begun.elapsed()
     );
     drop(idle);
-    assert_eq!(request(path, "GET", "/v1/worker", "").1["generation"], 4);
 }
