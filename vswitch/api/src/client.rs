@@ -1,7 +1,7 @@
 //! The client of the control API: one request for each connection, with a bounded wait.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -98,11 +98,6 @@ impl Client {
     /// If there is no answer, or one with a status other than 200.
     pub fn put(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
         self.request(Method::PUT, path, body.into())
-    }
-
-    /// The switch's socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// An answer that cannot be understood.

@@ -14,7 +14,7 @@ const LABEL_MAX: usize = 256;
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     /// Only goes up, from zero at the program's start.
     Counter,
     /// Goes up and down.
@@ -24,8 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The type as the format names it.
-    pub const fn as_str(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -53,7 +52,7 @@ pub enum Unit {
 
 impl Unit {
     /// The unit in the reference.
-    pub const fn as_str(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Number => "",
             Self::Bool => "0 or 1",
@@ -77,7 +76,11 @@ pub struct Metric<const LABELS: usize> {
 }
 
 impl<const LABELS: usize> Metric<LABELS> {
-    /// A counter; see [`Self::new`].
+    /// A counter, in a constant: there the compiler refuses a bad name.
+    ///
+    /// # Panics
+    /// If the metric's or a label's name has other characters than `a-z`, `0-9` and `_`, or starts
+    /// with a digit.
     pub const fn counter(
         name: &'static str,
         unit: Unit,
@@ -87,7 +90,10 @@ impl<const LABELS: usize> Metric<LABELS> {
         Self::new(Kind::Counter, name, unit, labels, help)
     }
 
-    /// A gauge; see [`Self::new`].
+    /// A gauge, in a constant.
+    ///
+    /// # Panics
+    /// As [`Self::counter`].
     pub const fn gauge(
         name: &'static str,
         unit: Unit,
@@ -97,7 +103,10 @@ impl<const LABELS: usize> Metric<LABELS> {
         Self::new(Kind::Gauge, name, unit, labels, help)
     }
 
-    /// A histogram; see [`Self::new`].
+    /// A histogram, in a constant.
+    ///
+    /// # Panics
+    /// As [`Self::counter`].
     pub const fn histogram(
         name: &'static str,
         unit: Unit,
@@ -107,12 +116,7 @@ impl<const LABELS: usize> Metric<LABELS> {
         Self::new(Kind::Histogram, name, unit, labels, help)
     }
 
-    /// A metric, in a constant: there the compiler refuses a bad name.
-    ///
-    /// # Panics
-    /// If the metric's or a label's name has other characters than `a-z`, `0-9` and `_`, or starts
-    /// with a digit.
-    pub const fn new(
+    const fn new(
         kind: Kind,
         name: &'static str,
         unit: Unit,
