@@ -1,4 +1,4 @@
-//! The commands that need no device: their output, whole, and their exit codes.
+//! The commands that need no device: their whole output and their exit codes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn capture(directory: &TempDir, frames: &[Vec<u8>]) -> PathBuf {
     path
 }
 
-/// To a sibling, to the gateway, spoofed, and with a TTL that is spent.
+/// To another VM of the tenant, to the gateway, spoofed, and with a TTL of 1.
 fn four_frames() -> [Vec<u8>; 4] {
     [
         udp([10, 0, 0, 11], [10, 0, 0, 12], 64),
@@ -96,7 +96,8 @@ fn reasons_are_listed_by_number() {
     assert_eq!(text(&lines.stdout).lines().count(), reasons.len());
 }
 
-/// A generated page of the documentation is what the command prints. To renew it, run the command.
+/// A generated page of the documentation is what its command prints. To update the page, run the
+/// command.
 #[test]
 fn generated_references_are_current() {
     for (command, file) in [("openapi", "openapi.json"), ("metrics", "metrics.md")] {
@@ -112,7 +113,7 @@ fn generated_references_are_current() {
 }
 
 #[test]
-fn replay_says_what_becomes_of_each_frame() {
+fn replay_prints_the_verdict_of_each_frame() {
     let directory = TempDir::new().unwrap();
     let path = capture(&directory, &four_frames());
     let out = directory.path().join("out");
@@ -150,7 +151,7 @@ fn replay_says_what_becomes_of_each_frame() {
         })
     );
 
-    // What left, by port: the forwarded frame with its new addresses; the reply and the ICMP error.
+    // What each port sent: the forwarded frame with its new addresses; the reply and the error.
     let frames = |port: &str| -> Vec<Vec<u8>> {
         let file = std::fs::File::open(out.join(format!("{port}.pcap"))).expect("a capture");
         let mut reader = PcapReader::new(file).expect("a header");
@@ -175,7 +176,7 @@ fn replay_says_what_becomes_of_each_frame() {
 }
 
 #[test]
-fn replay_for_people_ends_with_the_counters() {
+fn replay_text_ends_with_the_counters() {
     let directory = TempDir::new().unwrap();
     let path = capture(&directory, &four_frames());
     let output = vswitch(&[
@@ -188,7 +189,8 @@ fn replay_for_people_ends_with_the_counters() {
     ]);
     assert_eq!(
         text(&output.stdout),
-        "     1  forward to red-vm2\n     2  reply to red-vm1\n     3  drop ipv4-source\n     4  drop ttl (an ICMP error goes back)\n\n\
+        "     1  forward to red-vm2\n     2  reply to red-vm1\n     3  drop ipv4-source\n     \
+         4  drop ttl (an ICMP error goes back)\n\n\
          red-vm1: received 4, sent 2, answered 1, ipv4-source 1, ttl 1\n\
          red-vm2: received 0, sent 1, answered 0\nuplink: received 0, sent 0, answered 0\n"
     );
@@ -196,7 +198,7 @@ fn replay_for_people_ends_with_the_counters() {
 }
 
 #[test]
-fn replay_takes_pcapng_and_standard_input() {
+fn replay_reads_pcapng_from_standard_input() {
     use pcap_file::pcapng::PcapNgWriter;
     use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
     use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
@@ -235,7 +237,7 @@ fn replay_takes_pcapng_and_standard_input() {
 }
 
 #[test]
-fn trace_tells_each_stage_until_the_frame_leaves() {
+fn trace_lists_stages_up_to_the_verdict() {
     let hex = |frame: &[u8]| {
         frame
             .iter()
@@ -312,7 +314,7 @@ fn trace_tells_each_stage_until_the_frame_leaves() {
 }
 
 #[test]
-fn each_kind_of_failure_has_its_exit_code_and_a_sentence() {
+fn failures_have_their_exit_code_and_message() {
     let directory = TempDir::new().unwrap();
     let path = capture(&directory, &four_frames());
     let (tenant, capture) = (tenant(), path.to_str().unwrap());
@@ -395,7 +397,7 @@ fn each_kind_of_failure_has_its_exit_code_and_a_sentence() {
 }
 
 #[test]
-fn nothing_gets_out_of_the_sandbox() {
+fn sandbox_refuses_all_but_the_log() {
     let output = vswitch(&["check-sandbox", "--json"]);
     let lines = json_lines(&output);
     let results: Vec<(&str, &str)> = lines[..lines.len() - 1]

@@ -1,9 +1,8 @@
-//! Captures: pcap and pcapng files read as one stream of frames with nanosecond time stamps, and
-//! pcap files written.
+//! Captures: reads pcap and pcapng files as one stream of frames with nanosecond timestamps, and
+//! writes pcap files.
 //!
-//! Reading is tolerant where a capture tool is careless (a frame longer than the file's snap length,
-//! a resolution other than microseconds) and strict where the bytes would be wrong (a link type other
-//! than Ethernet).
+//! The reader tolerates what capture tools get wrong (a frame longer than the file's snap length)
+//! and any resolution of timestamps. It refuses link types other than Ethernet.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Read, Write};
@@ -24,7 +23,7 @@ pub(super) struct CapturedFrame {
     pub(super) time_ns: u64,
     /// The captured bytes.
     pub(super) bytes: Vec<u8>,
-    /// How long the frame was on the wire.
+    /// The frame's length on the wire.
     pub(super) wire_len: usize,
 }
 
@@ -34,11 +33,15 @@ pub(super) enum CaptureError {
     #[error("{path}: cannot be read: {source}", path = path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error(
-        "{path}: neither a pcap nor a pcapng file; give a capture as tcpdump or Wireshark writes it",
+        "{path}: neither a pcap nor a pcapng file; give a capture as tcpdump or Wireshark writes \
+         it",
         path = path.display()
     )]
     Unknown { path: PathBuf },
-    #[error("{path}: frame {frame}: {source}; the frames before it were read", path = path.display())]
+    #[error(
+        "{path}: frame {frame}: {source}; the frames before it were read",
+        path = path.display()
+    )]
     Damaged {
         path: PathBuf,
         frame: u64,
@@ -71,7 +74,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Opens a capture; `-` is standard input. The format is told by its first four bytes.
+    /// Opens a capture; `-` is standard input. Its first four bytes identify the format.
     pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
         let open = |source| CaptureError::Open {
             path: path.to_owned(),
@@ -153,7 +156,7 @@ fn next_of_pcap(reader: &mut PcapReader<Input>) -> Result<Option<CapturedFrame>,
         TsResolution::MicroSecond => 1_000,
         TsResolution::NanoSecond => 1,
     };
-    // The raw packet: the checked one refuses every frame that was longer than the snap length.
+    // The raw packet: the crate's checked one refuses frames longer than the snap length.
     let Some(packet) = reader.next_raw_packet().transpose()? else {
         return Ok(None);
     };
@@ -176,7 +179,7 @@ fn next_of_pcapng(
         let (interface, units, wire_len, bytes) = match block {
             Block::EnhancedPacket(packet) => (
                 packet.interface_id,
-                // The reader calls the interface's units nanoseconds, whatever they are.
+                // The crate labels the interface's units nanoseconds, whatever they are.
                 Some(packet.timestamp.as_nanos()),
                 packet.original_len,
                 packet.data.into_owned(),
@@ -194,7 +197,7 @@ fn next_of_pcapng(
             return Err(PcapError::InvalidInterfaceId(interface));
         };
         let frame = CapturedFrame {
-            // A simple packet block has no time: it is then the frame's before it.
+            // A simple packet block has no timestamp: it gets that of the frame before it.
             time_ns: units.map_or(last_ns, |units| nanoseconds(units, resolution(description))),
             bytes,
             wire_len: wire_len as usize,
@@ -203,7 +206,8 @@ fn next_of_pcapng(
     }
 }
 
-/// `if_tsresol`: the power of ten, or with the high bit the power of two, that a second is divided by.
+/// `if_tsresol`: a second is divided by this power of ten, or with the high bit by this power of
+/// two.
 fn resolution(description: &InterfaceDescriptionBlock<'_>) -> u8 {
     const MICROSECONDS: u8 = 6;
     description
@@ -230,7 +234,7 @@ fn nanoseconds(units: u128, resolution: u8) -> u64 {
         .unwrap_or(0)
 }
 
-/// A pcap file being written, with nanosecond time stamps.
+/// A pcap file being written, with nanosecond timestamps.
 pub(super) struct CaptureWriter {
     writer: PcapWriter<BufWriter<File>>,
 }
@@ -254,7 +258,7 @@ impl CaptureWriter {
             .map_err(io::Error::other)
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the file.
     pub(super) fn finish(self) -> io::Result<()> {
         self.writer.into_writer().flush()
     }
@@ -265,13 +269,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resolutions_become_nanoseconds() {
+    fn timestamps_convert_to_nanoseconds() {
         assert_eq!(nanoseconds(1_500_000, 6), 1_500_000_000);
         assert_eq!(nanoseconds(7, 9), 7);
         assert_eq!(nanoseconds(7_999, 12), 7);
         assert_eq!(nanoseconds(3, 0), 3_000_000_000);
         assert_eq!(nanoseconds(3 << 20, 0x80 | 20), 3_000_000_000);
-        // Resolutions that no clock has end in zero, not in a panic.
+        // Impossible resolutions give zero, not a panic.
         assert_eq!(nanoseconds(1, 127), 0);
         assert_eq!(nanoseconds(1, 0xff), 0);
     }

@@ -1,4 +1,4 @@
-//! Configuration files as the commands take them.
+//! The configuration files that commands read.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use tenant_config::{SwitchConfig, Tenant};
 
 use super::CliError;
 
-/// The switch of a tenant's file, without devices; or, from a file that ends in `.json`, one that the
-/// provisioner has written.
+/// A switch without devices, from a tenant's file; or, from a file that ends in `.json`, one that
+/// the provisioner has written.
 pub(super) fn load_offline(path: &Path) -> Result<SwitchConfig, CliError> {
     if path
         .extension()

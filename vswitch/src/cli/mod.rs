@@ -1,8 +1,8 @@
-//! The `vswitch` command: what is asked, who does it, and how it ends.
+//! The `vswitch` command: its options, its subcommands and their exit codes.
 //!
 //! `run` is the switch itself. `replay` and `trace` drive the same pipeline from captures, without
-//! DPDK devices and without root. `show`, `top` and `reload` speak to a running switch's control
-//! socket. Every command ends in an [`ExitCode`] that is documented in its help and never changes.
+//! DPDK devices and without root. `show`, `top` and `reload` use a running switch's control socket.
+//! The exit codes are documented in the help and never change.
 
 mod capture;
 mod check;
@@ -28,14 +28,15 @@ use vswitch_api::{Endpoint, openapi};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done (also where frames were dropped: that is a result)
+  0  done (dropped frames are a result, not a failure)
   1  failed while running
   2  wrong usage
   3  a configuration file that cannot be used
   4  no switch answers on the control socket, or it refused";
 
 #[derive(Debug, Parser)]
-#[command(name = "vswitch", version, about = "One tenant's virtual switch", after_help = EXIT_CODES)]
+#[command(name = "vswitch", version, about = "One tenant's virtual switch")]
+#[command(after_help = EXIT_CODES)]
 #[command(propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -44,9 +45,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Carry a tenant's frames
+    /// Run a tenant's switch
     Run(RunArgs),
-    /// Decide on every frame of a capture, offline, as if the port had sent it
+    /// Process every frame of a capture offline, as if the port had sent it
     Replay(ReplayArgs),
     /// Explain every stage's decision on one frame
     Trace(TraceArgs),
@@ -54,9 +55,9 @@ enum Command {
     Show(ShowArgs),
     /// Watch a running switch's rates
     Top(TopArgs),
-    /// Give a running switch another configuration; no frame is lost
+    /// Replace a running switch's configuration without losing a frame
     Reload(ReloadArgs),
-    /// Try on this kernel what a running switch must not be able to do
+    /// Check that the sandbox confines a switch on this kernel
     CheckSandbox {
         /// One JSON object per attempt
         #[arg(long)]
@@ -77,13 +78,13 @@ enum Command {
     Openapi,
 }
 
-/// The switch that `replay` and `trace` imitate.
+/// The switch that `replay` and `trace` run without devices.
 #[derive(Debug, Args)]
 struct OfflineArgs {
     /// The tenant's file (TOML), or a switch's configuration (JSON)
     #[arg(long, value_name = "FILE")]
     tenant: PathBuf,
-    /// The port the frames come from; `uplink` is the In/Out side
+    /// The port that receives the frames; `uplink` is the uplink
     #[arg(long, value_name = "NAME")]
     port: String,
 }
@@ -92,10 +93,10 @@ struct OfflineArgs {
 struct ReplayArgs {
     #[command(flatten)]
     switch: OfflineArgs,
-    /// A pcap or pcapng file; `-` is standard input. Its time stamps are the switch's clock
+    /// A pcap or pcapng file; `-` is standard input. Its timestamps are the switch's clock
     #[arg(value_name = "IN.pcap")]
     capture: PathBuf,
-    /// Write what leaves each port to DIR/PORT.pcap
+    /// Write the frames that each port sends to DIR/PORT.pcap
     #[arg(long, value_name = "DIR")]
     out_dir: Option<PathBuf>,
     /// One JSON object per frame; the summary of counters goes to standard error
@@ -114,8 +115,8 @@ struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "pcap")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     frame: u64,
-    /// The frame's bytes in hexadecimal, from the destination MAC on; blanks and colons are
-    /// skipped. Without --pcap and --hex they are read from standard input
+    /// The frame's bytes in hexadecimal, from the destination MAC on; spaces and colons are
+    /// ignored. Without --pcap and --hex they are read from standard input
     #[arg(long, value_name = "BYTES")]
     hex: Option<String>,
     /// One JSON object
@@ -128,7 +129,7 @@ struct RunArgs {
     /// The switch's configuration (JSON), as the provisioner writes it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The CPU of the worker; without it, the first that this process may use
+    /// The worker's CPU; by default the first that this process may use
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
     /// The control socket, instead of the configuration's
@@ -148,7 +149,7 @@ struct ControlArgs {
     /// The control socket of the running switch
     #[arg(long, value_name = "SOCKET")]
     control: PathBuf,
-    /// How long it may take to answer
+    /// How long to wait for its answer
     #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout_s: u64,
@@ -186,10 +187,10 @@ struct ShowArgs {
     what: Shown,
     #[command(flatten)]
     switch: ControlArgs,
-    /// With `drops`: also the reasons that were never counted
+    /// With `drops`: also reasons without frames
     #[arg(long)]
     all: bool,
-    /// The control API's JSON as it is
+    /// Print the control API's JSON unchanged
     #[arg(long)]
     json: bool,
 }
@@ -198,10 +199,10 @@ struct ShowArgs {
 struct TopArgs {
     #[command(flatten)]
     switch: ControlArgs,
-    /// Seconds between two looks
+    /// Seconds between two samples
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
     interval: f64,
-    /// Stop after so many intervals
+    /// Stop after this many intervals
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// One JSON object per interval
@@ -228,16 +229,16 @@ fn interval(text: &str) -> Result<f64, String> {
 /// How a command fails.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
-    /// What was asked for cannot be meant.
+    /// An argument that has no meaning for this tenant or capture.
     #[error("{0}")]
     Usage(String),
-    /// A configuration that cannot be used.
+    /// An invalid configuration.
     #[error("{0}")]
     Config(String),
-    /// The switch could not start, or could not go on.
+    /// The switch could not start, or failed while running.
     #[error(transparent)]
     Run(#[from] run::RunError),
-    /// The sandbox lets something through.
+    /// The sandbox allowed a forbidden action.
     #[error("the sandbox does not work on this kernel: {0}; a switch is not confined here")]
     Sandbox(String),
     /// No running switch, or one that refuses.
@@ -290,7 +291,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output has seen enough: `vswitch replay … | head`.
+        // The reader of the output has closed it: `vswitch replay … | head`.
         Err(CliError::Stdio(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

@@ -1,4 +1,4 @@
-//! `replay` and `trace`: the switch's own pipeline, driven by captures.
+//! `replay` and `trace`: run the switch's pipeline on captured frames.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -16,7 +16,7 @@ use packet::Frame;
 use pipeline::DropReason;
 use pipeline::{Counters, Generation, Pipeline, PortId, Stage, Verdict};
 
-/// What is told of every stage.
+/// Called with each stage and what it found.
 type Explain<'a> = dyn FnMut(Stage, fmt::Arguments<'_>) + 'a;
 
 /// A switch without devices.
@@ -30,12 +30,12 @@ struct Offline {
     clock_ns: u64,
 }
 
-/// What became of one frame, in the words of the output.
+/// The result of one frame, as it is printed.
 struct Outcome {
     verdict: &'static str,
     reason: Option<DropReason>,
     icmp_error: bool,
-    /// The port the frame leaves by.
+    /// The port that sends the frame.
     out: Option<PortId>,
 }
 
@@ -110,7 +110,7 @@ impl Offline {
         let generation = Generation::build(&config, None);
         let counters = generation.counters();
         let mut pipeline = Pipeline::new(generation);
-        // Nobody answers in a capture: the next hops count as resolved.
+        // A capture has no ARP or ND answers for the switch: its next hops count as resolved.
         if let Some(uplink) = &config.uplink {
             pipeline.assume_next_hops(0, uplink.mac);
         }
@@ -124,8 +124,8 @@ impl Offline {
         })
     }
 
-    /// Lays the frame into the buffer as a device would, and advances the clock, which never
-    /// goes back.
+    /// Copies the frame into the buffer, with the room that a device leaves around it, and advances
+    /// the clock, which never goes back.
     fn receive(&mut self, frame: &CapturedFrame) {
         const TAILROOM: usize = 2048;
         self.buffer.clear();
@@ -135,8 +135,8 @@ impl Offline {
         self.clock_ns = self.clock_ns.max(frame.time_ns);
     }
 
-    /// Decides on one frame, and tells `explain` of every stage; what is to be sent is then in the
-    /// buffer's `range`.
+    /// Processes one frame and calls `explain` for every stage. The frame to send is then in the
+    /// returned range of the buffer.
     fn process(
         &mut self,
         captured: &CapturedFrame,
@@ -156,7 +156,7 @@ impl Offline {
         (Outcome::from((verdict, port)), start..start + len)
     }
 
-    /// All counters that are not zero: a line for each port, or one JSON object.
+    /// The counters of all ports, drops without zeros: a line for each port, or one JSON object.
     fn summary(&self, json: bool) -> String {
         let mut ports = Vec::new();
         let mut lines = String::new();
@@ -193,10 +193,10 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let mut capture = Capture::open(&args.capture)?;
     let mut outputs = Outputs::new(args.out_dir.as_deref(), switch.names.len())?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let (mut number, mut cut) = (0, 0_u64);
+    let (mut number, mut truncated) = (0, 0_u64);
     while let Some(frame) = capture.next_frame()? {
         number += 1;
-        cut += u64::from(frame.wire_len > frame.bytes.len());
+        truncated += u64::from(frame.wire_len > frame.bytes.len());
         let (outcome, sent) = switch.process(&frame, None);
         if args.json {
             writeln!(out, "{}", outcome.json(number, &switch.names))?;
@@ -217,9 +217,9 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
         out.flush()?;
     }
     outputs.finish()?;
-    if cut > 0 {
+    if truncated > 0 {
         eprintln!(
-            "vswitch: {cut} frames are cut off in {}: they were judged as they are there; \
+            "vswitch: {} has {truncated} truncated frames, which were processed as captured; \
              capture with a larger snap length",
             args.capture.display()
         );
@@ -227,7 +227,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// One capture for each port that frames leave by, created when the first does.
+/// A capture for each port that sends frames, created with its first frame.
 struct Outputs {
     directory: Option<PathBuf>,
     writers: Vec<Option<(PathBuf, CaptureWriter)>>,
@@ -296,7 +296,7 @@ pub(super) fn trace(args: &TraceArgs) -> Result<(), CliError> {
                 let path = path.display();
                 CliError::Usage(format!("{path} has no frame {}", args.frame))
             };
-            // The frames before it leave their marks: neighbours learned, limits used up.
+            // The frames before it change state: leases learned, limits used up.
             for _ in 1..args.frame {
                 let frame = capture.next_frame()?.ok_or_else(short)?;
                 switch.process(&frame, None);
@@ -351,7 +351,7 @@ pub(super) fn trace(args: &TraceArgs) -> Result<(), CliError> {
 }
 
 fn hex_from_stdin() -> Result<String, CliError> {
-    // The longest frame, each byte two digits and a blank, and room for line ends.
+    // The longest frame: two digits and a space for each byte, and line ends.
     const MAX: u64 = 256 << 10;
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -370,7 +370,8 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, CliError> {
             None if character.is_whitespace() || character == ':' => {}
             None => {
                 return Err(CliError::Usage(format!(
-                    "{character:?} is no hexadecimal digit; give the frame's bytes as in 5254 00aa 0001 or 52:54:00"
+                    "{character:?} is no hexadecimal digit; give the frame's bytes as in \
+                     5254 00aa 0001 or 52:54:00"
                 )));
             }
         }

@@ -1,12 +1,13 @@
-//! The control API between the host and the switch.
+//! Relays the control API between the host and the switch in a VM.
 //!
-//! The channel carries HTTP/1.1 requests one after the other, from whichever client the host lets in. Each is taken
-//! whole, goes to the switch over a connection of its own, and its answer goes back.
+//! The channel carries HTTP/1.1 requests one after the other, from one client of the host after the
+//! other. The relay reads each request whole, sends it to the switch over a connection of its own,
+//! and sends the answer back.
 //!
-//! The kernel says that a client has come or gone apart from the bytes, and often later than the bytes that the
-//! next client sends. So bytes count as they come, and only a client that is gone for [`GRACE`] takes half a
-//! request with it. An answer bears its request's `X-Request-Id`, by which a client knows it from one that was for
-//! the client before it.
+//! The kernel reports that a client connected or disconnected separately from the bytes, and often
+//! after the first bytes of the next client. So the relay keeps received bytes, and drops part of a
+//! request only after no client was connected for [`GRACE`]. An answer has the `X-Request-Id` of
+//! its request, so a client can tell it from an answer to the client before.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -22,28 +23,30 @@ use vswitch_api::{Endpoint, PREFER};
 
 use super::channel::wait_for_peer;
 
-/// How often a switch that starts is asked whether it is ready: the more rarely the longer it takes, as where that is long
-/// each look is dear, and the switch has the same processor.
+/// How often a starting switch is asked whether it is ready. The interval grows with the time that
+/// the start takes: on a slow machine each request is expensive, and the switch shares the CPU.
 const READY_EVERY: Duration = Duration::from_millis(20);
 const READY_EVERY_MAX: Duration = Duration::from_secs(1);
-/// How long it may take to say so. It is the host that gives up on a switch: another question would only be more to do.
+/// How long each answer to that may take. The host decides when to give up on a switch, so this is
+/// longer than the host waits.
 const READY_MAX: Duration = Duration::from_secs(600);
 /// The largest head of a request.
 const HEAD_MAX: usize = 64 << 10;
-/// The largest body: more than the switch itself takes, which then says so.
+/// The largest body: more than the switch accepts, so that the switch answers with its own limit.
 const BODY_MAX: usize = 16 << 20;
-/// How long a client may be silent in the middle of a request.
+/// How long a client may pause within a request.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long the switch may take for its next bytes if the client does not say, and a client to take some.
+/// How long the switch may take for its next bytes, unless the client says how long it waits, and
+/// the client for reading some.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// The longest that a client may have the switch take: until then the next client waits.
-const PATIENCE_MAX: Duration = Duration::from_secs(3600);
-/// How long nobody is connected before half a request is dropped.
+/// The upper bound of a client's wait. The next client waits as long.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// How long no client is connected before part of a request is dropped.
 const GRACE: Duration = Duration::from_millis(200);
-/// What is read at a time.
-const PIECE: usize = 64 << 10;
+/// The size of a read from the switch.
+const CHUNK: usize = 64 << 10;
 
-/// Returns when the switch answers and its worker goes round.
+/// Returns when the switch answers that its worker is running.
 pub(super) fn wait_until_ready(socket: &Path) {
     let client = Client::new(socket, READY_MAX);
     let ready = || client.get(Endpoint::Readyz.spec().path).is_ok();
@@ -53,15 +56,16 @@ pub(super) fn wait_until_ready(socket: &Path) {
     }
 }
 
-/// How long until a switch that has been starting for `since` is asked again.
+/// The interval of asking a switch that has been starting for `since`.
 fn pause(since: Duration) -> Duration {
     (since / 50).clamp(READY_EVERY, READY_EVERY_MAX)
 }
 
-/// Serves the hosts that connect to `port`, one after the other, from the switch's `socket`; for ever.
+/// Serves the clients that connect to `port`, one after the other, from the switch's `socket`.
+/// Returns only on an error.
 ///
 /// # Errors
-/// If the port fails. What a client or the switch does wrong is answered, or dropped.
+/// If the port fails. Errors of a client or of the switch are answered, or end the request.
 pub(super) fn serve<P: AsFd>(port: &P, socket: &Path) -> io::Result<()>
 where
     for<'a> &'a P: Read + Write,
@@ -73,63 +77,64 @@ where
     };
     loop {
         match host.request()? {
-            Some(Ok(question)) => forward(&question, socket, &mut host)?,
-            Some(Err(refusal)) => {
-                host.forget()?;
-                host.send(&refusal.answer())?;
+            Some(Ok(request)) => forward(&request, socket, &mut host)?,
+            Some(Err(error)) => {
+                host.discard()?;
+                host.send(&error.response())?;
             }
             None => {}
         }
     }
 }
 
-/// An answer that the switch did not give.
+/// An error that the relay itself answers with: its status, and the sentence in its body.
 #[derive(Debug, PartialEq, Eq)]
-struct Refusal(&'static str, String);
+struct HttpError(&'static str, String);
 
-impl Refusal {
-    fn answer(&self) -> Vec<u8> {
+impl HttpError {
+    fn response(&self) -> Vec<u8> {
         let Self(status, sentence) = self;
         let body = serde_json::json!({ "error": sentence }).to_string();
         let length = body.len();
         format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
         )
         .into_bytes()
     }
 }
 
-/// A whole request, such that the switch closes the connection after it.
+/// A whole request, with the header that makes the switch close the connection after it.
 #[derive(Debug)]
-struct Question {
+struct Request {
     bytes: Vec<u8>,
-    /// How long its client waits for an answer.
-    patience: Duration,
+    /// How long its client waits for the answer.
+    timeout: Duration,
 }
 
-/// Sends one request to the switch, and its answer to the host as it comes.
-fn forward<P>(question: &Question, socket: &Path, host: &mut Host<'_, P>) -> io::Result<()>
+/// Sends one request to the switch, and its answer to the host as it arrives.
+fn forward<P>(request: &Request, socket: &Path, host: &mut Host<'_, P>) -> io::Result<()>
 where
     P: AsFd,
     for<'a> &'a P: Read + Write,
 {
     let mut answered = false;
-    let asked = (|| {
+    let connected = (|| {
         let mut switch = UnixStream::connect(socket)?;
-        switch.set_read_timeout(Some(question.patience))?;
-        switch.set_write_timeout(Some(question.patience))?;
-        switch.write_all(&question.bytes)?;
+        switch.set_read_timeout(Some(request.timeout))?;
+        switch.set_write_timeout(Some(request.timeout))?;
+        switch.write_all(&request.bytes)?;
         Ok(switch)
     })();
-    let mut piece = vec![0; PIECE];
-    let error: io::Error = match asked {
+    let mut chunk = vec![0; CHUNK];
+    let error: io::Error = match connected {
         Ok(mut switch) => loop {
-            match switch.read(&mut piece) {
+            match switch.read(&mut chunk) {
                 Ok(0) if answered => return Ok(()),
                 Ok(0) => break ErrorKind::UnexpectedEof.into(),
                 Ok(length) => {
                     answered = true;
-                    if !host.send(&piece[..length])? {
+                    if !host.send(&chunk[..length])? {
                         return Ok(());
                     }
                 }
@@ -141,23 +146,25 @@ where
     };
     if !answered {
         let sentence = format!("the switch in the VM does not answer: {error}");
-        host.send(&Refusal("503 Service Unavailable", sentence).answer())?;
+        host.send(&HttpError("503 Service Unavailable", sentence).response())?;
     }
     Ok(())
 }
 
-/// The host's end of the channel: whichever client is connected there.
+/// The channel to the host and its clients.
 struct Host<'port, P> {
     port: &'port P,
-    /// What is not yet taken as a request.
+    /// Bytes after the last whole request.
     received: Vec<u8>,
 }
 
-/// What came of waiting for bytes.
+/// The result of waiting for bytes.
 #[derive(PartialEq, Eq)]
 enum Arrival {
     Bytes,
+    /// A client is connected and sends nothing.
     Silence,
+    /// No client is connected.
     Gone,
 }
 
@@ -165,30 +172,30 @@ impl<P: AsFd> Host<'_, P>
 where
     for<'a> &'a P: Read + Write,
 {
-    /// The next request, or why there is none. `None` if the client is gone.
-    fn request(&mut self) -> io::Result<Option<Result<Question, Refusal>>> {
+    /// The next request, or the error that its client is to get. `None` if the client is gone.
+    fn request(&mut self) -> io::Result<Option<Result<Request, HttpError>>> {
         loop {
             match split(&self.received) {
                 Ok(Some(Extent {
                     line,
                     whole,
-                    patience,
+                    timeout,
                 })) => {
                     let mut bytes = Vec::with_capacity(whole + 32);
                     bytes.extend_from_slice(&self.received[..line]);
                     bytes.extend_from_slice(b"Connection: close\r\n");
                     bytes.extend_from_slice(&self.received[line..whole]);
                     self.received.drain(..whole);
-                    return Ok(Some(Ok(Question { bytes, patience })));
+                    return Ok(Some(Ok(Request { bytes, timeout })));
                 }
                 Ok(None) => {}
-                Err(refusal) => return Ok(Some(Err(refusal))),
+                Err(error) => return Ok(Some(Err(error))),
             }
             match self.wait_for_bytes()? {
                 Arrival::Bytes => {}
                 Arrival::Silence => {
                     let sentence = format!("the request did not arrive whole within {IDLE_MAX:?}");
-                    return Ok(Some(Err(Refusal("408 Request Timeout", sentence))));
+                    return Ok(Some(Err(HttpError("408 Request Timeout", sentence))));
                 }
                 Arrival::Gone => {
                     self.received = Vec::new();
@@ -198,13 +205,13 @@ where
         }
     }
 
-    /// Drops all that has arrived: what follows a bad request cannot be told from the rest of it.
-    fn forget(&mut self) -> io::Result<()> {
+    /// Discards all that has arrived: after a bad request, it is unknown where the next one begins.
+    fn discard(&mut self) -> io::Result<()> {
         self.received = Vec::new();
-        let mut piece = [0; 4096];
+        let mut chunk = [0; 4096];
         loop {
             let mut port = self.port;
-            match port.read(&mut piece) {
+            match port.read(&mut chunk) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -215,18 +222,18 @@ where
     }
 
     fn wait_for_bytes(&mut self) -> io::Result<Arrival> {
-        let mut piece = [0; 4096];
+        let mut chunk = [0; 4096];
         loop {
             let began = !self.received.is_empty();
             let mut port = self.port;
-            match port.read(&mut piece) {
+            match port.read(&mut chunk) {
                 Ok(0) => {
                     if !wait_for_peer(self.port.as_fd(), began.then_some(GRACE))? {
                         return Ok(Arrival::Gone);
                     }
                 }
                 Ok(length) => {
-                    self.received.extend_from_slice(&piece[..length]);
+                    self.received.extend_from_slice(&chunk[..length]);
                     return Ok(Arrival::Bytes);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -240,7 +247,7 @@ where
         }
     }
 
-    /// Sends everything; false if the client is gone or does not take it, which is then the client's loss.
+    /// Sends everything; false if the client is gone or does not read, and so loses the rest.
     fn send(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         while !bytes.is_empty() {
             let mut port = self.port;
@@ -261,7 +268,7 @@ where
         Ok(true)
     }
 
-    /// Whether what is wanted, or a hang-up, comes in time.
+    /// Whether `wanted`, or a hang-up, is reported within `time`.
     fn wait_for(&self, wanted: PollFlags, time: Option<Duration>) -> io::Result<bool> {
         let time = time.map_or(PollTimeout::NONE, |time| {
             PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
@@ -274,26 +281,27 @@ where
     }
 }
 
-/// What there is to know of a request before it is sent on.
+/// Where a request ends, and how long its client waits.
 #[derive(Debug, PartialEq, Eq)]
 struct Extent {
-    /// Where its first line ends, and all of it.
+    /// The length up to the end of its first line.
     line: usize,
+    /// The length of all of it.
     whole: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// How long a client says that it waits for the answer (`Prefer: wait=SECONDS`, RFC 7240).
+/// How long the client waits for the answer, by `Prefer: wait=SECONDS` (RFC 7240).
 fn wait(preferences: &str) -> Option<Duration> {
     let seconds = preferences
         .split(',')
         .find_map(|preference| preference.trim().strip_prefix("wait="))?;
-    Some(Duration::from_secs(seconds.parse().ok()?).clamp(Duration::from_secs(1), PATIENCE_MAX))
+    Some(Duration::from_secs(seconds.parse().ok()?).clamp(Duration::from_secs(1), TIMEOUT_MAX))
 }
 
-/// The first request in `bytes`. `None` if it has not arrived whole.
-fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
-    let bad = |sentence: String| Refusal("400 Bad Request", sentence);
+/// The extent of the first request in `bytes`. `None` if it has not arrived whole.
+fn split(bytes: &[u8]) -> Result<Option<Extent>, HttpError> {
+    let bad = |sentence: String| HttpError("400 Bad Request", sentence);
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     let head = match request.parse(bytes) {
@@ -301,24 +309,25 @@ fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
         Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => return Ok(None),
         Ok(_) => {
             let sentence = format!("the request's head is longer than {HEAD_MAX} bytes");
-            return Err(Refusal("431 Request Header Fields Too Large", sentence));
+            return Err(HttpError("431 Request Header Fields Too Large", sentence));
         }
         Err(error) => {
             return Err(bad(format!(
-                "what arrived is no HTTP request ({error}), or the rest of one from a client that is gone: ask again"
+                "what arrived is no HTTP request ({error}), or the rest of one from a client that \
+                 is gone: ask again"
             )));
         }
     };
     let mut body = 0;
-    let mut patience = ANSWER_MAX;
+    let mut timeout = ANSWER_MAX;
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
             let sentence = "a request to a VM gives its Content-Length".to_owned();
-            return Err(Refusal("411 Length Required", sentence));
+            return Err(HttpError("411 Length Required", sentence));
         }
         if header.name.eq_ignore_ascii_case(PREFER) {
             let text = String::from_utf8_lossy(header.value);
-            patience = wait(&text).unwrap_or(patience);
+            timeout = wait(&text).unwrap_or(timeout);
         }
         if header.name.eq_ignore_ascii_case("Content-Length") {
             let text = String::from_utf8_lossy(header.value);
@@ -329,9 +338,9 @@ fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
     }
     if body > BODY_MAX {
         let sentence = format!("the body is larger than {BODY_MAX} bytes");
-        return Err(Refusal("413 Content Too Large", sentence));
+        return Err(HttpError("413 Content Too Large", sentence));
     }
-    // Empty lines in front belong to no request.
+    // Empty lines before the request line are ignored (RFC 9112, 2.2).
     let start = bytes
         .iter()
         .take_while(|byte| b"\r\n".contains(byte))
@@ -342,7 +351,7 @@ fn split(bytes: &[u8]) -> Result<Option<Extent>, Refusal> {
     Ok((bytes.len() >= whole).then_some(Extent {
         line,
         whole,
-        patience,
+        timeout,
     }))
 }
 
@@ -352,7 +361,7 @@ mod tests {
     use std::io::BufRead;
     use std::os::unix::net::UnixListener;
 
-    /// A relay, the host's end of its channel, and the listener that stands for the switch.
+    /// A running relay: the host's end of its channel, and the listener in place of the switch.
     fn relay() -> (UnixStream, UnixListener, tempfile::TempDir) {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("control.sock");
@@ -362,7 +371,7 @@ mod tests {
         (host, switch, directory)
     }
 
-    /// Takes one connection, gives the answer, and returns what was asked.
+    /// Accepts one connection, answers with `text`, and returns the request.
     fn answer(switch: &UnixListener, text: &str) -> String {
         let (mut connection, _) = switch.accept().expect("a connection");
         let mut asked = [0; 4096];
@@ -380,12 +389,12 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_come_together_are_asked_one_after_the_other() {
+    fn pipelined_requests_are_forwarded_in_order() {
         let (mut host, switch, _directory) = relay();
         let both =
             "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPUT /b HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
-        for piece in both.as_bytes().chunks(7) {
-            host.write_all(piece).expect("room");
+        for chunk in both.as_bytes().chunks(7) {
+            host.write_all(chunk).expect("room");
         }
         assert_eq!(
             answer(&switch, "one\n"),
@@ -400,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused_and_forgotten() {
+    fn bad_request_is_answered_and_discarded() {
         let (mut host, switch, _directory) = relay();
         for (request, status) in [
             (&b"nonsense\r\n\r\nand more"[..], "400"),
@@ -425,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_says_nothing_is_answered_for() {
+    fn silent_switch_gives_503() {
         let (mut host, switch, _directory) = relay();
         host.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("room");
         drop(switch.accept().expect("a connection"));
@@ -433,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_is_waited_for_until_it_is_ready() {
+    fn wait_ends_when_switch_is_ready() {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("control.sock");
         let at = socket.clone();
@@ -447,17 +456,17 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_a_switch_takes_the_more_rarely_it_is_asked() {
+    fn readiness_interval_grows_with_start_time() {
         let after = |seconds: u64| pause(Duration::from_secs(seconds)).as_millis();
         assert_eq!([0, 1, 10, 500].map(after), [20, 20, 200, 1000]);
     }
 
     #[test]
-    fn a_client_says_how_long_it_waits() {
-        let patience = |preference: &str| {
+    fn prefer_wait_sets_bounded_timeout() {
+        let timeout_s = |preference: &str| {
             let text = format!("GET / HTTP/1.1\r\n{preference}\r\n");
             let extent = split(text.as_bytes()).expect("a request").expect("whole");
-            extent.patience.as_secs()
+            extent.timeout.as_secs()
         };
         let cases = [
             ("", 15),
@@ -469,12 +478,12 @@ mod tests {
             ("Prefer: wait\r\n", 15),
         ];
         for (preference, seconds) in cases {
-            assert_eq!(patience(preference), seconds, "{preference:?}");
+            assert_eq!(timeout_s(preference), seconds, "{preference:?}");
         }
     }
 
     #[test]
-    fn a_request_ends_where_its_length_says() {
+    fn request_ends_after_content_length() {
         let text = b"\r\nPUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET";
         let whole = text.len() - 3;
         for length in 0..whole {
@@ -483,7 +492,7 @@ mod tests {
         let extent = Extent {
             line: 18,
             whole,
-            patience: ANSWER_MAX,
+            timeout: ANSWER_MAX,
         };
         assert_eq!(split(text), Ok(Some(extent)));
     }

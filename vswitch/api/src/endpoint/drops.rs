@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::{Flag, Operation, Reply, Show, Spec, schema_of, show};
 use crate::table::{Table, left, right};
 
-/// The flag that asks for reasons without frames too.
+/// The flag that includes reasons without frames.
 pub const ALL: Flag = Flag {
     name: "all",
-    help: "Also the reasons that were never counted",
+    help: "Also reasons without frames",
 };
 
 /// What the endpoint offers.
