@@ -1,11 +1,19 @@
-//! Ethernet frames: the buffer that holds one, and the reasons to drop one.
+//! Ethernet frames: the buffer that holds one, the formats in it, and the reasons to drop one.
 //!
-//! This crate knows no port, table or configuration.
+//! This crate knows no port, table or configuration. The pipeline is built on it, and so can other
+//! programs be that write or parse frames.
+//!
+//! Layers, each of which uses only those above it: [`hash`] and [`addr`], [`DropReason`], [`number`],
+//! [`Frame`], [`wire`].
 
 #![forbid(unsafe_code)]
 
+pub mod addr;
 mod frame;
+pub mod hash;
+pub mod number;
 mod reason;
+pub mod wire;
 
 pub use self::frame::Frame;
 pub use self::reason::DropReason;

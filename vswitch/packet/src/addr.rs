@@ -1,0 +1,133 @@
+//! Questions about addresses: what kind of address this is, and which group belongs to it.
+//!
+//! IPv4 addresses are `u32`, IPv6 addresses `u128`, MAC addresses six bytes; all in network order.
+
+/// The broadcast MAC address.
+pub const BROADCAST_MAC: [u8; 6] = [0xff; 6];
+
+/// All nodes of the link: ff02::1 (RFC 4291, section 2.7.1).
+pub const ALL_NODES: u128 = 0xff02 << 112 | 1;
+
+/// All routers of the link: ff02::2 (RFC 4291, section 2.7.1).
+pub const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
+
+/// All DHCPv6 relay agents and servers of the link: ff02::1:2 (RFC 8415, section 7.1).
+pub const ALL_DHCP_AGENTS: u128 = 0xff02 << 112 | 0x1_0002;
+
+/// 0.0.0.0/8, "this network".
+#[inline(always)]
+pub const fn is_this_network4(address: u32) -> bool {
+    address >> 24 == 0
+}
+
+/// 127.0.0.0/8.
+#[inline(always)]
+pub const fn is_loopback4(address: u32) -> bool {
+    address >> 24 == 127
+}
+
+/// 169.254.0.0/16.
+#[inline(always)]
+pub const fn is_link_local4(address: u32) -> bool {
+    address >> 16 == 0xa9fe
+}
+
+/// fe80::/10.
+#[inline(always)]
+pub const fn is_link_local6(address: u128) -> bool {
+    address >> 118 == 0xfe80 >> 6
+}
+
+/// 224.0.0.0/4.
+#[inline(always)]
+pub const fn is_multicast4(address: u32) -> bool {
+    address >> 28 == 0xe
+}
+
+/// ff00::/8.
+#[inline(always)]
+pub const fn is_multicast6(address: u128) -> bool {
+    address >> 120 == 0xff
+}
+
+/// 224.0.0.0/4 and 240.0.0.0/4, which the limited broadcast address is in: no unicast address.
+#[inline(always)]
+pub const fn is_multicast_or_reserved4(address: u32) -> bool {
+    address >> 28 >= 0xe
+}
+
+/// 240.0.0.0/4, the limited broadcast address included.
+#[inline(always)]
+pub const fn is_reserved4(address: u32) -> bool {
+    address >> 28 == 0xf
+}
+
+/// ::/96 and ::ffff:0:0/96: IPv4 addresses as IPv6, `::` and `::1`. No packet on a wire may have one
+/// (RFC 4291, sections 2.5.2, 2.5.3 and 2.5.5).
+#[inline(always)]
+pub const fn is_embedded4(address: u128) -> bool {
+    matches!(address >> 32, 0 | 0xffff)
+}
+
+/// Sources that no IPv4 packet may have, from any sender.
+#[inline(always)]
+pub const fn is_martian_source4(source: u32) -> bool {
+    is_loopback4(source) || is_multicast4(source) || source == u32::MAX
+}
+
+/// Destinations that no IPv4 packet may have, from any sender.
+#[inline(always)]
+pub const fn is_martian_destination4(destination: u32) -> bool {
+    is_loopback4(destination)
+        || is_this_network4(destination)
+        || (is_reserved4(destination) && destination != u32::MAX)
+}
+
+/// IPv4 sources that are invalid in a packet from outside, in addition to the martian ones.
+#[inline(always)]
+pub const fn is_invalid_outside_source4(source: u32) -> bool {
+    is_this_network4(source) || is_reserved4(source) || is_link_local4(source)
+}
+
+/// Whether packets to the address may be routed: no martian, group or link-local address.
+#[inline(always)]
+pub const fn is_routable4(address: u32) -> bool {
+    !is_martian_destination4(address)
+        && !is_multicast_or_reserved4(address)
+        && !is_link_local4(address)
+}
+
+/// Whether packets to the address may be routed: no group, link-local or embedded IPv4 address.
+#[inline(always)]
+pub const fn is_routable6(address: u128) -> bool {
+    !is_multicast6(address) && !is_link_local6(address) && !is_embedded4(address)
+}
+
+/// The solicited-node group of an address (RFC 4291, section 2.7.1).
+pub const fn solicited_node(address: u128) -> u128 {
+    0xff02_0000_0000_0000_0000_0001_ff00_0000 | (address & 0x00ff_ffff)
+}
+
+/// The MAC address of an IPv6 group (RFC 2464, section 7).
+pub const fn group_mac(group: u128) -> [u8; 6] {
+    let [a, b, c, d] = (group as u32).to_be_bytes();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// Whether the MAC address has the group bit: multicast or broadcast.
+#[inline(always)]
+pub const fn is_group_mac(mac: [u8; 6]) -> bool {
+    mac[0] & 1 != 0
+}
+
+/// Whether one station may have the MAC address: it is neither a group's nor zero.
+#[inline(always)]
+pub fn is_station_mac(mac: [u8; 6]) -> bool {
+    !is_group_mac(mac) && mac != [0; 6]
+}
+
+/// 01:80:c2:00:00:00 to :0f, which no bridge forwards (IEEE 802.1Q, table 8-1).
+#[inline(always)]
+pub fn is_bridge_group_mac(mac: [u8; 6]) -> bool {
+    mac[..5] == [0x01, 0x80, 0xc2, 0x00, 0x00] && mac[5] < 0x10
+}
