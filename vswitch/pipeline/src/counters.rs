@@ -1,4 +1,5 @@
-//! What a switch counts. The worker writes, anybody reads; one writer, so no locked instruction.
+//! The counters of a switch. The worker writes them and any thread reads; with one writer no locked
+//! instruction is needed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use super::tables::Tables;
 use packet::DropReason;
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
+
+use crate::ids::PeerId;
+use crate::tables::Tables;
 
 const PORT: [&str; 2] = ["tenant", "port"];
 const PEER: [&str; 2] = ["tenant", "peer"];
@@ -133,8 +136,8 @@ impl PortCounters {
     }
 }
 
-/// The counters of one of the tunnel's peers: Ethernet frames as they are inside the tunnel. What was dropped is
-/// counted by the ports.
+/// The counters of one of the tunnel's peers: Ethernet frames inside the tunnel. Drops are counted by
+/// port.
 #[derive(Debug)]
 pub struct PeerCounters {
     /// The peer's name.
@@ -189,13 +192,13 @@ impl PeerCounters {
     }
 
     #[inline(always)]
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&self, bytes: usize) {
         self.tx_frames.add(1);
         self.tx_bytes.add(bytes as u64);
     }
 
     #[inline(always)]
-    pub(super) fn received(&self, bytes: usize, now_ns: u64) {
+    pub(crate) fn received(&self, bytes: usize, now_ns: u64) {
         self.rx_frames.add(1);
         self.rx_bytes.add(bytes as u64);
         self.last_seen_ns.set(now_ns.max(1));
@@ -224,7 +227,7 @@ impl NextHopView {
         (value & Self::RESOLVED != 0).then_some(mac)
     }
 
-    pub(super) fn publish(&self, mac: Option<[u8; 6]>) {
+    pub(crate) fn publish(&self, mac: Option<[u8; 6]>) {
         self.0.set(mac.map_or(0, |[a, b, c, d, e, f]| {
             Self::RESOLVED | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
         }));
@@ -239,14 +242,15 @@ pub struct Counters {
     peers: Box<[Arc<CachePadded<PeerCounters>>]>,
     /// In the order of [`Tables::next_hops`].
     pub next_hops: Box<[NextHopView]>,
-    /// The largest IP packets that get to the tunnel's endpoints, in bytes, at the last poll. In their order.
-    pub longest: Box<[Counter]>,
+    /// The largest IP packet that the tunnel carries to each of its endpoints, in bytes, at the last
+    /// poll. In their order.
+    pub inner_mtu: Box<[Counter]>,
     /// The pipeline's clock at the last poll, in nanoseconds.
     pub polled_ns: Counter,
 }
 
 impl Counters {
-    /// The metric of [`Self::longest`].
+    /// The metric of [`Self::inner_mtu`].
     pub const PEER_MTU: Metric<2> = Metric::gauge(
         "vswitch_peer_mtu_bytes",
         Unit::Bytes,
@@ -254,8 +258,8 @@ impl Counters {
         "The largest IP packet that gets to the peer.",
     );
 
-    /// Counters for what those tables name; a name that `previous` has goes on counting.
-    pub(super) fn new(tables: &Tables, previous: Option<&Self>) -> Self {
+    /// Counters for every port and peer of the tables; those with a name in `previous` are kept.
+    pub(crate) fn new(tables: &Tables, previous: Option<&Self>) -> Self {
         let (ports, peers) = previous.map_or((&[][..], &[][..]), |previous| {
             (&previous.ports, &previous.peers)
         });
@@ -272,7 +276,7 @@ impl Counters {
                 .iter()
                 .map(|_| NextHopView::default())
                 .collect(),
-            longest: tables
+            inner_mtu: tables
                 .tunnel
                 .iter()
                 .flat_map(|tunnel| tunnel.vteps())
@@ -294,8 +298,8 @@ impl Counters {
     }
 
     #[inline(always)]
-    pub(super) fn peer(&self, index: usize) -> &PeerCounters {
-        &self.peers[index]
+    pub(crate) fn peer(&self, id: PeerId) -> &PeerCounters {
+        &self.peers[id.index()]
     }
 
     /// Every port's counters.
@@ -313,7 +317,7 @@ impl Counters {
     }
 }
 
-/// Counters for `names`; those that were there `before` go on.
+/// Counters for `names`; those that existed `before` are kept.
 fn kept<C>(
     names: &[String],
     before: &[Arc<CachePadded<C>>],

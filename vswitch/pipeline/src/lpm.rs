@@ -1,14 +1,17 @@
 //! Longest-prefix match: one hash table per prefix length in use, longest first.
 //!
-//! A tenant's routes are almost all host routes, so the table of these answers almost every look-up of the tenant's own addresses,
-//! whatever their number. Most of the world's have a first byte that no longer prefix has: these are answered by that byte alone. The tables are built off the worker from a checked configuration; a guest
-//! chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
+//! A tenant's routes are almost all host routes, so their table answers almost every look-up of the
+//! tenant's own addresses, however many there are. External destinations usually miss on the first
+//! byte and skip the hash tables. The tables are built off the worker from a checked configuration; a
+//! guest chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
 
 use std::fmt::Debug;
 use std::ops::BitAnd;
 
+use packet::hash;
+
 /// An address as a number.
-pub(super) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
+pub(crate) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
     /// Bits of an address.
     const WIDTH: u8;
 
@@ -23,13 +26,9 @@ pub(super) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
 /// Mixes twice: addresses come in lattices (subnets times hosts), which one multiplication leaves in
 /// clusters.
 #[inline(always)]
-fn mixed(word: u64) -> u64 {
-    let once = word.wrapping_mul(MIX);
-    (once ^ (once >> 32)).wrapping_mul(MIX)
+fn mixed_twice(word: u64) -> u64 {
+    hash::mixed(word).wrapping_mul(hash::MULTIPLIER)
 }
-
-/// 2^64 divided by the golden ratio, odd (Knuth, TAOCP 3, 6.4).
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Key for u32 {
     const WIDTH: u8 = 32;
@@ -47,7 +46,7 @@ impl Key for u32 {
 
     #[inline(always)]
     fn hash(self) -> u64 {
-        mixed(u64::from(self))
+        mixed_twice(u64::from(self))
     }
 }
 
@@ -68,7 +67,7 @@ impl Key for u128 {
     #[inline(always)]
     fn hash(self) -> u64 {
         let (hi, lo) = ((self >> 64) as u64, self as u64);
-        mixed(hi.wrapping_mul(MIX).rotate_left(32) ^ lo)
+        mixed_twice(hi.wrapping_mul(hash::MULTIPLIER).rotate_left(32) ^ lo)
     }
 }
 
@@ -149,7 +148,7 @@ enum Shorter<K, V> {
 
 /// An immutable map from prefixes to values.
 #[derive(Debug)]
-pub(super) struct Lpm<K, V> {
+pub(crate) struct Lpm<K, V> {
     /// Where all addresses with that first byte lead, if that is one place.
     first: Box<[Option<V>; 256]>,
     /// Prefixes of full length, alone because almost every look-up ends here.
@@ -162,7 +161,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     const FEW: usize = 8;
 
     /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
-    pub(super) fn build(routes: Vec<(K, u8, V)>) -> Self {
+    pub(crate) fn build(routes: Vec<(K, u8, V)>) -> Self {
         let entries = |len: u8| -> Vec<(K, V)> {
             let of_len = routes.iter().filter(|route| route.1 == len);
             of_len
@@ -201,7 +200,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
 
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
-    pub(super) fn lookup(&self, key: K) -> Option<V> {
+    pub(crate) fn lookup(&self, key: K) -> Option<V> {
         let whole = self.first[usize::from(key.first_byte())];
         if whole.is_some() {
             return whole;
@@ -231,7 +230,7 @@ impl<K: Key, V: Copy> Lpm<K, V> {
     }
 
     /// What the map was built from.
-    pub(super) fn routes(&self) -> &[(K, u8, V)] {
+    pub(crate) fn routes(&self) -> &[(K, u8, V)] {
         &self.routes
     }
 }

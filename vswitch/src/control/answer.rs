@@ -127,7 +127,7 @@ impl Control {
                 next_hop: peer.next_hop.to_string(),
                 state: state_of(next_hop_mac.as_ref()),
                 next_hop_mac,
-                mtu: counters.longest[vtep].get() as u16,
+                mtu: counters.inner_mtu[vtep].get() as u16,
                 tx_frames: traffic.tx_frames.get(),
                 tx_bytes: traffic.tx_bytes.get(),
                 rx_frames: traffic.rx_frames.get(),

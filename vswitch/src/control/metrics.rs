@@ -102,7 +102,7 @@ impl Control {
         }
         let mut mtu = out.family(&Counters::PEER_MTU);
         for ((labels, _), (vtep, _)) in peers.clone().zip(tables.peers()) {
-            mtu.sample(labels, counters.longest[vtep].get());
+            mtu.sample(labels, counters.inner_mtu[vtep].get());
         }
         let mut last_seen = out.family(&PeerCounters::LAST_SEEN);
         for (labels, peer) in peers {

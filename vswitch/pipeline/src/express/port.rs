@@ -1,55 +1,29 @@
-//! The express lane: what almost every frame is, in few instructions.
-//!
-//! It forwards a frame only if that is what the general path would do, byte for byte; of any other
-//! frame it says nothing and leaves it as it was. So it holds no policy: whatever is unusual (a tag, an
-//! option, a fragment, an extension header, ICMP, DHCP, limits, a drop of any kind) takes the general path.
-//! The tests hold the two against each other.
+//! From a port: to another port, to the uplink, or into the tunnel.
 
-use super::PortId;
-use super::counters::Counters;
-use super::filter::{is_link_local4, is_link_local6};
-use super::state::State;
-use super::tables::{Lead, PortRules, Tables};
-use super::tunnel::{Carrier, Inner, Tunnel};
-use super::wire::{
-    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, be16, be32, be128, ipv4_sum_holds,
-    is_unicast_destination4, mac_at, protocol,
-};
-use packet::Frame;
+use packet::number::protocol;
+use packet::wire::ethernet::source_and_type;
+use packet::wire::tunnel::Inner;
+use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4};
+use packet::{Frame, addr};
 
-/// The longest prefix of a frame that the lane reads: Ethernet, IPv4, TCP's fixed part.
-const HEAD4: usize = ETHERNET_LEN + 40;
-/// Ethernet, IPv6, UDP.
-const HEAD6: usize = ETHERNET_LEN + 48;
+use super::header::{HEAD4, HEAD6, Upper, tcp, udp};
+use crate::counters::Counters;
+use crate::ids::{PeerId, PortId};
+use crate::peer_route::PeerRoute;
+use crate::state::State;
+use crate::tables::{PackedTarget, PortRules, Tables};
 
-/// The source MAC and the EtherType of a frame, which lie side by side, as one number.
-#[inline(always)]
-fn sender_and_type(head: &[u8]) -> u64 {
-    u64::from_ne_bytes([
-        head[6], head[7], head[8], head[9], head[10], head[11], head[12], head[13],
-    ])
-}
-
-/// What [`sender_and_type`] is for a port's MAC and an EtherType.
-pub(super) fn key(mac: [u8; 6], ethertype: u16) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    let [hi, lo] = ethertype.to_be_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, hi, lo])
-}
-
-/// Where an ordinary frame goes.
-enum Way {
+/// Where a common frame goes.
+enum Decision {
     /// Out of that port, this long; its headers are written.
     Out(PortId, usize),
     /// Through the tunnel to that peer, this long.
-    Peer(u16, usize, Inner),
+    Peer(PeerId, usize, Inner),
 }
 
-type Sent = Option<Way>;
-
-/// Forwards the frame, if it is an ordinary one. `None`: the general path decides.
+/// Forwards the frame, if nothing about it is unusual. `None`: the general path decides.
 #[inline(always)]
-pub(super) fn forward(
+pub(crate) fn forward(
     tables: &Tables,
     state: &State,
     counters: &Counters,
@@ -65,234 +39,58 @@ pub(super) fn forward(
     if room > usize::from(rules.mtu) {
         return None;
     }
-    let sender = sender_and_type(head);
-    let way = if sender == rules.express4 {
-        ipv4(tables, state, rules, head, room)?
+    let sender = source_and_type(head.first_chunk()?);
+    let decision = if sender == rules.express4 {
+        forward4(tables, state, rules, head, room)?
     } else if sender == rules.express6 {
-        ipv6(tables, state, rules, bytes, room)?
+        forward6(tables, state, rules, bytes, room)?
     } else {
         return None;
     };
-    match way {
-        Way::Out(to, len) => {
+    match decision {
+        Decision::Out(to, len) => {
             frame.truncate(len);
             Some(to)
         }
-        Way::Peer(id, len, inner) => into_tunnel(tables, state, counters, id, (len, inner), frame),
+        Decision::Peer(id, len, inner) => {
+            into_tunnel(tables, state, counters, id, (len, inner), frame)
+        }
     }
 }
 
-/// Apart, so that what has no tunnel does not pay for it.
+/// Not inlined, so that frames without a tunnel do not pay for it.
 #[inline(never)]
 fn into_tunnel(
     tables: &Tables,
     state: &State,
     counters: &Counters,
-    id: u16,
+    id: PeerId,
     (len, inner): (usize, Inner),
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
-    let way = tables.tunnel.as_ref()?.way_to(state, id, len).ok()?;
+    let route = PeerRoute::new(tables.tunnel.as_ref()?, state, id, len).ok()?;
     // Nothing may fail once the frame is changed.
     if !frame.has_headroom() {
         return None;
     }
     frame.truncate(ETHERNET_LEN + len);
-    way.address(frame);
-    way.send(counters, inner, frame)?;
+    route.set_macs(frame);
+    route.seal(counters, inner, frame)?;
     Some(tables.uplink_id())
 }
 
-/// Takes an ordinary packet out of the tunnel, and forwards what was inside. `None`: the general path decides.
 #[inline(always)]
-pub(super) fn decapsulate(
-    tables: &Tables,
-    counters: &Counters,
-    now_ns: u64,
-    frame: &mut Frame<'_>,
-) -> Option<PortId> {
-    let (uplink, tunnel) = (tables.uplink.as_ref()?, tables.tunnel.as_ref()?);
-    if frame.stripped_tag().is_some() {
-        return None;
-    }
-    let bytes = frame.bytes_mut();
-    let head = bytes.first_chunk::<ETHERNET_LEN>()?;
-    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
-    if !for_us || bytes.len() - ETHERNET_LEN > usize::from(uplink.mtu) {
-        return None;
-    }
-    let carrier = tunnel.open_plain(bytes)?;
-    let Carrier { begin, end, .. } = carrier;
-    let inside = bytes.get_mut(begin..end)?;
-    let room = inside.len().wrapping_sub(ETHERNET_LEN);
-    let head = inside.first_chunk_mut::<HEAD4>()?;
-    let from = mac_at(head, 6);
-    if mac_at(head, 0) != tunnel.mac || from[0] & 1 != 0 || from == [0; 6] {
-        return None;
-    }
-    if !carrier.leaves(&head[ETHERNET_LEN..]) {
-        return None;
-    }
-    let takes = |upper| passes(tunnel, upper);
-    let (len, from, lead) = match be16(head, 12) {
-        ETHERTYPE_IPV4 => {
-            let (len, source, destination) = ordinary4(head, room, takes)?;
-            (len, tables.lead4(source)?, tables.lead4(destination)?)
-        }
-        ETHERTYPE_IPV6 => {
-            let (len, source, destination) = ordinary6(inside, room, takes)?;
-            (len, tables.lead6(source)?, tables.lead6(destination)?)
-        }
-        _ => return None,
-    };
-    let (peer, id) = (from.peer()?, lead.port()?);
-    if tunnel.peers().get(usize::from(peer))?.vtep != carrier.vtep {
-        return None;
-    }
-    let to = tables.egress.get(usize::from(id))?;
-    if len > usize::from(to.longest) {
-        return None;
-    }
-    inside.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
-    // Counted as it came, padding and all, as the general path does.
-    counters
-        .peer(usize::from(peer))
-        .received(end - begin, now_ns);
-    frame.shrink_front(begin);
-    frame.truncate(ETHERNET_LEN + len);
-    Some(PortId(id))
-}
-
-/// Forwards an ordinary packet from the underlay to a VM. `None`: the general path decides.
-#[inline(always)]
-pub(super) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> {
-    let uplink = tables.uplink.as_ref()?;
-    if frame.stripped_tag().is_some() || tables.takes_only_tunnel() {
-        return None;
-    }
-    let bytes = frame.bytes_mut();
-    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
-    let head = bytes.first_chunk::<HEAD4>()?;
-    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
-    if !for_us || room > usize::from(uplink.mtu) {
-        return None;
-    }
-    let (len, from, lead) = match be16(head, 12) {
-        ETHERTYPE_IPV4 => {
-            let (len, source, destination) = ordinary4(head, room, |_| true)?;
-            if source >> 24 == 0 {
-                return None;
-            }
-            (len, tables.lead4(source), tables.lead4(destination)?)
-        }
-        ETHERTYPE_IPV6 => {
-            let (len, source, destination) = ordinary6(bytes, room, |_| true)?;
-            (len, tables.lead6(source), tables.lead6(destination)?)
-        }
-        _ => return None,
-    };
-    let id = lead.port().filter(|_| is_outside(from))?;
-    let to = tables.egress.get(usize::from(id))?;
-    if len > usize::from(to.longest) {
-        return None;
-    }
-    bytes.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
-    frame.truncate(ETHERNET_LEN + len);
-    Some(PortId(id))
-}
-
-/// What only some carriers take of a packet's upper layer.
-enum Upper {
-    /// A datagram to that port.
-    Udp(u16),
-    /// A segment with those flags.
-    Tcp(u8),
-}
-
-/// The length of an ordinary IPv4 packet that `takes` what is in it, its source and its destination. The source is a unicast
-/// address.
-#[inline(always)]
-fn ordinary4(
-    head: &[u8; HEAD4],
-    room: usize,
-    takes: impl FnOnce(Upper) -> bool,
-) -> Option<(usize, u32, u32)> {
-    let len = usize::from(be16(head, 16));
-    let fragment = be16(head, 20) & 0x3fff;
-    if head[14] != 0x45 || fragment != 0 || len > room {
-        return None;
-    }
-    let upper = match head[23] {
-        protocol::UDP => {
-            let to = be16(head, 36);
-            udp(len, 28, be16(head, 34), to).map(|()| Upper::Udp(to))?
-        }
-        protocol::TCP => tcp(len, 20, head[46]).map(|()| Upper::Tcp(head[47]))?,
-        _ => return None,
-    };
-    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    let source = be32(head, 26);
-    let ordinary = ipv4_sum_holds(ip) && is_unicast_destination4(source) && takes(upper);
-    ordinary.then(|| (len, source, be32(head, 30)))
-}
-
-/// As [`ordinary4`].
-#[inline(always)]
-fn ordinary6(
-    bytes: &[u8],
-    room: usize,
-    takes: impl FnOnce(Upper) -> bool,
-) -> Option<(usize, u128, u128)> {
-    let head = bytes.first_chunk::<HEAD6>()?;
-    let len = 40 + usize::from(be16(head, 18));
-    if head[14] >> 4 != 6 || len > room {
-        return None;
-    }
-    let upper = match head[20] {
-        protocol::UDP => {
-            let to = be16(head, 56);
-            udp(len, 48, be16(head, 54), to).map(|()| Upper::Udp(to))?
-        }
-        protocol::TCP => {
-            let flags = *bytes.get(67)?;
-            tcp(len, 40, *bytes.get(66)?).map(|()| Upper::Tcp(flags))?
-        }
-        _ => return None,
-    };
-    let source = be128(head, 22);
-    // `::` is in the range of embedded ones.
-    let nobody = source >> 120 == 0xff || is_link_local6(source) || wire::is_embedded4(source);
-    (!nobody && takes(upper)).then(|| (len, source, be128(head, 38)))
-}
-
-/// Whether an address that leads there is one of the world's.
-#[inline(always)]
-fn is_outside(lead: Option<Lead>) -> bool {
-    lead.is_none_or(|lead| lead == Lead::UPLINK || lead == Lead::UNDERLAY)
-}
-
-/// Whether a packet of the tunnel's with that upper layer goes on as it is.
-#[inline(always)]
-fn passes(tunnel: &Tunnel, upper: Upper) -> bool {
-    match upper {
-        Upper::Udp(to) => !tunnel.refuses(Some((0, to))),
-        // It changes a SYN.
-        Upper::Tcp(flags) => !tunnel.mss_clamp || flags & 0x02 == 0,
-    }
-}
-
-#[inline(always)]
-fn ipv4(
+fn forward4(
     tables: &Tables,
     state: &State,
     rules: &PortRules,
     head: &mut [u8; HEAD4],
     room: usize,
-) -> Sent {
+) -> Option<Decision> {
     let total_len = be16(head, 16);
     let [first, group] = [head[14], head[0] & 1];
     let fragment = be16(head, 20) & 0x3fff;
-    // One branch for four rare things.
+    // One branch for four rare conditions.
     if (first ^ 0x45) | group != 0 || fragment != 0 || usize::from(total_len) > room {
         return None;
     }
@@ -303,44 +101,53 @@ fn ipv4(
         _ => return None,
     }
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    if !ipv4_sum_holds(ip) || tables.lead4(source) != Some(rules.lead) {
+    if !ipv4::plain_checksum_holds(ip) || tables.packed4(source) != Some(rules.target) {
         return None;
     }
-    let lead = tables.lead4(destination)?;
+    let target = tables.packed4(destination)?;
     let len = usize::from(total_len);
-    if let Some(id) = lead.port() {
+    if let Some(id) = target.port() {
         return to_port(tables, rules, head, id, len);
     }
-    if let Some(peer) = lead.peer() {
+    if let Some(peer) = target.peer() {
         let upper = match head[23] {
             protocol::UDP => Upper::Udp(be16(head, 36)),
             _ => Upper::Tcp(head[47]),
         };
-        if !passes(tables.tunnel.as_ref()?, upper)
-            || is_link_local4(source)
-            || !is_unicast_destination4(destination)
+        if !upper.passes(tables.tunnel.as_ref()?)
+            || addr::is_link_local4(source)
+            || !addr::is_routable4(destination)
         {
             return None;
         }
         let ends = (source, destination);
         let inner = Inner::flow4(head[15], head[22], ends, head[23], be32(head, 34));
-        return Some(Way::Peer(peer, len, inner));
+        return Some(Decision::Peer(peer, len, inner));
     }
-    let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
+    let uplink = tables
+        .uplink
+        .as_ref()
+        .filter(|_| target == PackedTarget::UPLINK)?;
     let ttl = head[22];
     let next_hop = state.next_hop_mac(uplink.next_hop4)?;
-    let routable = is_unicast_destination4(destination) && !is_link_local4(source);
+    let routable = addr::is_routable4(destination) && !addr::is_link_local4(source);
     if ttl <= 1 || total_len > uplink.mtu || !routable {
         return None;
     }
-    wire::decrement_ttl(head, ttl);
+    ipv4::decrement_ttl(head, ttl);
     head[..6].copy_from_slice(&next_hop);
     head[6..12].copy_from_slice(&uplink.mac);
-    Some(Way::Out(tables.uplink_id(), ETHERNET_LEN + len))
+    Some(Decision::Out(tables.uplink_id(), ETHERNET_LEN + len))
 }
 
 #[inline(always)]
-fn ipv6(tables: &Tables, state: &State, rules: &PortRules, bytes: &mut [u8], room: usize) -> Sent {
+fn forward6(
+    tables: &Tables,
+    state: &State,
+    rules: &PortRules,
+    bytes: &mut [u8],
+    room: usize,
+) -> Option<Decision> {
     let head = bytes.first_chunk::<HEAD6>()?;
     let total_len = 40 + usize::from(be16(head, 18));
     if (head[14] >> 4) ^ 6 | (head[0] & 1) != 0 || total_len > room {
@@ -352,22 +159,17 @@ fn ipv6(tables: &Tables, state: &State, rules: &PortRules, bytes: &mut [u8], roo
         _ => return None,
     }
     let (source, destination) = (be128(head, 22), be128(head, 38));
-    if tables.lead6(source) != Some(rules.lead) {
+    if tables.packed6(source) != Some(rules.target) {
         return None;
     }
-    let lead = tables.lead6(destination)?;
-    if let Some(id) = lead.port() {
+    let target = tables.packed6(destination)?;
+    if let Some(id) = target.port() {
         return to_port(tables, rules, bytes.first_chunk_mut()?, id, total_len);
     }
-    let routable = destination >> 120 != 0xff
-        && !is_link_local6(destination)
-        && !wire::is_embedded4(destination)
-        && !is_link_local6(source);
-    if !routable {
+    if !addr::is_routable6(destination) || addr::is_link_local6(source) {
         return None;
     }
-    if let Some(peer) = lead.peer() {
-        let tunnel = tables.tunnel.as_ref()?;
+    if let Some(peer) = target.peer() {
         let upper = match head[20] {
             protocol::UDP => Upper::Udp(be16(head, 56)),
             _ => Upper::Tcp(*bytes.get(67)?),
@@ -375,9 +177,13 @@ fn ipv6(tables: &Tables, state: &State, rules: &PortRules, bytes: &mut [u8], roo
         let class = (be16(head, 14) >> 4) as u8;
         let ends = (source, destination);
         let inner = Inner::flow6(class, head[21], ends, head[20], be32(head, 54));
-        return passes(tunnel, upper).then_some(Way::Peer(peer, total_len, inner));
+        let passes = upper.passes(tables.tunnel.as_ref()?);
+        return passes.then_some(Decision::Peer(peer, total_len, inner));
     }
-    let uplink = tables.uplink.as_ref().filter(|_| lead == Lead::UPLINK)?;
+    let uplink = tables
+        .uplink
+        .as_ref()
+        .filter(|_| target == PackedTarget::UPLINK)?;
     let next_hop = state.next_hop_mac(uplink.next_hop6)?;
     let hops = head[21];
     if hops <= 1 || total_len > usize::from(uplink.mtu) {
@@ -387,28 +193,7 @@ fn ipv6(tables: &Tables, state: &State, rules: &PortRules, bytes: &mut [u8], roo
     head[21] = hops - 1;
     head[..6].copy_from_slice(&next_hop);
     head[6..12].copy_from_slice(&uplink.mac);
-    Some(Way::Out(tables.uplink_id(), ETHERNET_LEN + total_len))
-}
-
-/// Passes UDP whose header is whole and whose ports mean nothing to the filter.
-#[inline(always)]
-fn udp(total_len: usize, least: usize, from: u16, to: u16) -> Option<()> {
-    // DHCP, DHCPv6 and Teredo. All are compared, without a branch: a vector comparison each.
-    const FROM: [u16; 8] = [67, 547, 3544, 67, 547, 3544, 67, 547];
-    const TO: [u16; 8] = [67, 68, 546, 547, 3544, 67, 68, 546];
-    let mut ordinary = true;
-    for lane in 0..8 {
-        ordinary &= from != FROM[lane];
-        ordinary &= to != TO[lane];
-    }
-    (ordinary && total_len >= least).then_some(())
-}
-
-/// Passes TCP whose header is whole.
-#[inline(always)]
-fn tcp(total_len: usize, header_len: usize, offset: u8) -> Option<()> {
-    let words = usize::from(offset >> 4);
-    (words >= 5 && header_len + words * 4 <= total_len).then_some(())
+    Some(Decision::Out(tables.uplink_id(), ETHERNET_LEN + total_len))
 }
 
 #[inline(always)]
@@ -416,496 +201,13 @@ fn to_port(
     tables: &Tables,
     rules: &PortRules,
     head: &mut [u8; HEAD4],
-    id: u16,
+    id: PortId,
     total_len: usize,
-) -> Sent {
-    let to = tables.egress.get(usize::from(id))?;
-    if total_len > usize::from(to.longest) || id == rules.id {
+) -> Option<Decision> {
+    let to = tables.egress.get(id.index())?;
+    if total_len > usize::from(to.max_len) || id == rules.id {
         return None;
     }
     head[..12].copy_from_slice(&to.header);
-    Some(Way::Out(PortId(id), ETHERNET_LEN + total_len))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tenant_config::{MacAddr, Tenant};
-
-    use crate::{Generation, Pipeline, PortId, Verdict};
-    use packet::DropReason;
-    use packet::Frame;
-
-    const TENANT: &str = r#"
-        name = "red"
-        vni = 5001
-        [gateway]
-        ipv4 = "10.0.0.1/24"
-        ipv6 = "fd00::1/64"
-        [uplink]
-        address = "192.0.2.2/24"
-        next_hop = "192.0.2.1"
-        address6 = "2001:db8::2/64"
-        next_hop6 = "2001:db8::1"
-        mtu = 1400
-        [tunnel]
-        kind = "vxlan"
-        [[tunnel.peer]]
-        name = "host-b"
-        vtep = "192.0.2.66"
-        prefixes = ["10.0.0.64/27", "fd00::60/123"]
-        [[tunnel.peer]]
-        name = "host-c"
-        vtep = "192.0.2.67"
-        prefixes = ["10.0.0.96/27", "fd00::80/123"]
-        [[port]]
-        name = "vm1"
-        mac = "52:54:00:aa:00:01"
-        addresses = ["10.0.0.11", "fd00::11"]
-        encapsulation = "deny"
-        limits = { broadcast_pps = 1, arp_nd_pps = 1, dhcp_pps = 1 }
-        [[port]]
-        name = "vm2"
-        mac = "52:54:00:aa:00:02"
-        addresses = ["10.0.0.12", "fd00::12"]
-        mtu = 1280
-    "#;
-
-    /// With its tunnel over IPv4 without checksums, or over IPv6 with them.
-    fn tenant(over_ipv6: bool) -> String {
-        if !over_ipv6 {
-            return TENANT.to_owned();
-        }
-        let text = TENANT.replace(
-            "kind = \"vxlan\"",
-            "kind = \"geneve\"\nvtep = \"2001:db8::2\"",
-        );
-        let text = text.replace("vtep = \"192.0.2.66\"", "vtep = \"2001:db8::66\"");
-        text.replace("vtep = \"192.0.2.67\"", "vtep = \"2001:db8::67\"")
-    }
-
-    fn pipeline(over_ipv6: bool) -> Pipeline {
-        pipeline_of(&tenant(over_ipv6))
-    }
-
-    fn pipeline_of(text: &str) -> Pipeline {
-        let config = Tenant::parse("red.toml", text)
-            .expect("a tenant")
-            .offline_config();
-        let mut pipeline = Pipeline::new(Generation::build(&config, None));
-        pipeline.assume_next_hops(0, MacAddr::new([2, 0, 0, 0, 0, 1]).expect("a MAC"));
-        pipeline
-    }
-
-    /// An ordinary frame of vm1: version, protocol, destination by its place, UDP ports, size.
-    fn ordinary(
-        (ipv6, tcp, destination): (bool, bool, usize),
-        ports: (u16, u16),
-        payload: usize,
-    ) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 9, 0x52, 0x54, 0, 0xaa, 0, 1];
-        let protocol = if tcp { 6 } else { 17 };
-        let size = if tcp { 20 } else { 8 } + payload;
-        if ipv6 {
-            let to = ["fd00::12", "2001:db8:9::1", "2001:db8::9", "fd00::70"][destination];
-            let [hi, lo] = (size as u16).to_be_bytes();
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, hi, lo, protocol, 64]);
-            for text in ["fd00::11", to] {
-                let address: std::net::Ipv6Addr = text.parse().expect("an address");
-                frame.extend(address.octets());
-            }
-        } else {
-            let to = [
-                [10, 0, 0, 12],
-                [198, 51, 100, 1],
-                [192, 0, 2, 9],
-                [10, 0, 0, 70],
-            ][destination];
-            let [hi, lo] = (20 + size as u16).to_be_bytes();
-            let mut header = [
-                0x45, 0, hi, lo, 0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 11,
-            ];
-            let words = header.chunks(2).chain(to.chunks(2));
-            let sum: u32 = words
-                .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
-                .sum();
-            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-            frame.extend([8, 0]);
-            frame.extend(header);
-            frame.extend(to);
-        }
-        frame.extend(ports.0.to_be_bytes());
-        frame.extend(ports.1.to_be_bytes());
-        frame.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50]);
-        frame.resize(14 + if ipv6 { 40 } else { 20 } + size, 0);
-        frame
-    }
-
-    /// The peer's own tenant file: vm1 there is 10.0.0.70 and fd00::70.
-    fn peers_side(text: &str) -> String {
-        let text = text.replace("192.0.2.66", "192.0.2.88");
-        let text = text
-            .replace("192.0.2.2\"", "192.0.2.66\"")
-            .replace("192.0.2.2/", "192.0.2.66/");
-        let text = text.replace("192.0.2.88", "192.0.2.2");
-        let text = text.replace("2001:db8::66", "2001:db8::88");
-        let text = text
-            .replace("2001:db8::2\"", "2001:db8::66\"")
-            .replace("2001:db8::2/", "2001:db8::66/");
-        let text = text.replace("2001:db8::88", "2001:db8::2");
-        let text = text.replace("\"10.0.0.11\", \"fd00::11\"", "\"10.0.0.70\", \"fd00::70\"");
-        text.replace(
-            "\"10.0.0.64/27\", \"fd00::60/123\"",
-            "\"10.0.0.11\", \"fd00::11\"",
-        )
-    }
-
-    /// The packet from host-b's vm1 to ours, as it arrives.
-    fn carried(over_ipv6: bool, kind: (bool, bool), ports: (u16, u16), payload: usize) -> Vec<u8> {
-        let text = peers_side(&tenant(over_ipv6));
-        let (ipv6, tcp) = kind;
-        let mut frame = vec![0; Frame::HEADROOM];
-        frame.extend(ordinary((ipv6, tcp, 0), ports, payload));
-        let at = Frame::HEADROOM;
-        if ipv6 {
-            frame[at + 37] = 0x70;
-            frame[at + 53] = 0x11;
-        } else {
-            frame[at + 26..at + 34].copy_from_slice(&[10, 0, 0, 70, 10, 0, 0, 11]);
-            mend_checksum(&mut frame[at + 14..]);
-        }
-        let len = frame.len() - at;
-        let mut frame = Frame::new(&mut frame, at, len, None);
-        let verdict = pipeline_of(&text).process_traced(1, PortId(0), &mut frame, &mut |_, _| {});
-        // A nested one does not come so far: it comes as it would from a peer that lets it pass.
-        if verdict != Verdict::Forward(PortId(2)) {
-            return carried(over_ipv6, kind, (53, 53), payload);
-        }
-        let mut bytes = frame.bytes().to_vec();
-        let here = pipeline(over_ipv6).tables();
-        bytes[..6].copy_from_slice(&here.uplink.as_ref().expect("an uplink").mac);
-        bytes
-    }
-
-    fn mend_checksum(packet: &mut [u8]) {
-        packet[10..12].copy_from_slice(&[0, 0]);
-        let head = packet.first_chunk().expect("a header");
-        let sum = crate::wire::ipv4_header_sum(head);
-        packet[10..12].copy_from_slice(&sum.to_ne_bytes());
-    }
-
-    /// Verdict, bytes and all counters of one frame's way.
-    fn outcome(
-        over_ipv6: bool,
-        port: PortId,
-        bytes: &[u8],
-        express: bool,
-    ) -> (Verdict, Vec<u8>, Vec<Vec<u64>>) {
-        let mut pipeline = pipeline(over_ipv6);
-        let counters = pipeline.counters();
-        let mut buffer = vec![0; Frame::HEADROOM];
-        buffer.extend_from_slice(bytes);
-        buffer.resize(buffer.len() + 256, 0);
-        // Twice, so that a token which only one of the two takes is missed.
-        let mut second = buffer.clone();
-        let mut first = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), None);
-        let mut frame = Frame::new(&mut second, Frame::HEADROOM, bytes.len(), None);
-        let mut decide = |frame: &mut Frame<'_>| {
-            if express {
-                pipeline.process(1, port, frame)
-            } else {
-                pipeline.process_traced(1, port, frame, &mut |_, _| {})
-            }
-        };
-        let _ = decide(&mut first);
-        let verdict = decide(&mut frame);
-        let state = counters.ports().map(|port| {
-            let drops = DropReason::ALL
-                .iter()
-                .map(|reason| port.drops(*reason).get());
-            let totals = [
-                &port.rx_frames,
-                &port.rx_bytes,
-                &port.forwarded,
-                &port.replies,
-            ];
-            let sent = [&port.tx_frames, &port.tx_bytes, &port.icmp_errors];
-            totals
-                .iter()
-                .chain(&sent)
-                .map(|counter| counter.get())
-                .chain(drops)
-                .collect()
-        });
-        let peers = counters.peers().map(|peer| {
-            let counted = [
-                &peer.rx_frames,
-                &peer.rx_bytes,
-                &peer.tx_frames,
-                &peer.tx_bytes,
-                &peer.last_seen_ns,
-            ];
-            counted.map(|counter| counter.get()).to_vec()
-        });
-        let state = state.chain(peers).collect();
-        (verdict, frame.bytes().to_vec(), state)
-    }
-
-    /// Now and then another length, which may leave padding, or cut off what the headers promise; then those bytes.
-    fn disturb(frame: &mut Vec<u8>, edits: &[(usize, u8)], change: isize) {
-        if change.rem_euclid(3) == 0 {
-            frame.resize(frame.len().saturating_add_signed(change), 0xee);
-        }
-        for &(at, value) in edits {
-            if let Some(byte) = frame.get_mut(at) {
-                *byte = value;
-            }
-        }
-    }
-
-    fn frames() -> impl Strategy<Value = Vec<u8>> {
-        let kind = (any::<bool>(), any::<bool>(), 0..4usize);
-        let port = prop_oneof![
-            Just(53u16),
-            Just(67),
-            Just(68),
-            Just(68),
-            Just(546),
-            Just(547),
-            Just(3544),
-            Just(4789),
-            Just(6081),
-            any::<u16>()
-        ];
-        let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);
-        let size = prop_oneof![0..64usize, 1200..1500usize];
-        (kind, (port.clone(), port), size, edits, -30..30isize).prop_map(
-            |(kind, ports, payload, edits, change)| {
-                let mut frame = ordinary(kind, ports, payload);
-                disturb(&mut frame, &edits, change);
-                frame
-            },
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-        #[test]
-        fn the_express_lane_does_what_the_general_path_does(frame in frames()) {
-            let port = PortId(0);
-            prop_assert_eq!(outcome(false, port, &frame, true), outcome(false, port, &frame, false));
-        }
-
-        #[test]
-        fn the_express_lane_from_the_underlay_does_what_the_general_path_does((over_ipv6, frame) in arriving_frames()) {
-            let port = PortId(2);
-            prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
-        }
-
-        #[test]
-        fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does((over_ipv6, frame) in carried_frames()) {
-            let port = PortId(2);
-            prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
-        }
-    }
-
-    /// `::192.0.2.66` is another address than 192.0.2.66, though both are one number.
-    #[test]
-    fn a_tunnel_over_one_family_takes_nothing_over_the_other() {
-        let mut bytes = carried(false, (false, false), (53, 53), 40);
-        let inner = bytes.split_off(34);
-        let mut other = bytes[..12].to_vec();
-        let [hi, lo] = (inner.len() as u16).to_be_bytes();
-        other.extend([0x86, 0xdd, 0x60, 0, 0, 0, hi, lo, 17, 64]);
-        for address in [&bytes[26..30], &bytes[30..34]] {
-            other.extend([0; 12]);
-            other.extend(address);
-        }
-        other.extend(inner);
-        let (port, dropped) = (PortId(2), Verdict::Drop(DropReason::IngressSource));
-        let taken = outcome(false, port, &other, true);
-        assert_eq!(taken.0, dropped);
-        assert_eq!(taken, outcome(false, port, &other, false));
-    }
-
-    /// From somebody to somebody, as it comes from the underlay: 0 to 6 are the world, a sibling, what is behind a peer, the underlay,
-    /// and nobodies; the destination is vm1, vm2 or nobody's.
-    fn arriving(
-        (ipv6, tcp): (bool, bool),
-        (from, to): (usize, usize),
-        ports: (u16, u16),
-        payload: usize,
-    ) -> Vec<u8> {
-        let mut frame = ordinary((ipv6, tcp, 0), ports, payload);
-        let tables = pipeline(false).tables();
-        frame[..6].copy_from_slice(&tables.uplink.as_ref().expect("an uplink").mac);
-        if ipv6 {
-            let sources = [
-                "2001:db8:9::1",
-                "fd00::12",
-                "fd00::70",
-                "2001:db8::9",
-                "fe80::1",
-                "::",
-                "::1.2.3.4",
-            ];
-            let targets = ["fd00::11", "fd00::12", "fd00::99"];
-            for (at, text) in [(22, sources[from]), (38, targets[to])] {
-                let address: std::net::Ipv6Addr = text.parse().expect("an address");
-                frame[at..at + 16].copy_from_slice(&address.octets());
-            }
-        } else {
-            let sources = [
-                [198, 51, 100, 1],
-                [10, 0, 0, 12],
-                [10, 0, 0, 70],
-                [192, 0, 2, 9],
-                [169, 254, 0, 1],
-                [0, 0, 0, 9],
-                [127, 0, 0, 1],
-            ];
-            let targets = [[10, 0, 0, 11], [10, 0, 0, 12], [10, 0, 0, 99]];
-            frame[26..30].copy_from_slice(&sources[from]);
-            frame[30..34].copy_from_slice(&targets[to]);
-            mend_checksum(&mut frame[14..]);
-        }
-        frame
-    }
-
-    fn arriving_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
-        let port = prop_oneof![
-            Just(53u16),
-            Just(67),
-            Just(68),
-            Just(546),
-            Just(547),
-            Just(3544),
-            Just(6081),
-            any::<u16>()
-        ];
-        let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);
-        let size = prop_oneof![12..64usize, 1200..1390usize];
-        // The ordinary ones as often as all others.
-        let ends = (
-            prop_oneof![Just(0usize), 0..7usize],
-            prop_oneof![Just(0usize), 0..3usize],
-        );
-        (
-            any::<(bool, (bool, bool), bool)>(),
-            ends,
-            (port.clone(), port),
-            size,
-            edits,
-            -30..30isize,
-        )
-            .prop_map(
-                |((over_ipv6, kind, sums), ends, ports, payload, edits, change)| {
-                    let mut frame = arriving(kind, ends, ports, payload);
-                    disturb(&mut frame, &edits, change);
-                    if sums && !kind.0 && frame.len() >= 34 {
-                        mend_checksum(&mut frame[14..]);
-                    }
-                    (over_ipv6, frame)
-                },
-            )
-    }
-
-    fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
-        let port = prop_oneof![Just(53u16), Just(68), Just(67), Just(4789), Just(6081)];
-        // Small changes of what is compared, as often as any.
-        let value = prop_oneof![any::<u8>(), 0..4u8, Just(66), Just(67), Just(0x70)];
-        let edits = prop::collection::vec((0..130usize, value), 0..3);
-        let size = prop_oneof![12..64usize, 1200..1260usize];
-        let over = any::<(bool, (bool, bool))>();
-        (
-            over,
-            (port.clone(), port),
-            size,
-            edits,
-            any::<bool>(),
-            -30..30isize,
-        )
-            .prop_map(|((over_ipv6, kind), ports, payload, edits, sums, change)| {
-                let mut frame = carried(over_ipv6, kind, ports, payload);
-                disturb(&mut frame, &edits, change);
-                // With right checksums, more of what was changed is looked at.
-                let inner = if over_ipv6 { 70 } else { 50 };
-                for (at, ipv4) in [(14, !over_ipv6), (inner + 14, !kind.0)] {
-                    if sums && ipv4 && frame.len() >= at + 20 {
-                        mend_checksum(&mut frame[at..]);
-                    }
-                }
-                if sums && over_ipv6 && frame.len() > 62 {
-                    let sum = |frame: &[u8]| crate::wire::sum(&frame[22..]);
-                    frame[60..62].copy_from_slice(&[0, 0]);
-                    let pseudo =
-                        u64::from(17u16.to_be()) + u64::from(((frame.len() - 54) as u16).to_be());
-                    let all = (sum(&frame) + pseudo) % 0xffff;
-                    frame[60..62].copy_from_slice(&(!(all as u16)).to_ne_bytes());
-                }
-                (over_ipv6, frame)
-            })
-    }
-
-    #[test]
-    fn ordinary_frames_take_the_lane() {
-        let taken = |kind| {
-            let pipeline = pipeline(false);
-            let mut bytes = vec![0; Frame::HEADROOM];
-            bytes.extend(ordinary(kind, (53, 5353), 40));
-            let len = bytes.len() - Frame::HEADROOM;
-            let mut frame = Frame::new(&mut bytes, Frame::HEADROOM, len, None);
-            let rules = &pipeline.tables.ports[0];
-            assert!(rules.express);
-            let counters = pipeline.counters();
-            super::forward(
-                &pipeline.tables,
-                &pipeline.state,
-                &counters,
-                rules,
-                &mut frame,
-            )
-        };
-        let (vm2, uplink) = (Some(PortId(1)), Some(PortId(2)));
-        for tcp in [false, true] {
-            assert_eq!(taken((false, tcp, 0)), vm2);
-            assert_eq!(taken((false, tcp, 1)), uplink);
-            assert_eq!(taken((false, tcp, 3)), uplink);
-            assert_eq!(taken((true, tcp, 0)), vm2);
-            assert_eq!(taken((true, tcp, 1)), uplink);
-            assert_eq!(taken((true, tcp, 3)), uplink);
-        }
-        assert_eq!(
-            taken((false, false, 2)),
-            None,
-            "the underlay is refused elsewhere"
-        );
-        for kind in [(false, false), (false, true), (true, false), (true, true)] {
-            let pipeline = pipeline(false);
-            for (from, to, out) in [
-                (0, 0, Some(PortId(0))),
-                (3, 1, Some(PortId(1))),
-                (1, 0, None),
-                (0, 2, None),
-            ] {
-                let mut bytes = arriving(kind, (from, to), (53, 5353), 40);
-                let len = bytes.len();
-                let mut frame = Frame::new(&mut bytes, 0, len, None);
-                let taken = super::deliver(&pipeline.tables, &mut frame);
-                assert_eq!(taken, out, "{kind:?} {from} {to}");
-            }
-        }
-        for over_ipv6 in [false, true] {
-            for kind in [(false, false), (false, true), (true, false), (true, true)] {
-                let pipeline = pipeline(over_ipv6);
-                let mut bytes = carried(over_ipv6, kind, (53, 5353), 40);
-                let len = bytes.len();
-                let mut frame = Frame::new(&mut bytes, 0, len, None);
-                let counters = pipeline.counters();
-                let out = super::decapsulate(&pipeline.tables, &counters, 1, &mut frame);
-                assert_eq!(out, Some(PortId(0)), "{over_ipv6} {kind:?}");
-            }
-        }
-    }
+    Some(Decision::Out(id, ETHERNET_LEN + total_len))
 }

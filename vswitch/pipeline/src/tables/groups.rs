@@ -1,38 +1,27 @@
-//! The multicast groups that a switch must hear: a NIC keeps all others from it.
+//! The multicast groups that a switch must receive; a NIC filters all others.
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
+use packet::addr::{self, ALL_DHCP_AGENTS, ALL_NODES, ALL_ROUTERS};
 use tenant_config::{Addresses, SwitchConfig};
-
-use super::nd::solicited_node;
 
 /// The groups of one side of the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Groups {
-    /// These, as MACs; those first without which nothing works.
+    /// These groups, as MACs; those without which nothing works come first.
     pub listed: Box<[[u8; 6]]>,
-    /// And others that cannot be listed: a whole prefix of addresses is asked for.
+    /// Whether there are more groups than can be listed: those of a whole prefix of addresses.
     pub others: bool,
 }
 
-/// More than any NIC has a list for.
+/// More than any NIC can list.
 const LISTED_MAX: usize = 1024;
 
-const ALL_NODES: u128 = 0xff02 << 112 | 1;
-const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
-/// RFC 8415, section 7.1.
-const ALL_DHCP_AGENTS: u128 = 0xff02 << 112 | 0x1_0002;
-
-/// RFC 2464, section 7.
-fn mac(group: u128) -> [u8; 6] {
-    let [a, b, c, d] = (group as u32).to_be_bytes();
-    [0x33, 0x33, a, b, c, d]
-}
-
-/// The groups of every side, in the order of [`super::PortId`]: those by which a VM asks for its neighbours and its
-/// router, and those by which routers of the underlay ask for the switch. IPv4 needs none.
+/// The groups of every side, in the order of [`crate::PortId`]: those in which a VM solicits its
+/// neighbours and its router, and those in which routers of the underlay solicit the switch. IPv4
+/// needs none.
 pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
     let mut asked_for = Vec::new();
     let mut others = false;
@@ -40,12 +29,14 @@ pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
         Addresses::Static(nets) => &nets[..],
         Addresses::Learned(_) => &[],
     });
-    // Of what is behind a peer, a VM asks for what it takes to be on its own link.
+    // A VM solicits addresses behind a peer only if they are in the subnet of its own link.
     let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     let subnet = config.gateway.ipv6.map(|net| net.trunc());
-    let of_peers = peers.flat_map(|peer| &peer.prefixes).filter(|net| {
-        matches!((net, subnet), (IpNet::V6(net), Some(subnet)) if subnet.contains(net) || net.contains(&subnet))
-    });
+    let is_on_link = |net: &&IpNet| match (net, subnet) {
+        (IpNet::V6(net), Some(subnet)) => subnet.contains(net) || net.contains(&subnet),
+        _ => false,
+    };
+    let of_peers = peers.flat_map(|peer| &peer.prefixes).filter(is_on_link);
     for net in of_ports.chain(of_peers) {
         let IpNet::V6(net) = net else {
             continue;
@@ -86,9 +77,9 @@ pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
 fn list_of(fixed: &[u128], addresses: impl IntoIterator<Item = Ipv6Addr>) -> Box<[[u8; 6]]> {
     let asked = addresses
         .into_iter()
-        .map(|address| solicited_node(address.to_bits()));
+        .map(|address| addr::solicited_node(address.to_bits()));
     let mut seen = HashSet::new();
-    let all = fixed.iter().copied().chain(asked).map(mac);
+    let all = fixed.iter().copied().chain(asked).map(addr::group_mac);
     all.filter(|mac| seen.insert(*mac)).collect()
 }
 

@@ -1,0 +1,75 @@
+//! The switch's own frames, which are due by the clock.
+
+use std::net::IpAddr;
+
+use packet::addr;
+use packet::wire::{arp, nd};
+
+use crate::ids::PortId;
+use crate::state::State;
+use crate::tables::Tables;
+
+/// The longest of the frames that the switch sends by the clock.
+const MAX_FRAME_LEN: usize = 128;
+/// Next hops that one poll may solicit: as many as a burst holds.
+const MAX_SOLICITATIONS: usize = 32;
+/// RFC 4861, section 6.2.1 (MaxRtrAdvInterval), shortened so that a lost one costs little.
+const ADVERTISEMENT_INTERVAL_NS: u64 = 200_000_000_000;
+
+/// Solicits the next hops that have not answered lately.
+pub(crate) fn solicit_next_hops(
+    tables: &Tables,
+    state: &mut State,
+    now_ns: u64,
+    send: &mut impl FnMut(PortId, &[u8]),
+) {
+    let Some(uplink) = &tables.uplink else {
+        return;
+    };
+    let mut frame = [0; MAX_FRAME_LEN];
+    let mut solicited = 0;
+    let all = tables.next_hops.len();
+    for step in 0..all {
+        let at = (state.solicit_from + step) % all;
+        if solicited == MAX_SOLICITATIONS {
+            state.solicit_from = at;
+            break;
+        }
+        let next_hop = &mut state.next_hops[at];
+        if !next_hop.wants_solicitation(now_ns) {
+            continue;
+        }
+        let len = match (tables.next_hops[at], uplink.ipv4, uplink.ipv6) {
+            (IpAddr::V4(wanted), Some(own), _) => {
+                let to = next_hop.mac().unwrap_or(addr::BROADCAST_MAC);
+                arp::request(&mut frame, to, (uplink.mac, own), wanted.to_bits())
+            }
+            (IpAddr::V6(wanted), _, Some(own)) => {
+                nd::solicit(&mut frame, (uplink.mac, own), wanted.to_bits())
+            }
+            _ => continue,
+        };
+        solicited += 1;
+        send(tables.uplink_id(), &frame[..len]);
+    }
+}
+
+/// Sends the Router Advertisements of all ports, if they are due.
+pub(crate) fn advertise(
+    tables: &Tables,
+    state: &mut State,
+    now_ns: u64,
+    send: &mut impl FnMut(PortId, &[u8]),
+) {
+    if now_ns < state.next_advertisement_ns {
+        return;
+    }
+    state.next_advertisement_ns = now_ns.saturating_add(ADVERTISEMENT_INTERVAL_NS);
+    let mut frame = [0; MAX_FRAME_LEN];
+    for rules in &tables.ports {
+        if let Some(advertisement) = tables.advertisement(rules) {
+            let len = advertisement.announce(&mut frame);
+            send(rules.id, &frame[..len]);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Headers without anything unusual.
+
+use packet::number::{Field, special_ports};
+use packet::wire::{ETHERNET_LEN, tcp};
+
+use crate::tables::Tunnel;
+
+/// The longest prefix of a frame that the fast path reads: Ethernet, IPv4, TCP's fixed part.
+pub(super) const HEAD4: usize = ETHERNET_LEN + 40;
+/// Ethernet, IPv6, UDP.
+pub(super) const HEAD6: usize = ETHERNET_LEN + 48;
+
+/// What only some carriers accept of a packet's upper layer.
+pub(super) enum Upper {
+    /// A datagram to that port.
+    Udp(u16),
+    /// A segment with those flags.
+    Tcp(u8),
+}
+
+impl Upper {
+    /// Whether the tunnel carries a packet with that upper layer unchanged.
+    #[inline(always)]
+    pub(super) fn passes(self, tunnel: &Tunnel) -> bool {
+        match self {
+            Self::Udp(to) => !tunnel.refuses(Some((0, to))),
+            Self::Tcp(flags) => !tunnel.mss_clamp || flags & tcp::SYN == 0,
+        }
+    }
+}
+
+/// Passes UDP whose header is whole and whose ports mean nothing to the filter.
+#[inline(always)]
+pub(super) fn udp(total_len: usize, min_len: usize, from: u16, to: u16) -> Option<()> {
+    // All are compared, without a branch: one vector comparison each.
+    const FROM: [u16; 8] = special_ports(Field::UdpSource);
+    const TO: [u16; 8] = special_ports(Field::UdpDestination);
+    let mut ordinary = true;
+    for lane in 0..8 {
+        ordinary &= from != FROM[lane];
+        ordinary &= to != TO[lane];
+    }
+    (ordinary && total_len >= min_len).then_some(())
+}
+
+/// Passes TCP whose header is whole.
+#[inline(always)]
+pub(super) fn tcp(total_len: usize, header_len: usize, offset: u8) -> Option<()> {
+    let words = usize::from(offset >> 4);
+    (words >= 5 && header_len + words * 4 <= total_len).then_some(())
+}

@@ -1,0 +1,72 @@
+//! Who may send which message of DHCP and DHCPv6.
+
+use packet::DropReason;
+use packet::number::{port, protocol};
+use packet::wire::dhcp::{self, Bootp};
+use packet::wire::{Fragment, Ipv4};
+
+use crate::tables::PortRules;
+
+/// Row "IPv4 5": from 0.0.0.0 there is nothing but a DHCP client's broadcast.
+pub(super) fn client_broadcast(
+    rules: &PortRules,
+    ip: &Ipv4,
+    packet: &[u8],
+) -> Result<(), DropReason> {
+    if ip.destination != u32::MAX || ip.protocol != protocol::UDP {
+        return Err(DropReason::Ipv4Source);
+    }
+    if is_client(rules, ip, packet) {
+        Ok(())
+    } else {
+        Err(DropReason::DhcpClient)
+    }
+}
+
+/// Row "IPv4 7".
+#[inline(always)]
+pub(super) fn from_port(
+    rules: &PortRules,
+    ip: &Ipv4,
+    (from, to): (u16, u16),
+    packet: &[u8],
+) -> Result<(), DropReason> {
+    if rules.dhcp_server {
+        return Ok(());
+    }
+    not_from_server(ip, (from, to), packet)?;
+    if to == port::DHCP_SERVER && !is_client(rules, ip, packet) {
+        return Err(DropReason::DhcpClient);
+    }
+    Ok(())
+}
+
+/// A message of the port's own DHCP client, to any address.
+fn is_client(rules: &PortRules, ip: &Ipv4, packet: &[u8]) -> bool {
+    let own = |bootp: Bootp| bootp.request && bootp.client_mac == rules.mac && bootp.relay == 0;
+    dhcp::is_request(ip) && Bootp::parse(ip.udp_payload(packet)).is_some_and(own)
+}
+
+/// Row "IPv4 7", the first half. The next fragment may change what a first one seems to carry, so a
+/// first fragment is not trusted.
+#[inline(always)]
+pub(super) fn not_from_server(
+    ip: &Ipv4,
+    (from, to): (u16, u16),
+    packet: &[u8],
+) -> Result<(), DropReason> {
+    let reply = || ip.fragment == Fragment::First || dhcp::is_reply_payload(ip.udp_payload(packet));
+    if from == port::DHCP_SERVER || (to == port::DHCP_CLIENT && reply()) {
+        return Err(DropReason::DhcpServer);
+    }
+    Ok(())
+}
+
+/// Row "IPv6 4".
+#[inline(always)]
+pub(super) fn not_from_server6(udp: Option<(u16, u16)>) -> Result<(), DropReason> {
+    match udp {
+        Some((from, to)) if port::is_dhcpv6_server(from, to) => Err(DropReason::Dhcpv6Server),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,104 @@
+//! The Ethernet rows, for every side.
+
+use packet::number::ethertype;
+use packet::wire::ethernet::{TAG_LEN, VID_MASK};
+use packet::wire::{ETHERNET_LEN, be16, mac_at};
+use packet::{DropReason, Frame, addr};
+
+use crate::tables::PortRules;
+
+/// The sender of a frame, as far as the Ethernet rows need it.
+pub(super) struct Station<'a> {
+    /// The rules of the port; none where any station may send.
+    pub(super) rules: Option<&'a PortRules>,
+    pub(super) mtu: u16,
+    pub(super) trunk: &'a [u16],
+}
+
+/// What the Ethernet rows found in a frame.
+pub(super) struct Ethernet {
+    pub(super) vid: Option<u16>,
+    pub(super) group: bool,
+    pub(super) ethertype: u16,
+}
+
+impl Station<'_> {
+    /// Whether the station may use the tag with this control information.
+    #[inline(always)]
+    fn lists(&self, tag: u16) -> bool {
+        self.trunk.contains(&(tag & VID_MASK))
+    }
+}
+
+/// The Ethernet rows 1 to 6. Removes an allowed tag from the frame.
+#[inline(always)]
+pub(super) fn parse(station: &Station<'_>, frame: &mut Frame<'_>) -> Result<Ethernet, DropReason> {
+    let head = frame
+        .bytes()
+        .first_chunk::<ETHERNET_LEN>()
+        .ok_or(DropReason::Malformed)?;
+    let mut ethertype = be16(head, 12);
+    let group = addr::is_group_mac(mac_at(head, 0));
+    let max_len = usize::from(station.mtu) + ETHERNET_LEN;
+    if frame.len() > max_len {
+        let allowance = match frame.bytes().first_chunk::<18>() {
+            Some(tagged)
+                if ethertype == ethertype::VLAN
+                    && frame.stripped_tag().is_none()
+                    && station.lists(be16(tagged, 14)) =>
+            {
+                TAG_LEN
+            }
+            _ => 0,
+        };
+        if frame.len() > max_len + allowance {
+            return Err(DropReason::Malformed);
+        }
+    }
+    let source = mac_at(head, 6);
+    if !addr::is_station_mac(source) {
+        return Err(DropReason::SrcMacGroup);
+    }
+    if station.rules.is_some_and(|rules| !rules.has_mac(source)) {
+        return Err(DropReason::SrcMac);
+    }
+    let mut vid = None;
+    if let Some(tag) = frame.stripped_tag() {
+        if !station.lists(tag) {
+            return Err(DropReason::VlanTag);
+        }
+        vid = Some(tag & VID_MASK);
+    }
+    if ethertype::is_tag(ethertype) {
+        if ethertype != ethertype::VLAN || vid.is_some() || station.trunk.is_empty() {
+            return Err(DropReason::VlanTag);
+        }
+        let tagged = frame
+            .bytes()
+            .first_chunk::<18>()
+            .ok_or(DropReason::Malformed)?;
+        if !station.lists(be16(tagged, 14)) {
+            return Err(DropReason::VlanTag);
+        }
+        vid = Some(be16(tagged, 14) & VID_MASK);
+        ethertype = be16(tagged, 16);
+        if ethertype::is_tag(ethertype) {
+            return Err(DropReason::VlanTag);
+        }
+        frame.remove_tag();
+    }
+    if ethertype < ethertype::FIRST {
+        return Err(DropReason::Llc);
+    }
+    if group && addr::is_bridge_group_mac(mac_at(frame.bytes(), 0)) {
+        return Err(DropReason::LinkLocalL2);
+    }
+    if matches!(ethertype, ethertype::LLDP | ethertype::PAUSE) {
+        return Err(DropReason::LinkLocalL2);
+    }
+    Ok(Ethernet {
+        vid,
+        group,
+        ethertype,
+    })
+}

@@ -1,0 +1,131 @@
+//! What a port's VM may send: the rows of "From a port".
+
+use packet::number::{ethertype, icmpv6, port, protocol, refused_icmp, refused_protocol};
+use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
+use packet::{DropReason, Frame, addr};
+
+use super::ethernet::{self, Ethernet, Station};
+use super::owner::Owner;
+use super::{dhcp, nd};
+use crate::tables::{PortRules, Tables};
+
+/// Accepts what a port's VM may send; `leased` is the address that DHCP gave the port.
+#[inline(always)]
+pub(crate) fn from_port(
+    tables: &Tables,
+    rules: &PortRules,
+    leased: Option<u32>,
+    frame: &mut Frame<'_>,
+) -> Result<Packet, DropReason> {
+    let station = Station {
+        rules: Some(rules),
+        mtu: rules.mtu,
+        trunk: &rules.trunk,
+    };
+    let Ethernet {
+        vid,
+        group,
+        ethertype,
+    } = ethernet::parse(&station, frame)?;
+    let owner = Owner {
+        tables,
+        rules,
+        leased,
+    };
+    let bytes = frame.bytes();
+    let payload = &bytes[ETHERNET_LEN..];
+    let ip = match ethertype {
+        ethertype::IPV4 => Ip::V4(ipv4_from_port(&owner, payload)?),
+        ethertype::IPV6 => Ip::V6(ipv6_from_port(&owner, payload)?),
+        ethertype::ARP => Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?),
+        ethertype::RARP if is_own_announcement(rules, bytes) => Ip::Rarp,
+        ethertype::RARP => return Err(DropReason::Rarp),
+        _ => return Err(DropReason::EtherType),
+    };
+    Ok(Packet { vid, group, ip })
+}
+
+/// Row "Ethernet 7": QEMU's announcement after a migration.
+fn is_own_announcement(rules: &PortRules, bytes: &[u8]) -> bool {
+    rules.announce
+        && mac_at(bytes, 0) == addr::BROADCAST_MAC
+        && arp::is_announcement(&bytes[ETHERNET_LEN..], rules.mac)
+}
+
+fn arp_from_port(owner: &Owner<'_>, source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
+    let arp = arp::parse(payload)?;
+    if arp.sender_mac != source {
+        return Err(DropReason::ArpSenderMac);
+    }
+    let probe = arp.request && arp.sender_ip == 0;
+    if !probe && !owner.has4(arp.sender_ip) {
+        return Err(DropReason::ArpSenderIp);
+    }
+    Ok(arp)
+}
+
+#[inline(always)]
+fn ipv4_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv4, DropReason> {
+    let ip = ipv4::parse(payload)?;
+    let rules = owner.rules;
+    if !owner.has4(ip.source) {
+        if ip.source != 0 {
+            return Err(DropReason::Ipv4Source);
+        }
+        dhcp::client_broadcast(rules, &ip, payload)?;
+    }
+    if let Some(udp) = ip.udp() {
+        dhcp::from_port(rules, &ip, udp, payload)?;
+        not_encapsulated(rules, udp)?;
+    } else {
+        if let Some(reason) = ip.icmp_type().and_then(refused_icmp) {
+            return Err(reason);
+        }
+        not_encapsulation(rules, ip.protocol)?;
+    }
+    Ok(ip)
+}
+
+#[inline(always)]
+fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason> {
+    let ip = ipv6::parse(payload)?;
+    let rules = owner.rules;
+    if ip.source == 0 {
+        let allowed = ip.icmp_type().is_some_and(icmpv6::is_from_unspecified);
+        if !allowed || ip.fragment != Fragment::Whole {
+            return Err(DropReason::Ipv6Source);
+        }
+    } else if !owner.has6(ip.source) {
+        return Err(DropReason::Ipv6Source);
+    }
+    if let Some(udp) = ip.udp() {
+        if !rules.dhcp_server {
+            dhcp::not_from_server6(Some(udp))?;
+        }
+        not_encapsulated(rules, udp)?;
+    } else {
+        not_encapsulation(rules, ip.upper)?;
+    }
+    if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {
+        nd::from_port(owner, &ip, payload)?;
+    }
+    Ok(ip)
+}
+
+/// Rows "IPv4 9" and "IPv6 5" for UDP.
+#[inline(always)]
+fn not_encapsulated(rules: &PortRules, (from, to): (u16, u16)) -> Result<(), DropReason> {
+    if rules.deny_encapsulation && port::is_encapsulation(from, to) {
+        return Err(DropReason::Encapsulation);
+    }
+    Ok(())
+}
+
+/// Rows "IPv4 9" and "IPv6 5" for other protocols.
+#[inline(always)]
+fn not_encapsulation(rules: &PortRules, protocol: u8) -> Result<(), DropReason> {
+    match refused_protocol(protocol) {
+        Some(reason) if rules.deny_encapsulation => Err(reason),
+        _ => Ok(()),
+    }
+}

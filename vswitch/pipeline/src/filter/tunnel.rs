@@ -1,0 +1,117 @@
+//! What may come out of the tunnel: the rows of "Out of the tunnel" about the inner frame.
+
+use packet::number::ethertype;
+use packet::wire::ecn::Ecn;
+use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
+use packet::{DropReason, Frame, addr};
+
+use super::ethernet::{self, Ethernet, Station};
+use super::outside;
+use crate::ids::{PeerId, VtepId};
+use crate::tables::{PackedTarget, Tables, Tunnel};
+
+/// The outer packet that carried an inner frame.
+pub(crate) struct Remote<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) tunnel: &'a Tunnel,
+    /// The endpoint that sent it.
+    pub(crate) vtep: VtepId,
+    /// The ECN field of the outer packet.
+    pub(crate) ecn: Ecn,
+}
+
+/// Accepts what may come out of the tunnel. Returns the packet, the peer that sent it, and its new
+/// ECN field, if that changes.
+#[inline(always)]
+pub(crate) fn from_tunnel(
+    from: &Remote<'_>,
+    frame: &mut Frame<'_>,
+) -> Result<(Packet, PeerId, Option<Ecn>), DropReason> {
+    let station = Station {
+        rules: None,
+        // The device has limited the outer packet.
+        mtu: u16::MAX,
+        trunk: &[],
+    };
+    let Ethernet {
+        vid,
+        group,
+        ethertype,
+    } = ethernet::parse(&station, frame)?;
+    let bytes = frame.bytes();
+    let payload = &bytes[ETHERNET_LEN..];
+    outside::known_ethertype(ethertype)?;
+    if !group && mac_at(bytes, 0) != from.tunnel.mac {
+        return Err(DropReason::DstMac);
+    }
+    let (ip, peer, ecn) = match ethertype {
+        ethertype::IPV4 => {
+            let ip = ipv4::parse(payload)?;
+            let ecn = from.combined_ecn(payload)?;
+            (Ip::V4(ip), from.ipv4(&ip, payload)?, ecn)
+        }
+        ethertype::IPV6 => {
+            let ip = ipv6::parse(payload)?;
+            let ecn = from.combined_ecn(payload)?;
+            (Ip::V6(ip), from.ipv6(&ip, payload)?, ecn)
+        }
+        _ => {
+            let arp = outside::parse_arp(mac_at(bytes, 6), payload)?;
+            let sender = Some(arp.sender_ip).filter(|ip| addr::is_routable4(*ip));
+            let peer = sender.and_then(|ip| from.peer_of(from.tables.packed4(ip)));
+            (Ip::Arp(arp), peer.ok_or(DropReason::ArpSenderIp)?, None)
+        }
+    };
+    Ok((Packet { vid, group, ip }, peer, ecn))
+}
+
+impl Remote<'_> {
+    /// The peer that a source belongs to, if that is at the endpoint.
+    #[inline(always)]
+    fn peer_of(&self, source: Option<PackedTarget>) -> Option<PeerId> {
+        let peer = source?.peer()?;
+        (self.tunnel.peer(peer).vtep == self.vtep).then_some(peer)
+    }
+
+    #[inline(always)]
+    fn combined_ecn(&self, packet: &[u8]) -> Result<Option<Ecn>, DropReason> {
+        let inner = Ecn::of(packet);
+        match Ecn::within(inner, self.ecn) {
+            Some(ecn) if ecn == inner => Ok(None),
+            Some(ecn) => Ok(Some(ecn)),
+            None => Err(DropReason::TunnelEcn),
+        }
+    }
+
+    #[inline(always)]
+    fn ipv4(&self, ip: &Ipv4, packet: &[u8]) -> Result<PeerId, DropReason> {
+        let peer = self.peer_of(self.tables.packed4(ip.source));
+        let peer = peer.filter(|_| !addr::is_invalid_outside_source4(ip.source));
+        let peer = peer.ok_or(DropReason::IngressSource)?;
+        outside::services4(ip, packet)?;
+        self.not_nested(ip.udp())?;
+        Ok(peer)
+    }
+
+    #[inline(always)]
+    fn ipv6(&self, ip: &Ipv6, packet: &[u8]) -> Result<PeerId, DropReason> {
+        let peer = if ip.source == 0 || addr::is_link_local6(ip.source) {
+            Some(self.tunnel.vtep(self.vtep).first_peer)
+        } else {
+            self.peer_of(self.tables.packed6(ip.source))
+        };
+        let peer = peer.filter(|_| !outside::has_invalid_source6(ip));
+        let peer = peer.ok_or(DropReason::IngressSource)?;
+        outside::services6(ip, packet)?;
+        self.not_nested(ip.udp())?;
+        Ok(peer)
+    }
+
+    #[inline(always)]
+    fn not_nested(&self, udp: Option<(u16, u16)>) -> Result<(), DropReason> {
+        if self.tunnel.refuses(udp) {
+            return Err(DropReason::TunnelNested);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! What may come from the underlay: the rows of "From the uplink".
+
+use packet::number::ethertype;
+use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
+use packet::{DropReason, Frame, addr};
+
+use super::ethernet::{self, Ethernet, Station};
+use super::outside;
+use crate::tables::{Tables, UplinkRules};
+
+/// Accepts what may come from the underlay.
+#[inline(always)]
+pub(crate) fn from_uplink(
+    tables: &Tables,
+    uplink: &UplinkRules,
+    frame: &mut Frame<'_>,
+) -> Result<Packet, DropReason> {
+    let station = Station {
+        rules: None,
+        mtu: uplink.mtu,
+        trunk: &[],
+    };
+    let Ethernet {
+        vid,
+        group,
+        ethertype,
+    } = ethernet::parse(&station, frame)?;
+    let bytes = frame.bytes();
+    let payload = &bytes[ETHERNET_LEN..];
+    outside::known_ethertype(ethertype)?;
+    if uplink.software_mac_filter && !group && mac_at(bytes, 0) != uplink.mac {
+        return Err(DropReason::DstMac);
+    }
+    let ip = match ethertype {
+        ethertype::IPV4 => Ip::V4(ipv4_from_uplink(tables, payload)?),
+        ethertype::IPV6 => Ip::V6(ipv6_from_uplink(tables, payload)?),
+        _ => Ip::Arp(outside::parse_arp(mac_at(bytes, 6), payload)?),
+    };
+    Ok(Packet { vid, group, ip })
+}
+
+#[inline(always)]
+fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
+    let ip = ipv4::parse(payload)?;
+    if addr::is_invalid_outside_source4(ip.source) || tables.is_inside4(ip.source, ip.destination) {
+        return Err(DropReason::IngressSource);
+    }
+    outside::services4(&ip, payload)?;
+    Ok(ip)
+}
+
+#[inline(always)]
+fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
+    let ip = ipv6::parse(payload)?;
+    if outside::has_invalid_source6(&ip) || tables.is_inside6(ip.source, ip.destination) {
+        return Err(DropReason::IngressSource);
+    }
+    outside::services6(&ip, payload)?;
+    Ok(ip)
+}

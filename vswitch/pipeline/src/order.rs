@@ -1,0 +1,103 @@
+//! The order of the stages.
+
+use packet::wire::{Ip, Packet};
+use packet::{DropReason, Frame};
+
+use crate::filter;
+use crate::pass::{Outcome, Pass, Side};
+use crate::service::Served;
+use crate::stage::{Notes, Stage};
+use crate::storm;
+use crate::tables::PortRules;
+
+impl<'s, N: Notes> Pass<'s, N> {
+    /// Decides on one frame: every stage, in order. A frame may leave at any of them. `rules` are
+    /// those of the tenant's port that it came from; `None` for the uplink.
+    #[inline(always)]
+    pub(crate) fn run(&mut self, rules: Option<&'s PortRules>, frame: &mut Frame<'_>) -> Outcome {
+        let received = frame.len();
+        let (side, packet) = self.filter(rules, frame)?; // Stage::Filter
+        self.limit(side, &packet, received)?; // Stage::Storm
+        let (side, packet) = self.leave_tunnel(side, packet, frame)?; // Stage::Tunnel
+        match &packet.ip {
+            Ip::V4(ip) => {
+                let ip = (side, &packet, ip);
+                let target = match self.serve4(ip, frame)? {
+                    Served::Unserved(target) => target,
+                    Served::Answered(sent) => return Ok(sent), // Stage::Service
+                };
+                let egress = self.route4(ip, target, frame)?; // Stage::Route
+                self.send4(side, ip.2, egress, frame) // Stage::Rewrite or Stage::Tunnel
+            }
+            Ip::V6(ip) => {
+                let ip = (side, &packet, ip);
+                let target = match self.serve6(ip, frame)? {
+                    Served::Unserved(target) => target,
+                    Served::Answered(sent) => return Ok(sent),
+                };
+                let egress = self.route6(ip, target, frame)?;
+                self.send6(side, ip.2, egress, frame)
+            }
+            Ip::Arp(arp) => self.serve_arp(side, &packet, arp, frame),
+            Ip::Rarp => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+
+    /// The spoof filter.
+    #[inline(always)]
+    fn filter(
+        &mut self,
+        rules: Option<&'s PortRules>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<(Side<'s>, Packet)> {
+        let accepted = match (rules, &self.tables.uplink) {
+            (Some(rules), _) => {
+                let leased = if rules.learns {
+                    self.state.port(rules.id).lease.address(self.now_ns)
+                } else {
+                    None
+                };
+                filter::from_port(self.tables, rules, leased, frame)
+                    .map(|packet| (Side::Port(rules), packet))
+            }
+            (None, Some(uplink)) => filter::from_uplink(self.tables, uplink, frame)
+                .map(|packet| (Side::Uplink(uplink), packet)),
+            (None, None) => Err(DropReason::RouteNone),
+        };
+        match accepted {
+            Ok((side, packet)) => {
+                self.notes
+                    .note(Stage::Filter, format_args!("pass: {packet}"));
+                Ok((side, packet))
+            }
+            Err(reason) => self.refuse(Stage::Filter, reason),
+        }
+    }
+
+    /// Storm control, and the tags of trunk ports, which only frames within the limits may change.
+    #[inline(always)]
+    fn limit(&mut self, side: Side<'_>, packet: &Packet, received: usize) -> Outcome<()> {
+        let Side::Port(rules) = side else {
+            return Ok(());
+        };
+        let port = &mut self.state.ports[rules.id.index()];
+        if rules.limited {
+            let admitted = storm::admit(
+                &mut port.storm,
+                &rules.limits,
+                self.now_ns,
+                packet,
+                received,
+            );
+            if let Err(reason) = admitted {
+                return self.refuse(Stage::Storm, reason);
+            }
+            self.notes
+                .note(Stage::Storm, format_args!("pass: within the port's limits"));
+        }
+        if let Some(tags) = &mut port.tags {
+            tags.learn(packet.ip.source(), packet.vid);
+        }
+        Ok(())
+    }
+}

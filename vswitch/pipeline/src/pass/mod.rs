@@ -1,0 +1,112 @@
+//! One frame's way through the stages, which `order.rs` runs. Each stage is a method of [`Pass`]; the
+//! side from which the frame came is a parameter.
+
+mod reply;
+pub(crate) mod report;
+mod rewrite;
+mod route;
+mod tunnel;
+
+use packet::DropReason;
+use packet::wire::ecn::Ecn;
+
+use crate::counters::Counters;
+use crate::ids::{PeerId, PortId};
+use crate::peer_route::PeerRoute;
+use crate::stage::{Notes, Stage};
+use crate::state::State;
+use crate::tables::{PortRules, Tables, Target, Tunnel, UplinkRules};
+
+/// Where a frame goes that is not dropped.
+pub(crate) enum Sent {
+    To(PortId),
+    Back,
+}
+
+/// Why a frame is dropped, and whether it has become an ICMP error.
+pub(crate) struct Refusal {
+    pub(crate) reason: DropReason,
+    pub(crate) reported: bool,
+}
+
+impl From<DropReason> for Refusal {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self {
+            reason,
+            reported: false,
+        }
+    }
+}
+
+/// What a stage came to; the last one sends the frame.
+pub(crate) type Outcome<T = Sent> = Result<T, Refusal>;
+
+/// Where a frame came from.
+#[derive(Clone, Copy)]
+pub(crate) enum Side<'t> {
+    /// A tenant's port.
+    Port(&'t PortRules),
+    /// The underlay, in plain.
+    Uplink(&'t UplinkRules),
+    /// A peer, through the tunnel.
+    Peer(FromPeer<'t>),
+}
+
+/// What the tunnel said about a frame that came out of it.
+#[derive(Clone, Copy)]
+pub(crate) struct FromPeer<'t> {
+    pub(crate) tunnel: &'t Tunnel,
+    pub(crate) id: PeerId,
+    /// The packet's new ECN field, if that changes.
+    pub(crate) ecn: Option<Ecn>,
+}
+
+impl Side<'_> {
+    /// The MAC with which the switch answers.
+    #[inline(always)]
+    pub(crate) fn own_mac(&self) -> [u8; 6] {
+        match self {
+            Self::Port(rules) => rules.gateway_mac,
+            Self::Uplink(uplink) => uplink.mac,
+            Self::Peer(from) => from.tunnel.mac,
+        }
+    }
+
+    /// The target of the addresses at which the switch itself is reached.
+    #[inline(always)]
+    pub(crate) fn own_target(&self) -> Target {
+        match self {
+            Self::Port(_) | Self::Peer(_) => Target::Gateway,
+            Self::Uplink(_) => Target::UplinkSelf,
+        }
+    }
+}
+
+/// Where a packet leaves, with everything that its new headers need.
+#[derive(Clone, Copy)]
+pub(crate) enum Egress<'t> {
+    Port(&'t PortRules),
+    /// With the next hop's MAC.
+    Uplink(&'t UplinkRules, [u8; 6]),
+    Peer(PeerRoute<'t>),
+}
+
+/// One frame's way through the stages.
+pub(crate) struct Pass<'s, N> {
+    pub(crate) tables: &'s Tables,
+    pub(crate) counters: &'s Counters,
+    pub(crate) state: &'s mut State,
+    pub(crate) now_ns: u64,
+    pub(crate) notes: &'s mut N,
+}
+
+impl<N: Notes> Pass<'_, N> {
+    /// Drops the frame at a stage.
+    #[inline(always)]
+    pub(crate) fn refuse<T>(&mut self, stage: Stage, reason: DropReason) -> Outcome<T> {
+        self.notes
+            .note(stage, format_args!("drop {reason}: {}", reason.help()));
+        Err(reason.into())
+    }
+}

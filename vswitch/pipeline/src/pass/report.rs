@@ -1,0 +1,112 @@
+//! Drops that the sender is informed of by ICMP.
+
+use packet::wire::icmp::{self, IcmpError};
+use packet::wire::{Ipv4, Ipv6, Packet};
+use packet::{DropReason, Frame};
+
+use super::reply::with_tag;
+use super::{Outcome, Pass, Refusal, Side};
+use crate::stage::{Notes, Stage};
+use crate::tables::PortRules;
+
+/// ICMP errors per second and port.
+const ICMP_ERRORS_PER_SECOND: u64 = 100;
+
+/// Why a packet is dropped, and the error that its sender receives.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    pub(crate) reason: DropReason,
+    pub(crate) error: Option<IcmpError>,
+}
+
+impl Refused {
+    /// Without an error.
+    #[inline(always)]
+    pub(crate) const fn silently(reason: DropReason) -> Self {
+        Self {
+            reason,
+            error: None,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with(reason: DropReason, error: IcmpError) -> Self {
+        Self {
+            reason,
+            error: Some(error),
+        }
+    }
+}
+
+impl<N: Notes> Pass<'_, N> {
+    /// Drops the packet and, where IP asks for it and the rate allows, informs its sender; senders
+    /// outside never.
+    #[cold]
+    pub(crate) fn report4<T>(
+        &mut self,
+        stage: Stage,
+        (side, packet, ip): (Side<'_>, &Packet, &Ipv4),
+        frame: &mut Frame<'_>,
+        refused: Refused,
+    ) -> Outcome<T> {
+        let Side::Port(rules) = side else {
+            return self.refuse(stage, refused.reason);
+        };
+        let error = refused.error.filter(|_| icmp::may_be_reported4(ip));
+        let build = error.zip(self.tables.gateway4).map(|(error, gateway)| {
+            let from = (rules.gateway_mac, gateway);
+            move |frame: &mut Frame<'_>| icmp::error4(frame, from, ip, error)
+        });
+        self.report(stage, rules, packet, frame, refused.reason, build)
+    }
+
+    /// As [`Self::report4`].
+    #[cold]
+    pub(crate) fn report6<T>(
+        &mut self,
+        stage: Stage,
+        (side, packet, ip): (Side<'_>, &Packet, &Ipv6),
+        frame: &mut Frame<'_>,
+        refused: Refused,
+    ) -> Outcome<T> {
+        let Side::Port(rules) = side else {
+            return self.refuse(stage, refused.reason);
+        };
+        let error = refused.error.filter(|_| icmp::may_be_reported6(ip));
+        let build = error.zip(self.tables.gateway6).map(|(error, gateway)| {
+            let from = (rules.gateway_mac, gateway);
+            move |frame: &mut Frame<'_>| icmp::error6(frame, from, ip, error)
+        });
+        self.report(stage, rules, packet, frame, refused.reason, build)
+    }
+
+    /// Drops the packet; `build` turns it into the ICMP error, if one is due.
+    fn report<T>(
+        &mut self,
+        stage: Stage,
+        rules: &PortRules,
+        packet: &Packet,
+        frame: &mut Frame<'_>,
+        reason: DropReason,
+        build: Option<impl FnOnce(&mut Frame<'_>) -> Option<()>>,
+    ) -> Outcome<T> {
+        let errors = &mut self.state.port(rules.id).icmp_errors;
+        let reported = match build {
+            Some(build) if !packet.group && errors.take(self.now_ns, ICMP_ERRORS_PER_SECOND, 1) => {
+                let built = build(frame);
+                with_tag(built, packet.vid, frame).is_some()
+            }
+            _ => false,
+        };
+        let informed = if reported {
+            "; the sender is told by ICMP"
+        } else {
+            ""
+        };
+        self.notes.note(
+            stage,
+            format_args!("drop {reason}: {}{informed}", reason.help()),
+        );
+        Err(Refusal { reason, reported })
+    }
+}

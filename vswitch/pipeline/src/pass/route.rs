@@ -1,0 +1,194 @@
+//! The route: where a packet leaves, and everything that may refuse it there.
+
+use packet::wire::icmp::IcmpError;
+use packet::wire::{Ipv4, Ipv6, Packet};
+use packet::{DropReason, Frame, addr};
+
+use super::report::Refused;
+use super::{Egress, Outcome, Pass, Side};
+use crate::ids::{PeerId, PortId};
+use crate::peer_route::{PeerRoute, Unfit};
+use crate::stage::{Notes, Stage};
+use crate::tables::{Tables, Target, UplinkRules};
+
+/// Where packets from a side to a target go.
+enum Hop {
+    Port(PortId),
+    Uplink,
+    Peer(PeerId),
+}
+
+/// What the checks of a hop need to know of a packet.
+struct Bound {
+    /// Whether the source is link-local.
+    link_local: bool,
+    /// The TTL or hop limit.
+    hops: u8,
+    len: usize,
+    udp: Option<(u16, u16)>,
+}
+
+impl<'s, N: Notes> Pass<'s, N> {
+    /// Where the packet leaves.
+    #[inline(always)]
+    pub(crate) fn route4(
+        &mut self,
+        (side, packet, ip): (Side<'s>, &Packet, &Ipv4),
+        target: Option<Target>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<Egress<'s>> {
+        if let Some(reason) = unroutable4(packet, ip, target) {
+            return self.refuse(Stage::Route, reason);
+        }
+        let bound = Bound {
+            link_local: addr::is_link_local4(ip.source),
+            hops: ip.ttl,
+            len: usize::from(ip.total_len),
+            udp: ip.udp(),
+        };
+        let next_hop = |uplink: &UplinkRules| uplink.next_hop4;
+        match self.egress(side, target, &bound, next_hop) {
+            Ok(egress) => Ok(egress),
+            Err(refused) => self.report4(Stage::Route, (side, packet, ip), frame, refused),
+        }
+    }
+
+    /// As [`Self::route4`].
+    #[inline(always)]
+    pub(crate) fn route6(
+        &mut self,
+        (side, packet, ip): (Side<'s>, &Packet, &Ipv6),
+        target: Option<Target>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<Egress<'s>> {
+        if let Some(reason) = unroutable6(packet, ip) {
+            return self.refuse(Stage::Route, reason);
+        }
+        let bound = Bound {
+            link_local: addr::is_link_local6(ip.source),
+            hops: ip.hop_limit,
+            len: ip.total_len,
+            udp: ip.udp(),
+        };
+        let next_hop = |uplink: &UplinkRules| uplink.next_hop6;
+        match self.egress(side, target, &bound, next_hop) {
+            Ok(egress) => Ok(egress),
+            Err(refused) => self.report6(Stage::Route, (side, packet, ip), frame, refused),
+        }
+    }
+
+    /// Rows 6 to 9 of the route, and those of "Into the tunnel".
+    #[inline(always)]
+    fn egress(
+        &mut self,
+        side: Side<'s>,
+        target: Option<Target>,
+        bound: &Bound,
+        next_hop: impl Fn(&UplinkRules) -> Option<crate::ids::NextHopId>,
+    ) -> Result<Egress<'s>, Refused> {
+        let tables = self.tables;
+        let too_big = |mtu: u16| Refused::with(DropReason::Mtu, IcmpError::TooBig { mtu });
+        match hop(tables, side, target)? {
+            Hop::Port(id) => {
+                let to = tables.port(id);
+                if bound.len > usize::from(to.mtu) {
+                    return Err(too_big(to.mtu));
+                }
+                let name = &tables.names[id.index()];
+                self.notes
+                    .note(Stage::Route, format_args!("to port {name}"));
+                Ok(Egress::Port(to))
+            }
+            Hop::Uplink => {
+                let Some(uplink) = &tables.uplink else {
+                    return Err(Refused::silently(DropReason::RouteNone));
+                };
+                if bound.link_local {
+                    return Err(Refused::silently(DropReason::LinkLocalIp));
+                }
+                if bound.hops <= 1 {
+                    return Err(Refused::with(DropReason::Ttl, IcmpError::TimeExceeded));
+                }
+                if bound.len > usize::from(uplink.mtu) {
+                    return Err(too_big(uplink.mtu));
+                }
+                let mac = self.state.next_hop_mac(next_hop(uplink));
+                let mac = mac.ok_or(Refused::silently(DropReason::NeighbourUnresolved))?;
+                self.notes
+                    .note(Stage::Route, format_args!("to the uplink's next hop"));
+                Ok(Egress::Uplink(uplink, mac))
+            }
+            Hop::Peer(id) => {
+                let Some(tunnel) = &tables.tunnel else {
+                    return Err(Refused::silently(DropReason::RouteNone));
+                };
+                if bound.link_local {
+                    return Err(Refused::silently(DropReason::LinkLocalIp));
+                }
+                if tunnel.refuses(bound.udp) {
+                    return Err(Refused::silently(DropReason::TunnelNested));
+                }
+                match PeerRoute::new(tunnel, self.state, id, bound.len) {
+                    Ok(route) => Ok(Egress::Peer(route)),
+                    Err(Unfit::Reason(reason)) => Err(Refused::silently(reason)),
+                    Err(Unfit::TooBig(mtu)) => Err(too_big(mtu)),
+                }
+            }
+        }
+    }
+}
+
+/// Row 6 of the route, and row 8 of "From the uplink".
+#[inline(always)]
+fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, Refused> {
+    use DropReason::{NoTransit, RouteNone, TunnelOnly, Underlay};
+    match (side, target) {
+        (Side::Port(rules), Some(Target::Port(id))) if id != rules.id => Ok(Hop::Port(id)),
+        (Side::Port(_), Some(Target::Uplink)) => Ok(Hop::Uplink),
+        (Side::Port(_), Some(Target::Peer(id))) => Ok(Hop::Peer(id)),
+        (Side::Port(_), Some(Target::Underlay | Target::UplinkSelf)) => {
+            Err(Refused::silently(Underlay))
+        }
+        (Side::Port(_), Some(_)) => Err(Refused::with(RouteNone, IcmpError::HostUnreachable)),
+        (Side::Port(_), None) => Err(Refused::with(RouteNone, IcmpError::NoRoute)),
+        (Side::Uplink(_), Some(Target::Port(_))) if tables.takes_only_tunnel() => {
+            Err(Refused::silently(TunnelOnly))
+        }
+        (Side::Uplink(_) | Side::Peer(_), Some(Target::Port(id))) => Ok(Hop::Port(id)),
+        (
+            Side::Uplink(_) | Side::Peer(_),
+            Some(Target::Uplink | Target::Underlay | Target::UplinkSelf | Target::Peer(_)),
+        ) => Err(Refused::silently(NoTransit)),
+        (Side::Uplink(_) | Side::Peer(_), _) => Err(Refused::silently(RouteNone)),
+    }
+}
+
+/// Rows 3 to 5 of the route: destinations that are never routed.
+#[inline(always)]
+fn unroutable4(packet: &Packet, ip: &Ipv4, target: Option<Target>) -> Option<DropReason> {
+    if addr::is_multicast_or_reserved4(ip.destination) || target == Some(Target::Broadcast) {
+        Some(DropReason::Multicast)
+    } else if addr::is_link_local4(ip.destination) {
+        Some(DropReason::LinkLocalIp)
+    } else if packet.group {
+        Some(DropReason::DstMac)
+    } else {
+        None
+    }
+}
+
+/// As [`unroutable4`].
+#[inline(always)]
+fn unroutable6(packet: &Packet, ip: &Ipv6) -> Option<DropReason> {
+    if addr::is_multicast6(ip.destination) {
+        Some(DropReason::Multicast)
+    } else if addr::is_link_local6(ip.destination) {
+        Some(DropReason::LinkLocalIp)
+    } else if addr::is_embedded4(ip.destination) {
+        Some(DropReason::RouteNone)
+    } else if packet.group {
+        Some(DropReason::DstMac)
+    } else {
+        None
+    }
+}

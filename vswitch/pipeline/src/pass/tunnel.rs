@@ -1,0 +1,95 @@
+//! Out of the tunnel.
+
+use packet::wire::ecn::Ecn;
+use packet::wire::tunnel::Outer;
+use packet::wire::{ETHERNET_LEN, Fragment, Ip, Packet};
+use packet::{DropReason, Frame};
+
+use super::{FromPeer, Outcome, Pass, Side};
+use crate::filter::{self, Remote};
+use crate::ids::PeerId;
+use crate::stage::{Notes, Stage};
+use crate::tables::{Target, Tunnel};
+
+impl<'s, N: Notes> Pass<'s, N> {
+    /// Replaces a packet that came for the tunnel by what is inside, which comes from a peer. Any
+    /// other stays as it is.
+    #[inline(always)]
+    pub(crate) fn leave_tunnel(
+        &mut self,
+        side: Side<'s>,
+        packet: Packet,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<(Side<'s>, Packet)> {
+        let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
+            return Ok((side, packet));
+        };
+        match Outer::of(&packet.ip) {
+            Some(outer) if tunnel.carrier.takes(&outer) && self.is_to_uplink(&packet.ip) => {
+                self.open(tunnel, &outer, frame)
+            }
+            _ => Ok((side, packet)),
+        }
+    }
+
+    /// Whether the destination is the switch's own address on the underlay.
+    #[inline(always)]
+    fn is_to_uplink(&self, ip: &Ip) -> bool {
+        let target = match ip {
+            Ip::V4(ip) => self.tables.route4(ip.destination),
+            Ip::V6(ip) => self.tables.route6(ip.destination),
+            Ip::Arp(_) | Ip::Rarp => None,
+        };
+        target == Some(Target::UplinkSelf)
+    }
+
+    /// Opens a tunnel packet, and filters what is inside.
+    #[inline(always)]
+    fn open(
+        &mut self,
+        tunnel: &'s Tunnel,
+        outer: &Outer,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<(Side<'s>, Packet)> {
+        if outer.fragment != Fragment::Whole {
+            return self.refuse(Stage::Tunnel, DropReason::TunnelFragment);
+        }
+        let Some(vtep) = tunnel.vtep_at(outer.source) else {
+            return self.refuse(Stage::Tunnel, DropReason::TunnelPeer);
+        };
+        let packet = &frame.bytes()[ETHERNET_LEN..];
+        let ecn = Ecn::of(packet);
+        let (begin, end) = match tunnel.carrier.open(outer, packet) {
+            Ok(inner) => inner,
+            Err(reason) => return self.refuse(Stage::Tunnel, reason),
+        };
+        frame.truncate(ETHERNET_LEN + end);
+        frame.shrink_front(ETHERNET_LEN + begin);
+        self.notes.note(
+            Stage::Tunnel,
+            format_args!("out of the tunnel: {} bytes", end - begin),
+        );
+        let received = frame.len();
+        let from = Remote {
+            tables: self.tables,
+            tunnel,
+            vtep,
+            ecn,
+        };
+        let (packet, id, ecn) = match filter::from_tunnel(&from, frame) {
+            Ok(accepted) => accepted,
+            Err(reason) => return self.refuse(Stage::Filter, reason),
+        };
+        self.counters.peer(id).received(received, self.now_ns);
+        self.note_peer(id, "from peer");
+        self.notes
+            .note(Stage::Filter, format_args!("pass: {packet}"));
+        Ok((Side::Peer(FromPeer { tunnel, id, ecn }), packet))
+    }
+
+    pub(super) fn note_peer(&mut self, id: PeerId, what: &str) {
+        let name = &self.tables.peer_names[id.index()];
+        self.notes
+            .note(Stage::Tunnel, format_args!("{what} {name}"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The way of one packet to a peer of the tunnel.
+
+use packet::wire::tunnel::{Inner, Template};
+use packet::{DropReason, Frame};
+
+use crate::counters::Counters;
+use crate::ids::PeerId;
+use crate::state::State;
+use crate::tables::Tunnel;
+
+/// The way of one packet to a peer.
+#[derive(Clone, Copy)]
+pub(crate) struct PeerRoute<'t> {
+    tunnel: &'t Tunnel,
+    pub(crate) peer: PeerId,
+    mac: [u8; 6],
+    template: &'t Template,
+    next_hop: [u8; 6],
+    /// The largest IP packet that the tunnel carries there, in bytes.
+    pub(crate) max_len: u16,
+}
+
+/// Why a packet does not go into the tunnel.
+pub(crate) enum Unfit {
+    Reason(DropReason),
+    /// It is larger than that.
+    TooBig(u16),
+}
+
+impl<'t> PeerRoute<'t> {
+    /// The way of an IP packet of `len` bytes to a peer.
+    #[inline(always)]
+    pub(crate) fn new(
+        tunnel: &'t Tunnel,
+        state: &State,
+        id: PeerId,
+        len: usize,
+    ) -> Result<Self, Unfit> {
+        let peer = tunnel.peer(id);
+        let vtep = tunnel.vtep(peer.vtep);
+        let max_len = state.paths[peer.vtep.index()].max_len();
+        if len > usize::from(max_len) {
+            return Err(Unfit::TooBig(max_len));
+        }
+        let next_hop = state.next_hop_mac(Some(vtep.next_hop));
+        Ok(Self {
+            tunnel,
+            peer: id,
+            mac: peer.mac,
+            template: &vtep.template,
+            next_hop: next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?,
+            max_len,
+        })
+    }
+
+    /// Whether the segment size of TCP is lowered to what fits.
+    #[inline(always)]
+    pub(crate) fn clamps_segments(&self) -> bool {
+        self.tunnel.mss_clamp
+    }
+
+    /// Writes the inner frame's MACs.
+    #[inline(always)]
+    pub(crate) fn set_macs(&self, frame: &mut Frame<'_>) {
+        frame.set_macs(self.mac, self.tunnel.mac);
+    }
+
+    /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
+    #[inline(always)]
+    pub(crate) fn seal(
+        &self,
+        counters: &Counters,
+        inner: Inner,
+        frame: &mut Frame<'_>,
+    ) -> Option<()> {
+        let carried = frame.len();
+        self.tunnel
+            .carrier
+            .seal(self.template, self.next_hop, inner, frame)?;
+        counters.peer(self.peer).sent(carried);
+        Some(())
+    }
+}

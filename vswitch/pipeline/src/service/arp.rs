@@ -1,0 +1,76 @@
+//! ARP: the switch answers for every address that the side may reach, and forwards no ARP.
+
+use std::net::Ipv4Addr;
+
+use packet::wire::{Arp, Packet, arp};
+use packet::{DropReason, Frame, addr};
+
+use super::Owner;
+use crate::pass::{Outcome, Pass, Side};
+use crate::stage::{Notes, Stage};
+use crate::tables::Target;
+
+impl<N: Notes> Pass<'_, N> {
+    /// Answers a request, and learns from next hops.
+    pub(crate) fn serve_arp(
+        &mut self,
+        side: Side<'_>,
+        packet: &Packet,
+        arp: &Arp,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let expected = self.learn_next_hop(side, arp);
+        if !arp.request || arp.sender_ip == arp.target_ip {
+            let reason = if expected {
+                DropReason::Absorbed
+            } else {
+                DropReason::ArpUnknown
+            };
+            return self.refuse(Stage::Service, reason);
+        }
+        match self.owner4(side, arp.target_ip) {
+            Owner::Switch | Owner::Station => {
+                let built = arp::reply(frame, side.own_mac(), arp);
+                self.answer(side, built, packet.vid, frame, format_args!("ARP"))
+            }
+            Owner::Asker => self.refuse(Stage::Service, DropReason::Absorbed),
+            Owner::Nobody => self.refuse(Stage::Service, DropReason::ArpUnknown),
+        }
+    }
+
+    /// Learns the MAC of a next hop on the underlay. Returns whether the sender is a station that
+    /// the switch expects to announce itself.
+    fn learn_next_hop(&mut self, side: Side<'_>, arp: &Arp) -> bool {
+        let Side::Uplink(uplink) = side else {
+            return true;
+        };
+        let sender = Ipv4Addr::from_bits(arp.sender_ip).into();
+        let Some(id) = self.tables.next_hop_at(sender) else {
+            return false;
+        };
+        if uplink.is_other_station(arp.sender_mac) {
+            self.state.next_hops[id.index()].confirm(self.now_ns, arp.sender_mac);
+        }
+        true
+    }
+
+    /// Who has an address, as that side sees it.
+    fn owner4(&self, side: Side<'_>, address: u32) -> Owner {
+        if let Side::Uplink(uplink) = side {
+            return if uplink.ipv4 == Some(address) {
+                Owner::Switch
+            } else {
+                Owner::Nobody
+            };
+        }
+        let target = self.state.route4(self.tables, address, self.now_ns);
+        match (side, target) {
+            (Side::Port(rules), Some(Target::Port(id))) if id == rules.id => Owner::Asker,
+            (Side::Port(_), _) if !addr::is_routable4(address) => Owner::Nobody,
+            (_, Some(Target::Gateway)) => Owner::Switch,
+            (_, Some(Target::Port(_))) => Owner::Station,
+            (Side::Port(_), Some(Target::Uplink | Target::Peer(_))) => Owner::Station,
+            _ => Owner::Nobody,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! DHCP's relay between a tenant's clients and its server, and the leases that ports learn from it.
+
+use packet::wire::dhcp::{self, Bootp};
+use packet::wire::{ETHERNET_LEN, Ipv4};
+use packet::{DropReason, Frame};
+
+use crate::ids::PortId;
+use crate::pass::{Outcome, Pass};
+use crate::stage::{Notes, Stage};
+use crate::tables::PortRules;
+
+impl<N: Notes> Pass<'_, N> {
+    /// Passes a client's broadcast to the server, and the server's messages to their client. `None`
+    /// for any other packet.
+    #[inline(always)]
+    pub(super) fn relay_dhcp(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+    ) -> Option<Outcome> {
+        if self.tables.has_dhcp {
+            self.relay_to_receiver(rules, ip, frame)
+        } else if dhcp::is_client_broadcast(ip) {
+            Some(self.refuse(Stage::Service, DropReason::DhcpNoServer))
+        } else {
+            None
+        }
+    }
+
+    fn relay_to_receiver(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv4,
+        frame: &mut Frame<'_>,
+    ) -> Option<Outcome> {
+        let packet = frame.bytes().get(ETHERNET_LEN..)?;
+        let payload = ip.udp_payload(packet);
+        if rules.learns && dhcp::is_request(ip) {
+            self.state.port(rules.id).lease.client_sent(payload);
+        }
+        let receiver = if dhcp::is_client_broadcast(ip) {
+            self.tables.dhcp_server_for(rules.id)
+        } else if rules.dhcp_server && dhcp::is_reply(ip, packet) {
+            self.dhcp_client_of(rules, payload)
+        } else {
+            return None;
+        };
+        let Some(id) = receiver else {
+            return Some(self.refuse(Stage::Service, DropReason::DhcpNoServer));
+        };
+        let to = self.tables.port(id);
+        if ip.total_len > to.mtu {
+            return Some(self.refuse(Stage::Service, DropReason::Mtu));
+        }
+        self.notes.note(
+            Stage::Service,
+            format_args!("DHCP between a client and the server"),
+        );
+        Some(self.rewrite_to_port(frame, usize::from(ip.total_len), to, None))
+    }
+
+    /// The port that a server's message is for; where the port learns, its lease is noted.
+    fn dhcp_client_of(&mut self, server: &PortRules, payload: &[u8]) -> Option<PortId> {
+        let reply = Bootp::parse(payload)?;
+        let id = self
+            .tables
+            .port_of_mac(reply.client_mac)
+            .filter(|&id| id != server.id)?;
+        if self.tables.port(id).learns {
+            let holder = self
+                .state
+                .lease_owner(self.tables, reply.your_ip, self.now_ns);
+            let free = self.tables.is_free4(reply.your_ip) && holder.is_none_or(|port| port == id);
+            let lease = &mut self.state.port(id).lease;
+            lease.server_sent(payload, self.now_ns, free);
+        }
+        Some(id)
+    }
+}

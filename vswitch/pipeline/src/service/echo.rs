@@ -1,0 +1,110 @@
+//! Packets to the switch's own addresses: ICMP echo is answered, and nothing else is served there.
+
+use packet::number::icmpv6;
+use packet::wire::icmp::{self, IcmpError};
+use packet::wire::{ETHERNET_LEN, Ipv4, Ipv6, Packet};
+use packet::{DropReason, Frame};
+
+use super::Served;
+use crate::pass::report::Refused;
+use crate::pass::{Outcome, Pass, Side};
+use crate::stage::{Notes, Stage};
+
+impl<N: Notes> Pass<'_, N> {
+    /// Serves an IPv4 packet, if it is for one of the services.
+    #[inline(always)]
+    pub(crate) fn serve4(
+        &mut self,
+        (side, packet, ip): (Side<'_>, &Packet, &Ipv4),
+        frame: &mut Frame<'_>,
+    ) -> Outcome<Served> {
+        if let Side::Port(rules) = side
+            && let Some(outcome) = self.relay_dhcp(rules, ip, frame)
+        {
+            return outcome.map(Served::Answered);
+        }
+        let target = self.state.route4(self.tables, ip.destination, self.now_ns);
+        if target != Some(side.own_target()) {
+            return Ok(Served::Unserved(target));
+        }
+        if icmp::is_echo_request4(ip) {
+            let built = icmp::echo_reply4(frame, side.own_mac(), ip);
+            let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMP echo"));
+            return answered.map(Served::Answered);
+        }
+        if self.learn_path_mtu4(side, ip, frame) {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        let refused = unserved(ip.udp());
+        self.report4(Stage::Service, (side, packet, ip), frame, refused)
+    }
+
+    /// As [`Self::serve4`].
+    #[inline(always)]
+    pub(crate) fn serve6(
+        &mut self,
+        (side, packet, ip): (Side<'_>, &Packet, &Ipv6),
+        frame: &mut Frame<'_>,
+    ) -> Outcome<Served> {
+        if let Some(kind) = ip.icmp_type().filter(|kind| icmpv6::is_for_gateway(*kind)) {
+            let outcome = self.serve_nd(side, packet, ip, kind, frame);
+            return outcome.map(Served::Answered);
+        }
+        let target = self.tables.route6(ip.destination);
+        let link_local = match side {
+            Side::Port(rules) => ip.destination == rules.gateway_link_local,
+            Side::Uplink(_) | Side::Peer(_) => false,
+        };
+        if target != Some(side.own_target()) && !link_local {
+            return Ok(Served::Unserved(target));
+        }
+        if icmp::is_echo_request6(ip) {
+            let built = icmp::echo_reply6(frame, side.own_mac(), ip);
+            let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMPv6 echo"));
+            return answered.map(Served::Answered);
+        }
+        if self.learn_path_mtu6(side, ip, frame) {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        let refused = unserved(ip.udp());
+        self.report6(Stage::Service, (side, packet, ip), frame, refused)
+    }
+
+    /// Learns the path MTU from a router of the underlay, which reports that it carries no more than
+    /// so many bytes of a packet of ours: row 4 of "Beside the tunnel". Returns whether it did.
+    fn learn_path_mtu4(&mut self, side: Side<'_>, ip: &Ipv4, frame: &Frame<'_>) -> bool {
+        let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
+            return false;
+        };
+        let report = tunnel.carrier.too_big4(ip, &frame.bytes()[ETHERNET_LEN..]);
+        self.learn_path_mtu(report)
+    }
+
+    /// As [`Self::learn_path_mtu4`].
+    fn learn_path_mtu6(&mut self, side: Side<'_>, ip: &Ipv6, frame: &Frame<'_>) -> bool {
+        let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
+            return false;
+        };
+        let report = tunnel.carrier.too_big6(ip, &frame.bytes()[ETHERNET_LEN..]);
+        self.learn_path_mtu(report)
+    }
+
+    fn learn_path_mtu(&mut self, report: Option<(std::net::IpAddr, u32)>) -> bool {
+        let (Some(tunnel), Some((endpoint, mtu))) = (&self.tables.tunnel, report) else {
+            return false;
+        };
+        let Some(vtep) = tunnel.vtep_at(endpoint) else {
+            return false;
+        };
+        self.state.paths[vtep.index()].reported(tunnel, mtu, self.now_ns);
+        true
+    }
+}
+
+/// The drop of a packet to an address where nothing serves it.
+fn unserved(udp: Option<(u16, u16)>) -> Refused {
+    Refused {
+        reason: DropReason::GatewayService,
+        error: udp.map(|_| IcmpError::PortUnreachable),
+    }
+}

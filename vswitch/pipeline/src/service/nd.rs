@@ -1,0 +1,119 @@
+//! Neighbour Discovery and Router Advertisements: the switch answers for every address that the side
+//! may reach, and forwards no message of ND or MLD.
+
+use std::net::Ipv6Addr;
+
+use packet::number::icmpv6;
+use packet::wire::{ETHERNET_LEN, Ipv6, Packet, mac_at, nd};
+use packet::{DropReason, Frame, addr};
+
+use super::Owner;
+use crate::pass::{Outcome, Pass, Side};
+use crate::stage::{Notes, Stage};
+use crate::tables::{PortRules, Target, UplinkRules};
+
+impl<N: Notes> Pass<'_, N> {
+    /// Answers a solicitation, and learns from next hops. `kind` is the type of the message.
+    pub(super) fn serve_nd(
+        &mut self,
+        side: Side<'_>,
+        packet: &Packet,
+        ip: &Ipv6,
+        kind: u8,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
+        match (kind, nd::target(ip, layer3), side) {
+            (icmpv6::ROUTER_SOLICITATION, _, Side::Port(rules)) => {
+                self.advertise_router(rules, packet, ip, frame)
+            }
+            (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), _) => {
+                let is_router = match self.owner6(side, ip, wanted) {
+                    Owner::Switch => true,
+                    Owner::Station => false,
+                    Owner::Asker => return self.refuse(Stage::Service, DropReason::Absorbed),
+                    Owner::Nobody => return self.refuse(Stage::Service, DropReason::NdUnknown),
+                };
+                let built = nd::advertise(frame, side.own_mac(), ip, wanted, is_router);
+                let what = format_args!("Neighbor Advertisement");
+                self.answer(side, built, packet.vid, frame, what)
+            }
+            (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Uplink(uplink)) => {
+                let reason = self.learn_next_hop6(uplink, ip, announced, frame);
+                self.refuse(Stage::Service, reason)
+            }
+            _ => self.refuse(Stage::Service, DropReason::Absorbed),
+        }
+    }
+
+    fn advertise_router(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        ip: &Ipv6,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let Some(advertisement) = self.tables.advertisement(rules) else {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        };
+        let built = advertisement.answer(frame, ip);
+        let what = format_args!("Router Advertisement");
+        self.answer(Side::Port(rules), built, packet.vid, frame, what)
+    }
+
+    /// Learns the MAC of a next hop on the underlay from its Neighbor Advertisement. Returns the
+    /// reason of the drop.
+    fn learn_next_hop6(
+        &mut self,
+        uplink: &UplinkRules,
+        ip: &Ipv6,
+        announced: u128,
+        frame: &Frame<'_>,
+    ) -> DropReason {
+        let next_hop = self
+            .tables
+            .next_hop_at(Ipv6Addr::from_bits(announced).into());
+        let Some(id) = next_hop else {
+            return DropReason::NdUnknown;
+        };
+        let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
+        let named = nd::target_link_layer(ip, layer3);
+        let mac = named.unwrap_or_else(|| mac_at(frame.bytes(), 6));
+        if uplink.is_other_station(mac) {
+            self.state.next_hops[id.index()].confirm(self.now_ns, mac);
+        }
+        DropReason::Absorbed
+    }
+
+    /// Who has an address, as that side sees it. On the underlay and in the tunnel a station without
+    /// an address gets no answer.
+    fn owner6(&self, side: Side<'_>, ip: &Ipv6, address: u128) -> Owner {
+        match side {
+            Side::Uplink(uplink) if uplink.ipv6 == Some(address) && ip.source != 0 => Owner::Switch,
+            Side::Uplink(_) => Owner::Nobody,
+            Side::Peer(_) if ip.source == 0 => Owner::Asker,
+            Side::Peer(_) => match self.tables.route6(address) {
+                Some(Target::Gateway) => Owner::Switch,
+                Some(Target::Port(_)) => Owner::Station,
+                _ => Owner::Nobody,
+            },
+            Side::Port(rules) => {
+                let target = self.tables.route6(address);
+                if target == Some(Target::Port(rules.id)) || address == rules.link_local {
+                    return Owner::Asker;
+                }
+                if address == rules.gateway_link_local {
+                    return Owner::Switch;
+                }
+                let on_link_only = addr::is_link_local6(address) || addr::is_embedded4(address);
+                match target {
+                    Some(Target::Gateway) => Owner::Switch,
+                    Some(Target::Port(_) | Target::Uplink | Target::Peer(_)) if !on_link_only => {
+                        Owner::Station
+                    }
+                    _ => Owner::Nobody,
+                }
+            }
+        }
+    }
+}

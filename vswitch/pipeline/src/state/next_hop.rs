@@ -1,0 +1,74 @@
+//! Neighbours on the underlay.
+
+use crate::bucket::SECOND_NS;
+
+/// A neighbour on the underlay: its MAC is known while it answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct NextHop {
+    mac: Option<[u8; 6]>,
+    confirmed_ns: u64,
+    solicited_ns: Option<u64>,
+    unanswered: u32,
+}
+
+impl NextHop {
+    /// RFC 4861, section 10: REACHABLE_TIME, RETRANS_TIMER and MAX_UNICAST_SOLICIT.
+    const REACHABLE_NS: u64 = 30 * SECOND_NS;
+    const RETRANSMIT_NS: u64 = SECOND_NS;
+    const MAX_UNANSWERED: u32 = 3;
+
+    #[inline(always)]
+    pub(crate) fn mac(&self) -> Option<[u8; 6]> {
+        self.mac
+    }
+
+    /// The neighbour sent its MAC.
+    pub(crate) fn confirm(&mut self, now_ns: u64, mac: [u8; 6]) {
+        *self = Self {
+            mac: Some(mac),
+            confirmed_ns: now_ns,
+            solicited_ns: None,
+            unanswered: 0,
+        };
+    }
+
+    /// Whether to solicit it now; its MAC is dropped after too many solicitations without an answer.
+    pub(crate) fn wants_solicitation(&mut self, now_ns: u64) -> bool {
+        let waiting = self
+            .solicited_ns
+            .is_some_and(|sent_ns| now_ns.saturating_sub(sent_ns) < Self::RETRANSMIT_NS);
+        let fresh = now_ns.saturating_sub(self.confirmed_ns) < Self::REACHABLE_NS;
+        if waiting || (self.mac.is_some() && fresh) {
+            return false;
+        }
+        if self.unanswered >= Self::MAX_UNANSWERED {
+            self.mac = None;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.solicited_ns = Some(now_ns);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_hop_is_solicited_each_second_and_dropped_after_three() {
+        let mut next_hop = NextHop::default();
+        let second = |count: u64| count * SECOND_NS;
+        assert!(next_hop.wants_solicitation(0));
+        assert!(!next_hop.wants_solicitation(second(1) - 1));
+        assert!(next_hop.wants_solicitation(second(1)));
+        next_hop.confirm(second(1), [2; 6]);
+        assert!(!next_hop.wants_solicitation(second(30)));
+        for (sent, known) in [(31, true), (32, true), (33, true), (34, false), (35, false)] {
+            assert!(next_hop.wants_solicitation(second(sent)));
+            assert_eq!(next_hop.mac().is_some(), known, "at second {sent}");
+        }
+        next_hop.confirm(second(36), [4; 6]);
+        assert_eq!(next_hop.mac(), Some([4; 6]));
+        assert!(!next_hop.wants_solicitation(second(36)));
+    }
+}

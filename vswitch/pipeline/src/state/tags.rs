@@ -1,0 +1,35 @@
+//! VLAN tags behind trunk ports.
+
+use packet::hash;
+
+/// The tag with which each address behind a trunk port last sent: direct-mapped, so bounded.
+#[derive(Debug)]
+pub(crate) struct TagCache([(u128, Option<u16>); Self::SLOTS]);
+
+impl Default for TagCache {
+    fn default() -> Self {
+        Self([(0, None); Self::SLOTS])
+    }
+}
+
+impl TagCache {
+    const SLOTS: usize = 1024;
+
+    fn slot(address: u128) -> usize {
+        let folded = (address >> 64) as u64 ^ address as u64;
+        (folded.wrapping_mul(hash::MULTIPLIER) >> (64 - Self::SLOTS.ilog2())) as usize
+    }
+
+    pub(crate) fn learn(&mut self, address: u128, vid: Option<u16>) {
+        // Probes and DHCP clients send from the unspecified address, to which nobody sends.
+        if address == 0 {
+            return;
+        }
+        self.0[Self::slot(address)] = (address, vid);
+    }
+
+    pub(crate) fn vid(&self, address: u128) -> Option<u16> {
+        let (known, vid) = self.0[Self::slot(address)];
+        if known == address { vid } else { None }
+    }
+}

@@ -1,0 +1,177 @@
+//! From a checked configuration to the tables.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
+
+use super::port::{PortEgress, PortRules};
+use super::target::{PackedTarget, Target};
+use super::tunnel::Tunnel;
+use super::uplink::UplinkRules;
+use super::{Subnet, Tables, groups};
+use crate::ids::{NextHopId, PeerId, PortId};
+use crate::lpm::Lpm;
+
+impl Tables {
+    /// The tables of that configuration.
+    pub(crate) fn build(config: &SwitchConfig) -> Self {
+        let ports: Box<[_]> = config
+            .ports
+            .iter()
+            .zip(0..)
+            .map(|(port, id)| PortRules::new(PortId(id), port))
+            .collect();
+        let next_hops = next_hops_of(config);
+        let next_hop_id = |address: IpAddr| {
+            let place = next_hops.binary_search(&address);
+            NextHopId(place.expect("every next hop is among them") as u16)
+        };
+        let uplink = config
+            .uplink
+            .as_ref()
+            .map(|uplink| UplinkRules::new(uplink, next_hop_id));
+        let names = config.devices().map(|side| side.name.to_owned());
+        let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
+        let routes = Routes::of(config);
+        Self {
+            names: names.collect(),
+            learns: ports.iter().any(|port| port.learns),
+            has_dhcp: ports.iter().any(|port| port.dhcp_server),
+            egress: ports.iter().map(PortEgress::new).collect(),
+            ports,
+            uplink,
+            tunnel: Tunnel::build(config, next_hop_id),
+            peer_names: peers.map(|peer| peer.name.to_string()).collect(),
+            next_hops: next_hops.clone(),
+            gateway4: ipv4.map(|net| net.addr().to_bits()),
+            gateway4_subnet: ipv4.map(|net| Subnet {
+                first: net.network().to_bits(),
+                len: net.prefix_len(),
+            }),
+            gateway6: ipv6.map(|net| net.addr().to_bits()),
+            gateway6_subnet: ipv6.map(|net| Subnet {
+                first: net.network().to_bits(),
+                len: net.prefix_len(),
+            }),
+            groups: groups::of(config),
+            routes4: Lpm::build(routes.ipv4),
+            routes6: Lpm::build(routes.ipv6),
+        }
+    }
+}
+
+/// All next hops of a configuration, sorted, without repetition.
+fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
+    let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    let uplink = config.uplink.iter().flat_map(|uplink| {
+        let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
+        ipv4.into_iter()
+            .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
+    });
+    let mut all: Vec<IpAddr> = uplink.chain(peers.map(|peer| peer.next_hop)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
+}
+
+/// Routes of both families: address, prefix length, target. Of equal prefixes the last counts.
+#[derive(Default)]
+struct Routes {
+    ipv4: Vec<(u32, u8, PackedTarget)>,
+    ipv6: Vec<(u128, u8, PackedTarget)>,
+}
+
+impl Routes {
+    /// All routes of a configuration. Routes that close something to the tenant come last.
+    fn of(config: &SwitchConfig) -> Self {
+        let mut routes = Self::default();
+        let peers = || config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
+        if let Some(uplink) = &config.uplink {
+            let only = config.tunnel.as_ref().is_some_and(|tunnel| tunnel.only);
+            routes.add_uplink(uplink, only);
+        }
+        let subnets = [ipv4.map(IpNet::V4), ipv6.map(IpNet::V6)];
+        for net in subnets.into_iter().flatten() {
+            routes.add(net, Target::Unowned);
+        }
+        for (peer, id) in peers().zip(0..) {
+            for &net in &peer.prefixes {
+                routes.add(net, Target::Peer(PeerId(id)));
+            }
+        }
+        for peer in peers() {
+            routes.add_host(peer.vtep, Target::Underlay);
+        }
+        // The first address of a subnet is nobody's, even where a peer has the whole subnet.
+        if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {
+            routes.add_host(net.network().into(), Target::Unowned);
+        }
+        if let Some(net) = ipv6.filter(|net| net.prefix_len() < 127) {
+            routes.add_host(net.network().into(), Target::Unowned);
+        }
+        for (port, id) in config.ports.iter().zip(0..) {
+            if let Addresses::Static(nets) = &port.addresses {
+                for &net in nets {
+                    routes.add(net, Target::Port(PortId(id)));
+                }
+            }
+        }
+        if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {
+            routes.add_host(net.broadcast().into(), Target::Broadcast);
+        }
+        for net in subnets.into_iter().flatten() {
+            routes.add_host(net.addr(), Target::Gateway);
+        }
+        routes
+    }
+
+    /// The routes to the underlay. With `only`, nothing is reached but through the tunnel.
+    fn add_uplink(&mut self, uplink: &UplinkConfig, only: bool) {
+        let reachable = |net: &IpNet| {
+            let next_hop = match net {
+                IpNet::V4(_) => uplink.next_hops.ipv4.is_some(),
+                IpNet::V6(_) => uplink.next_hops.ipv6.is_some(),
+            };
+            next_hop && !only
+        };
+        let defaults = [
+            IpNet::V4(ipnet::Ipv4Net::default()),
+            IpNet::V6(ipnet::Ipv6Net::default()),
+        ];
+        for net in defaults.into_iter().filter(reachable) {
+            self.add(net, Target::Uplink);
+        }
+        let allowed = || uplink.allow.iter().copied().filter(reachable);
+        let underlay = [uplink.ipv4.map(IpNet::V4), uplink.ipv6.map(IpNet::V6)];
+        for net in underlay.into_iter().flatten() {
+            if !allowed().any(|prefix| prefix.contains(&net)) {
+                self.add(net, Target::Underlay);
+            }
+        }
+        for net in allowed() {
+            self.add(net, Target::Uplink);
+        }
+        for address in uplink.own_addresses() {
+            self.add_host(address, Target::UplinkSelf);
+        }
+    }
+
+    fn add_host(&mut self, address: IpAddr, target: Target) {
+        self.add(IpNet::from(address), target);
+    }
+
+    fn add(&mut self, net: IpNet, target: Target) {
+        let target = PackedTarget::new(target);
+        match net {
+            IpNet::V4(net) => self
+                .ipv4
+                .push((net.addr().to_bits(), net.prefix_len(), target)),
+            IpNet::V6(net) => self
+                .ipv6
+                .push((net.addr().to_bits(), net.prefix_len(), target)),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The immutable half of a switch: everything that look-ups read. Built off the worker from a checked
+//! configuration; a change of configuration is a new set of tables.
+
+mod build;
+mod groups;
+mod port;
+mod target;
+mod tunnel;
+mod uplink;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use packet::addr;
+use packet::wire::nd::Advertisement;
+use serde::Serialize;
+
+pub use self::groups::Groups;
+pub(crate) use self::port::{PortEgress, PortRules};
+pub(crate) use self::target::{PackedTarget, Target};
+pub(crate) use self::tunnel::Tunnel;
+pub(crate) use self::uplink::UplinkRules;
+
+use crate::ids::{NextHopId, PortId};
+use crate::lpm::{Key, Lpm};
+
+/// A subnet of the gateway's.
+#[derive(Debug, Clone, Copy)]
+struct Subnet<A> {
+    /// Its first address, which no station may have.
+    first: A,
+    len: u8,
+}
+
+impl<A: Key> Subnet<A> {
+    fn has(self, address: A) -> bool {
+        address & A::mask(self.len) == self.first
+    }
+}
+
+/// All look-up tables of one generation.
+#[derive(Debug)]
+pub struct Tables {
+    pub(crate) names: Box<[String]>,
+    pub(crate) ports: Box<[PortRules]>,
+    pub(crate) egress: Box<[PortEgress]>,
+    pub(crate) uplink: Option<UplinkRules>,
+    pub(crate) tunnel: Option<Tunnel>,
+    pub(crate) peer_names: Box<[String]>,
+    /// Next hops on the underlay, sorted, without repetition.
+    pub(crate) next_hops: Box<[IpAddr]>,
+    pub(crate) gateway4: Option<u32>,
+    gateway4_subnet: Option<Subnet<u32>>,
+    pub(crate) gateway6: Option<u128>,
+    gateway6_subnet: Option<Subnet<u128>>,
+    /// Whether any port's address comes from DHCP.
+    pub(crate) learns: bool,
+    /// Whether any port serves DHCP.
+    pub(crate) has_dhcp: bool,
+    groups: Box<[Groups]>,
+    routes4: Lpm<u32, PackedTarget>,
+    routes6: Lpm<u128, PackedTarget>,
+}
+
+/// One route, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The destination, as in `10.0.0.11/32`.
+    pub prefix: String,
+    /// What kind of target: `port`, `peer`, `gateway`, `unreachable`, `broadcast`, `uplink`,
+    /// `underlay`, `uplink-self`.
+    pub kind: &'static str,
+    /// The port's name, for kind `port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The peer's name, for kind `peer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+/// What people read: [`Tables`] as the control API shows them.
+impl Tables {
+    /// The groups whose frames each side needs, in the order of [`PortId`].
+    pub fn groups(&self) -> &[Groups] {
+        &self.groups
+    }
+
+    /// The next hops on the underlay, those towards peers included. In the order of
+    /// [`crate::Counters::next_hops`].
+    pub fn next_hops(&self) -> &[IpAddr] {
+        &self.next_hops
+    }
+
+    /// For each peer, in the order of the configuration: the place of its endpoint in
+    /// [`crate::Counters::inner_mtu`], and of its next hop.
+    pub fn peers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let tunnel = self.tunnel.iter();
+        tunnel.flat_map(|tunnel| {
+            tunnel.peers().iter().map(|peer| {
+                let next_hop = tunnel.vtep(peer.vtep).next_hop;
+                (peer.vtep.index(), next_hop.index())
+            })
+        })
+    }
+
+    /// Every port's name, in the order of [`PortId`]; the uplink's last.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Every route, for people.
+    pub fn routes(&self) -> Vec<Route> {
+        let ipv4 = self.routes4.routes().iter();
+        let ipv4 = ipv4.filter_map(|&(address, len, target)| {
+            let net = ipnet::Ipv4Net::new(Ipv4Addr::from_bits(address), len).ok()?;
+            Some(self.named(IpNet::V4(net), target.target()))
+        });
+        let ipv6 = self.routes6.routes().iter();
+        let ipv6 = ipv6.filter_map(|&(address, len, target)| {
+            let net = ipnet::Ipv6Net::new(Ipv6Addr::from_bits(address), len).ok()?;
+            Some(self.named(IpNet::V6(net), target.target()))
+        });
+        ipv4.chain(ipv6).collect()
+    }
+
+    fn named(&self, prefix: IpNet, target: Target) -> Route {
+        let (mut port, mut peer) = (None, None);
+        let kind = match target {
+            Target::Port(id) => {
+                port = Some(self.names[id.index()].clone());
+                "port"
+            }
+            Target::Peer(id) => {
+                peer = Some(self.peer_names[id.index()].clone());
+                "peer"
+            }
+            Target::Gateway => "gateway",
+            Target::Unowned => "unreachable",
+            Target::Broadcast => "broadcast",
+            Target::Uplink => "uplink",
+            Target::Underlay => "underlay",
+            Target::UplinkSelf => "uplink-self",
+        };
+        Route {
+            prefix: prefix.trunc().to_string(),
+            kind,
+            port,
+            peer,
+        }
+    }
+}
+
+/// What the stages ask.
+impl Tables {
+    /// The uplink's place among the ports.
+    #[inline(always)]
+    pub(crate) fn uplink_id(&self) -> PortId {
+        PortId(self.ports.len() as u16)
+    }
+
+    /// The rules of a tenant's port.
+    #[inline(always)]
+    pub(crate) fn port(&self, id: PortId) -> &PortRules {
+        &self.ports[id.index()]
+    }
+
+    /// The place of a next hop among all.
+    pub(crate) fn next_hop_at(&self, address: IpAddr) -> Option<NextHopId> {
+        let place = self.next_hops.binary_search(&address).ok()?;
+        Some(NextHopId(place as u16))
+    }
+
+    /// The target of the route for `destination`, as the table holds it.
+    #[inline(always)]
+    pub(crate) fn packed4(&self, destination: u32) -> Option<PackedTarget> {
+        self.routes4.lookup(destination)
+    }
+
+    /// As [`Self::packed4`].
+    #[inline(always)]
+    pub(crate) fn packed6(&self, destination: u128) -> Option<PackedTarget> {
+        self.routes6.lookup(destination)
+    }
+
+    /// The target of the route for `destination`.
+    #[inline(always)]
+    pub(crate) fn route4(&self, destination: u32) -> Option<Target> {
+        self.packed4(destination).map(PackedTarget::target)
+    }
+
+    /// As [`Self::route4`].
+    #[inline(always)]
+    pub(crate) fn route6(&self, destination: u128) -> Option<Target> {
+        self.packed6(destination).map(PackedTarget::target)
+    }
+
+    /// Whether this source must not arrive from outside. Endpoints of peers may still address the
+    /// switch itself, even if a peer has 0.0.0.0/0.
+    pub(crate) fn is_inside4(&self, source: u32, destination: u32) -> bool {
+        match self.route4(source) {
+            Some(Target::Peer(_)) => {
+                self.gateway4_subnet.is_some_and(|net| net.has(source))
+                    || self.route4(destination) != Some(Target::UplinkSelf)
+            }
+            target => target.is_some_and(Target::is_inside),
+        }
+    }
+
+    /// As [`Self::is_inside4`].
+    pub(crate) fn is_inside6(&self, source: u128, destination: u128) -> bool {
+        match self.route6(source) {
+            // These are stations of the underlay's link, even if a peer has ::/0.
+            _ if source == 0 || addr::is_link_local6(source) => false,
+            Some(Target::Peer(_)) => {
+                self.gateway6_subnet.is_some_and(|net| net.has(source))
+                    || self.route6(destination) != Some(Target::UplinkSelf)
+            }
+            target => target.is_some_and(Target::is_inside),
+        }
+    }
+
+    /// Whether DHCP may give the address to a port that learns.
+    pub(crate) fn is_free4(&self, address: u32) -> bool {
+        let first = self.gateway4_subnet.map(|net| net.first);
+        self.route4(address) == Some(Target::Unowned) && first != Some(address)
+    }
+
+    /// The port that receives a DHCP client's broadcast.
+    pub(crate) fn dhcp_server_for(&self, client: PortId) -> Option<PortId> {
+        let mut ports = self.ports.iter();
+        ports
+            .find(|port| port.dhcp_server && port.id != client)
+            .map(|port| port.id)
+    }
+
+    /// The port of that MAC.
+    pub(crate) fn port_of_mac(&self, mac: [u8; 6]) -> Option<PortId> {
+        let mut ports = self.ports.iter();
+        ports.find(|port| port.mac == mac).map(|port| port.id)
+    }
+
+    /// The Router Advertisement of that port, if the tenant has an IPv6 gateway.
+    pub(crate) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement> {
+        self.gateway6.map(|gateway| Advertisement {
+            mac: rules.gateway_mac,
+            link_local: rules.gateway_link_local,
+            gateway,
+            prefix_len: self.gateway6_subnet.map_or(0, |net| net.len),
+            mtu: match &self.tunnel {
+                Some(tunnel) => rules.mtu.min(tunnel.max_len),
+                None => rules.mtu,
+            },
+        })
+    }
+
+    /// Whether frames from the underlay must come through the tunnel.
+    #[inline(always)]
+    pub(crate) fn takes_only_tunnel(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
+    }
+}

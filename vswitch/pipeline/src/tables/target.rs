@@ -1,0 +1,113 @@
+//! Where a route leads.
+
+use std::num::NonZeroU16;
+
+use crate::ids::{PeerId, PortId};
+
+/// Where an address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The port that has the address.
+    Port(PortId),
+    /// The gateway's own address.
+    Gateway,
+    /// The gateway's subnet, where no port has the address.
+    Unowned,
+    /// The broadcast address of the gateway's subnet.
+    Broadcast,
+    /// Out, by way of the next hop.
+    Uplink,
+    /// The underlay's own network, closed to the tenant.
+    Underlay,
+    /// The switch's own address on the underlay.
+    UplinkSelf,
+    /// Through the tunnel to a peer.
+    Peer(PeerId),
+}
+
+impl Target {
+    /// Whether the address is the switch's or its tenant's.
+    pub(crate) fn is_inside(self) -> bool {
+        match self {
+            Self::Port(_)
+            | Self::Gateway
+            | Self::Unowned
+            | Self::Broadcast
+            | Self::UplinkSelf
+            | Self::Peer(_) => true,
+            Self::Uplink | Self::Underlay => false,
+        }
+    }
+}
+
+/// A [`Target`] in 16 bits that are never all zero, so that "no route" needs no more room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackedTarget(NonZeroU16);
+
+impl PackedTarget {
+    /// Peers start here; a switch has far fewer ports.
+    const PEERS: u16 = 0x4000;
+    /// Targets that are neither port nor peer start here.
+    const OTHERS: u16 = 0x8000;
+    const OTHER_TARGETS: [Target; 6] = [
+        Target::Gateway,
+        Target::Unowned,
+        Target::Broadcast,
+        Target::Uplink,
+        Target::Underlay,
+        Target::UplinkSelf,
+    ];
+    /// [`Target::Uplink`].
+    pub(crate) const UPLINK: Self = Self::new(Target::Uplink);
+    /// [`Target::Underlay`].
+    pub(crate) const UNDERLAY: Self = Self::new(Target::Underlay);
+
+    pub(crate) const fn new(target: Target) -> Self {
+        let code = match target {
+            Target::Port(id) => id.0 % Self::PEERS + 1,
+            Target::Peer(id) => id.0 % (Self::OTHERS - Self::PEERS) + Self::PEERS + 1,
+            Target::Gateway => Self::OTHERS + 1,
+            Target::Unowned => Self::OTHERS + 2,
+            Target::Broadcast => Self::OTHERS + 3,
+            Target::Uplink => Self::OTHERS + 4,
+            Target::Underlay => Self::OTHERS + 5,
+            Target::UplinkSelf => Self::OTHERS + 6,
+        };
+        match NonZeroU16::new(code) {
+            Some(code) => Self(code),
+            None => unreachable!(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn target(self) -> Target {
+        if let Some(id) = self.port() {
+            return Target::Port(id);
+        }
+        if let Some(id) = self.peer() {
+            return Target::Peer(id);
+        }
+        let place = usize::from(self.0.get() - Self::OTHERS - 1);
+        Self::OTHER_TARGETS[place % Self::OTHER_TARGETS.len()]
+    }
+
+    /// The port, if it leads to one.
+    #[inline(always)]
+    pub(crate) fn port(self) -> Option<PortId> {
+        let code = self.0.get();
+        (code <= Self::PEERS).then(|| PortId(code - 1))
+    }
+
+    /// The peer, if it leads to one.
+    #[inline(always)]
+    pub(crate) fn peer(self) -> Option<PeerId> {
+        let code = self.0.get();
+        (code > Self::PEERS && code <= Self::OTHERS).then(|| PeerId(code - Self::PEERS - 1))
+    }
+
+    /// Whether an address that leads there is external.
+    #[inline(always)]
+    pub(crate) fn is_external(target: Option<Self>) -> bool {
+        target.is_none_or(|target| target == Self::UPLINK || target == Self::UNDERLAY)
+    }
+}

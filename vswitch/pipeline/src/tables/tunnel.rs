@@ -1,0 +1,216 @@
+//! The tunnel to the tenant's VMs on other hosts. `docs/reference/tunnel.md` is the specification.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use packet::number::port;
+use packet::wire::tunnel::{Carrier, Kind, Settings, Template, number};
+use tenant_config::{
+    Encapsulation, Inherit, MIN_MTU_IPV4, MIN_MTU_IPV6, SwitchConfig, TunnelConfig, TunnelDscp,
+    TunnelKind, TunnelTtl,
+};
+
+use crate::ids::{NextHopId, PeerId, VtepId};
+use crate::lpm::Lpm;
+
+/// What one generation knows of its tunnel.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) carrier: Carrier,
+    /// The MAC of our side, inside the tunnel.
+    pub(crate) mac: [u8; 6],
+    nested: Encapsulation,
+    pub(crate) mss_clamp: bool,
+    pub(crate) only: bool,
+    /// The largest IP packet that the tunnel carries, in bytes, by the uplink's MTU.
+    pub(crate) max_len: u16,
+    /// The smallest path MTU that is believed.
+    pub(crate) min_path_mtu: u16,
+    peers: Box<[Peer]>,
+    vteps: Box<[Vtep]>,
+    /// By the numbers of their addresses; all are of our own family.
+    by_address: Lpm<u128, VtepId>,
+}
+
+/// A peer; its prefixes are in the routes.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) vtep: VtepId,
+    /// The MAC that receives frames there.
+    pub(crate) mac: [u8; 6],
+}
+
+/// An endpoint of peers; several of them may share one.
+#[derive(Debug)]
+pub(crate) struct Vtep {
+    pub(crate) next_hop: NextHopId,
+    /// The peer whose counters count frames without a peer's source.
+    pub(crate) first_peer: PeerId,
+    pub(crate) template: Template,
+}
+
+/// The carrier of a tunnel.
+fn carrier_of(config: &SwitchConfig, tunnel: &TunnelConfig) -> Carrier {
+    Carrier::new(Settings {
+        kind: match tunnel.kind {
+            TunnelKind::Geneve => Kind::Geneve,
+            TunnelKind::Vxlan => Kind::Vxlan,
+        },
+        vni: config.vni.get(),
+        own: tunnel.vtep,
+        port: tunnel.port,
+        udp_checksum: tunnel.udp_checksum,
+        ttl: match tunnel.ttl {
+            TunnelTtl::Fixed(ttl) => Some(ttl),
+            TunnelTtl::Inherit(Inherit::Inherit) => None,
+        },
+        dscp: match tunnel.dscp {
+            TunnelDscp::Fixed(dscp) => Some(dscp),
+            TunnelDscp::Inherit(Inherit::Inherit) => None,
+        },
+    })
+}
+
+impl Tunnel {
+    /// `next_hop` finds the place of a next hop among all of the underlay's.
+    pub(super) fn build(
+        config: &SwitchConfig,
+        next_hop: impl Fn(IpAddr) -> NextHopId,
+    ) -> Option<Self> {
+        let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
+        let carrier = carrier_of(config, tunnel);
+        let mut vteps: Vec<Vtep> = Vec::new();
+        let mut places = HashMap::new();
+        let mut peers = Vec::new();
+        for (peer, id) in tunnel.peers.iter().zip(0..) {
+            let vtep = *places.entry(peer.vtep).or_insert_with(|| {
+                vteps.push(Vtep {
+                    next_hop: next_hop(peer.next_hop),
+                    first_peer: PeerId(id),
+                    template: carrier.template(uplink.mac.octets(), peer.vtep),
+                });
+                VtepId((vteps.len() - 1) as u16)
+            });
+            let mac = peer.mac.octets();
+            peers.push(Peer { vtep, mac });
+        }
+        let overhead = carrier.overhead();
+        let min_inner = match config.gateway.ipv6 {
+            Some(_) => MIN_MTU_IPV6,
+            None => MIN_MTU_IPV4,
+        };
+        let min_outer = match tunnel.vtep {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => MIN_MTU_IPV6,
+        };
+        let hosts = places
+            .iter()
+            .map(|(address, vtep)| (number(*address), 128, *vtep));
+        Some(Self {
+            carrier,
+            mac: tunnel.mac.octets(),
+            nested: tunnel.nested,
+            mss_clamp: tunnel.mss_clamp,
+            only: tunnel.only,
+            max_len: uplink.mtu.saturating_sub(overhead),
+            min_path_mtu: (min_inner + overhead).max(min_outer),
+            by_address: Lpm::build(hosts.collect()),
+            peers: peers.into(),
+            vteps: vteps.into(),
+        })
+    }
+
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    pub(crate) fn vteps(&self) -> &[Vtep] {
+        &self.vteps
+    }
+
+    #[inline(always)]
+    pub(crate) fn peer(&self, id: PeerId) -> &Peer {
+        &self.peers[id.index()]
+    }
+
+    #[inline(always)]
+    pub(crate) fn vtep(&self, id: VtepId) -> &Vtep {
+        &self.vteps[id.index()]
+    }
+
+    /// The peers' endpoints: address and place.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (IpAddr, VtepId)> {
+        let own = self.carrier.own();
+        let all = self.by_address.routes().iter();
+        all.map(move |&(address, _, vtep)| {
+            let address = match own {
+                IpAddr::V4(_) => Ipv4Addr::from_bits(address as u32).into(),
+                IpAddr::V6(_) => Ipv6Addr::from_bits(address).into(),
+            };
+            (address, vtep)
+        })
+    }
+
+    /// The endpoint of that address, if it is a peer's.
+    #[inline(always)]
+    pub(crate) fn vtep_at(&self, address: IpAddr) -> Option<VtepId> {
+        if address.is_ipv4() != self.carrier.own().is_ipv4() {
+            return None;
+        }
+        self.by_address.lookup(number(address))
+    }
+
+    /// Whether the tunnel does not carry UDP to that port, because it is a tunnel of the VM's own.
+    #[inline(always)]
+    pub(crate) fn refuses(&self, udp: Option<(u16, u16)>) -> bool {
+        self.nested == Encapsulation::Deny
+            && udp.is_some_and(|(_, to)| to == self.carrier.port() || port::is_tunnel(to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_ports_agree_with_the_configuration() {
+        assert_eq!(port::GENEVE, TunnelKind::Geneve.default_port());
+        assert_eq!(port::VXLAN, TunnelKind::Vxlan.default_port());
+    }
+
+    #[test]
+    fn overhead_agrees_with_the_configuration() {
+        for (key, own, next_hop) in [
+            ("", "192.0.2.2/24", "192.0.2.1"),
+            ("6", "2001:db8::2/64", "2001:db8::1"),
+        ] {
+            let vtep = own.split('/').next().expect("an address");
+            let text = format!(
+                r#"
+                name = "red"
+                vni = 5001
+                [gateway]
+                ipv4 = "10.0.0.1/24"
+                [uplink]
+                address{key} = "{own}"
+                next_hop{key} = "{next_hop}"
+                [tunnel]
+                kind = "geneve"
+                vtep = "{vtep}"
+                [[tunnel.peer]]
+                name = "host-b"
+                vtep = "{next_hop}"
+                prefixes = ["10.0.0.71"]
+                [[port]]
+                name = "vm1"
+                mac = "52:54:00:aa:00:01"
+                addresses = ["10.0.0.11"]
+                "#
+            );
+            let config = tenant_config::Tenant::parse("red.toml", &text);
+            let config = config.expect("a tenant").offline_config();
+            let tunnel = config.tunnel.as_ref().expect("a tunnel");
+            assert_eq!(carrier_of(&config, tunnel).overhead(), tunnel.overhead());
+        }
+    }
+}
