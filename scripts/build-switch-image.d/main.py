@@ -1,4 +1,5 @@
-"""Builds the image of the switch VM: a kernel, an initramfs with the switch as its only program, and a manifest."""
+"""Builds the image of the switch VM: a kernel, an initramfs with the switch as its only program,
+and a manifest."""
 
 import argparse
 import hashlib
@@ -17,35 +18,40 @@ import linux
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 ABOUT = """\
-Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs (the switch as /init,
-and the kernel's modules for VFIO; no shell, no other program) and DIR/manifest.json (every file with its size and
-SHA-256). The same sources, compiler and kernel give the same bytes. docs/operate/switch-image.md says how it is booted.
+Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs
+(the switch as /init, and the kernel's modules for VFIO; no shell, no other program) and
+DIR/manifest.json (every file with its size and SHA-256). The same sources, compiler and kernel give
+the same bytes. docs/operate/switch-image.md says how it is booted.
 """
 
-CODES = "Exit status: 0 done, 1 something does not build or does not agree with the manifest, 2 wrong usage."
+CODES = """\
+Exit status: 0 done, 1 something does not build or does not match the manifest, 2 wrong usage.
+"""
 
 TRIPLE = "x86_64-unknown-linux-gnu"
-# What the switch drives devices through; the rest that it needs is in the kernel.
+# The drivers behind which the switch uses devices. All else that it needs is in the kernel.
 MODULES = ("vfio-pci", "vfio_iommu_type1")
-# What an image may weigh beside its kernel.
+# Upper bound for an image's size without its kernel.
 BESIDE_KERNEL_MAX = 25_000_000
 
 
 class Failure(Exception):
-    """The image is not built, or is not what it should be."""
+    """The image does not build, or is not as it must be."""
 
 
 def build_switch(profile):
     """The switch as one static executable without symbols."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    # With --target, these are for what runs in the machine, and not for what builds it. The paths of this machine
-    # would make the bytes differ on another.
+    # With --target, these flags do not apply to build scripts. This machine's paths would make the
+    # bytes differ on another machine.
     flags = ["-Ctarget-feature=+crt-static", f"--remap-path-prefix={ROOT}=/vswitch"]
-    cargo_home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    cargo_home = os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo"
     flags.append(f"--remap-path-prefix={cargo_home}=/cargo")
     environment = dict(os.environ, CARGO_ENCODED_RUSTFLAGS="\x1f".join(flags))
-    command = ["cargo", "build", "--quiet", "--locked", "--package", "vswitch", "--bin", "vswitch",
+    command = ["cargo", "build", "--locked", "--package", "vswitch", "--bin", "vswitch",
                "--target", TRIPLE, "--profile", profile]
+    if not sys.stderr.isatty():
+        command.append("--quiet")
     if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
         raise Failure("the switch does not build, see the lines above")
     return target / TRIPLE / ("debug" if profile == "dev" else profile) / "vswitch"
@@ -57,33 +63,39 @@ def build(out, profile, log):
     switch = build_switch(profile)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        root = pathlib.Path(scratch) / "root"
-        root.mkdir()
-        subprocess.run(["strip", "--strip-all", "-o", root / "init", switch], check=True)
-        kernel.put_modules(MODULES, root / "modules")
-        for file in root.rglob("*"):
-            file.chmod(0o755 if file.is_dir() or file.name == "init" else 0o644)
-        contents = [describe(file.read_bytes(), str(file.relative_to(root)))
-                    for file in sorted(root.rglob("*")) if file.is_file()]
-        archive = linux.pack(root)
-        if linux.pack(root) != archive:
-            raise Failure("two archives of the same files differ")
-        new = pathlib.Path(scratch) / "initramfs"
-        new.write_bytes(archive)
-        shutil.copyfile(kernel.image, pathlib.Path(scratch) / "vmlinuz")
+        scratch = pathlib.Path(scratch)
+        contents, archive = initramfs(scratch / "root", switch, kernel)
+        (scratch / "initramfs").write_bytes(archive)
+        shutil.copyfile(kernel.image, scratch / "vmlinuz")
+        files = [describe((scratch / name).read_bytes(), name) for name in ("vmlinuz", "initramfs")]
         manifest = {
             "kernel": kernel.release,
-            "files": [describe(new.with_name(name).read_bytes(), name) for name in ("vmlinuz", "initramfs")],
+            "files": files,
             "initramfs": contents,
+            "total": sum(file["size"] for file in files),
+            "total_beside_kernel": len(archive),
         }
-        manifest["total"] = sum(file["size"] for file in manifest["files"])
-        manifest["total_beside_kernel"] = len(archive)
-        new.with_name("manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        check(new.parent)
-        # A machine that boots meanwhile has the old file or the new one.
+        (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        check(scratch)
+        # A machine that boots meanwhile sees the old file or the new one.
         for name in ("vmlinuz", "initramfs", "manifest.json"):
-            new.with_name(name).chmod(0o644)
-            new.with_name(name).rename(out / name)
+            (scratch / name).chmod(0o644)
+            (scratch / name).rename(out / name)
+
+
+def initramfs(root, switch, kernel):
+    """The description of the initramfs's files, and its bytes."""
+    root.mkdir()
+    subprocess.run(["strip", "--strip-all", "-o", root / "init", switch], check=True)
+    kernel.put_modules(MODULES, root / "modules")
+    for file in root.rglob("*"):
+        file.chmod(0o755 if file.is_dir() or file.name == "init" else 0o644)
+    contents = [describe(file.read_bytes(), str(file.relative_to(root)))
+                for file in sorted(root.rglob("*")) if file.is_file()]
+    archive = linux.pack(root)
+    if linux.pack(root) != archive:
+        raise Failure("two archives of the same files differ")
+    return contents, archive
 
 
 def describe(data, name):
@@ -91,7 +103,8 @@ def describe(data, name):
 
 
 def unpack(archive):
-    """The entries of an archive in cpio's `newc` format: (name, mode, owner, group, links, data)."""
+    """The entries of an archive in cpio's `newc` format: (name, mode, owner, group, links,
+    data)."""
     at, entries = 0, []
     while True:
         if archive[at:at + 6] != b"070701":
@@ -107,11 +120,12 @@ def unpack(archive):
 
 
 def check(image):
-    """Compares an image with its manifest, and with what an image may hold; the manifest."""
+    """Compares an image with its manifest, and with what an image may contain; the manifest."""
     manifest = json.loads((image / "manifest.json").read_text())
     for file in manifest["files"]:
         if describe((image / file["name"]).read_bytes(), file["name"]) != file:
-            raise Failure(f"{image / file['name']} is not what the manifest says: build the image again")
+            raise Failure(f"{image / file['name']} is not what the manifest says: "
+                          "build the image again")
     found, order = [], None
     for name, mode, owner, group, links, data in unpack((image / "initramfs").read_bytes()):
         if stat.S_ISDIR(mode) and name == "modules" and stat.S_IMODE(mode) == 0o755:
@@ -119,28 +133,46 @@ def check(image):
         found.append(describe(data, name))
         if name == "modules/order":
             order = data.decode().split()
-        wanted = 0o755 if name == "init" else 0o644
-        if not stat.S_ISREG(mode) or stat.S_IMODE(mode) != wanted or (owner, group) != (0, 0) or links != 1:
-            raise Failure(f"{name} in the initramfs: mode {mode:o}, owner {owner}:{group}, {links} links; "
-                          f"it must be a file of mode {wanted:o}, owner 0:0, with one name")
+        check_mode(name, mode, (owner, group), links)
         if name == "init" and interpreter(data):
-            raise Failure("/init in the initramfs is not linked statically: the machine has no libraries")
+            raise Failure("/init in the initramfs is not linked statically: "
+                          "the machine has no libraries")
     if found != manifest["initramfs"]:
         raise Failure("the initramfs does not hold what the manifest says: build the image again")
-    allowed = {"init", "modules/order", *(f"modules/{module}" for module in order or ())}
-    if {file["name"] for file in found} != allowed:
-        others = sorted(allowed.symmetric_difference(file["name"] for file in found))
-        raise Failure(f"the initramfs is to hold /init and the modules in /modules/order alone, but not so: {others}")
-    if manifest["total_beside_kernel"] > BESIDE_KERNEL_MAX:
-        raise Failure(f"the initramfs has {manifest['total_beside_kernel']:,} bytes, more than {BESIDE_KERNEL_MAX:,}")
+    check_names({file["name"] for file in found}, order or ())
+    beside = manifest["total_beside_kernel"]
+    if beside > BESIDE_KERNEL_MAX:
+        raise Failure(f"the initramfs has {beside:,} bytes, more than {BESIDE_KERNEL_MAX:,}")
     return manifest
 
 
+def check_mode(name, mode, owners, links):
+    """A file of root's with one name; only /init is executable."""
+    wanted = 0o755 if name == "init" else 0o644
+    regular = stat.S_ISREG(mode) and stat.S_IMODE(mode) == wanted
+    if not regular or owners != (0, 0) or links != 1:
+        owner, group = owners
+        raise Failure(f"{name} in the initramfs: mode {mode:o}, owner {owner}:{group}, "
+                      f"{links} links; it must be a file of mode {wanted:o}, owner 0:0, "
+                      "with one name")
+
+
+def check_names(names, order):
+    """The switch and the listed modules, and nothing else."""
+    allowed = {"init", "modules/order", *(f"modules/{module}" for module in order)}
+    if names != allowed:
+        others = sorted(allowed.symmetric_difference(names))
+        raise Failure("the initramfs is to hold /init and the modules in /modules/order alone, "
+                      f"but not so: {others}")
+
+
 def interpreter(executable):
-    """Whether an ELF file for 64 bits names a program that loads its libraries."""
+    """Whether an ELF file for 64 bits names a program that loads its libraries. What is no such
+    file counts too."""
     offset, = struct.unpack_from("<Q", executable, 32)
     size, count = struct.unpack_from("<HH", executable, 54)
-    kinds = {struct.unpack_from("<I", executable, offset + size * number)[0] for number in range(count)}
+    kinds = {struct.unpack_from("<I", executable, offset + size * number)[0]
+             for number in range(count)}
     return executable[:5] != b"\x7fELF\x02" or 3 in kinds
 
 
@@ -157,13 +189,16 @@ def main():
     parser = argparse.ArgumentParser(
         prog="scripts/build-switch-image", description=ABOUT, epilog=CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=ROOT / "target/switch-image",
+    parser.add_argument("--out", metavar="DIR", type=pathlib.Path,
+                        default=ROOT / "target/switch-image",
                         help="where to put it (default target/switch-image)")
     parser.add_argument("--list", action="store_true",
-                        help="build nothing; check that an image holds what its manifest says and nothing else, and list it")
+                        help="build nothing; check that an image holds what its manifest says "
+                             "and nothing else, and list it")
     parser.add_argument("--profile", default="image", metavar="NAME",
-                        help="cargo's profile for the switch, as `dev` for a quick one (default image)")
-    parser.add_argument("--quiet", action="store_true", help="say nothing")
+                        help="cargo's profile for the switch, as `dev` for a quick one "
+                             "(default image)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     try:

@@ -12,8 +12,8 @@ BOOTS_MAX = 3
 
 
 def in_machine(options, program, *arguments):
-    """Runs the program with the options of scripts/vm; its exit status. The program begins again where
-    the machine died: QEMU aborts now and then. Nothing is left of the earlier try."""
+    """Runs the program with the options of scripts/vm; its exit status. Where the machine died, the
+    program starts again: QEMU aborts now and then. Nothing is left of the earlier try."""
     command = [ROOT / "scripts" / "vm", *options, "--env", "PYTHONDONTWRITEBYTECODE=1",
                "--env", "PYTHONPATH", "--", "/usr/bin/python3", program, *arguments]
     for boot in range(1, BOOTS_MAX + 1):

@@ -27,8 +27,8 @@ ABOUT = {
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
     "instructions": "instructions per frame of the pipeline, compared with the recorded ones",
     "demo": "the demo with short flows; needs root",
-    "nested": "a switch's VM inside the emulated machine, on its virtual functions, started by QEMU "
-              "and by libvirt. Takes half an hour or more: runs only if it is named",
+    "nested": "a switch's VM inside the emulated machine, on its virtual functions, started by "
+              "QEMU and by libvirt. Takes half an hour or more: runs only if it is named",
 }
 
 # What the demos run, and the suites that start a switch's VM.
