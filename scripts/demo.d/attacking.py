@@ -1,4 +1,4 @@
-"""Carries out the attacks, and counts."""
+"""Carries out the attacks, and counts their frames."""
 
 import contextlib
 import dataclasses
@@ -23,9 +23,9 @@ class Result:
     counted: int
     tool: str
     over_limit: bool
-    # Frames that the NIC kept from the switch; only where it may.
+    # Frames that the NIC dropped before the switch, where that is allowed.
     kept_by_nic: int = 0
-    # Frames that the port's ring had no room for, as the switch's own counter says.
+    # Frames that the port's ring had no room for, by the switch's own counter.
     missed: int = 0
 
     @property
@@ -36,19 +36,20 @@ class Result:
         if self.delivered:
             return f"{self.delivered} frames were delivered"
         if self.counted + self.kept_by_nic + self.missed < (1 if self.over_limit else self.sent):
-            return f"{self.counted} of {self.sent} frames were counted as {self.reason}, {self.missed} as missed"
+            return (f"{self.counted} of {self.sent} frames were counted as {self.reason}, "
+                    f"{self.missed} as missed")
         return None
 
 
-# A tool that sends 100,000 frames a second from one of this machine's few cores fills the kernel's queue in front of
-# the switch, and what is lost there is neither delivered nor counted. At the flood rate of a pace every frame reaches
-# the switch.
+# A tool that sends 100,000 frames a second from one of this machine's few cores fills the kernel's
+# queue in front of the switch. Frames that are lost there are neither delivered nor counted. At the
+# flood rate of a pace every frame reaches the switch.
 FLOOD = "burst 4kb limit 1mb"
 
 
 @contextlib.contextmanager
 def line(attacker, paced, rate):
-    """The attacker's line, as fast as it is or paced."""
+    """The attacker's link, at full speed or paced."""
     qdisc = f"tc -n {attacker.netns} qdisc {{}} dev {attacker.interface} root".format
     if not paced:
         yield
@@ -56,7 +57,7 @@ def line(attacker, paced, rate):
     run([*qdisc("replace").split(), "tbf", "rate", rate, *FLOOD.split()])
     try:
         yield
-        # What the tool has left in the queue is sent too.
+        # Frames that the tool has left in the queue are sent too.
         time.sleep(0.2)
     finally:
         run(qdisc("delete").split())
@@ -72,7 +73,8 @@ ROOM_PATIENCE_S = 10
 
 
 def send_when_room(send, frame):
-    """A CPU's queue of frames between interfaces is everybody's, and may be full of theirs: such a frame was not sent."""
+    """Sends a frame again while the CPU's shared queue between interfaces is full: then the frame
+    was not sent."""
     deadline = time.monotonic() + ROOM_PATIENCE_S
     while True:
         try:
@@ -93,7 +95,7 @@ def _launch(attack, attacker, sent):
             sender = conf.L2socket(iface=attacker.interface)
         frames = attack.scapy
         if attack.over_limit:
-            # A storm must be faster than its limit also where scapy, which builds each frame anew, is not.
+            # Scapy builds a frame at each sending, which may be slower than the storm's limit.
             built = {id(frame): bytes(frame) for frame in frames}
             for frame in frames:
                 send_when_room(sender.outs.send, built[id(frame)])
@@ -103,10 +105,11 @@ def _launch(attack, attacker, sent):
         sender.close()
     for _ in range(attack.times if attack.tool else 0):
         before, started = sent.value(), time.monotonic()
-        process = attacker.start(attack.tool.split(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        process = attacker.start(attack.tool.split(), stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)
         if attack.stop_after_s:
-            # Its time begins with its first frame: on a slow machine it takes a while to start.
+            # The time counts from the first frame: on a slow machine the tool starts slowly.
             while (sent.value() == before and process.poll() is None
                    and time.monotonic() < started + TOOL_PATIENCE_S):
                 time.sleep(0.02)
@@ -118,7 +121,8 @@ def _launch(attack, attacker, sent):
 
 
 def carry_out(attack, attacker, tenant, port, world):
-    """One attack: how much left the attacker, how much arrived anywhere, and what `tenant`'s switch counted."""
+    """One attack: the frames that left the attacker, those that arrived anywhere, and those that
+    `tenant`'s switch counted."""
     def counter():
         return tenant.drops().get((port, attack.reason), 0)
 
@@ -139,8 +143,9 @@ def carry_out(attack, attacker, tenant, port, world):
         kept_by_nic = max(0, sent.value() - counted) if may_be_kept else 0
         missed = 0
         if attack.paced and counted + kept_by_nic < sent.value():
-            # The switch asks its devices once a second.
+            # The switch reads its devices' counters once a second.
             time.sleep(1.5)
             counted, missed = counter() - before, tenant.missed(port) - missed_before
-        return Result(attack.name, sent.value(), delivered.value(), attack.reason, counted, attack.by, attack.over_limit,
+        return Result(attack.name, sent.value(), delivered.value(), attack.reason, counted,
+                      attack.by, attack.over_limit,
                       kept_by_nic, missed)

@@ -1,8 +1,8 @@
-"""Counts frames where they pass, in the kernel.
+"""Counts frames in the kernel, on the interfaces that they pass.
 
-A counter is a packet socket with a capture filter. It is never read: the kernel itself counts each frame
-that the filter accepts, so no frame is missed however fast they come, and no time is spent on those that
-do not match.
+A counter is a packet socket with a capture filter. It is never read: the kernel itself counts each
+frame that the filter accepts, so no frame is missed at any rate, and frames that do not match cost
+no time.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _SO_ATTACH_FILTER = 26
 
-# Classic BPF: load the frame's direction, and go on only if it is (or is not) outgoing.
+# Classic BPF: load the frame's direction, and continue only if it is (or is not) outgoing.
 _LOAD_DIRECTION = (0x20, 0, 0, 0xFFFFF000 + 4)
 _OUTGOING = 4
 _REJECT = (0x06, 0, 0, 0)
@@ -50,16 +50,18 @@ def _compiled(expression):
 
 
 class Counter:
-    """Frames that match `expression` on one interface, either those that leave by it or those that arrive."""
+    """Frames that match `expression` on one interface, either those that leave by it or those that
+    arrive."""
 
     def __init__(self, netns, interface, expression, *, outgoing):
-        # "Jump if equal" skips over the rejection in one case, and falls into it in the other.
+        # "Jump if equal" skips the rejection in one case, and reaches it in the other.
         only_if = (0x15, *((1, 0) if outgoing else (0, 1)), _OUTGOING)
-        program = b"".join(struct.pack("HBBI", *step) for step in (_LOAD_DIRECTION, only_if, _REJECT))
+        program = b"".join(struct.pack("HBBI", *step)
+                           for step in (_LOAD_DIRECTION, only_if, _REJECT))
         program += _compiled(expression)
         code = ctypes.create_string_buffer(program)
         with inside(netns):
-            # Protocol 0 until the filter is there: nothing unfiltered is ever counted.
+            # Protocol 0 until the filter is attached: no unfiltered frame is ever counted.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER,
                                     struct.pack("HL", len(program) // 8, ctypes.addressof(code)))
@@ -68,7 +70,7 @@ class Counter:
         self._total = 0
 
     def value(self):
-        """How many so far."""
+        """The number of frames so far."""
         # Reading the kernel's counter resets it.
         statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         self._total += struct.unpack("II", statistics)[0]

@@ -3,8 +3,9 @@
     flow.py send ADDRESS PORT FRAMES_PER_SECOND PAYLOAD_BYTES
     flow.py receive ADDRESS PORT
 
-Each prints "ready" when it is: the receiver listens, the sender begins. Both run until SIGTERM and then print what they
-saw, as one JSON object. Times are CLOCK_MONOTONIC seconds, which all namespaces share.
+Each prints "ready" when the receiver listens, or the sender begins. Both run until SIGTERM and then
+print what they saw, as one JSON object. Times are CLOCK_MONOTONIC seconds, which all namespaces
+share.
 """
 
 import json
@@ -15,11 +16,11 @@ import sys
 import time
 
 SO_RCVBUFFORCE = 33
-# Seconds between two looks at whether to stop, where nothing arrives.
-LOOK_EVERY = 0.05
+# How often to check for SIGTERM while nothing arrives.
+STOP_CHECK_S = 0.05
 
 
-# Set by SIGTERM and looked at between two frames: an exception could come between a frame and its count.
+# Set by SIGTERM and checked between two frames: an exception could separate a frame and its count.
 stopped = False
 
 
@@ -45,7 +46,7 @@ def send(address, port, per_second, payload):
             sender.send(message)
             departures.append(moment)
         except OSError:
-            # No neighbour while the switch is down, or an ICMP error: not on the wire, not counted.
+            # No neighbour while the switch is down, or an ICMP error: the frame was not sent.
             refused += 1
         next_time += 1 / per_second
         time.sleep(max(0, next_time - time.monotonic()))
@@ -56,14 +57,14 @@ def receive(address, port):
     receiver = udp_socket(address)
     receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     receiver.bind((address, port))
-    receiver.settimeout(LOOK_EVERY)
+    receiver.settimeout(STOP_CHECK_S)
     arrivals = []
     print("ready", flush=True)
     while True:
         try:
             message = receiver.recv(2048)
         except TimeoutError:
-            # Stopped, and nothing is left in the socket.
+            # Stopped, and the socket is empty.
             if stopped:
                 return {"arrivals": arrivals}
             continue

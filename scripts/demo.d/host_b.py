@@ -1,16 +1,19 @@
-"""The second host, as far as one kernel allows: a network namespace for its root, with a bridge of its own, and a mount
-namespace in which `/run/netns` is its own. Its provisioner has a state directory of its own. The kernel's control groups
-and user ids are those of the first host too, so the names and numbers there differ.
+"""The second host, as far as one kernel allows: a network namespace for its root, with a bridge of
+its own, and a mount namespace with its own `/run/netns`. Its provisioner has a state directory of
+its own. Control groups and user ids are shared with the first host, so the names and numbers there
+differ.
 
-A cable joins the two bridges. To look at a guest of this host, the demo has the guest's namespace under the same name on
-the first host.
+A cable joins the two bridges. The guests' namespaces of this host are also attached on the first
+host, under the same names, so that the demo can look at them.
 """
 
 import json
 import os
 import subprocess
 
-from world import INSTANCE, INSTANCE_B, PROVISIONER, ROOT_B, STATE_DIR_B, DemoError, ip, read_tenant, run
+from world import (
+    INSTANCE, INSTANCE_B, PROVISIONER, ROOT_B, STATE_DIR_B, DemoError, ip, read_tenant, run,
+)
 
 # Its switches run on another core than the first host's, where there is one.
 OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "63000",
@@ -19,7 +22,7 @@ BRIDGE_B = f"{INSTANCE_B}-br0"
 # As the tenants' files have it.
 UNDERLAY_MTU = 1600
 
-# What it does until it is killed; the options' path tells whose it is.
+# Its init runs until it is killed; the path of the options identifies it.
 INIT = 'mount -t tmpfs netns /run/netns && echo ready && exec tail -f "$0" >/dev/null'
 
 
@@ -28,7 +31,8 @@ class HostB:
 
     def __init__(self, directory):
         self._directory = directory
-        self.tenants = [read_tenant(path, INSTANCE_B, STATE_DIR_B) for path in sorted(directory.glob("*.toml"))]
+        self.tenants = [read_tenant(path, INSTANCE_B, STATE_DIR_B)
+                        for path in sorted(directory.glob("*.toml"))]
         self._init = None
 
     def tenant(self, name):
@@ -43,11 +47,13 @@ class HostB:
         ip("", f"netns add {ROOT_B}")
         ip(ROOT_B, "link set lo up")
         self._init = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{ROOT_B}", "unshare", "--mount", "sh", "-c", INIT, str(options)],
+            ["nsenter", f"--net=/run/netns/{ROOT_B}", "unshare", "--mount", "sh", "-c", INIT,
+             str(options)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
         if self._init.stdout.readline() != "ready\n":
             raise DemoError("the second host cannot have a /run/netns of its own")
-        run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B, "apply", self._directory])
+        run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B,
+             "apply", self._directory])
         self._connect(world)
         self.tenants = [tenant.onboarded() for tenant in self.tenants]
         for tenant in self.tenants:
@@ -57,11 +63,12 @@ class HostB:
                 world.configure(guest, tenant)
         pairs = [(guest, far) for tenant in world.tenants for guest in tenant.guests
                  for far in self.tenant(tenant.name).guests]
-        world.wait_until_answered([(one, address) for pair in pairs for one, other in (pair, pair[::-1])
+        world.wait_until_answered([(one, address) for pair in pairs for one,
+                                   other in (pair, pair[::-1])
                                    for address in (other.ipv4, other.ipv6)])
 
     def _attach(self, netns):
-        """Names one of this host's namespaces on the first one too."""
+        """Attaches one of this host's namespaces on the first host too."""
         there = f"/proc/{self._init.pid}/root/run/netns/{netns}"
         run(["nsenter", f"--net={there}", "sh", "-c", 'exec ip netns attach "$0" $$', netns])
 
@@ -69,6 +76,7 @@ class HostB:
     def _connect(world):
         """A cable between the bridges."""
         a, b = f"{INSTANCE}-cable", f"{INSTANCE_B}-cable"
-        ip("", f"link add {a} mtu {UNDERLAY_MTU} type veth peer name {b} mtu {UNDERLAY_MTU} netns {ROOT_B}")
+        ip("", f"link add {a} mtu {UNDERLAY_MTU} type veth "
+               f"peer name {b} mtu {UNDERLAY_MTU} netns {ROOT_B}")
         world.join_underlay(a)
         ip(ROOT_B, f"link set {b} master {BRIDGE_B} up")

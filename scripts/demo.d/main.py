@@ -1,4 +1,4 @@
-"""The order of the demo. See `scripts/demo --help`."""
+"""The order of the demo; `scripts/demo --help` says more."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,9 @@ from restart import kill_and_watch
 from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
-from world import EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces
+from world import (
+    EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces,
+)
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
@@ -30,7 +32,7 @@ def say(message):
 
 
 def background(red, blue, internet, frames_per_second):
-    """What runs all the time while the attacks do: from the attacked, to them, and beside them."""
+    """Good traffic during the attacks: from and to the attacked tenant, and of the other."""
     options = {"per_second": frames_per_second, "payload": 200}
     flows = [
         Flow(red.guests[1], internet, port=5400, **options),
@@ -44,7 +46,7 @@ def background(red, blue, internet, frames_per_second):
 
 
 def show(world, report, quick):
-    """Everything that is shown, in its order."""
+    """All steps of the demo, in order."""
     red, blue = world.tenants
     seconds, frames = (1, 10) if quick else (2, 50)
     pace = world.pace
@@ -65,7 +67,8 @@ def show(world, report, quick):
     gateway = world.gateway_of(red.guests[0])
     with running(background(red, blue, world.internet, pace.frames_per_second)) as flows:
         say("red tries to reach blue, while good traffic runs")
-        report.isolation.extend(all_tries(red.guests[0], *blue.guests[:2], gateway, blue, (*blue.guests, blue.uplink),
+        report.isolation.extend(all_tries(red.guests[0], *blue.guests[:2], gateway, blue,
+                                          (*blue.guests, blue.uplink),
                                           world, frames))
         attacks = all_attacks(
             me=red.guests[0], sibling=red.guests[1], other=blue.guests[0], gateway=gateway,
@@ -90,6 +93,7 @@ def show(world, report, quick):
 
 
 def keep(world):
+    """Says how to look around in a demo that stays up."""
     red = world.tenants[0]
     guest = red.guests[0]
     on_second = ""
@@ -100,14 +104,15 @@ def keep(world):
   nsenter --net=/run/netns/{ROOT_B} {PROVISIONER} {' '.join(OPTIONS_B)} status"""
     print(f"""
 The demo stays up. To look around:
-  ip netns exec {guest.netns} ping {world.internet.ipv4}         {guest.name} is a VM's stand-in
+  ip netns exec {guest.netns} ping {world.internet.ipv4}         {guest.name} stands for a VM
   {PROVISIONER} {' '.join(OPTIONS)} status
   target/release/vswitch show drops --control {red.control}{on_second}
 To stop it: scripts/demo --clean""")
 
 
 def build_image():
-    """Builds what the switches' VMs boot; whether that worked. Without changes it takes seconds."""
+    """Builds the image that the switches' VMs boot; whether that worked. Without changes it takes
+    seconds."""
     say("building the image of the switches' VMs: scripts/build-switch-image")
     # Only its progress is shown: standard output belongs to the report.
     command = [ROOT / "scripts" / "build-switch-image"]
@@ -115,7 +120,7 @@ def build_image():
 
 
 def stage(options):
-    """The world that is asked for."""
+    """The world that the options ask for."""
     if options.unprotected:
         return Unprotected(TENANTS)
     world = Sriov(TENANTS) if options.nic == "sriov" else World(TENANTS, HostB(TENANTS_B))
@@ -125,47 +130,39 @@ def stage(options):
     return world
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
-        description="Builds everything, onboards two tenants (examples/*.toml) on this machine, sends good traffic and "
-                    "attacks through their switches, kills a switch, and reports what was counted. Needs root, and no "
-                    "special hardware. It leaves nothing behind.",
-        epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}. Exit status: 0 if all good traffic and no "
-               "attack was delivered and every attack was counted; 1 otherwise; 2 if the demo could not run.")
-    parser.add_argument("--quick", action="store_true", help="fewer frames and shorter flows; the same list")
-    parser.add_argument("--keep", action="store_true", help="leave it up at the end, to look around")
-    parser.add_argument("--clean", action="store_true", help="only take away what a killed or kept demo has left")
-    parser.add_argument("--unprotected", action="store_true",
-                        help="control experiment: the same on a plain bridge without switches, to see that what "
-                             "arrives is counted")
-    parser.add_argument("--isolation", choices=("process", "vm"), default="process",
-                        help="what each switch runs in: a confined process, or a dedicated VM (default process)")
-    parser.add_argument("--nic", choices=("veth", "sriov"), default="veth",
-                        help="what carries frames: veth pairs, or virtual functions of an emulated SR-IOV NIC, in a machine "
-                             "that the demo boots for it (default veth)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
-    parser.add_argument("--quiet", action="store_true", help="with --clean: say nothing")
+        description="Builds everything, onboards two tenants (examples/*.toml) on this machine, "
+                    "sends good traffic and attacks through their switches, kills a switch, and "
+                    "reports what was counted. Needs root, and no special hardware. It leaves "
+                    "nothing behind.",
+        epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}. Exit status: 0 if all "
+               "good traffic and no attack was delivered and every attack was counted; 1 "
+               "otherwise; 2 if the demo could not run.")
+    option = parser.add_argument
+    option("--quick", action="store_true", help="fewer frames and shorter flows; the same list")
+    option("--keep", action="store_true", help="leave it up at the end, to look around")
+    option("--clean", action="store_true", help="only remove what a killed or kept demo has left")
+    option("--unprotected", action="store_true",
+           help="control experiment: the same on a plain bridge without switches, to see that what "
+                "arrives is counted")
+    option("--isolation", choices=("process", "vm"), default="process",
+           help="what each switch runs in: a confined process, or a dedicated VM (default process)")
+    option("--nic", choices=("veth", "sriov"), default="veth",
+           help="what carries frames: veth pairs, or virtual functions of an emulated SR-IOV NIC, "
+                "in a machine that the demo boots for it (default veth)")
+    option("--json", action="store_true", help="print the report as JSON instead of tables")
+    option("--quiet", action="store_true", help="with --clean: print nothing")
     options = parser.parse_args()
     if options.unprotected and (options.nic, options.isolation) != ("veth", "process"):
-        parser.error("--unprotected has no switches: --nic and --isolation say nothing there")
-    if options.clean:
-        clean()
-        if not options.quiet:
-            say("nothing of the demo is left")
-        return 0
+        parser.error("--unprotected has no switches: --nic and --isolation do not apply")
+    return options
 
-    # A killed demo cleans up as an interrupted one does, also where the caller has told it to ignore Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if options.isolation == "vm" and not MACHINE.exists() and not build_image():
-        return 2
-    if options.nic == "sriov" and not MACHINE.exists():
-        say("booting a machine with an SR-IOV NIC: scripts/vm")
-        return boot(sys.argv[1:])
-    before, started, status = traces(), time.monotonic(), 2
-    report, world = Report(), stage(options)
+
+def perform(world, report, options):
+    """Builds the world, shows everything, and takes it down again; an exit status."""
+    before, status = traces(), 2
     try:
         world.up(say)
         show(world, report, options.quick)
@@ -184,14 +181,19 @@ def main():
             say("taking everything down")
             world.down()
             report.leftovers = left_behind(before)
-            say("nothing is left behind: namespaces, interfaces, tables, control groups, mounts, processes, files and "
-                "hugepages are as they were" if not report.leftovers else f"left behind: {report.leftovers}")
-    if status:
-        return status
+            say("nothing is left behind: namespaces, interfaces, tables, control groups, mounts, "
+                "processes, files and hugepages are as they were"
+                if not report.leftovers else f"left behind: {report.leftovers}")
+    return status
+
+
+def conclude(report, options, started):
+    """Prints and writes the report; an exit status."""
     if options.unprotected:
         print(f"\n{report.text()}\n")
         arrived = sum(attack.delivered > 0 for attack in report.attacks)
-        say(f"without switches, frames of {arrived} of {len(report.attacks)} kinds of attacks arrived")
+        say(f"without switches, frames of {arrived} of {len(report.attacks)} kinds of attacks "
+            "arrived")
         return 0
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report.json())
@@ -200,9 +202,35 @@ def main():
     for failure in failures:
         say(f"NOT AS IT SHOULD BE: {failure}")
     attacks, good = report.all_attacks(), report.all_good()
-    say(f"{len(attacks)} kinds of attacks, {sum(attack.delivered for attack in attacks)} frames of them delivered; "
+    delivered = sum(attack.delivered for attack in attacks)
+    say(f"{len(attacks)} kinds of attacks, {delivered} frames of them delivered; "
         f"{len(good)} good flows; {time.monotonic() - started:.0f} s; {REPORT.relative_to(ROOT)}")
     return 1 if failures else 0
+
+
+def main():
+    options = parse()
+    if options.clean:
+        clean()
+        if not options.quiet:
+            say("nothing of the demo is left")
+        return 0
+
+    # A killed demo cleans up as an interrupted one does, also where the caller ignores Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if options.isolation == "vm" and not MACHINE.exists() and not build_image():
+            return 2
+        if options.nic == "sriov" and not MACHINE.exists():
+            say("booting a machine with an SR-IOV NIC: scripts/vm")
+            return boot(sys.argv[1:])
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    started, report, world = time.monotonic(), Report(), stage(options)
+    return perform(world, report, options) or conclude(report, options, started)
 
 
 if __name__ == "__main__":

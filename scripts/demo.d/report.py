@@ -1,4 +1,4 @@
-"""The closing table, and the same for programs."""
+"""The closing tables, and the same as JSON."""
 
 import dataclasses
 import json
@@ -6,13 +6,15 @@ import platform
 
 
 def rows(headings, lines):
-    """A table whose numbers are on the right."""
+    """A table with numbers aligned to the right."""
     lines = [[str(cell) for cell in line] for line in lines]
-    widths = [max(len(row[column]) for row in [headings, *lines]) for column in range(len(headings))]
+    widths = [max(len(row[column]) for row in [headings, *lines])
+              for column in range(len(headings))]
     numeric = [all(line[column].isdigit() for line in lines) for column in range(len(headings))]
 
     def text(row):
-        cells = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric))
+        cells = (cell.rjust(width) if right else cell.ljust(width) for cell, width,
+                 right in zip(row, widths, numeric))
         return "  ".join(cells).rstrip()
 
     return "\n".join([text(headings), text(["─" * width for width in widths]), *map(text, lines)])
@@ -22,7 +24,8 @@ def attack_table(attacks):
     by_nic = any(attack.kept_by_nic for attack in attacks)
     return rows(
         ["attack", "tool", "sent", "delivered", "reason", "counted", *(["NIC"] if by_nic else [])],
-        [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted, *([a.kept_by_nic] if by_nic else [])] for a in attacks])
+        [[a.name, a.tool, a.sent, a.delivered, a.reason, a.counted,
+          *([a.kept_by_nic] if by_nic else [])] for a in attacks])
 
 
 def isolation_table(heading, tries):
@@ -30,7 +33,8 @@ def isolation_table(heading, tries):
 
 
 def good_table(good):
-    return rows(["good traffic", "sent", "delivered", "rate"], [[g.name, g.sent, g.delivered, g.rate] for g in good])
+    return rows(["good traffic", "sent", "delivered", "rate"],
+                [[g.name, g.sent, g.delivered, g.rate] for g in good])
 
 
 def speed_lines(speeds):
@@ -42,7 +46,7 @@ class Report:
 
     def __init__(self):
         self.good, self.speed, self.isolation, self.attacks, self.restart = [], [], [], [], None
-        # What was counted between two hosts, if there were two.
+        # The counts between two hosts, if there were two.
         self.between = None
         self.leftovers = None
 
@@ -53,7 +57,7 @@ class Report:
         return [*self.good, *(self.between.good if self.between else [])]
 
     def failures(self):
-        """Each thing that is not as it should be, as a sentence."""
+        """Each failure, as a sentence."""
         for good in self.all_good():
             if good.sent == 0:
                 yield f"{good.name}: nothing was sent"
@@ -74,17 +78,20 @@ class Report:
             yield f"left behind: {kind}: {', '.join(left)}"
 
     def text(self):
-        parts = [attack_table(self.attacks), isolation_table("red to blue", self.isolation), good_table(self.good),
-                 speed_lines(self.speed)]
+        parts = [attack_table(self.attacks), isolation_table("red to blue", self.isolation),
+                 good_table(self.good), speed_lines(self.speed)]
         if self.between:
             parts += ["Between hosts", attack_table(self.between.attacks),
-                      isolation_table("one tenant to the other", self.between.isolation), good_table(self.between.good),
-                      speed_lines(self.between.speed), f"red's tunnels: {self.between.tunnels.strip()}"]
+                      isolation_table("one tenant to the other", self.between.isolation),
+                      good_table(self.between.good), speed_lines(self.between.speed),
+                      f"red's tunnels: {self.between.tunnels.strip()}"]
         if self.restart:
             r = self.restart
+            back = "more than 15" if r.outage_s is None else r.outage_s
             parts.append(
-                f"red's switch killed (SIGKILL): a new one after {r.restarted_s:.3f} s, all of red's traffic back after "
-                f"{'more than 15' if r.outage_s is None else r.outage_s} s;\nmeanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
+                f"red's switch killed (SIGKILL): a new one after {r.restarted_s:.3f} s, all of "
+                f"red's traffic back after {back} s;\n"
+                f"meanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
                 f"{r.other_tenant_lost} of {r.other_tenant_sent} frames.")
         return "\n\n".join(parts)
 

@@ -13,15 +13,15 @@ from world import DemoError
 
 @dataclasses.dataclass
 class Restart:
-    """What came of it. The report has these names."""
+    """The outcome. The report has these names."""
 
     # Frames of the other tenant's flows that did not arrive, in the whole experiment.
     other_tenant_sent: int
     other_tenant_lost: int
-    # The longest time for which one of the tenant's flows was silent; None if one did not come back.
+    # The longest silence of one of the tenant's flows; None if one did not come back.
     outage_s: float | None
-    # Until the supervisor's new process was there, and what had arrived by then of the frames that were sent after the kill. What was
-    # sent before may be under way still: a machine that others use too may take its time with it.
+    # Until the supervisor's new process existed, and how many frames that were sent after the kill
+    # had arrived by then. Frames sent before may still be in flight on a busy machine.
     restarted_s: float
     delivered_while_down: int
     # Frames of the tenant that arrived after the restart.
@@ -37,12 +37,12 @@ class Restart:
             yield "not all of the tenant's traffic came back"
 
 
-# No frame that is sent so much later than the signal can have been taken by the switch that was killed.
+# The killed switch cannot have taken a frame that is sent this much later than the signal.
 DYING_S = 0.005
 
 
 def wait_until_back(flows, patience_s):
-    """Until something arrives of each flow, and a second more; at most so many seconds."""
+    """Waits until a frame of each flow arrives, for a limited time, and one second more."""
     with contextlib.ExitStack() as stack:
         counters = [stack.enter_context(Counters([flow.arriving()])) for flow in flows]
         deadline = time.monotonic() + patience_s
@@ -52,8 +52,8 @@ def wait_until_back(flows, patience_s):
 
 
 def kill_and_watch(tenant, other, internet, pace, remote=None):
-    """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has brought its traffic back, also that with
-    `remote`, a guest of its own on another host."""
+    """Kills `tenant`'s switch with SIGKILL and waits until the supervisor has restored its traffic,
+    also with `remote`, a guest of the tenant on another host."""
     def flows_of(guests, port):
         options = {"per_second": pace.frames_per_second, "payload": 200}
         return [Flow(guests[0], guests[1], port=port, **options),

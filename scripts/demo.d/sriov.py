@@ -1,8 +1,9 @@
-"""The same stage on a real SR-IOV NIC, inside the emulated machine.
+"""The same stage on an SR-IOV NIC, inside the emulated machine.
 
-The guests' interfaces are virtual functions under the kernel's own driver, the switches' are functions that DPDK drives
-through VFIO. The NIC's cable leads to a bridge that stands for the adjacent switch: its port does not carry the VLANs
-of the tenants' ports, as docs/operate/sriov.md demands of a real one.
+The guests' interfaces are virtual functions under the kernel's own driver; DPDK drives the
+switches' functions through VFIO. The NIC's cable leads to a bridge that stands for the adjacent
+switch: its port does not carry the VLANs of the tenants' ports, as docs/operate/sriov.md demands of
+a real one.
 """
 
 import pathlib
@@ -16,13 +17,15 @@ from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")
 WIRE = "wire0"
-# The VLAN of the In/Out functions; the Internet is an untagged port of it.
+# The VLAN of the uplink functions; the Internet is an untagged port of it.
 UNDERLAY = 100
 
-# Frames that need not reach the switch to be counted there: the NIC refuses a source that is not the function's own and a
-# tag beside the port's, and gives the switch's function only what is for its MAC, for everybody, or for a group that it
-# has asked for. QEMU's model also loses what it cannot parse, as a header chain that is cut in two.
-KEPT_BY_NIC = {"src-mac", "src-mac-group", "vlan-tag", "dst-mac", "link-local-l2", "multicast", "ipv6-fragment"}
+# Reasons of frames that the NIC may drop before the switch counts them: it refuses a source that is
+# not the function's own and a tag beside the port's, and passes to the switch's function only its
+# own MAC, broadcast, and subscribed groups. QEMU's model also loses what it cannot parse, as a
+# header chain that is cut in two.
+KEPT_BY_NIC = {"src-mac", "src-mac-group", "vlan-tag", "dst-mac", "link-local-l2", "multicast",
+               "ipv6-fragment"}
 
 
 def boot(arguments):
@@ -42,27 +45,31 @@ class Sriov(World):
 
     def __init__(self, tenant_files):
         super().__init__(tenant_files)
-        OPTIONS.extend(["--nic", "sriov", *(option for nic in self.nics for option in ("--pf", nic)), "--guest", "netns",
-                        "--inout-vlan", str(UNDERLAY)])
+        OPTIONS.extend(["--nic", "sriov", "--guest", "netns", "--inout-vlan", str(UNDERLAY)])
+        for nic in self.nics:
+            OPTIONS.extend(["--pf", nic])
 
     def up(self, say):
         say(f"the adjacent switch: its port {WIRE} carries VLAN {UNDERLAY}, and no other")
-        ip("", f"link add {BRIDGE} type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0")
+        ip("", f"link add {BRIDGE} type bridge "
+               "vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0")
         ip("", f"link set {BRIDGE} up")
         ip("", f"link set {WIRE} master {BRIDGE} up")
         run(["bridge", "vlan", "add", "dev", WIRE, "vid", UNDERLAY])
-        say("the tenants' files accept by name that this model of a NIC does not do the spoof check that it reads back")
-        say("the second host is left out here: it would be on veth pairs again")
+        say("the tenants' files accept that this NIC model does not do the spoof check it reports")
+        say("the second host is skipped: it would use veth pairs again")
         with tempfile.TemporaryDirectory() as directory:
-            self.tenant_files = [self._accepting(file, pathlib.Path(directory)) for file in self.tenant_files]
+            self.tenant_files = [self._accepting(file, pathlib.Path(directory))
+                                 for file in self.tenant_files]
             super().up(say)
 
     @staticmethod
     def _accepting(file, directory):
-        """The tenant's file, with what it accepts of the NIC."""
+        """A copy of the tenant's file that accepts the NIC's missing spoof check."""
         text = file.read_text()
         copy = directory / file.name
-        copy.write_text(text.replace("[gateway]", '[nic]\naccept = ["spoof-check"]\n\n[gateway]', 1))
+        nic = '[nic]\naccept = ["spoof-check"]\n\n'
+        copy.write_text(text.replace("[gateway]", f"{nic}[gateway]", 1))
         return copy
 
     def join_underlay(self, link):
@@ -72,26 +79,28 @@ class Sriov(World):
     @staticmethod
     def configure(guest, tenant):
         World.configure(guest, tenant)
-        # What is counted are frames on the wire, not what the kernel makes of several.
+        # The counters are to see frames on the wire, not the aggregates that the kernel makes.
         for feature in ("tso", "gso", "gro"):
             guest.run(["ethtool", "-K", guest.interface, feature, "off"], capture_output=True)
 
     def gateway_of(self, guest):
-        """What the guest has learned is from now on fixed: this NIC returns a guest's own broadcasts to it, so that it
-        would poison itself when it attacks."""
+        """Makes the guest's neighbours permanent: this NIC returns a guest's own broadcasts to it,
+        so that its attacks would poison its own cache."""
         gateway = super().gateway_of(guest)
         tenant = next(tenant for tenant in self.all_tenants() if guest in tenant.guests)
         siblings = [other for other in tenant.guests if other is not guest]
-        for address in (address for host in (gateway, *siblings) for address in (host.ipv4, host.ipv6)):
-            ip(guest.netns, f"neighbour replace {address} lladdr {gateway.mac} nud permanent dev {guest.interface}")
+        for address in (address for host in (gateway, *siblings)
+                        for address in (host.ipv4, host.ipv6)):
+            ip(guest.netns, f"neighbour replace {address} lladdr {gateway.mac} nud permanent "
+                            f"dev {guest.interface}")
         return gateway
 
     def everybody(self):
-        # What a switch's own functions are given, only the switch sees.
+        # Only the switch sees frames on its own functions.
         return [host for host in super().everybody() if host.interface != "inout"]
 
     def down(self):
         super().down()
         subprocess.run(["ip", "link", "set", WIRE, "down"], check=False)
-        # The kernel takes the last functions away a moment later.
+        # The kernel removes the last functions a moment later.
         time.sleep(1)

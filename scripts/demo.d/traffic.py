@@ -1,6 +1,6 @@
-"""Good traffic, and what arrives of it.
+"""Good traffic, and how much of it arrives.
 
-What a flow has sent and what was delivered are frames, counted by the kernel where they leave the sender's
+Sent and delivered are numbers of frames, counted by the kernel where they leave the sender's
 interface and where they arrive at the receiver's; both directions count where there are answers.
 """
 
@@ -33,7 +33,7 @@ class Good:
 
 @contextlib.contextmanager
 def counted(a, b, protocol, answer_s=1):
-    """Counts what passes between two hosts: gives a function that says how much was sent and delivered."""
+    """Counts frames between two hosts: yields a function that returns those sent and delivered."""
     ipv6 = protocol.startswith("ip6")
     ends = (a.ipv6, b.ipv6) if ipv6 else (a.ipv4, b.ipv4)
     there = f"{protocol} and src host {ends[0]} and dst host {ends[1]}"
@@ -47,7 +47,7 @@ def counted(a, b, protocol, answer_s=1):
 
 
 def settle(sent, delivered, patience_s=2):
-    """Waits for what is still on its way: milliseconds on an idle machine, but not all are idle."""
+    """Waits for frames in flight: milliseconds on an idle machine, longer on a busy one."""
     deadline = time.monotonic() + patience_s
     while delivered() < sent() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -60,11 +60,13 @@ def ping(a, b, *, ipv6=False, payload=56, seconds, per_second, answer_s=1):
     size = payload + (48 if ipv6 else 28)
     protocol = "ip6 proto 58 and (ip6[40] = 128 or ip6[40] = 129)" if ipv6 else "icmp"
     with counted(a, b, protocol, answer_s) as settled:
-        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", str(1 / per_second), "-W", str(answer_s), "-s", str(payload),
+        done = a.run(["ping", "-q", "-M", "do", "-c", str(count), "-i", str(1 / per_second), "-W",
+                      str(answer_s), "-s", str(payload),
                       address], capture_output=True, text=True)
         rtt = done.stdout.rpartition("= ")[2].split("/")
         rate = f"{float(rtt[1]) * 1000:.0f} µs a round" if len(rtt) > 1 else "no answer"
-        return Good(f"ping {'v6' if ipv6 else 'v4'}, {size}-byte packets: {a.name} ↔ {b.name}", *settled(), rate)
+        return Good(f"ping {'v6' if ipv6 else 'v4'}, {size}-byte packets: {a.name} ↔ {b.name}",
+                    *settled(), rate)
 
 
 @contextlib.contextmanager
@@ -83,8 +85,9 @@ def iperf3_server(host, address):
 
 
 def iperf3_client(host, address, seconds, *options):
-    """What iperf3's client reports at its end; nothing if it could not run."""
-    done = host.run(["iperf3", "-c", address, "-t", f"{max(1, round(seconds))}", "--json", *options],
+    """The final report of iperf3's client; empty if it could not run."""
+    done = host.run(["iperf3", "-c", address, "-t", f"{max(1, round(seconds))}", "--json",
+                     *options],
                     capture_output=True, text=True)
     try:
         return json.loads(done.stdout).get("end", {})
@@ -93,12 +96,13 @@ def iperf3_client(host, address, seconds, *options):
 
 
 def iperf3(a, b, *, udp=False, ipv6=False, seconds, bits):
-    """iperf3 from a to b, at a pace of so many bits a second at which every frame must arrive."""
+    """iperf3 from a to b, at a rate in bits per second at which every frame must arrive."""
     address = b.ipv6 if ipv6 else b.ipv4
     protocol = f"ip6 proto {17 if udp else 6}" if ipv6 else ("udp" if udp else "tcp")
     with iperf3_server(b, address) as server, counted(a, b, protocol) as settled:
         # 1400 bytes and the headers of either IP fit the MTU.
-        end = iperf3_client(a, address, seconds, "-b", str(bits), *(["-u", "-l", "1400"] if udp else []))
+        end = iperf3_client(a, address, seconds, "-b", str(bits),
+                            *(["-u", "-l", "1400"] if udp else []))
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(timeout=5)
         received = end.get("sum" if udp else "sum_received", {}).get("bits_per_second", 0)
@@ -108,21 +112,23 @@ def iperf3(a, b, *, udp=False, ipv6=False, seconds, bits):
 
 @dataclasses.dataclass
 class Speed:
-    """How fast one stream got. The report has these names."""
+    """The rate of one stream. The report has these names."""
 
     name: str
     bits_per_second: int
 
 
 def speed(a, b, *, seconds):
-    """One TCP stream as fast as it goes: TCP itself finds the pace by losing frames, so none are compared."""
+    """One TCP stream as fast as it goes: TCP loses frames to find its rate, so none are
+    compared."""
     with iperf3_server(b, b.ipv4):
-        received = iperf3_client(a, b.ipv4, seconds).get("sum_received", {}).get("bits_per_second", 0)
+        received = iperf3_client(a, b.ipv4, seconds).get("sum_received", {}).get("bits_per_second",
+                                                                                 0)
     return Speed(f"one TCP stream as fast as it goes: {a.name} → {b.name}", round(received))
 
 
 class Flow:
-    """A UDP flow that runs until it is stopped; the receiver knows each datagram by its number."""
+    """A UDP flow that runs until it is stopped; each datagram has a sequence number."""
 
     def __init__(self, a, b, *, ipv6=False, port, per_second, payload):
         self.name = f"UDP {'v6' if ipv6 else 'v4'}, {payload} bytes: {a.name} → {b.name}"
@@ -133,14 +139,17 @@ class Flow:
         self._receiver = b.start([PYTHON, FLOW, "receive", address, str(port)], **pipe)
         if self._receiver.stdout.readline() != "ready\n":
             raise RuntimeError(f"{b.name} cannot listen on {address} port {port}")
-        self._sender = a.start([PYTHON, FLOW, "send", address, str(port), str(per_second), str(payload)], **pipe)
-        # A busy machine takes seconds to start it; stopped before it listens to signals, it could not tell its count.
+        self._sender = a.start([PYTHON, FLOW, "send", address, str(port), str(per_second),
+                                str(payload)], **pipe)
+        # On a busy machine the start takes seconds; stopped before it handles signals, the sender
+        # could not report its count.
         if self._sender.stdout.readline() != "ready\n":
             raise RuntimeError(f"{a.name} cannot send to {address} port {port}")
         self.departures, self.arrivals = [], []
 
     def stop(self, whole=True):
-        """Ends the flow; what became of it. Only where it should be whole is it worth to wait for what is missing."""
+        """Ends the flow; its outcome. Waiting for missing frames makes sense only for a flow that
+        should be `whole`."""
         self._sender.terminate()
         self.departures = json.loads(self._sender.communicate()[0])["departures"]
         sent = len(self.departures)
@@ -164,8 +173,9 @@ class Flow:
         return self._to.arriving(f"udp dst port {self._port}")
 
     def passed(self, begin, end):
-        """How many of the frames that were sent after `begin` have arrived before `end`."""
-        return sum(self.departures[number] > begin and moment < end for number, moment in self.arrivals)
+        """The number of frames that were sent after `begin` and arrived before `end`."""
+        return sum(self.departures[number] > begin and moment < end for number,
+                   moment in self.arrivals)
 
     def silence(self, moment):
         """Seconds without an arrival around a moment; None if there was none after it."""
@@ -176,7 +186,7 @@ class Flow:
 
 @contextlib.contextmanager
 def running(flows):
-    """Stops the flows whatever happens in the block."""
+    """Stops the flows at the end of the block, also after an exception."""
     try:
         yield flows
     finally:
@@ -185,7 +195,7 @@ def running(flows):
 
 
 def all_good(pairs, seconds, pace):
-    """Every kind of traffic, over every pair."""
+    """Every kind of traffic, between every pair."""
     port = 5300
     for a, b in pairs:
         pings = {"seconds": seconds, "per_second": pace.pings_per_second}

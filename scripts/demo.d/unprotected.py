@@ -1,7 +1,8 @@
-"""The control experiment: the same guests and the same attacks on one plain bridge with one plain router.
+"""The control experiment: the same guests and the same attacks on one plain bridge with one plain
+router.
 
-It shows that the counters count: what the switches stop arrives here. (The bridge itself drops a few: frames with a
-group source, and those for the link-local groups of 802.1D.)
+It shows that the counters work: frames that the switches drop arrive here. (The bridge itself drops
+a few: those with a group source, and those for the link-local groups of 802.1D.)
 """
 
 import dataclasses
@@ -33,11 +34,13 @@ class Unprotected(World):
         for option in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
             ip("", f"netns exec {ROUTER} sysctl -q -w net.{option}=1")
         for tenant in self.tenants:
-            addresses = zip((*tenant.gateway_addresses, tenant.uplink.ipv4, tenant.uplink.ipv6), (24, 64, 24, 64))
+            addresses = zip((*tenant.gateway_addresses, tenant.uplink.ipv4, tenant.uplink.ipv6),
+                            (24, 64, 24, 64))
             for address, length in addresses:
                 nodad = " nodad" if ":" in address else ""
                 ip(ROUTER, f"address add {address}/{length} dev eth0{nodad}")
-        for index, guest in enumerate((guest for tenant in self.tenants for guest in tenant.guests), 1):
+        for index, guest in enumerate((guest for tenant in self.tenants for guest in tenant.guests),
+                                      1):
             self._attach(guest.netns, guest.mac, index)
         for tenant in self.tenants:
             for guest in tenant.guests:
@@ -58,5 +61,6 @@ class Unprotected(World):
         ip("", f"link add {link} type veth peer name eth0 address {mac} netns {netns}")
         ip("", f"link set {link} master {BRIDGE} up")
         for where, name in (([], link), (["ip", "netns", "exec", netns], "eth0")):
-            run([*where, "ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])
+            run([*where, "ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro",
+                 "off"])
         ip(netns, "link set eth0 up")
