@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod confine;
 mod control;
 pub mod files;
+pub mod kind;
 mod launched;
 mod log;
 pub mod process;

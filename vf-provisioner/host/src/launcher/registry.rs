@@ -3,28 +3,11 @@
 
 use clap::{Args, ValueEnum};
 
-use super::process::{self, Process};
+use super::kind::Kind;
 use super::switch::Switch;
-use super::{Launcher, Runner, vm};
+use super::{Launcher, Runner, process, vm};
 use crate::error::OptionError;
 use crate::finding::Finding;
-
-/// What a launcher's folder offers.
-pub trait Kind: Runner {
-    /// Its command-line options.
-    type Options;
-
-    /// The launcher for new switches. `base` is what they have in common.
-    ///
-    /// # Errors
-    /// If the options are wrong for this host.
-    fn launcher(options: &Self::Options, base: Process) -> Result<Box<dyn Launcher>, OptionError>;
-
-    /// Whether this host has what the launcher needs.
-    fn checks() -> Vec<Finding> {
-        Vec::new()
-    }
-}
 
 macro_rules! launchers {
     (

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 use rustix::process::pidfd_send_signal;
 use tenant_config::{Device, Memory, SwitchConfig};
 
-use super::INSIDE;
-use crate::error::HostError;
+use super::options::Options;
+use super::plan::{INSIDE, Process};
+use crate::error::{HostError, OptionError};
 use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::{CONTROL, TenantFiles};
+use crate::launcher::kind::Kind;
 use crate::launcher::launched::Launched;
 use crate::launcher::switch::{Switch, functions};
 use crate::launcher::vfio::{give_nodes, take_nodes_back};
-use crate::launcher::{Runner, control};
+use crate::launcher::{Launcher, Runner, control};
 use crate::nic::parts::netns;
 use crate::object::Context;
 
@@ -42,6 +44,14 @@ impl Runner for Confined {
 
     fn stop(&self, context: &Context, switch: &Switch) -> Result<(), HostError> {
         stop(context, switch)
+    }
+}
+
+impl Kind for Confined {
+    type Options = Options;
+
+    fn launcher(_: &Options, base: Process) -> Result<Box<dyn Launcher>, OptionError> {
+        Ok(Box::new(base))
     }
 }
 

@@ -284,7 +284,7 @@ pub(super) fn pid(name: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launcher::vm::tests::{machine, switch};
+    use crate::launcher::vm::plan::tests::{machine, switch};
 
     #[test]
     fn a_domain_is_the_same_machine() {

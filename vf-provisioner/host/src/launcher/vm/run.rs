@@ -11,17 +11,22 @@ use tenant_config::PciAddress;
 
 use super::image::Image;
 use super::machine::{Accel, Function, Machine, Manager};
+use super::options::Options;
+use super::plan::memory_limit;
 use super::qmp::Monitor;
-use super::{libvirt, memory_limit, qemu, qmp, settings, tap};
-use crate::error::HostError;
+use super::{libvirt, qemu, qmp, settings, tap};
+use crate::error::{HostError, OptionError};
 use crate::files::replace;
+use crate::finding::{Finding, Verdict, program};
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::TenantFiles;
+use crate::launcher::kind::Kind;
 use crate::launcher::launched::Launched;
+use crate::launcher::process::plan::Process;
 use crate::launcher::switch::Switch;
 use crate::launcher::vfio::{give_nodes, take_nodes_back};
-use crate::launcher::{Runner, control};
+use crate::launcher::{Launcher, Runner, control};
 use crate::nic::parts::netns;
 use crate::object::Context;
 
@@ -87,6 +92,27 @@ impl Runner for Libvirt {
 
     fn stuck(&self, context: &Context, switch: &Switch) -> Option<String> {
         Qemu.stuck(context, switch)
+    }
+}
+
+impl Kind for Qemu {
+    type Options = Options;
+
+    fn launcher(options: &Options, base: Process) -> Result<Box<dyn Launcher>, OptionError> {
+        options.launcher(Manager::Qemu, base)
+    }
+
+    fn checks() -> Vec<Finding> {
+        let version = program("qemu-system-x86_64", "--version");
+        vec![Finding::new("QEMU", Verdict::Optional, version)]
+    }
+}
+
+impl Kind for Libvirt {
+    type Options = Options;
+
+    fn launcher(options: &Options, base: Process) -> Result<Box<dyn Launcher>, OptionError> {
+        options.launcher(Manager::Libvirt, base)
     }
 }
 

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
 use super::rule::{Rule, rule};
+use super::station::{Kind, Options, Place, Role, Station, failed};
 use super::tap::Tap;
-use super::{Kind, Options, Place, Role, Station, failed};
 use crate::error::HostError;
 use crate::files::pin_socket;
 use crate::nic::parts::netns;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::field::{COPIES, Counted, Field, Sight};
 use super::frame::{CUSTOMER, SERVICE, Tag};
-use super::report::{Report, Row, Verdict, Weakness};
+use super::report::{Report, Row, Verdict};
 use super::rule::{Rule, rule, weakness};
-use super::{Kind, Role, Station};
+use super::station::{Kind, Role, Station};
+use super::weakness::Weakness;
 
 impl Field<'_> {
     pub(super) fn judge(&self, took: Duration) -> Report {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tenant_config::{Name, NicAttribute};
 
-use super::{Fabric, Place, Role, Station, Weakness};
+use super::station::{Fabric, Place, Role, Station, failed};
+use super::weakness::Weakness;
 use crate::error::HostError;
 use crate::nic::probe;
 use crate::nic::sriov::function::Side;
@@ -270,9 +271,7 @@ fn is_up(interface: &str) -> bool {
 fn own(inventory: &Inventory, name: &str, role: Role) -> Result<Station, HostError> {
     let found = inventory.interfaces.iter().find(|it| it.name == name);
     let Some(found) = found else {
-        return Err(super::failed(format!(
-            "{name}: there is no such interface here"
-        )));
+        return Err(failed(format!("{name}: there is no such interface here")));
     };
     Ok(Station {
         name: name.to_owned(),

@@ -1,7 +1,7 @@
 //! What must become of which frame.
 
-use super::report::Weakness;
-use super::{Fabric, Kind, Role, Station};
+use super::station::{Fabric, Kind, Role, Station};
+use super::weakness::Weakness;
 
 /// What must become of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) fn weakness(from: &Station, to: &Station, kind: Kind) -> Option<Weakn
 #[cfg(test)]
 mod tests {
     use super::super::report::COLUMNS;
-    use super::super::tests::station;
+    use super::super::station::tests::station;
     use super::*;
 
     /// All that are sent.

@@ -10,6 +10,8 @@ use tenant_config::{MacAddr, Name, NicAttribute, PciAddress, VlanId};
 use crate::key::Key;
 use crate::object::Object;
 
+/// The driver that gives a function to programs.
+pub(super) const VFIO: &str = "vfio-pci";
 const FOREIGN: &str = "is in use or not as a free one is, and not by this provisioner: \
     `vf-provisioner nic` shows by whom; free it, or name other PFs in --pf";
 
@@ -265,5 +267,16 @@ impl Object for Vf {
             "for": self.owner.to_string(), "pf": self.pf, "vf": self.index,
             "address": self.address, "mac": self.set.mac, "vlan": self.set.vlan,
         }))
+    }
+}
+
+/// The driver of the kernel's for the virtual functions of a physical one with this driver.
+pub(super) fn kernel_driver(pf_driver: &str) -> &str {
+    match pf_driver {
+        "igb" => "igbvf",
+        "ixgbe" => "ixgbevf",
+        "i40e" | "ice" => "iavf",
+        // mlx5_core, bnxt_en and others drive both.
+        other => other,
     }
 }

@@ -11,15 +11,13 @@ use netlink_packet_route::link::{
 };
 use tenant_config::{NicAttribute, PciAddress};
 
-use super::function::{Pf, PfSettings, Vf, VfInterface, VfSettings};
+use super::function::{Pf, PfSettings, VFIO, Vf, VfInterface, VfSettings};
 use super::netlink;
 use super::sysfs::{self, group_others, link_name, number};
 use crate::error::HostError;
 use crate::object::{Context, Live};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
-/// The driver that gives a function to programs.
-pub(super) const VFIO: &str = "vfio-pci";
 /// How long a driver may take to make an interface, a NIC to settle after a change of the number of functions.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);

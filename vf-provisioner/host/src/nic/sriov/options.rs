@@ -7,8 +7,9 @@ use tenant_config::VlanId;
 
 use super::allocate::Pool;
 use super::inventory::Inventory;
+use super::plan::{Guests, Sriov, has_namespaces, is_recorded, recorded_pfs};
 use super::vlans::VlanRange;
-use super::{Guests, Sriov, checks, has_namespaces, is_recorded, prove, recorded_pfs, sysfs};
+use super::{checks, prove, sysfs};
 use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
 use crate::nic::NicBackend;

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use nix::sched::{CloneFlags, unshare};
 use tenant_config::NicAttribute;
 
-use super::function::{Side, Vf, VfInterface};
-use super::{functions, kernel_driver, sysfs};
+use super::function::{Side, Vf, VfInterface, kernel_driver};
+use super::{functions, sysfs};
 use crate::error::HostError;
 use crate::nic::kind::NewTenant;
 use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness, onboarded};

@@ -1,0 +1,66 @@
+//! The options of new switches, whichever launcher runs them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tenant_config::Memory;
+
+use super::plan::{Limits, Process};
+
+/// The options of new switches, whichever launcher runs them.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub struct Options {
+    /// The switch's executable [default: vswitch beside this program, else the one in PATH]
+    #[arg(long, global = true, value_name = "FILE")]
+    switch_binary: Option<PathBuf>,
+    /// Processor time of one switch, in percent of one core
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub cpu_limit: u32,
+    /// Memory of one switch beside its packet memory, in MiB
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 128)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=65536))]
+    pub memory_limit: u32,
+    /// Packet memory of one switch, in MiB
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(8..=4096))]
+    packet_memory: u32,
+    /// Take packet memory from hugepages
+    #[arg(long, global = true)]
+    pub hugepages: bool,
+}
+
+impl Options {
+    /// The switch's executable.
+    pub fn binary(&self) -> PathBuf {
+        if let Some(binary) = &self.switch_binary {
+            return std::path::absolute(binary).unwrap_or(binary.clone());
+        }
+        let beside = std::env::current_exe()
+            .ok()
+            .map(|program| program.with_file_name("vswitch"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        beside
+            .into_iter()
+            .chain(std::env::split_paths(&path).map(|dir| dir.join("vswitch")))
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| PathBuf::from("/usr/bin/vswitch"))
+    }
+
+    /// What new switches have in common.
+    pub fn base(&self, instance: &str) -> Process {
+        Process {
+            binary: self.binary(),
+            instance: instance.to_owned(),
+            limits: Limits {
+                cpu_percent: self.cpu_limit,
+                memory_mib: self.memory_limit,
+                packet_memory: Memory {
+                    mib: self.packet_memory,
+                    hugepages: self.hugepages,
+                },
+            },
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a switch that is a process needs.
+
+use std::path::{Path, PathBuf};
+
+use tenant_config::{Memory, SwitchConfig};
+
+use crate::launcher::cgroup::Cgroup;
+use crate::launcher::files::{CONTROL, Directory};
+use crate::launcher::switch::Switch;
+use crate::launcher::{Launcher, Slot};
+use crate::nic::Assignment;
+use crate::resource::Resource;
+
+/// Where the switch finds its own directory.
+pub(super) const INSIDE: &str = "/run/vswitch";
+const TASKS: u32 = 64;
+
+/// How much of the host a switch may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Processor time in percent of one core.
+    pub cpu_percent: u32,
+    /// Memory beside the packet memory, in MiB.
+    pub memory_mib: u32,
+    /// Packet memory, in MiB.
+    pub packet_memory: Memory,
+}
+
+/// The launcher.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The switch's executable.
+    pub binary: PathBuf,
+    /// The prefix of control groups.
+    pub instance: String,
+    /// What each switch may take.
+    pub limits: Limits,
+}
+
+impl Launcher for Process {
+    fn control_socket_inside(&self) -> PathBuf {
+        Path::new(INSIDE).join(CONTROL)
+    }
+
+    fn inside(&self, devices: &Assignment) -> Assignment {
+        devices.clone()
+    }
+
+    fn memory(&self) -> Memory {
+        self.limits.packet_memory
+    }
+
+    fn hugepages_mib(&self) -> u32 {
+        self.limits.packet_memory.mib
+    }
+
+    fn resources(&self, config: &SwitchConfig, slot: &Slot) -> Vec<Resource> {
+        let cgroup = format!("{}/{}", self.instance, config.tenant);
+        vec![
+            Resource::Directory(Directory {
+                tenant: config.tenant.clone(),
+                uid: slot.uid,
+            }),
+            Resource::Cgroup(Cgroup {
+                path: cgroup.clone(),
+                cpu_percent: self.limits.cpu_percent,
+                memory_mib: self.limits.memory_mib + config.memory.mib,
+                tasks: TASKS,
+            }),
+            Resource::Switch(Switch {
+                tenant: config.tenant.clone(),
+                uid: slot.uid,
+                namespace: slot.namespace.clone(),
+                cgroup,
+                binary: self.binary.clone(),
+                cpu: slot.cpu,
+                config: config.clone(),
+                machine: None,
+                needs: slot.needs.clone(),
+            }),
+        ]
+    }
+}

@@ -1,0 +1,285 @@
+//! What a switch in a machine needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tenant_config::{Device, Memory, PciAddress, SwitchConfig};
+
+use super::machine::{Function, Machine, Manager};
+use super::qemu;
+use super::settings::Settings;
+use super::tap::Tap;
+use crate::launcher::process::plan::Process;
+use crate::launcher::{Launcher, Slot};
+use crate::nic::Assignment;
+use crate::nic::parts::link::End;
+use crate::resource::Resource;
+
+/// The longest name of an interface, in bytes.
+const INTERFACE_MAX: usize = 15;
+/// What QEMU takes more when all that it maps is locked, not only what it uses.
+const LOCKED_MIB: u32 = 192;
+
+/// The launcher: what a process needs, and the machine around it.
+#[derive(Debug)]
+pub(super) struct Vm {
+    pub(super) base: Process,
+    pub(super) settings: Settings,
+}
+
+/// The tap that stands beside `interface`. libvirt opens it in a namespace that all tenants share.
+fn tap_name(manager: Manager, uid: u32, number: usize, interface: &str) -> String {
+    let mut name = match manager {
+        Manager::Qemu => format!("vm-{}", interface.trim_start_matches("gw-")),
+        Manager::Libvirt => format!("vm{uid}-{number}"),
+    };
+    name.truncate(INTERFACE_MAX);
+    name
+}
+
+/// The devices as the machine sees them.
+fn inside(devices: &Assignment) -> Assignment {
+    let place = |number: usize, device: &Device| {
+        let (slot, part) = qemu::place(number);
+        let address: Option<PciAddress> = format!("0000:00:{slot:02x}.{part:x}").parse().ok();
+        let vlan = match device {
+            Device::Pci { vlan, .. } => *vlan,
+            _ => None,
+        };
+        address.map_or(device.clone(), |address| Device::Pci { address, vlan })
+    };
+    let number = devices.ports.len();
+    let ports = devices.ports.iter().enumerate();
+    Assignment {
+        ports: ports
+            .map(|(number, device)| place(number, device))
+            .collect(),
+        uplink: devices.uplink.as_ref().map(|device| place(number, device)),
+        guests: devices.guests.clone(),
+    }
+}
+
+/// Memory of the host that all of a machine may take, in MiB; `beside` is beside its own memory.
+pub(super) fn memory_limit(beside: u32, machine: &Machine) -> u32 {
+    let locked = if qemu::has_vf(machine) { LOCKED_MIB } else { 0 };
+    beside + machine.memory_mib + locked
+}
+
+impl Launcher for Vm {
+    fn control_socket_inside(&self) -> PathBuf {
+        self.base.control_socket_inside()
+    }
+
+    fn inside(&self, devices: &Assignment) -> Assignment {
+        inside(devices)
+    }
+
+    /// In the machine's own memory, all of which it has to itself, in large pages.
+    fn memory(&self) -> Memory {
+        Memory {
+            hugepages: true,
+            ..self.base.memory()
+        }
+    }
+
+    /// All the machine's memory; what its switch takes is in there.
+    fn hugepages_mib(&self) -> u32 {
+        self.settings.memory_mib
+    }
+
+    fn answers_within(&self) -> Option<Duration> {
+        Some(self.settings.accel.answers_within())
+    }
+
+    fn resources(&self, config: &SwitchConfig, slot: &Slot) -> Vec<Resource> {
+        let mut resources = self.base.resources(config, slot);
+        let ports = config
+            .ports
+            .iter()
+            .map(|port| (port.gateway_mac, port.mtu, port.name.to_string()));
+        let uplink = config
+            .uplink
+            .iter()
+            .map(|uplink| (uplink.mac, uplink.mtu, "In/Out".to_owned()));
+        let devices = slot.devices.ports.iter().chain(&slot.devices.uplink);
+        let mut taps = Vec::new();
+        let mut functions = Vec::new();
+        for (number, (device, (mac, mtu, what))) in devices.zip(ports.chain(uplink)).enumerate() {
+            match device {
+                Device::Pci { address, vlan } => functions.push(Function::Vf {
+                    address: *address,
+                    mac,
+                    vlan: *vlan,
+                }),
+                Device::AfPacket { interface } | Device::AfXdp { interface } => {
+                    let tap = tap_name(self.settings.manager, slot.uid, number, interface);
+                    taps.push(Resource::Tap(Tap {
+                        end: End {
+                            namespace: Some(slot.namespace.clone()),
+                            interface: tap.clone(),
+                            mac: None,
+                            mtu: mtu.into(),
+                            up: true,
+                            arp: false,
+                            ipv6: false,
+                            offloads: false,
+                            alias: format!("{}/{what} VM", config.tenant),
+                            bridge: None,
+                        },
+                        owner: slot.uid,
+                        wire: Some(interface.clone()),
+                        needs: slot.needs.clone(),
+                    }));
+                    functions.push(Function::Tap {
+                        interface: tap,
+                        wire: interface.clone(),
+                        mac,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let machine = Machine {
+            manager: self.settings.manager,
+            qemu: self.settings.qemu.clone(),
+            image: self.settings.image.dir.clone(),
+            image_sha256: self.settings.image.sha256.clone(),
+            accel: self.settings.accel,
+            memory_mib: self.settings.memory_mib,
+            hugepages: self.settings.hugepages,
+            functions,
+        };
+        // libvirt makes a control group of its own.
+        resources
+            .retain(|it| machine.manager == Manager::Qemu || !matches!(it, Resource::Cgroup(_)));
+        for resource in &mut resources {
+            match resource {
+                // The switch's packet memory is in the machine's.
+                Resource::Cgroup(group) => {
+                    group.memory_mib = memory_limit(self.base.limits.memory_mib, &machine)
+                }
+                Resource::Switch(switch) => {
+                    switch.needs.extend(taps.iter().map(Resource::key));
+                    switch.machine = Some(Box::new(machine.clone()));
+                }
+                _ => {}
+            }
+        }
+        taps.extend(resources);
+        taps
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::launcher::switch::Switch;
+    use crate::launcher::vm::machine::Accel;
+
+    pub(in crate::launcher::vm) fn machine() -> Machine {
+        let mac =
+            |last: u8| tenant_config::MacAddr::new([2, 0, 0x13, 0x89, 0, last]).expect("a MAC");
+        Machine {
+            manager: Manager::Qemu,
+            qemu: PathBuf::from("/usr/bin/qemu-system-x86_64"),
+            image: PathBuf::from("/usr/lib/vswitch/switch-image"),
+            image_sha256: "0".repeat(64),
+            accel: Accel::Tcg,
+            memory_mib: 160,
+            hugepages: true,
+            functions: vec![
+                Function::Tap {
+                    interface: "vm-frgker7qrb".to_owned(),
+                    wire: "gw-frgker7qrb".to_owned(),
+                    mac: mac(1),
+                },
+                Function::Vf {
+                    address: "0000:01:10.2".parse().expect("an address"),
+                    mac: mac(2),
+                    vlan: Some(tenant_config::VlanId::new(101).expect("a VLAN")),
+                },
+            ],
+        }
+    }
+
+    pub(in crate::launcher::vm) fn switch() -> Switch {
+        let tenant = tenant_config::Tenant::parse(
+            "red.toml",
+            "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \"red-vm1\"\nmac = \"52:54:00:aa:00:01\"\naddresses = [\"10.0.0.11\"]\n",
+        )
+        .expect("a tenant");
+        let devices = tenant_config::Devices {
+            ports: vec![Device::Offline],
+            uplink: None,
+            memory: Memory::default(),
+            control_socket: None,
+        };
+        Switch {
+            tenant: tenant.name().clone(),
+            uid: 64000,
+            namespace: "sw-red".to_owned(),
+            cgroup: "mts/red".to_owned(),
+            binary: PathBuf::from("/usr/bin/vswitch"),
+            cpu: Some(2),
+            config: tenant.switch_config(devices).expect("it fits"),
+            machine: Some(Box::new(machine())),
+            needs: std::collections::BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_machine_has_what_a_switch_needs_and_nothing_else() {
+        let lines = |machine: &Machine| {
+            let words = qemu::arguments("red", machine);
+            let text: String = words
+                .iter()
+                .map(|word| format!("{}{word}", if word.starts_with('-') { '\n' } else { ' ' }))
+                .collect();
+            text.trim_start().to_owned() + "\n"
+        };
+        assert_eq!(lines(&machine()), include_str!("golden/qemu.txt"));
+        let devices = |text: String| {
+            text.lines()
+                .filter(|line| line.starts_with("-device"))
+                .count()
+        };
+        // The IOMMU, the channels' controller, the two channels, two functions.
+        assert_eq!(devices(lines(&machine())), 6);
+    }
+
+    #[test]
+    fn functions_have_places_of_their_own() {
+        let places: std::collections::BTreeSet<_> = (0..100).map(qemu::place).collect();
+        assert_eq!(places.len(), 100);
+        assert!(
+            places
+                .iter()
+                .all(|(slot, part)| (0x10..0x1e).contains(slot) && *part < 8)
+        );
+        assert_eq!(
+            (qemu::place(0), qemu::place(13), qemu::place(14)),
+            ((0x10, 0), (0x1d, 0), (0x10, 1))
+        );
+        let devices = Assignment {
+            ports: vec![
+                Device::Offline,
+                Device::Pci {
+                    address: "0000:01:10.2".parse().expect("an address"),
+                    vlan: Some(tenant_config::VlanId::new(7).expect("a VLAN")),
+                },
+            ],
+            uplink: Some(Device::Offline),
+            guests: Vec::new(),
+        };
+        let inside = inside(&devices);
+        let at = |address: &str, vlan: Option<u16>| Device::Pci {
+            address: address.parse().expect("an address"),
+            vlan: vlan.map(|vlan| tenant_config::VlanId::new(vlan).expect("a VLAN")),
+        };
+        assert_eq!(
+            inside.ports,
+            [at("0000:00:10.0", None), at("0000:00:11.0", Some(7))]
+        );
+        assert_eq!(inside.uplink, Some(at("0000:00:12.0", None)));
+    }
+}
