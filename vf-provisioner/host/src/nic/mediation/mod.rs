@@ -9,19 +9,19 @@
 //! That nothing was seen says something only of a listener that hears and of a sender that sends: a
 //! pair of which this was not shown is *inconclusive*.
 
-mod field;
+mod exchange;
 mod frame;
-mod judge;
 pub mod onboarded;
 mod report;
 mod rule;
+mod socket;
 mod station;
-mod tap;
+mod verdict;
 mod weakness;
 
 use std::time::Instant;
 
-use self::field::Field;
+use self::exchange::Exchange;
 pub use self::report::{Report, Row, Verdict, Wire};
 use self::station::failed;
 pub use self::station::{Fabric, Kind, Options, Place, Role, Station};
@@ -40,10 +40,10 @@ pub fn run(stations: &[Station], options: &Options) -> Result<Report, HostError>
             stations.len()
         )));
     }
-    let mut field = Field::new(stations, options)?;
-    field.prove()?;
-    field.attack()?;
-    Ok(field.judge(started.elapsed()))
+    let mut exchange = Exchange::new(stations, options)?;
+    exchange.prove()?;
+    exchange.attack()?;
+    Ok(exchange.report(started.elapsed()))
 }
 
 /// As [`run`], and a report that is not good is an error with a sentence for each leak.

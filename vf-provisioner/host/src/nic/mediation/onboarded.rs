@@ -139,7 +139,7 @@ pub fn listeners(
             let mut others = Vec::new();
             tenant(record, true, &control(name), &mut others, &mut Vec::new());
             // What is down or silent hears nothing: no matter for this tenant, and no veto of others.
-            stations.extend(others.into_iter().filter(super::field::can_listen));
+            stations.extend(others.into_iter().filter(super::exchange::can_listen));
         }
     }
     stations

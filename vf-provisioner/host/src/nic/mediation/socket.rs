@@ -38,20 +38,20 @@ const TRIES: usize = 50;
 const AGAIN: Duration = Duration::from_millis(1);
 
 /// A frame that came in.
-pub(super) struct Heard<'a> {
+pub(super) struct ReceivedFrame<'a> {
     pub(super) bytes: &'a [u8],
     /// All tags, the one included that the NIC or the kernel took out of the bytes.
     pub(super) tags: Vec<Tag>,
 }
 
-pub(super) struct Tap {
+pub(super) struct PacketSocket {
     socket: OwnedFd,
     up: bool,
     control: Vec<u8>,
     bytes: [u8; LOOK_AT],
 }
 
-impl Tap {
+impl PacketSocket {
     /// Opens an interface of the network namespace that the thread is in. It hears what is sent to
     /// `groups`, and, where it is `promiscuous`, everything that its device lets through.
     pub(super) fn open(interface: &str, promiscuous: bool, groups: &[[u8; 6]]) -> io::Result<Self> {
@@ -119,7 +119,7 @@ impl Tap {
 
     /// The next frame that came in; `None` if there is none now. What this host sent itself is
     /// passed over.
-    pub(super) fn hear(&mut self) -> io::Result<Option<Heard<'_>>> {
+    pub(super) fn receive(&mut self) -> io::Result<Option<ReceivedFrame<'_>>> {
         loop {
             let mut parts = [IoSliceMut::new(&mut self.bytes)];
             let received = recvmsg::<LinkAddr>(
@@ -150,12 +150,12 @@ impl Tap {
             let length = received.bytes.min(LOOK_AT);
             let bytes = &self.bytes[..length];
             let tags = stripped.into_iter().chain(tags(bytes)).collect();
-            return Ok(Some(Heard { bytes, tags }));
+            return Ok(Some(ReceivedFrame { bytes, tags }));
         }
     }
 }
 
-impl AsFd for Tap {
+impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -1,17 +1,17 @@
-//! What the sights come to: a row for each sender, listener and kind of frame.
+//! What the received come to: a row for each sender, listener and kind of frame.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::field::{COPIES, Counted, Field, Sight};
+use super::exchange::{COPIES, Counted, Exchange, Received};
 use super::frame::{CUSTOMER, SERVICE, Tag};
 use super::report::{Report, Row, Verdict};
 use super::rule::{Rule, rule, weakness};
 use super::station::{Kind, Role, Station};
 use super::weakness::Weakness;
 
-impl Field<'_> {
-    pub(super) fn judge(&self, took: Duration) -> Report {
+impl Exchange<'_> {
+    pub(super) fn report(&self, took: Duration) -> Report {
         let mut rows = Vec::new();
         let mut of: BTreeMap<(usize, Kind), Vec<usize>> = BTreeMap::new();
         for (number, spec) in self.specs.iter().enumerate() {
@@ -22,7 +22,7 @@ impl Field<'_> {
         for from in self.indices() {
             for to in self
                 .indices()
-                .filter(|to| *to != from && self.taps[*to].is_some())
+                .filter(|to| *to != from && self.sockets[*to].is_some())
             {
                 let mut by_kind: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
                 for ((_, kind), numbers) in of.range((from, Kind::Unicast)..=(from, Kind::Any)) {
@@ -51,12 +51,12 @@ impl Field<'_> {
     fn row(&self, from: usize, to: usize, kind: Kind, numbers: &[usize]) -> Option<Row> {
         let (sender, listener) = (&self.stations[from], &self.stations[to]);
         let rule = rule(self.options.fabric, sender, listener, kind);
-        let mut all = Sight::default();
+        let mut all = Received::default();
         for number in numbers {
-            if let Some(sight) = self.sights.get(&(*number, to)) {
-                all.frames += sight.frames;
-                all.untagged += sight.untagged;
-                all.tags.extend(sight.tags.iter().cloned());
+            if let Some(received) = self.received.get(&(*number, to)) {
+                all.frames += received.frames;
+                all.untagged += received.untagged;
+                all.tags.extend(received.tags.iter().cloned());
             }
         }
         // What leaves for the wire on another VLAN than the NIC's settings say is no finding.
@@ -91,7 +91,7 @@ impl Field<'_> {
             seen: all.frames.into(),
             tags: all.tags.iter().map(|tags| show_tags(tags)).collect(),
             note,
-            ..self.told(from, to, kind, numbers.len(), verdict)
+            ..self.empty_row(from, to, kind, numbers.len(), verdict)
         })
     }
 
@@ -136,12 +136,19 @@ impl Field<'_> {
         Some(Row {
             seen: frames,
             note,
-            ..self.told(from, to, kind, sent, verdict)
+            ..self.empty_row(from, to, kind, sent, verdict)
         })
     }
 
     /// A row without what was seen. A leak is told by its name, if it has one, and may be accepted.
-    fn told(&self, from: usize, to: usize, kind: Kind, numbers: usize, verdict: Verdict) -> Row {
+    fn empty_row(
+        &self,
+        from: usize,
+        to: usize,
+        kind: Kind,
+        numbers: usize,
+        verdict: Verdict,
+    ) -> Row {
         let (sender, listener) = (&self.stations[from], &self.stations[to]);
         let (verdict, weakness) = self.named(verdict, sender, listener, kind);
         Row {

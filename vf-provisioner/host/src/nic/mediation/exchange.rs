@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
 use super::rule::{Rule, rule};
+use super::socket::PacketSocket;
 use super::station::{Kind, Options, Place, Role, Station, failed};
-use super::tap::Tap;
 use crate::error::HostError;
 use crate::files::pin_socket;
 use crate::nic::parts::netns;
@@ -39,7 +39,7 @@ const LATE: Duration = Duration::from_millis(700);
 
 /// How a frame is made.
 #[derive(Debug, Clone)]
-pub(super) struct Spec {
+pub(super) struct FrameSpec {
     pub(super) from: usize,
     /// `None` for what only shows that the stations send and hear.
     pub(super) kind: Option<Kind>,
@@ -51,7 +51,7 @@ pub(super) struct Spec {
 
 /// What one listener saw of one frame's copies.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sight {
+pub(super) struct Received {
     pub(super) frames: u32,
     pub(super) untagged: u32,
     pub(super) tags: BTreeSet<Vec<Tag>>,
@@ -67,7 +67,7 @@ pub(super) fn can_listen(station: &Station) -> bool {
     }
 }
 
-fn open(station: &Station) -> Result<Option<Tap>, HostError> {
+fn open(station: &Station) -> Result<Option<PacketSocket>, HostError> {
     let Place::Interface {
         namespace,
         interface,
@@ -81,30 +81,30 @@ fn open(station: &Station) -> Result<Option<Tap>, HostError> {
     };
     // A promiscuous physical function joins every VLAN; what counts is what it gets by itself.
     let promiscuous = station.role != Role::Host;
-    let tap = netns::inside(namespace.as_deref(), || {
-        Tap::open(interface, promiscuous, &GROUPS).map_err(HostError::io(format!(
+    let socket = netns::inside(namespace.as_deref(), || {
+        PacketSocket::open(interface, promiscuous, &GROUPS).map_err(HostError::io(format!(
             "cannot listen on {place} ({})",
             station.name
         )))
     })?;
-    if !tap.is_up() {
+    if !socket.is_up() {
         return Err(failed(format!(
             "{place} ({}) is down: set it up before the probe",
             station.name
         )));
     }
-    Ok(Some(tap))
+    Ok(Some(socket))
 }
 
 /// The stations of one probe, and what was sent and seen so far.
-pub(super) struct Field<'a> {
+pub(super) struct Exchange<'a> {
     pub(super) stations: &'a [Station],
     pub(super) options: &'a Options,
     token: Token,
-    pub(super) taps: Vec<Option<Tap>>,
+    pub(super) sockets: Vec<Option<PacketSocket>>,
     /// A frame's number is its place here.
-    pub(super) specs: Vec<Spec>,
-    pub(super) sights: BTreeMap<(usize, usize), Sight>,
+    pub(super) specs: Vec<FrameSpec>,
+    pub(super) received: BTreeMap<(usize, usize), Received>,
     pub(super) sends: Vec<bool>,
     pub(super) hears: Vec<bool>,
     pub(super) counted: Vec<Counted>,
@@ -119,7 +119,7 @@ pub(super) struct Counted {
     pub(super) frames: u64,
 }
 
-impl<'a> Field<'a> {
+impl<'a> Exchange<'a> {
     /// Everybody listens from now on.
     pub(super) fn new(stations: &'a [Station], options: &'a Options) -> Result<Self, HostError> {
         let token = Token::random().map_err(HostError::io("cannot read /dev/urandom"))?;
@@ -127,9 +127,9 @@ impl<'a> Field<'a> {
             stations,
             options,
             token,
-            taps: stations.iter().map(open).collect::<Result<_, _>>()?,
+            sockets: stations.iter().map(open).collect::<Result<_, _>>()?,
             specs: Vec::new(),
-            sights: BTreeMap::new(),
+            received: BTreeMap::new(),
             sends: stations.iter().map(|it| it.proven).collect(),
             hears: stations.iter().map(|it| it.proven).collect(),
             counted: Vec::new(),
@@ -146,7 +146,7 @@ impl<'a> Field<'a> {
     }
 
     fn is_silent(&self, station: usize) -> bool {
-        self.taps[station].is_none() || self.stations[station].quiet
+        self.sockets[station].is_none() || self.stations[station].quiet
     }
 
     /// Sends what must pass, and what shows that a station hears, until all of it was seen.
@@ -158,7 +158,7 @@ impl<'a> Field<'a> {
             }
             let station = &self.stations[from];
             let mut add = |destination, tags: Vec<Tag>| {
-                self.specs.push(Spec {
+                self.specs.push(FrameSpec {
                     from,
                     kind: None,
                     destination,
@@ -180,7 +180,7 @@ impl<'a> Field<'a> {
                 let must = rule(self.options.fabric, station, other, Kind::Unicast) == Rule::Must;
                 if must {
                     let number = add(other.mac.octets(), Vec::new());
-                    if self.taps[to].is_some() {
+                    if self.sockets[to].is_some() {
                         needed.push((number, to));
                     }
                 }
@@ -192,13 +192,13 @@ impl<'a> Field<'a> {
         while started.elapsed() < self.options.patience {
             self.send(&numbers, 1)?;
             self.listen(ROUND)?;
-            if needed.iter().all(|key| self.sights.contains_key(key)) {
+            if needed.iter().all(|key| self.received.contains_key(key)) {
                 let since = *enough.get_or_insert_with(Instant::now);
                 let heard = |list: &[bool]| {
-                    self.taps
+                    self.sockets
                         .iter()
                         .zip(list)
-                        .all(|(tap, it)| tap.is_none() || *it)
+                        .all(|(socket, it)| socket.is_none() || *it)
                 };
                 if heard(&self.sends) && heard(&self.hears) || since.elapsed() > LATE {
                     break;
@@ -239,7 +239,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn attack(&mut self) -> Result<(), HostError> {
-        let counting = self.taps.iter().any(Option::is_none);
+        let counting = self.sockets.iter().any(Option::is_none);
         let mut longest = Duration::ZERO;
         let mut before = self.counters()?;
         for from in self.indices() {
@@ -285,12 +285,12 @@ impl<'a> Field<'a> {
     }
 
     /// Everything that somebody who has the whole function could send.
-    fn everything(&self, from: usize) -> Vec<Spec> {
+    fn everything(&self, from: usize) -> Vec<FrameSpec> {
         let own = self.octets(from);
         let others: Vec<usize> = self.indices().filter(|it| *it != from).collect();
         let mut specs = Vec::new();
         let mut add = |kind, destination, source, tags: &[Tag], shape| {
-            specs.push(Spec {
+            specs.push(FrameSpec {
                 from,
                 kind: Some(kind),
                 destination,
@@ -364,10 +364,10 @@ impl<'a> Field<'a> {
     }
 
     /// What the adjacent switch could let through.
-    fn injections(&self, from: usize) -> Vec<Spec> {
+    fn injections(&self, from: usize) -> Vec<FrameSpec> {
         let mut specs = Vec::new();
         let mut add = |kind, destination, tags| {
-            specs.push(Spec {
+            specs.push(FrameSpec {
                 from,
                 kind: Some(kind),
                 destination,
@@ -398,7 +398,7 @@ impl<'a> Field<'a> {
         for burst in numbers.chunks(BURST) {
             for number in burst {
                 let spec = &self.specs[*number];
-                let Some(tap) = &self.taps[spec.from] else {
+                let Some(socket) = &self.sockets[spec.from] else {
                     continue;
                 };
                 let frame = self.token.frame(
@@ -409,13 +409,13 @@ impl<'a> Field<'a> {
                     spec.shape,
                 );
                 for _ in 0..copies {
-                    tap.send(&frame).map_err(HostError::io(format!(
+                    socket.send(&frame).map_err(HostError::io(format!(
                         "cannot send from {}",
                         self.stations[spec.from].name
                     )))?;
                 }
             }
-            self.hear()?;
+            self.receive()?;
         }
         Ok(())
     }
@@ -424,14 +424,14 @@ impl<'a> Field<'a> {
     fn listen(&mut self, time: Duration) -> Result<(), HostError> {
         let until = Instant::now() + time;
         loop {
-            self.hear()?;
+            self.receive()?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let taps = self.taps.iter().flatten();
-            let mut ready: Vec<PollFd<'_>> = taps
-                .map(|tap| PollFd::new(tap.as_fd(), PollFlags::POLLIN))
+            let sockets = self.sockets.iter().flatten();
+            let mut ready: Vec<PollFd<'_>> = sockets
+                .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
                 .collect();
             let wait = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
             match poll(&mut ready, wait) {
@@ -442,13 +442,13 @@ impl<'a> Field<'a> {
     }
 
     /// Takes what has come in, a bounded number from each listener.
-    fn hear(&mut self) -> Result<(), HostError> {
-        for (to, tap) in self.taps.iter_mut().enumerate() {
-            let Some(tap) = tap else {
+    fn receive(&mut self) -> Result<(), HostError> {
+        for (to, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket else {
                 continue;
             };
             for _ in 0..TURN {
-                let heard = tap.hear().map_err(HostError::io(format!(
+                let heard = socket.receive().map_err(HostError::io(format!(
                     "cannot listen at {}",
                     self.stations[to].name
                 )))?;
@@ -471,13 +471,13 @@ impl<'a> Field<'a> {
                     continue;
                 };
                 self.sends[spec.from] = true;
-                let sight = self.sights.entry((number, to)).or_default();
-                sight.frames = sight.frames.saturating_add(1);
+                let received = self.received.entry((number, to)).or_default();
+                received.frames = received.frames.saturating_add(1);
                 if heard.tags.is_empty() {
-                    sight.untagged += 1;
+                    received.untagged += 1;
                 }
-                if sight.tags.len() < 4 {
-                    sight.tags.insert(heard.tags);
+                if received.tags.len() < 4 {
+                    received.tags.insert(heard.tags);
                 }
             }
         }
