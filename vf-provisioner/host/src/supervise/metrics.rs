@@ -46,6 +46,19 @@ const NIC_ACCEPTED: Metric<2> = Metric::gauge(
     "Settings of virtual functions that the tenant's file lets the NIC lack.",
 );
 
+/// The rows of the reference.
+#[cfg(test)]
+pub(crate) fn rows() -> Vec<String> {
+    vec![
+        VERIFICATIONS.markdown_row(),
+        VERIFIED.markdown_row(),
+        VERIFY_FAILED.markdown_row(),
+        DRIFT.markdown_row(),
+        SWITCH_UP.markdown_row(),
+        NIC_ACCEPTED.markdown_row(),
+    ]
+}
+
 /// The metrics file.
 pub(super) struct MetricsFile<'a> {
     path: &'a Path,

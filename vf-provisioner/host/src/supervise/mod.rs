@@ -24,6 +24,8 @@ use self::drift::Drift;
 pub use self::error::SuperviseError;
 use self::events::{Event, emit};
 use self::metrics::MetricsFile;
+#[cfg(test)]
+pub(crate) use self::metrics::rows as metrics_rows;
 use self::restarts::{Watched, switches};
 use self::supervisor::{LOOK_EVERY, Supervisor};
 use crate::launcher::switches::Switches;
