@@ -28,3 +28,4 @@ pub mod scenarios;
 pub mod site;
 pub mod stages;
 pub mod switches;
+mod udp;

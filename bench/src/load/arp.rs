@@ -1,21 +1,30 @@
 //! The router's ARP (RFC 826).
 
+use packet::Frame;
+use packet::number::ethertype;
+use packet::wire::{ETHERNET_LEN, arp, be16};
+
 use crate::network::{NEXT_HOP, NEXT_HOP_MAC};
+
+/// The bytes of the shortest frame, without the frame check sequence.
+const MIN_LEN: usize = 60;
 
 /// The router's reply to a request for its address; `None` for any other frame.
 pub(super) fn reply(request: &[u8]) -> Option<Vec<u8>> {
-    let arp = request.get(12..42)?;
-    if arp[..10] != [8, 6, 0, 1, 8, 0, 6, 4, 0, 1] || arp[26..30] != NEXT_HOP.octets() {
+    let (ethernet, packet) = request.split_at_checked(ETHERNET_LEN)?;
+    if be16(ethernet, 12) != ethertype::ARP {
         return None;
     }
-    let mut reply = Vec::with_capacity(60);
-    reply.extend_from_slice(&request[6..12]);
-    reply.extend_from_slice(&NEXT_HOP_MAC);
-    reply.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-    reply.extend_from_slice(&NEXT_HOP_MAC);
-    reply.extend_from_slice(&NEXT_HOP.octets());
-    reply.extend_from_slice(&request[22..32]);
-    reply.resize(60, 0);
+    let packet = arp::parse(packet).ok()?;
+    if !packet.request || packet.target_ip != NEXT_HOP.to_bits() {
+        return None;
+    }
+    let mut buffer = vec![0; Frame::HEADROOM + request.len()];
+    buffer[Frame::HEADROOM..].copy_from_slice(request);
+    let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, request.len(), None);
+    arp::reply(&mut frame, NEXT_HOP_MAC, &packet)?;
+    let mut reply = frame.bytes().to_vec();
+    reply.resize(MIN_LEN, 0);
     Some(reply)
 }
 

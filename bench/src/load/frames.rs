@@ -12,12 +12,14 @@
 //! | 54 | 6 | time of sending: the time stamp counter's lower 48 bits |
 //! | 60 | … | a pattern, the same in every frame |
 
+use packet::wire::{ETHERNET_LEN, checksum};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::network::Hop;
+use crate::udp::headers4;
 
 /// Bytes of the Ethernet, IPv4 and UDP headers.
 pub(super) const HEADERS: usize = 42;
@@ -73,41 +75,12 @@ impl Shape {
                     random.random_range(10_000..60_000),
                     random.random_range(10_000..60_000),
                 );
-                headers(hop, flow, ports, self.len())
+                let macs = (hop.destination_mac, hop.source_mac);
+                let ends = (hop.source.of(flow), hop.destination.of(flow));
+                headers4(macs, ends, ports, (self.len() - ETHERNET_LEN) as u16)
             })
             .collect()
     }
-}
-
-fn headers(hop: &Hop, flow: u32, ports: (u16, u16), len: usize) -> [u8; HEADERS] {
-    let mut bytes = [0; HEADERS];
-    bytes[..6].copy_from_slice(&hop.destination_mac);
-    bytes[6..12].copy_from_slice(&hop.source_mac);
-    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
-    let packet = (len - 14) as u16;
-    bytes[14..16].copy_from_slice(&[0x45, 0]);
-    bytes[16..18].copy_from_slice(&packet.to_be_bytes());
-    bytes[22..24].copy_from_slice(&[64, 17]);
-    bytes[26..30].copy_from_slice(&hop.source.of(flow).octets());
-    bytes[30..34].copy_from_slice(&hop.destination.of(flow).octets());
-    let check = !ones_complement_sum(&bytes[14..34]);
-    bytes[24..26].copy_from_slice(&check.to_be_bytes());
-    bytes[34..36].copy_from_slice(&ports.0.to_be_bytes());
-    bytes[36..38].copy_from_slice(&ports.1.to_be_bytes());
-    bytes[38..40].copy_from_slice(&(packet - 20).to_be_bytes());
-    bytes
-}
-
-/// The ones' complement sum (RFC 1071).
-pub(crate) fn ones_complement_sum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 /// The identity of a frame, in its payload.
@@ -177,12 +150,14 @@ pub(super) fn intact(frame: &[u8], sent: &[u8; HEADERS], pattern: &[u8]) -> bool
         && frame[12..22] == sent[12..22]
         && frame[23] == sent[23]
         && frame[26..HEADERS] == sent[26..]
-        && ones_complement_sum(&frame[14..34]) == 0xffff
+        && checksum::holds(&frame[14..34])
         && frame[PATTERN..] == *pattern
 }
 
 #[cfg(test)]
 mod tests {
+    use packet::wire::ipv4;
+
     use super::*;
     use crate::network::{Size, Topology, tenant};
 
@@ -237,10 +212,7 @@ mod tests {
         }
         assert!(!intact(&frame[..507], &headers, &pattern), "cut off");
         let mut routed = frame;
-        routed[22] -= 1;
-        routed[24..26].copy_from_slice(&[0, 0]);
-        let check = !ones_complement_sum(&routed[14..34]);
-        routed[24..26].copy_from_slice(&check.to_be_bytes());
+        ipv4::decrement_ttl(&mut routed, 64);
         assert!(intact(&routed, &headers, &pattern), "a hop less");
     }
 

@@ -27,7 +27,6 @@ use tenant_config::Device;
 
 use crate::network::Hop;
 
-pub(crate) use frames::ones_complement_sum;
 pub use frames::{ATTACK_MARK, Shape};
 pub use ledger::Latency;
 pub use serve::serve;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use packet::DropReason;
 
-use super::frames::{PORTS, arp, udp4, udp6, vm_mac};
+use super::frames::{PORTS, arp_request, udp4, udp6};
 use crate::load::ATTACK_MARK;
 use crate::network::{vm_ipv4, vm_ipv6};
 
@@ -19,6 +19,10 @@ pub(super) fn refused() -> Vec<(DropReason, Vec<u8>)> {
     };
     let to = |destination| udp4(own, destination, PORTS);
     let mdns = Ipv4Addr::new(224, 0, 0, 251);
+    let mut forged_reply = arp_request(gateway, own);
+    forged_reply[21] = 2;
+    let mut forged_sender = arp_request(own, gateway);
+    forged_sender[22..28].fill(2);
     vec![
         (DropReason::Malformed, vec![0; 8]),
         (DropReason::SrcMacGroup, changed(6, 0x53)),
@@ -33,8 +37,8 @@ pub(super) fn refused() -> Vec<(DropReason, Vec<u8>)> {
         (DropReason::Encapsulation, udp4(own, other, (12345, 3544))),
         (DropReason::Multicast, udp4(own, mdns, (5353, 5353))),
         (DropReason::Underlay, to(Ipv4Addr::new(192, 0, 2, 9))),
-        (DropReason::ArpSenderIp, arp(2, vm_mac(), gateway, own)),
-        (DropReason::ArpSenderMac, arp(1, [2; 6], own, gateway)),
+        (DropReason::ArpSenderIp, forged_reply),
+        (DropReason::ArpSenderMac, forged_sender),
         (DropReason::Ipv6Source, udp6(&vm_ipv6(2, 0), &vm_ipv6(2, 0))),
     ]
 }

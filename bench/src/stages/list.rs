@@ -6,7 +6,7 @@ use pipeline::PortId;
 use tenant_config::TunnelKind;
 
 use super::attacks::refused;
-use super::frames::{PORTS, arp, tunnelled, udp4, udp4_from_uplink, udp4_of, udp6, vm_mac};
+use super::frames::{PORTS, arp_request, tunnelled, udp4, udp4_from_uplink, udp4_of, udp6};
 use super::remote::{Remote, distant};
 use super::{BURST, Expected, Scenario};
 use crate::network::{Size, vm_ipv4, vm_ipv6};
@@ -34,7 +34,7 @@ impl Scenario {
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = plain();
     let size = Size::new(2, 1);
-    let request = arp(1, vm_mac(), vm_ipv4(1, 0), Ipv4Addr::new(10, 0, 0, 1));
+    let request = arp_request(vm_ipv4(1, 0), Ipv4Addr::new(10, 0, 0, 1));
     scenarios.push(Scenario {
         name: named("arp-answered", size),
         expected: Expected::Reply,

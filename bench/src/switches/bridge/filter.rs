@@ -7,9 +7,15 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use packet::number::port::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, DHCPV6_SERVER, TEREDO};
+use packet::number::protocol;
 use tenant_config::PortConfig;
 
 use super::host::{Family, addresses};
+use crate::switches::checks::{
+    encapsulations, from_unspecified_icmpv6, gateway_icmpv6, link_icmpv6, refused_icmp,
+    refused_icmpv6, upper_layers,
+};
 
 /// The rules of one tenant: what VMs may send, then what the underlay may send.
 pub(super) struct Filter<'a> {
@@ -40,7 +46,7 @@ impl fmt::Display for Filter<'_> {
         for (number, (_, port)) in ports {
             out.write_str(&self.port_chains(number, port))?;
         }
-        writeln!(out, "{SHARED_CHAINS}}}")?;
+        writeln!(out, "{}}}", shared_chains())?;
         out.write_str(&self.uplink_table())
     }
 }
@@ -48,13 +54,12 @@ impl fmt::Display for Filter<'_> {
 impl Filter<'_> {
     /// Each chain ends in `accept`, or falls through to the policy.
     fn port_chains(&self, number: usize, port: &PortConfig) -> String {
-        let mac = port.mac;
-        let link_local = port.mac.link_local();
+        let (own, mac) = (format!("port{number}"), port.mac);
         let macs = set([mac].into_iter().chain(port.extra_macs.iter().copied()));
         let ipv4: Vec<_> = addresses(port).filter(IpAddr::is_ipv4).collect();
         let ipv6: Vec<_> = addresses(port)
             .filter(IpAddr::is_ipv6)
-            .chain([IpAddr::from(link_local)])
+            .chain([IpAddr::from(mac.link_local())])
             .collect();
         let targets = set(ipv6
             .iter()
@@ -64,15 +69,31 @@ impl Filter<'_> {
             })
             .map(|bits| format!("0x{bits:032x}")));
         let mac_bits = mac.octets().map(|byte| format!("{byte:02x}")).concat();
+        let ethertypes = set([("ip", "ipv4"), ("ip6", "ipv6"), ("arp", "arp")]
+            .map(|(name, chain)| format!("{name} : goto {own}_{chain}")));
+        let protocols = set(["udp", "tcp", "icmp"]
+            .map(|name| format!("{name} : goto ipv4_{name}"))
+            .into_iter()
+            .chain(encapsulations().map(|number| format!("{number} : drop"))));
+        let layers = set(["udp : goto ipv6_udp".to_owned()]
+            .into_iter()
+            .chain(encapsulations().map(|number| format!("{number} : drop")))
+            .chain(
+                upper_layers()
+                    .filter(|layer| *layer != u16::from(protocol::UDP))
+                    .map(|number| format!("{number} : accept")),
+            ));
         let (own4, own6) = (set(&ipv4), set(&ipv6));
         let (not_to4, not_to6) = (&self.ipv4.not_to, &self.ipv6.not_to);
+        let unspecified = set(from_unspecified_icmpv6());
+        let (refused, gateway) = (set(refused_icmpv6()), set(gateway_icmpv6()));
         format!(
-            "	chain port{number} {{
+            "	chain {own} {{
 		ether saddr != {macs} drop
 		ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop
-		ether type vmap {{ ip : goto port{number}_ipv4, ip6 : goto port{number}_ipv6, arp : goto port{number}_arp }}
+		ether type vmap {ethertypes}
 	}}
-	chain port{number}_arp {{
+	chain {own}_arp {{
 		arp htype != 1 drop
 		arp ptype != ip drop
 		arp hlen != 6 drop
@@ -81,28 +102,28 @@ impl Filter<'_> {
 		arp operation request arp saddr ip 0.0.0.0 accept
 		arp operation {{ request, reply }} arp saddr ip {own4} accept
 	}}
-	chain port{number}_ipv4 {{
+	chain {own}_ipv4 {{
 		ip saddr != {own4} drop
 		ip daddr {not_to4} drop
-		ip protocol vmap {{ udp : goto ipv4_udp, tcp : goto ipv4_tcp, icmp : goto ipv4_icmp, 4 : drop, 41 : drop, 47 : drop }}
+		ip protocol vmap {protocols}
 		accept
 	}}
-	chain port{number}_ipv6 {{
-		ip6 saddr :: icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, 131, 132, 143 }} goto port{number}_nd
+	chain {own}_ipv6 {{
+		ip6 saddr :: icmpv6 type {unspecified} goto {own}_nd
 		ip6 saddr != {own6} drop
-		meta l4proto ipv6-icmp goto port{number}_icmpv6
+		meta l4proto ipv6-icmp goto {own}_icmpv6
 		ip6 daddr {not_to6} drop
 		rt type 0 drop
-		meta l4proto vmap {{ udp : goto ipv6_udp, 4 : drop, 41 : drop }}
-		accept
+		frag frag-off != 0 accept
+		meta l4proto vmap {layers}
 	}}
-	chain port{number}_icmpv6 {{
-		icmpv6 type {{ 130, 134, 137, 138, 141, 142, 151, 153 }} drop
-		icmpv6 type {{ 131, 132, 133, 135, 136, 143 }} goto port{number}_nd
+	chain {own}_icmpv6 {{
+		icmpv6 type {refused} drop
+		icmpv6 type {gateway} goto {own}_nd
 		ip6 daddr {not_to6} drop
 		accept
 	}}
-	chain port{number}_nd {{
+	chain {own}_nd {{
 		icmpv6 type {{ 131, 132, 143 }} accept
 		ip6 hoplimit != 255 drop
 		icmpv6 code != 0 drop
@@ -123,6 +144,10 @@ impl Filter<'_> {
         let (not_from4, not_from6) = (&ipv4.not_from, &ipv6.not_from);
         let (subnet4, subnet6) = (&ipv4.subnet, &ipv6.subnet);
         let (own4, own6) = (&ipv4.own, &ipv6.own);
+        let protocols =
+            set(["udp", "tcp", "icmp"].map(|name| format!("{name} : jump ipv4_{name}")));
+        let layers = set(upper_layers().chain(encapsulations()));
+        let (icmp, icmpv6) = (set(refused_icmp()), set(link_icmpv6()));
         format!(
             "table netdev from_underlay {{
 	chain dispatch {{
@@ -135,34 +160,36 @@ impl Filter<'_> {
 	}}
 	chain from_ipv4 {{
 		ip saddr {not_from4} drop
-		ip protocol vmap {{ udp : jump ipv4_udp, tcp : jump ipv4_tcp, icmp : jump ipv4_icmp }}
+		ip protocol vmap {protocols}
 		ip daddr {subnet4} accept
 		ip daddr {own4} icmp type echo-request accept
 	}}
 	chain ipv4_udp {{
-		udp sport 67 drop
-		udp dport 68 @th,64,8 2 drop
+		udp sport {DHCP_SERVER} drop
+		udp dport {DHCP_CLIENT} @th,64,8 2 drop
 	}}
 	chain ipv4_tcp {{
 		ip frag-off & 0x1fff == 1 drop
 	}}
 	chain ipv4_icmp {{
-		icmp type {{ redirect, router-advertisement }} drop
+		icmp type {icmp} drop
 	}}
 	chain from_ipv6 {{
 		ip6 daddr {own6} icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 accept
 		ip6 saddr {not_from6} drop
 		rt type 0 drop
+		frag frag-off != 0 ip6 daddr {subnet6} accept
+		meta l4proto != {layers} drop
 		meta l4proto vmap {{ udp : jump ipv6_udp, ipv6-icmp : jump ipv6_icmp }}
 		ip6 daddr {subnet6} accept
 		ip6 daddr {own6} icmpv6 type echo-request accept
 	}}
 	chain ipv6_udp {{
-		udp sport 547 drop
-		udp dport 546 drop
+		udp sport {DHCPV6_SERVER} drop
+		udp dport {DHCPV6_CLIENT} drop
 	}}
 	chain ipv6_icmp {{
-		icmpv6 type {{ 130, 131, 132, 133, 134, 135, 136, 137, 138, 141, 142, 143, 151, 153 }} drop
+		icmpv6 type {icmpv6} drop
 	}}
 }}
 "
@@ -171,27 +198,32 @@ impl Filter<'_> {
 }
 
 /// The chains that all ports share.
-const SHARED_CHAINS: &str = "	chain ipv4_udp {
-		udp sport { 67, 3544 } drop
-		udp dport 3544 drop
-		udp dport 68 @th,64,8 2 drop
-		udp dport 67 @th,64,8 != 1 drop
+fn shared_chains() -> String {
+    let icmp = set(refused_icmp());
+    format!(
+        "	chain ipv4_udp {{
+		udp sport {{ {DHCP_SERVER}, {TEREDO} }} drop
+		udp dport {TEREDO} drop
+		udp dport {DHCP_CLIENT} @th,64,8 2 drop
+		udp dport {DHCP_SERVER} @th,64,8 != 1 drop
 		accept
-	}
-	chain ipv4_tcp {
+	}}
+	chain ipv4_tcp {{
 		ip frag-off & 0x1fff == 1 drop
 		accept
-	}
-	chain ipv4_icmp {
-		icmp type { redirect, router-advertisement } drop
+	}}
+	chain ipv4_icmp {{
+		icmp type {icmp} drop
 		accept
-	}
-	chain ipv6_udp {
-		udp sport { 547, 3544 } drop
-		udp dport { 546, 3544 } drop
+	}}
+	chain ipv6_udp {{
+		udp sport {{ {DHCPV6_SERVER}, {TEREDO} }} drop
+		udp dport {{ {DHCPV6_CLIENT}, {TEREDO} }} drop
 		accept
-	}
-";
+	}}
+"
+    )
+}
 
 /// A single item as it is, several as a set or map.
 pub(super) fn set(items: impl IntoIterator<Item = impl fmt::Display>) -> String {
@@ -204,7 +236,52 @@ pub(super) fn set(items: impl IntoIterator<Item = impl fmt::Display>) -> String 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use packet::number::Field;
+
     use super::*;
+    use crate::switches::checks::tests::filter_numbers;
+
+    /// The numbers in a text.
+    fn numbers(text: &str) -> impl Iterator<Item = u16> {
+        text.split(|letter: char| !letter.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+    }
+
+    #[test]
+    fn dropped_numbers_are_those_of_the_filter() {
+        let mut dropped = BTreeSet::new();
+        let mut add = |field: Field, text: &str| {
+            dropped.extend(numbers(text).map(|number| (format!("{field:?}"), number)));
+        };
+        for line in include_str!("two_vms.rules").lines().map(str::trim) {
+            if let Some((_, map)) = line
+                .split_once("vmap {")
+                .filter(|(_, map)| map.contains("drop"))
+            {
+                let entries = map.trim_end_matches('}').split(',');
+                let drops: Vec<&str> = entries.filter(|entry| entry.contains("drop")).collect();
+                assert!(encapsulations().eq(numbers(&drops.concat())), "{line}");
+                add(Field::Protocol, &drops.concat());
+            }
+            // A DHCP message's operation is checked beside its port.
+            let checks = line
+                .strip_suffix(" drop")
+                .and_then(|rule| rule.split(" @th").next());
+            for (head, field) in [
+                ("udp sport ", Field::UdpSource),
+                ("udp dport ", Field::UdpDestination),
+                ("icmp type ", Field::Icmp),
+                ("icmpv6 type {", Field::Icmpv6),
+            ] {
+                if let Some(text) = checks.and_then(|rule| rule.strip_prefix(head)) {
+                    add(field, text);
+                }
+            }
+        }
+        assert_eq!(dropped, filter_numbers());
+    }
 
     #[test]
     fn several_items_become_a_set() {

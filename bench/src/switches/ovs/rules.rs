@@ -13,10 +13,14 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
+use packet::DropReason;
+use packet::number::Field;
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 
 use crate::network::NEXT_HOP_MAC;
-use crate::switches::checks::{ENCAPSULATIONS, LINK_ICMPV6, MARTIANS, MARTIANS_IPV6, UPPER_LAYERS};
+use crate::switches::checks::{
+    MARTIANS, MARTIANS_IPV6, encapsulations, link_icmpv6, refused, refused_icmp, upper_layers,
+};
 
 // The tables, in the order in which a frame passes them. `reg0` holds its tenant.
 const ETHERNET: u8 = 0;
@@ -30,20 +34,6 @@ const TRANSPORT: u8 = 40;
 const ROUTE: u8 = 41;
 
 const GROUP: &str = "01:00:00:00:00:00/01:00:00:00:00:00";
-const TEREDO: [&str; 4] = [
-    "udp,tp_src=3544",
-    "udp,tp_dst=3544",
-    "udp6,tp_src=3544",
-    "udp6,tp_dst=3544",
-];
-/// From a DHCP server, and to a client.
-const DHCP_SERVER: [&str; 4] = [
-    "udp,tp_src=67",
-    "udp,tp_dst=68",
-    "udp6,tp_src=547",
-    "udp6,tp_dst=546",
-];
-
 /// The rules for all tenants, as `ovs-ofctl add-flows` reads them.
 pub(super) fn rules(tenants: &[SwitchConfig]) -> String {
     let mut rules = Rules(String::new());
@@ -86,6 +76,28 @@ fn arp_target(net: &IpNet) -> Option<String> {
         IpNet::V4(net) => Some(format!("arp,arp_tpa={net}")),
         IpNet::V6(_) => None,
     }
+}
+
+/// Matches on packets that encapsulate.
+fn encapsulation() -> impl Iterator<Item = String> {
+    let protocols = encapsulations()
+        .flat_map(|number| ["ip", "ipv6"].map(|family| format!("{family},nw_proto={number}")));
+    let teredo = ["udp", "udp6"]
+        .into_iter()
+        .flat_map(|family| udp_ports(family, DropReason::Encapsulation));
+    protocols.chain(teredo)
+}
+
+/// Matches on UDP ports that the filter refuses for a reason.
+fn udp_ports(family: &str, reason: DropReason) -> impl Iterator<Item = String> {
+    [
+        ("tp_src", Field::UdpSource),
+        ("tp_dst", Field::UdpDestination),
+    ]
+    .into_iter()
+    .flat_map(move |(end, field)| {
+        refused(field, reason).map(move |port| format!("{family},{end}={port}"))
+    })
 }
 
 /// The sources that a VM may use.
@@ -158,16 +170,12 @@ impl Rules {
              later fragments have no header to check",
         );
         self.go_to(PORT_TRANSPORT, 200, "ipv6,nw_frag=later", TRANSPORT);
-        for protocol in ENCAPSULATIONS {
-            for family in ["ip", "ipv6"] {
-                let matching = format!("{family},nw_proto={protocol}");
-                self.drop(PORT_TRANSPORT, 100, &matching);
-            }
+        for matching in encapsulation() {
+            self.drop(PORT_TRANSPORT, 100, &matching);
         }
-        for matching in TEREDO {
-            self.drop(PORT_TRANSPORT, 100, matching);
+        for port in refused(Field::UdpDestination, DropReason::DhcpClient) {
+            self.drop(PORT_TRANSPORT, 100, &format!("udp,tp_dst={port}"));
         }
-        self.drop(PORT_TRANSPORT, 100, "udp,tp_dst=67");
         for family in ["ip", "ipv6"] {
             self.go_to(PORT_TRANSPORT, 0, family, TRANSPORT);
         }
@@ -190,17 +198,22 @@ impl Rules {
              or other link-scope ICMPv6, and no unknown upper layers",
         );
         self.go_to(TRANSPORT, 200, "ipv6,nw_frag=later", ROUTE);
-        for matching in DHCP_SERVER {
-            self.drop(TRANSPORT, 100, matching);
+        for (family, reason) in [
+            ("udp", DropReason::DhcpServer),
+            ("udp6", DropReason::Dhcpv6Server),
+        ] {
+            for matching in udp_ports(family, reason) {
+                self.drop(TRANSPORT, 100, &matching);
+            }
         }
-        for kind in [5, 9] {
+        for kind in refused_icmp() {
             self.drop(TRANSPORT, 100, &format!("icmp,icmp_type={kind}"));
         }
-        for kind in LINK_ICMPV6 {
+        for kind in link_icmpv6() {
             self.drop(TRANSPORT, 100, &format!("icmp6,icmp_type={kind}"));
         }
         self.go_to(TRANSPORT, 0, "ip", ROUTE);
-        for protocol in UPPER_LAYERS.iter().chain(&ENCAPSULATIONS) {
+        for protocol in upper_layers().chain(encapsulations()) {
             let matching = format!("ipv6,nw_proto={protocol}");
             self.go_to(TRANSPORT, 0, &matching, ROUTE);
         }
@@ -291,27 +304,13 @@ impl Rules {
             self.go_to(PORT_SOURCE, 100, &matching, PORT_TRANSPORT);
         }
         if config.encapsulation != Encapsulation::Deny {
-            self.allow_encapsulation(&from);
-        }
-        for net in addresses(config) {
-            self.drop(ROUTE, 250, &format!("{from},{}", destination(&net)));
-        }
-    }
-
-    fn allow_encapsulation(&mut self, from: &str) {
-        for protocol in ENCAPSULATIONS {
-            for family in ["ip", "ipv6"] {
-                let matching = format!("{from},{family},nw_proto={protocol}");
+            for matching in encapsulation() {
+                let matching = format!("{from},{matching}");
                 self.go_to(PORT_TRANSPORT, 150, &matching, TRANSPORT);
             }
         }
-        for matching in TEREDO {
-            self.go_to(
-                PORT_TRANSPORT,
-                150,
-                &format!("{from},{matching}"),
-                TRANSPORT,
-            );
+        for net in addresses(config) {
+            self.drop(ROUTE, 250, &format!("{from},{}", destination(&net)));
         }
     }
 
@@ -429,8 +428,11 @@ fn output(source: MacAddr, destination: MacAddr, port: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::network::{Size, tenant};
+    use crate::switches::checks::tests::filter_numbers;
 
     #[test]
     fn two_vms_get_the_recorded_rules() {
@@ -440,6 +442,28 @@ mod tests {
             assert_eq!(line, expected);
         }
         assert_eq!(rules, expected);
+    }
+
+    #[test]
+    fn dropped_numbers_are_those_of_the_filter() {
+        let rules = rules(&[tenant(0, Size::new(1, 1))]);
+        let mut dropped = BTreeSet::new();
+        for line in rules.lines().filter(|line| line.ends_with("actions=drop")) {
+            for part in line.split(',') {
+                let (key, value) = part.split_once('=').unwrap_or((part, ""));
+                let field = match key {
+                    "nw_proto" => Field::Protocol,
+                    "tp_src" => Field::UdpSource,
+                    "tp_dst" => Field::UdpDestination,
+                    "icmp_type" if line.contains(",icmp,") => Field::Icmp,
+                    "icmp_type" => Field::Icmpv6,
+                    _ => continue,
+                };
+                let number: u16 = value.parse().expect("a number");
+                dropped.insert((format!("{field:?}"), number));
+            }
+        }
+        assert_eq!(dropped, filter_numbers());
     }
 
     #[test]
