@@ -9,8 +9,8 @@ use bench::switches::{Peer, PollMode, Switch, Vswitch};
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::run::{self, Scenario};
-use super::{Failure, print, require_nothing};
+use super::scenario::Scenario;
+use super::{Failure, print, require_nothing, rules, run};
 
 /// The goals, each a scenario and a ratio within one run.
 const GOALS: [(&str, &str); 10] = [
@@ -169,7 +169,7 @@ fn configuration(subject: Subject, topology: Topology) -> Result<(), Failure> {
         };
         require_nothing(machine::missing(root, &["ip"]))?;
     }
-    print(&run::rules_of(topology, CPUS, switch.as_ref())?);
+    print(&rules::of(topology, CPUS, switch.as_ref())?);
     Ok(())
 }
 

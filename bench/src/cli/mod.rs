@@ -4,7 +4,9 @@ pub(crate) mod compare;
 pub(crate) mod list;
 mod progress;
 pub(crate) mod report;
+mod rules;
 pub(crate) mod run;
+mod scenario;
 
 use std::fmt;
 use std::io::Write;

@@ -6,104 +6,21 @@ use std::time::Duration;
 use anyhow::Context;
 use bench::interrupt;
 use bench::machine::{self, Needs};
-use bench::network::{Topology, tenant};
+use bench::network::Topology;
 use bench::report::Outcome;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
     Settings, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
 };
-use bench::site::{Cpus, Site, Wires};
-use bench::switches::{Peer, PollMode, Switch, Vswitch};
+use bench::site::Cpus;
+use bench::switches::{Peer, PollMode};
 
 use clap::ValueEnum;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::{Failure, Measured, Progress, Show, require_nothing};
-
-/// The scenarios, with the descriptions that `bench list` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scenario {
-    /// Throughput and cycles per frame from a VM's port, through the whole filter, to the uplink
-    P2p,
-    /// The same from the uplink to a VM and back
-    P2v,
-    /// The same from the uplink to a VM, to a second VM and back to the uplink
-    V2v,
-    /// Latency at a tenth of the peer's capacity: median and 99th percentile
-    Latency,
-    /// 1 to 16 tenants on one CPU: a switch for each, beside one peer for all
-    Tenants,
-    /// Loss and latency of a tenant beside one that floods broadcasts and attacks
-    Noisy,
-    /// 16 idle switches: their share of a CPU, and the latency of a frame that wakes one
-    Idle,
-    /// Throughput of iperf3, Apache and Memcached through a switch
-    Apps,
-    /// Cycles per frame by the number of ports, addresses, routes and peers, in the pipeline alone
-    Scale,
-    /// Cycles per frame of each kind of frame, in the pipeline alone
-    Stages,
-}
-
-impl Scenario {
-    /// Measures the scenario. A new scenario is a line above and a line here.
-    fn measure(self, run: &Run, settings: &Settings, peers: &[Peer]) -> Measured {
-        let by_peer = |scenario: ByPeer, steps: u32| by_peer(run, settings, peers, scenario, steps);
-        let rounds = settings.rounds;
-        match self {
-            Self::P2p => run.throughput(Topology::P2p, settings, peers),
-            Self::P2v => run.throughput(Topology::P2v, settings, peers),
-            Self::V2v => run.throughput(Topology::V2v, settings, peers),
-            Self::Latency => by_peer(latency::run, 2 * (1 + rounds)),
-            Self::Tenants => by_peer(tenants::run, 5 * rounds),
-            Self::Noisy => by_peer(noisy::run, rounds),
-            Self::Apps => by_peer(apps::run, 16 * rounds),
-            Self::Idle => {
-                let mut progress = run.progress(rounds * (2 + peers.len() as u32), settings);
-                whole(idle::run(settings, peers, &mut |what| progress.step(what)))
-            }
-            Self::Scale => {
-                let mut progress = run.progress(0, settings);
-                let done = run.pin();
-                whole(done.and_then(|()| scale::run(settings, &mut |what| progress.step(what))))
-            }
-            Self::Stages => run.stages(),
-        }
-    }
-
-    /// Whether it runs switches and has peers.
-    fn has_switches(self) -> bool {
-        !matches!(self, Self::Scale | Self::Stages)
-    }
-
-    /// Whether our switch's poll mode can be chosen.
-    fn takes_poll_mode(self) -> bool {
-        matches!(self, Self::Latency | Self::Tenants | Self::Noisy)
-    }
-
-    /// The programs that it needs beside its switches.
-    fn programs(self) -> &'static [&'static str] {
-        match self {
-            Self::Apps => &apps::PROGRAMS,
-            _ => &[],
-        }
-    }
-
-    /// Whether it can run with a peer: programs need one that routes.
-    fn suits(self, peer: Peer) -> bool {
-        self != Self::Apps || peer.switch().checks()
-    }
-
-    /// The path of the switch whose rules are shown.
-    pub(super) fn topology(self) -> Topology {
-        match self {
-            Self::P2v => Topology::P2v,
-            Self::V2v => Topology::V2v,
-            _ => Topology::P2p,
-        }
-    }
-}
+use super::scenario::Scenario;
+use super::{Failure, Measured, Progress, Show, require_nothing, rules};
 
 /// A scenario that measures one peer after the other.
 type ByPeer = fn(&Settings, &[Peer], &mut dyn FnMut(&str)) -> anyhow::Result<Outcome>;
@@ -210,12 +127,12 @@ impl Run {
             false => vec![self.cpus.switch],
         };
         self.show.around(&used, || {
-            let (mut outcome, done) = self.scenario.measure(&self, &settings, &peers);
+            let (mut outcome, done) = self.measure(&settings, &peers);
             if let Some(outcome) = outcome
                 .as_mut()
                 .filter(|outcome| has_switches && outcome.rules.is_empty())
             {
-                outcome.rules = rules(self.scenario.topology(), self.cpus, &peers);
+                outcome.rules = rules::all(self.scenario.topology(), self.cpus, &peers);
             }
             if let Some(outcome) = outcome.as_ref().filter(|_| self.rules && !self.show.json) {
                 for (name, rules) in &outcome.rules {
@@ -224,6 +141,31 @@ impl Run {
             }
             (outcome, done)
         })
+    }
+
+    /// Measures the scenario. A new scenario is a variant of [`Scenario`] and a line here.
+    fn measure(&self, settings: &Settings, peers: &[Peer]) -> Measured {
+        let by_peer = |run: ByPeer, steps: u32| self.by_peer(settings, peers, run, steps);
+        let rounds = settings.rounds;
+        match self.scenario {
+            Scenario::P2p => self.throughput(Topology::P2p, settings, peers),
+            Scenario::P2v => self.throughput(Topology::P2v, settings, peers),
+            Scenario::V2v => self.throughput(Topology::V2v, settings, peers),
+            Scenario::Latency => by_peer(latency::run, 2 * (1 + rounds)),
+            Scenario::Tenants => by_peer(tenants::run, 5 * rounds),
+            Scenario::Noisy => by_peer(noisy::run, rounds),
+            Scenario::Apps => by_peer(apps::run, 16 * rounds),
+            Scenario::Idle => {
+                let mut progress = self.progress(rounds * (2 + peers.len() as u32), settings);
+                whole(idle::run(settings, peers, &mut |what| progress.step(what)))
+            }
+            Scenario::Scale => {
+                let mut progress = self.progress(0, settings);
+                let done = self.pin();
+                whole(done.and_then(|()| scale::run(settings, &mut |what| progress.step(what))))
+            }
+            Scenario::Stages => self.stages(),
+        }
     }
 
     fn settings(&self) -> Settings {
@@ -353,6 +295,22 @@ impl Run {
             })
     }
 
+    /// Measures one peer after the other, so that a failure keeps the results before it.
+    fn by_peer(&self, settings: &Settings, peers: &[Peer], run: ByPeer, steps: u32) -> Measured {
+        let mut progress = self.progress(steps * peers.len() as u32, settings);
+        let mut all: Option<Outcome> = None;
+        for &peer in peers {
+            let one = interrupt::check()
+                .and_then(|()| run(settings, &[peer], &mut |what| progress.step(what)));
+            match (one, &mut all) {
+                (Ok(one), Some(all)) => all.append(one),
+                (Ok(one), none) => *none = Some(one),
+                (Err(error), _) => return (all, Err(error)),
+            }
+        }
+        (all, Ok(()))
+    }
+
     /// The progress of `steps` steps, each of which runs two switches.
     fn progress(&self, steps: u32, settings: &Settings) -> Progress {
         let guess = 2 * (settings.warm_up + settings.measure + Duration::from_millis(1500));
@@ -370,28 +328,6 @@ fn whole(outcome: anyhow::Result<Outcome>) -> Measured {
         Ok(outcome) => (Some(outcome), Ok(())),
         Err(error) => (None, Err(error)),
     }
-}
-
-/// Measures one peer after the other, so that a failure keeps the results before it.
-fn by_peer(
-    run: &Run,
-    settings: &Settings,
-    peers: &[Peer],
-    scenario: ByPeer,
-    steps: u32,
-) -> Measured {
-    let mut progress = run.progress(steps * peers.len() as u32, settings);
-    let mut all: Option<Outcome> = None;
-    for &peer in peers {
-        let one = interrupt::check()
-            .and_then(|()| scenario(settings, &[peer], &mut |what| progress.step(what)));
-        match (one, &mut all) {
-            (Ok(one), Some(all)) => all.append(one),
-            (Ok(one), none) => *none = Some(one),
-            (Err(error), _) => return (all, Err(error)),
-        }
-    }
-    (all, Ok(()))
 }
 
 /// What is missing to run any switch.
@@ -413,33 +349,6 @@ pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
         );
     }
     missing
-}
-
-/// The configuration of our switch and of peers, by name.
-pub(super) fn rules(topology: Topology, cpus: Cpus, peers: &[Peer]) -> Vec<(String, String)> {
-    let ours = Vswitch {
-        wires: Wires::Memif,
-        poll: PollMode::Busy,
-    };
-    std::iter::once(("vswitch".to_owned(), rules_of(topology, cpus, &ours)))
-        .chain(peers.iter().map(|peer| {
-            (
-                peer.to_string(),
-                rules_of(topology, cpus, peer.switch().as_ref()),
-            )
-        }))
-        .map(|(name, rules)| (name, rules.unwrap_or_else(|error| format!("{error:#}"))))
-        .collect()
-}
-
-/// The configuration of one switch.
-pub(super) fn rules_of(
-    topology: Topology,
-    cpus: Cpus,
-    switch: &dyn Switch,
-) -> anyhow::Result<String> {
-    let site = Site::lay(switch.wires(), cpus, vec![tenant(0, topology.size())])?;
-    Ok(switch.rules(&site))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use procfs::{Current, Meminfo};
 use serde::{Deserialize, Serialize};
 
 /// The content of a file; empty if it cannot be read.
@@ -47,20 +48,14 @@ pub struct Hugepages {
 }
 
 impl Hugepages {
-    /// The machine's, now.
+    /// The machine's, now; none if the kernel has no hugepages.
     pub(super) fn current() -> Self {
-        Self::parse(&read("/proc/meminfo"))
-    }
-
-    fn parse(meminfo: &str) -> Self {
-        let number = |name| {
-            let value = field(meminfo, name)?;
-            value.split(' ').next()?.parse().ok()
-        };
+        let meminfo = Meminfo::current().ok();
+        let value = |of: fn(&Meminfo) -> Option<u64>| meminfo.as_ref().and_then(of).unwrap_or(0);
         Self {
-            total: number("HugePages_Total").unwrap_or(0),
-            free: number("HugePages_Free").unwrap_or(0),
-            kib: number("Hugepagesize").unwrap_or(0),
+            total: value(|meminfo| meminfo.hugepages_total),
+            free: value(|meminfo| meminfo.hugepages_free),
+            kib: value(|meminfo| meminfo.hugepagesize) >> 10,
         }
     }
 }
@@ -78,19 +73,6 @@ impl fmt::Display for Hugepages {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn meminfo_parses_to_hugepages() {
-        let text = "MemTotal:       24654792 kB\nHugePages_Total:     512\n\
-            HugePages_Free:      500\nHugepagesize:       2048 kB\n";
-        let expected = Hugepages {
-            total: 512,
-            free: 500,
-            kib: 2048,
-        };
-        assert_eq!(Hugepages::parse(text), expected);
-        assert_eq!(Hugepages::parse(""), Hugepages::default());
-    }
 
     #[test]
     fn cpu_list_parses_ranges_and_single_cpus() {

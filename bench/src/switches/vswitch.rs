@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::Value;
+use vswitch_api::endpoint::ports::Ports;
 
 use super::{ChildGuard, Counters, Running, Switch, wait_for};
 use crate::command::output;
@@ -138,15 +138,10 @@ impl Processes {
                 .args(["show", "ports", "--json", "--control"])
                 .arg(&self.switches[index].control),
         )?;
-        let answer: Value = serde_json::from_str(&answer)?;
-        let number = |key: &str| {
-            answer["worker"][key]
-                .as_u64()
-                .with_context(|| format!("vswitch show ports has no worker.{key}"))
-        };
+        let ports: Ports = serde_json::from_str(&answer)?;
         Ok(Counters {
-            frames: number("busy_frames")?,
-            busy_cycles: number("busy_cycles")? as f64,
+            frames: ports.worker.busy_frames,
+            busy_cycles: ports.worker.busy_cycles as f64,
         })
     }
 }
