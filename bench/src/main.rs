@@ -21,7 +21,7 @@ enum Command {
     /// Measure a scenario
     #[command(after_help = cli::EXIT_CODES)]
     Run(run::Run),
-    /// List scenarios, peers, goals and stages
+    /// List scenarios, peers, aims and stages
     List(list::List),
     /// Write one page from saved results
     Report(report::Report),

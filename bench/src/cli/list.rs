@@ -12,8 +12,8 @@ use serde_json::json;
 use super::scenario::Scenario;
 use super::{Failure, print, require_nothing, rules, run};
 
-/// The goals, each a scenario and a ratio within one run.
-const GOALS: [(&str, &str); 10] = [
+/// The aims, each a scenario and a ratio within one run.
+const AIMS: [(&str, &str); 10] = [
     (
         "p2p",
         "64 B with the whole filter: at least 0.80 × testpmd in io mode",
@@ -44,7 +44,7 @@ const GOALS: [(&str, &str); 10] = [
     ("compare", "no stage takes more instructions than before"),
 ];
 
-/// Scenarios, peers and whether they can run here, port types, goals.
+/// Scenarios, peers and whether they can run here, port types, aims.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Print one JSON object
@@ -108,7 +108,7 @@ impl List {
                         "missing": missing})
                 })
                 .collect();
-            let aims = GOALS.map(|(scenario, aim)| json!({"scenario": scenario, "aim": aim}));
+            let aims = AIMS.map(|(scenario, aim)| json!({"scenario": scenario, "aim": aim}));
             let stages: Vec<String> = scenarios().into_iter().map(|stage| stage.name).collect();
             let all = json!({"scenarios": named(abouts::<Scenario>()), "peers": peers,
                 "wires": named(abouts::<Wires>()), "stages": stages, "aims": aims,
@@ -116,7 +116,7 @@ impl List {
             print(&all.to_string());
             return Ok(());
         }
-        let mut tables = vec![of("Scenarios", abouts::<Scenario>())];
+        let mut tables = vec![described("Scenarios", abouts::<Scenario>())];
         let mut table = Table::new("Peers", ["name", "here", "what"]);
         for (peer, missing) in peers {
             let state = match missing.is_empty() {
@@ -132,9 +132,9 @@ impl List {
             table.rows.push(vec![name, state, about + checks]);
         }
         tables.push(table);
-        tables.push(of("Port types", abouts::<Wires>()));
-        let aims = GOALS.map(|(scenario, aim)| (scenario.to_owned(), aim.to_owned()));
-        tables.push(of("Goals", aims.to_vec()));
+        tables.push(described("Port types", abouts::<Wires>()));
+        let aims = AIMS.map(|(scenario, aim)| (scenario.to_owned(), aim.to_owned()));
+        tables.push(described("Aims", aims.to_vec()));
         let mut stages = Table::new("Stages of run stages, instructions and compare", ["name"]);
         stages.rows = scenarios()
             .into_iter()
@@ -173,7 +173,7 @@ fn configuration(subject: Subject, topology: Topology) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of(title: &str, rows: Vec<(String, String)>) -> Table {
+fn described(title: &str, rows: Vec<(String, String)>) -> Table {
     let mut table = Table::new(title, ["name", "what"]);
     table.rows = rows
         .into_iter()

@@ -227,7 +227,7 @@ struct Daemons {
 
 impl Daemons {
     fn set_up(&mut self, site: &Site) -> anyhow::Result<()> {
-        // If the daemon ended, nobody would tell the database's client, which would wait for it.
+        // If the daemon ended, the database's client would wait without an error.
         wait_for("ovs-vswitchd-dpdk is ready", || {
             if let Some(status) = self.daemon.0.try_wait()? {
                 bail!("ovs-vswitchd-dpdk ended ({status})");
