@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use pipeline::PortId;
+use pipeline::{PortId, Stage};
 use tenant_config::TunnelKind;
 
 use super::attacks::refused;
@@ -111,10 +111,10 @@ fn tunnels() -> Vec<Scenario> {
             ..Scenario::forwarded(name, size, from, frames)
         });
     };
-    let own = vm_ipv4(1, 0);
+    let (own, stage) = (vm_ipv4(1, 0), Stage::Tunnel.name());
     for (bytes, len) in SIZES {
         let plain = udp4_of(len, own, vm_ipv4(2, 0), PORTS);
-        add(format!("tunnel/plain-{bytes}"), None, VM, vec![plain]);
+        add(format!("{stage}/plain-{bytes}"), None, VM, vec![plain]);
         for (name, kind, ipv6, checksum) in KINDS {
             let remote = Remote {
                 kind,
@@ -123,12 +123,12 @@ fn tunnels() -> Vec<Scenario> {
                 ..Remote::geneve(Remote::PEERS, 1000)
             };
             let frames = flows(remote, |nth| udp4_of(len, own, distant(nth), PORTS));
-            let into = format!("tunnel/into-{name}-{bytes}");
+            let into = format!("{stage}/into-{name}-{bytes}");
             add(into, Some(remote), VM, frames);
             // With checksums the peer would have to compute them: the tests do that.
             if !checksum {
                 let frames = flows(remote, |nth| tunnelled(remote, len, nth));
-                let out_of = format!("tunnel/out-of-{name}-{bytes}");
+                let out_of = format!("{stage}/out-of-{name}-{bytes}");
                 add(out_of, Some(remote), uplink, frames);
             }
         }
@@ -136,7 +136,7 @@ fn tunnels() -> Vec<Scenario> {
     for addresses in [10, 1000, 100_000] {
         let remote = Remote::geneve(Remote::PEERS, addresses);
         let frames = flows(remote, |nth| udp4(own, distant(nth), PORTS));
-        let name = format!("tunnel/into-{addresses}-remote-addresses");
+        let name = format!("{stage}/into-{addresses}-remote-addresses");
         add(name, Some(remote), VM, frames);
     }
     scenarios
