@@ -48,7 +48,7 @@ fn limited() -> Value {
 /// Sends `request` unchanged; returns the status and the body that arrive until the other side
 /// closes.
 fn raw(socket: &Path, request: &[u8]) -> (u16, String) {
-    let mut stream = UnixStream::connect(socket).expect("somebody listens");
+    let mut stream = UnixStream::connect(socket).expect("a listener");
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("a time-out");

@@ -32,7 +32,7 @@ pub struct Switch {
     pub version: String,
     /// When the process started, in seconds since the Unix epoch.
     pub started_at: u64,
-    /// Seconds since then, by a clock that nobody sets.
+    /// Seconds since then, by the monotonic clock.
     pub uptime_s: u64,
     /// The configuration's generation, from 1.
     pub generation: u64,
