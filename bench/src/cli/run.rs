@@ -10,7 +10,7 @@ use bench::network::Topology;
 use bench::report::Outcome;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
-    Settings, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
+    Settings, Task, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
 };
 use bench::site::Cpus;
 use bench::switches::{Peer, PollMode};
@@ -23,7 +23,7 @@ use super::scenario::Scenario;
 use super::{Failure, Measured, Progress, Show, require_nothing, rules};
 
 /// A scenario that measures one peer after the other.
-type ByPeer = fn(&Settings, &[Peer], &mut dyn FnMut(&str)) -> anyhow::Result<Outcome>;
+type ByPeer = fn(Task<'_>) -> anyhow::Result<Outcome>;
 
 /// Our switch and its peers take turns on one CPU. Progress and warnings are on standard error,
 /// results on standard output.
@@ -157,7 +157,11 @@ impl Run {
             Scenario::Apps => by_peer(apps::run, 16 * rounds),
             Scenario::Idle => {
                 let mut progress = self.progress(rounds * (2 + peers.len() as u32), settings);
-                whole(idle::run(settings, peers, &mut |what| progress.step(what)))
+                whole(idle::run(Task {
+                    settings,
+                    peers,
+                    progress: &mut |what| progress.step(what),
+                }))
             }
             Scenario::Scale => {
                 let mut progress = self.progress(0, settings);
@@ -300,8 +304,12 @@ impl Run {
         let mut progress = self.progress(steps * peers.len() as u32, settings);
         let mut all: Option<Outcome> = None;
         for &peer in peers {
-            let one = interrupt::check()
-                .and_then(|()| run(settings, &[peer], &mut |what| progress.step(what)));
+            let task = Task {
+                settings,
+                peers: &[peer],
+                progress: &mut |what| progress.step(what),
+            };
+            let one = interrupt::check().and_then(|()| run(task));
             match (one, &mut all) {
                 (Ok(one), Some(all)) => all.append(one),
                 (Ok(one), none) => *none = Some(one),

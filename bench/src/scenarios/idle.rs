@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Settings, Work, load_of, median};
+use super::{Settings, Task, Work, load_of, median};
 use crate::load::{Event, Pace};
 use crate::network::{Topology, tenants};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
-use crate::switches::{Peer, PollMode, Running, Switch, Vswitch};
+use crate::switches::{PollMode, Running, Switch, Vswitch};
 
 /// The number of our switches, or of tenants of one peer.
 const TENANTS: u8 = 16;
@@ -40,11 +40,12 @@ struct Row {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(
-    settings: &Settings,
-    peers: &[Peer],
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
+    let Task {
+        settings,
+        peers,
+        progress,
+    } = task;
     let mut rows = Vec::new();
     for wires in [Wires::Veth, Wires::Memif] {
         let ours = Vswitch {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{FLOWS, FRAME, Sample, Settings, Work, sample};
+use super::{FLOWS, FRAME, Sample, Settings, Task, Work, sample};
 use crate::load::Pace;
 use crate::network::{Topology, tenant};
 use crate::report::{Chart, Outcome, Table};
@@ -41,11 +41,12 @@ struct Pair {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(
-    settings: &Settings,
-    peers: &[Peer],
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
+    let Task {
+        settings,
+        peers,
+        progress,
+    } = task;
     let mut pairs = Vec::new();
     for topology in [Topology::P2p, Topology::P2v] {
         for &peer in peers {

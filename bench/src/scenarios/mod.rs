@@ -20,7 +20,7 @@ use tenant_config::SwitchConfig;
 use crate::load::{Attack, Event, Flood, Latency, Load, LoadPlan, LoadReport, Pace, Shape};
 use crate::network::{Hop, Topology};
 use crate::site::{Cpus, Site, Wires};
-use crate::switches::{Counters, PollMode, Switch};
+use crate::switches::{Counters, Peer, PollMode, Switch};
 
 pub use throughput::{Pair, Throughput, Traffic, Variant};
 
@@ -50,6 +50,16 @@ pub struct Settings {
     pub seed: u64,
     /// Our switch's poll mode, in scenarios where it can be chosen.
     pub poll: PollMode,
+}
+
+/// A scenario's settings and peers, and the receiver of its next steps.
+pub struct Task<'a> {
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The peers.
+    pub peers: &'a [Peer],
+    /// Called before each step with its description.
+    pub progress: &'a mut dyn FnMut(&str),
 }
 
 impl Settings {

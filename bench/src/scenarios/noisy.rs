@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{Sample, Settings, Work, sample};
+use super::{Sample, Settings, Task, Work, sample};
 use crate::load::{Flood, Pace};
 use crate::network::{Topology, tenants};
 use crate::report::{Chart, Outcome, Table};
@@ -43,11 +43,12 @@ struct Pair {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(
-    settings: &Settings,
-    peers: &[Peer],
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
+    let Task {
+        settings,
+        peers,
+        progress,
+    } = task;
     let mut pairs = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();

@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use super::rounds::Rounds;
-use super::{FLOWS, FRAME, Sample, Settings, Work, sample};
+use super::{FLOWS, FRAME, Sample, Settings, Task, Work, sample};
 use crate::network::{Topology, tenants};
 use crate::report::{Chart, Outcome, Table, figure, spread};
 use crate::site::Site;
@@ -47,11 +47,12 @@ struct Pair {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(
-    settings: &Settings,
-    peers: &[Peer],
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
+    let Task {
+        settings,
+        peers,
+        progress,
+    } = task;
     let mut pairs: Vec<Pair> = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();

@@ -15,7 +15,7 @@ mod session;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::{Settings, extremes, median};
+use super::{Settings, Task, extremes, median};
 use crate::network::{Topology, tenant};
 use crate::report::{Bar, Chart, Outcome, Table};
 use crate::site::{Site, Wires};
@@ -86,11 +86,12 @@ struct Pair {
 ///
 /// # Errors
 /// A peer that does not route, or the first error of a switch or a program.
-pub fn run(
-    settings: &Settings,
-    peers: &[Peer],
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
+    let Task {
+        settings,
+        peers,
+        progress,
+    } = task;
     if let Some(peer) = peers.iter().find(|peer| !peer.switch().checks()) {
         bail!("{peer} does not route, as apps needs: use linux-bridge or ovs-dpdk");
     }
