@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not {expected}")]
 pub struct InvalidValue {
-    /// What was given, as it was written.
+    /// The value as it was written.
     pub value: String,
-    /// What is accepted, as the rest of a sentence.
+    /// The accepted values, as the rest of a sentence.
     pub expected: &'static str,
 }
 
@@ -45,23 +45,24 @@ impl MacAddr {
         Ok(Self(octets))
     }
 
-    /// The locally administered address of a switch's own function at a port: `02`, the VNI, and the port's
-    /// number within the tenant, from 1.
+    /// The locally administered MAC of a switch's own function at a port: `02`, the VNI, and the
+    /// port's number within the tenant, from 1.
     pub fn of_switch_function(vni: Vni, index: u16) -> Self {
         let [_, v2, v1, v0] = vni.get().to_be_bytes();
         let [hi, lo] = index.to_be_bytes();
         Self([0x02, v2, v1, v0, hi, lo])
     }
 
-    /// The locally administered address of a switch's side of a tunnel, which both ends can work out: `0e`, and
-    /// the first five bytes of the SHA-256 digest of the VNI (4 bytes, big-endian) and the tunnel endpoint's
-    /// address (4 or 16 bytes).
+    /// The locally administered MAC of a switch's tunnel side, which both ends can compute: `0e`,
+    /// and the first five bytes of the SHA-256 digest of the VNI (4 bytes, big-endian) and the
+    /// tunnel endpoint's address (4 or 16 bytes).
     pub fn of_vtep(vni: Vni, vtep: IpAddr) -> Self {
         Self::of_address(0x0e, vni, vtep)
     }
 
-    /// The locally administered address of a switch's In/Out side: as [`Self::of_vtep`], but `0a` and its own address
-    /// on the underlay. So the switches of one tenant on several hosts can be on one link.
+    /// The locally administered MAC of a switch's In/Out side: as [`Self::of_vtep`], but with `0a`
+    /// and its own address on the underlay. So the switches of one tenant on several hosts can
+    /// share a link.
     pub fn of_uplink(vni: Vni, own: IpAddr) -> Self {
         Self::of_address(0x0a, vni, own)
     }
@@ -243,7 +244,7 @@ impl FromStr for PciAddress {
 }
 
 /// A tenant's or port's name: 1 to 32 of `a-z 0-9 -`, beginning with a letter. It is part of file,
-/// namespace and cgroup names, so nothing else is taken.
+/// namespace and cgroup names, so no other character is accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[a-z][a-z0-9-]{0,31}$"))]
@@ -283,7 +284,8 @@ impl FromStr for Name {
         if !good {
             return Err(InvalidValue::new(
                 text,
-                "a name of 1 to 32 lower-case letters, digits and hyphens that begins with a letter",
+                "a name of 1 to 32 lower-case letters, digits and hyphens that begins with a \
+                 letter",
             ));
         }
         Ok(Self(text.to_owned()))

@@ -1,5 +1,5 @@
-//! A tenant's TOML, walked so that every error is found and keeps its place. Nothing here knows what
-//! a tenant is.
+//! A TOML document, read so that every error is found and has its place. Nothing here knows what a
+//! tenant is.
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -13,13 +13,13 @@ use crate::problem::Problem;
 pub(crate) struct Document<'d> {
     name: &'d str,
     text: &'d str,
-    /// Where each line but the first begins.
+    /// The offsets at which the lines begin, except the first.
     lines: Vec<usize>,
     root: DeTable<'d>,
 }
 
 impl<'d> Document<'d> {
-    /// Parses `text`; all errors of syntax at once.
+    /// Parses `text`; returns all syntax errors at once.
     pub(crate) fn parse(name: &'d str, text: &'d str) -> Result<Self, ConfigErrors> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let document = Self {
@@ -96,8 +96,8 @@ impl<'d> Document<'d> {
         Some(name.get_ref().as_str()?.to_owned())
     }
 
-    /// Follows `path` as far as the file has it, and says where the last key that is there begins, and
-    /// where its value does.
+    /// Follows `path` as far as the file has it. Returns the offsets of the last key that is there
+    /// and of its value.
     fn nearest(&self, path: &KeyPath) -> (usize, usize) {
         let mut place = (0, 0);
         let mut table = Some(&self.root);
@@ -129,7 +129,7 @@ impl<'d> Document<'d> {
     }
 }
 
-/// A table being read. What is not asked for by [`Section::finish`] is unknown.
+/// A table being read. Keys that were not requested before [`Section::finish`] are unknown.
 #[derive(Debug)]
 pub(crate) struct Section<'d> {
     pub(crate) path: KeyPath,
@@ -151,7 +151,7 @@ impl<'d> Section<'d> {
         })
     }
 
-    /// The value of a key that must be there.
+    /// The value of a required key.
     pub(crate) fn require(
         &mut self,
         key: &'static str,
@@ -170,7 +170,7 @@ impl<'d> Section<'d> {
         self.get(key).and_then(|node| node.flag()).unwrap_or(false)
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that was not requested.
     pub(crate) fn finish(self) {
         for key in self.table.keys() {
             let key = key.get_ref().as_ref();
@@ -183,7 +183,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// Helps someone who wrote `key` where `known` are accepted.
+/// A hint for `key`, written where `known` are accepted.
 fn hint(key: &str, known: &[&'static str]) -> String {
     let nearest = known
         .iter()
@@ -225,7 +225,7 @@ impl<'d> Node<'d> {
         self.fail(Problem::WrongType { found, expected })
     }
 
-    /// The text, if it is one; no error otherwise.
+    /// The text, if the value is one; no error otherwise.
     pub(crate) fn as_text(&self) -> Option<&'d str> {
         self.value.as_str()
     }
@@ -265,7 +265,7 @@ impl<'d> Node<'d> {
             .or_else(|| self.wrong_type("true or false"))
     }
 
-    /// What `read` makes of the value, with its key.
+    /// The value as `read` returns it, with its key.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<At<T>> {
         Some(At {
             key: self.path.clone(),

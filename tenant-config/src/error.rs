@@ -28,7 +28,7 @@ pub struct Place {
 }
 
 impl ConfigError {
-    /// The file's name as it was given.
+    /// The file's name, as the caller gave it.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -48,7 +48,7 @@ impl ConfigError {
         self.port.as_deref()
     }
 
-    /// What is wrong.
+    /// The kind of error and its values.
     pub fn problem(&self) -> &Problem {
         &self.problem
     }

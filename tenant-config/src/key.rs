@@ -1,10 +1,10 @@
-//! Where a value stands within its file.
+//! Keys: the path of a value within its file.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Where a value stands within its file, as `port[1].mac`. Indices count from 0.
+/// The path of a value within its file, as in `port[1].mac`. Indices count from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct KeyPath(Vec<Step>);
 

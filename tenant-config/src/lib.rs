@@ -22,6 +22,6 @@ pub use tenant::{
     HostProblem, Inherit, LearnedFrom, Limits, LimitsProblem, MAX_ADDRESSES, MAX_ALLOWED,
     MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MIN_MTU_IPV4, MIN_MTU_IPV6,
     NextHops, Nic, NicAttribute, Peer, PeerConfig, PeerProblem, Port, PortConfig, PortProblem,
-    Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl, Uplink,
-    UplinkConfig, UplinkProblem, load_all,
+    PrefixProblem, Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,
+    Uplink, UplinkConfig, UplinkProblem, load_all,
 };

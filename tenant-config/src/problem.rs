@@ -1,4 +1,4 @@
-//! What is wrong with a value, as a kind and a sentence that says what to do.
+//! Kinds of errors, each with its values and a sentence that says what to do.
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -7,11 +7,11 @@ use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
     AddressProblem, GatewayProblem, HostProblem, LimitsProblem, PeerProblem, PortProblem,
-    TunnelProblem, UplinkProblem,
+    PrefixProblem, TunnelProblem, UplinkProblem,
 };
 
-/// What is wrong with a value. The kinds' names in JSON are API. A kind that only one section of
-/// the file has is declared in that section.
+/// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
+/// of the file has is declared in that section.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -37,18 +37,18 @@ pub enum Problem {
         /// The key that was probably meant, or all there are.
         hint: String,
     },
-    /// A key that must be there.
+    /// A required key that is missing.
     #[error("missing; write {expected}")]
     MissingKey {
-        /// What to write.
+        /// The key with an example.
         expected: &'static str,
     },
     /// A value of another type.
     #[error("this is {found}, but the key takes {expected}")]
     WrongType {
-        /// What is there.
+        /// The value's type and text.
         found: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: &'static str,
     },
     /// A value that its key does not accept.
@@ -56,7 +56,7 @@ pub enum Problem {
     Invalid {
         /// The value as it was written.
         value: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: &'static str,
     },
     /// A VNI that does not exist.
@@ -74,13 +74,14 @@ pub enum Problem {
         min: u16,
         /// The most that is accepted.
         max: u16,
-        /// Why the least is what it is.
+        /// The reason for the minimum.
         #[serde(skip)]
         why: &'static str,
     },
     /// More of something than a switch takes.
     #[error(
-        "there are {count} of them, and a switch takes at most {max}; split the tenant's file or merge entries"
+        "there are {count} of them, and a switch takes at most {max}; split the tenant's file or \
+         merge entries"
     )]
     TooMany {
         /// How many there are.
@@ -91,16 +92,17 @@ pub enum Problem {
     /// A subnet larger or smaller than a switch routes.
     #[error("/{length} is no prefix length of a subnet here; choose one from /{min} to /{max}")]
     SubnetLength {
-        /// What is written.
+        /// The written length.
         length: u8,
         /// The shortest that is accepted.
         min: u8,
         /// The longest that is accepted.
         max: u8,
     },
-    /// The gateway's subnet and the uplink's are not apart.
+    /// Subnets of the gateway and the uplink that overlap.
     #[error(
-        "{subnet} overlaps {other} of {other_key}: the switch routes between the two, so they must be apart"
+        "{subnet} overlaps {other} of {other_key}: the switch routes between the two, so they must \
+         be apart"
     )]
     SubnetOverlap {
         /// This subnet.
@@ -115,37 +117,38 @@ pub enum Problem {
     NotUnicast {
         /// The address or prefix.
         address: String,
-        /// What it is instead.
+        /// Its kind.
         what: &'static str,
     },
-    /// A prefix with bits behind its length.
+    /// A prefix with bits set beyond its length.
     #[error(
-        "{address} has bits set behind its prefix length; write {network} for the prefix, or the address alone"
+        "{address} has bits set behind its prefix length; write {network} for the prefix, or the \
+         address alone"
     )]
     HostBits {
-        /// What is written.
+        /// The written address.
         address: IpNet,
         /// The prefix that contains it.
         network: IpNet,
     },
-    /// An address that its subnet keeps for something else.
+    /// An address that its subnet reserves.
     #[error("{address} is {role} of {subnet}; choose another")]
     ReservedAddress {
         /// The address.
         address: String,
-        /// What it is kept for.
+        /// The purpose of the reservation.
         role: &'static str,
         /// The subnet.
         subnet: IpNet,
     },
-    /// A prefix that takes in an address that its subnet keeps for something else.
+    /// A prefix that contains an address that its subnet reserves.
     #[error("{prefix} contains {address}, {role} of {subnet}; write prefixes that leave it out")]
     ContainsReserved {
         /// The prefix.
         prefix: IpNet,
         /// The address.
         address: String,
-        /// What it is kept for.
+        /// The purpose of the reservation.
         role: &'static str,
         /// The subnet.
         subnet: IpNet,
@@ -178,6 +181,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Peer(#[from] PeerProblem),
+    /// A problem of the prefixes behind peers.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Prefix(#[from] PrefixProblem),
     /// A problem between the tenants of one host.
     #[error(transparent)]
     #[serde(untagged)]

@@ -10,7 +10,7 @@ use crate::error::Report;
 use crate::key::At;
 use crate::problem::Problem;
 
-/// Checks an address of the switch itself, with its subnet.
+/// Checks an address of the switch itself and its subnet.
 pub(crate) fn check_own_address(address: &At<IpNet>, report: &Report) {
     let net = address.value;
     let (min, max) = match net {
@@ -42,7 +42,7 @@ pub(crate) fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other.trunc()) || other.contains(&one.trunc())
 }
 
-/// An address or prefix as people write it: without the length where it is one address.
+/// An address or prefix in its usual form: a single address without its length.
 pub(crate) fn show(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
@@ -58,7 +58,7 @@ pub(crate) fn host_bits(net: IpNet) -> Problem {
     }
 }
 
-/// A problem of an address, or of a prefix that contains one, that `subnet` reserves as `role`.
+/// The error of an address or prefix that is or contains `address`, which `subnet` reserves.
 pub(crate) fn reserved(net: IpNet, address: IpAddr, role: &'static str, subnet: IpNet) -> Problem {
     let address = address.to_string();
     if net.prefix_len() == net.max_prefix_len() {
@@ -81,8 +81,8 @@ pub(crate) fn same_family(one: IpNet, other: IpNet) -> bool {
     one.addr().is_ipv4() == other.addr().is_ipv4()
 }
 
-/// What an address at the edge of its subnet is kept for. A subnet of two addresses keeps none
-/// (RFC 3021, RFC 6164).
+/// The purpose for which `subnet` reserves an address at its edge. A subnet of two addresses
+/// reserves none (RFC 3021, RFC 6164).
 pub(crate) fn edge_role(subnet: IpNet, address: IpAddr) -> Option<&'static str> {
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
         return None;
@@ -97,7 +97,7 @@ pub(crate) fn edge_role(subnet: IpNet, address: IpAddr) -> Option<&'static str> 
     }
 }
 
-/// What an address is, if it names no one station of a routed network.
+/// The kind of an address that is not a unicast address of a routed network.
 pub(crate) fn not_unicast(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(ip) => match ip.octets() {
@@ -151,7 +151,7 @@ pub(crate) fn parse_ipv6_address(text: &str) -> Result<Ipv6Addr, InvalidValue> {
     parse_as(text, "an IPv6 address, as in 2001:db8::1")
 }
 
-/// A prefix, or one address as the prefix that holds nothing else.
+/// A prefix, or one address as the prefix of only that address.
 pub(crate) fn parse_prefix(text: &str) -> Result<IpNet, InvalidValue> {
     match text.parse::<IpAddr>() {
         Ok(address) => Ok(IpNet::from(address)),

@@ -1,5 +1,5 @@
-//! What one switch is given: the tenant's addresses and the devices that carry them. The provisioner
-//! writes it and the switch reads it; it holds nothing of any other tenant.
+//! The configuration of one switch: the tenant's addresses and the devices that carry them. The
+//! provisioner writes it and the switch reads it; it holds nothing of any other tenant.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ pub struct SwitchDevice<'c> {
     pub mtu: u16,
 }
 
-/// What carries a port's frames.
+/// The device that carries a port's frames.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "driver", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Device {
@@ -86,16 +86,16 @@ pub enum Device {
     Pci {
         /// Its address.
         address: PciAddress,
-        /// The VLAN that the NIC puts this function on: it adds the tag to what the function sends and
-        /// takes it off what the function receives (VST), so it is no tag of the VM's.
+        /// The VLAN that the NIC puts this function on: it adds the tag to frames that the function
+        /// sends and removes it from frames that it receives (VST). So it is not the VM's tag.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vlan: Option<VlanId>,
     },
 }
 
 impl Device {
-    /// Whether the device hands up only frames for its own MAC and groups, as a VF does.
-    /// Where it does not, the switch does it.
+    /// Whether the device receives only frames for its own MAC and groups, as a VF does.
+    /// Otherwise the switch filters them.
     pub const fn filters_mac(&self) -> bool {
         matches!(self, Self::Offline | Self::Pci { .. })
     }
@@ -164,10 +164,10 @@ impl SwitchConfig {
         ports.chain(self.uplink.iter_mut().map(|uplink| &mut uplink.device))
     }
 
-    /// Reads what a provisioner wrote; `source_name` stands for it in errors.
+    /// Reads JSON that a provisioner wrote; errors name it as `source_name`.
     ///
     /// # Errors
-    /// The first error of syntax or shape, or everything that does not hold between the values.
+    /// The first error of syntax or shape, or every rule that the values break.
     pub fn from_json(source_name: &str, text: &str) -> Result<Self, ConfigErrors> {
         let mut json = serde_json::Deserializer::from_str(text);
         let config: Self = serde_path_to_error::deserialize(&mut json)
@@ -178,16 +178,16 @@ impl SwitchConfig {
         Ok(config)
     }
 
-    /// Checks what must hold between the values, as the switch's tables rely on it: names, MACs,
-    /// addresses and devices that belong to one port each, addresses that the gateway can route, MTUs
-    /// and limits that make sense.
+    /// Checks the rules that the switch's tables rely on: names, MACs, addresses and devices that
+    /// belong to one port each, addresses that the gateway can route, valid MTUs and limits.
     ///
     /// # Errors
-    /// Everything that does not hold; the errors have keys but no lines.
+    /// Every rule that the values break; the errors have keys but no lines.
     pub fn validate(&self, source_name: &str) -> Result<(), ConfigErrors> {
         let report = Report::default();
         self.check_lengths(&report);
-        // Each value's key takes many times the value's memory, so these are made for bounded lists only.
+        // A value's key takes many times the value's memory, so keys are built for bounded lists
+        // only.
         if report.is_empty() {
             if let Some(uplink) = &self.uplink {
                 uplink.check_families(&KeyPath::of("uplink"), &report);
@@ -239,7 +239,7 @@ impl SwitchConfig {
         }
     }
 
-    /// What only the switch's own side has: devices, its MACs, its memory.
+    /// Checks the values that only a switch's configuration has: devices, own MACs, memory.
     fn check_devices(&self, report: &Report) {
         let keyed = self.ports.iter().enumerate();
         let ports = keyed.map(|(index, port)| (KeyPath::of("ports").index(index), port));
@@ -272,7 +272,7 @@ impl SwitchConfig {
     }
 }
 
-/// A path of serde's as a key.
+/// The key of a path in serde's errors.
 fn key_path(path: &serde_path_to_error::Path) -> KeyPath {
     use serde_path_to_error::Segment;
     path.iter()
@@ -283,7 +283,7 @@ fn key_path(path: &serde_path_to_error::Path) -> KeyPath {
         })
 }
 
-/// An error of JSON's syntax or of a value's shape, where serde met it.
+/// An error of JSON syntax or of a value's shape, at the place where serde found it.
 fn shape_error(source_name: &str, key: KeyPath, error: &serde_json::Error) -> ConfigErrors {
     let (line, column) = (error.line(), error.column());
     let message = error.to_string();
@@ -301,12 +301,12 @@ fn shape_error(source_name: &str, key: KeyPath, error: &serde_json::Error) -> Co
     })
 }
 
-/// What is wrong with a switch's devices.
+/// An error in a switch's devices.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SwitchProblem {
-    /// A device that carries two ports.
+    /// One device for two sides.
     #[error("this device also carries {other}; every port has its own")]
     DuplicateDevice {
         /// The other port's key.

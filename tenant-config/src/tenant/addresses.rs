@@ -70,9 +70,9 @@ impl<'de> Deserialize<'de> for Addresses {
 #[derive(Debug, Default)]
 pub(crate) struct AddressFacts {
     pub(super) list: Vec<At<IpNet>>,
-    /// The list, if it is one, and its length; unreadable elements count.
+    /// The key of the list and its length, unreadable elements included; absent if it is no list.
     listed: Option<At<usize>>,
-    /// The key that says `learn-dhcp`.
+    /// The key, if its value is `learn-dhcp`.
     pub(super) learned: Option<KeyPath>,
 }
 
@@ -115,7 +115,7 @@ impl Addresses {
         }
     }
 
-    /// How many are listed.
+    /// The number of listed addresses and prefixes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Static(list) => list.len(),
@@ -153,7 +153,7 @@ impl AddressFacts {
     }
 }
 
-/// What is wrong with one address or prefix by itself.
+/// The error of one address or prefix by itself, if any.
 fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
     if net != net.trunc() {
         return Some(host_bits(net));
@@ -196,7 +196,7 @@ fn check_overlaps(facts: &Facts, report: &Report) {
         list.map(move |address| (index, address))
     });
     let mut all: Vec<(usize, &At<IpNet>)> = keyed.collect();
-    // The sort is stable: of two equal entries the one written first comes first.
+    // The sort is stable: of two equal entries, the first in the file comes first.
     all.sort_by_key(|(_, address)| (address.value.network(), address.value.prefix_len()));
     let mut open: Vec<(usize, &At<IpNet>)> = Vec::new();
     for entry in all {
@@ -221,7 +221,7 @@ fn report_overlap(
     report: &Report,
 ) {
     if port == other_port {
-        // The narrower one is what says nothing new.
+        // The narrower one is redundant.
         let problem = AddressProblem::AddressRepeated {
             address: show(other.value),
             other: show(address.value),
@@ -229,7 +229,7 @@ fn report_overlap(
         };
         return report.add(&other.key, problem);
     }
-    // The error is the one of the port that comes second in the file.
+    // The error is at the port that comes second in the file.
     let (first, later, first_port) = if port < other_port {
         (address, other, port)
     } else {
@@ -266,19 +266,21 @@ fn check_learning(facts: &Facts, report: &Report) {
     }
 }
 
-/// What is wrong with a port's addresses.
+/// An error in a port's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum AddressProblem {
     /// A port without an address.
     #[error(
-        "the port has no address, so it could send nothing; list at least one, or write \"learn-dhcp\""
+        "the port has no address, so it could send nothing; list at least one, or write \
+         \"learn-dhcp\""
     )]
     NoAddress,
     /// An address that is not on-link at the gateway.
     #[error(
-        "{address} is outside the gateway's subnet {subnet}; choose one inside, or change gateway.{key}"
+        "{address} is outside the gateway's subnet {subnet}; choose one inside, or change \
+         gateway.{key}"
     )]
     OutsideSubnet {
         /// The address or prefix.
@@ -291,7 +293,8 @@ pub enum AddressProblem {
     },
     /// Two ports with the same address.
     #[error(
-        "{address} overlaps {other} of port {other_port:?} ({other_key}); every address belongs to one port"
+        "{address} overlaps {other} of port {other_port:?} ({other_key}); every address belongs to \
+         one port"
     )]
     AddressOverlap {
         /// The address or prefix.
@@ -308,14 +311,15 @@ pub enum AddressProblem {
     AddressRepeated {
         /// The address or prefix.
         address: String,
-        /// The one that has it already.
+        /// The entry that contains it.
         other: String,
         /// Where the other is written.
         other_key: String,
     },
-    /// A port that learns from nobody.
+    /// A port that learns its address without a server to learn from.
     #[error(
-        "no other port of the tenant has dhcp_server = true, so there is nobody to learn from; set it, or list the addresses"
+        "no other port of the tenant has dhcp_server = true, so there is nobody to learn from; set \
+         it, or list the addresses"
     )]
     NoDhcpServer,
     /// A DHCP server without an address of its own.

@@ -29,7 +29,7 @@ pub struct Gateway {
 pub(crate) struct GatewayFacts {
     pub(super) key: KeyPath,
     pub(super) addresses: Vec<At<IpNet>>,
-    /// One of them could not be read, so an absent one may have been meant.
+    /// Whether an address could not be read, so that an absent one may have been meant.
     pub(super) unreadable: bool,
 }
 
@@ -92,7 +92,7 @@ impl GatewayFacts {
         own.find(|own| same_family(*own, net))
     }
 
-    /// The problem of `address`, for which the gateway lacks the family. There is none if the
+    /// The error of `address`, for which the gateway lacks the family. There is none if the
     /// gateway's own addresses could not be read, or if there are none at all.
     pub(super) fn missing(&self, address: String, ipv4: bool) -> Option<Problem> {
         let (family, key) = if ipv4 {
@@ -119,7 +119,7 @@ impl GatewayFacts {
     }
 }
 
-/// What is wrong with the gateway, or with an address for which it lacks the family.
+/// An error in the gateway, or of an address for which it lacks the family.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -130,7 +130,7 @@ pub enum GatewayProblem {
     /// A port's address of a family that the gateway lacks.
     #[error("{address} is {family}, but the gateway has no {family} address; add gateway.{key}")]
     GatewayMissing {
-        /// What the port asks for.
+        /// The address or prefix.
         address: String,
         /// `IPv4` or `IPv6`.
         family: &'static str,

@@ -9,7 +9,7 @@ use crate::error::Report;
 use crate::key::{At, KeyPath};
 
 /// Storm control of one port: frames (or bits) per second, each with a burst of one second.
-/// What is absent is unlimited.
+/// An absent key means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -91,7 +91,7 @@ pub(super) fn check(limits: &[At<u64>], report: &Report) {
     }
 }
 
-/// What is wrong with a limit.
+/// An error in a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]

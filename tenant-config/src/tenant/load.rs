@@ -1,4 +1,4 @@
-//! Tenants' files: found, read, and compared with each other.
+//! Tenant files of one host: found, read, and compared with each other.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -21,7 +21,7 @@ use crate::subnet::overlap;
 /// Reads every tenant of `paths`: files, and directories of `*.toml`.
 ///
 /// # Errors
-/// Every error of every file, and what cannot hold between tenants of one host.
+/// Every error of every file, and of the tenants of one host together.
 pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
     let mut errors = Vec::new();
     let mut loaded: Vec<Loaded> = Vec::new();
@@ -32,7 +32,7 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
             Vec::new()
         });
         for file in files {
-            // A file and its directory may both be named: one file is one tenant.
+            // A file and its directory may both be named; it is read once.
             if fs::canonicalize(&file).is_ok_and(|real| !seen.insert(real)) {
                 continue;
             }
@@ -47,7 +47,7 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
     Ok(loaded.into_iter().map(|loaded| loaded.tenant).collect())
 }
 
-/// A tenant with the text it was read from, which tells where its values stand.
+/// A tenant with the text that it was read from, for the places of errors.
 #[derive(Debug)]
 pub(super) struct Loaded {
     file: String,
@@ -69,7 +69,7 @@ impl Loaded {
     }
 }
 
-/// The tenant files that `path` stands for.
+/// The tenant files of `path`, a file or a directory.
 fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -93,7 +93,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
     Ok(files)
 }
 
-/// The most bytes of a tenant's file: far beyond the most that its bounds let it say.
+/// The most bytes of a tenant file: far more than the bounds on its content allow.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 fn read(path: &Path) -> Result<String, ConfigErrors> {
@@ -123,7 +123,7 @@ fn of_file(path: &Path, problem: Problem) -> ConfigErrors {
     })
 }
 
-/// What must hold between the tenants of one host. The tenant that comes second has the error.
+/// Checks the tenants of one host together. The error is at the tenant that comes second.
 fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     let mut names = HashMap::new();
@@ -197,7 +197,7 @@ fn inner_addresses(tenant: &Tenant) -> impl Iterator<Item = At<IpNet>> + use<> {
     tenant.gateway.addresses(&KeyPath::of("gateway"))
 }
 
-/// What is wrong between the tenants of one host.
+/// An error between the tenants of one host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -228,7 +228,9 @@ pub enum HostProblem {
     },
     /// Two tenants with the same inner addresses on one underlay.
     #[error(
-        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
+        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, \
+         so its routers could not tell whose address is meant; change one subnet, leave out one \
+         [uplink], or set tunnel.only = true in one file"
     )]
     TenantOverlap {
         /// This tenant's inner subnet.

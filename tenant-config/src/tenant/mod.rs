@@ -1,9 +1,9 @@
-//! What an operator writes about one tenant: a TOML file, checked as a whole.
+//! The tenant file that an operator writes: TOML, checked as a whole.
 //!
-//! Each section of the file has a module of its own. It holds what the section is in the file, how
-//! it is read, its rules, and its part of the switch's configuration. The rules judge both what an
-//! operator wrote and what a switch is given; for that both are reduced to [`Facts`]. A value that
-//! could not be read is absent there, so one bad value never hides another.
+//! Each section of the file has a module of its own. It holds the section's shape, its reading, its
+//! rules, its errors, and its part of the switch's configuration. The rules apply to tenant files
+//! and to switch configurations; both are reduced to [`Facts`] for them. A value that could not be
+//! read is absent there, so one bad value never hides another.
 
 mod addresses;
 mod encapsulation;
@@ -14,6 +14,7 @@ mod mtu;
 mod nic;
 mod peer;
 mod port;
+mod prefixes;
 mod tunnel;
 mod uplink;
 
@@ -32,9 +33,10 @@ use self::load::Loaded;
 pub use self::load::{HostProblem, load_all};
 pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
 pub use self::nic::{Nic, NicAttribute};
-pub use self::peer::{MAX_PEERS, MAX_PREFIXES, Peer, PeerConfig, PeerProblem};
+pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
 pub(crate) use self::port::PortFacts;
 pub use self::port::{MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
+pub use self::prefixes::{MAX_PREFIXES, PrefixProblem};
 pub(crate) use self::tunnel::TunnelFacts;
 pub use self::tunnel::{
     Inherit, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,
@@ -65,7 +67,7 @@ pub struct Tenant {
     /// The tunnels to the tenant's VMs on other hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<Tunnel>,
-    /// What the tenant's NIC may lack.
+    /// Settings that the tenant's NIC may lack.
     #[serde(skip_serializing_if = "Nic::is_default")]
     #[schemars(default)]
     nic: Nic,
@@ -75,12 +77,12 @@ pub struct Tenant {
     ports: Vec<Port>,
 }
 
-/// The devices for a tenant's ports, and the rest of what only the host knows.
+/// The devices of a tenant's switch, and what else only the host knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Devices {
     /// One for each port, in the order of the tenant's file.
     pub ports: Vec<Device>,
-    /// The In/Out side's; there exactly if the tenant has an uplink.
+    /// The In/Out side's, if and only if the tenant has an uplink.
     pub uplink: Option<Device>,
     /// The switch's packet memory.
     pub memory: Memory,
@@ -88,10 +90,10 @@ pub struct Devices {
     pub control_socket: Option<PathBuf>,
 }
 
-/// Devices that are not those of the tenant.
+/// Devices that do not match the tenant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceMismatch {
-    /// Not one device for each port.
+    /// Another number of devices than ports.
     #[error("tenant {tenant} has {ports} ports, but {devices} port devices were given")]
     Ports {
         /// The tenant.
@@ -128,7 +130,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reports everything that does not hold.
+    /// Reports every rule that the values break.
     pub(crate) fn check(&self, report: &Report) {
         self.gateway.check(report);
         self.uplink.check(self, report);
@@ -144,7 +146,7 @@ impl Facts {
 }
 
 impl Tenant {
-    /// Reads a tenant from `text`; `source_name` stands for it in errors.
+    /// Reads a tenant from `text`; errors name it as `source_name`.
     ///
     /// # Errors
     /// Every error of the text at once.
@@ -161,8 +163,8 @@ impl Tenant {
         }
     }
 
-    /// Reads the file's sections. What cannot be read is reported and left out; then there is no
-    /// tenant.
+    /// Reads the file's sections. A value that cannot be read is reported and left out of the
+    /// facts; then there is no tenant.
     fn read(mut file: Section<'_>) -> (Option<Self>, Facts) {
         let name = file
             .require("name", "the tenant's name, as in name = \"red\"")
@@ -240,7 +242,7 @@ impl Tenant {
         self.tunnel.as_ref()
     }
 
-    /// What the NIC may lack.
+    /// Settings that the NIC may lack.
     pub fn nic(&self) -> &Nic {
         &self.nic
     }
@@ -250,10 +252,10 @@ impl Tenant {
         &self.ports
     }
 
-    /// What this tenant's switch is given on a host that has these devices.
+    /// The configuration of this tenant's switch on a host with these devices.
     ///
     /// # Errors
-    /// If the devices are not one for each port, and one for the uplink exactly if there is one.
+    /// If there is not one device for each port, and one for the uplink if the tenant has one.
     pub fn switch_config(&self, devices: Devices) -> Result<SwitchConfig, DeviceMismatch> {
         let tenant = || self.name.clone();
         if devices.ports.len() != self.ports.len() {
@@ -285,7 +287,7 @@ impl Tenant {
         })
     }
 
-    /// What this tenant's switch is given where frames come from captures.
+    /// The configuration of this tenant's switch for frames from captures.
     pub fn offline_config(&self) -> SwitchConfig {
         let devices = Devices {
             ports: vec![Device::Offline; self.ports.len()],

@@ -10,9 +10,9 @@ use crate::problem::Problem;
 
 /// The largest MTU: jumbo frames as common NICs carry them.
 pub const MAX_MTU: u16 = 9216;
-/// What every IPv4 host takes (RFC 791).
+/// The MTU that every IPv4 host accepts (RFC 791).
 pub const MIN_MTU_IPV4: u16 = 576;
-/// What every IPv6 link carries (RFC 8200, section 5).
+/// The MTU of every IPv6 link at least (RFC 8200, section 5).
 pub const MIN_MTU_IPV6: u16 = 1280;
 
 /// The MTU if the key is absent: Ethernet's.

@@ -1,4 +1,4 @@
-//! `[nic]`: what an operator knows of the SR-IOV NIC's driver.
+//! `[nic]`: what the SR-IOV NIC's driver may lack.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,12 +11,13 @@ use crate::addr::InvalidValue;
 use crate::document::Section;
 use crate::key::values;
 
-/// What an operator knows of the SR-IOV NIC's driver.
+/// Settings that the SR-IOV NIC's driver may lack.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Nic {
-    /// Settings of virtual functions that the driver may refuse, or not show, without the tenant being refused.
+    /// Settings of virtual functions that the driver may refuse or not report; the tenant is
+    /// accepted anyway.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     #[schemars(default)]
     pub accept: BTreeSet<NicAttribute>,
@@ -40,7 +41,8 @@ impl Nic {
     }
 }
 
-/// A setting of a virtual function that not every driver has. Its MAC and VLAN are none: nothing holds without them.
+/// A setting of a virtual function that not every driver has. MAC and VLAN are not among them:
+/// isolation depends on both.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

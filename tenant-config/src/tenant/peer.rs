@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use super::port::is_of_switch;
+use super::prefixes;
 use super::tunnel::TunnelFacts;
 use super::uplink::{Uplink, next_hop_problem};
 use crate::addr::{MacAddr, Name, Vni};
@@ -17,16 +18,12 @@ use crate::document::{Node, Section};
 use crate::error::Report;
 use crate::key::{At, KeyPath};
 use crate::problem::Problem;
-use crate::subnet::{
-    edge_role, host_bits, not_unicast, overlap, parse_address, parse_prefix, reserved, show,
-};
+use crate::subnet::{edge_role, not_unicast, parse_address, parse_prefix};
 
 /// The most peers of a tenant.
 pub const MAX_PEERS: usize = 1024;
-/// The most prefixes behind all peers of a tenant.
-pub const MAX_PREFIXES: usize = 131_072;
 
-/// One other end of the tunnel as an operator describes it.
+/// One other end of the tunnel in a tenant file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
@@ -38,11 +35,12 @@ pub struct Peer {
     /// The addresses and prefixes behind it.
     #[schemars(with = "Vec<String>")]
     pub prefixes: Vec<IpNet>,
-    /// The MAC that takes frames there, inside the tunnel. Without it that is the MAC of a switch of this project.
+    /// The MAC that receives frames there, inside the tunnel. By default that of a switch of this
+    /// project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
-    /// The underlay's router towards the endpoint. Without it that is the endpoint itself where it is on-link,
-    /// and else the uplink's next hop.
+    /// The underlay's router towards the endpoint. By default the endpoint itself if it is on-link,
+    /// or else the uplink's next hop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
 }
@@ -55,9 +53,10 @@ pub struct PeerConfig {
     pub name: Name,
     /// Its tunnel endpoint on the underlay.
     pub vtep: IpAddr,
-    /// The MAC that takes frames there, inside the tunnel.
+    /// The MAC that receives frames there, inside the tunnel.
     pub mac: MacAddr,
-    /// Who takes packets for the endpoint on our link of the underlay: the endpoint itself, or a router.
+    /// The station on our link that receives packets for the endpoint: the endpoint itself, or a
+    /// router.
     pub next_hop: IpAddr,
     /// The addresses (as /32 or /128) and prefixes behind it.
     #[serde(default)]
@@ -73,12 +72,12 @@ pub(crate) struct PeerFacts {
     vtep: Option<At<IpAddr>>,
     mac: Option<At<MacAddr>>,
     next_hop: Option<At<IpAddr>>,
-    /// The next hop could not be read, so nothing can be said about an absent one.
+    /// Whether the next hop could not be read, so that an absent one may have been meant.
     unreadable: bool,
-    /// With the place of each within its list; a key for each would take many times the memory.
-    prefixes: Vec<(u32, IpNet)>,
-    /// How many there are, readable or not.
-    listed: usize,
+    /// Each with its index in the list; a key for each would take many times the memory.
+    pub(super) prefixes: Vec<(u32, IpNet)>,
+    /// The length of the list, unreadable elements included.
+    pub(super) listed: usize,
 }
 
 impl Peer {
@@ -171,7 +170,7 @@ impl PeerConfig {
 }
 
 impl PeerFacts {
-    fn prefix_key(&self, index: u32) -> KeyPath {
+    pub(super) fn prefix_key(&self, index: u32) -> KeyPath {
         self.key.key("prefixes").index(index as usize)
     }
 }
@@ -207,7 +206,7 @@ pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, re
         }
         check_peer(peer, tunnel, own, facts, report);
     }
-    check_prefixes(tunnel, facts, report);
+    prefixes::check(tunnel, facts, report);
 }
 
 fn check_peer(
@@ -257,7 +256,7 @@ fn check_peer(
     }
 }
 
-/// What is wrong with a peer's endpoint, as far as ours and its link are known.
+/// The error of a peer's endpoint, if any, as far as our endpoint and its link are known.
 fn vtep_problem(
     vtep: IpAddr,
     own: Option<IpAddr>,
@@ -292,127 +291,7 @@ fn vtep_problem(
     })
 }
 
-/// Who has a prefix: the position of a port or peer, and that within its list. Ports come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Holder {
-    Port(usize, usize),
-    Peer(usize, u32),
-}
-
-pub(super) fn check_prefix_count(count: usize, key: &KeyPath, report: &Report) {
-    let max = MAX_PREFIXES;
-    if count > max {
-        report.add(key, PeerProblem::TooManyPrefixes { count, max });
-    }
-}
-
-/// Checks the prefixes behind peers: each by itself, then against the ports' and each other.
-///
-/// They are sorted by their first address, the wider first. So the stack holds the ports' prefixes
-/// that contain the current entry, and equal entries are neighbours.
-fn check_prefixes(tunnel: &TunnelFacts, facts: &Facts, report: &Report) {
-    let count = tunnel.peers.iter().map(|peer| peer.listed).sum();
-    if let Some(listed) = &tunnel.listed {
-        check_prefix_count(count, &listed.key, report);
-    }
-    let mut all: Vec<(IpNet, Holder)> = Vec::with_capacity(count);
-    for (position, peer) in tunnel.peers.iter().enumerate() {
-        for &(index, prefix) in &peer.prefixes {
-            match prefix_problem(prefix, tunnel, facts) {
-                Some(problem) => report.add(&peer.prefix_key(index), problem),
-                None => all.push((prefix, Holder::Peer(position, index))),
-            }
-        }
-    }
-    for (position, port) in facts.ports.iter().enumerate() {
-        let nets = port.addresses.list.iter().enumerate();
-        all.extend(nets.map(|(index, net)| (net.value.trunc(), Holder::Port(position, index))));
-    }
-    all.sort_unstable();
-    let key = |holder| match holder {
-        Holder::Port(port, index) => facts.ports[port].addresses.list[index].key.clone(),
-        Holder::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
-    };
-    let mut open: Vec<(IpNet, usize, Holder)> = Vec::new();
-    let mut last: Option<(IpNet, Holder)> = None;
-    for (net, holder) in all {
-        while open.last().is_some_and(|(wider, ..)| !wider.contains(&net)) {
-            open.pop();
-        }
-        if let Holder::Port(port, _) = holder {
-            open.push((net, port, holder));
-        } else if let Some((wider, port, wider_holder)) = open.last() {
-            let name = facts.ports[*port].name.as_ref();
-            let problem = PeerProblem::PrefixAtPort {
-                prefix: show(net),
-                other: show(*wider),
-                other_port: name.map_or_else(String::new, |name| name.value.to_string()),
-                other_key: key(*wider_holder).to_string(),
-            };
-            report.add(&key(holder), problem);
-        } else if let Some((_, first)) = last.filter(|(other, _)| *other == net) {
-            let problem = PeerProblem::PrefixRepeated {
-                prefix: show(net),
-                other_key: key(first).to_string(),
-            };
-            report.add(&key(holder), problem);
-        } else {
-            last = Some((net, holder));
-        }
-    }
-}
-
-/// What is wrong with one prefix behind a peer, whatever the others are.
-fn prefix_problem(prefix: IpNet, tunnel: &TunnelFacts, facts: &Facts) -> Option<Problem> {
-    if prefix != prefix.trunc() {
-        return Some(host_bits(prefix));
-    }
-    let all = prefix.prefix_len() == 0;
-    if !all
-        && let Some(what) =
-            not_unicast(prefix.network()).or_else(|| not_unicast(prefix.broadcast()))
-    {
-        let address = show(prefix);
-        return Some(Problem::NotUnicast { address, what });
-    }
-    let gateway = &facts.gateway;
-    let Some(at_gateway) = gateway.of_family(prefix) else {
-        return gateway.missing(show(prefix), prefix.addr().is_ipv4());
-    };
-    if all {
-        let problem = PeerProblem::PrefixOfAll { prefix };
-        return (tunnel.only == Some(false)).then(|| problem.into());
-    }
-    let underlay = facts.uplink.links.iter().map(|(address, _)| address);
-    for address in underlay {
-        if overlap(address.value, prefix) {
-            return Some(Problem::SubnetOverlap {
-                subnet: prefix,
-                other: address.value.trunc(),
-                other_key: address.key.to_string(),
-            });
-        }
-    }
-    if prefix.prefix_len() < prefix.max_prefix_len() {
-        let mut ports = facts.ports.iter();
-        let learned = ports.find_map(|port| port.addresses.learned.as_ref())?;
-        let problem = PeerProblem::PrefixOfLearned {
-            prefix,
-            other_key: learned.to_string(),
-        };
-        let is_whole = prefix == at_gateway.trunc() && prefix.addr().is_ipv4();
-        return is_whole.then(|| problem.into());
-    }
-    let (address, subnet) = (prefix.addr(), at_gateway.trunc());
-    let role = if address == at_gateway.addr() {
-        Some("the address of the gateway")
-    } else {
-        edge_role(subnet, address)
-    };
-    role.map(|role| reserved(prefix, address, role, subnet))
-}
-
-/// What is wrong with a peer.
+/// An error in a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -427,7 +306,8 @@ pub enum PeerProblem {
     },
     /// A peer that our endpoint cannot reach.
     #[error(
-        "{vtep} and our own endpoint {own} are not of one family; write the peer's address of that family, or another tunnel.vtep"
+        "{vtep} and our own endpoint {own} are not of one family; write the peer's address of that \
+         family, or another tunnel.vtep"
     )]
     PeerFamily {
         /// The peer's endpoint.
@@ -443,7 +323,8 @@ pub enum PeerProblem {
     },
     /// A peer among the tenant's own addresses.
     #[error(
-        "{vtep} is within {subnet} of {other_key}, where the VMs are; a tunnel endpoint is on the underlay"
+        "{vtep} is within {subnet} of {other_key}, where the VMs are; a tunnel endpoint is on the \
+         underlay"
     )]
     PeerInside {
         /// The endpoint.
@@ -455,7 +336,8 @@ pub enum PeerProblem {
     },
     /// A peer to which no router is known.
     #[error(
-        "{vtep} is outside {subnet}, the subnet of {other_key}, and no router towards it is known; write next_hop here, or the uplink's"
+        "{vtep} is outside {subnet}, the subnet of {other_key}, and no router towards it is known; \
+         write next_hop here, or the uplink's"
     )]
     PeerUnreachable {
         /// The peer's endpoint.
@@ -465,7 +347,7 @@ pub enum PeerProblem {
         /// Where the subnet is written.
         other_key: String,
     },
-    /// Two peers with one endpoint, but two ways to it.
+    /// Two peers with one endpoint but different next hops.
     #[error(
         "{other_key} has the endpoint {vtep} too, but another next_hop; write the same in both"
     )]
@@ -477,60 +359,11 @@ pub enum PeerProblem {
     },
     /// A peer with a MAC of the tenant's own switch.
     #[error(
-        "{mac} is a MAC of this tenant's switch; write that of what takes frames at the peer, or leave the key out if it is a switch of this kind"
+        "{mac} is a MAC of this tenant's switch; write that of what takes frames at the peer, or \
+         leave the key out if it is a switch of this kind"
     )]
     PeerMacSelf {
         /// The MAC.
         mac: MacAddr,
-    },
-    /// More prefixes behind peers than a switch takes.
-    #[error(
-        "there are {count} prefixes behind all peers together, and a switch takes at most {max}; merge neighbouring ones"
-    )]
-    TooManyPrefixes {
-        /// How many there are.
-        count: usize,
-        /// How many are accepted.
-        max: usize,
-    },
-    /// The whole subnet of the gateway behind a peer, where a port learns its address.
-    #[error(
-        "{prefix} is the gateway's whole subnet, of which {other_key} learns an address by DHCP; write the parts that are behind the peer"
-    )]
-    PrefixOfLearned {
-        /// The prefix.
-        prefix: IpNet,
-        /// The port's key.
-        other_key: String,
-    },
-    /// A prefix that two peers have, or that one has twice.
-    #[error("{prefix} is already {other_key}; a prefix is behind one peer and written once")]
-    PrefixRepeated {
-        /// The address or prefix.
-        prefix: String,
-        /// Where it is written first.
-        other_key: String,
-    },
-    /// A prefix behind a peer that a port has.
-    #[error(
-        "{prefix} belongs to port {other_port:?}, which has {other} ({other_key}); an address is at a port or behind a peer"
-    )]
-    PrefixAtPort {
-        /// The address or prefix.
-        prefix: String,
-        /// The port's address or prefix.
-        other: String,
-        /// The port's name.
-        other_port: String,
-        /// Where the port's is written.
-        other_key: String,
-    },
-    /// Everything behind a peer, of a tenant that reaches the world through the uplink.
-    #[error(
-        "{prefix} is all there is, but this tenant also reaches the world through the uplink; set tunnel.only = true, or list narrower prefixes"
-    )]
-    PrefixOfAll {
-        /// The prefix.
-        prefix: IpNet,
     },
 }

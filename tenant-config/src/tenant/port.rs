@@ -20,12 +20,12 @@ use crate::switch::{Device, UPLINK_NAME};
 
 /// The most ports of a tenant.
 pub const MAX_PORTS: usize = 256;
-/// The most further MACs of a port: each is compared with those of a frame that does not bear the first.
+/// The most further MACs of a port: a frame whose source is not the first is compared with each.
 pub const MAX_EXTRA_MACS: usize = 256;
 /// The most VLAN identifiers of a port: all there are.
 const MAX_TRUNK: usize = 4094;
 
-/// One port as an operator describes it.
+/// One port in a tenant file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
@@ -56,11 +56,11 @@ pub struct Port {
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
-    /// What the VM may send at most, in Mbit/s, if an SR-IOV NIC is to hold it to that.
+    /// Upper bound of what the VM sends, in Mbit/s, enforced by an SR-IOV NIC.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_000_000))]
     pub rate_mbit: Option<u32>,
-    /// What an SR-IOV NIC assures the VM, in Mbit/s.
+    /// Transmit rate that an SR-IOV NIC guarantees to the VM, in Mbit/s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_000_000))]
     pub min_rate_mbit: Option<u32>,
@@ -120,7 +120,7 @@ pub(crate) struct PortFacts {
 }
 
 impl Port {
-    /// Reads all ports. The facts have the list's key unless it is no list.
+    /// Reads all ports. The key is the list's, and absent if the value is no list.
     pub(super) fn read_all(
         node: Option<Node<'_>>,
     ) -> (Option<Vec<Self>>, Option<KeyPath>, Vec<PortFacts>) {
@@ -201,7 +201,7 @@ impl Port {
         (port(), facts)
     }
 
-    /// The switch's side of the port that is the `index`th of the tenant, from 1.
+    /// The switch's side of the tenant's port number `index`, from 1.
     pub(super) fn config(&self, vni: Vni, index: u16, device: Device) -> PortConfig {
         let port = self.clone();
         PortConfig {
@@ -352,7 +352,7 @@ fn check_macs(facts: &Facts, report: &Report) {
     }
 }
 
-/// Whether a MAC is one of those of the functions of this tenant's switch.
+/// Whether a MAC is reserved for the functions of this tenant's switch.
 pub(super) fn is_of_switch(mac: MacAddr, vni: Vni) -> bool {
     mac.octets()[..4] == MacAddr::of_switch_function(vni, 0).octets()[..4]
 }
@@ -378,7 +378,7 @@ impl PortFacts {
     }
 }
 
-/// What is wrong with a port.
+/// An error in a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -402,7 +402,7 @@ pub enum PortProblem {
     DuplicateMac {
         /// The MAC.
         mac: MacAddr,
-        /// Where it is written too.
+        /// Where else it is written.
         other: String,
     },
     /// A MAC of the tenant's own switch.
@@ -411,7 +411,7 @@ pub enum PortProblem {
     ReservedMac {
         /// The MAC.
         mac: MacAddr,
-        /// The tenant's VNI, which these MACs are made of.
+        /// The tenant's VNI, which is part of these MACs.
         vni: Vni,
     },
     /// A VLAN identifier that does not exist.

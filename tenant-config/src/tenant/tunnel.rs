@@ -10,6 +10,7 @@ use super::Facts;
 use super::encapsulation::{Encapsulation, denied, parse_encapsulation};
 use super::mtu::{MAX_MTU, least_mtu};
 use super::peer::{self, MAX_PEERS, Peer, PeerConfig, PeerFacts};
+use super::prefixes;
 use super::uplink::{Uplink, UplinkFacts};
 use crate::addr::{InvalidValue, MacAddr, Vni};
 use crate::document::{Node, Section};
@@ -18,27 +19,24 @@ use crate::key::{At, KeyPath};
 use crate::subnet::parse_address;
 
 /// The UDP ports on which the filter looks for DHCP.
-/// The prefixes behind peers: each by itself, then against the ports' and each other. In the order of their
-/// first address, the wider first, whichever of the ports' contains an entry is on the stack of those
-/// that still go on, and equal entries are neighbours.
 const DHCP_PORTS: [i64; 4] = [67, 68, 546, 547];
-/// What a tunnel's TTL may be, as the rest of a sentence.
+/// The accepted TTLs, as the rest of a sentence.
 const TTL_EXPECTED: &str = "an integer from 1 to 255, or \"inherit\"";
-/// What a tunnel's DSCP may be, as the rest of a sentence.
+/// The accepted DSCPs, as the rest of a sentence.
 const DSCP_EXPECTED: &str = "an integer from 0 to 63, or \"inherit\"";
 
-/// The tunnel gateway as an operator describes it. What is absent follows from the rest.
+/// The tunnel gateway in a tenant file. Absent keys follow from the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Tunnel {
     /// The encapsulation.
     pub kind: TunnelKind,
-    /// Our tunnel endpoint, one of the uplink's own addresses. Without it that is its IPv4 address, or else
-    /// its IPv6 one.
+    /// Our tunnel endpoint, one of the uplink's own addresses. By default its IPv4 address, or else
+    /// its IPv6 address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vtep: Option<IpAddr>,
-    /// The UDP destination port. Without it that is 6081 (Geneve) or 4789 (VXLAN).
+    /// The UDP destination port. By default 6081 (Geneve) or 4789 (VXLAN).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
@@ -48,7 +46,7 @@ pub struct Tunnel {
     /// The outer DSCP.
     #[schemars(default)]
     pub dscp: TunnelDscp,
-    /// Whether outer UDP checksums are computed, and over IPv6 demanded. Without it they are over IPv6 only.
+    /// Whether outer UDP checksums are computed, and required over IPv6. By default over IPv6 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp_checksum: Option<bool>,
     /// Whether VMs may send VXLAN and Geneve packets of their own through the tunnel.
@@ -84,7 +82,7 @@ pub struct TunnelConfig {
     /// The outer DSCP.
     #[serde(default)]
     pub dscp: TunnelDscp,
-    /// Whether outer UDP checksums are computed, and over IPv6 demanded.
+    /// Whether outer UDP checksums are computed, and required over IPv6.
     pub udp_checksum: bool,
     /// Whether VMs may send VXLAN and Geneve packets of their own through the tunnel.
     #[serde(default = "denied")]
@@ -166,15 +164,15 @@ impl Default for TunnelDscp {
     }
 }
 
-/// The word for "as the inner packet has it".
+/// The word for the inner packet's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Inherit {
-    /// As the inner packet has it.
+    /// The inner packet's value.
     Inherit,
 }
 
-/// What a tunnel from `vtep` adds to a packet, in bytes: the outer IP header, UDP, the tunnel's own
+/// The bytes that a tunnel from `vtep` adds to a packet: the outer IP header, UDP, the tunnel's own
 /// header, and the inner Ethernet header.
 const fn tunnel_overhead(vtep: IpAddr) -> u16 {
     let ip = match vtep {
@@ -190,7 +188,7 @@ pub(crate) struct TunnelFacts {
     pub(super) key: KeyPath,
     /// Our endpoint. Absent, it is the uplink's IPv4 address, or else its IPv6 one.
     pub(super) vtep: Option<At<IpAddr>>,
-    /// The endpoint could not be read, so nothing can be said about it.
+    /// Whether the endpoint could not be read, so that it is unknown.
     pub(super) unreadable: bool,
     /// The MAC of our side, if it is written; otherwise it follows from the VNI and the endpoint.
     pub(super) mac: Option<MacAddr>,
@@ -199,7 +197,7 @@ pub(crate) struct TunnelFacts {
     pub(super) dscp: Option<At<u8>>,
     /// Absent if it could not be read.
     pub(super) only: Option<bool>,
-    /// The list of peers, and how many it has, readable or not.
+    /// The key of the list of peers and its length, unreadable elements included.
     pub(super) listed: Option<At<usize>>,
     pub(super) peers: Vec<PeerFacts>,
 }
@@ -243,7 +241,7 @@ impl Tunnel {
             Some(Self {
                 kind: kind?,
                 vtep: facts.vtep.as_ref().map(|vtep| vtep.value),
-                // One that does not fit is never used: the rules refuse it.
+                // The rules refuse a port that does not fit.
                 port: facts
                     .port
                     .as_ref()
@@ -328,7 +326,7 @@ impl TunnelConfig {
         }
     }
 
-    /// What the tunnel adds to a packet, in bytes.
+    /// The bytes that the tunnel adds to a packet.
     pub const fn overhead(&self) -> u16 {
         tunnel_overhead(self.vtep)
     }
@@ -337,7 +335,7 @@ impl TunnelConfig {
         let peers = table.key("peers");
         report.bound(&peers, self.peers.len(), MAX_PEERS);
         let count = self.peers.iter().map(|peer| peer.prefixes.len()).sum();
-        peer::check_prefix_count(count, &peers, report);
+        prefixes::check_count(count, &peers, report);
     }
 
     pub(crate) fn facts(&self, table: KeyPath) -> TunnelFacts {
@@ -440,7 +438,7 @@ fn check_inner_mtu(own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
     let links = facts.uplink.links.iter().map(|(address, _)| address);
     let mtu_key = &mtu.key;
     let mtu = mtu.value;
-    // One that no link may have is told of as such.
+    // An MTU that no link may have is reported as such.
     if mtu < least_mtu(links).0.into() || mtu > MAX_MTU.into() {
         return;
     }
@@ -460,19 +458,21 @@ fn check_inner_mtu(own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
     }
 }
 
-/// What is wrong with the tunnel.
+/// An error in the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum TunnelProblem {
     /// A tunnel without an underlay.
     #[error(
-        "the tunnel needs an underlay; add an [uplink] with the address of this host's tunnel endpoint, or leave [tunnel] out"
+        "the tunnel needs an underlay; add an [uplink] with the address of this host's tunnel \
+         endpoint, or leave [tunnel] out"
     )]
     TunnelWithoutUplink,
     /// A tunnel endpoint that is none of the switch's own addresses.
     #[error(
-        "{vtep} is no address of the uplink's; write {own}, or leave the key out for the first of them"
+        "{vtep} is no address of the uplink's; write {own}, or leave the key out for the first of \
+         them"
     )]
     VtepNotOwn {
         /// The endpoint.
@@ -482,18 +482,19 @@ pub enum TunnelProblem {
     },
     /// An MTU that leaves too little for what the tunnel carries.
     #[error(
-        "an MTU of {mtu} leaves {left} bytes for a packet within the tunnel, which adds {overhead}; write at least {least}{why}"
+        "an MTU of {mtu} leaves {left} bytes for a packet within the tunnel, which adds \
+         {overhead}; write at least {least}{why}"
     )]
     TunnelMtu {
         /// The uplink's MTU.
         mtu: i64,
-        /// What is left of it.
+        /// The rest of it.
         left: i64,
-        /// What the tunnel adds.
+        /// The bytes that the tunnel adds.
         overhead: u16,
         /// The least that is accepted.
         least: u16,
-        /// Why the least is what it is.
+        /// The reason for the minimum.
         #[serde(skip)]
         why: &'static str,
     },

@@ -22,14 +22,14 @@ use crate::switch::Device;
 /// The most prefixes of the underlay that a tenant may reach.
 pub const MAX_ALLOWED: usize = 4096;
 
-/// The In/Out side as an operator describes it. At least one family is there, each with its next hop
-/// unless the tenant reaches nothing but its peers.
+/// The In/Out side in a tenant file. At least one family is there, each with its next hop unless
+/// the tenant reaches nothing but its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Uplink {
-    /// The switch's own address on the underlay, with its subnet, as in `192.0.2.2/24`. It may be an
-    /// IPv6 address where there is no IPv4.
+    /// The switch's own address on the underlay, with its subnet, as in `192.0.2.2/24`. It may be
+    /// an IPv6 address where there is no IPv4.
     #[serde(rename = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv4: Option<Ipv4Net>,
@@ -44,7 +44,7 @@ pub struct Uplink {
     /// The IPv6 router of the underlay.
     #[serde(rename = "next_hop6", skip_serializing_if = "Option::is_none")]
     pub ipv6_next_hop: Option<Ipv6Addr>,
-    /// Prefixes of the underlay that the tenant may reach all the same.
+    /// Prefixes of the underlay that the tenant may reach; the rest of it is closed to the tenant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>")]
     pub allow: Vec<IpNet>,
@@ -69,10 +69,10 @@ pub struct UplinkConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ipv6Net>,
-    /// Where packets for the world go.
+    /// The routers towards external destinations.
     #[serde(default)]
     pub next_hops: NextHops,
-    /// Prefixes of the underlay that the tenant may reach all the same.
+    /// Prefixes of the underlay that the tenant may reach; the rest of it is closed to the tenant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub allow: Vec<IpNet>,
@@ -100,7 +100,8 @@ pub(crate) struct UplinkFacts {
     pub(super) key: Option<KeyPath>,
     /// For each family the switch's own address and the next hop on its link.
     pub(super) links: Vec<(At<IpNet>, Option<At<IpAddr>>)>,
-    /// An address or next hop could not be read, so an absent one may have been meant.
+    /// Whether an address or next hop could not be read, so that an absent one may have been
+    /// meant.
     pub(super) unreadable: bool,
     allow: Vec<At<IpNet>>,
     pub(super) mtu: Option<At<i64>>,
@@ -159,7 +160,7 @@ impl Uplink {
         MacAddr::of_uplink(vni, self.first_address())
     }
 
-    /// The switch's own address on the underlay; of two, the IPv4 one.
+    /// The switch's own address on the underlay: the IPv4 one if there are two.
     pub(super) fn first_address(&self) -> IpAddr {
         let ipv4 = self.ipv4.map(|net| IpAddr::V4(net.addr()));
         let own = ipv4.or_else(|| Some(self.ipv6?.addr().into()));
@@ -189,7 +190,7 @@ impl Uplink {
             .ipv4
             .map(|net| At::new(table.key("address"), net.into()));
         let ipv6 = self.ipv6.map(|net| {
-            // Alone it may be written as either.
+            // Without an IPv4 address it may be written under either key.
             let key = match self.ipv4 {
                 Some(_) => table.key("address6"),
                 None => table.clone(),
@@ -415,7 +416,7 @@ impl UplinkFacts {
     }
 }
 
-/// What is wrong with a next hop on `link`.
+/// The error of a next hop on `link`, if any.
 pub(super) fn next_hop_problem(next_hop: IpAddr, link: &At<IpNet>) -> Option<Problem> {
     let subnet = link.value.trunc();
     if let Some(what) = not_unicast(next_hop) {
@@ -443,7 +444,7 @@ pub(super) fn next_hop_problem(next_hop: IpAddr, link: &At<IpNet>) -> Option<Pro
     })
 }
 
-/// What is wrong with the uplink.
+/// An error in the uplink.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -453,7 +454,8 @@ pub enum UplinkProblem {
     SecondIpv6,
     /// A next hop that the uplink cannot reach.
     #[error(
-        "{next_hop} is outside {subnet}, the subnet of {other_key}; the next hop must be on the uplink's own link"
+        "{next_hop} is outside {subnet}, the subnet of {other_key}; the next hop must be on the \
+         uplink's own link"
     )]
     NextHopOutside {
         /// The next hop.
@@ -469,17 +471,19 @@ pub enum UplinkProblem {
         /// The next hop.
         next_hop: String,
     },
-    /// An exception that excepts nothing.
+    /// An `allow` without effect.
     #[error(
-        "{prefix} is not within a subnet of the uplink, where alone allow has an effect; leave it out (the rest of the world is reached by next_hop)"
+        "{prefix} is not within a subnet of the uplink, where alone allow has an effect; leave it \
+         out (the rest of the world is reached by next_hop)"
     )]
     AllowOutside {
         /// The prefix.
         prefix: IpNet,
     },
-    /// An exception of a tenant that reaches nothing but its peers.
+    /// An `allow` of a tenant that reaches nothing but its peers.
     #[error(
-        "{prefix} has no effect with tunnel.only = true, as the tenant reaches nothing but its peers; leave it out"
+        "{prefix} has no effect with tunnel.only = true, as the tenant reaches nothing but its \
+         peers; leave it out"
     )]
     AllowOnly {
         /// The prefix.
