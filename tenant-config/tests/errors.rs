@@ -39,7 +39,7 @@ mac = "52:54:00:cc:00:02"
 addresses = ["10.9.0.12"]
 "#;
 
-/// `count` ports, apart in everything that must be.
+/// `count` ports that differ in everything that must differ.
 fn ports(count: u32) -> String {
     (0..count)
         .map(|n| {
@@ -87,13 +87,13 @@ macro_rules! refused {
 }
 
 #[test]
-fn the_file_without_a_change_is_accepted() {
+fn unchanged_file_accepted() {
     let green = Tenant::parse("green.toml", GREEN).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(green.ports().len(), 2);
 }
 
 #[test]
-fn what_the_nic_may_lack_and_rates_are_read_and_written() {
+fn nic_accept_and_rates_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
         "[nic]\naccept = [\"min-rate\", \"link-state\"]\n\n[uplink]",
@@ -125,199 +125,304 @@ refused! {
     unknown_key_with_a_guess: "next_hop = " => "nexthop = \"192.0.2.1\"\nnext_hop = ",
         ["unknown-key green.toml:10:1: uplink.nexthop: no such key; did you mean `next_hop`?"];
     unknown_key_without_a_guess: "vni = 7" => "vni = 7\nfirewall = true",
-        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, uplink, tunnel, nic, port"];
+        ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, \
+          uplink, tunnel, nic, port"];
     unknown_key_of_a_port: "name = \"two\"" => "name = \"two\"\nmacs = []",
-        [r#"unknown-key green.toml:21:1: port[1].macs (port "two"): no such key; did you mean `mac`?"#];
+        ["unknown-key green.toml:21:1: port[1].macs (port \"two\"): no such key; did you mean \
+          `mac`?"];
     unknown_limit: "name = \"two\"" => "name = \"two\"\nlimits = { bcast_pps = 5 }",
-        [r#"unknown-key green.toml:21:12: port[1].limits.bcast_pps (port "two"): no such key; did you mean `broadcast_pps`?"#];
+        ["unknown-key green.toml:21:12: port[1].limits.bcast_pps (port \"two\"): no such key; did \
+          you mean `broadcast_pps`?"];
     missing_name: "name = \"green\"" => "",
-        [r#"missing-key green.toml:1:1: name: missing; write the tenant's name, as in name = "red""#];
+        ["missing-key green.toml:1:1: name: missing; write the tenant's name, as in name = \
+          \"red\""];
     missing_key_of_a_port: "mac = \"52:54:00:cc:00:02\"\n" => "",
-        [r#"missing-key green.toml:19:1: port[1].mac (port "two"): missing; write the VM's MAC, as in mac = "52:54:00:aa:00:01""#];
+        ["missing-key green.toml:19:1: port[1].mac (port \"two\"): missing; write the VM's MAC, as \
+          in mac = \"52:54:00:aa:00:01\""];
     missing_gateway: "[gateway]\nipv4 = \"10.9.0.1/24\"\nipv6 = \"fd00:9::1/64\"\n" => "",
-        ["missing-key green.toml:1:1: gateway: missing; write a [gateway] table with ipv4, ipv6 or both"];
+        ["missing-key green.toml:1:1: gateway: missing; write a [gateway] table with ipv4, ipv6 or \
+          both"];
     wrong_type: "vni = 7" => "vni = \"7\"",
         [r#"wrong-type green.toml:2:7: vni: this is the text "7", but the key takes an integer"#];
     wrong_type_of_a_list: "addresses = [\"10.9.0.12\"]" => "addresses = { ipv4 = \"10.9.0.12\" }",
-        [r#"wrong-type green.toml:22:13: port[1].addresses (port "two"): this is a table, but the key takes an array of addresses and prefixes, or "learn-dhcp""#];
+        ["wrong-type green.toml:22:13: port[1].addresses (port \"two\"): this is a table, but the \
+          key takes an array of addresses and prefixes, or \"learn-dhcp\""];
     port_as_one_table: GREEN_PORTS => "[port]\nname = \"one\"\n",
-        ["wrong-type green.toml:14:1: port: this is a table, but the key takes an array of tables, each under its own [[port]]"];
+        ["wrong-type green.toml:14:1: port: this is a table, but the key takes an array of tables, \
+          each under its own [[port]]"];
     bad_name: "name = \"green\"" => "name = \"Green!\"",
-        [r#"invalid green.toml:1:8: name: "Green!" is not a name of 1 to 32 lower-case letters, digits and hyphens that begins with a letter"#];
+        ["invalid green.toml:1:8: name: \"Green!\" is not a name of 1 to 32 lower-case letters, \
+          digits and hyphens that begins with a letter"];
     bad_mac: "52:54:00:cc:00:01" => "01:54:00:cc:00:01",
-        [r#"invalid green.toml:16:7: port[0].mac (port "one"): "01:54:00:cc:00:01" is not a unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"#];
+        ["invalid green.toml:16:7: port[0].mac (port \"one\"): \"01:54:00:cc:00:01\" is not a \
+          unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"];
     bad_address: "10.9.0.12" => "10.9.0.256",
-        [r#"invalid green.toml:22:14: port[1].addresses[0] (port "two"): "10.9.0.256" is not an IP address or prefix, as in 10.0.0.11 or 10.0.0.16/28"#];
+        ["invalid green.toml:22:14: port[1].addresses[0] (port \"two\"): \"10.9.0.256\" is not an \
+          IP address or prefix, as in 10.0.0.11 or 10.0.0.16/28"];
     bad_addresses_word: "addresses = [\"10.9.0.12\"]" => "addresses = \"dhcp\"",
-        [r#"invalid green.toml:22:13: port[1].addresses (port "two"): "dhcp" is not an array of addresses and prefixes, or "learn-dhcp""#];
+        ["invalid green.toml:22:13: port[1].addresses (port \"two\"): \"dhcp\" is not an array of \
+          addresses and prefixes, or \"learn-dhcp\""];
     bad_encapsulation: "name = \"two\"" => "name = \"two\"\nencapsulation = \"no\"",
-        [r#"invalid green.toml:21:17: port[1].encapsulation (port "two"): "no" is not "allow" or "deny""#];
+        ["invalid green.toml:21:17: port[1].encapsulation (port \"two\"): \"no\" is not \"allow\" \
+          or \"deny\""];
     unknown_nic_setting: "[uplink]" => "[nic]\naccept = [\"trust\", \"mac\"]\n\n[uplink]",
-        [r#"invalid green.toml:9:20: nic.accept[1]: "mac" is not one of vlan-protocol, spoof-check, trust, link-state, min-rate and max-rate"#];
-    rate_of_nothing: "name = \"two\"" => "name = \"two\"\nrate_mbit = 0",
-        [r#"invalid green.toml:21:13: port[1].rate_mbit (port "two"): "0" is not a rate from 1 to 4000000 Mbit a second"#];
-    least_above_most: "name = \"two\"" => "name = \"two\"\nrate_mbit = 5\nmin_rate_mbit = 6",
-        [r#"invalid green.toml:22:17: port[1].min_rate_mbit (port "two"): "6" is not at most rate_mbit"#];
+        ["invalid green.toml:9:20: nic.accept[1]: \"mac\" is not one of vlan-protocol, \
+          spoof-check, trust, link-state, min-rate and max-rate"];
+    rate_zero: "name = \"two\"" => "name = \"two\"\nrate_mbit = 0",
+        ["invalid green.toml:21:13: port[1].rate_mbit (port \"two\"): \"0\" is not a rate from 1 \
+          to 4000000 Mbit a second"];
+    min_rate_above_rate: "name = \"two\"" => "name = \"two\"\nrate_mbit = 5\nmin_rate_mbit = 6",
+        ["invalid green.toml:22:17: port[1].min_rate_mbit (port \"two\"): \"6\" is not at most \
+          rate_mbit"];
     integer_too_large: "vni = 7" => "vni = 99999999999999999999",
         [r#"invalid green.toml:2:7: vni: "99999999999999999999" is not an integer of 64 bits"#];
 
     // Ranges.
     vni_zero: "vni = 7" => "vni = 0",
-        ["vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other tenant has"];
+        ["vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other \
+          tenant has"];
     vni_beyond_24_bits: "vni = 7" => "vni = 16777216",
-        ["vni-range green.toml:2:7: vni: 16777216 is no VNI; choose one from 1 to 16777215 that no other tenant has"];
+        ["vni-range green.toml:2:7: vni: 16777216 is no VNI; choose one from 1 to 16777215 that no \
+          other tenant has"];
     vlan_out_of_range: "name = \"two\"" => "name = \"two\"\ntrunk = [1, 0, 4094, 4095]",
         [
-            r#"vlan-range green.toml:21:13: port[1].trunk[1] (port "two"): 0 is no VLAN identifier; choose one from 1 to 4094"#,
-            r#"vlan-range green.toml:21:22: port[1].trunk[3] (port "two"): 4095 is no VLAN identifier; choose one from 1 to 4094"#,
+            "vlan-range green.toml:21:13: port[1].trunk[1] (port \"two\"): 0 is no VLAN \
+             identifier; choose one from 1 to 4094",
+            "vlan-range green.toml:21:22: port[1].trunk[3] (port \"two\"): 4095 is no VLAN \
+             identifier; choose one from 1 to 4094",
         ];
     vlan_twice: "name = \"two\"" => "name = \"two\"\ntrunk = [5, 6, 5]",
-        [r#"duplicate-vlan green.toml:21:16: port[1].trunk[2] (port "two"): VLAN 5 is listed twice; write it once"#];
+        ["duplicate-vlan green.toml:21:16: port[1].trunk[2] (port \"two\"): VLAN 5 is listed \
+          twice; write it once"];
     mtu_too_small_for_ipv6: "name = \"two\"" => "name = \"two\"\nmtu = 1279",
-        [r#"mtu-range green.toml:21:7: port[1].mtu (port "two"): 1279 is no MTU here; choose one from 1280 to 9216 (IPv6 needs 1280, RFC 8200)"#];
+        ["mtu-range green.toml:21:7: port[1].mtu (port \"two\"): 1279 is no MTU here; choose one \
+          from 1280 to 9216 (IPv6 needs 1280, RFC 8200)"];
     mtu_too_large: "[uplink]" => "[uplink]\nmtu = 9217",
-        ["mtu-range green.toml:9:7: uplink.mtu: 9217 is no MTU here; choose one from 1280 to 9216 (IPv6 needs 1280, RFC 8200)"];
-    mtu_too_small_for_ipv4: "ipv6 = \"fd00:9::1/64\"\n\n[uplink]\naddress = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \"2001:db8::9/64\"\nnext_hop6 = \"2001:db8::1\"\n\n[[port]]\nname = \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = [\"10.9.0.11\", \"fd00:9::11\"]"
-        => "[[port]]\nname = \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = [\"10.9.0.11\"]\nmtu = 575",
-        [r#"mtu-range green.toml:10:7: port[0].mtu (port "one"): 575 is no MTU here; choose one from 576 to 9216"#];
+        ["mtu-range green.toml:9:7: uplink.mtu: 9217 is no MTU here; choose one from 1280 to 9216 \
+          (IPv6 needs 1280, RFC 8200)"];
+    mtu_too_small_for_ipv4: "ipv6 = \"fd00:9::1/64\"\n\n[uplink]\naddress = \
+                             \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \
+                             \"2001:db8::9/64\"\nnext_hop6 = \"2001:db8::1\"\n\n[[port]]\nname = \
+                             \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = [\"10.9.0.11\", \
+                             \"fd00:9::11\"]"
+        => "[[port]]\nname = \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = \
+            [\"10.9.0.11\"]\nmtu = 575",
+        ["mtu-range green.toml:10:7: port[0].mtu (port \"one\"): 575 is no MTU here; choose one \
+          from 576 to 9216"];
     zero_limit: "name = \"two\"" => "name = \"two\"\nlimits = { pps = 0, bps = 1 }",
-        [r#"zero-limit green.toml:21:18: port[1].limits.pps (port "two"): a limit of 0 stops every such frame; write at least 1, or leave the key out for no limit"#];
-    limit_out_of_range: "name = \"two\"" => "name = \"two\"\nlimits = { pps = 4294967296, bps = -1 }",
+        ["zero-limit green.toml:21:18: port[1].limits.pps (port \"two\"): a limit of 0 stops every \
+          such frame; write at least 1, or leave the key out for no limit"];
+    limit_out_of_range: "name = \"two\""
+        => "name = \"two\"\nlimits = { pps = 4294967296, bps = -1 }",
         [
-            r#"invalid green.toml:21:18: port[1].limits.pps (port "two"): "4294967296" is not a rate from 1 to 4294967295 frames a second"#,
-            r#"invalid green.toml:21:36: port[1].limits.bps (port "two"): "-1" is not a rate of at least 1 bit a second"#,
+            "invalid green.toml:21:18: port[1].limits.pps (port \"two\"): \"4294967296\" is not a \
+             rate from 1 to 4294967295 frames a second",
+            "invalid green.toml:21:36: port[1].limits.bps (port \"two\"): \"-1\" is not a rate of \
+             at least 1 bit a second",
         ];
 
     // Ports and MACs.
     no_ports: GREEN_PORTS => "",
         ["no-ports green.toml:1:1: port: the tenant has no port; add a [[port]] table for each VM"];
     too_many_ports: GREEN_PORTS => ports(257),
-        ["too-many green.toml:14:1: port: there are 257 of them, and a switch takes at most 256; split the tenant's file or merge entries"];
+        ["too-many green.toml:14:1: port: there are 257 of them, and a switch takes at most 256; \
+          split the tenant's file or merge entries"];
     port_named_uplink: "name = \"two\"" => "name = \"uplink\"",
-        [r#"reserved-port-name green.toml:20:8: port[1].name (port "uplink"): "uplink" is the name of the In/Out side; give the port another name"#];
+        ["reserved-port-name green.toml:20:8: port[1].name (port \"uplink\"): \"uplink\" is the \
+          name of the In/Out side; give the port another name"];
     duplicate_port_name: "name = \"two\"" => "name = \"one\"",
-        [r#"duplicate-port green.toml:20:8: port[1].name (port "one"): port[0].name is "one" already; names are unique within a tenant"#];
+        ["duplicate-port green.toml:20:8: port[1].name (port \"one\"): port[0].name is \"one\" \
+          already; names are unique within a tenant"];
     duplicate_mac: "52:54:00:cc:00:02" => "52:54:00:CC:00:01",
-        [r#"duplicate-mac green.toml:21:7: port[1].mac (port "two"): 52:54:00:cc:00:01 is also port[0].mac; every MAC names one port"#];
-    extra_mac_of_another_port: "name = \"one\"" => "name = \"one\"\nextra_macs = [\"52:54:00:cc:00:02\"]",
-        [r#"duplicate-mac green.toml:16:15: port[0].extra_macs[0] (port "one"): 52:54:00:cc:00:02 is also port[1].mac; every MAC names one port"#];
-    extra_mac_twice: "name = \"one\"" => "name = \"one\"\nextra_macs = [\"00:00:5e:00:01:01\", \"00:00:5e:00:01:01\"]",
-        [r#"duplicate-mac green.toml:16:36: port[0].extra_macs[1] (port "one"): 00:00:5e:00:01:01 is also port[0].extra_macs[0]; every MAC names one port"#];
+        ["duplicate-mac green.toml:21:7: port[1].mac (port \"two\"): 52:54:00:cc:00:01 is also \
+          port[0].mac; every MAC names one port"];
+    extra_mac_of_another_port: "name = \"one\""
+        => "name = \"one\"\nextra_macs = [\"52:54:00:cc:00:02\"]",
+        ["duplicate-mac green.toml:16:15: port[0].extra_macs[0] (port \"one\"): 52:54:00:cc:00:02 \
+          is also port[1].mac; every MAC names one port"];
+    extra_mac_twice: "name = \"one\""
+        => "name = \"one\"\nextra_macs = [\"00:00:5e:00:01:01\", \"00:00:5e:00:01:01\"]",
+        ["duplicate-mac green.toml:16:36: port[0].extra_macs[1] (port \"one\"): 00:00:5e:00:01:01 \
+          is also port[0].extra_macs[0]; every MAC names one port"];
     mac_of_the_switch: "52:54:00:cc:00:02" => "02:00:00:07:00:01",
-        [r#"reserved-mac green.toml:21:7: port[1].mac (port "two"): 02:00:00:07:00:01 is in 02:000007, the MACs of this tenant's switch; give the port another"#];
+        ["reserved-mac green.toml:21:7: port[1].mac (port \"two\"): 02:00:00:07:00:01 is in \
+          02:000007, the MACs of this tenant's switch; give the port another"];
 
     // The gateway and the addresses.
     gateway_empty: "ipv4 = \"10.9.0.1/24\"\nipv6 = \"fd00:9::1/64\"" => "",
-        [r#"gateway-empty green.toml:4:1: gateway: the gateway has no address; write ipv4, ipv6 or both, as in ipv4 = "10.0.0.1/24""#];
+        ["gateway-empty green.toml:4:1: gateway: the gateway has no address; write ipv4, ipv6 or \
+          both, as in ipv4 = \"10.0.0.1/24\""];
     gateway_missing_for_ipv6: "ipv6 = \"fd00:9::1/64\"" => "",
-        [r#"gateway-missing green.toml:17:27: port[0].addresses[1] (port "one"): fd00:9::11 is IPv6, but the gateway has no IPv6 address; add gateway.ipv6"#];
+        ["gateway-missing green.toml:17:27: port[0].addresses[1] (port \"one\"): fd00:9::11 is \
+          IPv6, but the gateway has no IPv6 address; add gateway.ipv6"];
     gateway_unreadable_hides_nothing_else: "fd00:9::1/64" => "fd00:9::1",
-        [r#"invalid green.toml:6:8: gateway.ipv6: "fd00:9::1" is not an IPv6 address with its prefix length, as in fd00:0:0:1::1/64"#];
+        ["invalid green.toml:6:8: gateway.ipv6: \"fd00:9::1\" is not an IPv6 address with its \
+          prefix length, as in fd00:0:0:1::1/64"];
     gateway_is_multicast: "10.9.0.1/24" => "224.0.0.1/24",
         [
-            "not-unicast green.toml:5:8: gateway.ipv4: 224.0.0.1/24 is a multicast address; write a unicast address",
-            r#"outside-subnet green.toml:17:14: port[0].addresses[0] (port "one"): 10.9.0.11 is outside the gateway's subnet 224.0.0.0/24; choose one inside, or change gateway.ipv4"#,
-            r#"outside-subnet green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.12 is outside the gateway's subnet 224.0.0.0/24; choose one inside, or change gateway.ipv4"#,
+            "not-unicast green.toml:5:8: gateway.ipv4: 224.0.0.1/24 is a multicast address; write \
+             a unicast address",
+            "outside-subnet green.toml:17:14: port[0].addresses[0] (port \"one\"): 10.9.0.11 is \
+             outside the gateway's subnet 224.0.0.0/24; choose one inside, or change gateway.ipv4",
+            "outside-subnet green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.12 is \
+             outside the gateway's subnet 224.0.0.0/24; choose one inside, or change gateway.ipv4",
         ];
     gateway_is_the_network_address: "10.9.0.1/24" => "10.9.0.0/24",
-        ["reserved-address green.toml:5:8: gateway.ipv4: 10.9.0.0 is the network address of 10.9.0.0/24; choose another"];
+        ["reserved-address green.toml:5:8: gateway.ipv4: 10.9.0.0 is the network address of \
+          10.9.0.0/24; choose another"];
     gateway_subnet_of_one: "10.9.0.1/24" => "10.9.0.1/32",
         [
-            "subnet-length green.toml:5:8: gateway.ipv4: /32 is no prefix length of a subnet here; choose one from /8 to /31",
-            r#"outside-subnet green.toml:17:14: port[0].addresses[0] (port "one"): 10.9.0.11 is outside the gateway's subnet 10.9.0.1/32; choose one inside, or change gateway.ipv4"#,
-            r#"outside-subnet green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.12 is outside the gateway's subnet 10.9.0.1/32; choose one inside, or change gateway.ipv4"#,
+            "subnet-length green.toml:5:8: gateway.ipv4: /32 is no prefix length of a subnet here; \
+             choose one from /8 to /31",
+            "outside-subnet green.toml:17:14: port[0].addresses[0] (port \"one\"): 10.9.0.11 is \
+             outside the gateway's subnet 10.9.0.1/32; choose one inside, or change gateway.ipv4",
+            "outside-subnet green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.12 is \
+             outside the gateway's subnet 10.9.0.1/32; choose one inside, or change gateway.ipv4",
         ];
     gateway_subnet_overlaps_the_uplink: "192.0.2.9/24" => "10.9.0.200/25",
         [
-            "subnet-overlap green.toml:9:11: uplink.address: 10.9.0.128/25 overlaps 10.9.0.0/24 of gateway.ipv4: the switch routes between the two, so they must be apart",
-            "next-hop-outside green.toml:10:12: uplink.next_hop: 192.0.2.1 is outside 10.9.0.128/25, the subnet of uplink.address; the next hop must be on the uplink's own link",
+            "subnet-overlap green.toml:9:11: uplink.address: 10.9.0.128/25 overlaps 10.9.0.0/24 of \
+             gateway.ipv4: the switch routes between the two, so they must be apart",
+            "next-hop-outside green.toml:10:12: uplink.next_hop: 192.0.2.1 is outside \
+             10.9.0.128/25, the subnet of uplink.address; the next hop must be on the uplink's own \
+             link",
         ];
     no_address: "[\"10.9.0.12\"]" => "[]",
-        [r#"no-address green.toml:22:13: port[1].addresses (port "two"): the port has no address, so it could send nothing; list at least one, or write "learn-dhcp""#];
+        ["no-address green.toml:22:13: port[1].addresses (port \"two\"): the port has no address, \
+          so it could send nothing; list at least one, or write \"learn-dhcp\""];
     too_many_addresses: "[\"10.9.0.12\"]" => many_addresses(),
-        [r#"too-many green.toml:22:13: port[1].addresses (port "two"): there are 4097 of them, and a switch takes at most 4096; split the tenant's file or merge entries"#];
+        ["too-many green.toml:22:13: port[1].addresses (port \"two\"): there are 4097 of them, and \
+          a switch takes at most 4096; split the tenant's file or merge entries"];
     address_outside_the_subnet: "10.9.0.12" => "10.9.1.12",
-        [r#"outside-subnet green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.1.12 is outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4"#];
+        ["outside-subnet green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.1.12 is \
+          outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4"];
     prefix_outside_the_subnet: "10.9.0.12" => "10.9.0.0/23",
         [
-            r#"outside-subnet green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.0/23 is outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4"#,
-            r#"address-overlap green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.0/23 overlaps 10.9.0.11 of port "one" (port[0].addresses[0]); every address belongs to one port"#,
+            "outside-subnet green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.0/23 is \
+             outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4",
+            "address-overlap green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.0/23 \
+             overlaps 10.9.0.11 of port \"one\" (port[0].addresses[0]); every address belongs to \
+             one port",
         ];
     address_of_the_gateway: "10.9.0.12" => "10.9.0.1",
-        [r#"reserved-address green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.1 is the address of the gateway of 10.9.0.0/24; choose another"#];
+        ["reserved-address green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.1 is the \
+          address of the gateway of 10.9.0.0/24; choose another"];
     address_of_the_network: "10.9.0.12" => "10.9.0.0",
-        [r#"reserved-address green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.0 is the network address of 10.9.0.0/24; choose another"#];
+        ["reserved-address green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.0 is the \
+          network address of 10.9.0.0/24; choose another"];
     address_of_the_broadcast: "10.9.0.12" => "10.9.0.255",
-        [r#"reserved-address green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.255 is the broadcast address of 10.9.0.0/24; choose another"#];
+        ["reserved-address green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.255 is \
+          the broadcast address of 10.9.0.0/24; choose another"];
     address_of_the_subnet_router: "fd00:9::11" => "fd00:9::",
-        [r#"reserved-address green.toml:17:27: port[0].addresses[1] (port "one"): fd00:9:: is the subnet-router anycast address (RFC 4291) of fd00:9::/64; choose another"#];
+        ["reserved-address green.toml:17:27: port[0].addresses[1] (port \"one\"): fd00:9:: is the \
+          subnet-router anycast address (RFC 4291) of fd00:9::/64; choose another"];
     prefix_with_the_gateway: "10.9.0.12" => "10.9.0.0/29",
-        [r#"contains-reserved green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.0/29 contains 10.9.0.1, the address of the gateway of 10.9.0.0/24; write prefixes that leave it out"#];
+        ["contains-reserved green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.0/29 \
+          contains 10.9.0.1, the address of the gateway of 10.9.0.0/24; write prefixes that leave \
+          it out"];
     prefix_with_the_broadcast: "10.9.0.12" => "10.9.0.248/29",
-        [r#"contains-reserved green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.248/29 contains 10.9.0.255, the broadcast address of 10.9.0.0/24; write prefixes that leave it out"#];
+        ["contains-reserved green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.248/29 \
+          contains 10.9.0.255, the broadcast address of 10.9.0.0/24; write prefixes that leave it \
+          out"];
     prefix_with_host_bits: "10.9.0.12" => "10.9.0.21/30",
-        [r#"host-bits green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.21/30 has bits set behind its prefix length; write 10.9.0.20/30 for the prefix, or the address alone"#];
+        ["host-bits green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.21/30 has bits \
+          set behind its prefix length; write 10.9.0.20/30 for the prefix, or the address alone"];
     multicast: "10.9.0.12" => "239.1.2.3",
-        [r#"not-unicast green.toml:22:14: port[1].addresses[0] (port "two"): 239.1.2.3 is a multicast address; write a unicast address"#];
+        ["not-unicast green.toml:22:14: port[1].addresses[0] (port \"two\"): 239.1.2.3 is a \
+          multicast address; write a unicast address"];
     loopback: "10.9.0.12" => "127.0.0.1",
-        [r#"not-unicast green.toml:22:14: port[1].addresses[0] (port "two"): 127.0.0.1 is a loopback address; write a unicast address"#];
+        ["not-unicast green.toml:22:14: port[1].addresses[0] (port \"two\"): 127.0.0.1 is a \
+          loopback address; write a unicast address"];
     link_local: "10.9.0.12" => "169.254.0.12",
-        [r#"not-unicast green.toml:22:14: port[1].addresses[0] (port "two"): 169.254.0.12 is a link-local address; write a unicast address"#];
+        ["not-unicast green.toml:22:14: port[1].addresses[0] (port \"two\"): 169.254.0.12 is a \
+          link-local address; write a unicast address"];
     link_local_ipv6: "fd00:9::11" => "fe80::11",
-        [r#"not-unicast green.toml:17:27: port[0].addresses[1] (port "one"): fe80::11 is a link-local address; write a unicast address"#];
+        ["not-unicast green.toml:17:27: port[0].addresses[1] (port \"one\"): fe80::11 is a \
+          link-local address; write a unicast address"];
     unspecified: "fd00:9::11" => "::",
-        [r#"not-unicast green.toml:17:27: port[0].addresses[1] (port "one"): :: is the unspecified address; write a unicast address"#];
-    mapped: "fd00:9::11" => "::ffff:10.9.0.11",
-        [r#"not-unicast green.toml:17:27: port[0].addresses[1] (port "one"): ::ffff:10.9.0.11 is in ::/8, which is reserved (RFC 4291); write a unicast address"#];
+        ["not-unicast green.toml:17:27: port[0].addresses[1] (port \"one\"): :: is the unspecified \
+          address; write a unicast address"];
+    ipv4_mapped: "fd00:9::11" => "::ffff:10.9.0.11",
+        ["not-unicast green.toml:17:27: port[0].addresses[1] (port \"one\"): ::ffff:10.9.0.11 is \
+          in ::/8, which is reserved (RFC 4291); write a unicast address"];
     overlap_of_addresses: "10.9.0.12" => "10.9.0.11",
-        [r#"address-overlap green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.11 overlaps 10.9.0.11 of port "one" (port[0].addresses[0]); every address belongs to one port"#];
+        ["address-overlap green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.11 \
+          overlaps 10.9.0.11 of port \"one\" (port[0].addresses[0]); every address belongs to one \
+          port"];
     overlap_of_a_prefix: "10.9.0.12" => "10.9.0.8/29",
-        [r#"address-overlap green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.8/29 overlaps 10.9.0.11 of port "one" (port[0].addresses[0]); every address belongs to one port"#];
-    address_listed_twice: "[\"10.9.0.12\"]" => "[\"10.9.0.12\", \"10.9.0.12/30\", \"10.9.0.12/32\"]",
+        ["address-overlap green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.8/29 \
+          overlaps 10.9.0.11 of port \"one\" (port[0].addresses[0]); every address belongs to one \
+          port"];
+    address_listed_twice: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\", \"10.9.0.12/30\", \"10.9.0.12/32\"]",
         [
-            r#"address-repeated green.toml:22:14: port[1].addresses[0] (port "two"): 10.9.0.12 is already in 10.9.0.12/30 of the same port (port[1].addresses[1]); leave it out"#,
-            r#"address-repeated green.toml:22:43: port[1].addresses[2] (port "two"): 10.9.0.12 is already in 10.9.0.12 of the same port (port[1].addresses[0]); leave it out"#,
+            "address-repeated green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.12 is \
+             already in 10.9.0.12/30 of the same port (port[1].addresses[1]); leave it out",
+            "address-repeated green.toml:22:43: port[1].addresses[2] (port \"two\"): 10.9.0.12 is \
+             already in 10.9.0.12 of the same port (port[1].addresses[0]); leave it out",
         ];
 
     // DHCP.
-    nobody_to_learn_from: "[\"10.9.0.12\"]" => "\"learn-dhcp\"",
-        [r#"no-dhcp-server green.toml:22:13: port[1].addresses (port "two"): no other port of the tenant has dhcp_server = true, so there is nobody to learn from; set it, or list the addresses"#];
-    server_that_learns: "[\"10.9.0.12\"]" => "\"learn-dhcp\"\ndhcp_server = true",
-        [r#"server-learns green.toml:22:13: port[1].addresses (port "two"): a DHCP server cannot learn its own address; list its addresses"#];
+    learning_port_without_server: "[\"10.9.0.12\"]" => "\"learn-dhcp\"",
+        ["no-dhcp-server green.toml:22:13: port[1].addresses (port \"two\"): no other port of the \
+          tenant has dhcp_server = true, so there is nobody to learn from; set it, or list the \
+          addresses"];
+    dhcp_server_that_learns: "[\"10.9.0.12\"]" => "\"learn-dhcp\"\ndhcp_server = true",
+        ["server-learns green.toml:22:13: port[1].addresses (port \"two\"): a DHCP server cannot \
+          learn its own address; list its addresses"];
 
     // The uplink.
-    uplink_without_anything: "address = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \"2001:db8::9/64\"\nnext_hop6 = \"2001:db8::1\"" => "",
+    empty_uplink: "address = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \
+                              \"2001:db8::9/64\"\nnext_hop6 = \"2001:db8::1\""
+        => "",
         [
-            r#"missing-key green.toml:8:1: uplink.address: missing; write the switch's own address on the underlay with its prefix length, as in address = "192.0.2.2/24""#,
-            r#"missing-key green.toml:8:1: uplink.next_hop: missing; write the underlay's router, as in next_hop = "192.0.2.1""#,
+            "missing-key green.toml:8:1: uplink.address: missing; write the switch's own address \
+             on the underlay with its prefix length, as in address = \"192.0.2.2/24\"",
+            "missing-key green.toml:8:1: uplink.next_hop: missing; write the underlay's router, as \
+             in next_hop = \"192.0.2.1\"",
         ];
     uplink_without_its_next_hop6: "next_hop6 = \"2001:db8::1\"" => "",
-        [r#"missing-key green.toml:8:1: uplink.next_hop6: missing; write the underlay's IPv6 router, as in next_hop6 = "2001:db8::1""#];
+        ["missing-key green.toml:8:1: uplink.next_hop6: missing; write the underlay's IPv6 router, \
+          as in next_hop6 = \"2001:db8::1\""];
     uplink_with_a_misspelt_address6: "address6 = " => "adress6 = ",
         [
-            r#"missing-key green.toml:8:1: uplink.address6: missing; write the switch's own IPv6 address on the underlay with its prefix length, as in address6 = "2001:db8::2/64""#,
+            "missing-key green.toml:8:1: uplink.address6: missing; write the switch's own IPv6 \
+             address on the underlay with its prefix length, as in address6 = \"2001:db8::2/64\"",
             "unknown-key green.toml:11:1: uplink.adress6: no such key; did you mean `address6`?",
         ];
-    uplink_with_ipv6_twice: "address = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\"" => "address = \"2001:db8:1::9/64\"\nnext_hop = \"2001:db8:1::1\"",
-        ["second-ipv6 green.toml:11:12: uplink.address6: address is IPv6 already; write the IPv4 address as address, or leave address6 out"];
+    uplink_with_ipv6_twice: "address = \"192.0.2.9/24\"\nnext_hop = \"192.0.2.1\""
+        => "address = \"2001:db8:1::9/64\"\nnext_hop = \"2001:db8:1::1\"",
+        ["second-ipv6 green.toml:11:12: uplink.address6: address is IPv6 already; write the IPv4 \
+          address as address, or leave address6 out"];
     next_hop_outside: "192.0.2.1\"" => "198.51.100.1\"",
-        ["next-hop-outside green.toml:10:12: uplink.next_hop: 198.51.100.1 is outside 192.0.2.0/24, the subnet of uplink.address; the next hop must be on the uplink's own link"];
+        ["next-hop-outside green.toml:10:12: uplink.next_hop: 198.51.100.1 is outside \
+          192.0.2.0/24, the subnet of uplink.address; the next hop must be on the uplink's own \
+          link"];
     next_hop_of_the_other_family: "192.0.2.1\"" => "2001:db8::1:1\"",
-        ["next-hop-outside green.toml:10:12: uplink.next_hop: 2001:db8::1:1 is outside 192.0.2.0/24, the subnet of uplink.address; the next hop must be on the uplink's own link"];
+        ["next-hop-outside green.toml:10:12: uplink.next_hop: 2001:db8::1:1 is outside \
+          192.0.2.0/24, the subnet of uplink.address; the next hop must be on the uplink's own \
+          link"];
     next_hop_is_the_switch: "192.0.2.1\"" => "192.0.2.9\"",
-        ["next-hop-self green.toml:10:12: uplink.next_hop: 192.0.2.9 is the switch's own address; write the router's"];
+        ["next-hop-self green.toml:10:12: uplink.next_hop: 192.0.2.9 is the switch's own address; \
+          write the router's"];
     next_hop_is_the_broadcast_address: "192.0.2.1\"" => "192.0.2.255\"",
-        ["reserved-address green.toml:10:12: uplink.next_hop: 192.0.2.255 is the broadcast address of 192.0.2.0/24; choose another"];
+        ["reserved-address green.toml:10:12: uplink.next_hop: 192.0.2.255 is the broadcast address \
+          of 192.0.2.0/24; choose another"];
     next_hop_is_link_local: "2001:db8::1\"" => "fe80::1\"",
-        ["not-unicast green.toml:12:13: uplink.next_hop6: fe80::1 is a link-local address; write a unicast address"];
-    allow_outside: "[uplink]" => "[uplink]\nallow = [\"192.0.2.128/25\", \"2001:db8::53\", \"8.8.8.8\"]",
-        ["allow-outside green.toml:9:44: uplink.allow[2]: 8.8.8.8/32 is not within a subnet of the uplink, where alone allow has an effect; leave it out (the rest of the world is reached by next_hop)"];
+        ["not-unicast green.toml:12:13: uplink.next_hop6: fe80::1 is a link-local address; write a \
+          unicast address"];
+    allow_outside: "[uplink]"
+        => "[uplink]\nallow = [\"192.0.2.128/25\", \"2001:db8::53\", \"8.8.8.8\"]",
+        ["allow-outside green.toml:9:44: uplink.allow[2]: 8.8.8.8/32 is not within a subnet of the \
+          uplink, where alone allow has an effect; leave it out (the rest of the world is reached \
+          by next_hop)"];
     allow_with_host_bits: "[uplink]" => "[uplink]\nallow = [\"192.0.2.129/25\"]",
-        ["host-bits green.toml:9:10: uplink.allow[0]: 192.0.2.129/25 has bits set behind its prefix length; write 192.0.2.128/25 for the prefix, or the address alone"];
+        ["host-bits green.toml:9:10: uplink.allow[0]: 192.0.2.129/25 has bits set behind its \
+          prefix length; write 192.0.2.128/25 for the prefix, or the address alone"];
 }
 
 #[test]
-fn errors_are_all_there_at_once() {
+fn all_errors_reported_at_once() {
     let text = r#"name = "Green"
 vni = 0
 colour = "green"
@@ -340,26 +445,39 @@ mtu = 100
     assert_eq!(
         refusal(text),
         [
-            r#"invalid green.toml:1:8: name: "Green" is not a name of 1 to 32 lower-case letters, digits and hyphens that begins with a letter"#,
-            "vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other tenant has",
-            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, gateway, uplink, tunnel, nic, port",
-            r#"missing-key green.toml:6:1: uplink.address: missing; write the switch's own address on the underlay with its prefix length, as in address = "192.0.2.2/24""#,
-            r#"missing-key green.toml:6:1: uplink.next_hop: missing; write the underlay's router, as in next_hop = "192.0.2.1""#,
+            "invalid green.toml:1:8: name: \"Green\" is not a name of 1 to 32 lower-case letters, \
+             digits and hyphens that begins with a letter",
+            "vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no \
+             other tenant has",
+            "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, \
+             gateway, uplink, tunnel, nic, port",
+            "missing-key green.toml:6:1: uplink.address: missing; write the switch's own address \
+             on the underlay with its prefix length, as in address = \"192.0.2.2/24\"",
+            "missing-key green.toml:6:1: uplink.next_hop: missing; write the underlay's router, as \
+             in next_hop = \"192.0.2.1\"",
             "unknown-key green.toml:7:1: uplink.adress: no such key; did you mean `address`?",
-            r#"invalid green.toml:10:7: port[0].mac (port "one"): "52:54" is not a unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"#,
-            r#"outside-subnet green.toml:11:14: port[0].addresses[0] (port "one"): 10.9.1.11 is outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4"#,
-            r#"invalid green.toml:11:27: port[0].addresses[1] (port "one"): "10.9.0.300" is not an IP address or prefix, as in 10.0.0.11 or 10.0.0.16/28"#,
-            r#"reserved-address green.toml:11:41: port[0].addresses[2] (port "one"): 10.9.0.1 is the address of the gateway of 10.9.0.0/24; choose another"#,
-            r#"zero-limit green.toml:13:7: port[0].limits.pps (port "one"): a limit of 0 stops every such frame; write at least 1, or leave the key out for no limit"#,
-            r#"duplicate-port green.toml:15:8: port[1].name (port "one"): port[0].name is "one" already; names are unique within a tenant"#,
-            r#"no-address green.toml:17:13: port[1].addresses (port "one"): the port has no address, so it could send nothing; list at least one, or write "learn-dhcp""#,
-            r#"mtu-range green.toml:18:7: port[1].mtu (port "one"): 100 is no MTU here; choose one from 576 to 9216"#,
+            "invalid green.toml:10:7: port[0].mac (port \"one\"): \"52:54\" is not a unicast MAC \
+             address of six hexadecimal bytes, as in 52:54:00:aa:00:01",
+            "outside-subnet green.toml:11:14: port[0].addresses[0] (port \"one\"): 10.9.1.11 is \
+             outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4",
+            "invalid green.toml:11:27: port[0].addresses[1] (port \"one\"): \"10.9.0.300\" is not \
+             an IP address or prefix, as in 10.0.0.11 or 10.0.0.16/28",
+            "reserved-address green.toml:11:41: port[0].addresses[2] (port \"one\"): 10.9.0.1 is \
+             the address of the gateway of 10.9.0.0/24; choose another",
+            "zero-limit green.toml:13:7: port[0].limits.pps (port \"one\"): a limit of 0 stops \
+             every such frame; write at least 1, or leave the key out for no limit",
+            "duplicate-port green.toml:15:8: port[1].name (port \"one\"): port[0].name is \"one\" \
+             already; names are unique within a tenant",
+            "no-address green.toml:17:13: port[1].addresses (port \"one\"): the port has no \
+             address, so it could send nothing; list at least one, or write \"learn-dhcp\"",
+            "mtu-range green.toml:18:7: port[1].mtu (port \"one\"): 100 is no MTU here; choose one \
+             from 576 to 9216",
         ]
     );
 }
 
 #[test]
-fn nothing_to_learn_without_an_ipv4_gateway() {
+fn learning_port_without_ipv4_gateway_refused() {
     let text = r#"name = "green"
 vni = 7
 [gateway]
@@ -377,7 +495,8 @@ addresses = "learn-dhcp"
     assert_eq!(
         refusal(text),
         [
-            r#"gateway-missing green.toml:13:13: port[1].addresses (port "two"): what DHCP assigns is IPv4, but the gateway has no IPv4 address; add gateway.ipv4"#
+            "gateway-missing green.toml:13:13: port[1].addresses (port \"two\"): what DHCP assigns \
+             is IPv4, but the gateway has no IPv4 address; add gateway.ipv4"
         ],
     );
 }

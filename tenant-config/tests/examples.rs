@@ -11,7 +11,7 @@ fn examples() -> std::path::PathBuf {
 }
 
 #[test]
-fn the_examples_are_valid_together() {
+fn examples_valid_together() {
     let tenants = load_all(&[examples()]).unwrap_or_else(|errors| panic!("{errors}"));
     let names: Vec<_> = tenants
         .iter()
@@ -20,7 +20,7 @@ fn the_examples_are_valid_together() {
     assert_eq!(names, ["blue", "red"]);
 }
 
-/// What of a tenant is the same on all its hosts.
+/// The parts of a tenant that are the same on all its hosts.
 fn shared(config: &SwitchConfig) -> impl PartialEq + std::fmt::Debug {
     let tunnel = config.tunnel.as_ref().expect("it has a tunnel");
     let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
@@ -32,7 +32,7 @@ fn shared(config: &SwitchConfig) -> impl PartialEq + std::fmt::Debug {
 }
 
 #[test]
-fn the_second_hosts_files_are_the_other_ends() {
+fn host_b_examples_are_the_other_ends() {
     let host = |directory| load_all(&[directory]).unwrap_or_else(|errors| panic!("{errors}"));
     let (host_a, host_b) = (host(examples()), host(examples().join("host-b")));
     assert_eq!((host_a.len(), host_b.len()), (2, 2));
@@ -61,7 +61,7 @@ fn the_second_hosts_files_are_the_other_ends() {
 }
 
 #[test]
-fn red_is_what_its_file_says() {
+fn red_switch_config_matches_its_file() {
     let red =
         Tenant::load(&examples().join("red.toml")).unwrap_or_else(|errors| panic!("{errors}"));
     let config = red.offline_config();
@@ -102,7 +102,7 @@ fn red_is_what_its_file_says() {
 }
 
 #[test]
-fn the_tunnels_page_shows_a_tunnel_of_red() {
+fn tunnel_page_shows_tunnel_of_red() {
     let red = std::fs::read_to_string(examples().join("red.toml")).expect("the example is there");
     let page = include_str!("../../docs/reference/tunnel.md");
     let (_, rest) = page.split_once("```toml\n").expect("a block of TOML");
@@ -113,7 +113,7 @@ fn the_tunnels_page_shows_a_tunnel_of_red() {
     let red = Tenant::parse("tunnel.md", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let tunnel = red.tunnel().expect("it has one");
     let shown = red.offline_config().tunnel.expect("it has one");
-    // Where the page says what a default is, that is one.
+    // The page shows some keys with their defaults.
     assert_eq!(
         (tunnel.vtep, tunnel.port),
         (Some(shown.vtep), Some(shown.kind.default_port()))
@@ -127,7 +127,7 @@ fn the_tunnels_page_shows_a_tunnel_of_red() {
 }
 
 #[test]
-fn the_reference_begins_with_a_valid_file() {
+fn reference_begins_with_valid_file() {
     let reference = include_str!("../../docs/reference/tenant-file.md");
     let (_, rest) = reference.split_once("```toml\n").expect("a block of TOML");
     let (text, _) = rest.split_once("```").expect("the block's end");

@@ -1,4 +1,4 @@
-//! What holds for all values.
+//! Properties that hold for all values.
 
 use ipnet::{IpNet, Ipv4Net};
 use proptest::collection::vec;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use tenant_config::{
-    AddressProblem, ConfigError, MacAddr, Name, PciAddress, PeerProblem, Problem, SwitchConfig,
+    AddressProblem, ConfigError, MacAddr, Name, PciAddress, PrefixProblem, Problem, SwitchConfig,
     Tenant, VlanId, Vni,
 };
 
@@ -16,7 +16,8 @@ fn tenant(ports: &[Vec<IpNet>]) -> String {
     for (index, addresses) in ports.iter().enumerate() {
         let addresses: Vec<_> = addresses.iter().map(|net| format!("\"{net}\"")).collect();
         text += &format!(
-            "[[port]]\nname = \"p{index}\"\nmac = \"52:54:00:00:00:{index:02x}\"\naddresses = [{}]\n",
+            "[[port]]\nname = \"p{index}\"\nmac = \"52:54:00:00:00:{index:02x}\"\naddresses = \
+             [{}]\n",
             addresses.join(", ")
         );
     }
@@ -31,7 +32,7 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     })
 }
 
-/// A port's addresses and peers' prefixes, apart from what is refused of each alone.
+/// A tenant with a port's addresses and peers' prefixes that are valid by themselves.
 fn tunnelled(port: &[IpNet], peers: &[Vec<IpNet>]) -> String {
     let mut text = tenant(&[port.to_vec()]);
     text += "[uplink]\naddress = \"192.0.2.2/24\"\nnext_hop = \"192.0.2.1\"\n\
@@ -120,7 +121,7 @@ proptest! {
     })]
 
     #[test]
-    fn newtypes_are_read_as_they_are_written(
+    fn newtypes_round_trip(
         octets: [u8; 6],
         (domain, bus, device, function) in (any::<u16>(), any::<u8>(), 0_u8..32, 0_u8..8),
         name in "[a-z][a-z0-9-]{0,31}",
@@ -135,14 +136,14 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_in_range_or_refused(number: u32) {
+    fn numbers_out_of_range_refused(number: u32) {
         prop_assert_eq!(Vni::new(number).is_ok(), (1..1 << 24).contains(&number));
         let short = number as u16;
         prop_assert_eq!(VlanId::new(short).is_ok(), (1..4095).contains(&short));
     }
 
     #[test]
-    fn any_text_is_read_or_refused_without_panic(text in "\\PC*", cut in 0_usize..400) {
+    fn any_text_read_or_refused_without_panic(text in "\\PC*", cut in 0_usize..400) {
         let _ = text.parse::<MacAddr>().is_ok() || text.parse::<PciAddress>().is_ok();
         let valid = tenant(&[vec!["10.0.0.2/32".parse().unwrap()]]);
         let cut = cut.min(valid.len());
@@ -155,7 +156,7 @@ proptest! {
 
     /// The sweep over sorted prefixes against every pair.
     #[test]
-    fn addresses_overlap_exactly_if_a_pair_does(ports in vec(vec(prefix(), 1..5), 1..6)) {
+    fn address_overlap_reported_iff_pair_overlaps(ports in vec(vec(prefix(), 1..5), 1..6)) {
         let all: Vec<IpNet> = ports.iter().flatten().copied().collect();
         let overlapping = all
             .iter()
@@ -170,7 +171,8 @@ proptest! {
                 let overlap = |problem: &Problem| matches!(
                     problem,
                     Problem::Address(
-                        AddressProblem::AddressOverlap { .. } | AddressProblem::AddressRepeated { .. }
+                        AddressProblem::AddressOverlap { .. }
+                            | AddressProblem::AddressRepeated { .. }
                     )
                 );
                 assert!(errors.as_slice().iter().all(|error| overlap(error.problem())), "{errors}");
@@ -184,7 +186,7 @@ proptest! {
 
     /// The sweep over peers' and ports' prefixes against every pair.
     #[test]
-    fn prefixes_of_peers_are_refused_exactly_if_a_port_or_an_earlier_one_has_them(
+    fn peer_prefix_refused_iff_port_or_earlier_peer_has_it(
         port in prefix(),
         peers in vec(vec(prefix(), 0..5), 0..5),
     ) {
@@ -196,8 +198,8 @@ proptest! {
             .filter(|(index, prefix)| !port.contains(*prefix) && all[..*index].contains(prefix))
             .count();
         let kinds = |error: &ConfigError| match error.problem() {
-            Problem::Peer(PeerProblem::PrefixAtPort { .. }) => (1, 0),
-            Problem::Peer(PeerProblem::PrefixRepeated { .. }) => (0, 1),
+            Problem::Prefix(PrefixProblem::PrefixAtPort { .. }) => (1, 0),
+            Problem::Prefix(PrefixProblem::PrefixRepeated { .. }) => (0, 1),
             _ => panic!("{error}"),
         };
         let reported = Tenant::parse("t.toml", &tunnelled(&[port], &peers)).map_or_else(
@@ -211,11 +213,12 @@ proptest! {
     }
 
     #[test]
-    fn tunnels_are_read_as_they_are_written(tunnel in tunnel()) {
+    fn tunnels_round_trip(tunnel in tunnel()) {
         let uplink = "[uplink]\naddress = \"192.0.2.2/24\"\nnext_hop = \"192.0.2.1\"\n\
                       address6 = \"2001:db8::2/64\"\nnext_hop6 = \"2001:db8::1\"\n";
         let text = tenant(&[vec!["10.0.0.2/32".parse().unwrap()]]) + uplink + &tunnel;
-        let tenant = Tenant::parse("t.toml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let tenant = Tenant::parse("t.toml", &text);
+        let tenant = tenant.unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let again = toml::to_string(&tenant).expect("a tenant is TOML");
         prop_assert_eq!(Tenant::parse("again.toml", &again), Ok(tenant.clone()), "{}", again);
         let config = tenant.offline_config();

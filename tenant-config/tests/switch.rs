@@ -44,7 +44,7 @@ fn devices(ports: usize, uplink: bool) -> Devices {
     }
 }
 
-/// What [`green`]'s switch is given, as JSON.
+/// The configuration of [`green`]'s switch as JSON.
 fn green_json() -> Value {
     let config = green().switch_config(devices(3, true));
     serde_json::to_value(config.expect("the devices match")).expect("a configuration is JSON")
@@ -61,7 +61,7 @@ fn refusal(change: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn a_switch_gets_the_tenant_and_its_devices() {
+fn switch_config_has_tenant_and_devices() {
     let expected = json!({
         "tenant": "green",
         "vni": 7,
@@ -118,7 +118,7 @@ fn a_switch_gets_the_tenant_and_its_devices() {
 }
 
 #[test]
-fn json_is_read_back_as_it_was_written() {
+fn json_round_trip_is_equal() {
     for config in [
         green().offline_config(),
         green().switch_config(devices(3, true)).unwrap(),
@@ -129,7 +129,7 @@ fn json_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn devices_must_be_the_tenants() {
+fn device_counts_must_match_tenant() {
     let mismatch = |ports, uplink| {
         let result = green().switch_config(devices(ports, uplink));
         result.expect_err("the devices do not match").to_string()
@@ -145,7 +145,7 @@ fn devices_must_be_the_tenants() {
 }
 
 #[test]
-fn a_device_for_an_uplink_that_is_not_there_is_refused() {
+fn device_for_absent_uplink_refused() {
     let text = "name = \"a\"\nvni = 1\ngateway.ipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \"b\"\n\
                 mac = \"52:54:00:00:00:01\"\naddresses = [\"10.0.0.2\"]\n";
     let tenant = Tenant::parse("a.toml", text).unwrap_or_else(|errors| panic!("{errors}"));
@@ -157,7 +157,7 @@ fn a_device_for_an_uplink_that_is_not_there_is_refused() {
 }
 
 #[test]
-fn json_of_a_wrong_shape() {
+fn json_of_wrong_shape_refused() {
     let refused = |text: &str| {
         SwitchConfig::from_json("x.json", text)
             .unwrap_err()
@@ -172,7 +172,8 @@ fn json_of_a_wrong_shape() {
         ],
         [
             "x.json:3:0: EOF while parsing a value",
-            "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, `gateway`, `ports`, `uplink`, `tunnel`, `memory`, `control_socket`",
+            "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, \
+             `gateway`, `ports`, `uplink`, `tunnel`, `memory`, `control_socket`",
             "x.json:1:15: missing field `vni`",
             "x.json:78:3: trailing characters",
         ]
@@ -180,7 +181,7 @@ fn json_of_a_wrong_shape() {
 }
 
 #[test]
-fn json_of_a_wrong_value() {
+fn json_with_invalid_value_refused() {
     let at = |pointer: &'static str, value: Value| {
         let error = refusal(|json| *json.pointer_mut(pointer).expect("it is there") = value);
         // The column is the length of all that comes before it in one line.
@@ -197,19 +198,24 @@ fn json_of_a_wrong_value() {
             at("/ports/0/limits", json!({ "qps": 1 })),
         ],
         [
-            r#"ports[1].mac: "ff:ff:ff:ff:ff:ff" is not a unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"#,
+            "ports[1].mac: \"ff:ff:ff:ff:ff:ff\" is not a unicast MAC address of six hexadecimal \
+             bytes, as in 52:54:00:aa:00:01",
             "ports[0].addresses[1]: invalid IP address syntax",
-            r#"ports[0].addresses: invalid value: string "dhcp", expected an array of addresses with prefix length, or "learn-dhcp""#,
-            r#"ports[0].addresses: invalid type: map, expected an array of addresses with prefix length, or "learn-dhcp""#,
+            "ports[0].addresses: invalid value: string \"dhcp\", expected an array of addresses \
+             with prefix length, or \"learn-dhcp\"",
+            "ports[0].addresses: invalid type: map, expected an array of addresses with prefix \
+             length, or \"learn-dhcp\"",
             r#"vni: "0" is not a VNI from 1 to 16777215"#,
-            "ports[0].device.driver: unknown variant `afpacket`, expected one of `offline`, `af_packet`, `af_xdp`, `memif`, `pci`",
-            "ports[0].limits.qps: unknown field `qps`, expected one of `broadcast_pps`, `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
+            "ports[0].device.driver: unknown variant `afpacket`, expected one of `offline`, \
+             `af_packet`, `af_xdp`, `memif`, `pci`",
+            "ports[0].limits.qps: unknown field `qps`, expected one of `broadcast_pps`, \
+             `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
         ]
     );
 }
 
 #[test]
-fn what_the_tables_rely_on_is_checked() {
+fn json_breaking_rules_refused() {
     let errors = refusal(|json| {
         json["ports"][0]["name"] = json!("uplink");
         json["ports"][0]["addresses"] = json!(["10.9.0.1/32", "10.9.0.64/27", "10.9.0.65/27"]);
@@ -228,27 +234,40 @@ fn what_the_tables_rely_on_is_checked() {
     assert_eq!(
         lines,
         [
-            "green.json: uplink.ipv6: missing; write the switch's own address of that family, with its prefix length",
-            "green.json: uplink.next_hops.ipv4: 192.0.3.1 is outside 192.0.2.0/24, the subnet of uplink.ipv4; the next hop must be on the uplink's own link",
+            "green.json: uplink.ipv6: missing; write the switch's own address of that family, with \
+             its prefix length",
+            "green.json: uplink.next_hops.ipv4: 192.0.3.1 is outside 192.0.2.0/24, the subnet of \
+             uplink.ipv4; the next hop must be on the uplink's own link",
             "green.json: uplink.mtu: 100 is no MTU here; choose one from 576 to 9216",
-            r#"green.json: ports[0].name (port "uplink"): "uplink" is the name of the In/Out side; give the port another name"#,
-            r#"green.json: ports[2].name (port "two"): ports[1].name is "two" already; names are unique within a tenant"#,
-            r#"green.json: ports[1].mac (port "two"): 52:54:00:cc:00:01 is also ports[0].mac; every MAC names one port"#,
-            r#"green.json: ports[0].addresses[0] (port "uplink"): 10.9.0.1 is the address of the gateway of 10.9.0.0/24; choose another"#,
-            r#"green.json: ports[0].addresses[2] (port "uplink"): 10.9.0.65/27 has bits set behind its prefix length; write 10.9.0.64/27 for the prefix, or the address alone"#,
-            r#"green.json: ports[0].addresses[2] (port "uplink"): 10.9.0.65/27 is already in 10.9.0.64/27 of the same port (ports[0].addresses[1]); leave it out"#,
-            r#"green.json: ports[2].addresses[0] (port "two"): 10.9.0.80 overlaps 10.9.0.65/27 of port "uplink" (ports[0].addresses[2]); every address belongs to one port"#,
-            r#"green.json: ports[1].addresses (port "two"): no other port of the tenant has dhcp_server = true, so there is nobody to learn from; set it, or list the addresses"#,
-            r#"green.json: ports[0].limits.pps (port "uplink"): a limit of 0 stops every such frame; write at least 1, or leave the key out for no limit"#,
-            r#"green.json: ports[1].device (port "two"): this device also carries ports[0]; every port has its own"#,
-            r#"green.json: ports[2].gateway_mac (port "two"): 52:54:00:cc:00:01 is also ports[1].mac; every MAC names one port"#,
+            "green.json: ports[0].name (port \"uplink\"): \"uplink\" is the name of the In/Out \
+             side; give the port another name",
+            "green.json: ports[2].name (port \"two\"): ports[1].name is \"two\" already; names are \
+             unique within a tenant",
+            "green.json: ports[1].mac (port \"two\"): 52:54:00:cc:00:01 is also ports[0].mac; \
+             every MAC names one port",
+            "green.json: ports[0].addresses[0] (port \"uplink\"): 10.9.0.1 is the address of the \
+             gateway of 10.9.0.0/24; choose another",
+            "green.json: ports[0].addresses[2] (port \"uplink\"): 10.9.0.65/27 has bits set behind \
+             its prefix length; write 10.9.0.64/27 for the prefix, or the address alone",
+            "green.json: ports[0].addresses[2] (port \"uplink\"): 10.9.0.65/27 is already in \
+             10.9.0.64/27 of the same port (ports[0].addresses[1]); leave it out",
+            "green.json: ports[2].addresses[0] (port \"two\"): 10.9.0.80 overlaps 10.9.0.65/27 of \
+             port \"uplink\" (ports[0].addresses[2]); every address belongs to one port",
+            "green.json: ports[1].addresses (port \"two\"): no other port of the tenant has \
+             dhcp_server = true, so there is nobody to learn from; set it, or list the addresses",
+            "green.json: ports[0].limits.pps (port \"uplink\"): a limit of 0 stops every such \
+             frame; write at least 1, or leave the key out for no limit",
+            "green.json: ports[1].device (port \"two\"): this device also carries ports[0]; every \
+             port has its own",
+            "green.json: ports[2].gateway_mac (port \"two\"): 52:54:00:cc:00:01 is also \
+             ports[1].mac; every MAC names one port",
             r#"green.json: memory.mib: "0" is not a size in MiB of at least 1"#,
         ]
     );
 }
 
 #[test]
-fn a_switch_without_ports_or_underlay_is_refused() {
+fn json_without_ports_or_addresses_refused() {
     let errors = refusal(|json| {
         json["ports"] = json!([]);
         json["gateway"] = json!({});
@@ -258,16 +277,18 @@ fn a_switch_without_ports_or_underlay_is_refused() {
     assert_eq!(
         lines,
         [
-            "green.json: uplink.ipv4: missing; write the switch's own address of that family, with its prefix length",
-            r#"green.json: gateway: the gateway has no address; write ipv4, ipv6 or both, as in ipv4 = "10.0.0.1/24""#,
+            "green.json: uplink.ipv4: missing; write the switch's own address of that family, with \
+             its prefix length",
+            "green.json: gateway: the gateway has no address; write ipv4, ipv6 or both, as in ipv4 \
+             = \"10.0.0.1/24\"",
             "green.json: ports: the tenant has no port; add a [[port]] table for each VM",
         ]
     );
 }
 
 #[test]
-fn lists_without_end_are_refused_before_their_values_are_looked_at() {
-    // A running switch has little memory, and whoever may write to its socket sends up to 8 MiB.
+fn oversized_list_rejected_before_its_values() {
+    // A running switch has little memory, and a client of its socket may send up to 8 MiB.
     let macs: Vec<String> = (0..100_000)
         .map(|n| {
             format!(
@@ -292,14 +313,15 @@ fn lists_without_end_are_refused_before_their_values_are_looked_at() {
             ("uplink.allow", 5_000, 4096),
         ]
         .map(|(key, count, max)| format!(
-            "green.json: {key}: there are {count} of them, and a switch takes at most {max}; split the tenant's file or merge entries"
+            "green.json: {key}: there are {count} of them, and a switch takes at most {max}; split \
+             the tenant's file or merge entries"
         ))
         .join("\n")
     );
 }
 
 #[test]
-fn a_thousand_errors_are_enough() {
+fn errors_bounded_at_1000() {
     let errors = refusal(|json| json["ports"][0]["trunk"] = vec![7; 4094].into());
     assert_eq!(errors.lines().count(), 1000);
 }

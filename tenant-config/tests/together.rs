@@ -49,7 +49,7 @@ fn refusal_beside_one(b: &str) -> String {
 }
 
 #[test]
-fn a_directory_is_read_in_the_order_of_names_and_each_file_once() {
+fn directory_read_in_name_order_and_each_file_once() {
     let directory = directory(&[tenant(2), tenant(1)]);
     fs::write(directory.path().join("notes.txt"), "not a tenant").unwrap();
     let paths = [directory.path().join("b.toml"), directory.path().to_owned()];
@@ -62,7 +62,7 @@ fn a_directory_is_read_in_the_order_of_names_and_each_file_once() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_of_its_own() {
+fn unreadable_paths_reported() {
     let directory = directory(&[]);
     let paths = [
         directory.path().to_owned(),
@@ -70,13 +70,14 @@ fn what_cannot_be_read_is_an_error_of_its_own() {
     ];
     assert_eq!(
         refusal(&directory, &paths),
-        "DIR: no tenant file in this directory: put one NAME.toml per tenant there, or name a file\n\
+        "DIR: no tenant file in this directory: put one NAME.toml per tenant there, or name a \
+         file\n\
          DIR/gone.toml: cannot be read: No such file or directory (os error 2)"
     );
 }
 
 #[test]
-fn errors_of_all_files_are_there() {
+fn errors_of_all_files_reported() {
     let directory = directory(&[
         tenant(1).replace("vni = 1", "vni = 0"),
         tenant(2).replace("52:54", "53:54"),
@@ -84,7 +85,8 @@ fn errors_of_all_files_are_there() {
     assert_eq!(
         refusal(&directory, &[directory.path().to_owned()]),
         "DIR/a.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no other tenant has\n\
-         DIR/b.toml:10:7: port[0].mac (port \"vm\"): \"53:54:00:00:00:02\" is not a unicast MAC address of six hexadecimal bytes, as in 52:54:00:aa:00:01"
+         DIR/b.toml:10:7: port[0].mac (port \"vm\"): \"53:54:00:00:00:02\" is not a unicast MAC \
+         address of six hexadecimal bytes, as in 52:54:00:aa:00:01"
     );
 }
 
@@ -108,7 +110,8 @@ fn duplicate_vni() {
 fn duplicate_mac() {
     assert_eq!(
         refusal_beside_one(&tenant(2).replace("00:02\"", "00:01\"")),
-        "DIR/b.toml:10:7: port[0].mac (port \"vm\"): 52:54:00:00:00:01 is also port \"vm\" of DIR/a.toml; every MAC names one port"
+        "DIR/b.toml:10:7: port[0].mac (port \"vm\"): 52:54:00:00:00:01 is also port \"vm\" of \
+         DIR/a.toml; every MAC names one port"
     );
 }
 
@@ -116,12 +119,13 @@ fn duplicate_mac() {
 fn duplicate_uplink_address() {
     assert_eq!(
         refusal_beside_one(&tenant(2).replace("192.0.2.2/", "192.0.2.1/")),
-        "DIR/b.toml:6:11: uplink.address: 192.0.2.1 is also the uplink's address of DIR/a.toml; every switch has its own"
+        "DIR/b.toml:6:11: uplink.address: 192.0.2.1 is also the uplink's address of DIR/a.toml; \
+         every switch has its own"
     );
 }
 
 #[test]
-fn duplicate_uplink_address_of_ipv6_written_as_the_only_one() {
+fn duplicate_lone_ipv6_uplink_address() {
     let ipv6 = |n| {
         tenant(n)
             .replace(&format!("192.0.2.{n}/24"), "2001:db8::1/64")
@@ -130,7 +134,8 @@ fn duplicate_uplink_address_of_ipv6_written_as_the_only_one() {
     let directory = directory(&[ipv6(1), ipv6(2)]);
     assert_eq!(
         refusal(&directory, &[directory.path().to_owned()]),
-        "DIR/b.toml:5:1: uplink: 2001:db8::1 is also the uplink's address of DIR/a.toml; every switch has its own"
+        "DIR/b.toml:5:1: uplink: 2001:db8::1 is also the uplink's address of DIR/a.toml; every \
+         switch has its own"
     );
 }
 
@@ -142,12 +147,14 @@ fn inner_overlap_on_one_underlay() {
                 .replace("10.2.0.1/24", "10.1.0.1/8")
                 .replace("10.2.", "10.1.")
         ),
-        "DIR/b.toml:4:8: gateway.ipv4: 10.0.0.0/8 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
+        "DIR/b.toml:4:8: gateway.ipv4: 10.0.0.0/8 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants \
+         route plainly to the underlay, so its routers could not tell whose address is meant; \
+         change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
     );
 }
 
 #[test]
-fn inner_overlap_without_an_uplink_is_what_tenants_are_for() {
+fn inner_overlap_without_uplink_accepted() {
     let isolated = tenant(2).replace("10.2.", "10.1.").replace(
         "[uplink]\naddress = \"192.0.2.2/24\"\nnext_hop = \"192.0.2.254\"\n",
         "",
@@ -160,7 +167,7 @@ fn inner_overlap_without_an_uplink_is_what_tenants_are_for() {
 }
 
 #[test]
-fn inner_overlap_is_none_where_one_tenant_reaches_only_its_peers() {
+fn inner_overlap_with_only_accepted() {
     let same = |only| {
         let tunnel = format!(
             "[tunnel]\nkind = \"geneve\"\nonly = {only}\n[[tunnel.peer]]\nname = \"b\"\n\
@@ -179,12 +186,14 @@ fn inner_overlap_is_none_where_one_tenant_reaches_only_its_peers() {
     // A tunnel alone does not keep a tenant from the underlay.
     assert_eq!(
         refusal_beside_one(&same(false)),
-        "DIR/b.toml:4:8: gateway.ipv4: 10.1.0.0/24 overlaps 10.1.0.0/24 of DIR/a.toml: both tenants route plainly to the underlay, so its routers could not tell whose address is meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
+        "DIR/b.toml:4:8: gateway.ipv4: 10.1.0.0/24 overlaps 10.1.0.0/24 of DIR/a.toml: both \
+         tenants route plainly to the underlay, so its routers could not tell whose address is \
+         meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
     );
 }
 
 #[test]
-fn a_tenant_serialises_to_the_form_it_was_read_from() {
+fn tenant_serialises_to_its_own_text() {
     let text = r#"name = "green"
 vni = 7
 [gateway]
@@ -205,7 +214,12 @@ dhcp_server = true
 announce = true
 encapsulation = "deny"
 mtu = 1280
-limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4294967295, bps = 9223372036854775807 }
+[port.limits]
+broadcast_pps = 1
+arp_nd_pps = 2
+dhcp_pps = 3
+pps = 4294967295
+bps = 9223372036854775807
 [[port]]
 name = "two"
 mac = "52:54:00:cc:00:02"

@@ -1,4 +1,4 @@
-//! Checks tenant files, prints what a switch would be given, and the schemas of both.
+//! Checks tenant files, prints switch configurations and the schemas of both, and imports ports.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,14 +10,15 @@ use serde_json::json;
 use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
 use tenant_import::{Format, Import, MAX_BYTES};
 
-/// Checks tenant files and shows what becomes of them
+/// Checks tenant files and prints the switch configurations that follow from them
 ///
 /// A tenant file is what an operator writes about one tenant: its name, its VNI, its gateway, its
 /// ports and, optionally, its uplink and tunnel. docs/reference/tenant-file.md describes every key.
 ///
-/// Nothing on the host is read but the files named, and nothing is changed.
+/// Reads nothing on the host but the named files, and changes nothing.
 #[derive(Debug, Parser)]
-#[command(name = "tenant-config", version, arg_required_else_help = true, after_long_help = AFTER_HELP)]
+#[command(name = "tenant-config", version, arg_required_else_help = true)]
+#[command(after_long_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,10 +42,10 @@ Examples:
 enum Command {
     /// Check tenant files, each alone and all together
     ///
-    /// Every error of every file is printed at once, one per line, as FILE:LINE:COLUMN: KEY: what is
-    /// wrong and what to do. Files that are valid alone are then held against each other: names, VNIs,
-    /// MACs and uplink addresses must differ, and tenants that both route plainly to the underlay must
-    /// have different inner subnets.
+    /// Prints every error of every file, one per line, as FILE:LINE:COLUMN: KEY: what is wrong and
+    /// what to do. Files that are valid by themselves are then compared with each other: names,
+    /// VNIs, MACs and uplink addresses must differ, and tenants that both route plainly to the
+    /// underlay must have different inner subnets.
     #[command(after_long_help = AFTER_CHECK)]
     Check {
         /// Tenant files, or directories of *.toml
@@ -56,8 +57,8 @@ enum Command {
     },
     /// Print a JSON Schema (draft 2020-12)
     ///
-    /// The schema describes the shape of single values. What must hold between them (an address inside
-    /// the gateway's subnet, a MAC that is used once) only `check` tells.
+    /// The schema describes the shape of single values. Rules between values (an address inside the
+    /// gateway's subnet, a MAC that is used once) are for `check`.
     Schema {
         /// What to describe: the tenant file, or the configuration of one switch
         #[arg(value_enum, default_value_t = Subject::Tenant)]
@@ -88,14 +89,14 @@ enum Command {
 
 const AFTER_CHECK: &str = "\
 With --json each error is an object:
-  file     as it was named
+  file     as given on the command line
   line     from 1, or null for an error of the file as a whole
   column   from 1, in characters, or null
   key      as port[1].mac; ports count from 0
   port     the name of the port that the key belongs to, or null
   kind     stable, in kebab-case, as duplicate-mac
   message  for people
-and the values that the kind is about.
+and the values of that kind.
 
 Exit status: 0 all valid, 1 not valid or not readable, 2 wrong command line";
 
@@ -133,10 +134,10 @@ fn main() -> ExitCode {
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
         Ok(Outcome::Invalid) => ExitCode::from(1),
         Ok(Outcome::Incomplete) => ExitCode::from(3),
-        // As of `head`: the reader has seen enough.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed as well; there is nobody left to tell.
+            // If standard error is closed as well, the exit status is all that is left.
             let _ = writeln!(
                 io::stderr(),
                 "tenant-config: cannot write the output: {error}"

@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn check_of_valid_files() {
+fn check_of_valid_files_ends_with_0() {
     let output = run(&["check", "."]);
     assert_eq!(
         (
@@ -41,7 +41,7 @@ fn check_of_valid_files() {
 }
 
 #[test]
-fn check_and_switch_of_a_tunnel() {
+fn check_and_switch_accept_every_key() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("green.toml");
     std::fs::write(&file, EVERY_KEY).unwrap();
@@ -66,7 +66,7 @@ fn check_and_switch_of_a_tunnel() {
 }
 
 #[test]
-fn check_of_invalid_files() {
+fn check_of_invalid_files_ends_with_1() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("red.toml");
     let red = std::fs::read_to_string(
@@ -113,7 +113,7 @@ fn check_of_invalid_files() {
 }
 
 #[test]
-fn switch_prints_what_a_switch_reads() {
+fn switch_prints_config_that_a_switch_reads() {
     let output = run(&["switch", "blue.toml"]);
     let config = SwitchConfig::from_json("-", text(&output.stdout));
     let blue =
@@ -137,7 +137,7 @@ fn switch_prints_what_a_switch_reads() {
 }
 
 #[test]
-fn a_wrong_command_line_is_another_status() {
+fn wrong_command_line_ends_with_2() {
     assert_eq!(run(&["check"]).status.code(), Some(2));
     assert_eq!(run(&["schema", "host"]).status.code(), Some(2));
 }

@@ -78,7 +78,8 @@ fn incomplete_description_prints_sections_and_ends_with_3() {
         &import("libvirt", "-", &text),
         3,
         SECTION,
-        "-:2: port \"red-vm4\": <port>: the VMs of one tenant reach each other; give an isolated VM \
+        "-:2: port \"red-vm4\": <port>: the VMs of one tenant reach each other; give an isolated \
+         VM \
          a tenant of its own\n",
     );
 }

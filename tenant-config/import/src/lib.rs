@@ -1,8 +1,8 @@
 //! Reads descriptions of virtual machines in other formats, and drafts the `[[port]]` sections of a
 //! tenant's file from them: libvirt's domain XML and OVF's descriptors.
 //!
-//! A draft says only what the description says. What a port's key cannot express, and what a
-//! tenant's file needs beyond the description, is a [`Note`].
+//! A draft holds only values of the description. A [`Note`] names each part of the description that
+//! no key can express, and each required key that the description lacks.
 
 #![forbid(unsafe_code)]
 
@@ -27,25 +27,25 @@ pub enum Format {
     Ovf,
 }
 
-/// What a description says about the network of its virtual machines.
+/// The ports of a description.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Import {
     /// The ports, in the order of the description.
     pub ports: Vec<PortDraft>,
-    /// What the drafts leave out, in the order of the description.
+    /// Differences between description and drafts, in the order of the ports.
     pub notes: Vec<Note>,
 }
 
-/// Something of a description that is not in a draft, or that a draft lacks.
+/// A part of a description that is in no draft, or a required key that a draft lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// The line of the description, from 1.
     pub line: usize,
     /// The port.
     pub port: Option<Name>,
-    /// What is not carried over, as `<vlan>` or `addresses`.
+    /// The part or key, as `<vlan>` or `addresses`.
     pub what: String,
-    /// Why, and what to do.
+    /// The reason, and what to do.
     pub why: String,
 }
 
@@ -62,15 +62,15 @@ impl fmt::Display for Note {
 /// Why a description could not be read at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// Not the XML that this reader accepts.
+    /// XML that this reader does not accept.
     #[error("line {line}: not usable XML: {reason}")]
     Syntax {
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The parser's reason.
         reason: String,
     },
-    /// A text that is too long.
+    /// A text of more than [`MAX_BYTES`].
     #[error("larger than {} KiB, which no such description is", MAX_BYTES >> 10)]
     TooLarge,
     /// XML of something else.
@@ -116,7 +116,7 @@ impl Import {
         Ok(import)
     }
 
-    /// Whether the drafts say all that the description does, and lack nothing.
+    /// Whether the drafts hold the whole description and lack no key.
     pub fn is_complete(&self) -> bool {
         self.notes.is_empty()
     }
@@ -137,7 +137,7 @@ impl Import {
     }
 }
 
-/// Messages quote names that may hold anything, as a terminal's control sequences.
+/// Replaces control characters: messages quote names that may hold a terminal's sequences.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }

@@ -38,15 +38,15 @@ pub(crate) fn import(domain: &Element) -> Import {
     import
 }
 
-/// The name that somebody gave the interface: the alias, or the host's device. Those that libvirt
-/// makes up say nothing: it accepts only aliases with this prefix, and drops these devices' names.
+/// The interface's name by its user alias or its device on the host. Names that libvirt generates
+/// are skipped: aliases without this prefix, and devices with the prefixes below.
 fn name_of(interface: &Element) -> Option<&str> {
-    const MADE_UP: [&str; 4] = ["vnet", "vif", "macvtap", "macvlan"];
+    const GENERATED: [&str; 4] = ["vnet", "vif", "macvtap", "macvlan"];
     let alias = interface.first("alias");
     let alias = alias.and_then(|alias| alias.attribute("name")?.strip_prefix("ua-"));
     let device = interface.first("target");
     let device = device.and_then(|target| target.attribute("dev"));
-    let device = device.filter(|name| !MADE_UP.iter().any(|made_up| name.starts_with(made_up)));
+    let device = device.filter(|name| !GENERATED.iter().any(|prefix| name.starts_with(prefix)));
     alias.or(device).filter(|name| !name.is_empty())
 }
 
@@ -134,7 +134,7 @@ fn read_mac(interface: &Element, draft: &mut PortDraft, import: &mut Import) {
     }
 }
 
-/// What is known of a filter that libvirt ships.
+/// The effect of a filter that libvirt ships.
 enum Shipped {
     /// The switch's filter does it always, or stricter.
     Always,
@@ -205,9 +205,10 @@ fn read_filter(filterref: &Element, draft: &mut PortDraft, import: &mut Import) 
             },
             "MAC" if value.parse().is_ok_and(|mac| draft.mac == Some(mac)) => None,
             "MAC" => Some(format!(
-                "{value:?} is not the interface's MAC; list it under extra_macs if the VM may use it"
+                "{value:?} is not the interface's MAC; list it under extra_macs if the VM may use \
+                 it"
             )),
-            // The VM reaches nobody but the switch, which is the gateway.
+            // The VM reaches only the switch, which is the gateway.
             "GATEWAY_MAC" => None,
             "CTRL_IP_LEARNING" => {
                 learns = value == "dhcp";

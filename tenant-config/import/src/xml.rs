@@ -1,4 +1,4 @@
-//! An XML document as a tree, read from a text that nobody vouches for.
+//! An XML document as a tree, read from untrusted text.
 //!
 //! A document type declaration is refused, so there are no entities to expand or to fetch. Size,
 //! depth and the number of an element's attributes are bounded.
@@ -8,7 +8,7 @@ use quick_xml::{Reader, XmlVersion};
 
 use crate::{ImportError, printable};
 
-/// The most bytes of a document. Descriptions of virtual machines have some ten thousand.
+/// The most bytes of a document. A description of a virtual machine has some ten thousand.
 pub const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 64;
 const MAX_ATTRIBUTES: usize = 64;
@@ -90,7 +90,7 @@ impl Element {
     }
 }
 
-/// What was read so far.
+/// The elements that were read so far.
 struct Document<'t> {
     lines: Lines<'t>,
     /// The elements that are not closed yet; the first stands for the document.

@@ -1,4 +1,4 @@
-//! Descriptions that somebody wrote to do harm: refused with the line and a reason, or harmless.
+//! Malicious descriptions: refused with the line and a reason, or harmless.
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

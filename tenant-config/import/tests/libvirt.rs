@@ -55,7 +55,8 @@ mapped! {
            <parameter name='IP' value='10.0.0.11'/>
            <parameter name='IPV6' value='fd00:0:0:1::11'/>
          </filterref>"
-        => "addresses = [\"10.0.0.11\", \"10.0.0.64/28\", \"fd00:0:0:1::11\"]\nannounce = true\n", [];
+        => "addresses = [\"10.0.0.11\", \"10.0.0.64/28\", \"fd00:0:0:1::11\"]\nannounce = \
+            true\n", [];
 
     clean_traffic_gateway_needs_no_gateway_mac:
         "<filterref filter='clean-traffic-gateway'>
@@ -68,11 +69,13 @@ mapped! {
     several_filters_join_their_addresses:
         "<filterref filter='no-ip-spoofing'><parameter name='IP' value='10.0.0.11'/></filterref>
          <filterref filter='no-mac-spoofing'/>
-         <filterref filter='no-ipv6-spoofing'><parameter name='IPV6' value='fd00:0:0:1::11'/></filterref>"
+         <filterref filter='no-ipv6-spoofing'><parameter name='IPV6' \
+         value='fd00:0:0:1::11'/></filterref>"
         => "addresses = [\"10.0.0.11\", \"fd00:0:0:1::11\"]\n", [];
 
     learning_from_dhcp_is_the_key_of_that_name:
-        "<filterref filter='clean-traffic'><parameter name='CTRL_IP_LEARNING' value='dhcp'/></filterref>"
+        "<filterref filter='clean-traffic'><parameter name='CTRL_IP_LEARNING' \
+         value='dhcp'/></filterref>"
         => "addresses = \"learn-dhcp\"\nannounce = true\n", [];
 
     addresses_win_over_learning:
@@ -82,7 +85,8 @@ mapped! {
         => "addresses = [\"10.0.0.11\"]\n", [];
 
     learning_from_the_first_packet_is_not_done:
-        "<filterref filter='no-ip-spoofing'><parameter name='CTRL_IP_LEARNING' value='any'/></filterref>"
+        "<filterref filter='no-ip-spoofing'><parameter name='CTRL_IP_LEARNING' \
+         value='any'/></filterref>"
         => "# addresses is missing: list them, or write \"learn-dhcp\"\n", [
             "parameter \"CTRL_IP_LEARNING\": \"any\": the switch learns addresses from DHCP only",
             "addresses: no IP parameter of a filter gives them, and the switch does not learn from \
@@ -100,7 +104,8 @@ mapped! {
         => "addresses = [\"10.0.0.11\"]\n", [
             "filter \"allow-dhcp-server\": DHCP replies pass from ports of this tenant only; set \
              dhcp_server = true at the server's",
-            "parameter \"DHCPSERVER\": the server is the port of this tenant that has dhcp_server = \
+            "parameter \"DHCPSERVER\": the server is the port of this tenant that has dhcp_server \
+             = \
              true, whatever its address",
         ];
 
@@ -108,7 +113,8 @@ mapped! {
         "<filterref filter='web-only'><parameter name='IP' value='10.0.0.11'/>
            <parameter name='PORT' value='80'/></filterref>"
         => "addresses = [\"10.0.0.11\"]\n", [
-            "filter \"web-only\": its rules are not in this file, and the switch has no such rules; \
+            "filter \"web-only\": its rules are not in this file, and the switch has no such \
+             rules; \
              what it adds to libvirt's shipped filters is lost",
             "parameter \"PORT\": no key of a port matches",
         ];
@@ -166,7 +172,8 @@ mapped! {
                  <virtualport type='openvswitch'/><ip address='10.0.0.11' prefix='24'/><new/>")
         => "addresses = [\"10.0.0.11\"]\n", [
             "<link>: no key shuts a port; leave the port out until it is needed",
-            "<port>: the VMs of one tenant reach each other; give an isolated VM a tenant of its own",
+            "<port>: the VMs of one tenant reach each other; give an isolated VM a tenant of its \
+             own",
             "<virtualport>: the tenant's switch takes the place of the one that reads this profile",
             "<ip>: it configures an interface, and does not say what the VM may send; list its \
              addresses under addresses",
@@ -230,10 +237,12 @@ fn macs_that_no_port_can_have_are_noted() {
         [
             "5: port \"web-1\": mac: libvirt chooses one when the domain is defined; \
              take it from virsh dumpxml",
-            "5: port \"web-1\": addresses: no filter gives them; list them, or write \"learn-dhcp\"",
+            "5: port \"web-1\": addresses: no filter gives them; list them, or write \
+             \"learn-dhcp\"",
             "6: port \"web-2\": mac: \"01:00:5e:00:00:01\" is not a unicast MAC address of six \
              hexadecimal bytes, as in 52:54:00:aa:00:01",
-            "6: port \"web-2\": addresses: no filter gives them; list them, or write \"learn-dhcp\"",
+            "6: port \"web-2\": addresses: no filter gives them; list them, or write \
+             \"learn-dhcp\"",
         ]
     );
 }

@@ -9,7 +9,7 @@ use tenant_import::{Format, Import, ImportError};
 const PACKAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"
           xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
-          xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
+          xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_Resource">
   <References><File ovf:id="file1" ovf:href="disk1.vmdk"/></References>
   <NetworkSection>
     <Info>The networks</Info>
@@ -19,7 +19,7 @@ const PACKAGE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
     <VirtualSystem ovf:id="Web">
       <Info>A web server</Info>
       <VirtualHardwareSection>
-        <Item><rasd:ElementName>1 CPU</rasd:ElementName><rasd:ResourceType>3</rasd:ResourceType></Item>
+        <Item><rasd:ResourceType>3</rasd:ResourceType></Item>
         <Item>
           <rasd:Address>00:50:56:8a:00:01</rasd:Address>
           <rasd:Connection>VM Network</rasd:Connection>
@@ -76,9 +76,11 @@ name = "data-base-2"
     assert_eq!(
         notes,
         [
-            "15: port \"web\": addresses: an OVF package has none; list them, or write \"learn-dhcp\"",
+            "15: port \"web\": addresses: an OVF package has none; list them, or write \
+             \"learn-dhcp\"",
             "28: port \"data-base-1\": network \"Back\": the package does not describe it",
-            "31: port \"data-base-1\": <Limit>: its unit is the host's choice; see limits, rate_mbit \
+            "31: port \"data-base-1\": <Limit>: its unit is the host's choice; see limits, \
+             rate_mbit \
              and min_rate_mbit",
             "28: port \"data-base-1\": addresses: an OVF package has none; list them, or write \
              \"learn-dhcp\"",
@@ -108,7 +110,8 @@ fn adapter_without_mac_is_noted() {
         (import.ports[0].mac, import.notes[0].to_string()),
         (
             None,
-            "15: port \"web\": mac: the package leaves it to the host; write the one that the VM has \
+            "15: port \"web\": mac: the package leaves it to the host; write the one that the VM \
+             has \
              there"
                 .to_owned()
         )

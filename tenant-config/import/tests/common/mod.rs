@@ -1,4 +1,4 @@
-//! What the tests of several formats share.
+//! Helpers for the tests of all formats.
 
 use tenant_config::Tenant;
 use tenant_import::Import;
