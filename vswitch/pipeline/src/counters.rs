@@ -63,6 +63,8 @@ pub struct PortCounters {
     pub tx_bytes: Counter,
     /// The IPv4 address that DHCP gave the port, as a number; 0 without one.
     pub leased_ipv4: Counter,
+    /// When that lease ends, in nanoseconds of the pipeline's clock; 0 without one.
+    pub leased_until_ns: Counter,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -115,6 +117,7 @@ impl PortCounters {
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
             leased_ipv4: Counter::default(),
+            leased_until_ns: Counter::default(),
             drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
         }
     }

@@ -44,6 +44,7 @@ mod storm;
 mod tables;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use packet::Frame;
@@ -93,6 +94,17 @@ impl Generation {
             tables: Arc::new(tables),
             counters: Arc::new(counters),
         }
+    }
+
+    /// Restores a lease that a port had before the switch was restarted, until `until_ns` of the
+    /// pipeline's clock. A lease that the pipeline has when it installs this generation wins over it.
+    ///
+    /// Refused, with `false`, if DHCP could not have given it: the port does not learn, the address is
+    /// not free in the gateway's subnet, or another port has it.
+    pub fn restore_lease(&mut self, port: &str, address: Ipv4Addr, until_ns: u64) -> bool {
+        let address = address.to_bits();
+        self.state
+            .restore_lease(&self.tables, port, address, until_ns)
     }
 
     /// The counters that its worker writes.
@@ -204,8 +216,10 @@ impl Pipeline {
         }
         self.publish(now_ns);
         for (index, port) in self.state.ports.iter().enumerate() {
-            let leased = port.lease.address(now_ns).unwrap_or(0);
-            self.counters.port(index).leased_ipv4.set(u64::from(leased));
+            let (leased, until_ns) = port.lease.current(now_ns).unwrap_or_default();
+            let counters = self.counters.port(index);
+            counters.leased_ipv4.set(u64::from(leased));
+            counters.leased_until_ns.set(until_ns);
         }
     }
 

@@ -10,7 +10,7 @@ use oracle::frames::*;
 use oracle::rows::{GATEWAY, GW, IP1, IP2, VM1, VM2, VM3, WORLD};
 use oracle::trial::{SECOND_NS, Switch};
 use pipeline::DropReason;
-use pipeline::{PortId, Verdict};
+use pipeline::{Generation, PortId, Verdict};
 
 const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// What the server gives to `vm3`.
@@ -328,4 +328,81 @@ fn a_refusal_or_a_release_ends_the_lease() {
     let told = story.send(CLIENT, &ethernet(GW, VM3, IPV4, &packet.bytes()));
     assert_eq!(told, Verdict::Forward(PortId(SERVER as u16)));
     story.has_nothing();
+}
+
+impl Story {
+    /// Restores a lease of a minute, as after a restart; whether the switch takes it.
+    fn restore(&mut self, port: &str, address: Ipv4Addr) -> bool {
+        let until_ns = self.now_ns + 60 * SECOND_NS;
+        let mut taken = false;
+        self.switch.reload(|generation| {
+            taken = generation.restore_lease(port, address, until_ns);
+        });
+        taken
+    }
+}
+
+#[test]
+fn restored_lease_holds_until_it_ends() {
+    let mut story = Story::begin();
+    assert!(story.restore("vm3", LEASED));
+    story.has_the_lease();
+    story.switch.poll(story.now_ns);
+    let leased = u64::from(LEASED.to_bits());
+    assert_eq!(story.switch.lease(CLIENT), (leased, 61 * SECOND_NS));
+    // It survives a new configuration as any other lease does.
+    story.switch.reload(|_| {});
+    story.wait_s(50);
+    story.has_the_lease();
+    story.wait_s(10);
+    story.has_nothing();
+    story.switch.poll(story.now_ns);
+    assert_eq!(story.switch.lease(CLIENT), (0, 0));
+}
+
+#[test]
+fn restored_lease_that_dhcp_could_not_have_given_is_refused() {
+    for (port, address) in [
+        ("vm1", LEASED),
+        ("vm2", LEASED),
+        ("uplink", LEASED),
+        ("no-such-port", LEASED),
+        ("vm3", IP1),
+        ("vm3", IP2),
+        ("vm3", GATEWAY),
+        ("vm3", ZERO),
+        ("vm3", Ipv4Addr::new(10, 0, 0, 0)),
+        ("vm3", Ipv4Addr::new(10, 0, 0, 255)),
+        ("vm3", WORLD),
+        ("vm3", Ipv4Addr::LOCALHOST),
+    ] {
+        let mut story = Story::begin();
+        assert!(!story.restore(port, address), "{port} {address}");
+        story.has_nothing();
+    }
+}
+
+#[test]
+fn restored_lease_of_a_second_port_is_refused() {
+    let mut config = configs::learning();
+    config.ports[0].addresses = config.ports[2].addresses.clone();
+    let mut generation = Generation::build(&config, None);
+    assert!(generation.restore_lease("vm1", LEASED, SECOND_NS));
+    assert!(!generation.restore_lease("vm3", LEASED, SECOND_NS));
+}
+
+#[test]
+fn acknowledged_lease_wins_over_restored_one() {
+    let mut story = Story::begin();
+    story.ask(REQUEST, XID);
+    story.answer(&ack());
+    assert!(story.restore("vm3", Ipv4Addr::new(10, 0, 0, 51)));
+    story.has_the_lease();
+
+    // A request under way is answered after the restore, and its answer counts.
+    let mut story = Story::begin();
+    story.ask(REQUEST, XID);
+    assert!(story.restore("vm3", Ipv4Addr::new(10, 0, 0, 51)));
+    story.answer(&ack());
+    story.has_the_lease();
 }

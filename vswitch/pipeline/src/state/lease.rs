@@ -17,8 +17,28 @@ impl LeaseState {
     /// The address, if the lease has not ended.
     #[inline(always)]
     pub(crate) fn address(&self, now_ns: u64) -> Option<u32> {
-        self.lease
-            .and_then(|(address, until_ns)| (now_ns < until_ns).then_some(address))
+        self.current(now_ns).map(|(address, _)| address)
+    }
+
+    /// The address and the end of its lease, if the lease has not ended.
+    #[inline(always)]
+    pub(crate) fn current(&self, now_ns: u64) -> Option<(u32, u64)> {
+        self.lease.filter(|(_, until_ns)| now_ns < *until_ns)
+    }
+
+    /// Takes over a lease that the port had before a restart.
+    pub(crate) fn restore(&mut self, address: u32, until_ns: u64) {
+        self.lease = Some((address, until_ns));
+    }
+
+    /// Keeps the lease of the previous generation, unless its address is no longer free. Without one, a
+    /// restored lease stays.
+    pub(crate) fn keep(&mut self, previous: &mut Self, is_free: impl FnOnce(u32) -> bool) {
+        match previous.address(0) {
+            Some(address) if is_free(address) => std::mem::swap(self, previous),
+            Some(_) => {}
+            None => self.transaction = previous.transaction,
+        }
     }
 
     /// The port's VM sent this BOOTP payload.

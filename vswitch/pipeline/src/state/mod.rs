@@ -51,9 +51,9 @@ impl PortState {
     fn keep(&mut self, tables: &Tables, rules: &PortRules, previous: &mut Self) {
         self.storm = previous.storm;
         self.icmp_errors = previous.icmp_errors;
-        let address = previous.lease.address(0);
-        if rules.learns && address.is_none_or(|address| tables.is_free4(address)) {
-            std::mem::swap(&mut self.lease, &mut previous.lease);
+        if rules.learns {
+            self.lease
+                .keep(&mut previous.lease, |address| tables.is_free4(address));
         }
         if self.tags.is_some() && previous.tags.is_some() {
             std::mem::swap(&mut self.tags, &mut previous.tags);
@@ -118,6 +118,32 @@ impl State {
         ports
             .find(|(port, rules)| rules.learns && port.lease.address(now_ns) == Some(address))
             .map(|(_, rules)| rules.id)
+    }
+
+    /// Gives a port the lease that it had before a restart. False if DHCP could not have given it: the
+    /// port does not learn, the address is not free, or another port has it.
+    pub(crate) fn restore_lease(
+        &mut self,
+        tables: &Tables,
+        port: &str,
+        address: u32,
+        until_ns: u64,
+    ) -> bool {
+        let is_taken = self
+            .ports
+            .iter()
+            .any(|port| port.lease.address(0) == Some(address));
+        let rules = tables
+            .ports
+            .iter()
+            .find(|rules| rules.learns && tables.names[rules.id.index()] == port);
+        match rules {
+            Some(rules) if !is_taken && tables.is_free4(address) => {
+                self.port(rules.id).lease.restore(address, until_ns);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Where a destination leads, leases included.

@@ -125,6 +125,20 @@ impl Switch {
         sent
     }
 
+    /// Installs a new generation of the same configuration, which `change` may alter before.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(&mut Generation)) {
+        let mut generation = Generation::build(&self.config, Some(&self.counters));
+        change(&mut generation);
+        self.counters = generation.counters();
+        drop(self.pipeline.install(generation));
+    }
+
+    /// The lease of a port as it was at the last poll: the address, and when it ends.
+    pub(crate) fn lease(&self, port: usize) -> (u64, u64) {
+        let port = self.counters.port(port);
+        (port.leased_ipv4.get(), port.leased_until_ns.get())
+    }
+
     pub(crate) fn counted(&self) -> Vec<Tally> {
         counted(&self.counters)
     }
