@@ -34,7 +34,7 @@ use tenant_config::{Device, SwitchConfig};
 /// What one switch still needs after start-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Directories in which a socket may be removed: the control socket's.
+    /// Directories in which a socket may be removed: the control socket's and the channel's.
     pub remove_in: Vec<PathBuf>,
     /// Directories in which memif makes and removes its sockets.
     pub memif_in: Vec<PathBuf>,
@@ -43,14 +43,14 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What the devices and the control socket of `config` need.
-    pub fn of(config: &SwitchConfig, control_socket: Option<&Path>) -> Self {
+    /// What the devices of `config`, and these sockets of the control thread, need.
+    pub fn of<'a>(config: &SwitchConfig, sockets: impl IntoIterator<Item = &'a Path>) -> Self {
         let parent = |path: &Path| match path.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
         };
         let mut needs = Self {
-            remove_in: control_socket.map(parent).into_iter().collect(),
+            remove_in: sockets.into_iter().map(parent).collect(),
             ..Self::default()
         };
         for side in config.devices() {

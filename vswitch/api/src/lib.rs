@@ -3,9 +3,10 @@
 //!
 //! The API is HTTP/1.1 with JSON on a unix socket. [`Endpoint`] is the table of its endpoints. The
 //! server, the command line's `show`, the message of a 404 and the OpenAPI document take the paths,
-//! methods, types and tables from there.
+//! methods, types and tables from there. Beside it, [`channel`] joins a switch and its supervisor.
 #![forbid(unsafe_code)]
 
+pub mod channel;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod endpoint;

@@ -135,6 +135,9 @@ struct RunArgs {
     /// The control socket, instead of the configuration's
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
+    /// The socket for the supervisor, which restores leases through it after a restart
+    #[arg(long, value_name = "SOCKET")]
+    channel: Option<PathBuf>,
     /// Whether the worker sleeps when there is no traffic
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,

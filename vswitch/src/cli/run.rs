@@ -2,6 +2,7 @@
 //! to end.
 
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -16,10 +17,10 @@ use tracing::{info, warn};
 
 use super::config::load_switch;
 use super::{CliError, RunArgs};
-use crate::control::{Control, Socket, SocketError, clear_stale};
+use crate::control::{ChannelSocket, Control, Socket, SocketError, clear_stale, is_live_stream};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
-use pipeline::{Counters, Generation, Tables};
+use pipeline::Generation;
 
 /// Why a switch does not run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub(super) enum RunError {
     Sandbox(#[from] SandboxError),
     #[error("--cpu {cpu}: this process may use only {allowed}; change the cpuset, or the number")]
     Cpu { cpu: usize, allowed: String },
+    #[error("--channel is served by the control thread: give --control too")]
+    ChannelAlone,
     #[error("the control thread: {0}")]
     Control(io::Error),
     #[error("the control thread has ended by itself")]
@@ -66,6 +69,11 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let cpu = worker_cpu(args.cpu, &allowed)?;
     let control_path = args.control.as_deref().or(config.control_socket.as_deref());
     let socket = control_path.map(Socket::bind).transpose()?;
+    if socket.is_none() && args.channel.is_some() {
+        return Err(RunError::ChannelAlone);
+    }
+    let channel_path = args.channel.as_deref();
+    let channel = channel_path.map(ChannelSocket::bind).transpose()?;
 
     let memif_sockets = MemifSockets::make_way(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
@@ -81,7 +89,8 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     );
 
     // What belongs to a thread goes before the control thread starts, which inherits it.
-    let needs = (!args.no_sandbox).then(|| Needs::of(&config, control_path));
+    let needs = (!args.no_sandbox)
+        .then(|| Needs::of(&config, control_path.into_iter().chain(channel_path)));
     match &needs {
         Some(needs) => {
             // DPDK's interrupt thread is there already, and must do it itself.
@@ -95,11 +104,14 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
         }
         None => warn!("--no-sandbox: this process keeps ALL its privileges; for debugging only"),
     }
+    let listener = socket.as_ref().map(Socket::listener).transpose();
+    let channel_listener = channel.as_ref().map(ChannelSocket::listener).transpose();
+    let control = Control::new(config, views, Arc::clone(&link))
+        .with_channel(channel_listener.map_err(RunError::Control)?);
     let control = start_control(
-        config,
-        views,
-        &link,
-        socket.as_ref(),
+        control,
+        listener.map_err(RunError::Control)?,
+        StopWorker(link),
         other_cpus(&allowed, cpu),
     )?;
     if let Some(needs) = &needs {
@@ -238,7 +250,7 @@ impl MemifSockets {
         paths.sort();
         paths.dedup();
         for path in &paths {
-            clear_stale(path)?;
+            clear_stale(path, is_live_stream)?;
         }
         Ok(Self(paths))
     }
@@ -254,23 +266,17 @@ impl Drop for MemifSockets {
 
 /// Starts the control thread, and returns when it is ready to serve: everything it needs is then open.
 fn start_control(
-    config: SwitchConfig,
-    views: (Arc<Counters>, Arc<Tables>),
-    link: &Arc<Link>,
-    socket: Option<&Socket>,
+    control: Control,
+    listener: Option<UnixListener>,
+    stop_worker: StopWorker,
     cpus: CpuSet,
 ) -> Result<thread::JoinHandle<Result<(), RunError>>, RunError> {
-    let listener = socket
-        .map(Socket::listener)
-        .transpose()
-        .map_err(RunError::Control)?;
     let (ready, wait) = mpsc::sync_channel(1);
-    let link = Arc::clone(link);
     let thread = thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
             // However this thread ends, the worker does not go on without it.
-            let _stop = StopWorker(Arc::clone(&link));
+            let _stop = stop_worker;
             sched_setaffinity(Pid::from_raw(0), &cpus)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -286,7 +292,6 @@ fn start_control(
                     };
                     info!("{name}: ending");
                 };
-                let control = Control::new(config, views, Arc::clone(&link));
                 // The other side waits, or is gone with the whole process.
                 let _ = ready.send(());
                 match listener {

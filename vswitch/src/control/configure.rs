@@ -25,31 +25,43 @@ impl Control {
                 format!("{difference}: that takes a restart of the switch"),
             ));
         }
+        let generation = Generation::build(&new, Some(&self.counters.borrow()));
+        let generation = self
+            .install(generation, new)
+            .await
+            .map_err(|error| HttpError(StatusCode::SERVICE_UNAVAILABLE, error.to_owned()))?;
+        Ok(json_reply(&Installed { generation }))
+    }
+
+    /// Passes the worker a generation built from `config`, and waits until it is in use; returns its
+    /// number. The caller holds `swap`.
+    pub(super) async fn install(
+        &self,
+        generation: Generation,
+        config: SwitchConfig,
+    ) -> Result<u64, &'static str> {
         let stats = self.link.stats();
         let before = load(&stats.generation);
-        let generation = Generation::build(&new, Some(&self.counters.borrow()));
         let (counters, tables) = (generation.counters(), generation.tables());
-        let unavailable =
-            |error: &str| HttpError(StatusCode::SERVICE_UNAVAILABLE, error.to_owned());
         // A generation that the worker returned after its request had timed out.
         drop(self.link.take_retired());
-        self.link.install(generation).map_err(|_| {
-            unavailable("the worker has not taken the configuration before this one")
-        })?;
+        self.link
+            .install(generation)
+            .map_err(|_| "the worker has not taken the configuration before this one")?;
         // The worker takes this one next, so it is the one to show.
         self.counters.replace(counters);
         self.tables.replace(tables);
-        self.config.replace(new);
+        self.config.replace(config);
         let taken = || load(&stats.generation) != before;
         if !within(WORKER_TIMEOUT, taken).await {
-            return Err(unavailable(
+            return Err(
                 "the worker does not go round; the configuration will be in use when it does",
-            ));
+            );
         }
         drop(self.link.take_retired());
         let generation = before + 1;
         tracing::info!(generation, "configuration in use");
-        Ok(json_reply(&Installed { generation }))
+        Ok(generation)
     }
 }
 

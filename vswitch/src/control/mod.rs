@@ -8,12 +8,13 @@
 //! What a client can use is bounded: connections, bytes of a head and of a body, and time.
 //!
 //! [`Endpoint`] says which requests there are. `answer` builds the answers, `configure` installs a
-//! configuration, `metrics` collects what the counters' declarations say.
+//! configuration, `supervisor` serves the supervisor, `metrics` collects what the counters' declarations say.
 
 mod answer;
 mod configure;
 mod metrics;
 mod socket;
+mod supervisor;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -41,8 +42,9 @@ use vswitch_api::{Endpoint, REQUEST_ID};
 use crate::worker::Link;
 
 pub(crate) use metrics::reference as metrics_reference;
-pub(crate) use socket::clear_stale;
 pub use socket::{Socket, SocketError};
+pub(crate) use socket::{clear_stale, is_live_stream};
+pub use supervisor::{ChannelListener, ChannelSocket};
 
 /// Connections served at a time; further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 16;
@@ -66,6 +68,8 @@ pub struct Control {
     started_at: SystemTime,
     /// Held while a configuration is installed: one at a time.
     swap: tokio::sync::Mutex<()>,
+    /// Where the supervisor connects, until it is served.
+    channel: Option<ChannelListener>,
 }
 
 impl Control {
@@ -83,7 +87,13 @@ impl Control {
             started: Instant::now(),
             started_at: SystemTime::now(),
             swap: tokio::sync::Mutex::new(()),
+            channel: None,
         }
+    }
+
+    /// The same with a channel for the supervisor.
+    pub fn with_channel(self, channel: Option<ChannelListener>) -> Self {
+        Self { channel, ..self }
     }
 
     /// Serves `socket` until `end`, on a runtime of one thread with I/O and time.
@@ -91,12 +101,19 @@ impl Control {
     /// # Errors
     /// If the socket cannot be registered with the runtime.
     pub async fn serve(
-        self,
+        mut self,
         socket: UnixListener,
         end: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = tokio::net::UnixListener::from_std(socket)?;
+        let channel = self.channel.take();
         let control = Rc::new(self);
+        let supervised = async {
+            match channel {
+                Some(channel) => control.serve_supervisor(channel).await,
+                None => std::future::pending().await,
+            }
+        };
         let accept = async {
             let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
             loop {
@@ -121,12 +138,12 @@ impl Control {
         local
             .run_until(async {
                 tokio::select! {
-                    () = accept => {}
-                    () = end => {}
+                    () = accept => Ok(()),
+                    failed = supervised => failed,
+                    () = end => Ok(()),
                 }
             })
-            .await;
-        Ok(())
+            .await
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Reply {

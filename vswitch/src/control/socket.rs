@@ -45,8 +45,11 @@ pub enum SocketError {
 /// Removes a stale socket at `path`: one that a killed process has left behind.
 ///
 /// # Errors
-/// If a process listens there, or the path names another kind of file.
-pub(crate) fn clear_stale(path: &Path) -> Result<(), SocketError> {
+/// If a process listens there (`is_live` says so), or the path names another kind of file.
+pub(crate) fn clear_stale(
+    path: &Path,
+    is_live: impl FnOnce(&Path) -> bool,
+) -> Result<(), SocketError> {
     let failed = |source| SocketError::Bind {
         path: path.to_owned(),
         source,
@@ -57,9 +60,14 @@ pub(crate) fn clear_stale(path: &Path) -> Result<(), SocketError> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             Err(SocketError::NoSocket(path.to_owned()))
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => Err(SocketError::InUse(path.to_owned())),
+        Ok(_) if is_live(path) => Err(SocketError::InUse(path.to_owned())),
         Ok(_) => std::fs::remove_file(path).map_err(failed),
     }
+}
+
+/// Whether a process listens on a stream socket.
+pub(crate) fn is_live_stream(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 impl Socket {
@@ -72,7 +80,7 @@ impl Socket {
             path: path.to_owned(),
             source,
         };
-        clear_stale(path)?;
+        clear_stale(path, is_live_stream)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

@@ -1,0 +1,272 @@
+//! The channel between a switch and its supervisor: what crosses it, and the socket that carries it.
+//!
+//! It is a unix socket of type SOCK_SEQPACKET on which the switch listens. Each datagram is one message: a
+//! JSON object of at most [`MESSAGE_MAX`] bytes. The switch sends [`Report`]s, the supervisor [`Order`]s:
+//!
+//! ```text
+//! supervisor                         switch
+//!     ├── connect ────────────────────►│
+//!     │◄──────────────────── hello ────┤
+//!     ├── restore ────────────────────►│  what the switch before it reported, or nothing
+//!     │◄─────────────────── leases ────┤  now, and whenever they change
+//! ```
+//!
+//! Either side may end at any time; a new supervisor connects to a switch that runs, and a supervisor
+//! reconnects to a switch that was restarted. Neither trusts the other: who connects is checked by
+//! [`Channel::peer_uid`], sizes and counts are bounded, and both check the contents against what they know
+//! themselves. `docs/decisions/0009-supervisor-channel.md` has the reasons.
+
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, recv, send, socket_with,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of the messages. A side that meets another version closes the connection.
+pub const VERSION: u32 = 1;
+/// The largest message in bytes: the leases of all ports that a switch can have, several times over.
+pub const MESSAGE_MAX: usize = 64 << 10;
+
+/// What a switch tells its supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// The first message of a connection.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// All leases, each time that one of them changes.
+    Leases {
+        /// At most one per port.
+        leases: Vec<Lease>,
+    },
+}
+
+/// What a supervisor tells a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// The one message of a connection. The switch takes the leases that its configuration allows.
+    Restore {
+        /// What the tenant's switch before this one reported last; empty if that is unknown.
+        leases: Vec<Lease>,
+    },
+}
+
+/// The address that the tenant's DHCP server gave to a learning port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The port's name.
+    pub port: String,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// How long it is still valid, in seconds.
+    pub seconds_left: u32,
+}
+
+/// Why no message was received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// None has arrived yet.
+    #[error("no message has arrived")]
+    Empty,
+    /// The other side has closed the connection.
+    #[error("the connection is closed")]
+    Closed,
+    /// It is longer than [`MESSAGE_MAX`].
+    #[error("a message has {0} bytes, which is more than {MESSAGE_MAX}")]
+    TooLong(usize),
+    /// It is not a message of this version.
+    #[error("a message is malformed: {0}")]
+    Malformed(serde_json::Error),
+    /// The socket failed.
+    #[error("the channel: {0}")]
+    Socket(io::Error),
+}
+
+/// One end of a connection. Nothing here blocks.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    Ok(socket)
+}
+
+/// A socket that listens on `path`, where nothing is yet. The standard library knows no sockets of type
+/// SOCK_SEQPACKET, but accepts their connections, which [`Channel::from`] takes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn listener(path: &Path) -> io::Result<UnixListener> {
+    const BACKLOG: i32 = 4;
+    let socket = socket()?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// An accepted connection.
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+impl Channel {
+    /// Connects to the switch that listens on `path`.
+    ///
+    /// # Errors
+    /// What the kernel says; [`ErrorKind::WouldBlock`] if too many connections wait to be accepted.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let socket = socket()?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self(socket))
+    }
+
+    /// The user of the process at the other end: of the one that connected, or that began to listen.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        Ok(getsockopt(&self.0, PeerCredentials)?.uid())
+    }
+
+    /// Sends a message, or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WouldBlock`] if the other side reads too slowly, [`ErrorKind::InvalidInput`] if the
+    /// message is too long; otherwise what the kernel says.
+    pub fn send(&self, message: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
+        if text.len() > MESSAGE_MAX {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        send(&self.0, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Empty`] if there is none; any other error means that the connection is of no use.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<T, ReceiveError> {
+        let mut text = vec![0; MESSAGE_MAX];
+        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        let (_, len) = recv(&self.0, &mut text[..], flags).map_err(|errno| {
+            let error = io::Error::from(errno);
+            match error.kind() {
+                ErrorKind::WouldBlock => ReceiveError::Empty,
+                ErrorKind::ConnectionReset => ReceiveError::Closed,
+                _ => ReceiveError::Socket(error),
+            }
+        })?;
+        match len {
+            // A message has at least two bytes, so this is the end.
+            0 => Err(ReceiveError::Closed),
+            _ => match text.get(..len) {
+                Some(text) => serde_json::from_slice(text).map_err(ReceiveError::Malformed),
+                None => Err(ReceiveError::TooLong(len)),
+            },
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Channel, Channel) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("channel.sock");
+        let listener = listener(&path).expect("a listener");
+        let near = Channel::connect(&path).expect("a connection");
+        let (far, _) = listener.accept().expect("the connection");
+        (near, Channel::from(OwnedFd::from(far)))
+    }
+
+    fn leases(count: u32) -> Report {
+        let lease = |number: u32| Lease {
+            port: format!("a-port-with-a-long-name-{number:039}"),
+            address: Ipv4Addr::from_bits(u32::MAX - number),
+            seconds_left: u32::MAX,
+        };
+        Report::Leases {
+            leases: (0..count).map(lease).collect(),
+        }
+    }
+
+    fn raw(channel: &Channel, bytes: &[u8]) {
+        send(&channel.0, bytes, SendFlags::empty()).expect("it is sent");
+    }
+
+    #[test]
+    fn message_arrives_whole_and_alone() {
+        let (near, far) = pair();
+        let uid = nix::unistd::geteuid().as_raw();
+        assert_eq!(near.peer_uid().expect("a user"), uid);
+        assert_eq!(far.peer_uid().expect("a user"), uid);
+        let empty = near.receive::<Report>();
+        assert!(matches!(empty, Err(ReceiveError::Empty)), "{empty:?}");
+        // More ports than a switch can have.
+        for report in [Report::Hello { version: VERSION }, leases(256)] {
+            far.send(&report).expect("it is sent");
+            assert_eq!(near.receive::<Report>().expect("a message"), report);
+        }
+        drop(far);
+        let closed = near.receive::<Report>();
+        assert!(matches!(closed, Err(ReceiveError::Closed)), "{closed:?}");
+    }
+
+    #[test]
+    fn oversized_message_is_refused_by_both_sides() {
+        let (near, far) = pair();
+        let sent = far.send(&leases(1000));
+        assert_eq!(sent.expect_err("too long").kind(), ErrorKind::InvalidInput);
+        raw(&far, &vec![b' '; MESSAGE_MAX + 1]);
+        let received = near.receive::<Report>();
+        assert!(
+            matches!(received, Err(ReceiveError::TooLong(65_537))),
+            "{received:?}"
+        );
+    }
+
+    #[test]
+    fn malformed_message_is_refused() {
+        let (near, far) = pair();
+        for text in [
+            "[]",
+            "{}",
+            r#"{"type":"restore","leases":[]}"#,
+            r#"{"type":"hello"}"#,
+            r#"{"type":"hello","version":1,"more":2}"#,
+            r#"{"type":"leases","leases":[{"port":"a","address":"fd00::1","seconds_left":1}]}"#,
+            r#"{"type":"leases","leases":[{"port":"a","address":"10.0.0.1","seconds_left":-1}]}"#,
+            r#"{"type":"hello","version":1} {"type":"hello","version":1}"#,
+        ] {
+            raw(&far, text.as_bytes());
+            let received = near.receive::<Report>();
+            assert!(
+                matches!(received, Err(ReceiveError::Malformed(_))),
+                "{text}: {received:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The switch's end of the channel to its supervisor, over a worker on ports in memory. Needs no root.
+//!
+//! DPDK starts once per process, so all of it is one test.
+
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dpdk::{Eal, EalOptions, Mempool};
+use pipeline::Generation;
+use ports::Port;
+use tenant_config::{Memory, SwitchConfig, Tenant};
+use vswitch::control::{ChannelSocket, Control, Socket, SocketError};
+use vswitch::worker::{Link, PollMode, Worker};
+use vswitch_api::channel::{Channel, Lease, MESSAGE_MAX, Order, ReceiveError, Report, VERSION};
+use wait::eventually;
+
+const TENANT: &str = r#"
+name = "red"
+vni = 5001
+[gateway]
+ipv4 = "10.0.0.1/24"
+[[port]]
+name = "vm1"
+mac = "52:54:00:aa:00:01"
+addresses = ["10.0.0.11"]
+dhcp_server = true
+[[port]]
+name = "vm2"
+mac = "52:54:00:aa:00:02"
+addresses = "learn-dhcp"
+[[port]]
+name = "vm3"
+mac = "52:54:00:aa:00:03"
+addresses = "learn-dhcp"
+"#;
+
+fn config() -> SwitchConfig {
+    let tenant = Tenant::parse("red.toml", TENANT).expect("a tenant");
+    tenant.offline_config()
+}
+
+fn lease(port: &str, host: u8, seconds_left: u32) -> Lease {
+    Lease {
+        port: port.to_owned(),
+        address: Ipv4Addr::new(10, 0, 0, host),
+        seconds_left,
+    }
+}
+
+/// A supervisor's connection, after the switch has said hello.
+fn connect(path: &Path) -> Channel {
+    let channel = Channel::connect(path).expect("the switch listens");
+    assert_eq!(receive(&channel), Ok(Report::Hello { version: VERSION }));
+    channel
+}
+
+/// The next message, or why there is none.
+fn receive(channel: &Channel) -> Result<Report, String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match channel.receive() {
+            Err(ReceiveError::Empty) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            received => return received.map_err(|error| error.to_string()),
+        }
+    }
+}
+
+fn restore(channel: &Channel, leases: &[Lease]) {
+    let order = Order::Restore {
+        leases: leases.to_vec(),
+    };
+    channel.send(&order).expect("it is sent");
+}
+
+/// The ports and addresses of the next report, each lease of which lasts for `seconds` or a little less.
+fn reported(channel: &Channel, seconds: u32) -> Vec<(String, Ipv4Addr)> {
+    let Ok(Report::Leases { leases }) = receive(channel) else {
+        panic!("no report");
+    };
+    let each = leases.into_iter().map(|lease| {
+        assert!(
+            (seconds - 10..=seconds).contains(&lease.seconds_left),
+            "{lease:?}"
+        );
+        (lease.port, lease.address)
+    });
+    each.collect()
+}
+
+#[test]
+fn supervisor_is_served_within_its_bounds() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let socket = Socket::bind(&path("control.sock")).expect("a socket");
+    let channel = ChannelSocket::bind(&path("channel.sock")).expect("a socket");
+    let second = ChannelSocket::bind(&path("channel.sock"));
+    assert!(matches!(second, Err(SocketError::InUse(_))), "{second:?}");
+
+    let eal = Eal::start(&EalOptions {
+        memory: Memory {
+            mib: 32,
+            hugepages: false,
+        },
+        cpu: 0,
+        name: "supervisor-test".into(),
+        pci: Vec::new(),
+        one_file: false,
+    })
+    .expect("DPDK starts");
+    let pool = Mempool::new(&eal, 512, 1500).expect("memory");
+    let wires = config().ports.len();
+    let (_ends, ports): (Vec<_>, Vec<_>) = (0..wires)
+        .map(|_| ports::pair(64).expect("a wire"))
+        .map(|(end, port)| (end, Port::from(port)))
+        .unzip();
+    let generation = Generation::build(&config(), None);
+    let views = (generation.counters(), generation.tables());
+    let link = Link::new(ports.len()).expect("a link");
+    let mut worker =
+        Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).expect("a worker");
+
+    let listener = socket.listener().expect("a listener");
+    let channel_listener = channel.listener().expect("a listener");
+    let control =
+        Control::new(config(), views, Arc::clone(&link)).with_channel(Some(channel_listener));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let end = async { drop(stopped.await) };
+        runtime
+            .expect("a runtime")
+            .block_on(control.serve(listener, end))
+    });
+    let path = path("channel.sock");
+    let its_path = path.clone();
+    let client = std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(|| {
+            leases_are_restored_and_reported(&its_path);
+            supervisor_that_breaks_the_rules_is_disconnected(&its_path);
+        });
+        link.stop();
+        result
+    });
+    worker.run(PollMode::Adaptive);
+    if let Err(panic) = client.join().expect("it is caught") {
+        std::panic::resume_unwind(panic);
+    }
+    stop.send(()).expect("the server waits");
+    server.join().expect("no panic").expect("no error");
+    assert!(path.exists());
+    drop(channel);
+    assert!(!path.exists());
+}
+
+fn leases_are_restored_and_reported(path: &Path) {
+    let named = |leases: &[Lease]| -> Vec<_> {
+        let each = leases
+            .iter()
+            .map(|lease| (lease.port.clone(), lease.address));
+        each.collect()
+    };
+    let (taken, refused) = (
+        [lease("vm2", 50, 3600), lease("vm3", 51, 3600)],
+        [
+            lease("vm1", 52, 3600),
+            lease("vm2", 11, 3600),
+            lease("vm9", 53, 3600),
+        ],
+    );
+    let first = connect(path);
+    restore(&first, &[&refused[..], &taken[..1]].concat());
+    assert_eq!(reported(&first, 3600), named(&taken[..1]));
+    drop(first);
+
+    // Another supervisor is told the same, and what it restores does not replace what is there.
+    let second = connect(path);
+    restore(&second, &[lease("vm2", 54, 3600), taken[1].clone()]);
+    assert_eq!(reported(&second, 3600), named(&taken));
+}
+
+fn supervisor_that_breaks_the_rules_is_disconnected(path: &Path) {
+    let is_closed = |channel: &Channel| {
+        eventually("it is closed", || {
+            matches!(
+                channel.receive::<Report>(),
+                Err(ReceiveError::Closed | ReceiveError::Socket(_))
+            )
+        });
+    };
+    let talkative = connect(path);
+    restore(&talkative, &[]);
+    restore(&talkative, &[]);
+    is_closed(&talkative);
+
+    let confused = connect(path);
+    confused
+        .send(&Report::Hello { version: VERSION })
+        .expect("it is sent");
+    is_closed(&confused);
+
+    let longest = connect(path);
+    let text = "x".repeat(MESSAGE_MAX - 2);
+    longest.send(&text).expect("as long as a message may be");
+    is_closed(&longest);
+
+    // The switch serves the next one all the same.
+    restore(&connect(path), &[]);
+}
