@@ -15,6 +15,8 @@ use crate::object::{Context, Live, Object};
 
 /// The control socket, in the run folder.
 pub(super) const CONTROL: &str = "control.sock";
+/// The socket of the channel to the supervisor, beside it.
+pub(super) const CHANNEL: &str = "channel.sock";
 
 /// A tenant's own directory below the state directory. In it, only the folder of the control socket
 /// belongs to the switch.
@@ -97,6 +99,11 @@ impl TenantFiles {
     /// The control socket's path on the host.
     pub(crate) fn control_socket(&self) -> PathBuf {
         self.run().join(CONTROL)
+    }
+
+    /// The channel's path on the host.
+    pub(crate) fn channel_socket(&self) -> PathBuf {
+        self.run().join(CHANNEL)
     }
 
     /// The log.

@@ -9,7 +9,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::confine::Started;
-use super::files::{CONTROL, TenantFiles};
+use super::files::{CHANNEL, CONTROL, TenantFiles};
 use super::switch::Switch;
 use crate::error::HostError;
 use crate::files::replace;
@@ -87,6 +87,7 @@ impl TenantFiles {
     /// Removes what is remembered of a switch that has ended.
     pub(super) fn forget(&self) -> Result<(), HostError> {
         self.clear_run(CONTROL)?;
+        self.clear_run(CHANNEL)?;
         let path = self.note();
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(

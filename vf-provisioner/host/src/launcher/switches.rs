@@ -62,6 +62,12 @@ impl Switches {
         self.files(tenant).control_socket()
     }
 
+    /// Where the switch listens for its supervisor, on the host. One in a VM does not.
+    pub fn channel_socket(&self, switch: &Switch) -> Option<PathBuf> {
+        let is_process = switch.machine.is_none();
+        is_process.then(|| self.files(&switch.tenant).channel_socket())
+    }
+
     /// The log of a tenant's switch.
     pub fn log(&self, tenant: &Name) -> PathBuf {
         self.files(tenant).log()

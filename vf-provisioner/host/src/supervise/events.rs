@@ -25,6 +25,11 @@ pub(super) enum Event<'a> {
         /// From its death being seen to its being ready again.
         outage_s: f64,
     },
+    /// The leases that its predecessor reported were given to it.
+    LeasesRestored {
+        tenant: &'a Name,
+        leases: usize,
+    },
     RestartFailed {
         tenant: &'a Name,
         error: String,

@@ -3,6 +3,7 @@
 //! One loop decides what to do. Slow work (a restart, asking a switch whether it executes anything, a
 //! verification) runs on a thread of its own, so that no tenant waits for another's switch.
 
+mod channel;
 mod drift;
 mod error;
 mod events;
@@ -20,6 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use self::channel::{Channels, SwitchChannel};
 use self::drift::Drift;
 pub use self::error::SuperviseError;
 use self::events::{Event, emit};
@@ -67,6 +69,8 @@ fn watch<'scope>(
     mut metrics: Option<MetricsFile<'_>>,
 ) -> Result<&'static str, SuperviseError> {
     let mut watched = Watched::new();
+    // Of every tenant, also while an apply is changing its switch.
+    let mut channels = Channels::new();
     loop {
         let state = state::read(supervisor.dir)?;
         let switches = switches(&state);
@@ -78,12 +82,14 @@ fn watch<'scope>(
             }
             stays
         });
+        channels.retain(|tenant, _| state.tenants.contains_key(tenant));
         for (tenant, switch) in &switches {
             if !watched.contains_key(tenant) {
                 emit(&Event::Watching { tenant });
             }
             let it = watched.entry(tenant.clone()).or_default();
             supervisor.look(scope, switch, it)?;
+            supervisor.advance(switch, channels.entry(tenant.clone()).or_default());
             // One tenant's log is no reason to leave the others unwatched.
             if let Err(error) = supervisor.switches.trim_log(tenant) {
                 tracing::warn!(%tenant, %error, "the log stays as it is");
@@ -93,7 +99,7 @@ fn watch<'scope>(
         if let Some(metrics) = &mut metrics {
             metrics.write(&drift, &state, &watched);
         }
-        if let Some(signal) = wait(supervisor, signal, &watched)? {
+        if let Some(signal) = wait(supervisor, signal, &watched, &channels)? {
             return Ok(signal);
         }
     }
@@ -104,6 +110,7 @@ fn wait(
     supervisor: &Supervisor<'_>,
     signal: &SignalFd,
     watched: &Watched,
+    channels: &Channels,
 ) -> Result<Option<&'static str>, nix::Error> {
     let now = Instant::now();
     let next = watched
@@ -117,6 +124,9 @@ fn wait(
     ];
     for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
         fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+    }
+    for hello in channels.values().filter_map(SwitchChannel::hello) {
+        fds.push(PollFd::new(hello, PollFlags::POLLIN));
     }
     let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
     match poll(&mut fds, next) {

@@ -12,7 +12,7 @@ use crate::error::{HostError, OptionError};
 use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
-use crate::launcher::files::{CONTROL, TenantFiles};
+use crate::launcher::files::{CHANNEL, CONTROL, TenantFiles};
 use crate::launcher::kind::Kind;
 use crate::launcher::launched::Launched;
 use crate::launcher::switch::{Switch, functions};
@@ -62,6 +62,7 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
     // What a crash between start and note may have left.
     mounts.empty(&switch.cgroup, STOP_WITHIN)?;
     files.clear_run(CONTROL)?;
+    files.clear_run(CHANNEL)?;
     files.trim_log()?;
     files.write_config(&switch.config, switch.uid)?;
     let task = Task {
@@ -184,6 +185,8 @@ fn arguments(switch: &Switch) -> Vec<String> {
         "run".to_owned(),
         "--config".to_owned(),
         config_inside().display().to_string(),
+        "--channel".to_owned(),
+        Path::new(INSIDE).join(CHANNEL).display().to_string(),
     ];
     if let Some(cpu) = switch.cpu {
         arguments.extend(["--cpu".to_owned(), cpu.to_string()]);

@@ -1,0 +1,426 @@
+//! The supervisor's end of the channel to a switch: it remembers the leases that the switch reports, and
+//! gives them to the tenant's next switch.
+//!
+//! A switch is not trusted. What it may send is bounded by [`vswitch_api::channel`]; how much of it is read
+//! at a time, here; and of what it reports only the leases of ports that learn are kept.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tenant_config::{Addresses, Name, SwitchConfig};
+use vswitch_api::channel::{Channel, Lease, Order, ReceiveError, Report, VERSION};
+
+use super::events::{Event, emit};
+use super::supervisor::Supervisor;
+use crate::files::pin_socket;
+use crate::launcher::switch::Switch;
+
+/// The pause between two connections: a switch that closes each at once is not to keep the supervisor busy.
+const RECONNECT_AFTER: Duration = Duration::from_millis(100);
+/// The pause after a switch has broken the rules of the channel.
+const RETRY_AFTER_ERROR: Duration = Duration::from_secs(30);
+/// Messages that are read at a time.
+const MESSAGES_AT_ONCE: usize = 4;
+
+/// Why the channel to a switch was closed.
+#[derive(Debug, thiserror::Error)]
+enum ChannelError {
+    #[error("user {0} listens on the channel, which belongs to user {1}")]
+    Foreign(u32, u32),
+    #[error("it speaks version {0} of the channel, and this supervisor version {VERSION}")]
+    Version(u32),
+    #[error("it reports {0} leases, and has {1} ports")]
+    TooMany(usize, usize),
+    #[error("it reports leases before it says hello")]
+    Order,
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    #[error("cannot be written to: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// The channels by tenant.
+pub(super) type Channels = BTreeMap<Name, SwitchChannel>;
+
+/// The channel to one tenant's switch, and what is remembered of that tenant.
+#[derive(Debug, Default)]
+pub(super) struct SwitchChannel {
+    channel: Option<Channel>,
+    greeted: bool,
+    /// When to connect again, at the earliest.
+    next_try: Option<Instant>,
+    /// By port: the address, and when its lease ends.
+    leases: BTreeMap<String, (Ipv4Addr, Instant)>,
+    /// The switch that reported them is gone, and its successor has not confirmed them yet.
+    orphaned: bool,
+}
+
+impl Supervisor<'_> {
+    /// Reads what a switch reports, and gives it the leases of the switch before it.
+    pub(super) fn advance(&self, switch: &Switch, channel: &mut SwitchChannel) {
+        let Some(socket) = self.switches.channel_socket(switch) else {
+            return;
+        };
+        let leases = channel.advance(&switch.config, switch.uid, &socket, Instant::now());
+        if leases > 0 {
+            let tenant = &switch.tenant;
+            emit(&Event::LeasesRestored { tenant, leases });
+        }
+    }
+}
+
+impl SwitchChannel {
+    /// Connects if necessary, and handles what the switch has sent. `socket` is where it listens, which it
+    /// may not do yet. Returns how many leases it has been given back.
+    fn advance(&mut self, config: &SwitchConfig, uid: u32, socket: &Path, now: Instant) -> usize {
+        let mut outcome = self.try_advance(config, uid, socket, now);
+        if matches!(&outcome, Err(ChannelError::Receive(ReceiveError::Closed))) {
+            // A switch closes the channel only by its end, and its successor may listen already.
+            self.orphaned = true;
+            outcome = self.try_advance(config, uid, socket, now);
+        }
+        match outcome {
+            Ok(restored) => return restored,
+            Err(ChannelError::Receive(ReceiveError::Closed)) => {}
+            Err(ChannelError::Socket(error)) if is_absence(&error) => {}
+            Err(error) => {
+                let tenant = &config.tenant;
+                tracing::warn!(%tenant, "the channel to its switch is closed: {error}");
+                self.next_try = Some(now + RETRY_AFTER_ERROR);
+            }
+        }
+        0
+    }
+
+    /// What to wait on for the switch's hello, so that it is answered at once. Whatever it sends later can
+    /// wait until the next look, so that it cannot keep the supervisor busy.
+    pub(super) fn hello(&self) -> Option<BorrowedFd<'_>> {
+        let channel = self.channel.as_ref().filter(|_| !self.greeted);
+        channel.map(AsFd::as_fd)
+    }
+
+    fn try_advance(
+        &mut self,
+        config: &SwitchConfig,
+        uid: u32,
+        socket: &Path,
+        now: Instant,
+    ) -> Result<usize, ChannelError> {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None if self.next_try.is_some_and(|next| now < next) => return Ok(0),
+            None => {
+                let (_pinned, path) = pin_socket(socket)?;
+                let channel = Channel::connect(&path)?;
+                self.greeted = false;
+                self.next_try = Some(now + RECONNECT_AFTER);
+                match channel.peer_uid()? {
+                    peer if peer == uid => channel,
+                    peer => return Err(ChannelError::Foreign(peer, uid)),
+                }
+            }
+        };
+        let mut restored = 0;
+        for _ in 0..MESSAGES_AT_ONCE {
+            match channel.receive() {
+                Ok(Report::Hello { version: VERSION }) => {
+                    let leases = self.orphans(now);
+                    restored = leases.len();
+                    channel.send(&Order::Restore { leases })?;
+                    self.greeted = true;
+                }
+                Ok(Report::Hello { version }) => return Err(ChannelError::Version(version)),
+                Ok(Report::Leases { .. }) if !self.greeted => return Err(ChannelError::Order),
+                Ok(Report::Leases { leases }) => self.remember(config, leases, now)?,
+                Err(ReceiveError::Empty) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.channel = Some(channel);
+        Ok(restored)
+    }
+
+    /// The leases of a switch that has ended, as long as they last.
+    fn orphans(&self, now: Instant) -> Vec<Lease> {
+        let leases = self.leases.iter().filter(|_| self.orphaned);
+        leases
+            .filter_map(|(port, (address, ends))| {
+                let left = ends.checked_duration_since(now)?.as_secs();
+                let seconds_left = u32::try_from(left).ok().filter(|left| *left > 0)?;
+                Some(Lease {
+                    port: port.clone(),
+                    address: *address,
+                    seconds_left,
+                })
+            })
+            .collect()
+    }
+
+    /// Remembers the leases of ports that learn. A report may have crossed a change of the configuration, so
+    /// a port that does not learn is no error.
+    fn remember(
+        &mut self,
+        config: &SwitchConfig,
+        leases: Vec<Lease>,
+        now: Instant,
+    ) -> Result<(), ChannelError> {
+        if leases.len() > config.ports.len() {
+            return Err(ChannelError::TooMany(leases.len(), config.ports.len()));
+        }
+        let learns = |name: &str| {
+            config.ports.iter().any(|port| {
+                port.name.as_str() == name && matches!(port.addresses, Addresses::Learned(_))
+            })
+        };
+        let known = leases.into_iter().filter_map(|lease| {
+            let ends = now.checked_add(Duration::from_secs(lease.seconds_left.into()))?;
+            learns(&lease.port).then_some((lease.port, (lease.address, ends)))
+        });
+        self.leases = known.collect();
+        self.orphaned = false;
+        Ok(())
+    }
+}
+
+/// Whether a switch simply does not listen: it starts, ends, or offers no channel.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::WouldBlock
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixListener;
+
+    use tenant_config::Tenant;
+    use vswitch_api::channel;
+
+    use super::*;
+
+    const TENANT: &str = r#"
+name = "red"
+vni = 5001
+[gateway]
+ipv4 = "10.0.0.1/24"
+[[port]]
+name = "vm1"
+mac = "52:54:00:aa:00:01"
+addresses = ["10.0.0.11"]
+dhcp_server = true
+[[port]]
+name = "vm2"
+mac = "52:54:00:aa:00:02"
+addresses = "learn-dhcp"
+"#;
+
+    /// A supervisor, and the socket of a switch whose part the test plays.
+    struct Bed {
+        config: SwitchConfig,
+        uid: u32,
+        now: Instant,
+        supervisor: SwitchChannel,
+        directory: tempfile::TempDir,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            Self {
+                config: Tenant::parse("red.toml", TENANT)
+                    .expect("a tenant")
+                    .offline_config(),
+                uid: nix::unistd::geteuid().as_raw(),
+                now: Instant::now(),
+                supervisor: SwitchChannel::default(),
+                directory: tempfile::tempdir().expect("a directory"),
+            }
+        }
+
+        fn listen(&self) -> UnixListener {
+            let path = self.directory.path().join("channel.sock");
+            let _ = std::fs::remove_file(&path);
+            channel::listener(&path).expect("a listener")
+        }
+
+        fn advance(&mut self) -> usize {
+            let socket = self.directory.path().join("channel.sock");
+            let Self {
+                supervisor,
+                config,
+                uid,
+                now,
+                ..
+            } = self;
+            supervisor.advance(config, *uid, &socket, *now)
+        }
+
+        /// A new switch, up to the order that the supervisor sends.
+        fn connect(&mut self) -> (Channel, Vec<Lease>) {
+            let listener = self.listen();
+            self.now += RETRY_AFTER_ERROR;
+            self.advance();
+            let switch = accept(&listener).expect("a connection");
+            send(&switch, &Report::Hello { version: VERSION });
+            assert!(self.supervisor.hello().is_some());
+            let restored = self.advance();
+            assert!(self.supervisor.hello().is_none());
+            let Order::Restore { leases } = switch.receive().expect("the order");
+            assert_eq!(restored, leases.len());
+            (switch, leases)
+        }
+    }
+
+    fn accept(listener: &UnixListener) -> io::Result<Channel> {
+        let (connection, _) = listener.accept()?;
+        Ok(Channel::from(OwnedFd::from(connection)))
+    }
+
+    fn send(switch: &Channel, report: &Report) {
+        switch.send(report).expect("it is sent");
+    }
+
+    fn lease(port: &str, seconds_left: u32) -> Lease {
+        Lease {
+            port: port.to_owned(),
+            address: Ipv4Addr::new(10, 0, 0, 50),
+            seconds_left,
+        }
+    }
+
+    fn leases(leases: &[Lease]) -> Report {
+        Report::Leases {
+            leases: leases.to_vec(),
+        }
+    }
+
+    /// Whether the supervisor has closed the channel.
+    fn is_closed(switch: &Channel) -> bool {
+        matches!(switch.receive::<Order>(), Err(ReceiveError::Closed))
+    }
+
+    #[test]
+    fn successor_is_given_leases_that_still_last() {
+        let mut bed = Bed::new();
+        let (switch, restored) = bed.connect();
+        assert_eq!(restored, []);
+        send(&switch, &leases(&[lease("vm2", 100)]));
+        bed.advance();
+        drop(switch);
+        let began = bed.now;
+        let (successor, restored) = bed.connect();
+        let waited = (bed.now - began).as_secs() as u32;
+        assert_eq!(restored, [lease("vm2", 100 - waited)]);
+
+        // It ends before it reports what it has taken: the next one is given the same.
+        drop(successor);
+        let (successor, restored) = bed.connect();
+        assert_eq!(restored, [lease("vm2", 100 - 2 * waited)]);
+        send(&successor, &leases(&[]));
+        bed.advance();
+        drop(successor);
+        assert_eq!(bed.connect().1, [], "the last report counts");
+    }
+
+    #[test]
+    fn expired_lease_is_not_restored() {
+        let mut bed = Bed::new();
+        let (switch, _) = bed.connect();
+        send(&switch, &leases(&[lease("vm2", 5)]));
+        bed.advance();
+        drop(switch);
+        assert_eq!(bed.connect().1, []);
+    }
+
+    #[test]
+    fn leases_of_ports_that_do_not_learn_are_ignored() {
+        let mut bed = Bed::new();
+        let (switch, _) = bed.connect();
+        send(&switch, &leases(&[lease("vm1", 1000), lease("vm9", 1000)]));
+        bed.advance();
+        assert!(!is_closed(&switch));
+        drop(switch);
+        assert_eq!(bed.connect().1, []);
+    }
+
+    #[test]
+    fn switch_that_breaks_the_rules_is_left_alone_for_a_while() {
+        let many = leases(&vec![lease("vm2", 1000); 3]);
+        let breaches = [
+            ("more leases than ports", many, true),
+            ("leases before the hello", leases(&[]), false),
+            ("another version", Report::Hello { version: 2 }, false),
+        ];
+        for (name, report, greeted) in breaches {
+            let mut bed = Bed::new();
+            let listener = bed.listen();
+            let switch = if greeted {
+                bed.connect().0
+            } else {
+                bed.advance();
+                accept(&listener).expect("a connection")
+            };
+            send(&switch, &report);
+            bed.advance();
+            assert!(is_closed(&switch), "{name}");
+            let listener = bed.listen();
+            bed.now += RETRY_AFTER_ERROR / 2;
+            bed.advance();
+            let waiting = accept(&listener).map(drop);
+            assert_eq!(
+                waiting.map_err(|error| error.kind()),
+                Err(ErrorKind::WouldBlock),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn switch_that_closes_at_once_is_met_again_after_a_pause() {
+        let mut bed = Bed::new();
+        let listener = bed.listen();
+        bed.advance();
+        drop(accept(&listener).expect("a connection"));
+        for _ in 0..3 {
+            bed.advance();
+            assert!(bed.supervisor.hello().is_none());
+        }
+        let waiting = accept(&listener).map(drop);
+        assert_eq!(
+            waiting.map_err(|error| error.kind()),
+            Err(ErrorKind::WouldBlock)
+        );
+        bed.now += RECONNECT_AFTER;
+        bed.advance();
+        accept(&listener).expect("a connection");
+    }
+
+    #[test]
+    fn socket_of_another_user_is_refused() {
+        let mut bed = Bed::new();
+        bed.uid += 1;
+        let listener = bed.listen();
+        bed.advance();
+        let switch = accept(&listener).expect("a connection");
+        let _ = switch.send(&Report::Hello { version: VERSION });
+        assert!(is_closed(&switch));
+    }
+
+    #[test]
+    fn absent_switch_is_tried_again_at_the_next_look() {
+        let mut bed = Bed::new();
+        bed.advance();
+        let listener = bed.listen();
+        bed.advance();
+        accept(&listener).expect("a connection");
+    }
+}
