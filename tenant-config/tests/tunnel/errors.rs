@@ -114,7 +114,8 @@ refused! {
     unreadable_address_hides_no_other_error: "192.0.2.9/24" => "192.0.2.9",
         ["invalid green.toml:9:11: uplink.address: \"192.0.2.9\" is not an address with its prefix \
           length, as in 192.0.2.2/24"];
-    mtu_leaves_too_little_for_inner_ipv6: "next_hop = \"192.0.2.1\"" => "next_hop = \"192.0.2.1\"\nmtu = 1329",
+    mtu_leaves_too_little_for_inner_ipv6: "next_hop = \"192.0.2.1\""
+        => "next_hop = \"192.0.2.1\"\nmtu = 1329",
         ["tunnel-mtu green.toml:11:7: uplink.mtu: an MTU of 1329 leaves 1279 bytes for a packet \
           within the tunnel, which adds 50; write at least 1330 (IPv6 needs 1280, RFC 8200)"];
     invalid_mtu_reported_once: "next_hop = \"192.0.2.1\""
@@ -150,7 +151,8 @@ refused! {
     peer_vtep_is_own: "198.51.100.7" => "192.0.2.9",
         ["peer-self green.toml:22:8: tunnel.peer[1].vtep: 192.0.2.9 is this switch's own tunnel \
           endpoint; write the other host's"];
-    peer_mac_of_own_tunnel_side: "name = \"host-c\"" => "name = \"host-c\"\nmac = \"0e:38:ef:10:f9:d9\"",
+    peer_mac_of_own_tunnel_side: "name = \"host-c\""
+        => "name = \"host-c\"\nmac = \"0e:38:ef:10:f9:d9\"",
         ["peer-mac-self green.toml:22:7: tunnel.peer[1].mac: 0e:38:ef:10:f9:d9 is a MAC of this \
           tenant's switch; write that of what takes frames at the peer, or leave the key out if it \
           is a switch of this kind"];
@@ -167,10 +169,12 @@ refused! {
     peer_next_hop_is_own: "name = \"host-c\"" => "name = \"host-c\"\nnext_hop = \"192.0.2.9\"",
         ["next-hop-self green.toml:22:12: tunnel.peer[1].next_hop: 192.0.2.9 is the switch's own \
           address; write the router's"];
-    peer_next_hop_is_network_address: "name = \"host-c\"" => "name = \"host-c\"\nnext_hop = \"192.0.2.0\"",
+    peer_next_hop_is_network_address: "name = \"host-c\""
+        => "name = \"host-c\"\nnext_hop = \"192.0.2.0\"",
         ["reserved-address green.toml:22:12: tunnel.peer[1].next_hop: 192.0.2.0 is the network \
           address of 192.0.2.0/24; choose another"];
-    whole_subnet_behind_peer_of_learning_port: "name = \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = \
+    whole_subnet_behind_peer_of_learning_port: "name = \"one\"\nmac = \
+        \"52:54:00:cc:00:01\"\naddresses = \
                                         [\"10.9.0.11\", \"10.9.0.64/30\", \"fd00:9::11\"]"
         => "name = \"one\"\nmac = \"52:54:00:cc:00:01\"\naddresses = \
             \"learn-dhcp\"\n[[port]]\nname = \"two\"\nmac = \"52:54:00:cc:00:02\"\naddresses = \
@@ -183,7 +187,8 @@ refused! {
             \"192.0.2.254\"\nprefixes = []\n[[tunnel.peer]]\nname = \"host-c\"",
         ["peer-next-hops green.toml:25:1: tunnel.peer[2].next_hop: tunnel.peer[1] has the endpoint \
           198.51.100.7 too, but another next_hop; write the same in both"];
-    peer_off_link_without_router_with_only: "next_hop = \"192.0.2.1\"\n\n[tunnel]" => "\n[tunnel]\nonly = true",
+    peer_off_link_without_router_with_only: "next_hop = \"192.0.2.1\"\n\n[tunnel]"
+        => "\n[tunnel]\nonly = true",
         ["peer-unreachable green.toml:20:1: tunnel.peer[1].next_hop: 198.51.100.7 is outside \
           192.0.2.0/24, the subnet of uplink.address, and no router towards it is known; write \
           next_hop here, or the uplink's"];
