@@ -1,5 +1,7 @@
 //! Checks tenant files, prints switch configurations and the schemas of both, and imports ports.
 
+#![forbid(unsafe_code)]
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ mod xml;
 use std::fmt;
 
 pub use draft::PortDraft;
-use tenant_config::Name;
+use tenant_config::{MAX_PORTS, Name};
 use xml::Element;
 pub use xml::MAX_BYTES;
 
@@ -86,6 +86,12 @@ pub enum ImportError {
     /// A description without an interface.
     #[error("no network interface is described")]
     NoInterface,
+    /// More interfaces than a tenant has ports.
+    #[error("{count} network interfaces are described, and a tenant has at most {MAX_PORTS} ports")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
 }
 
 impl Import {
@@ -106,14 +112,19 @@ impl Import {
                 expected,
             });
         }
-        let import = match format {
-            Format::Libvirt => libvirt::import(&root),
-            Format::Ovf => ovf::import(&root),
+        let interfaces = match format {
+            Format::Libvirt => libvirt::interfaces(&root),
+            Format::Ovf => ovf::interfaces(&root),
         };
-        if import.ports.is_empty() {
-            return Err(ImportError::NoInterface);
+        match interfaces.len() {
+            0 => return Err(ImportError::NoInterface),
+            1..=MAX_PORTS => {}
+            count => return Err(ImportError::TooMany { count }),
         }
-        Ok(import)
+        Ok(match format {
+            Format::Libvirt => libvirt::import(&interfaces),
+            Format::Ovf => ovf::import(&root, &interfaces),
+        })
     }
 
     /// Whether the drafts hold the whole description and lack no key.
@@ -134,6 +145,39 @@ impl Import {
             what: printable(&what.into()),
             why: why.into(),
         });
+    }
+}
+
+/// One network interface of a machine.
+struct Interface<'e> {
+    machine: &'e str,
+    /// From 1.
+    number: usize,
+    /// Whether the machine has no other.
+    is_only: bool,
+    element: &'e Element,
+}
+
+impl<'e> Interface<'e> {
+    /// The interfaces of one machine.
+    fn all(machine: &'e str, elements: &[&'e Element]) -> Vec<Self> {
+        let is_only = elements.len() == 1;
+        let numbered = elements.iter().zip(1..);
+        let interface = |(element, number): (&&'e Element, usize)| Self {
+            machine,
+            number,
+            is_only,
+            element,
+        };
+        numbered.map(interface).collect()
+    }
+
+    /// The machine's name, with a number if it has several interfaces.
+    fn default_name(&self) -> String {
+        match self.is_only {
+            true => self.machine.to_owned(),
+            false => format!("{}-{}", self.machine, self.number),
+        }
     }
 }
 

@@ -8,31 +8,31 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tenant_config::{Addresses, LearnedFrom, MAX_MTU, MIN_MTU_IPV4, MacAddr, VlanId};
 
-use crate::Import;
 use crate::draft::{self, PortDraft};
 use crate::xml::Element;
+use crate::{Import, Interface};
 
-pub(crate) fn import(domain: &Element) -> Import {
-    let mut import = Import::default();
+pub(crate) fn interfaces(domain: &Element) -> Vec<Interface<'_>> {
     let machine = domain.text_of("name").unwrap_or("unnamed");
-    let devices = domain.first("devices");
-    let interfaces: Vec<&Element> = devices
-        .iter()
+    let devices = domain.first("devices").into_iter();
+    let elements: Vec<&Element> = devices
         .flat_map(|devices| devices.all("interface"))
         .collect();
-    for (index, interface) in interfaces.iter().enumerate() {
-        let number = index + 1;
-        let wanted = name_of(interface).map_or_else(
-            || match interfaces.len() {
-                1 => machine.to_owned(),
-                _ => format!("{machine}-{number}"),
-            },
-            str::to_owned,
-        );
+    Interface::all(machine, &elements)
+}
+
+pub(crate) fn import(interfaces: &[Interface<'_>]) -> Import {
+    let mut import = Import::default();
+    for interface in interfaces {
+        let Interface {
+            machine, number, ..
+        } = interface;
+        let wanted = name_of(interface.element).map(str::to_owned);
+        let wanted = wanted.unwrap_or_else(|| interface.default_name());
         let name = draft::name(&wanted, &import.ports);
         let origin = format!("domain {machine:?}, interface {number}");
         let draft = PortDraft::new(name, origin);
-        let draft = read_interface(interface, draft, &mut import);
+        let draft = read_interface(interface.element, draft, &mut import);
         import.ports.push(draft);
     }
     import

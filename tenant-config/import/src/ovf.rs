@@ -2,41 +2,43 @@
 
 use tenant_config::MacAddr;
 
-use crate::Import;
 use crate::draft::{self, PortDraft};
 use crate::xml::Element;
+use crate::{Import, Interface};
 
 /// The `ResourceType` of an Ethernet adapter (DMTF DSP1033).
 const ETHERNET_ADAPTER: &str = "10";
 
-pub(crate) fn import(envelope: &Element) -> Import {
+pub(crate) fn interfaces(envelope: &Element) -> Vec<Interface<'_>> {
+    let mut systems = Vec::new();
+    envelope.descendants("VirtualSystem", &mut systems);
+    let mut interfaces = Vec::new();
+    for system in systems {
+        let machine = system.text_of("Name").or_else(|| system.attribute("id"));
+        let hardware = system.all("VirtualHardwareSection");
+        let items = hardware.flat_map(|hardware| &hardware.children);
+        let adapters: Vec<&Element> = items.filter(|item| is_adapter(item)).collect();
+        interfaces.extend(Interface::all(machine.unwrap_or("unnamed"), &adapters));
+    }
+    interfaces
+}
+
+pub(crate) fn import(envelope: &Element, interfaces: &[Interface<'_>]) -> Import {
     let mut import = Import::default();
     let networks: Vec<&str> = envelope
         .all("NetworkSection")
         .flat_map(|section| section.all("Network"))
         .filter_map(|network| network.attribute("name"))
         .collect();
-    let mut systems = Vec::new();
-    envelope.descendants("VirtualSystem", &mut systems);
-    for system in systems {
-        let machine = system.text_of("Name").or_else(|| system.attribute("id"));
-        let machine = machine.unwrap_or("unnamed");
-        let mut adapters = Vec::new();
-        for hardware in system.all("VirtualHardwareSection") {
-            adapters.extend(hardware.children.iter().filter(|item| is_adapter(item)));
-        }
-        for (index, adapter) in adapters.iter().enumerate() {
-            let number = index + 1;
-            let wanted = match adapters.len() {
-                1 => machine.to_owned(),
-                _ => format!("{machine}-{number}"),
-            };
-            let name = draft::name(&wanted, &import.ports);
-            let origin = format!("virtual system {machine:?}, adapter {number}");
-            let draft = PortDraft::new(name, origin);
-            let draft = read_adapter(adapter, draft, &networks, &mut import);
-            import.ports.push(draft);
-        }
+    for interface in interfaces {
+        let Interface {
+            machine, number, ..
+        } = interface;
+        let name = draft::name(&interface.default_name(), &import.ports);
+        let origin = format!("virtual system {machine:?}, adapter {number}");
+        let draft = PortDraft::new(name, origin);
+        let draft = read_adapter(interface.element, draft, &networks, &mut import);
+        import.ports.push(draft);
     }
     import
 }

@@ -60,6 +60,14 @@ fn element_with_many_attributes_is_refused() {
 }
 
 #[test]
+fn many_interfaces_are_refused() {
+    let interfaces = "<interface/>".repeat(80_000);
+    let text = format!("<domain><devices>{interfaces}</devices></domain>");
+    let expected = "80000 network interfaces are described, and a tenant has at most 256 ports";
+    assert_eq!(refusal(&text), expected);
+}
+
+#[test]
 fn malformed_documents_are_refused() {
     for (text, expected) in [
         ("", "line 1: not usable XML: 0 root elements instead of one"),

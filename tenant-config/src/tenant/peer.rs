@@ -181,12 +181,12 @@ pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, re
         report.bound(&listed.key, listed.value, MAX_PEERS);
     }
     let mut names = HashMap::new();
-    let mut ways: HashMap<IpAddr, (Option<IpAddr>, &KeyPath)> = HashMap::new();
+    let mut next_hops: HashMap<IpAddr, (Option<IpAddr>, &KeyPath)> = HashMap::new();
     for peer in &tunnel.peers {
         let next_hop = peer.next_hop.as_ref().map(|hop| hop.value);
         if let Some(vtep) = &peer.vtep
             && !peer.unreadable
-            && let Some((other, other_key)) = ways.insert(vtep.value, (next_hop, &peer.key))
+            && let Some((other, other_key)) = next_hops.insert(vtep.value, (next_hop, &peer.key))
             && other != next_hop
         {
             let problem = PeerProblem::PeerNextHops {

@@ -16,7 +16,7 @@ pub const MAX_PREFIXES: usize = 131_072;
 /// The owner of a prefix: the index of a port or peer, and the prefix's index in its list. Ports
 /// sort first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Holder {
+enum Owner {
     Port(usize, usize),
     Peer(usize, u32),
 }
@@ -38,49 +38,49 @@ pub(super) fn check(tunnel: &TunnelFacts, facts: &Facts, report: &Report) {
     if let Some(listed) = &tunnel.listed {
         check_count(count, &listed.key, report);
     }
-    let mut all: Vec<(IpNet, Holder)> = Vec::with_capacity(count);
+    let mut all: Vec<(IpNet, Owner)> = Vec::with_capacity(count);
     for (position, peer) in tunnel.peers.iter().enumerate() {
         for &(index, prefix) in &peer.prefixes {
             match prefix_problem(prefix, tunnel, facts) {
                 Some(problem) => report.add(&peer.prefix_key(index), problem),
-                None => all.push((prefix, Holder::Peer(position, index))),
+                None => all.push((prefix, Owner::Peer(position, index))),
             }
         }
     }
     for (position, port) in facts.ports.iter().enumerate() {
         let nets = port.addresses.list.iter().enumerate();
-        all.extend(nets.map(|(index, net)| (net.value.trunc(), Holder::Port(position, index))));
+        all.extend(nets.map(|(index, net)| (net.value.trunc(), Owner::Port(position, index))));
     }
     all.sort_unstable();
-    let key = |holder| match holder {
-        Holder::Port(port, index) => facts.ports[port].addresses.list[index].key.clone(),
-        Holder::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
+    let key = |owner| match owner {
+        Owner::Port(port, index) => facts.ports[port].addresses.list[index].key.clone(),
+        Owner::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
     };
-    let mut open: Vec<(IpNet, usize, Holder)> = Vec::new();
-    let mut last: Option<(IpNet, Holder)> = None;
-    for (net, holder) in all {
+    let mut open: Vec<(IpNet, usize, Owner)> = Vec::new();
+    let mut last: Option<(IpNet, Owner)> = None;
+    for (net, owner) in all {
         while open.last().is_some_and(|(wider, ..)| !wider.contains(&net)) {
             open.pop();
         }
-        if let Holder::Port(port, _) = holder {
-            open.push((net, port, holder));
-        } else if let Some((wider, port, wider_holder)) = open.last() {
+        if let Owner::Port(port, _) = owner {
+            open.push((net, port, owner));
+        } else if let Some((wider, port, wider_owner)) = open.last() {
             let name = facts.ports[*port].name.as_ref();
             let problem = PrefixProblem::PrefixAtPort {
                 prefix: show(net),
                 other: show(*wider),
                 other_port: name.map_or_else(String::new, |name| name.value.to_string()),
-                other_key: key(*wider_holder).to_string(),
+                other_key: key(*wider_owner).to_string(),
             };
-            report.add(&key(holder), problem);
+            report.add(&key(owner), problem);
         } else if let Some((_, first)) = last.filter(|(other, _)| *other == net) {
             let problem = PrefixProblem::PrefixRepeated {
                 prefix: show(net),
                 other_key: key(first).to_string(),
             };
-            report.add(&key(holder), problem);
+            report.add(&key(owner), problem);
         } else {
-            last = Some((net, holder));
+            last = Some((net, owner));
         }
     }
 }
