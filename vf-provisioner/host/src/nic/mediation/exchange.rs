@@ -7,15 +7,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use packet::addr::BROADCAST_MAC;
+use packet::number::ethertype::{SERVICE_VLAN, VLAN};
 use serde::Deserialize;
 
-use super::frame::{CUSTOMER, SERVICE, Shape, Tag, Token};
+use super::frame::{Shape, Token};
 use super::rule::{Rule, rule};
-use super::socket::PacketSocket;
 use super::station::{Kind, Options, Place, Role, Station, failed};
 use crate::error::HostError;
 use crate::files::pin_socket;
 use crate::nic::parts::netns;
+use crate::nic::parts::packet_socket::PacketSocket;
+use crate::nic::parts::tag::Tag;
 
 const GROUPS: [[u8; 6]; 3] = [
     [0x03, 0, 0, 0, 0x88, 0xb5],
@@ -23,7 +26,6 @@ const GROUPS: [[u8; 6]; 3] = [
     [0x01, 0x00, 0x5e, 0x7f, 0x88, 0xb5],
     [0x33, 0x33, 0, 0x01, 0x88, 0xb5],
 ];
-const BROADCAST: [u8; 6] = [0xff; 6];
 /// Of a block that is locally administered, so nobody's.
 const NOBODY: [u8; 6] = [0x06, 0x88, 0xb5, 0x88, 0xb5, 0x01];
 /// How often each frame is sent.
@@ -168,12 +170,12 @@ impl<'a> Exchange<'a> {
                 });
                 self.specs.len() - 1
             };
-            add(BROADCAST, Vec::new());
+            add(BROADCAST_MAC, Vec::new());
             // The host's own interface is on no VLAN, and may say on which its frame is.
             if matches!(station.role, Role::Host | Role::Wire) {
                 let vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
                 for vlan in vlans {
-                    add(BROADCAST, vec![(CUSTOMER, vlan)]);
+                    add(BROADCAST_MAC, vec![(VLAN, vlan)]);
                 }
             }
             for (to, other) in self.stations.iter().enumerate() {
@@ -304,35 +306,29 @@ impl<'a> Exchange<'a> {
                 add(Kind::Unicast, self.octets(*to), own, &[], shape);
             }
             add(Kind::Elsewhere, NOBODY, own, &[], shape);
-            add(Kind::Broadcast, BROADCAST, own, &[], shape);
+            add(Kind::Broadcast, BROADCAST_MAC, own, &[], shape);
             for group in GROUPS {
                 add(Kind::Multicast, group, own, &[], shape);
             }
-            add(Kind::Forged, BROADCAST, NOBODY, &[], shape);
+            add(Kind::Forged, BROADCAST_MAC, NOBODY, &[], shape);
         }
         for to in &others {
             let to = self.octets(*to);
             add(Kind::Forged, to, NOBODY, &[], Shape::Plain);
             // As that station, to everybody, itself included.
-            add(Kind::Forged, BROADCAST, to, &[], Shape::Arp);
+            add(Kind::Forged, BROADCAST_MAC, to, &[], Shape::Arp);
             add(Kind::Forged, to, to, &[], Shape::Plain);
             for counterpart in others.iter().filter(|it| self.are_counterparts(from, **it)) {
                 let counterpart = self.octets(*counterpart);
                 add(Kind::Forged, counterpart, to, &[], Shape::Ipv4);
             }
-            add(
-                Kind::PriorityTagged,
-                to,
-                own,
-                &[(CUSTOMER, 0)],
-                Shape::Plain,
-            );
+            add(Kind::PriorityTagged, to, own, &[(VLAN, 0)], Shape::Plain);
         }
         add(
             Kind::PriorityTagged,
-            BROADCAST,
+            BROADCAST_MAC,
             own,
-            &[(CUSTOMER, 0)],
+            &[(VLAN, 0)],
             Shape::Arp,
         );
         let mut vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
@@ -341,13 +337,13 @@ impl<'a> Exchange<'a> {
         for vlan in vlans {
             let outer = self.stations[from].vlan.unwrap_or(vlan);
             let ways: [(Kind, &[Tag]); 4] = [
-                (Kind::Tagged, &[(CUSTOMER, vlan)]),
-                (Kind::ServiceTagged, &[(SERVICE, vlan)]),
-                (Kind::DoubleTagged, &[(CUSTOMER, outer), (CUSTOMER, vlan)]),
-                (Kind::DoubleTagged, &[(SERVICE, outer), (CUSTOMER, vlan)]),
+                (Kind::Tagged, &[(VLAN, vlan)]),
+                (Kind::ServiceTagged, &[(SERVICE_VLAN, vlan)]),
+                (Kind::DoubleTagged, &[(VLAN, outer), (VLAN, vlan)]),
+                (Kind::DoubleTagged, &[(SERVICE_VLAN, outer), (VLAN, vlan)]),
             ];
             for (kind, tags) in ways {
-                add(kind, BROADCAST, own, tags, Shape::Plain);
+                add(kind, BROADCAST_MAC, own, tags, Shape::Plain);
                 for to in &others {
                     if self.stations[*to].vlan == Some(vlan) {
                         add(kind, self.octets(*to), own, tags, Shape::Ipv4);
@@ -376,7 +372,7 @@ impl<'a> Exchange<'a> {
                 shape: Shape::Plain,
             });
         };
-        add(Kind::Broadcast, BROADCAST, Vec::new());
+        add(Kind::Broadcast, BROADCAST_MAC, Vec::new());
         for station in self.stations {
             let mac = station.mac.octets();
             if !matches!(station.role, Role::Guest | Role::Gateway) {
@@ -384,12 +380,12 @@ impl<'a> Exchange<'a> {
             }
             add(Kind::Unicast, mac, Vec::new());
             if let Some(vlan) = station.vlan {
-                add(Kind::Tagged, mac, vec![(CUSTOMER, vlan)]);
+                add(Kind::Tagged, mac, vec![(VLAN, vlan)]);
             }
         }
         let vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
         for vlan in vlans {
-            add(Kind::Tagged, BROADCAST, vec![(CUSTOMER, vlan)]);
+            add(Kind::Tagged, BROADCAST_MAC, vec![(VLAN, vlan)]);
         }
         specs
     }

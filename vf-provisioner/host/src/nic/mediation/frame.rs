@@ -1,16 +1,15 @@
 //! The frames of a probe, and how one of them is known again.
 
+use packet::number::ethertype;
+use packet::wire::arp::{self, ARP_LEN};
+use packet::wire::ethernet::ETHERNET_LEN;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, IpAddress, IpProtocol, Ipv4Address,
-    Ipv4Packet, Ipv4Repr, Ipv6Address, Ipv6Packet, Ipv6Repr, UdpPacket, UdpRepr,
+    IpAddress, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, Ipv6Address, Ipv6Packet, Ipv6Repr,
+    UdpPacket, UdpRepr,
 };
 
-/// A VLAN tag: its EtherType and its VLAN.
-pub(super) type Tag = (u16, u16);
-
-pub(super) const CUSTOMER: u16 = 0x8100;
-pub(super) const SERVICE: u16 = 0x88a8;
+use crate::nic::parts::tag::Tag;
 
 /// What a frame looks like beyond its MACs: NICs sort frames by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +30,9 @@ impl Shape {
     fn ethertype(self) -> u16 {
         match self {
             Self::Plain => 0x88b5,
-            Self::Arp => 0x0806,
-            Self::Ipv4 => 0x0800,
-            Self::Ipv6 => 0x86dd,
+            Self::Arp => ethertype::ARP,
+            Self::Ipv4 => ethertype::IPV4,
+            Self::Ipv6 => ethertype::IPV6,
         }
     }
 }
@@ -68,7 +67,7 @@ impl Token {
         let mark = [&self.0[..], &number.to_be_bytes()].concat();
         bytes.extend(match shape {
             Shape::Plain => mark,
-            Shape::Arp => arp(source, &mark),
+            Shape::Arp => arp_probe(source, &mark),
             Shape::Ipv4 => ipv4(&mark),
             Shape::Ipv6 => ipv6(&mark),
         });
@@ -87,33 +86,12 @@ impl Token {
     }
 }
 
-/// The tags in a frame's bytes, outermost first.
-pub(super) fn tags(frame: &[u8]) -> Vec<Tag> {
-    let word = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
-    let mut found = Vec::new();
-    let mut at = 12;
-    while let (Some(kind @ (CUSTOMER | SERVICE | 0x9100)), Some(control)) = (word(at), word(at + 2))
-        && found.len() < 4
-    {
-        found.push((kind, control & 0x0fff));
-        at += 4;
-    }
-    found
-}
-
-fn arp(source: [u8; 6], mark: &[u8]) -> Vec<u8> {
-    // An ARP probe (RFC 5227), from which no cache learns.
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: EthernetAddress(source),
-        source_protocol_addr: Ipv4Address::UNSPECIFIED,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: Ipv4Address::new(203, 0, 113, 9),
-    };
-    let mut bytes = vec![0; arp.buffer_len()];
-    arp.emit(&mut ArpPacket::new_unchecked(&mut bytes[..]));
-    bytes.extend(mark);
-    bytes
+/// An ARP probe (RFC 5227), from which no cache learns.
+fn arp_probe(source: [u8; 6], mark: &[u8]) -> Vec<u8> {
+    let mut frame = [0; ETHERNET_LEN + ARP_LEN];
+    let wanted = Ipv4Address::new(203, 0, 113, 9);
+    arp::request(&mut frame, [0; 6], (source, 0), wanted.into());
+    [&frame[ETHERNET_LEN..], mark].concat()
 }
 
 const DISCARD: UdpRepr = UdpRepr {
@@ -166,9 +144,11 @@ fn ipv6(mark: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use smoltcp::wire::{EthernetFrame, EthernetProtocol};
+    use packet::number::ethertype::{SERVICE_VLAN, VLAN};
+    use smoltcp::wire::{ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
 
     use super::*;
+    use crate::nic::parts::tag::tags;
 
     const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -209,7 +189,7 @@ mod tests {
     #[test]
     fn tags_are_read_from_the_outside_in_and_never_past_the_end() {
         let token = Token([7; 16]);
-        let both = [(SERVICE, 101), (CUSTOMER, 0)];
+        let both = [(SERVICE_VLAN, 101), (VLAN, 0)];
         let bytes = token.frame(5, TO, FROM, &both, Shape::Ipv4);
         assert_eq!(tags(&bytes), both);
         assert_eq!(token.number(&bytes), Some(5));
@@ -218,7 +198,7 @@ mod tests {
             assert!(both.starts_with(&tags(cut)));
             assert!(token.number(cut).is_none_or(|number| number == 5));
         }
-        let deep = token.frame(5, TO, FROM, &[(CUSTOMER, 1); 9], Shape::Plain);
+        let deep = token.frame(5, TO, FROM, &[(VLAN, 1); 9], Shape::Plain);
         assert_eq!(tags(&deep).len(), 4);
     }
 }

@@ -14,7 +14,6 @@ mod frame;
 pub mod onboarded;
 mod report;
 mod rule;
-mod socket;
 mod station;
 mod verdict;
 mod weakness;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use packet::number::ethertype::{SERVICE_VLAN, VLAN};
+
 use super::exchange::{COPIES, Counted, Exchange, Received};
-use super::frame::{CUSTOMER, SERVICE, Tag};
 use super::report::{Report, Row, Verdict};
 use super::rule::{Rule, rule, weakness};
 use super::station::{Kind, Role, Station};
 use super::weakness::Weakness;
+use crate::nic::parts::tag::Tag;
 
 impl Exchange<'_> {
     pub(super) fn report(&self, took: Duration) -> Report {
@@ -208,8 +210,8 @@ fn show_tags(tags: &[Tag]) -> String {
         return "none".to_owned();
     }
     let show = |(kind, vlan): &Tag| match *kind {
-        CUSTOMER => format!("{vlan}"),
-        SERVICE => format!("ad:{vlan}"),
+        VLAN => format!("{vlan}"),
+        SERVICE_VLAN => format!("ad:{vlan}"),
         kind => format!("{kind:#06x}:{vlan}"),
     };
     tags.iter().map(show).collect::<Vec<_>>().join("+")

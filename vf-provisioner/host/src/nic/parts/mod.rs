@@ -7,3 +7,5 @@ pub mod names;
 pub(crate) mod netlink;
 pub mod netns;
 mod nft;
+pub(crate) mod packet_socket;
+pub(crate) mod tag;

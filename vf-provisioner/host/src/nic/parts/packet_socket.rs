@@ -1,4 +1,4 @@
-//! An ear and a mouth on one interface: a packet socket.
+//! A packet socket on one interface.
 
 use std::io;
 use std::io::IoSliceMut;
@@ -12,8 +12,10 @@ use nix::sys::socket::{
     SockaddrLike, bind, recvmsg, send, setsockopt, socket, sockopt,
 };
 use nix::{setsockopt_impl, sockopt_impl};
+use packet::number::ethertype;
+use packet::wire::ethernet::VID_MASK;
 
-use super::frame::{Tag, tags};
+use super::tag::{Tag, tags};
 
 sockopt_impl!(
     AuxiliaryData,
@@ -30,21 +32,21 @@ sockopt_impl!(
     libc::packet_mreq
 );
 
-/// Longer frames are cut: a token is in the first bytes.
+/// Longer frames are cut: what the probes look for is in the first bytes.
 const LOOK_AT: usize = 256;
 const QUEUE_BYTES: usize = 4 << 20;
 /// How often a full send queue is tried again, and after how long.
 const TRIES: usize = 50;
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// A frame that came in.
-pub(super) struct ReceivedFrame<'a> {
-    pub(super) bytes: &'a [u8],
-    /// All tags, the one included that the NIC or the kernel took out of the bytes.
-    pub(super) tags: Vec<Tag>,
+/// A received frame.
+pub(crate) struct ReceivedFrame<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// All tags, including the one that the NIC or the kernel took out of the bytes.
+    pub(crate) tags: Vec<Tag>,
 }
 
-pub(super) struct PacketSocket {
+pub(crate) struct PacketSocket {
     socket: OwnedFd,
     up: bool,
     control: Vec<u8>,
@@ -52,11 +54,11 @@ pub(super) struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens an interface of the network namespace that the thread is in. It hears what is sent to
-    /// `groups`, and, where it is `promiscuous`, everything that its device lets through.
-    pub(super) fn open(interface: &str, promiscuous: bool, groups: &[[u8; 6]]) -> io::Result<Self> {
-        // The kernel's answer is the one safe way to such an address. It names no protocol, so
-        // that binding keeps the socket's.
+    /// Opens an interface of the thread's network namespace. It receives what is sent to `groups`, and,
+    /// if it is `promiscuous`, everything that its device lets through.
+    pub(crate) fn open(interface: &str, promiscuous: bool, groups: &[[u8; 6]]) -> io::Result<Self> {
+        // The kernel's answer is the only address that needs no unsafe code. It names no protocol,
+        // so binding keeps the socket's.
         let entry = nix::ifaddrs::getifaddrs()?
             .find(|entry| {
                 let address = entry.address.as_ref();
@@ -101,12 +103,12 @@ impl PacketSocket {
     }
 
     /// Administratively up when it was opened.
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.up
     }
 
     /// A frame that the interface does not take within the tries is an error.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         for _ in 0..TRIES {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
@@ -117,9 +119,8 @@ impl PacketSocket {
         Err(nix::Error::ENOBUFS.into())
     }
 
-    /// The next frame that came in; `None` if there is none now. What this host sent itself is
-    /// passed over.
-    pub(super) fn receive(&mut self) -> io::Result<Option<ReceivedFrame<'_>>> {
+    /// The next received frame; `None` if there is none now. Frames that this host sent are skipped.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<ReceivedFrame<'_>>> {
         loop {
             let mut parts = [IoSliceMut::new(&mut self.bytes)];
             let received = recvmsg::<LinkAddr>(
@@ -161,7 +162,7 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// The tag in a `struct tpacket_auxdata`, of which the kernel says which fields are valid.
+/// The tag in a `struct tpacket_auxdata`, if the kernel says that it is valid.
 fn tag_of(data: &[u8]) -> Option<Tag> {
     const VALID: u32 = libc::TP_STATUS_VLAN_VALID;
     const TYPE_VALID: u32 = libc::TP_STATUS_VLAN_TPID_VALID;
@@ -171,10 +172,10 @@ fn tag_of(data: &[u8]) -> Option<Tag> {
         return None;
     }
     let kind = match status & TYPE_VALID {
-        0 => super::frame::CUSTOMER,
+        0 => ethertype::VLAN,
         _ => word(18)?,
     };
-    Some((kind, word(16)? & 0x0fff))
+    Some((kind, word(16)? & VID_MASK))
 }
 
 #[cfg(test)]
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_beside_the_bytes_is_read_where_the_kernel_says_that_it_is_one() {
+    fn stripped_tag_is_read_if_valid() {
         let data = |status: u32, control: u16, kind: u16| {
             let mut data = status.to_ne_bytes().to_vec();
             data.extend([0; 12]);
