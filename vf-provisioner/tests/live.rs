@@ -22,8 +22,8 @@ use serde_json::Value;
 use site::{PROVISIONER, Site, sh};
 use supervisor::Supervisor;
 
-/// A site whose switches are stand-ins, of which a test need not wait for DPDK. `None`, said on standard error,
-/// without root.
+/// A site whose switches are stand-ins, of which a test need not wait for DPDK. `None`, said on
+/// standard error, without root.
 fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: {instance} needs root");
@@ -43,11 +43,14 @@ impl Site {
     fn tenant(&self, number: u8, ports: u8) -> String {
         let instance = self.instance;
         let mut text = format!(
-            "name = \"t{number}\"\nvni = 500{number}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n[uplink]\naddress = \"192.0.2.1{number}/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \"2001:db8::1{number}/64\"\nnext_hop6 = \"2001:db8::1\"\n",
+            "name = \"t{number}\"\nvni = 500{number}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n\
+             [uplink]\naddress = \"192.0.2.1{number}/24\"\nnext_hop = \"192.0.2.1\"\naddress6 = \
+             \"2001:db8::1{number}/64\"\nnext_hop6 = \"2001:db8::1\"\n",
         );
         for port in 1..=ports {
             text += &format!(
-                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\naddresses = [\"10.{number}.0.1{port}\"]\n",
+                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\n\
+                 addresses = [\"10.{number}.0.1{port}\"]\n",
             );
         }
         let path = self.dir.path().join(format!("{instance}-t{number}.toml"));
@@ -267,7 +270,7 @@ fn a_step_that_fails_takes_everything_back() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("everything done before it was taken back"),
+        text.contains("all completed steps were rolled back"),
         "{text}"
     );
     assert!(text.contains("File exists"), "{text}");
@@ -393,7 +396,8 @@ fn a_switch_whose_directory_is_gone_is_told_and_mended_by_an_apply() {
 /// Sends frames from the switch's In/Out side with scapy-free means: `python3` is on every Debian.
 fn send(namespace: &str, interface: &str, frames: &[String]) {
     let program = format!(
-        "import socket\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(('{interface}',0))\nfor f in {frames:?}: s.send(bytes.fromhex(f))\n"
+        "import socket\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\n\
+         s.bind(('{interface}',0))\nfor f in {frames:?}: s.send(bytes.fromhex(f))\n"
     );
     let status = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{namespace}"))
@@ -405,7 +409,8 @@ fn send(namespace: &str, interface: &str, frames: &[String]) {
 /// Counts what comes in at an interface from two sources.
 fn count(namespace: &str, interface: &str, [one, other]: [&str; 2]) {
     let table = format!(
-        "table netdev seen {{\nchain in {{\ntype filter hook ingress device {interface} priority 0;\nether saddr {one} counter\nether saddr {other} counter\n}}\n}}"
+        "table netdev seen {{\nchain in {{\ntype filter hook ingress device {interface} priority \
+         0;\nether saddr {one} counter\nether saddr {other} counter\n}}\n}}"
     );
     sh(&format!(
         "echo '{table}' | nsenter --net=/run/netns/{namespace} nft -f -"
@@ -437,7 +442,8 @@ fn an_inout_port_passes_only_its_own_sources() {
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
     // A wire: one more port of the bridge. What it receives is counted there.
     sh(
-        "ip -n tvi-host link add wire type veth peer name far; ip -n tvi-host link set wire master tvi-br0; ip -n tvi-host link set wire up; ip -n tvi-host link set far up",
+        "ip -n tvi-host link add wire type veth peer name far; ip -n tvi-host link set wire master \
+         tvi-br0; ip -n tvi-host link set wire up; ip -n tvi-host link set far up",
     );
     // A bridge takes to a new port once its carrier is seen.
     let started = Instant::now();

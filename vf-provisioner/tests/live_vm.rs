@@ -1,5 +1,6 @@
-//! Switches in virtual machines, on this host's kernel, as root, translated by QEMU. Without root, QEMU or the
-//! image each test says so and passes. `VSWITCH_IMAGE` names another image than the one beside the build.
+//! Switches in virtual machines, on this host's kernel, as root, translated by QEMU. Without root,
+//! QEMU or the image each test says so and passes. `VSWITCH_IMAGE` names another image than the one
+//! beside the build.
 
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
@@ -74,9 +75,10 @@ impl Site {
     /// The tenant's file, with `more` addresses at its first port.
     fn tenant(&self, more: &str) -> String {
         let text = format!(
-            "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[uplink]\naddress = \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n\
-             [[port]]\nname = \"t1-vm1\"\nmac = \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.11\"{more}]\n\
-             [[port]]\nname = \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
+            "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[uplink]\naddress = \
+             \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n[[port]]\nname = \"t1-vm1\"\nmac = \
+             \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.11\"{more}]\n[[port]]\nname = \
+             \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
         );
         let path = self.dir.path().join("t1.toml");
         fs::write(&path, text).expect("the file is written");
@@ -133,7 +135,8 @@ fn a_vm_carries_a_tenant_until_it_is_released() {
 
     let began = Instant::now();
     site.good(&["release", "t1"]);
-    // It switched itself off: QEMU was neither told to quit nor killed, for which there is a wait of 10 s.
+    // It switched itself off: QEMU was neither told to quit nor killed, for which there is a wait
+    // of 10 s.
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -200,7 +203,8 @@ fn carries(site: &Site) {
     }
     assert!(site.pings(1, "10.1.0.1"));
     assert!(site.pings(1, "10.1.0.12"));
-    // A frame of another's MAC; the drop is counted for the port that it came from. A probe sent some before.
+    // A frame of another's MAC; the drop is counted for the port that it came from. A probe sent
+    // some before.
     let forgeries = || -> u64 {
         let drops = site.switch(&["show", "drops"]);
         let mut all = drops.as_array().expect("a list").iter();
@@ -211,7 +215,8 @@ fn carries(site: &Site) {
     let forged =
         "ffffffffffff525400000102080600010800060400015254000001020a01000c0000000000000a010001";
     let program = format!(
-        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\"eth0\", 0)); s.send(bytes.fromhex(\"{forged}\") + bytes(18))"
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\"eth0\", \
+         0)); s.send(bytes.fromhex(\"{forged}\") + bytes(18))"
     );
     site.in_guest(1, &format!("python3 -c '{program}'"));
     let began = Instant::now();
@@ -281,8 +286,10 @@ fn is_started_again(site: &Site) {
     assert!(site.pings(2, "10.1.0.11"));
 
     // As KVM leaves a machine that it cannot go on with.
-    let program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile(\"rw\"); f.readline(); \
-                   [(f.write(c), f.flush(), f.readline()) for c in (\"{\\\"execute\\\":\\\"qmp_capabilities\\\"}\", \"{\\\"execute\\\":\\\"stop\\\"}\")]";
+    let program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                   f = s.makefile(\"rw\"); f.readline(); [(f.write(c), f.flush(), f.readline()) \
+                   for c in (\"{\\\"execute\\\":\\\"qmp_capabilities\\\"}\", \
+                   \"{\\\"execute\\\":\\\"stop\\\"}\")]";
     let monitor = site.dir.path().join("state/tenants/t1/run/qmp.sock");
     let paused = Command::new("python3")
         .args(["-c", program])

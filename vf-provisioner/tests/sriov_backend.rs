@@ -1,5 +1,6 @@
-//! The sriov backend on real functions of a real driver, `igb`, in the emulated machine. Elsewhere each test says so
-//! and passes. One test runs at a time there, and leaves the NICs as it found them.
+//! The sriov backend on real functions of a real driver, `igb`, in the emulated machine. Elsewhere
+//! each test says so and passes. One test runs at a time there, and leaves the NICs as it found
+//! them.
 
 #[path = "common/emulated.rs"]
 mod emulated;
@@ -136,7 +137,8 @@ impl Site {
         text += top;
         for port in 1..=ports {
             text += &format!(
-                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\naddresses = [\"10.{number}.0.1{port}\"]\n{port_keys}"
+                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\n\
+                 addresses = [\"10.{number}.0.1{port}\"]\n{port_keys}"
             );
         }
         let path: PathBuf = self.dir.path().join(format!("t{number}.toml"));
@@ -152,7 +154,8 @@ fn set(mac: &str, vlan: u64) -> Settings {
     (mac.to_owned(), vlan, true, false)
 }
 
-/// How the functions of a NIC are on which the first tenant has two ports and an uplink, and nobody else has any.
+/// How the functions of a NIC are on which the first tenant has two ports and an uplink, and nobody
+/// else has any.
 fn set_for_t1() -> [Settings; 7] {
     [
         set("52:54:00:00:01:01", 3000),
@@ -241,9 +244,11 @@ fn drift_is_told_counted_and_mended() {
     assert_eq!(
         site.drift(),
         [
-            "virtual function 0000:01:10.0: set.mac should be \"52:54:00:00:01:01\" and is \"52:54:00:99:99:99\"",
+            "virtual function 0000:01:10.0: set.mac should be \"52:54:00:00:01:01\" and is \
+             \"52:54:00:99:99:99\"",
             "virtual function 0000:01:10.2: set.vlan should be 3000 and is 77",
-            "virtual function 0000:01:10.4: set.spoof_check should be true and is false; set.trust should be false and is true",
+            "virtual function 0000:01:10.4: set.spoof_check should be true and is false; set.trust \
+             should be false and is true",
         ]
     );
     // The supervisor tells it too, and counts it.
@@ -309,10 +314,7 @@ fn drift_is_told_counted_and_mended() {
         told("set.mac should be \"0a:e2:f1:b1:b2:67\" and is null"),
         "{drift:?}"
     );
-    assert!(
-        told("switch of tenant t1 must be started anew"),
-        "{drift:?}"
-    );
+    assert!(told("switch of tenant t1 must be restarted"), "{drift:?}");
     site.good(&["apply", "--no-prove", &file]);
     assert_eq!(site.drift(), Vec::<String>::new());
     sh(&format!("echo 0 > {PF}/sriov_numvfs"));
@@ -348,7 +350,8 @@ fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
     assert!(text.contains("--pf pf0: no such SR-IOV NIC"), "{text}");
     site.good(&["release", "--all"]);
     sh("echo 0000:01:00.0 > /sys/bus/pci/drivers/igb/bind; sleep 1
-        [ -e /sys/class/net/pf0 ] || ip link set $(ls /sys/bus/pci/devices/0000:01:00.0/net) name pf0
+        [ -e /sys/class/net/pf0 ] ||
+             ip link set $(ls /sys/bus/pci/devices/0000:01:00.0/net) name pf0
         echo 1 > /sys/class/net/pf0/device/sriov_drivers_autoprobe");
     site.assert_as_found();
 }
@@ -362,9 +365,11 @@ fn killed_at_any_step_it_converges_and_cleans() {
     let mut moment = 0;
     loop {
         if moment == 12 {
-            // By now the NIC itself was set and put back at each step; with functions that are there it goes faster.
+            // By now the NIC itself was set and put back at each step; with functions that are
+            // there it goes faster.
             sh(&format!(
-                "ip link set pf0 up; echo 0 > {PF}/sriov_drivers_autoprobe; echo 7 > {PF}/sriov_numvfs"
+                "ip link set pf0 up; echo 0 > {PF}/sriov_drivers_autoprobe; echo 7 > \
+                 {PF}/sriov_numvfs"
             ));
         }
         let at = moment.to_string();
@@ -470,7 +475,7 @@ fn a_setting_that_igb_refuses_is_told_unless_the_file_accepts_it() {
     );
     assert!(text.contains("[nic] accept = [\"min-rate\"]"), "{text}");
     assert!(
-        text.contains("everything done before it was taken back"),
+        text.contains("all completed steps were rolled back"),
         "{text}"
     );
     site.assert_as_found();
@@ -529,15 +534,17 @@ fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
 
     // Four functions were made by an operator; one is up, one was given a MAC.
     sh(&format!(
-        "echo 0 > {PF}/sriov_drivers_autoprobe; ip link set pf0 up; echo 4 > {PF}/sriov_numvfs; sleep 1
-         echo igbvf > {PF}/virtfn0/driver_override; echo 0000:01:10.0 > /sys/bus/pci/drivers_probe; sleep 1
+        "echo 0 > {PF}/sriov_drivers_autoprobe; ip link set pf0 up
+         echo 4 > {PF}/sriov_numvfs; sleep 1
+         echo igbvf > {PF}/virtfn0/driver_override
+         echo 0000:01:10.0 > /sys/bus/pci/drivers_probe; sleep 1
          ip link set $(ls {PF}/virtfn0/net) up; ip link set pf0 vf 3 mac 52:54:00:99:99:99"
     ));
     site.before = site.nics();
     let text = site.bad(2, &[&on("pf0")[..], &[&file]].concat());
     assert!(text.contains("and 2 are free (pf0 2)"), "{text}");
     assert!(
-        text.contains("pf0 VF 3 (set by somebody: not as a free one is)"),
+        text.contains("pf0 VF 3 (it has settings of another program)"),
         "{text}"
     );
     site.assert_as_found();
@@ -585,7 +592,8 @@ fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
         "{said}"
     );
     sh(
-        "for n in 1 2; do for p in 1 2; do ip -n t$n-vm$p addr add 10.$n.0.1$p/24 dev eth0; done; done",
+        "for n in 1 2; do for p in 1 2; do ip -n t$n-vm$p addr add 10.$n.0.1$p/24 dev eth0; done; \
+         done",
     );
     let ping = |from: &str, to: &str| {
         let status = Command::new("ip")
@@ -640,8 +648,8 @@ fn a_function_that_is_open_is_not_taken_away() {
     site.assert_as_found();
 }
 
-/// A domain is started on functions and ended by libvirt's own means. Its guest need not boot: libvirt sets functions
-/// when it starts a domain, and back when it ends.
+/// A domain is started on functions and ended by libvirt's own means. Its guest need not boot:
+/// libvirt sets functions when it starts a domain, and back when it ends.
 #[test]
 fn libvirt_leaves_functions_as_they_were_set() {
     let Some(mut site) = Site::new() else { return };
@@ -691,7 +699,8 @@ fn libvirt_leaves_functions_as_they_were_set() {
         Path::new("/dev/vfio").join(link.file_name().expect("its number"))
     };
     assert_eq!(groups, [1, 3, 4].map(group).into());
-    // The machine's 160 MiB, what QEMU has beside them, and what it maps and locks without using it.
+    // The machine's 160 MiB, what QEMU has beside them, and what it maps and locks without using
+    // it.
     let bounds = libvirtd.virsh(&["memtune", "mts-t1"]).expect("it runs");
     assert!(
         bounds.contains(&format!("hard_limit     : {}", (160 + 128 + 192) << 10)),
@@ -735,7 +744,7 @@ fn a_leak_is_found_before_a_tenant_is_up() {
     let text = site.bad(1, &apply);
     assert!(text.contains("forged-source"), "{text}");
     assert!(
-        text.contains("everything done before it was taken back"),
+        text.contains("all completed steps were rolled back"),
         "{text}"
     );
     site.assert_as_found();

@@ -1,5 +1,5 @@
-//! A switch as a process on the virtual functions of an SR-IOV NIC: what it is given of the host, and that it is taken
-//! back. Only in the emulated machine: `scripts/test sriov`.
+//! A switch as a process on the virtual functions of an SR-IOV NIC: what it is given of the host,
+//! and that it is taken back. Only in the emulated machine: `scripts/test sriov`.
 
 use std::collections::BTreeSet;
 use std::fs;

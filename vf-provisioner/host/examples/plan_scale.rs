@@ -1,5 +1,6 @@
-//! Prints what a plan on SR-IOV NICs costs per tenant as tenants grow: from parsed files to the list of actions, on a
-//! host that is only imagined. `cargo run --release -p vf-host --example plan_scale`
+//! Prints what a plan on SR-IOV NICs costs per tenant as tenants grow: from parsed files to the
+//! list of actions, on a host that is only imagined. `cargo run --release -p vf-host --example
+//! plan_scale`
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
 
     let nic = Sriov::new(
         Names::new("mts"),
-        Inventory::imagined(nics, VFS),
+        Inventory::simulated(nics, VFS),
         pool,
         Guests::Vfio,
         &state,
@@ -83,13 +84,15 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
 fn tenant(number: u32) -> Result<Tenant, Box<dyn Error>> {
     let (hi, lo) = (number >> 8, number & 0xff);
     let mut text = format!(
-        "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{hi}.{lo}.1/24\"\n[uplink]\naddress = \"172.16.{}.{lo}/16\"\nnext_hop = \"172.16.255.1\"\n",
+        "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{hi}.{lo}.1/24\"\n[uplink]\n\
+         address = \"172.16.{}.{lo}/16\"\nnext_hop = \"172.16.255.1\"\n",
         5000 + number,
         hi + 1,
     );
     for port in 1..=PORTS {
         text += &format!(
-            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \
+             \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
             10 + port
         );
     }

@@ -1,5 +1,5 @@
-//! The journaled half: executes a plan step by step, reads back what it set, and takes everything
-//! back if a step fails.
+//! The journaled half: executes a plan step by step, reads back what it set, and rolls back if a
+//! step fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::state::{HostLock, Record, State, StateError};
 pub struct Change {
     /// Tenants as they should be.
     pub set: BTreeMap<Name, Record>,
-    /// Tenants to take away.
+    /// Tenants to release.
     pub release: BTreeSet<Name>,
 }
 
@@ -31,7 +31,7 @@ pub struct Applied {
     pub probed: Vec<Name>,
 }
 
-/// Why an apply did not come to its end.
+/// Why an apply failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// There is no plan; nothing was touched.
@@ -49,16 +49,17 @@ pub enum ApplyError {
     #[error(transparent)]
     State(#[from] StateError),
     /// A step failed; the host is as it was before.
-    #[error("cannot {step}: {source}; everything done before it was taken back")]
+    #[error("cannot {step}: {source}; all completed steps were rolled back")]
     RolledBack {
         /// The step, as `create …`.
         step: String,
         /// Why.
         source: Box<HostError>,
     },
-    /// A step failed, and taking back did too.
+    /// A step failed, and so did the roll-back.
     #[error(
-        "cannot {step}: {source}; taking back failed as well ({}): run `release` for the tenant, or apply again",
+        "cannot {step}: {source}; the roll-back failed as well ({}): run `release` for the tenant, \
+         or apply again",
         left.join("; ")
     )]
     LeftBehind {
@@ -66,15 +67,15 @@ pub enum ApplyError {
         step: String,
         /// Why it failed.
         source: Box<HostError>,
-        /// What could not be taken back, and why.
+        /// What could not be rolled back, and why.
         left: Vec<String>,
     },
-    /// Fault injection stopped the apply; nothing was taken back.
+    /// Fault injection stopped the apply; nothing was rolled back.
     #[error("stopped by fault injection")]
     Killed,
 }
 
-/// A moment at which a crash must do no harm; fault injection counts them.
+/// A point at which a crash must do no harm; fault injection counts them.
 pub type CrashHere<'a> = &'a mut dyn FnMut() -> bool;
 
 /// No faults.
@@ -82,7 +83,7 @@ pub fn never() -> impl FnMut() -> bool {
     || false
 }
 
-/// What `change` would do now. It changes nothing.
+/// What `change` would do now. Changes nothing.
 pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Plan, ApplyError> {
     let changing: BTreeSet<Name> = change.set.keys().chain(&change.release).cloned().collect();
     let desired = Desired {
@@ -112,8 +113,8 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
     Ok(plan(&desired, &observed)?)
 }
 
-/// What is not as it was set, as sentences, of all tenants but those. Where everything is, each gateway is asked with real
-/// frames.
+/// The drift of all tenants but `except`, a sentence each. If there is none, each gateway is asked
+/// with real frames.
 pub fn verify(
     host: &mut dyn Host,
     state: &State,
@@ -126,7 +127,7 @@ pub fn verify(
         ..Change::default()
     };
     let plan = plan_change(host, state, &change)?;
-    let anew: BTreeMap<Key, &Resource> = plan
+    let deleted: BTreeMap<Key, &Resource> = plan
         .actions
         .iter()
         .filter_map(|action| match action {
@@ -140,22 +141,22 @@ pub fn verify(
         .filter(|action| matches!(action, Action::Create { .. }))
         .map(|action| action.resource().key())
         .collect();
-    let told = |action: &Action| {
+    let sentence = |action: &Action| {
         let key = action.resource().key();
         Some(match action {
             Action::Delete { .. } if made.contains(&key) => return None,
             Action::Delete { .. } => format!("{key} is left over"),
-            Action::Create { resource } => match anew.get(&key) {
+            Action::Create { resource } => match deleted.get(&key) {
                 None => format!("{key} is missing"),
                 Some(is) if *is == resource => {
-                    format!("{key} must be started anew: it stands on what must be made anew")
+                    format!("{key} must be restarted: it depends on what must be recreated")
                 }
                 Some(is) => format!("{key}: {}", resource.differences(is).join("; ")),
             },
             Action::Update { from, to } => format!("{key}: {}", to.differences(from).join("; ")),
         })
     };
-    let mut found: Vec<String> = plan.actions.iter().filter_map(told).collect();
+    let mut found: Vec<String> = plan.actions.iter().filter_map(sentence).collect();
     if found.is_empty() {
         for record in change.set.values() {
             for probe in &record.probes {
@@ -168,7 +169,7 @@ pub fn verify(
     Ok(found)
 }
 
-/// Makes `change` true. On an error the host is as before, unless the error says otherwise.
+/// Carries out `change`. After an error the host is as before, unless the error says otherwise.
 pub fn apply(
     host: &mut dyn Host,
     store: &mut HostLock,
@@ -219,7 +220,7 @@ pub fn apply(
         Err(Stop::Killed) => Err(ApplyError::Killed),
         Err(Stop::State(error)) => Err(error.into()),
         Err(Stop::Host { step, source }) => {
-            let left = run.back()?;
+            let left = run.roll_back()?;
             run.store.set_tenants(before)?;
             Err(if left.is_empty() {
                 ApplyError::RolledBack { step, source }
@@ -274,7 +275,7 @@ struct Run<'a> {
     store: &'a mut HostLock,
     crash: CrashHere<'a>,
     done: Vec<Action>,
-    /// Tenants that were not here before, or of whom an earlier apply did not come to its end.
+    /// Tenants that are new, or whose last apply was interrupted.
     unproven: BTreeSet<Name>,
 }
 
@@ -284,7 +285,7 @@ impl Run<'_> {
         for action in &plan.actions {
             tracing::info!(%action, "apply");
             self.store.intend(action)?;
-            // Even a step that fails may have done half of its work.
+            // A step that fails may have done half of its work.
             self.done.push(action.clone());
             self.may_crash()?;
             self.prove(action, plan)?;
@@ -307,7 +308,7 @@ impl Run<'_> {
         self.may_crash()
     }
 
-    /// Before a switch is started or changed: proves what is new of its tenant's.
+    /// Before a switch is started or changed: probes the new objects of its tenant.
     fn prove(&mut self, action: &Action, plan: &Plan) -> Result<(), Stop> {
         let (Action::Create { resource } | Action::Update { to: resource, .. }) = action else {
             return Ok(());
@@ -364,9 +365,9 @@ impl Run<'_> {
             (Action::Delete { .. }, Some(is)) if is.is_idle() => return Ok(()),
             (Action::Delete { .. }, Some(is)) => match is.idle_settings() {
                 Some(idle) => idle.differences(&is).join("; "),
-                None => "it is still there".to_owned(),
+                None => "it still exists".to_owned(),
             },
-            (_, None) => "it is not there".to_owned(),
+            (_, None) => "it does not exist".to_owned(),
             (_, Some(is)) if is == *wanted => return Ok(()),
             (_, Some(is)) => wanted.differences(&is).join("; "),
         };
@@ -376,12 +377,12 @@ impl Run<'_> {
         })
     }
 
-    /// Takes back what was done, last first, and goes on past failures.
-    fn back(&mut self) -> Result<Vec<String>, StateError> {
+    /// Rolls back the completed steps, last first, and continues after failures.
+    fn roll_back(&mut self) -> Result<Vec<String>, StateError> {
         let mut left = Vec::new();
         for action in std::mem::take(&mut self.done).iter().rev() {
             let inverse = action.inverse();
-            tracing::info!(action = %inverse, "take back");
+            tracing::info!(action = %inverse, "roll back");
             self.store.intend(&inverse)?;
             match self
                 .execute(&inverse)

@@ -12,15 +12,15 @@ use crate::launcher::cgroup::Mounts;
 use crate::nic::registry::NicKind;
 use crate::{launcher, nic};
 
-/// Whether nothing is missing that everything needs.
+/// Whether nothing is missing that every use needs.
 pub fn is_ready(findings: &[Finding]) -> bool {
     !findings
         .iter()
         .any(|finding| finding.verdict == Verdict::Missing)
 }
 
-/// Looks at everything. What only `--nic` or `--launcher` needs is optional unless the operator asked
-/// for it. It leaves nothing behind.
+/// Checks everything. What only one kind of NIC needs is optional unless the operator asked for
+/// that kind. It leaves nothing behind.
 pub fn run(switch_binary: &Path, nic: Option<NicKind>) -> Vec<Finding> {
     let need = |what, result| Finding::new(what, Verdict::Missing, result);
     let want = |what, result| Finding::new(what, Verdict::Optional, result);
@@ -60,7 +60,7 @@ fn root() -> Result<String, String> {
         .map(ToString::to_string)
         .collect();
     if missing.is_empty() {
-        Ok("with every capability needed".to_owned())
+        Ok("with all required capabilities".to_owned())
     } else {
         Err(format!(
             "without {}: run it outside the container, or give the container these",
@@ -126,10 +126,11 @@ fn status_field(field: &str, option: &str) -> Result<String, String> {
 fn landlock() -> Result<String, String> {
     let text = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     if text.contains("landlock") {
-        return Ok("the kernel has it switched on".to_owned());
+        return Ok("enabled in the kernel".to_owned());
     }
     Err(
-        "not listed in /sys/kernel/security/lsm (is securityfs mounted?): use a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,…"
+        "not listed in /sys/kernel/security/lsm (is securityfs mounted?): use a kernel with \
+         CONFIG_SECURITY_LANDLOCK and lsm=landlock,…"
             .to_owned(),
     )
 }

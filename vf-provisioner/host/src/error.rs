@@ -29,12 +29,12 @@ pub enum HostError {
         /// What it wrote, or why it did not start.
         message: String,
     },
-    /// What was set is not what was read back.
-    #[error("{key} was set but reads back otherwise: {differences}")]
+    /// A setting reads back differently.
+    #[error("{key} was set but reads back differently: {differences}")]
     ReadBack {
         /// The object.
         key: Key,
-        /// In which values.
+        /// The values that differ.
         differences: String,
     },
     /// A switch did not come up.
@@ -45,7 +45,7 @@ pub enum HostError {
         /// What was seen.
         message: String,
     },
-    /// A probe's frames were not treated as they must be.
+    /// The answer to a probe's frames was wrong or missing.
     #[error("port {port}: {message}")]
     Probe {
         /// The port.

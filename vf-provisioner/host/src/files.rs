@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use tenant_config::Name;
 
-/// What the launcher keeps of one tenant.
+/// The directory of one tenant.
 pub(crate) fn tenant_directory(dir: &Path, tenant: &Name) -> PathBuf {
     dir.join("tenants").join(tenant.as_str())
 }
 
-/// A socket in a folder that is not ours, by its inode, and the path through which exactly that one is reached while it is.
+/// Opens the inode of a socket in a folder that others may write. The returned path leads to
+/// exactly this socket while the file is open.
 pub(crate) fn pin_socket(path: &Path) -> std::io::Result<(File, PathBuf)> {
     let file = OpenOptions::new()
         .read(true)
@@ -23,15 +24,15 @@ pub(crate) fn pin_socket(path: &Path) -> std::io::Result<(File, PathBuf)> {
     if !file.metadata()?.file_type().is_socket() {
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
-            "it is no socket",
+            "it is not a socket",
         ));
     }
     let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     Ok((file, held.into()))
 }
 
-/// Replaces a file's content so that a reader sees the old or the new text, whole, also after a
-/// loss of power.
+/// Replaces a file atomically: a reader sees the whole old or the whole new text, even after a
+/// power failure.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()

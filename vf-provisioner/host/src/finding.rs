@@ -1,30 +1,30 @@
-//! What is said of whether this host can carry tenants.
+//! One result of the host's check.
 
 use std::fmt;
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-/// How much hangs on a finding.
+/// How severe a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is there.
+    /// Present.
     Good,
-    /// It is not there, and only some uses need it.
+    /// Missing, and only some uses need it.
     Optional,
-    /// It is not there, and nothing works without it.
+    /// Missing, and nothing works without it.
     Missing,
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What.
+    /// Its name.
     pub what: &'static str,
-    /// With which result.
+    /// The result.
     pub verdict: Verdict,
-    /// What was seen, and what to do.
+    /// What was found, and what to do.
     pub detail: String,
 }
 
@@ -58,7 +58,7 @@ impl Finding {
     }
 }
 
-/// Whether a program starts, and which version it is.
+/// The version of a program, if it starts.
 pub(crate) fn program(name: &str, argument: &str) -> Result<String, String> {
     let output = Command::new(name)
         .arg(argument)

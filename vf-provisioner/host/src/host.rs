@@ -1,4 +1,5 @@
-//! What executes actions. The real host is [`RealHost`](crate::real_host::RealHost); a fake one is here.
+//! What executes actions. The real one is [`RealHost`](crate::real_host::RealHost); a fake one for
+//! tests is here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +10,16 @@ use crate::state::{Record, State};
 
 /// The verbs that all objects share.
 pub trait Host {
-    /// The object of `wanted`'s key as it is; `None` if it is not there. It changes nothing.
+    /// Reads the object of `wanted`'s key; `None` if it does not exist. Changes nothing.
     fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;
-    /// Makes the object. A half-made one, left by a crash, may be there.
+    /// Makes the object. A crash may have left a part of it.
     fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
     /// Changes the object in place.
     fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
-    /// Takes the object away. One that is half there or not there at all is no error.
+    /// Removes the object, or what exists of it.
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
-    /// Before a switch is given the `new` ones of its tenant's objects: asks with real frames whether what they carry
-    /// can reach anything else. A wire of two ends needs no asking.
+    /// Before a switch gets the `new` objects of its tenant: probes with real frames whether what
+    /// they carry can reach anything else. A wire with two ends needs no probe.
     fn prove(
         &mut self,
         _record: &Record,
@@ -27,21 +28,22 @@ pub trait Host {
     ) -> Result<(), HostError> {
         Ok(())
     }
-    /// Asks with real frames, from a guest's end, whether the switch answers it, and only it.
+    /// Probes with real frames, from a guest's end, whether the switch answers the guest and no one
+    /// else.
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
 }
 
-/// A host that is only a table of objects, with failures on demand: plans and journals are tested
-/// on it without root.
+/// A host that is only a table of objects, with failures on demand. It tests plans and journals
+/// without root.
 #[derive(Debug, Clone, Default)]
 pub struct FakeHost {
-    /// What is there.
+    /// The objects that exist.
     pub objects: BTreeMap<Key, Resource>,
-    /// The change, counted from 0, that fails; every later one works again.
+    /// The change, counted from 0, that fails; later changes succeed.
     pub fails_at: Option<usize>,
-    /// Changes tried so far.
+    /// Changes attempted so far.
     pub changes: usize,
-    /// Which virtual functions were proven, each time.
+    /// The VFs of each mediation probe.
     pub proven: Vec<BTreeSet<Key>>,
 }
 
@@ -52,7 +54,7 @@ impl FakeHost {
         if self.fails_at == Some(this) {
             return Err(HostError::Program {
                 program: "fake",
-                message: format!("change {this} was told to fail"),
+                message: format!("change {this} was set to fail"),
             });
         }
         Ok(())

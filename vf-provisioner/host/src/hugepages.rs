@@ -2,19 +2,19 @@
 
 use procfs::{Current, Meminfo};
 
-/// How many there are.
+/// Their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hugepages {
     /// All of them.
     pub total: u64,
-    /// Those that nobody uses.
+    /// The unused ones.
     pub free: u64,
     /// The size of each, in bytes.
     pub page_bytes: u64,
 }
 
 impl Hugepages {
-    /// Reads them; a kernel without hugepages has none of 2 MiB.
+    /// Reads them. A kernel without hugepages reads as none, of 2 MiB each.
     pub fn read() -> Self {
         let meminfo = Meminfo::current().ok();
         let of = |value: fn(&Meminfo) -> Option<u64>| meminfo.as_ref().and_then(value);

@@ -23,7 +23,7 @@ macro_rules! keys {
         }
 
         impl fmt::Display for Key {
-            // Not every message names every part of a key.
+            // Some messages leave out a part of the key.
             #[allow(unused_variables)]
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {

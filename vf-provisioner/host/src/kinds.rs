@@ -1,9 +1,10 @@
-//! The table of all kinds of objects. A new kind is one line here and a type that implements
+//! The table of all kinds of objects. A new kind is an entry here and a type that implements
 //! [`Object`](crate::object::Object) and [`Live`](crate::object::Live).
 //!
 //! The order is the order in which objects are made; they are deleted in the reverse order.
 
-/// Calls a macro with the table: kind, payload, fields of the key, and how messages name the object.
+/// Calls a macro with the table: kind, payload, fields of the key, and how messages name the
+/// object.
 macro_rules! for_each_kind {
     ($make:ident) => {
         $make! {

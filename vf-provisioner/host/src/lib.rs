@@ -2,13 +2,13 @@
 
 //! The host side: carves the NIC into tenants' ports and launches one switch per tenant.
 //!
-//! [`plan`](mod@plan) is pure: from what is wanted and what is there to ordered actions on
-//! [`resource`]s. [`apply`] executes them with a journal in the [`state`] directory, reads back what
-//! it set, and rolls back if a step fails; killed at any moment and run again, it converges. What
-//! carries frames is a [`nic`] backend, what runs switches a [`launcher`].
+//! [`plan`](mod@plan) is pure: it turns wanted and observed [`resource`]s into ordered actions.
+//! [`apply`] executes them with a journal in the [`state`] directory, reads back what it set, and
+//! rolls back if a step fails; killed at any moment and run again, it converges. [`nic`] backends
+//! carry frames, [`launcher`]s run switches.
 //!
-//! A file imports only what is below it: `key`, `error`, `object`; then the folders' objects; `resource`;
-//! `state`, `plan`, `apply`; then the backends and launchers; and the registries on top.
+//! A file imports only lower layers: `key`, `error`, `object`; the objects in the folders;
+//! `resource`; `state`, `plan`, `apply`; backends and launchers; the registries on top.
 
 pub mod apply;
 pub mod check;

@@ -1,4 +1,4 @@
-//! What every kind of object has: values that `plan` compares, and the verbs that make it.
+//! What every kind of object provides: data that `plan` compares, and the verbs that make it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use tenant_config::NicAttribute;
 use crate::error::HostError;
 use crate::key::Key;
 
-/// One kind of object of the host, as data. What is wanted, recorded and observed are values of the
-/// same type, so that comparing them is `==`. All functions are pure.
+/// One kind of object of the host, as data. Wanted, recorded and observed objects have the same
+/// type, so they are compared with `==`. All functions are pure.
 pub trait Object: Sized {
     /// The object's name.
     fn key(&self) -> Key;
@@ -19,19 +19,19 @@ pub trait Object: Sized {
         false
     }
 
-    /// What a refusal says, after the name, of one that is there and not ours.
+    /// The refusal, after the name, if an object of this name exists and is not ours.
     fn foreign(&self) -> &'static str {
         "is there, but was not made by this provisioner: remove or rename it, or choose another \
          --instance"
     }
 
-    /// Whether one that is already there may be used without becoming ours.
+    /// Whether an existing object may be used without becoming ours.
     fn adoptable(&self) -> bool {
         false
     }
 
-    /// Hardware cannot be removed. This is how it is set while it is not in use; `plan` treats an
-    /// object in this state as absent.
+    /// Hardware cannot be removed. These are its settings while it is not in use; `plan` treats an
+    /// object with them as absent.
     fn idle(&self) -> Option<Self> {
         None
     }
@@ -41,33 +41,33 @@ pub trait Object: Sized {
         false
     }
 
-    /// The objects that it depends on: if one of them is made again, so is this one.
+    /// The objects that it depends on: if one of them is recreated, so is this one.
     fn needs(&self) -> Option<&BTreeSet<Key>> {
         None
     }
 
-    /// Whether `self` can be turned into `wanted` in place; otherwise it is deleted and made again.
+    /// Whether `self` can be changed into `wanted` in place; otherwise it is deleted and recreated.
     fn changes_in_place(&self, _wanted: &Self) -> bool {
         true
     }
 
-    /// Whether the place that was set as `self` changes with `wanted`, so that the probe's result no
-    /// longer holds and the driver must be started again.
+    /// Whether `wanted` changes what the mediation probe has proven of `self`, so that it must be
+    /// recreated and probed again.
     fn is_moved(&self, _wanted: &Self) -> bool {
         false
     }
 
-    /// Whether a running switch cannot go on without it.
+    /// Whether the switch depends on it while it runs.
     fn carries_switch(&self) -> bool {
         false
     }
 
-    /// What the tenant's file lets the NIC lack.
+    /// The settings that the tenant's file allows the NIC to lack.
     fn accepted(&self) -> Option<&BTreeSet<NicAttribute>> {
         None
     }
 
-    /// What `status --json` lists under `functions`.
+    /// Its entry under `functions` in `status --json`.
     fn status(&self) -> Option<serde_json::Value> {
         None
     }
@@ -75,17 +75,17 @@ pub trait Object: Sized {
 
 /// The verbs on an object of the real host.
 pub trait Live: Object {
-    /// The object of this key as it is; `None` if it is not there. It changes nothing.
+    /// Reads the object of this key; `None` if it does not exist. Changes nothing.
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError>;
-    /// Makes the object. A half-made one, left by a crash, may be there.
+    /// Makes the object. A crash may have left a part of it.
     fn create(&self, context: &Context) -> Result<(), HostError>;
-    /// Changes the object in place so that it becomes `self`.
+    /// Changes the existing object in place into `self`.
     fn update(&self, context: &Context) -> Result<(), HostError>;
-    /// Removes the object. One that is half there or not there at all is no error.
+    /// Removes the object, or what exists of it.
     fn delete(&self, context: &Context) -> Result<(), HostError>;
 }
 
-/// What the verbs need to know beside the object.
+/// What the verbs need in addition to the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     /// The state directory.
@@ -94,8 +94,8 @@ pub struct Context {
     pub instance: String,
     /// Processor time of one switch, in percent of one core.
     pub cpu_percent: u32,
-    /// Memory of one switch beside its packet memory, in MiB.
+    /// Memory of one switch without its packet memory, in MiB.
     pub memory_mib: u32,
-    /// Whether a physical function's number of functions may be changed although some are in use.
+    /// Whether a PF's number of VFs may change although some VFs are in use.
     pub resize_pf: bool,
 }

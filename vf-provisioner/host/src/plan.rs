@@ -1,4 +1,4 @@
-//! The pure half: from what is wanted and what is there to the ordered list of actions.
+//! The pure half: turns wanted and observed objects into an ordered list of actions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::resource::{Key, Resource};
 /// What the host should hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Objects of the tenants at hand. Two tenants may want the same shared object.
+    /// Objects of the tenants that change. Two tenants may want the same shared object.
     pub resources: Vec<Resource>,
     /// Objects of all other tenants: neither repaired nor deleted.
     pub keep: BTreeSet<Key>,
@@ -21,7 +21,7 @@ pub struct Desired {
 pub struct Observed {
     /// Every object that the provisioner made and has not deleted, as it was last set.
     pub owned: BTreeMap<Key, Resource>,
-    /// Those of the wanted objects that are there, as they were read from the kernel.
+    /// The wanted objects that exist, as read from the kernel.
     pub present: BTreeMap<Key, Resource>,
 }
 
@@ -41,7 +41,7 @@ pub enum Action {
         /// As it will be.
         to: Resource,
     },
-    /// Take an object away; it need not be there.
+    /// Remove an object; it need not exist.
     Delete {
         /// As it was set.
         resource: Resource,
@@ -57,7 +57,7 @@ impl Action {
         }
     }
 
-    /// The step that takes this one back.
+    /// The step that undoes this one.
     pub fn inverse(&self) -> Self {
         match self.clone() {
             Self::Create { resource } => Self::Delete { resource },
@@ -94,18 +94,19 @@ pub struct Plan {
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// An object has the name that we need, but we did not make it.
+    /// An object of this name exists, but we did not make it.
     #[error("{0} {1}")]
     Foreign(Key, &'static str),
     /// Two wanted objects share a name.
     #[error(
-        "{0} is wanted twice with different settings: rename one of the tenants or ports so that their names differ"
+        "{0} is wanted twice with different settings: rename one of the tenants or ports so that \
+         their names differ"
     )]
     Conflict(Key),
 }
 
-/// The actions that turn what is there into what is wanted: first deletions, last made first, then
-/// what must be made or changed, in the order of [`Key`]. It is empty if nothing differs.
+/// The actions that turn the observed objects into the wanted ones: deletions in reverse order of
+/// [`Key`], then creations and changes in its order. The plan is empty if nothing differs.
 pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
     let mut wanted = BTreeMap::new();
     for resource in &desired.resources {
@@ -127,10 +128,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
     }
 
     let mut changes = Vec::new();
-    let mut made_anew = BTreeSet::new();
+    let mut recreated = BTreeSet::new();
     for (key, want) in &wanted {
-        let create = |changes: &mut Vec<Action>, made_anew: &mut BTreeSet<Key>| {
-            made_anew.insert(key.clone());
+        let create = |changes: &mut Vec<Action>, recreated: &mut BTreeSet<Key>| {
+            recreated.insert(key.clone());
             changes.push(Action::Create {
                 resource: (*want).clone(),
             });
@@ -138,7 +139,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
         let owned = observed.owned.get(key);
         let present = observed.present.get(key);
         let Some(is) = present.filter(|is| owned.is_some() || !is.is_idle()) else {
-            create(&mut changes, &mut made_anew);
+            create(&mut changes, &mut recreated);
             continue;
         };
         let Some(owned) = owned else {
@@ -149,13 +150,13 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
         };
         let pivoted = want
             .needs()
-            .is_some_and(|needs| !needs.is_disjoint(&made_anew));
-        // Nothing is handed from one owner to the next without being cleaned.
-        let handed_on = owned.changes_owner(want);
-        if is == *want && !pivoted && !handed_on {
+            .is_some_and(|needs| !needs.is_disjoint(&recreated));
+        // An object is cleaned between two owners.
+        let changes_owner = owned.changes_owner(want);
+        if is == *want && !pivoted && !changes_owner {
             continue;
         }
-        if !pivoted && !handed_on && !owned.is_moved(want) && is.changes_in_place(want) {
+        if !pivoted && !changes_owner && !owned.is_moved(want) && is.changes_in_place(want) {
             changes.push(Action::Update {
                 from: Box::new(is.clone()),
                 to: (*want).clone(),
@@ -164,7 +165,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, PlanError> {
             deletions.push(Action::Delete {
                 resource: is.clone(),
             });
-            create(&mut changes, &mut made_anew);
+            create(&mut changes, &mut recreated);
         }
     }
 

@@ -68,7 +68,7 @@ macro_rules! resources {
                 match self { $(Self::$kind(it) => it.status(),)* }
             }
 
-            /// See [`Object::changes_owner`]. Objects of two kinds have nothing to do with each other.
+            /// See [`Object::changes_owner`]. False for objects of two kinds.
             pub fn changes_owner(&self, wanted: &Self) -> bool {
                 match (self, wanted) {
                     $((Self::$kind(is), Self::$kind(wanted)) => is.changes_owner(wanted),)*

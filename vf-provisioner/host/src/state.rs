@@ -1,12 +1,13 @@
-//! The state directory: who is onboarded, what is ours, and the journal of an apply under way.
+//! The state directory: the onboarded tenants, the objects that are ours, and the journal of an
+//! apply.
 //!
 //! `state.json` is replaced atomically; `journal` is appended to and flushed to the disk before
-//! (intent) and after (done) each action. What an intent names is ours from then on, whether or
-//! not the action came to pass, so that a crash between the two loses no object.
+//! (intent) and after (done) each action. An object is ours from its intent on, whether or not the
+//! action was executed, so a crash between the two loses no object.
 //!
-//! Two kinds of locks, always taken in this order: [`HostLock`] is whoever applies, verifies or probes; [`TenantLock`] is one tenant, whose
-//! switch an apply changes or the supervisor starts again. So tenants whose switch is slow to start hold nobody up but who
-//! changes them.
+//! Two locks, always taken in this order: [`HostLock`] serialises apply, verify and probe;
+//! [`TenantLock`] locks one tenant while an apply changes its switch or the supervisor restarts it.
+//! A slow tenant delays only operations on that tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -27,16 +28,16 @@ use crate::resource::{Key, Resource};
 
 const VERSION: u32 = 1;
 
-/// What is remembered of one tenant.
+/// The record of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The user its switch runs as.
     pub uid: u32,
-    /// Everything it needs, adopted and shared objects included.
+    /// Everything it needs, including adopted and shared objects.
     pub resources: Vec<Resource>,
-    /// One per port: how to ask, from the guest's end, whether the switch answers.
+    /// One per port: how to probe, from the guest's end, whether the switch answers.
     pub probes: Vec<Probe>,
-    /// Whether the last apply of it ran to its end.
+    /// Whether its last apply completed.
     pub complete: bool,
 }
 
@@ -49,14 +50,14 @@ impl Record {
         })
     }
 
-    /// What its file lets the NIC lack.
+    /// The settings that its file allows the NIC to lack.
     pub fn accepted(&self) -> BTreeSet<NicAttribute> {
         let accepted = self.resources.iter().filter_map(Resource::accepted);
         accepted.flatten().copied().collect()
     }
 }
 
-/// Everything that is remembered.
+/// The whole state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// By name.
@@ -66,7 +67,7 @@ pub struct State {
 }
 
 impl State {
-    /// The keys of every tenant that `changing` does not name.
+    /// The keys of every tenant that is not in `changing`.
     pub fn keys_of_others(&self, changing: &BTreeSet<Name>) -> BTreeSet<Key> {
         self.tenants
             .iter()
@@ -118,9 +119,10 @@ pub enum StateError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// A file is not what this program wrote.
+    /// A file has unexpected content.
     #[error(
-        "{}: {reason}; it was written by another version or damaged: restore it, or move it away and remove the left-over objects by hand",
+        "{}: {reason}; it was written by another version or damaged: restore it, or move it away \
+         and remove the left-over objects by hand",
         path.display()
     )]
     Damaged {
@@ -136,7 +138,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Sta
     move |source| StateError::Io { what, path, source }
 }
 
-/// Reads the state without a lock, as a snapshot. A directory that is not there is an empty state.
+/// Reads a snapshot of the state without a lock. A missing directory is an empty state.
 pub fn read(dir: &Path) -> Result<State, StateError> {
     let path = dir.join("state.json");
     let mut state = State::default();
@@ -160,7 +162,7 @@ pub fn read(dir: &Path) -> Result<State, StateError> {
     }
     let path = dir.join("journal");
     for line in read_if_there(&path)?.unwrap_or_default().lines() {
-        // A line cut off by a crash was never acted upon: its action follows its flush.
+        // The action of a line that a crash cut off was never executed: it follows the flush.
         match serde_json::from_str(line) {
             Ok(Entry::Intent(action)) => state.begin(&action),
             Ok(Entry::Done(action)) => state.finish(&action),
@@ -178,14 +180,14 @@ fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
     }
 }
 
-/// One tenant, held against whoever else would start or change its switch.
+/// The lock of one tenant: only its holder starts or changes the tenant's switch.
 #[derive(Debug)]
 pub struct TenantLock {
     _lock: Flock<File>,
 }
 
 impl TenantLock {
-    /// Does not wait: `None` if it is held.
+    /// Does not wait: `None` if another process holds it.
     ///
     /// # Errors
     /// If the tenant's directory is missing or cannot be opened.
@@ -199,7 +201,7 @@ impl TenantLock {
         }
     }
 
-    /// Waits until nobody else holds it. `None` if it has no directory, and so no switch.
+    /// Waits for the lock. `None` if the tenant has no directory, and so no switch.
     fn lock(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
         let path = tenant_directory(dir, tenant);
         let file = match File::open(&path) {
@@ -213,7 +215,7 @@ impl TenantLock {
     }
 }
 
-/// The state directory, held exclusively.
+/// The state directory, locked exclusively.
 #[derive(Debug)]
 pub struct HostLock {
     dir: PathBuf,
@@ -223,8 +225,8 @@ pub struct HostLock {
 }
 
 impl HostLock {
-    /// Opens (and makes, mode 0700) the directory, waits until no other process holds it, and takes
-    /// in what a crashed one left in the journal.
+    /// Opens (and makes, mode 0700) the directory, waits for its lock, and reads what a crash left
+    /// in the journal.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         loop {
             if let Some(store) = Self::take(dir, FlockArg::LockExclusive)? {
@@ -258,7 +260,7 @@ impl HostLock {
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
                 Err((_, errno)) => return Err(failed("cannot lock", &path)(errno.into())),
             };
-            // The holder before us may have removed the file while we waited for it.
+            // The previous holder may have removed the file while we waited for it.
             let held = lock.metadata().map_err(failed("cannot inspect", &path))?;
             if std::fs::metadata(&path).is_ok_and(|there| there.ino() == held.ino()) {
                 break lock;
@@ -282,12 +284,12 @@ impl HostLock {
         Ok(Some(store))
     }
 
-    /// Holds these tenants' switches, each once, and waits for whoever starts one of them again until it runs or has failed to.
+    /// Locks these tenants, each once. Waits for restarts under way.
     pub fn lock_tenants<'a>(
         &self,
         tenants: impl IntoIterator<Item = &'a Name>,
     ) -> Result<Vec<TenantLock>, StateError> {
-        // A second lock would wait for the first.
+        // A second lock of the same tenant would wait forever.
         let tenants: BTreeSet<&Name> = tenants.into_iter().collect();
         let held = tenants
             .into_iter()
@@ -299,7 +301,7 @@ impl HostLock {
             .collect())
     }
 
-    /// What is remembered, the journal included.
+    /// The state, including the journal.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -360,7 +362,7 @@ impl HostLock {
                 let path = self.dir.join(name);
                 std::fs::remove_file(&path).map_err(failed("cannot remove", &path))?;
             }
-            // Whatever else is there is the operator's.
+            // Other files belong to the operator.
             let _ = std::fs::remove_dir(self.dir.join("tenants"));
             let _ = std::fs::remove_dir(&self.dir);
         }

@@ -1,4 +1,4 @@
-//! What tenants' switches are and what they have used: for people, for programs, and for whoever bills them.
+//! The state and usage of tenants' switches: as a table, as JSON, and as metrics.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::state::{Record, State};
 
 const MIB: f64 = 1048576.0;
 
-/// One tenant's.
+/// The status of one tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     tenant: Name,
@@ -28,15 +28,15 @@ pub struct Status {
     log: std::path::PathBuf,
     running: Option<Running>,
     accounts: Option<Accounts>,
-    /// What the switch says of its ports, if it answers.
+    /// The switch's ports as it reports them, if it answers.
     ports: Option<serde_json::Value>,
     /// Its virtual functions.
     functions: Vec<serde_json::Value>,
-    /// What its file lets the NIC lack.
+    /// The settings that its file allows the NIC to lack.
     accepted: BTreeSet<NicAttribute>,
 }
 
-/// Looks at all tenants, or at one.
+/// Reads the status of all tenants, or of one.
 pub fn look(
     switches: &Switches,
     state: &State,
@@ -79,7 +79,7 @@ fn word(record: &Record, running: bool) -> &'static str {
     }
 }
 
-/// A port's counters, of those that the switch tells.
+/// A port's counters, as the switch reports them.
 #[derive(Debug, Serialize)]
 struct Traffic {
     port: String,
@@ -116,7 +116,7 @@ impl Status {
     }
 }
 
-/// As `status --json` prints it.
+/// The output of `status --json`.
 pub fn document(all: &[Status]) -> serde_json::Value {
     let tenants: Vec<serde_json::Value> = all
         .iter()
@@ -139,7 +139,7 @@ pub fn document(all: &[Status]) -> serde_json::Value {
     json!({ "tenants": tenants })
 }
 
-/// A table for people.
+/// The output of `status`.
 pub fn table(all: &[Status]) -> String {
     let mut table = Table::new([
         left("TENANT"),
@@ -196,31 +196,31 @@ const RESTARTS: Metric<2> = Metric::counter(
     "vf_provisioner_tenant_restarts_total",
     Unit::Number,
     TENANT,
-    "How often the supervisor started it again.",
+    "Restarts by the supervisor.",
 );
 const CPU: Metric<2> = Metric::counter(
     "vf_provisioner_tenant_cpu_seconds_total",
     Unit::Seconds,
     TENANT,
-    "Processor time of all that runs for the tenant's switch.",
+    "Processor time of all processes of the tenant's switch.",
 );
 const MEMORY: Metric<2> = Metric::gauge(
     "vf_provisioner_tenant_memory_bytes",
     Unit::Bytes,
     TENANT,
-    "Memory that it has now.",
+    "Current memory.",
 );
 const MEMORY_PEAK: Metric<2> = Metric::gauge(
     "vf_provisioner_tenant_memory_peak_bytes",
     Unit::Bytes,
     TENANT,
-    "The most memory that it had.",
+    "Peak memory.",
 );
 const PORT_FRAMES: Metric<4> = Metric::counter(
     "vf_provisioner_tenant_port_frames_total",
     Unit::Frames,
     DIRECTION,
-    "Frames from and to a VM, or the underlay where the port is `uplink`, since the switch started.",
+    "Frames from and to a VM, or the underlay if the port is `uplink`, since the switch started.",
 );
 const PORT_BYTES: Metric<4> = Metric::counter(
     "vf_provisioner_tenant_port_bytes_total",
@@ -303,7 +303,8 @@ mod tests {
             functions: Vec::new(),
             accepted: BTreeSet::new(),
             ports: Some(json!({"ports": [{
-                "name": "vm\"1", "rx_frames": 5, "rx_bytes": 6, "tx_frames": 7, "tx_bytes": 8, "dropped": 9,
+                "name": "vm\"1", "rx_frames": 5, "rx_bytes": 6, "tx_frames": 7, "tx_bytes": 8,
+                "dropped": 9,
             }]})),
         };
         let text = metrics(&[status]);

@@ -1,4 +1,4 @@
-//! From tenants, as operators write them, to records of everything they need on this host.
+//! Turns tenants, as operators write them, into records of everything they need on this host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +14,18 @@ use crate::state::{Record, State};
 pub enum Placement {
     /// All on this core.
     Shared(u32),
-    /// One core of these for each.
+    /// One of these cores each.
     Isolated(Vec<u32>),
 }
 
-/// What this host has for switches.
+/// The cores and users that this host has for switches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// The cores.
     pub placement: Placement,
     /// The first of the users that switches run as; there are [`UIDS`] of them.
     pub uid_base: u32,
-    /// Users that own a process now: never given to a new tenant.
+    /// Users that own a process now; a new tenant gets none of these.
     pub uids_in_use: BTreeSet<u32>,
 }
 
@@ -37,7 +37,8 @@ pub const UIDS: u32 = 1000;
 pub enum PlacementError {
     /// No user is left.
     #[error(
-        "tenant {tenant}: all {UIDS} users from {base} on are taken: release a tenant, or give another --uid-base"
+        "tenant {tenant}: all {UIDS} users from {base} on are taken: release a tenant, or give \
+         another --uid-base"
     )]
     NoUid {
         /// Which tenant.
@@ -47,7 +48,8 @@ pub enum PlacementError {
     },
     /// No core is left.
     #[error(
-        "tenant {tenant}: each of the cores {cores:?} is another tenant's: name more of them in --cpus, or use --placement shared"
+        "tenant {tenant}: each of the cores {cores:?} is another tenant's: name more of them in \
+         --cpus, or use --placement shared"
     )]
     NoCore {
         /// Which tenant.
@@ -55,7 +57,7 @@ pub enum PlacementError {
         /// The cores given.
         cores: Vec<u32>,
     },
-    /// Two tenants of this host share what must be one tenant's.
+    /// Two tenants of this host share what only one may have.
     #[error("tenants {one} and {other} both have {what}: change one of them")]
     Shared {
         /// One of them.
@@ -65,16 +67,15 @@ pub enum PlacementError {
         /// What they share.
         what: String,
     },
-    /// The NIC has no room for the tenants.
+    /// The backend has no devices for the tenants.
     #[error("{0}")]
     Allocation(AssignError),
-    /// The backend's devices are not the tenant's.
+    /// The backend's devices do not match the tenant.
     #[error(transparent)]
     Mismatch(#[from] DeviceMismatch),
 }
 
-/// The records of `tenants`, given those of the others in `state`. A tenant keeps the user and core
-/// it has.
+/// The records of `tenants`, given the others' in `state`. A tenant keeps its user and core.
 pub fn records(
     tenants: &[Tenant],
     state: &State,
@@ -124,7 +125,7 @@ pub fn records(
     }
     no_sharing(&all)?;
     for (name, record) in &mut records {
-        // An apply that changes nothing leaves the record as it is.
+        // An apply without changes leaves the record as it is.
         record.complete = state
             .tenants
             .get(name)
@@ -133,7 +134,7 @@ pub fn records(
     Ok(records)
 }
 
-/// The users of switches. Those that are free are looked for once, from the first on.
+/// The users of switches. Free ones are searched once, in ascending order.
 struct Uids<'a> {
     taken: BTreeSet<u32>,
     site: &'a Site,
@@ -212,9 +213,9 @@ impl<'a> Cores<'a> {
     }
 }
 
-/// Refuses what would join two tenants: a MAC, a virtual network, an address of the underlay, or an
-/// object of the host, as where one's port is named like the namespace of the other's switch, or where
-/// the shortened names of two bridge ports are the same.
+/// Refuses tenants that share a MAC, a VNI, an address of the underlay, or an object of the host: a
+/// port may be named like the namespace of another's switch, and shortened names of bridge ports
+/// may be the same.
 fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
     let mut seen: BTreeMap<String, &Name> = BTreeMap::new();
     for (name, record) in all {

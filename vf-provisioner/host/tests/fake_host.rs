@@ -34,7 +34,9 @@ fn tenant_text(number: u8, ports: u8, mtu: u16, uplink: bool) -> String {
     }
     for port in 1..=ports {
         text += &format!(
-            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:{number:02x}:{port:02x}\"\nmtu = {mtu}\naddresses = [\"10.{number}.0.{}\"]\n",
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \
+             \"52:54:00:00:{number:02x}:{port:02x}\"\nmtu = {mtu}\naddresses = \
+             [\"10.{number}.0.{}\"]\n",
             10 + port
         );
     }
@@ -253,7 +255,8 @@ fn a_change_of_addresses_restarts_nothing() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, false)], &world.state());
     world.apply(&change).expect("it applies");
-    let text = "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \"t1-vm1\"\nmac = \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.99\"]\n";
+    let text = "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \
+                \"t1-vm1\"\nmac = \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.99\"]\n";
     let state = world.state();
     let change = set(&[Tenant::parse("test", text).expect("a tenant")], &state);
     let plan = plan_change(&world.host, &state, &change).expect("there is a plan");
@@ -261,7 +264,8 @@ fn a_change_of_addresses_restarts_nothing() {
     assert_eq!(
         steps,
         [
-            "change switch of tenant t1: config.ports.0.addresses.0 should be \"10.1.0.99/32\" and is \"10.1.0.11/32\""
+            "change switch of tenant t1: config.ports.0.addresses.0 should be \"10.1.0.99/32\" and \
+             is \"10.1.0.11/32\""
         ]
     );
 }
@@ -270,7 +274,8 @@ fn a_change_of_addresses_restarts_nothing() {
 fn tenants_that_share_an_identity_are_refused() {
     let state = State::default();
     let one = tenant(1, 1, 1500, false);
-    let text = "name = \"other\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \"other-vm1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.1.0.99\"]\n";
+    let text = "name = \"other\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \
+                \"other-vm1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.1.0.99\"]\n";
     let other = Tenant::parse("test", text).expect("a tenant");
     let veth = Veth::new("test", "test-br0");
     let error = records(&[one, other], &state, &site(), &veth, &process(100));
@@ -282,10 +287,12 @@ fn tenants_that_share_an_identity_are_refused() {
 
 #[test]
 fn a_port_named_like_the_namespace_of_anothers_switch_is_refused() {
-    let text = "name = \"other\"\nvni = 5002\n[gateway]\nipv4 = \"10.2.0.1/24\"\n[[port]]\nname = \"sw-t1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.2.0.99\"]\n";
+    let text = "name = \"other\"\nvni = 5002\n[gateway]\nipv4 = \"10.2.0.1/24\"\n[[port]]\nname = \
+                \"sw-t1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.2.0.99\"]\n";
     let intruder = Tenant::parse("test", text).expect("a tenant");
     let veth = Veth::new("test", "test-br0");
-    // Whichever of the two is onboarded first: in one plan only, the two would be a conflict of names.
+    // Whichever of the two is onboarded first: in one plan only, the two would be a conflict of
+    // names.
     for (first, second) in [
         (tenant(1, 1, 1500, false), intruder.clone()),
         (intruder, tenant(1, 1, 1500, false)),
@@ -407,7 +414,8 @@ fn a_failure_at_any_change_takes_everything_back() {
         let first = set(&[tenant(1, 1, 1500, true)], &world.state());
         world.apply(&first).expect("it applies");
         let (objects, state) = (world.host.objects.clone(), world.state());
-        // The second change adds a tenant, changes the first and takes its uplink away or leaves it.
+        // The second change adds a tenant, changes the first and takes its uplink away or leaves
+        // it.
         let change = set(
             &[tenant(1, 2, 1400, uplink), tenant(2, 1, 1500, true)],
             &state,
@@ -455,8 +463,15 @@ fn event() -> impl Strategy<Value = Event> {
     let killed = || prop::option::of(0..45_usize);
     prop_oneof![
         4 => (1..4_u8, 1..4_u8, prop::sample::select(vec![1400, 1500]), any::<bool>(), killed())
-            .prop_map(|(number, ports, mtu, uplink, killed_at)| Event::Apply { number, ports, mtu, uplink, killed_at }),
-        2 => (1..4_u8, killed()).prop_map(|(number, killed_at)| Event::Release { number, killed_at }),
+            .prop_map(|(number, ports, mtu, uplink, killed_at)| Event::Apply {
+                number,
+                ports,
+                mtu,
+                uplink,
+                killed_at,
+            }),
+        2 => (1..4_u8, killed())
+            .prop_map(|(number, killed_at)| Event::Release { number, killed_at }),
         1 => any::<prop::sample::Index>().prop_map(Event::Vanish),
         1 => (1..4_u8, 0..12_usize).prop_map(|(number, at)| Event::Fail { number, at }),
     ]
@@ -480,12 +495,14 @@ proptest! {
                     prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
                 }
                 Event::Release { number, killed_at } => {
-                    let result = world.apply_killed_at(&release(&[number]), killed_at.unwrap_or(usize::MAX));
+                    let killed_at = killed_at.unwrap_or(usize::MAX);
+                    let result = world.apply_killed_at(&release(&[number]), killed_at);
                     prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
                 }
                 Event::Vanish(index) => {
                     if !world.host.objects.is_empty() {
-                        let key = index.get(&world.host.objects.keys().cloned().collect::<Vec<_>>()).clone();
+                        let keys: Vec<Key> = world.host.objects.keys().cloned().collect();
+                        let key = index.get(&keys).clone();
                         world.host.objects.remove(&key);
                     }
                 }
@@ -494,7 +511,8 @@ proptest! {
                     world.host.fails_at = Some(at);
                     let change = set(&[tenant(number, 2, 1500, true)], &world.state());
                     let result = world.apply(&change);
-                    prop_assert!(matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. })), "{:?}", result);
+                    let good = matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. }));
+                    prop_assert!(good, "{:?}", result);
                 }
             }
         }
@@ -508,7 +526,8 @@ proptest! {
                 prop_assert_eq!(is.as_ref(), Some(resource));
             }
         }
-        let wanted: BTreeSet<Key> = change.set.values().flat_map(|record| record.resources.iter().map(Resource::key)).collect();
+        let resources = change.set.values().flat_map(|record| &record.resources);
+        let wanted: BTreeSet<Key> = resources.map(Resource::key).collect();
         let there: BTreeSet<Key> = world.host.objects.keys().cloned().collect();
         prop_assert_eq!(there, wanted);
         let again = set(&all, &world.state());

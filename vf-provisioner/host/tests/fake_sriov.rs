@@ -1,4 +1,5 @@
-//! The sriov backend on a host that is only a table: allocations, refusals, what goes to whom after a crash.
+//! The sriov backend on a host that is only a table: allocations, refusals, what goes to whom after
+//! a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ fn text(number: u32, ports: u32, uplink: bool) -> String {
     }
     for port in 1..=ports {
         text += &format!(
-            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
+            "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \
+             \"52:54:00:{hi:02x}:{lo:02x}:{port:02x}\"\naddresses = [\"10.{hi}.{lo}.{}\"]\n",
             10 + port
         );
     }
@@ -100,8 +102,8 @@ fn vfs(records: &BTreeMap<Name, Record>) -> Vec<&Vf> {
     vfs.collect()
 }
 
-/// What must hold of any records: one owner per function and MAC, one port per VLAN, both functions of a port on one
-/// physical function.
+/// What must hold of any records: one owner per function and MAC, one port per VLAN, both functions
+/// of a port on one physical function.
 fn assert_sound(records: &BTreeMap<Name, Record>) {
     let all = vfs(records);
     let addresses: BTreeSet<PciAddress> = all.iter().map(|vf| vf.address).collect();
@@ -133,7 +135,7 @@ fn assert_sound(records: &BTreeMap<Name, Record>) {
 
 #[test]
 fn a_tenant_has_two_functions_for_each_port_and_one_for_its_uplink() {
-    let inventory = Inventory::imagined(1, 7);
+    let inventory = Inventory::simulated(1, 7);
     let state = State::default();
     let records = placed(
         &[tenant(1, 2, true)],
@@ -176,7 +178,7 @@ fn the_uplink_is_on_the_nic_named_for_it() {
         inout: Some("pf1".to_owned()),
         ..pool(2, "101-110")
     };
-    let inventory = Inventory::imagined(2, 7);
+    let inventory = Inventory::simulated(2, 7);
     let records = placed(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
     let records = records.expect("it fits");
     let pfs: Vec<&str> = vfs(&records).iter().map(|vf| vf.pf.as_str()).collect();
@@ -189,7 +191,7 @@ fn the_uplink_is_on_its_vlan_and_no_port_is() {
         inout_vlan: VlanId::new(101).ok(),
         ..pool(1, "101-110")
     };
-    let inventory = Inventory::imagined(1, 7);
+    let inventory = Inventory::simulated(1, 7);
     let records = placed(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
     let records = records.expect("it fits");
     let vlans: Vec<u16> = vfs(&records)
@@ -201,7 +203,7 @@ fn the_uplink_is_on_its_vlan_and_no_port_is() {
 
 #[test]
 fn an_uplink_is_where_the_others_are_and_never_on_a_ports_vlan() {
-    let inventory = Inventory::imagined(2, 7);
+    let inventory = Inventory::simulated(2, 7);
     let on = |vlan: Option<u16>| Pool {
         inout_vlan: vlan.and_then(|vlan| VlanId::new(vlan).ok()),
         ..pool(2, "101-110")
@@ -231,7 +233,8 @@ fn an_uplink_is_where_the_others_are_and_never_on_a_ports_vlan() {
         assert_eq!(
             error,
             format!(
-                "tenant {name}: its In/Out function would be on VLAN 101, which is a port's: choose another --inout-vlan"
+                "tenant {name}: its In/Out function would be on VLAN 101, which is a port's: \
+                 choose another --inout-vlan"
             )
         );
     }
@@ -280,7 +283,7 @@ fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() 
 fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
     let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
     let state = State::default();
-    let inventory = Inventory::imagined(36, 126);
+    let inventory = Inventory::simulated(36, 126);
     let started = Instant::now();
     let records = placed(&files, &state, &inventory, &pool(36, "1000-2999")).expect("they fit");
     let change = Change {
@@ -288,11 +291,13 @@ fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
         ..Change::default()
     };
     let plan = plan_change(&FakeHost::default(), &state, &change).expect("there is a plan");
-    // Optimised it takes a small part of this; a time that grows with the square of the tenants does not pass.
+    // Optimised it takes a small part of this; a time that grows with the square of the tenants
+    // does not pass.
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(vfs(&change.set).len(), 4500);
     assert_sound(&change.set);
-    // For each tenant its functions, a namespace, a directory, a control group and a switch; and the 36 NICs.
+    // For each tenant its functions, a namespace, a directory, a control group and a switch; and
+    // the 36 NICs.
     assert_eq!(plan.actions.len(), 500 * (9 + 4) + 36);
 }
 
@@ -300,11 +305,14 @@ fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
 fn what_does_not_fit_is_refused_with_the_numbers() {
     let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
     let state = State::default();
-    let inventory = Inventory::imagined(16, 126);
+    let inventory = Inventory::simulated(16, 126);
     let error = placed(&files, &state, &inventory, &pool(16, "1000-2999"));
     assert_eq!(
         error.expect_err("they do not fit").to_string(),
-        "tenant t224 does not fit: the 500 tenants need 4500 more virtual functions (2 for each port, 1 for each uplink) and 2016 are free (pf0 126, pf1 126, pf2 126, pf3 126, pf4 126, pf5 126, pf6 126, pf7 126 and 8 more); the first 224 fit: name more NICs in --pf, or release tenants"
+        "tenant t224 does not fit: the 500 tenants need 4500 more virtual functions (2 for each \
+         port, 1 for each uplink) and 2016 are free (pf0 126, pf1 126, pf2 126, pf3 126, pf4 126, \
+         pf5 126, pf6 126, pf7 126 and 8 more); the first 224 fit: name more NICs in --pf, or \
+         release tenants"
     );
     let fit = placed(&files[..224], &state, &inventory, &pool(16, "1000-2999"));
     assert_sound(&fit.expect("224 fit"));
@@ -312,7 +320,8 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     let error = placed(&files[..3], &state, &inventory, &pool(16, "1000-1009"));
     assert_eq!(
         error.expect_err("there are too few VLANs").to_string(),
-        "tenant t2: its ports need 4 VLANs and 10 are free in --vlans 1000-1009 (0 are taken): widen the range, and keep it off the adjacent switch's port"
+        "tenant t2: its ports need 4 VLANs and 10 are free in --vlans 1000-1009 (0 are taken): \
+         widen the range, and keep it off the adjacent switch's port"
     );
 }
 
@@ -327,14 +336,15 @@ fn bad_nics_are_told() {
             .expect_err("it is refused")
             .to_string()
     };
-    let inventory = Inventory::imagined(1, 7);
+    let inventory = Inventory::simulated(1, 7);
     assert_eq!(
         place(&inventory, &[]),
         "--nic sriov: name the physical functions in --pf; this host has pf0 (igb, 7 VFs)"
     );
     assert_eq!(
         place(&inventory, &["eth0"]),
-        "--pf eth0: no such SR-IOV NIC; this host has pf0 (igb, 7 VFs). A NIC shows here once SR-IOV is on in its firmware and its driver is loaded"
+        "--pf eth0: no such SR-IOV NIC; this host has pf0 (igb, 7 VFs). A NIC is listed once \
+         SR-IOV is enabled in its firmware and its driver is loaded"
     );
     assert!(place(&Inventory::default(), &["pf0"]).contains("this host has none"));
     let mut other = inventory.clone();
@@ -346,14 +356,15 @@ fn bad_nics_are_told() {
 
 #[test]
 fn functions_of_others_are_left_alone() {
-    let mut inventory = Inventory::imagined(1, 7).with_vfs();
+    let mut inventory = Inventory::simulated(1, 7).with_vfs();
     let vfs_of = &mut inventory.pfs[0].vfs;
     let interface = |name: &str, busy| User::Interface {
         name: name.to_owned(),
         mac: "52:54:00:99:00:01".parse().ok(),
         busy,
     };
-    // Up; another namespace's; open; with settings; and one that is idle with a MAC its driver chose.
+    // Up; another namespace's; open; with settings; and one that is idle with a MAC its driver
+    // chose.
     (vfs_of[0].driver, vfs_of[0].user) = (Some("igbvf".to_owned()), interface("eth7", true));
     (vfs_of[1].driver, vfs_of[1].user) = (Some("igbvf".to_owned()), User::Elsewhere);
     let processes = BTreeSet::from([77]);
@@ -384,14 +395,18 @@ fn functions_of_others_are_left_alone() {
     );
     assert_eq!(
         error.expect_err("three are too few").to_string(),
-        "tenant t1 does not fit: the 1 tenants need 5 more virtual functions (2 for each port, 1 for each uplink) and 3 are free (pf0 3); the first 0 fit; not free: pf0 VF 0 (interface eth7 is in use), pf0 VF 1 (igbvf has it in another namespace), pf0 VF 2 (open in process 77), pf0 VF 3 (set by somebody: not as a free one is): name more NICs in --pf, or release tenants"
+        "tenant t1 does not fit: the 1 tenants need 5 more virtual functions (2 for each port, 1 \
+         for each uplink) and 3 are free (pf0 3); the first 0 fit; not free: pf0 VF 0 (interface \
+         eth7 is in use), pf0 VF 1 (igbvf has it in another namespace), pf0 VF 2 (open in process \
+         77), pf0 VF 3 (it has settings of another program): name more NICs in --pf, or release \
+         tenants"
     );
 }
 
 #[test]
 fn a_mac_that_somebody_has_is_refused_with_both_places() {
     let mac: MacAddr = "52:54:00:00:01:01".parse().expect("a MAC");
-    let mut inventory = Inventory::imagined(1, 7).with_vfs();
+    let mut inventory = Inventory::simulated(1, 7).with_vfs();
     inventory.interfaces.push(Interface {
         name: "eth0".to_owned(),
         mac,
@@ -404,7 +419,8 @@ fn a_mac_that_somebody_has_is_refused_with_both_places() {
     };
     assert_eq!(
         refused(&inventory, &[tenant(1, 1, false)]),
-        "MAC 52:54:00:00:01:01 is that of interface eth0 and of tenant t1/t1-vm1 T: change one of them"
+        "MAC 52:54:00:00:01:01 is that of interface eth0 and of tenant t1/t1-vm1 T: change one of \
+         them"
     );
     inventory.interfaces.clear();
     inventory.pfs[0].vfs[6].set.mac = Some(mac);
@@ -416,8 +432,9 @@ fn a_mac_that_somebody_has_is_refused_with_both_places() {
     let thief = text(2, 1, false).replace("52:54:00:00:02:01", "02:00:13:89:00:01");
     let thief = Tenant::parse("test", &thief).expect("a tenant");
     assert_eq!(
-        refused(&Inventory::imagined(1, 7), &[tenant(1, 1, false), thief]),
-        "MAC 02:00:13:89:00:01 is that of tenant t1/t1-vm1 Gw and of tenant t2/t2-vm1 T: change one of them"
+        refused(&Inventory::simulated(1, 7), &[tenant(1, 1, false), thief]),
+        "MAC 02:00:13:89:00:01 is that of tenant t1/t1-vm1 Gw and of tenant t2/t2-vm1 T: change \
+         one of them"
     );
 }
 
@@ -444,7 +461,7 @@ impl World {
     /// What an inventory would show of the objects that there are.
     fn inventory(&self) -> Inventory {
         let pf = |key: &Key| matches!(key, Key::Pf { .. });
-        let mut inventory = Inventory::imagined(2, 7);
+        let mut inventory = Inventory::simulated(2, 7);
         if !self.host.objects.keys().any(pf) {
             return inventory;
         }
@@ -605,7 +622,7 @@ fn drift_is_told_by_function_and_mended_in_place_or_anew() {
             "virtual function 0000:01:10.0: set.spoof_check should be true and is false",
             "virtual function 0000:01:10.2: driver should be \"vfio-pci\" and is \"igbvf\"",
             "virtual function 0000:01:10.4: set.mac should be \"0a:89:0a:37:3f:64\" and is null",
-            "switch of tenant t1 must be started anew: it stands on what must be made anew",
+            "switch of tenant t1 must be restarted: it depends on what must be recreated",
         ]
     );
     let again = world.set(&[tenant(1, 1, true)]).expect("it fits");
@@ -646,7 +663,7 @@ fn what_a_file_accepts_and_its_rates_reach_the_functions() {
         "[nic]\naccept = [\"min-rate\"]\n[[port]]\nrate_mbit = 500\nmin_rate_mbit = 100\n",
     );
     let file = Tenant::parse("test", &text).expect("a tenant");
-    let inventory = Inventory::imagined(1, 7);
+    let inventory = Inventory::simulated(1, 7);
     let records = placed(&[file], &State::default(), &inventory, &pool(1, "101-110"));
     let records = records.expect("it fits");
     let seen: Vec<(Side, u32, u32)> = vfs(&records)
@@ -669,7 +686,7 @@ fn what_a_file_accepts_and_its_rates_reach_the_functions() {
 
 #[test]
 fn a_number_of_functions_that_an_operator_chose_stays() {
-    let mut inventory = Inventory::imagined(1, 126);
+    let mut inventory = Inventory::simulated(1, 126);
     inventory.pfs[0].total_vfs = 4;
     inventory = inventory.with_vfs();
     inventory.pfs[0].total_vfs = 126;
@@ -705,7 +722,8 @@ fn is_budget(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 fn event() -> impl Strategy<Value = Event> {
     let killed = || prop::option::of(0..45_usize);
     prop_oneof![
-        4 => (1..4_u32, 1..3_u32, any::<bool>(), killed()).prop_map(|(n, p, u, k)| Event::Apply(n, p, u, k)),
+        4 => (1..4_u32, 1..3_u32, any::<bool>(), killed())
+            .prop_map(|(n, p, u, k)| Event::Apply(n, p, u, k)),
         2 => (1..4_u32, killed()).prop_map(|(n, k)| Event::Release(n, k)),
         1 => (1..4_u32, 0..12_usize).prop_map(|(n, at)| Event::Fail(n, at)),
     ]
@@ -726,7 +744,8 @@ proptest! {
                     match world.set(&[tenant(number, ports, uplink)]) {
                         Ok(change) => {
                             let result = world.apply(&change, killed.unwrap_or(TO_THE_END));
-                            prop_assert!(matches!(result, Ok(_) | Err(ApplyError::Killed)), "{:?}", result);
+                            let good = matches!(result, Ok(_) | Err(ApplyError::Killed));
+                            prop_assert!(good, "{:?}", result);
                         }
                         Err(PlacementError::Allocation(error)) if is_budget(&*error) => {}
                         Err(other) => return Err(TestCaseError::fail(other.to_string())),
@@ -741,7 +760,8 @@ proptest! {
                     world.host.fails_at = Some(at);
                     if let Ok(change) = world.set(&[tenant(number, 1, true)]) {
                         let result = world.apply(&change, TO_THE_END);
-                        prop_assert!(matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. })), "{:?}", result);
+                        let good = matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. }));
+                        prop_assert!(good, "{:?}", result);
                     }
                 }
             }
@@ -766,7 +786,7 @@ proptest! {
 
 #[test]
 fn an_assignment_says_who_the_guests_are() {
-    let inventory = Inventory::imagined(1, 7);
+    let inventory = Inventory::simulated(1, 7);
     let pool = pool(1, "101-110");
     let given = allocate(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
     let given = given.expect("it fits");

@@ -1,5 +1,6 @@
-//! The mediation probe on any machine: Linux bridges in a network namespace, one for each VLAN, stand in
-//! for an embedded switch that checks what its ports send. Without root each test says so and passes.
+//! The mediation probe on any machine: Linux bridges in a network namespace, one for each VLAN,
+//! stand in for an embedded switch that checks what its ports send. Without root each test says so
+//! and passes.
 
 #[path = "../../tests/common/output.rs"]
 mod output;
@@ -63,7 +64,8 @@ impl Veb {
         ));
         for (index, (_, _, _, vlan)) in FUNCTIONS.into_iter().enumerate() {
             sh(&format!(
-                "ip -n {switch} link add vf{index} type veth peer name vf{index} address {} netns {functions}
+                "ip -n {switch} link add vf{index} type veth peer name vf{index} address {} netns \
+                 {functions}
                  ip -n {functions} link set vf{index} up",
                 mac(index)
             ));
@@ -92,7 +94,8 @@ impl Veb {
     fn check_sources(&self) {
         for index in 0..FUNCTIONS.len() {
             sh(&format!(
-                "ip netns exec {} nft add rule bridge veb sources iifname vf{index} ether saddr != {} drop",
+                "ip netns exec {} nft add rule bridge veb sources iifname vf{index} ether saddr != \
+                 {} drop",
                 self.switch,
                 mac(index)
             ));

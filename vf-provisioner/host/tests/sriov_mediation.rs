@@ -191,7 +191,7 @@ fn is_inside(name: &str) -> bool {
 }
 
 #[test]
-fn right_settings_leave_no_way_around_the_switch() {
+fn correct_settings_show_no_bypass() {
     if !is_emulated() {
         return;
     }
@@ -199,7 +199,8 @@ fn right_settings_leave_no_way_around_the_switch() {
     println!("{}", sh(&format!("ip link show {PF}")));
     let report = nic.probe(true, &[]);
 
-    // This NIC is a model that knows neither check of what a VF sends, although both read back as on.
+    // This NIC is a model that knows neither check of what a VF sends, although both read back as
+    // on.
     let forged = weak(&report, Weakness::ForgedSource);
     let expected = [
         ("vm1 T", "vm1 Gw"),
@@ -304,21 +305,19 @@ const TAGGED: [Kind; 3] = [
     Kind::DoubleTagged,
 ];
 
-#[test]
-fn each_wrong_setting_is_seen() {
-    if !is_emulated() {
-        return;
-    }
-    let accepted = [Weakness::ForgedSource, Weakness::UplinkTag];
-    let nic = Nic::new();
-    let kinds = |some: &[Kind], more: &[Kind]| [some, more].concat();
-    let plain = [
-        Kind::Unicast,
-        Kind::Broadcast,
-        Kind::Multicast,
-        Kind::Forged,
-    ];
+const BOTH: [Weakness; 2] = [Weakness::ForgedSource, Weakness::UplinkTag];
+const PLAIN: [Kind; 4] = [
+    Kind::Unicast,
+    Kind::Broadcast,
+    Kind::Multicast,
+    Kind::Forged,
+];
 
+fn kinds(some: &[Kind], more: &[Kind]) -> Vec<Kind> {
+    [some, more].concat()
+}
+
+fn spoof_check_off(nic: &Nic) {
     println!("spoof check off");
     for index in 0..FUNCTIONS.len() {
         nic.set(index, "spoofchk off");
@@ -334,12 +333,14 @@ fn each_wrong_setting_is_seen() {
     for index in 0..FUNCTIONS.len() {
         nic.set(index, "spoofchk on");
     }
+}
 
+fn two_ports_on_one_vlan(nic: &Nic) {
     println!("two ports on one VLAN");
     nic.put_on(2, Some(101));
     nic.put_on(3, Some(101));
-    let report = nic.probe(false, &accepted);
-    let all = kinds(&kinds(&plain, &TAGGED), &[Kind::Tagged]);
+    let report = nic.probe(false, &BOTH);
+    let all = kinds(&kinds(&PLAIN, &TAGGED), &[Kind::Tagged]);
     let expected = both_ways(&["vm1 T", "vm1 Gw"], &["vm2 T", "vm2 Gw"], &all);
     assert_eq!(leaks(&report), expected);
     assert_eq!(report.of(Verdict::Lost), Vec::<&Row>::new());
@@ -347,19 +348,21 @@ fn each_wrong_setting_is_seen() {
     assert_eq!(row.seen, u64::from(row.sent), "{row}");
     nic.put_on(2, Some(102));
     nic.put_on(3, Some(102));
+}
 
+fn guest_on_no_vlan(nic: &Nic) {
     println!("a T VF on no VLAN");
     nic.put_on(0, None);
-    let report = nic.probe(true, &accepted);
+    let report = nic.probe(true, &BOTH);
     let mut expected = BTreeMap::new();
     let mut add = |from, to, kinds: &[Kind]| {
         expected.insert((from, to), kinds.iter().copied().collect::<BTreeSet<_>>());
     };
     for to in ["In/Out", "free", PF] {
-        add("vm1 T", to, &kinds(&plain, &TAGGED));
+        add("vm1 T", to, &kinds(&PLAIN, &TAGGED));
     }
-    add("In/Out", "vm1 T", &kinds(&plain, &[Kind::PriorityTagged]));
-    // It may choose its VLAN by a tag, and what is on that VLAN sees none.
+    add("In/Out", "vm1 T", &kinds(&PLAIN, &[Kind::PriorityTagged]));
+    // It may choose its VLAN by a tag, and stations on that VLAN receive the frame untagged.
     for to in ["vm1 Gw", "vm2 T", "vm2 Gw", "free on 199"] {
         add("vm1 T", to, &[Kind::Tagged]);
     }
@@ -379,11 +382,13 @@ fn each_wrong_setting_is_seen() {
     }
     assert_eq!(keys(&report.of(Verdict::Lost)), lost);
     nic.put_on(0, Some(101));
+}
 
-    // What the host's root sees then; the probe itself never makes it so.
+fn promiscuous_pf(nic: &Nic) {
+    // What the host's root sees then; the probe never makes the PF promiscuous.
     println!("a promiscuous physical function");
     sh(&format!("ip link set {PF} promisc on"));
-    let report = nic.probe(false, &accepted);
+    let report = nic.probe(false, &BOTH);
     let seen = [Kind::Unicast, Kind::Broadcast, Kind::Forged, Kind::Tagged];
     let seen: BTreeSet<Kind> = kinds(&seen, &TAGGED).into_iter().collect();
     let inside = ["vm1 T", "vm1 Gw", "vm2 T", "vm2 Gw"];
@@ -391,14 +396,16 @@ fn each_wrong_setting_is_seen() {
     assert_eq!(leaks(&report), expected);
     assert_eq!(report.of(Verdict::Lost), Vec::<&Row>::new());
     sh(&format!("ip link set {PF} promisc off"));
+}
 
-    // It gets what is for that MAC on its own VLAN, and nothing of another's.
+fn trusted_guest_with_another_mac(nic: &Nic) {
+    // It receives frames to that MAC on its own VLAN, and none of another VLAN.
     println!("a trusted T VF with another MAC");
     nic.set(0, "trust on");
     sh(&format!(
         "ip -n {NAMESPACE} link set vf0 address 52:54:00:77:00:aa"
     ));
-    let report = nic.probe(false, &accepted);
+    let report = nic.probe(false, &BOTH);
     assert_eq!(
         wrong(&report),
         BTreeSet::from([("vm1 Gw", "vm1 T", Kind::Unicast)])
@@ -408,8 +415,10 @@ fn each_wrong_setting_is_seen() {
         mac(0)
     ));
     nic.set(0, "trust off");
+}
 
-    println!("In/Out on a VLAN of its own, which is no wrong setting: it mends a weakness");
+fn uplink_on_own_vlan(nic: &Nic) {
+    println!("In/Out on a VLAN of its own, which removes a weakness");
     nic.put_on(4, Some(150));
     let mut stations = nic.stations(true);
     stations[4].vlan = Some(150);
@@ -417,8 +426,21 @@ fn each_wrong_setting_is_seen() {
     assert_eq!(wrong(&report), BTreeSet::new());
     assert_eq!(report.of(Verdict::Inconclusive), Vec::<&Row>::new());
     nic.put_on(4, None);
+}
 
+#[test]
+fn wrong_setting_is_reported() {
+    if !is_emulated() {
+        return;
+    }
+    let nic = Nic::new();
+    spoof_check_off(&nic);
+    two_ports_on_one_vlan(&nic);
+    guest_on_no_vlan(&nic);
+    promiscuous_pf(&nic);
+    trusted_guest_with_another_mac(&nic);
+    uplink_on_own_vlan(&nic);
     println!("right again");
-    let report = nic.probe(false, &accepted);
+    let report = nic.probe(false, &BOTH);
     assert_eq!(wrong(&report), BTreeSet::new());
 }

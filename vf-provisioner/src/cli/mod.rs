@@ -236,9 +236,11 @@ impl Global {
         if more == 0 {
             return Ok(());
         }
-        let (free_mib, size_kib) = (host.free * host.page_bytes >> 20, host.page_bytes >> 10);
+        let (free_mib, size_kib) = ((host.free * host.page_bytes) >> 20, host.page_bytes >> 10);
         Err(CliError::Usage(format!(
-            "--hugepages: the new switches need {needed} MiB and {free_mib} MiB are free: reserve {more} more pages of {size_kib} KiB (`sysctl vm.nr_hugepages`), or leave out --hugepages"
+            "--hugepages: the new switches need {needed} MiB and {free_mib} MiB are free: reserve \
+             {more} more pages of {size_kib} KiB (`sysctl vm.nr_hugepages`), or leave out \
+             --hugepages"
         )))
     }
 

@@ -117,8 +117,8 @@ pub(super) enum Command {
         /// Tenants' files, or directories of them (*.toml)
         #[arg(required = true, value_name = "DIR|FILE")]
         tenants: Vec<PathBuf>,
-        /// Make the mediation probe once more when all switches run. If it finds a leak, tenants that were not here
-        /// before are taken away again
+        /// Make the mediation probe once more when all switches run. If it finds a leak, tenants
+        /// that were not here before are taken away again
         #[arg(long)]
         prove: bool,
         /// Do not make the mediation probe of new virtual functions before switches are given them
@@ -133,20 +133,22 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "json")]
         metrics: bool,
     },
-    /// Compare everything that was set with what the kernel has now, and ask every gateway with real
-    /// frames; changes nothing
+    /// Compare everything that was set with what the kernel has now, and ask every gateway with
+    /// real frames; changes nothing
     Verify,
-    /// Show with real frames that no tenant's frame gets around its switch: guests send everything that
-    /// they could try, and nobody but their own switch may see it. What a switch drops of it, it counts
+    /// Show with real frames that no tenant's frame gets around its switch: guests send everything
+    /// that they could try, and nobody but their own switch may see it. What a switch drops of it,
+    /// it counts
     Probe {
         /// Only these tenants send [default: all]
         #[arg(value_name = "TENANT")]
         tenants: Vec<Name>,
-        /// An interface at the other end of the NIC's cable, or of the bridge's wire: what reaches it, and what
-        /// comes in from it, is reported
+        /// An interface at the other end of the NIC's cable, or of the bridge's wire: what reaches
+        /// it, and what comes in from it, is reported
         #[arg(long, value_name = "INTERFACE")]
         wire: Option<String>,
-        /// What may be found all the same: forged-source, uplink-tag [default: what the tenants' files accept]
+        /// What may be found all the same: forged-source, uplink-tag [default: what the tenants'
+        /// files accept]
         #[arg(long, value_name = "LIST", value_delimiter = ',')]
         accept: Vec<Weakness>,
     },
@@ -165,7 +167,8 @@ pub(super) enum Command {
         /// Seconds between two looks for drift; 0 is never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         verify_every: u64,
-        /// Keep what was seen in this file, in Prometheus' text format, as a textfile collector reads it
+        /// Keep what was seen in this file, in Prometheus' text format, as a textfile collector
+        /// reads it
         #[arg(long, value_name = "FILE")]
         metrics: Option<PathBuf>,
     },
@@ -225,7 +228,8 @@ impl Global {
             PlacementKind::Isolated if self.cpus.is_empty() => {
                 if online < 2 {
                     return Err(CliError::Usage(
-                        "--placement isolated: this host has one core; use shared, or name cores in --cpus"
+                        "--placement isolated: this host has one core; use shared, or name cores \
+                         in --cpus"
                             .to_owned(),
                     ));
                 }

@@ -14,8 +14,8 @@ pub(crate) struct Libvirtd {
 }
 
 impl Libvirtd {
-    /// Starts one that writes below `dir`, in a named network namespace or in this one. `None`, said on
-    /// standard error, if it is not installed.
+    /// Starts one that writes below `dir`, in a named network namespace or in this one. `None`,
+    /// said on standard error, if it is not installed.
     pub(crate) fn start(dir: &Path, namespace: Option<&str>) -> Option<Self> {
         let there = |program: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -23,7 +23,8 @@ impl Libvirtd {
         };
         if !there("virsh") || !there("libvirtd") {
             eprintln!(
-                "skipped: needs libvirtd and virsh (packages libvirt-daemon, libvirt-daemon-driver-qemu, libvirt-clients)"
+                "skipped: needs libvirtd and virsh (packages libvirt-daemon, \
+                 libvirt-daemon-driver-qemu, libvirt-clients)"
             );
             return None;
         }

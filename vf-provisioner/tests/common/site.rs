@@ -1,4 +1,5 @@
-//! One instance on this host's kernel: a network namespace of its own for a host, a state directory, a range of users.
+//! One instance on this host's kernel: a network namespace of its own for a host, a state
+//! directory, a range of users.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -19,8 +19,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts `provisioner` as one, and waits until it watches the tenants. Its events go to a file in `dir`; each is
-    /// waited for so long.
+    /// Starts `provisioner` as one, and waits until it watches the tenants. Its events go to a file
+    /// in `dir`; each is waited for so long.
     pub(crate) fn start(
         mut provisioner: Command,
         options: &[&str],
@@ -56,7 +56,8 @@ impl Supervisor {
         events.collect::<Result<_, _>>().expect("JSON lines")
     }
 
-    /// The next of those events that has not been waited for, of that tenant or, if that is empty, of anybody.
+    /// The next of those events that has not been waited for, of that tenant or, if that is empty,
+    /// of anybody.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, event: &str, tenant: &str) -> Value {
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Control groups, version 2 where its controllers are there, version 1 else.
+//! Control groups: version 2 if it has the controllers, else version 1.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,8 +73,8 @@ pub(super) fn mounts() -> Result<Mounts, HostError> {
 pub enum Mounts {
     /// One hierarchy for all controllers.
     Unified(PathBuf),
-    /// A hierarchy for each, in the order cpu, memory, pids; and the one that counts processor time, if it is
-    /// none of these.
+    /// One hierarchy each, in the order cpu, memory, pids; and the one that counts processor time,
+    /// if it is a separate one.
     Legacy([PathBuf; 3], Option<PathBuf>),
 }
 
@@ -131,7 +131,8 @@ impl Mounts {
                     .map(|(name, _)| *name)
                     .collect();
                 Err(format!(
-                    "no control group hierarchy with {}: mount cgroup2 on /sys/fs/cgroup with these controllers, or their version 1 hierarchies",
+                    "no control group hierarchy with {}: mount cgroup2 on /sys/fs/cgroup with \
+                     these controllers, or their version 1 hierarchies",
                     missing.join(", ")
                 ))
             }
@@ -157,7 +158,7 @@ impl Mounts {
             .collect()
     }
 
-    /// The limits: file, what to write, and what reads back.
+    /// The limits: the file, and the value to write and to read back.
     fn limits(&self, group: &Cgroup) -> Vec<(PathBuf, String)> {
         let directories = self.directories(&group.path);
         let quota_us = u64::from(group.cpu_percent) * CPU_PERIOD_US / 100;
@@ -179,10 +180,10 @@ impl Mounts {
         }
     }
 
-    /// Makes the group, if need be, and sets its limits.
+    /// Makes the group, if it does not exist, and sets its limits.
     pub fn set(&self, group: &Cgroup) -> Result<(), HostError> {
         if let Self::Unified(mount) = self {
-            // Controllers are handed down level by level.
+            // Controllers are enabled level by level.
             let mut at = mount.clone();
             for part in Path::new(&group.path) {
                 let control = at.join("cgroup.subtree_control");
@@ -202,7 +203,7 @@ impl Mounts {
         Ok(())
     }
 
-    /// The group as it is; `None` unless it is there in every hierarchy.
+    /// Reads the group; `None` unless it exists in every hierarchy.
     pub fn observe(&self, wanted: &Cgroup) -> Result<Option<Cgroup>, HostError> {
         let mut directories = self.directories(&wanted.path).into_iter();
         if !directories.all(|directory| directory.is_dir()) {
@@ -215,7 +216,7 @@ impl Mounts {
             values.push(text.trim().to_owned());
         }
         let number = |text: &str| text.parse::<u64>().unwrap_or(0);
-        // "max", an unlimited quota, reads as 0: never what is wanted.
+        // "max", an unlimited quota, reads as 0, which is never wanted.
         let (quota, period, memory, tasks) = match values.as_slice() {
             [cpu, memory, tasks] => {
                 let (quota, period) = cpu.split_once(' ').unwrap_or((cpu, "0"));
@@ -235,7 +236,7 @@ impl Mounts {
         }))
     }
 
-    /// What the group's processes have used, those that have ended included.
+    /// The usage of the group's processes, including ended ones.
     pub fn accounts(&self, path: &str) -> Option<Accounts> {
         let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
         let directories = self.directories(path);
@@ -249,7 +250,7 @@ impl Mounts {
                 Some(Accounts {
                     cpu_s: usage.trim().parse::<u64>().ok()? as f64 / 1e6,
                     memory_bytes,
-                    // Kernels before 5.19 do not remember it.
+                    // Kernels before 5.19 do not record it.
                     memory_peak_bytes: number(all.join("memory.peak")).unwrap_or(memory_bytes),
                 })
             }
@@ -296,7 +297,7 @@ impl Mounts {
                     source: nix::Error::EBUSY.into(),
                 });
             }
-            // One that this PID namespace does not see reads as 0, which to kill is the caller's own group.
+            // A process outside this PID namespace reads as 0, and kill(0) would hit our own group.
             for pid in left.into_iter().filter(|pid| pid.as_raw() > 0) {
                 // It may have ended meanwhile.
                 let _ = kill(pid, Signal::SIGKILL);
@@ -305,7 +306,7 @@ impl Mounts {
         }
     }
 
-    /// Removes the group, and the groups above it that are then empty.
+    /// Removes the group, and its parents that are then empty.
     pub fn delete(&self, path: &str) -> Result<(), HostError> {
         for directory in self.directories(path) {
             remove(&directory)?;
@@ -360,7 +361,7 @@ mod tests {
 ";
 
     #[test]
-    fn version_1_is_taken_where_version_2_lacks_the_controllers() {
+    fn version_1_is_used_if_version_2_lacks_the_controllers() {
         let found = Mounts::parse(LEGACY, |_| "hugetlb\n".to_owned());
         let at = |name: &str| Path::new("/sys/fs/cgroup").join(name);
         assert_eq!(
@@ -385,14 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_taken_where_it_has_them() {
+    fn version_2_is_used_if_it_has_the_controllers() {
         let found = Mounts::parse(LEGACY, |_| "cpuset cpu io memory pids\n".to_owned());
         let at = PathBuf::from("/sys/fs/cgroup/unified");
         assert_eq!(found, Ok(Mounts::Unified(at)));
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_controllers_are_named() {
         let found = Mounts::parse("31 20 0:26 / /m rw - cgroup cgroup rw,memory\n", |_| {
             String::new()
         });

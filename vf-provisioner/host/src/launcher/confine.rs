@@ -1,10 +1,11 @@
-//! How a switch gets into its confinement.
+//! Starts a switch in its confinement.
 //!
-//! Two steps of this same program, each single-threaded. `confine` joins the control groups, enters
-//! the tenant's network namespace, makes mount, IPC, UTS and PID namespaces and builds the switch's
-//! view of the file system; `confine --inner`, process 1 of the new PID namespace, makes that view
-//! its root, gives up everything, and becomes the switch. No step needs `unsafe`: what `fork` hooks
-//! would do happens between two `exec`s.
+//! Two steps, which are hidden subcommands of the program that uses this library, each
+//! single-threaded. `confine` joins the control groups, enters the tenant's network namespace,
+//! makes mount, IPC, UTS and PID namespaces and builds the switch's view of the file system;
+//! `confine --inner`, process 1 of the new PID namespace, makes that view its root, drops all
+//! privileges, and becomes the switch. Neither needs `unsafe`: the work of `fork` hooks is done
+//! between two `exec`s.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -32,10 +33,10 @@ use super::usage::Accounts;
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const OPEN_FILES: u64 = 1024;
 
-/// Everything the confinement needs to know.
+/// The description of the confinement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Task {
-    /// For the host name inside.
+    /// The host name inside.
     pub tenant: String,
     /// The network namespace's file.
     pub namespace: PathBuf,
@@ -49,10 +50,10 @@ pub struct Task {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// What it sees of the host's file system beside [`DEVICES`], read-only. What is not there is left
-    /// out.
+    /// What it sees of the host's file system besides [`DEVICES`], read-only. Missing files are
+    /// left out.
     pub shown: Vec<Shown>,
-    /// Device nodes that it may use, at the same paths. Their own permissions still hold.
+    /// Device nodes that it may use, at the same paths. Their permissions apply.
     pub devices: Vec<PathBuf>,
     /// The folder of the control socket on the host.
     pub run: PathBuf,
@@ -60,15 +61,14 @@ pub struct Task {
     pub run_inside: PathBuf,
     /// Where its output goes.
     pub log: PathBuf,
-    /// Whether it starts with CAP_NET_RAW, to open packet sockets. They reach no further than its own
-    /// network namespace.
+    /// Whether it starts with CAP_NET_RAW, to open packet sockets in its own network namespace.
     pub raw_sockets: bool,
-    /// The groups beside its own.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
     /// The core that all its threads are bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// How much memory it may lock; `None` is without a bound but the control group's.
+    /// How much memory it may lock; `None` is limited by the control group only.
     pub locked_bytes: Option<u64>,
 }
 
@@ -92,7 +92,7 @@ impl Shown {
     }
 }
 
-/// A started process, told from a later one of the same number by its start time.
+/// A started process. Its start time distinguishes it from a later process with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Its number on the host.
@@ -101,7 +101,7 @@ pub struct Started {
     pub start_ticks: u64,
 }
 
-/// What a process has used.
+/// The usage of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
     /// Seconds since its start.
@@ -120,13 +120,13 @@ fn stat(pid: i32) -> Option<Vec<String>> {
 }
 
 impl Started {
-    /// Identifies a process that is there now.
+    /// Identifies a running process.
     pub fn identify(pid: i32) -> Option<Self> {
         let start_ticks = stat(pid)?.get(19)?.parse().ok()?;
         Some(Self { pid, start_ticks })
     }
 
-    /// Whether it is there and no zombie.
+    /// Whether it exists and is no zombie.
     pub fn is_alive(&self) -> bool {
         let alive = |fields: Vec<String>| {
             let start: u64 = fields.get(19)?.parse().ok()?;
@@ -136,7 +136,7 @@ impl Started {
         stat(self.pid).and_then(alive).unwrap_or(false)
     }
 
-    /// What it has used; `None` if it is gone.
+    /// Its usage; `None` if it has ended.
     pub fn usage(&self) -> Option<Usage> {
         if !self.is_alive() {
             return None;
@@ -156,7 +156,7 @@ impl Started {
 }
 
 impl Started {
-    /// What it alone has used; `None` if it is gone.
+    /// The usage of this process alone; `None` if it has ended.
     pub fn accounts(&self) -> Option<Accounts> {
         let usage = self.usage()?;
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
@@ -173,7 +173,7 @@ impl Started {
 }
 
 impl Task {
-    /// Starts the switch. It runs on its own: neither waits for the other.
+    /// Starts the switch, which then runs independently.
     pub fn start(&self) -> Result<Started, String> {
         let program = std::env::current_exe()
             .map_err(|error| format!("cannot find the provisioner's own executable: {error}"))?;
@@ -187,7 +187,7 @@ impl Task {
             .map_err(|error| format!("cannot start the confinement: {error}"))?;
         let text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
         if let Some(mut input) = child.stdin.take() {
-            // A child that ends early says why on its standard error.
+            // A child that ends early writes the reason to its standard error.
             let _ = input.write_all(&text);
         }
         let output = child
@@ -201,13 +201,13 @@ impl Task {
     }
 }
 
-/// A step of the confinement, for its error.
+/// Adds the failed step to an error.
 fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("cannot {what}: {error}"))
 }
 
-/// `vf-provisioner confine`: reads a [`Task`] from standard input, starts it, and writes [`Started`]
-/// to standard output.
+/// `vf-provisioner confine`: reads a [`Task`] from standard input, starts it, and writes
+/// [`Started`] to standard output.
 pub fn outer() -> Result<(), String> {
     close_inherited();
     // A supervisor blocks the signals that end it; its switches must not.
@@ -250,8 +250,8 @@ pub fn outer() -> Result<(), String> {
     )?;
     build_root(&task)?;
 
-    // The inner step holds the other end of this pipe until it becomes the switch; what it writes
-    // before is why it could not.
+    // The inner step holds the other end of this pipe until it becomes the switch. If it fails, it
+    // writes the reason.
     let mut child = step(
         "start the inner confinement",
         Command::new("/proc/self/exe")
@@ -283,8 +283,8 @@ pub fn outer() -> Result<(), String> {
     }
 }
 
-/// Closes what whoever started the provisioner left open: no switch may hold it. Nothing here has
-/// opened a file yet.
+/// Closes descriptors that were inherited from the provisioner's parent, so that no switch holds
+/// them. We have opened no file yet.
 fn close_inherited() {
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")
         .into_iter()
@@ -312,7 +312,7 @@ fn bind(from: &Path, to: &Path, flags: MsFlags) -> Result<(), String> {
             None::<&str>,
         ),
     )?;
-    // A bind mount takes its flags only when it is mounted anew.
+    // A bind mount applies its flags only when it is remounted.
     step(
         &what,
         mount(
@@ -338,8 +338,8 @@ fn file_system(kind: &str, at: &Path, flags: MsFlags, options: &str) -> Result<(
     )
 }
 
-/// The switch's whole view: what the task shows (read-only), a few devices, the folder of its socket,
-/// and a /tmp of its own. No other tenant's file is there.
+/// The switch's whole view: the files of the task (read-only), a few devices, the folder of its
+/// socket, and a /tmp of its own. It has no file of another tenant.
 fn build_root(task: &Task) -> Result<(), String> {
     let root = &task.root;
     step(
@@ -409,7 +409,7 @@ fn build_root(task: &Task) -> Result<(), String> {
         MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         "size=1m,mode=1777",
     )?;
-    // Of this network namespace: the switch sees no interface but its own.
+    // Of this network namespace: the switch sees only its own interfaces.
     file_system(
         "sysfs",
         &inside(Path::new("/sys")),
@@ -418,8 +418,8 @@ fn build_root(task: &Task) -> Result<(), String> {
     )
 }
 
-/// `vf-provisioner confine --inner TASK`: gives up everything and becomes the switch. It returns only
-/// with an error.
+/// `vf-provisioner confine --inner TASK`: drops all privileges and becomes the switch. It returns
+/// only on an error.
 pub fn inner(text: &str) -> String {
     // Standard output is the pipe to the outer step; this copy closes when the switch takes over.
     let pipe = match std::io::stdout().as_fd().try_clone_to_owned() {
@@ -430,7 +430,7 @@ pub fn inner(text: &str) -> String {
         Ok(mut switch) => format!("cannot start the switch: {}", switch.exec()),
         Err(message) => message,
     };
-    // Where nobody listens any more, the log and the exit code say it.
+    // If the outer step has ended, the log and the exit code show the failure.
     let _ = File::from(pipe).write_all(message.as_bytes());
     message
 }
@@ -447,7 +447,7 @@ fn prepare(text: &str) -> Result<Command, String> {
 
 fn enter_root(task: &Task) -> Result<(), String> {
     let root = &task.root;
-    // A change of root moves every process of the mount namespace, and the outer step stays outside.
+    // pivot_root moves every process of the mount namespace, but the outer step must stay outside.
     step("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     file_system(
         "proc",
@@ -456,7 +456,7 @@ fn enter_root(task: &Task) -> Result<(), String> {
         "hidepid=2",
     )?;
     step("enter its root", chdir(root))?;
-    // Put the old root over the new one, and take it off again (pivot_root(2)).
+    // Stack the old root on the new one, then unmount it (pivot_root(2)).
     step("change the root", pivot_root(".", "."))?;
     step("leave the host's root", umount2(".", MntFlags::MNT_DETACH))?;
     step("enter its root", chdir("/"))?;
@@ -473,7 +473,8 @@ fn enter_root(task: &Task) -> Result<(), String> {
     step("set the host name", sethostname(&task.tenant))
 }
 
-/// What a device writes to is locked in memory, and counted as ours; without such a device less does no harm.
+/// The memory that a device writes to is locked and counts against our limit. Without such a
+/// device, a lower limit does no harm.
 fn limit_locked_memory(task: &Task) -> Result<(), String> {
     let limit = Limit::RLIMIT_MEMLOCK;
     let most = task.locked_bytes.unwrap_or(RLIM_INFINITY);
@@ -486,8 +487,9 @@ fn limit_locked_memory(task: &Task) -> Result<(), String> {
         return step("set resource limits", setrlimit(limit, most, most));
     }
     Err(format!(
-        "cannot let the switch lock the {} KiB that its devices write to ({error}): the provisioner itself may lock {} KiB and not \
-         raise that. Raise its hard limit (`ulimit -Hl`, LimitMEMLOCK= of a systemd unit), or give it CAP_SYS_RESOURCE",
+        "cannot let the switch lock the {} KiB that its devices write to ({error}): the \
+         provisioner itself may lock {} KiB and may not raise that. Raise its hard limit (`ulimit \
+         -Hl`, LimitMEMLOCK= of a systemd unit), or give it CAP_SYS_RESOURCE",
         most >> 10,
         hard >> 10
     ))
@@ -502,7 +504,7 @@ fn give_up_privileges(task: &Task) -> Result<(), String> {
         step(&what, sched_setaffinity(Pid::from_raw(0), &cores))?;
     }
     for (limit, most) in [(Limit::RLIMIT_CORE, 0), (Limit::RLIMIT_NOFILE, OPEN_FILES)] {
-        // A container may have bounded us lower, and then we may not raise it.
+        // A container may have set a lower hard limit, which we may not raise.
         let (_, hard) = step("read resource limits", getrlimit(limit))?;
         let most = most.min(hard);
         step("set resource limits", setrlimit(limit, most, most))?;

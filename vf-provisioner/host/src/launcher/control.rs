@@ -1,4 +1,4 @@
-//! The control API of a running switch, through its one client: the switch's own command line.
+//! The control API of a running switch, through its client: the switch's own command line.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::switch::Switch;
 use crate::error::HostError;
 use crate::files::pin_socket;
 
-/// What the switch says of its ports.
+/// The ports as the switch reports them.
 pub(super) fn ports(files: &TenantFiles, switch: &Switch) -> Result<Vec<u8>, String> {
     command(files, switch, &["show", "ports", "--json"], None)
 }
 
-/// Gives a running switch another configuration without losing a frame. One that does not take it
-/// (another MTU, say) says why, and must be started again.
+/// Gives a running switch another configuration without losing a frame. A switch that refuses it (a
+/// new MTU, for example) returns the reason, and must be restarted.
 pub(super) fn reload(
     files: &TenantFiles,
     switch: &Switch,
@@ -37,7 +37,7 @@ pub(super) fn reload(
     }
 }
 
-/// The socket's folder is the switch's, so a link in the place of the socket is not followed.
+/// The socket's folder belongs to the switch, so a link in the place of the socket is not followed.
 fn command(
     files: &TenantFiles,
     switch: &Switch,
@@ -64,7 +64,7 @@ fn command(
         let message = String::from_utf8_lossy(&output.stderr);
         if message.trim().is_empty() {
             return Err(format!(
-                "{} ended without a word ({})",
+                "{} ended without a message ({})",
                 switch.binary.display(),
                 output.status
             ));

@@ -1,4 +1,4 @@
-//! What the host keeps of one tenant's switch: its directory, its configuration and its sockets.
+//! The files of one tenant's switch: its directory, its configuration and its sockets.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
@@ -76,7 +76,7 @@ impl TenantFiles {
         }
     }
 
-    /// What the switch is given.
+    /// The switch's configuration.
     pub(super) fn config(&self) -> PathBuf {
         self.directory.join("config.json")
     }
@@ -86,7 +86,7 @@ impl TenantFiles {
         self.directory.join("run")
     }
 
-    /// The empty folder on which the switch's view of the file system is built.
+    /// The empty folder on which the switch's root is built.
     pub(super) fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
@@ -133,7 +133,7 @@ impl TenantFiles {
         Ok(())
     }
 
-    /// Who owns the run folder; nobody that there is, if the permissions are not as they should be.
+    /// The owner of the run folder; an unused user if the permissions are wrong.
     fn owner(&self) -> Option<u32> {
         let run = fs::metadata(self.run()).ok()?;
         let private = |path: &Path| {
@@ -155,8 +155,8 @@ impl TenantFiles {
         }
     }
 
-    /// Makes way for a socket: one of a dead switch answers nobody. The folder is the switch's, so anything
-    /// may be there in its place; what a link leads to is left alone.
+    /// Removes a dead switch's socket. The folder belongs to the switch, so anything may be in its
+    /// place; the target of a link is left alone.
     pub(super) fn clear_run(&self, socket: &str) -> Result<(), HostError> {
         let socket = self.run().join(socket);
         let removed = match fs::remove_file(&socket) {
@@ -171,7 +171,7 @@ impl TenantFiles {
         }
     }
 
-    /// Writes what the switch is given; only root and the switch may read it.
+    /// Writes the switch's configuration; only root and the switch may read it.
     pub(super) fn write_config(&self, config: &SwitchConfig, uid: u32) -> Result<(), HostError> {
         let path = self.config();
         let what = format!("cannot write {}", path.display());

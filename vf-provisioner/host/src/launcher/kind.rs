@@ -1,11 +1,11 @@
-//! What a launcher's folder offers.
+//! What a launcher's folder provides.
 
 use super::process::plan::Process;
 use super::{Launcher, Runner};
 use crate::error::OptionError;
 use crate::finding::Finding;
 
-/// What a launcher's folder offers.
+/// What a launcher's folder provides.
 pub trait Kind: Runner {
     /// Its command-line options.
     type Options;

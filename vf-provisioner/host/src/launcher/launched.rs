@@ -1,4 +1,4 @@
-//! The note of a started switch, from which it is known again.
+//! The note about a started switch, by which it is recognised.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,18 +14,19 @@ use super::switch::Switch;
 use crate::error::HostError;
 use crate::files::replace;
 
-/// What is remembered of a started switch, beside what it was started as.
+/// The note about a started switch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Launched {
     pub(super) switch: Switch,
     pub(super) started: Started,
     pub(super) restarts: u64,
-    /// Whether it has come up. One whose starter was killed before that may wait forever, and counts as not there.
+    /// Whether it was ready once. If its starter was killed before that, the switch may wait
+    /// forever, and counts as absent.
     #[serde(default = "came_up")]
     pub(super) ready: bool,
 }
 
-/// Notes of earlier versions do not say.
+/// Notes of earlier versions lack the field.
 fn came_up() -> bool {
     true
 }
@@ -46,7 +47,7 @@ impl TenantFiles {
                 ));
             }
         };
-        // It is replaced whole, so it is ours or nobody's.
+        // It is replaced atomically, so damaged content is not ours.
         Ok(serde_json::from_slice(&text).ok())
     }
 
@@ -63,8 +64,8 @@ impl TenantFiles {
         Ok(launched.map_or(0, |launched| launched.restarts))
     }
 
-    /// What runs, with the configuration it was last given; or the one its file has now, if only
-    /// that is not as wanted. A file that nobody can read differs from any.
+    /// The running switch with its last configuration, or, if that is as wanted, with the content
+    /// of its file. An unreadable file differs from any configuration.
     pub(super) fn observe_switch(&self, wanted: &Switch) -> Result<Option<Switch>, HostError> {
         let Some(mut launched) = self.launched()? else {
             return Ok(None);
@@ -72,7 +73,8 @@ impl TenantFiles {
         if !launched.ready || !launched.started.is_alive() {
             return Ok(None);
         }
-        // A crash between writing the file and giving it to the switch leaves it ahead of the note.
+        // After a crash between the write of the file and the reload, the file is newer than the
+        // note.
         if launched.switch.config == wanted.config {
             let path = self.config();
             let text = fs::read(&path).unwrap_or_default();
@@ -84,7 +86,7 @@ impl TenantFiles {
         Ok(Some(launched.switch))
     }
 
-    /// Removes what is remembered of a switch that has ended.
+    /// Removes the note about a switch that has ended.
     pub(super) fn forget(&self) -> Result<(), HostError> {
         self.clear_run(CONTROL)?;
         self.clear_run(CHANNEL)?;
@@ -98,7 +100,7 @@ impl TenantFiles {
         }
     }
 
-    /// The switch as a pidfd, if it is alive and the one that was started.
+    /// A pidfd of the switch, if it is alive and the one that was started.
     pub(crate) fn pidfd(&self) -> Result<Option<OwnedFd>, HostError> {
         let Some(launched) = self.launched()? else {
             return Ok(None);
@@ -109,7 +111,7 @@ impl TenantFiles {
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
             return Ok(None);
         };
-        // Only once the descriptor is held does the number belong to one process.
+        // The number identifies one process only while we hold the descriptor.
         Ok((launched.ready && launched.started.is_alive()).then_some(pidfd))
     }
 }

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use super::files::TenantFiles;
 use crate::error::HostError;
 
-/// A log that has grown beyond this is cut to its tail when the supervisor looks, and at a start.
+/// A longer log is cut to its tail, by the supervisor and before a start.
 const MAX_BYTES: u64 = 1 << 20;
 const KEPT_BYTES: u64 = 1 << 18;
 
@@ -25,7 +25,7 @@ impl TenantFiles {
         }
     }
 
-    /// Cuts a log that has grown too long to its tail. What appends to it goes on behind that.
+    /// Cuts a log that is too long to its tail. Writers append behind that.
     pub(crate) fn trim_log(&self) -> Result<(), HostError> {
         let path = self.log();
         let what = || format!("cannot trim {}", path.display());
@@ -52,8 +52,8 @@ impl TenantFiles {
     }
 }
 
-/// The last lines of a log, however long it is. The switch wrote them, and an operator's terminal is to show
-/// them: so without control characters.
+/// The last lines of a log of any length. The switch wrote them and an operator's terminal shows
+/// them, so control characters are replaced.
 fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
     const BYTES: u64 = 2000;
     const LINES: usize = 5;

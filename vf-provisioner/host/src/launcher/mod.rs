@@ -1,7 +1,7 @@
-//! Launchers: what runs a tenant's switch, and keeps it apart from all others.
+//! Launchers: what runs a tenant's switch, isolated from all others.
 //!
-//! A launcher is a folder and one line of [`registry`]. `process` runs a switch as a confined process;
-//! `vm` as a machine, which QEMU runs in the same confinement, or libvirt.
+//! A launcher is a folder and one line of [`registry`]. `process` runs a switch as a confined
+//! process; `vm` as a machine, which QEMU runs in the same confinement, or libvirt.
 
 pub mod cgroup;
 pub mod confine;
@@ -39,7 +39,7 @@ pub struct Slot {
     pub cpu: Option<u32>,
     /// Its network namespace.
     pub namespace: String,
-    /// The host's devices that are to carry its frames.
+    /// The host's devices that carry its frames.
     pub devices: Assignment,
     /// The objects that carry its devices.
     pub needs: BTreeSet<Key>,
@@ -53,16 +53,16 @@ pub trait Launcher {
     /// The host's devices as the switch sees them.
     fn inside(&self, devices: &Assignment) -> Assignment;
 
-    /// Everything that must be there for a switch to run with `config` in `slot`.
+    /// All objects of a switch with `config` in `slot`.
     fn resources(&self, config: &SwitchConfig, slot: &Slot) -> Vec<Resource>;
 
-    /// The switch's packet memory here.
+    /// The packet memory of a switch.
     fn memory(&self) -> Memory;
 
-    /// What one switch takes of the host's hugepages if it takes any, in MiB.
+    /// The hugepages of the host that one switch needs if it uses any, in MiB.
     fn hugepages_mib(&self) -> u32;
 
-    /// How long a switch may take to answer a frame, if that is longer than usual.
+    /// How long a switch may take to answer a frame, if longer than usual.
     fn answers_within(&self) -> Option<Duration> {
         None
     }
@@ -79,13 +79,13 @@ pub trait Runner {
     /// If it does not start or does not answer in time.
     fn start(&self, context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostError>;
 
-    /// Stops the switch. One that does not run is no error.
+    /// Stops the switch, if it runs.
     ///
     /// # Errors
     /// If it does not end.
     fn stop(&self, context: &Context, switch: &Switch) -> Result<(), HostError>;
 
-    /// Why a switch that is alive does nothing, where that can be seen from outside.
+    /// Why a live switch executes nothing, if that can be seen from outside.
     fn stuck(&self, _context: &Context, _switch: &Switch) -> Option<String> {
         None
     }

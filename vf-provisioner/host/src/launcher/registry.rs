@@ -14,7 +14,7 @@ macro_rules! launchers {
         options: $($options:ident),+;
         $($(#[$doc:meta])* $name:ident: $folder:ident::$runner:ident,)+
     ) => {
-        /// As `--launcher` names them.
+        /// The values of `--launcher`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
         pub enum LauncherKind {
             $($(#[$doc])* $name,)+
@@ -69,7 +69,7 @@ pub(super) fn runner(switch: &Switch) -> &'static dyn Runner {
     find(switch).1
 }
 
-/// The name of the launcher that runs this switch, as `--launcher` has it.
+/// The name of the launcher that runs this switch, as in `--launcher`.
 pub(crate) fn name(switch: &Switch) -> String {
     let value = find(switch).0.to_possible_value();
     value

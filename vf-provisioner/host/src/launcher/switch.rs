@@ -27,17 +27,17 @@ pub struct Switch {
     /// The core it is pinned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// What it is given.
+    /// Its configuration.
     pub config: SwitchConfig,
     /// The machine it runs in, if it is not a process of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Box<Machine>>,
-    /// The objects without which it cannot run on: if one of them is made again, it is restarted.
+    /// The objects that it depends on: if one of them is recreated, it is restarted.
     pub needs: BTreeSet<Key>,
 }
 
 impl Switch {
-    /// How long it may take to answer, where that is longer than usual.
+    /// How long it may take to answer, if longer than usual.
     pub(crate) fn answers_within(&self) -> Option<Duration> {
         let machine = self.machine.as_ref()?;
         Some(machine.accel.answers_within())
@@ -55,7 +55,7 @@ impl Object for Switch {
         Some(&self.needs)
     }
 
-    /// A running switch takes another configuration, and no other change.
+    /// Only the configuration of a running switch can change.
     fn changes_in_place(&self, wanted: &Self) -> bool {
         let config = wanted.config.clone();
         Self {

@@ -15,7 +15,7 @@ use crate::error::HostError;
 use crate::object::{Context, Live};
 
 impl Live for Switch {
-    /// One that executes nothing counts as absent.
+    /// A switch that executes nothing counts as absent.
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
         let observed = TenantFiles::new(context, &self.tenant).observe_switch(self)?;
         Ok(observed.filter(|_| runner(self).stuck(context, self).is_none()))
@@ -73,7 +73,7 @@ impl Switches {
         self.files(tenant).log()
     }
 
-    /// Cuts a log that has grown too long to its tail. What appends to it goes on behind that.
+    /// Cuts a log that is too long to its tail. Writers append behind that.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -100,7 +100,7 @@ impl Switches {
         }))
     }
 
-    /// The tenant's switch as a pidfd, if it is alive and the one that was started.
+    /// A pidfd of the tenant's switch, if it is alive and the one that was started.
     ///
     /// # Errors
     /// If the note of it cannot be read.
@@ -108,12 +108,12 @@ impl Switches {
         self.files(tenant).pidfd()
     }
 
-    /// Why a switch that is alive does nothing, where that can be seen from outside.
+    /// Why a live switch executes nothing, if that can be seen from outside.
     pub fn stuck(&self, switch: &Switch) -> Option<String> {
         runner(switch).stuck(&self.context, switch)
     }
 
-    /// Starts a dead switch again with what it was started with before.
+    /// Restarts a dead switch as it was started before.
     ///
     /// # Errors
     /// If it does not start or does not answer in time.
@@ -122,17 +122,17 @@ impl Switches {
         runner(switch).start(&self.context, switch, restarts + 1)
     }
 
-    /// What the switch has used, as the kernel counts it.
+    /// The usage of the switch, as the kernel counts it.
     pub fn accounts(&self, switch: &Switch) -> Option<Accounts> {
         let counted = mounts().ok()?.accounts(&switch.cgroup);
-        // libvirt has its own groups: then it is what the process says of itself.
+        // libvirt has its own groups: then it is the usage of the process.
         counted.or_else(|| {
             let launched = self.files(&switch.tenant).launched().ok()??;
             launched.started.accounts()
         })
     }
 
-    /// What the switch says of its ports, as JSON; `None` if it does not answer.
+    /// The ports as the switch reports them, as JSON; `None` if it does not answer.
     pub fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {
         let text = control::ports(&self.files(&switch.tenant), switch).ok()?;
         serde_json::from_slice(&text).ok()

@@ -16,7 +16,8 @@ fn vfio_node(address: PciAddress) -> std::io::Result<PathBuf> {
     Ok(Path::new("/dev/vfio").join(group))
 }
 
-/// Makes the switch's user the owner of the vfio groups of its functions; the nodes it needs.
+/// Makes the switch's user the owner of the VFIO groups of its functions, and returns the nodes
+/// that the switch needs.
 pub(super) fn give_nodes(
     switch: &Switch,
     functions: impl Iterator<Item = PciAddress>,
@@ -28,7 +29,8 @@ pub(super) fn give_nodes(
             switch.tenant
         )))?;
         let what = format!(
-            "cannot give {} (PCI function {address}) to user {}; is the function bound to vfio-pci?",
+            "cannot give {} (PCI function {address}) to user {}; is the function bound to \
+             vfio-pci?",
             node.display(),
             switch.uid
         );
@@ -38,13 +40,13 @@ pub(super) fn give_nodes(
         }
     }
     if !nodes.is_empty() {
-        // Open to all: it does nothing without a group.
+        // Accessible to all users: it does nothing without a group.
         nodes.push(PathBuf::from("/dev/vfio/vfio"));
     }
     Ok(nodes)
 }
 
-/// Makes root their owner again. A function that was unbound meanwhile has no node any more.
+/// Makes root their owner again. A function that was unbound meanwhile has no node.
 pub(super) fn take_nodes_back(functions: impl Iterator<Item = PciAddress>) {
     for node in functions.filter_map(|address| vfio_node(address).ok()) {
         if let Err(error) = chown(&node, Some(0), Some(0))

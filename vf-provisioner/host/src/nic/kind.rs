@@ -1,4 +1,4 @@
-//! What a backend's folder offers.
+//! What a backend's folder provides.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub trait Kind {
     /// Whether the tenants of this host, or the options, call for this kind.
     fn is_meant(&self, state: &State) -> bool;
 
-    /// The backend for tenants to be set.
+    /// The backend for the tenants of an apply.
     ///
     /// # Errors
     /// If the options are wrong or the NICs cannot be read.
@@ -26,11 +26,11 @@ pub trait Kind {
     /// Whether this host has what the kind needs. `needed`: the operator asked for it.
     fn checks(needed: bool) -> Vec<Finding>;
 
-    /// Before a switch gets the new objects of its tenant: asks with real frames whether what they
-    /// carry can reach anything else. A wire of two ends needs no asking.
+    /// Before a switch gets the new objects of its tenant: probes with real frames whether what
+    /// they carry can reach anything else. A wire with two ends needs no probe.
     ///
     /// # Errors
-    /// If a frame reaches what it must not.
+    /// If a frame reaches a place that it must not reach.
     fn prove(_tenant: &NewTenant<'_>) -> Result<(), HostError> {
         Ok(())
     }
@@ -42,7 +42,7 @@ pub struct NewTenant<'a> {
     pub record: &'a Record,
     /// Which of its objects are new.
     pub new: &'a BTreeSet<Key>,
-    /// Everything on this host.
+    /// The state of this host.
     pub state: &'a State,
     /// Each tenant's control socket.
     pub control: &'a dyn Fn(&Name) -> PathBuf,

@@ -15,7 +15,8 @@ use crate::error::HostError;
 
 /// How long a switch may take to answer, if the probe does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long until the question is repeated, at first and at most: a slow switch must not get more work.
+/// How long until the question is repeated, at first and at most: a slow switch must not get more
+/// work.
 const REPEAT: Duration = Duration::from_millis(200);
 const MAX_REPEAT: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);

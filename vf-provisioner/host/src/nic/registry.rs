@@ -12,7 +12,7 @@ use crate::state::State;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident: $folder:ident,)+) => {
-        /// As `--nic` names them.
+        /// The values of `--nic`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
         pub enum NicKind {
             $($(#[$doc])* $name,)+
@@ -31,8 +31,8 @@ macro_rules! kinds {
                 match kind { $(NicKind::$name => self.$folder.is_meant(state),)+ }
             }
 
-            /// The backend for tenants to be set: the kind named, or the last one that the tenants
-            /// here or the options call for, or the first one.
+            /// The backend for the tenants of an apply: the given kind, or the last one that this
+            /// host's tenants or the options call for, or the first one.
             ///
             /// # Errors
             /// If the options are wrong or the NICs cannot be read.

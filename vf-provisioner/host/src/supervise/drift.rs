@@ -12,7 +12,8 @@ use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use crate::apply::{ApplyError, verify};
 use crate::state::{HostLock, State};
 
-/// The result of a verification; `None` if an apply is under way, whose unfinished work is no drift.
+/// The result of a verification; `None` if an apply is under way, whose unfinished work is no
+/// drift.
 type Verification = Result<Option<Vec<String>>, ApplyError>;
 
 /// The verifications so far, and the one under way.
@@ -77,7 +78,8 @@ impl Drift {
         }
     }
 
-    /// Notes a result, and returns whether the verification was made; `None` if its thread has none.
+    /// Notes a result, and returns whether the verification was made; `None` if its thread has
+    /// none.
     fn note(&mut self, result: Option<Verification>) -> bool {
         let found = match result {
             Some(Ok(None)) => return false,

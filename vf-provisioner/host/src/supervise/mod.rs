@@ -1,7 +1,7 @@
 //! Watches the switches: restarts dead ones, reports drift.
 //!
-//! One loop decides what to do. Slow work (a restart, asking a switch whether it executes anything, a
-//! verification) runs on a thread of its own, so that no tenant waits for another's switch.
+//! One loop decides what to do. Slow work (a restart, asking a switch whether it executes anything,
+//! a verification) runs on a thread of its own, so that no tenant waits for another's switch.
 
 mod channel;
 mod drift;

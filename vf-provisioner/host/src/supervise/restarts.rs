@@ -99,7 +99,8 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Asks from time to time whether a switch that is alive executes anything, and kills it if not.
+    /// Asks from time to time whether a switch that is alive executes anything, and kills it if
+    /// not.
     fn ask<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -128,8 +129,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Restarts a dead switch, unless an apply or a release holds it. Once we have the lock, the switch
-    /// may run again or be gone.
+    /// Restarts a dead switch, unless an apply or a release holds it. Once we have the lock, the
+    /// switch may run again or be gone.
     fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
         let tenant = &switch.tenant;
         let lock = TenantLock::try_lock(self.dir, tenant);

@@ -1,4 +1,4 @@
-//! The embedded default: a switch is a confined process in namespaces of its own.
+//! The default launcher: a switch is a confined process in namespaces of its own.
 
 mod options;
 pub mod plan;

@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "PERCENT", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
     pub cpu_limit: u32,
-    /// Memory of one switch beside its packet memory, in MiB
+    /// Memory of one switch without its packet memory, in MiB
     #[arg(long, global = true, value_name = "MIB", default_value_t = 128)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=65536))]
     pub memory_limit: u32,

@@ -1,4 +1,4 @@
-//! What a switch that is a process needs.
+//! Plans a switch that is a process.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use crate::resource::Resource;
 pub(super) const INSIDE: &str = "/run/vswitch";
 const TASKS: u32 = 64;
 
-/// How much of the host a switch may take.
+/// The limits of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Processor time in percent of one core.
     pub cpu_percent: u32,
-    /// Memory beside the packet memory, in MiB.
+    /// Memory without the packet memory, in MiB.
     pub memory_mib: u32,
     /// Packet memory, in MiB.
     pub packet_memory: Memory,
@@ -33,7 +33,7 @@ pub struct Process {
     pub binary: PathBuf,
     /// The prefix of control groups.
     pub instance: String,
-    /// What each switch may take.
+    /// The limits of each switch.
     pub limits: Limits,
 }
 

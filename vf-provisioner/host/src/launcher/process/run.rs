@@ -23,7 +23,7 @@ use crate::object::Context;
 
 /// Where the switch finds itself.
 const PROGRAM: &str = "/vswitch";
-/// What a dynamically linked switch reads, beside its own files.
+/// What a dynamically linked switch reads besides its own files.
 const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
     let tenant = &switch.tenant;
     let files = TenantFiles::new(context, tenant);
     let mounts = mounts()?;
-    // What a crash between start and note may have left.
+    // A crash between the start and the note may have left processes.
     mounts.empty(&switch.cgroup, STOP_WITHIN)?;
     files.clear_run(CONTROL)?;
     files.clear_run(CHANNEL)?;
@@ -91,7 +91,7 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
         run: files.run(),
         run_inside: PathBuf::from(INSIDE),
         log: files.log(),
-        // It drops the capability before it takes the first frame.
+        // It drops the capability before it receives the first frame.
         raw_sockets: opens_raw_sockets(&switch.config),
         groups: Vec::new(),
         // The switch binds its own worker.
@@ -153,7 +153,7 @@ fn stop(context: &Context, switch: &Switch) -> Result<(), HostError> {
         }
     }
     mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
-    // The running one may have had other devices than the one that is wanted.
+    // The running switch may have other devices than the wanted one.
     if let Some(launched) = files.launched()? {
         take_nodes_back(functions(&launched.switch.config));
     }
@@ -167,7 +167,7 @@ fn opens_raw_sockets(config: &SwitchConfig) -> bool {
         .any(|side| matches!(side.device, Device::AfPacket { .. } | Device::AfXdp { .. }))
 }
 
-/// What a switch's packet memory comes to, in whole pages.
+/// A switch's packet memory in bytes, in whole pages.
 fn locked_bytes(memory: Memory) -> u64 {
     let bytes = u64::from(memory.mib) << 20;
     if !memory.hugepages {

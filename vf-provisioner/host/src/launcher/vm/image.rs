@@ -1,4 +1,5 @@
-//! The image that a switch's machine boots: `vmlinuz`, `initramfs`, and a manifest with their digests.
+//! The image that a switch's machine boots: `vmlinuz`, `initramfs`, and a manifest with their
+//! digests.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -13,7 +14,7 @@ pub(super) const KERNEL: &str = "vmlinuz";
 pub(super) const INITRAMFS: &str = "initramfs";
 const ADVICE: &str = "build it with scripts/build-switch-image, or name another in --vm-image";
 
-/// An image whose files are what its manifest says.
+/// An image whose files match its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image {
     /// Its directory.
@@ -53,7 +54,8 @@ impl Image {
                 .map_err(|error| format!("cannot read {}: {error}: {ADVICE}", file.display()))?;
             if (size, &sha256) != (entry.size, &entry.sha256) {
                 return Err(format!(
-                    "{} is not what {} says: it has {size} bytes with SHA-256 {sha256}, and should have {} with {}: {ADVICE}",
+                    "{} is not what {} says: it has {size} bytes with SHA-256 {sha256}, and should \
+                     have {} with {}: {ADVICE}",
                     file.display(),
                     path.display(),
                     entry.size,
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_what_its_manifest_says_or_is_refused() {
+    fn image_that_differs_from_its_manifest_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let open = || Image::open(dir.path());
         let missing = open().expect_err("nothing is there");
@@ -103,7 +105,10 @@ mod tests {
             |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
         write("vmlinuz", "kernel");
         write("initramfs", "switch");
-        let entry = |name: &str, text: &str| serde_json::json!({"name": name, "size": text.len(), "sha256": hex(&Sha256::digest(text))});
+        let entry = |name: &str, text: &str| {
+            let sha256 = hex(&Sha256::digest(text));
+            serde_json::json!({"name": name, "size": text.len(), "sha256": sha256})
+        };
         let files = [entry("vmlinuz", "kernel"), entry("initramfs", "switch")];
         write(
             "manifest.json",

@@ -1,4 +1,4 @@
-//! The same machine in libvirt's words, and libvirt's own program to start and stop it.
+//! The same machine as a libvirt domain, and virsh to start and stop it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,9 +12,9 @@ use super::machine::{Accel, Function, Machine};
 use super::qemu::{self, NO_OFFLOADS};
 use crate::launcher::switch::Switch;
 
-/// What libvirt is told beside the machine.
+/// What a domain needs in addition to the machine.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct DomainContext<'a> {
     /// The prefix of its name.
     pub(super) instance: &'a str,
     /// The folder of its sockets.
@@ -30,7 +30,7 @@ pub(super) fn name(instance: &str, tenant: &Name) -> String {
     format!("{instance}-{tenant}")
 }
 
-/// The domain's identity, which depends on its name alone.
+/// The domain's UUID, which depends only on its name.
 pub(super) fn uuid(name: &str) -> String {
     let digest = Sha256::digest(name.as_bytes());
     let mut bytes: Vec<u8> = digest.iter().copied().take(16).collect();
@@ -56,7 +56,7 @@ fn escape(text: impl std::fmt::Display) -> String {
 }
 
 /// The domain's definition.
-pub(super) fn domain(switch: &Switch, machine: &Machine, place: &Place<'_>) -> String {
+pub(super) fn domain(switch: &Switch, machine: &Machine, place: &DomainContext<'_>) -> String {
     let name = name(place.instance, &switch.tenant);
     let arguments = qemu::kernel_arguments(machine.accel);
     let (kind, cpu, translator) = match machine.accel {
@@ -164,7 +164,8 @@ fn interface(function: &Function, number: usize, several: bool) -> String {
         ""
     };
     let place = format!(
-        "<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' function='0x{part:x}'{multifunction}/>"
+        "<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' \
+         function='0x{part:x}'{multifunction}/>"
     );
     match function {
         Function::Tap { interface, mac, .. } => {
@@ -195,7 +196,7 @@ fn interface(function: &Function, number: usize, several: bool) -> String {
             )
         }
         Function::Vf { address, mac, vlan } => {
-            // Without these, libvirt takes what the provisioner has set off the function.
+            // Without these, libvirt would remove the provisioner's settings from the function.
             let vlan = vlan
                 .map(|vlan| format!("\n      <vlan><tag id='{vlan}'/></vlan>"))
                 .unwrap_or_default();
@@ -213,26 +214,29 @@ fn interface(function: &Function, number: usize, several: bool) -> String {
     }
 }
 
-/// `0000:01:10.2` in libvirt's words.
+/// `0000:01:10.2` as libvirt's element.
 fn host_address(address: &str) -> String {
     let mut parts = address.split([':', '.']);
     let mut part = || parts.next().unwrap_or("0");
     let (domain, bus, slot, function) = (part(), part(), part(), part());
     format!(
-        "<address type='pci' domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/>"
+        "<address type='pci' domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' \
+         function='0x{function}'/>"
     )
 }
 
-/// libvirt, through its own program: which one is the operator's choice (`LIBVIRT_DEFAULT_URI`).
+/// Runs virsh; the operator chooses the connection (`LIBVIRT_DEFAULT_URI`).
 pub(super) fn virsh(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("virsh")
         .arg("--quiet")
         .args(arguments)
-        // Sentences are compared nowhere, but words are.
+        // Some words of the output are compared.
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("virsh does not start ({error}): install the package libvirt-clients"))?;
+        .map_err(|error| {
+            format!("virsh does not start ({error}): install the package libvirt-clients")
+        })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -240,9 +244,9 @@ pub(super) fn virsh(arguments: &[&str]) -> Result<String, String> {
     Err(format!("virsh {}: {}", arguments.join(" "), message.trim()))
 }
 
-/// Starts the domain and bounds what QEMU may have of the host's memory in all, before the first instruction.
-/// The definition cannot: libvirt takes a bound there for that of locked memory too, in which a QEMU with virtual
-/// functions does not fit. It locks all that it maps, and VFIO counts what it maps once for each function.
+/// Starts the domain and limits QEMU's total memory before the first instruction. The definition
+/// cannot do that: libvirt applies its limit to locked memory too, which a QEMU with VFs exceeds,
+/// because it locks everything that it maps, and VFIO counts the mappings once for each VF.
 pub(super) fn start_paused(name: &str, memory_limit_mib: u32) -> Result<(), String> {
     virsh(&["start", name, "--paused"])?;
     let limit = format!("{memory_limit_mib}MiB");
@@ -250,7 +254,7 @@ pub(super) fn start_paused(name: &str, memory_limit_mib: u32) -> Result<(), Stri
     Ok(())
 }
 
-/// Why the domain does not execute instructions, if it is there and does not.
+/// Why an existing domain does not execute instructions.
 pub(super) fn stuck(name: &str) -> Result<Option<String>, String> {
     let state = virsh(&["domstate", name])?;
     let state = state.trim();
@@ -268,7 +272,7 @@ pub(super) fn is_open(name: &str, channel: &str) -> bool {
         .any(|line| line.contains(&target) && line.contains("state='connected'"))
 }
 
-/// The process of the domain: the one that bears its identity.
+/// The process of the domain: the one with its UUID.
 pub(super) fn pid(name: &str) -> Option<i32> {
     let uuid = uuid(name);
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
@@ -287,8 +291,8 @@ mod tests {
     use crate::launcher::vm::plan::tests::{machine, switch};
 
     #[test]
-    fn a_domain_is_the_same_machine() {
-        let place = Place {
+    fn domain_matches_golden_file() {
+        let place = DomainContext {
             instance: "mts",
             run: Path::new("/run/vf-provisioner/tenants/red/run"),
             log: Path::new("/run/vf-provisioner/tenants/red/log"),
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_depends_on_the_name_alone() {
+    fn uuid_depends_only_on_the_name() {
         assert_eq!(uuid("mts-red"), uuid("mts-red"));
         assert_ne!(uuid("mts-red"), uuid("mts-blue"));
         let uuid = uuid("mts-red");
@@ -308,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_cannot_leave_its_place() {
+    fn special_characters_are_escaped() {
         assert_eq!(escape("/a'/><&b"), "/a&apos;/>&lt;&amp;b");
     }
 }

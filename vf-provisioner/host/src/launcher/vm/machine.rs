@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, PciAddress, VlanId};
 
-/// Who starts a tenant's machine.
+/// What starts a tenant's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Manager {
-    /// The provisioner starts QEMU in a confinement of its own.
+    /// The provisioner, which confines QEMU.
     Qemu,
-    /// libvirt does.
+    /// libvirt.
     Libvirt,
 }
 
@@ -22,13 +22,13 @@ pub enum Manager {
 pub enum Accel {
     /// The processor.
     Kvm,
-    /// QEMU's translator: works anywhere, and is slow.
+    /// QEMU's translator: works everywhere, but is slow.
     Tcg,
 }
 
 impl Accel {
-    /// How long a machine may take until its switch answers for the first time. Under TCG in a machine
-    /// that is itself translated a kernel takes minutes.
+    /// How long a machine may take until its switch first answers. Under TCG inside a translated
+    /// machine, the kernel boots for minutes.
     pub(super) fn boots_within(self) -> Duration {
         Duration::from_secs(match self {
             Self::Kvm => 60,
@@ -36,8 +36,8 @@ impl Accel {
         })
     }
 
-    /// How long a switch that runs may take to answer. One translator in another makes each first step
-    /// of a program seconds.
+    /// How long a running switch may take to answer. Under nested translation, the first execution
+    /// of code takes seconds.
     pub(in crate::launcher) fn answers_within(self) -> Duration {
         Duration::from_secs(match self {
             Self::Kvm => 10,
@@ -49,13 +49,13 @@ impl Accel {
 /// A tenant's virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Who starts it.
+    /// What starts it.
     pub manager: Manager,
     /// QEMU's executable.
     pub qemu: PathBuf,
     /// The directory of the image.
     pub image: PathBuf,
-    /// The SHA-256 of the image's manifest, which has those of its files.
+    /// The SHA-256 of the image's manifest, which lists those of its files.
     pub image_sha256: String,
     /// What executes it.
     pub accel: Accel,
@@ -63,7 +63,7 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Whether that is taken from the host's hugepages.
     pub hugepages: bool,
-    /// Its network functions, in the order of their places.
+    /// Its network functions, in the order of their addresses.
     pub functions: Vec<Function>,
 }
 
@@ -84,9 +84,9 @@ pub enum Function {
     Vf {
         /// Its address on the host.
         address: PciAddress,
-        /// The MAC that it has.
+        /// Its MAC.
         mac: MacAddr,
-        /// The VLAN that the NIC puts it on.
+        /// The VLAN to which the NIC limits it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vlan: Option<VlanId>,
     },

@@ -19,8 +19,8 @@ pub struct Options {
     /// directory of this program]
     #[arg(long, global = true, value_name = "DIR")]
     vm_image: Option<PathBuf>,
-    /// What executes virtual machines: the processor, or QEMU's translator; `auto` is the processor if
-    /// it can
+    /// What executes virtual machines: the processor (`kvm`), or QEMU's translator (`tcg`); `auto`
+    /// is the processor if possible
     #[arg(long, global = true, value_enum, default_value_t = AccelKind::Auto)]
     accel: AccelKind,
     /// Memory of one virtual machine, in MiB
@@ -36,7 +36,7 @@ enum AccelKind {
     Tcg,
 }
 
-/// What is installed in a directory beside the one of this program.
+/// A directory beside the one of this program.
 fn beside_programs(name: &str) -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let programs = program.parent().and_then(Path::parent);

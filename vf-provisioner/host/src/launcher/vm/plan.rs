@@ -1,4 +1,4 @@
-//! What a switch in a machine needs.
+//! Plans a switch that runs in a machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::resource::Resource;
 
 /// The longest name of an interface, in bytes.
 const INTERFACE_MAX: usize = 15;
-/// What QEMU takes more when all that it maps is locked, not only what it uses.
+/// QEMU's additional memory if everything that it maps is locked, not only what it uses.
 const LOCKED_MIB: u32 = 192;
 
-/// The launcher: what a process needs, and the machine around it.
+/// The launcher: a process's objects, and the machine around it.
 #[derive(Debug)]
 pub(super) struct Vm {
     pub(super) base: Process,
     pub(super) settings: Settings,
 }
 
-/// The tap that stands beside `interface`. libvirt opens it in a namespace that all tenants share.
+/// The name of the tap beside `interface`. libvirt opens it in a namespace that all tenants share.
 fn tap_name(manager: Manager, uid: u32, number: usize, interface: &str) -> String {
     let mut name = match manager {
         Manager::Qemu => format!("vm-{}", interface.trim_start_matches("gw-")),
@@ -59,10 +59,10 @@ fn inside(devices: &Assignment) -> Assignment {
     }
 }
 
-/// Memory of the host that all of a machine may take, in MiB; `beside` is beside its own memory.
-pub(super) fn memory_limit(beside: u32, machine: &Machine) -> u32 {
+/// The host's memory that a machine may use in total, in MiB; `extra_mib` is QEMU's own.
+pub(super) fn memory_limit(extra_mib: u32, machine: &Machine) -> u32 {
     let locked = if qemu::has_vf(machine) { LOCKED_MIB } else { 0 };
-    beside + machine.memory_mib + locked
+    extra_mib + machine.memory_mib + locked
 }
 
 impl Launcher for Vm {
@@ -74,7 +74,7 @@ impl Launcher for Vm {
         inside(devices)
     }
 
-    /// In the machine's own memory, all of which it has to itself, in large pages.
+    /// In large pages of the machine's own memory.
     fn memory(&self) -> Memory {
         Memory {
             hugepages: true,
@@ -82,7 +82,7 @@ impl Launcher for Vm {
         }
     }
 
-    /// All the machine's memory; what its switch takes is in there.
+    /// All the machine's memory, which includes its switch's.
     fn hugepages_mib(&self) -> u32 {
         self.settings.memory_mib
     }
@@ -149,12 +149,12 @@ impl Launcher for Vm {
             hugepages: self.settings.hugepages,
             functions,
         };
-        // libvirt makes a control group of its own.
+        // libvirt makes its own control group.
         resources
             .retain(|it| machine.manager == Manager::Qemu || !matches!(it, Resource::Cgroup(_)));
         for resource in &mut resources {
             match resource {
-                // The switch's packet memory is in the machine's.
+                // The machine's memory includes the switch's packet memory.
                 Resource::Cgroup(group) => {
                     group.memory_mib = memory_limit(self.base.limits.memory_mib, &machine)
                 }
@@ -205,7 +205,8 @@ pub(super) mod tests {
     pub(in crate::launcher::vm) fn switch() -> Switch {
         let tenant = tenant_config::Tenant::parse(
             "red.toml",
-            "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \"red-vm1\"\nmac = \"52:54:00:aa:00:01\"\naddresses = [\"10.0.0.11\"]\n",
+            "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n[[port]]\nname = \
+             \"red-vm1\"\nmac = \"52:54:00:aa:00:01\"\naddresses = [\"10.0.0.11\"]\n",
         )
         .expect("a tenant");
         let devices = tenant_config::Devices {
@@ -228,7 +229,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_machine_has_what_a_switch_needs_and_nothing_else() {
+    fn machine_has_no_other_devices() {
         let lines = |machine: &Machine| {
             let words = qemu::arguments("red", machine);
             let text: String = words
@@ -248,7 +249,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn functions_have_places_of_their_own() {
+    fn functions_have_distinct_addresses() {
         let places: std::collections::BTreeSet<_> = (0..100).map(qemu::place).collect();
         assert_eq!(places.len(), 100);
         assert!(

@@ -1,4 +1,4 @@
-//! QEMU's command line: a machine with what a switch needs, and no other device.
+//! QEMU's command line: a machine with the devices of a switch and no others.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::machine::{Accel, Function, Machine};
 
 use super::image::{INITRAMFS, KERNEL};
 
-/// Where QEMU finds the image, and makes its sockets.
+/// Where QEMU finds the image, and where it makes its sockets.
 pub(super) const IMAGE: &str = "/image";
 pub(super) const RUN: &str = "/run/vm";
 /// The sockets in the tenant's run folder, and the chardevs behind them.
@@ -14,19 +14,20 @@ pub(super) const CONTROL: &str = "control";
 pub(super) const CONFIG: &str = "config";
 pub(super) const MONITOR: &str = "qmp";
 
-/// The first place of a network function on the machine's bus; what is below is QEMU's.
+/// The first slot of a network function on the machine's bus; QEMU uses the lower ones.
 const FIRST_SLOT: usize = 0x10;
 pub(super) const SLOTS: usize = 14;
-/// The translator's buffer: it needs a multiple of the code that a switch and its kernel run often.
+/// The translator's buffer: several times the code that a switch and its kernel execute often.
 pub(super) const TRANSLATED_MIB: u32 = 32;
 
-/// A translated processor: without the string instructions that say of themselves that they are fast, since each byte or
-/// word of them is a step of a loop here, and without a fifth level of page tables.
+/// A translated processor: without the string instructions that claim to be fast, because TCG loops
+/// over each byte or word of them, and without five-level page tables.
 const TRANSLATED_CPU: &str = "max,erms=off,fsrm=off,la57=off";
 
-/// What the kernel in the machine is told. On a busy host, an emulated timer can be too late for the kernel's check of
-/// it, and then the kernel does not start. Nor is a translated processor's counter of cycles, which is the host's, to be
-/// compared with that timer: it would be found wrong, and from then on each look at the clock would leave the translator.
+/// The arguments of the machine's kernel. On a busy host, an emulated timer can be too late for the
+/// kernel's check of it, and the kernel would not start. A translated processor's cycle counter,
+/// which is the host's, must not be compared with that timer either: the kernel would reject it,
+/// and each read of the clock would leave the translator.
 pub(super) fn kernel_arguments(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "console=ttyS0 intel_iommu=on quiet panic=-1 no_timer_check",
@@ -34,12 +35,12 @@ pub(super) fn kernel_arguments(accel: Accel) -> &'static str {
     }
 }
 
-/// The place of the n-th network function: a slot for each, then their further functions.
+/// The address of the n-th network function: a slot each, then further functions of these slots.
 pub(super) fn place(number: usize) -> (usize, usize) {
     (FIRST_SLOT + number % SLOTS, number / SLOTS)
 }
 
-/// Everything that keeps a virtio NIC to plain frames.
+/// The offloads of a virtio NIC that must be off, so that it carries plain frames only.
 pub(super) const NO_OFFLOADS: [&str; 11] = [
     "csum",
     "gso",
@@ -59,7 +60,7 @@ fn socket(name: &str) -> String {
     format!("{RUN}/{name}.sock")
 }
 
-/// Whether functions of the host's NIC are passed through.
+/// Whether VFs of the host's NIC are passed through.
 pub(super) fn has_vf(machine: &Machine) -> bool {
     let mut functions = machine.functions.iter();
     functions.any(|function| matches!(function, Function::Vf { .. }))
@@ -76,7 +77,8 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     };
     add(
         "-machine",
-        "q35,kernel-irqchip=split,memory-backend=memory,vmport=off,smbus=off,sata=off,i8042=off,usb=off,dump-guest-core=off"
+        "q35,kernel-irqchip=split,memory-backend=memory,vmport=off,smbus=off,sata=off,i8042=off,\
+         usb=off,dump-guest-core=off"
             .to_owned(),
     );
     add("-accel", accel);
@@ -97,7 +99,9 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     );
     add(
         "-device",
-        "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x2,max_ports=3,disable-legacy=on,iommu_platform=on".to_owned(),
+        "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x2,max_ports=3,disable-legacy=on,\
+         iommu_platform=on"
+            .to_owned(),
     );
     for (number, name) in [(1, CONFIG), (2, CONTROL)] {
         add(
@@ -111,36 +115,10 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
             ),
         );
     }
+    let several = machine.functions.len() > SLOTS;
     for (number, function) in machine.functions.iter().enumerate() {
-        let (slot, part) = place(number);
-        let several = if part == 0 && machine.functions.len() > SLOTS {
-            ",multifunction=on"
-        } else {
-            ""
-        };
-        let at = format!("bus=pcie.0,addr=0x{slot:x}.{part}{several}");
-        match function {
-            Function::Tap { interface, mac, .. } => {
-                add(
-                    "-netdev",
-                    format!(
-                        "tap,id=net{number},ifname={interface},script=no,downscript=no,vnet_hdr=off"
-                    ),
-                );
-                let off: String = NO_OFFLOADS
-                    .iter()
-                    .map(|name| format!(",{name}=off"))
-                    .collect();
-                add(
-                    "-device",
-                    format!(
-                        "virtio-net-pci,netdev=net{number},{at},mac={mac},romfile=,disable-legacy=on,iommu_platform=on{off}"
-                    ),
-                );
-            }
-            Function::Vf { address, .. } => {
-                add("-device", format!("vfio-pci,host={address},{at},rombar=0"))
-            }
+        for (option, value) in network(number, function, several) {
+            add(option, value);
         }
     }
     add("-chardev", "stdio,id=console,signal=off".to_owned());
@@ -165,20 +143,51 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
     line
 }
 
+/// The options of the n-th network function. `several` functions share a slot.
+fn network(number: usize, function: &Function, several: bool) -> Vec<(&'static str, String)> {
+    let (slot, part) = place(number);
+    let multifunction = if part == 0 && several {
+        ",multifunction=on"
+    } else {
+        ""
+    };
+    let at = format!("bus=pcie.0,addr=0x{slot:x}.{part}{multifunction}");
+    match function {
+        Function::Tap { interface, mac, .. } => {
+            let netdev = format!(
+                "tap,id=net{number},ifname={interface},script=no,downscript=no,vnet_hdr=off"
+            );
+            let off: String = NO_OFFLOADS
+                .iter()
+                .map(|name| format!(",{name}=off"))
+                .collect();
+            let device = format!(
+                "virtio-net-pci,netdev=net{number},{at},mac={mac},romfile=,disable-legacy=on,\
+                 iommu_platform=on{off}"
+            );
+            vec![("-netdev", netdev), ("-device", device)]
+        }
+        Function::Vf { address, .. } => {
+            let device = format!("vfio-pci,host={address},{at},rombar=0");
+            vec![("-device", device)]
+        }
+    }
+}
+
 fn memory(machine: &Machine) -> String {
     let size = machine.memory_mib;
     if machine.hugepages {
-        // Sealed memory of the kernel's pool: no mount of hugetlbfs has to be shown.
+        // Memory of the kernel's pool, which needs no mount of hugetlbfs inside.
         format!("memory-backend-memfd,id=memory,size={size}M,hugetlb=on,prealloc=on,share=off")
     } else {
         format!("memory-backend-ram,id=memory,size={size}M")
     }
 }
 
-/// Where Debian has its libraries; elsewhere they are right in the two directories above them.
+/// Debian's library directory; other distributions use its parents.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
-/// What QEMU reads of the host beside its image: itself, libraries, firmware.
+/// What QEMU reads of the host besides its image: itself, libraries, firmware.
 pub(super) fn reads(machine: &Machine) -> Vec<PathBuf> {
     let libraries: &[&str] = if Path::new(LIBRARIES).is_dir() {
         &[LIBRARIES]

@@ -1,7 +1,7 @@
-//! QEMU's monitor, and the unix sockets of a machine in general.
+//! QEMU's monitor, and the unix sockets of a machine.
 //!
-//! The folder of the sockets belongs to the user that QEMU runs as, so whatever is found there is looked at
-//! before it is trusted: a link in the place of a socket leads nowhere.
+//! The folder of the sockets belongs to the user that QEMU runs as, so a link in the place of a
+//! socket is not followed.
 
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use crate::files::pin_socket;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// No answer that is asked for here is longer.
+/// The maximum length of an answer.
 const LINE_MAX: u64 = 1 << 16;
 
-/// Connects to the socket at `path`, and never to one elsewhere.
+/// Connects to the socket at `path`, never to the target of a link.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     let (_file, held) = pin_socket(path)?;
-    // Without blocking, for a server that accepts nobody: its queue is full, and we say so.
+    // Non-blocking: if the server accepts no connection, its full queue is an error.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&held)?)?;
@@ -32,14 +32,14 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// A monitor that is ready for commands. QEMU serves one at a time.
+/// A monitor that is ready for commands. QEMU serves one client at a time.
 #[derive(Debug)]
 pub(super) struct Monitor {
     stream: BufReader<UnixStream>,
-    /// What has come of a line whose end has not.
+    /// The received part of an incomplete line.
     begun: Vec<u8>,
-    /// Commands given: each has its number as its name, and its answer has it too. A busy QEMU answers late, when we may
-    /// have given up on that command and be waiting for the next one's answer.
+    /// The number of commands, each of which has its number as ID, like its answer. A busy QEMU may
+    /// answer late, when we already wait for the answer to a later command.
     given: u64,
 }
 
@@ -67,14 +67,14 @@ impl Monitor {
         Ok(serde_json::from_slice(&line)?)
     }
 
-    /// What QEMU returns for a command without arguments.
+    /// Executes a command without arguments and returns its result.
     pub(super) fn execute(&mut self, command: &str) -> io::Result<Value> {
         self.given += 1;
         let text = json!({"execute": command, "id": self.given}).to_string();
         self.stream.get_mut().write_all(text.as_bytes())?;
         let began = Instant::now();
         loop {
-            // Events come in between, and late answers to commands before.
+            // Skips events, and late answers to earlier commands.
             let mut answer = self.line()?;
             if answer["id"] == self.given {
                 if let Some(result) = answer.get_mut("return") {
@@ -136,7 +136,7 @@ mod tests {
     const HELLO: &str = "{\"QMP\": {}}\n";
 
     #[test]
-    fn events_between_an_answer_are_passed_over() {
+    fn events_before_an_answer_are_skipped() {
         let (_dir, path) = served(&[
             HELLO,
             "{\"return\": {}, \"id\": 1}\n",
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_not_taken_for_the_next_one() {
+    fn late_answer_is_skipped() {
         let (ours, mut qemu) = UnixStream::pair().expect("a pair");
         ours.set_read_timeout(Some(Duration::from_millis(50)))
             .expect("a time limit");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+    fn link_in_place_of_socket_is_not_followed() {
         let (dir, path) = served(&[HELLO, "{\"return\": {}, \"id\": 1}\n"]);
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("a link");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_and_too_long_a_one_are_errors() {
+    fn missing_answer_is_an_error() {
         let (_dir, path) = served(&[]);
         assert!(Monitor::connect(&path).is_err());
     }

@@ -30,18 +30,18 @@ use crate::launcher::{Launcher, Runner, control};
 use crate::nic::parts::netns;
 use crate::object::Context;
 
-/// Until its sockets are there.
+/// Until its sockets exist.
 const START_WITHIN: Duration = Duration::from_secs(20);
-/// Until it has switched itself off, and then until QEMU has ended.
+/// Until it has shut down, and then until QEMU has ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const QUIT_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Each look takes the machine's processor from it: so the longer it boots, the rarer they are.
+/// Each look takes processor time from the machine, so they become rarer the longer it boots.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 const SOCKETS: [&str; 3] = [qemu::CONTROL, qemu::CONFIG, qemu::MONITOR];
 
-/// How long to wait before a machine that has booted for `since` is looked at again.
+/// The pause before the next look at a machine that has booted for `since`.
 fn pause(since: Duration) -> Duration {
     (since / 50).clamp(LOOK_EVERY, LOOK_EVERY_MAX)
 }
@@ -116,7 +116,7 @@ impl Kind for Libvirt {
     }
 }
 
-/// A switch's machine as libvirt defines it, if it has one.
+/// The libvirt domain of a switch's machine, if it has one.
 pub fn domain(context: &Context, switch: &Switch) -> Option<String> {
     Some(Run::of(context, switch)?.domain())
 }
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
             )));
         }
         settings::enough(machine).map_err(not_ready)?;
-        // What a crash between start and note may have left.
+        // A crash between the start and the note may have left processes.
         mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
         if machine.manager == Manager::Libvirt {
             self.end_domain();
@@ -224,9 +224,9 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The machine in libvirt's words.
+    /// The machine as a libvirt domain.
     fn domain(&self) -> String {
-        let place = libvirt::Place {
+        let place = libvirt::DomainContext {
             instance: &self.context.instance,
             run: &self.files.run(),
             log: &self.files.log(),
@@ -239,8 +239,8 @@ impl<'a> Run<'a> {
         libvirt::name(&self.context.instance, &self.switch.tenant)
     }
 
-    /// Has libvirt start the machine. It opens taps where it runs itself; once it has them they come to
-    /// where they are wired.
+    /// Lets libvirt start the machine. libvirt opens taps in its own namespace, so they are moved
+    /// there and returned to their wires once it has opened them.
     fn start_domain(&self) -> Result<Started, HostError> {
         let Self {
             switch, machine, ..
@@ -272,15 +272,20 @@ impl<'a> Run<'a> {
         };
         let begun = start();
         for tap in &taps {
-            tap::take_back(tap)?;
+            tap::return_tap(tap)?;
         }
         begun.map_err(not_ready)?;
         libvirt::virsh(&["resume", &name]).map_err(not_ready)?;
         let started = libvirt::pid(&name).and_then(Started::identify);
-        started.ok_or_else(|| not_ready(format!("libvirt has started domain {name}, but no process bears its UUID: does libvirt run on another host? (LIBVIRT_DEFAULT_URI)")))
+        started.ok_or_else(|| {
+            not_ready(format!(
+                "libvirt has started domain {name}, but no process has its UUID: does libvirt run \
+                 on another host? (LIBVIRT_DEFAULT_URI)"
+            ))
+        })
     }
 
-    /// Ends a domain and forgets it. One that is not there is as good.
+    /// Ends a domain and removes its definition, if it exists.
     fn end_domain(&self) {
         let name = self.domain_name();
         let _ = libvirt::virsh(&["destroy", &name]);
@@ -294,7 +299,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Brings a started machine to the point where its switch answers.
+    /// Waits until the switch of a started machine answers.
     fn boot(&self, started: &Started) -> Result<(), String> {
         let Self {
             switch,
@@ -333,20 +338,20 @@ impl<'a> Run<'a> {
         let mut message = format!("{}\n", text.len()).into_bytes();
         message.extend(text);
         let mut sent = 0;
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         loop {
             alive()?;
             match watch.stuck() {
                 Ok(None) => {}
                 Ok(Some(why)) => return Err(why),
-                // A busy QEMU may answer late, and then to a question that is not the next one.
+                // A busy QEMU may answer late, after the next question.
                 Err(error) => {
-                    tracing::debug!(%tenant, %error, "asking QEMU's monitor anew");
+                    tracing::debug!(%tenant, %error, "reconnecting to QEMU's monitor");
                     drop(watch);
                     watch = connect()?;
                 }
             }
-            // The machine takes it when it has come that far; until then the socket's buffer fills.
+            // The machine reads it late in its boot; until then the socket's buffer fills.
             while sent < message.len() {
                 match config.write(&message[sent..]) {
                     Ok(written) => sent += written,
@@ -366,7 +371,7 @@ impl<'a> Run<'a> {
                 match control::ports(files, switch) {
                     Ok(_) => {
                         let seconds = began.elapsed().as_secs_f64();
-                        tracing::info!(%tenant, seconds, "the machine has booted and its switch answers");
+                        tracing::info!(%tenant, seconds, "the machine has booted");
                         return Ok(());
                     }
                     Err(message) => last = message,
@@ -378,8 +383,8 @@ impl<'a> Run<'a> {
                     patience.as_secs()
                 ));
             }
-            if told.elapsed() > TELL_EVERY {
-                told = Instant::now();
+            if reported.elapsed() > REPORT_EVERY {
+                reported = Instant::now();
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(%tenant, seconds, %last, "waiting for the machine to boot");
             }
@@ -387,7 +392,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Stops the machine: by its own hand, else by QEMU's, else by the kernel's.
+    /// Stops the machine: it shuts down, else QEMU quits, else the kernel kills it.
     fn stop(&self) -> Result<(), HostError> {
         let Self { switch, files, .. } = self;
         let ends_within = |patience: Duration| -> Result<bool, HostError> {
@@ -405,7 +410,7 @@ impl<'a> Run<'a> {
             if watch.is_open(qemu::CONFIG)
                 && let Ok(mut config) = qmp::connect(&self.files.socket(qemu::CONFIG))
             {
-                // It may be gone by now.
+                // It may have ended meanwhile.
                 let _ = config.write_all(b"stop\n");
                 ended = ends_within(STOP_WITHIN)?;
             }
@@ -422,7 +427,7 @@ impl<'a> Run<'a> {
             let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
         mounts()?.empty(&switch.cgroup, QUIT_WITHIN)?;
-        // The running one may have had other functions than the one that is wanted.
+        // The running switch may have other functions than the wanted one.
         let launched = files.launched()?.map(|launched| launched.switch);
         for switch in launched.iter().chain([*switch]) {
             take_nodes_back(switch.machine.iter().flat_map(|machine| passed(machine)));
@@ -433,15 +438,15 @@ impl<'a> Run<'a> {
         files.forget()
     }
 
-    /// Why a machine that is there executes nothing. One whose monitor is another's for the moment is
-    /// taken to be well.
+    /// Why an existing machine executes nothing. If another client uses its monitor, it counts as
+    /// well.
     fn stuck(&self) -> Option<String> {
         let mut watch = self.watch().ok()?;
         watch.stuck().ok().flatten()
     }
 }
 
-/// Who knows how a machine is.
+/// The source of a machine's state.
 enum Watch {
     Monitor(Monitor),
     /// libvirt, by the domain's name.
@@ -468,7 +473,7 @@ impl Watch {
     }
 
     fn quit(&mut self) {
-        // It may be gone by now.
+        // It may have ended meanwhile.
         match self {
             Self::Monitor(monitor) => drop(monitor.execute("quit")),
             Self::Domain(name) => drop(libvirt::virsh(&["destroy", name])),
@@ -476,7 +481,7 @@ impl Watch {
     }
 }
 
-/// The functions of the host's NIC that are passed through.
+/// The VFs of the host's NIC that are passed through.
 fn passed(machine: &Machine) -> impl Iterator<Item = PciAddress> {
     machine
         .functions
@@ -513,7 +518,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longer_a_machine_boots_the_rarer_it_is_looked_at() {
+    fn pause_grows_with_boot_time() {
         let after = |seconds: u64| pause(Duration::from_secs(seconds)).as_millis();
         assert_eq!(
             [0, 1, 5, 30, 100, 1800].map(after),

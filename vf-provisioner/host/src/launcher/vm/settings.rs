@@ -1,4 +1,4 @@
-//! What new machines are like, and whether this host can have them.
+//! The settings of new machines, and whether this host can run them.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use super::machine::{Accel, Machine, Manager};
 use super::qemu;
 use crate::hugepages::Hugepages;
 
-/// The oldest QEMU whose options are used here: Debian 12's.
+/// The oldest supported QEMU: Debian 12's.
 const OLDEST: (u32, u32) = (7, 2);
 
-/// What new machines are like.
+/// The settings of new machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Who starts them.
+    /// What starts them.
     pub(super) manager: Manager,
     /// QEMU's executable.
     pub(super) qemu: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Looks at what this host has; `accel` is what was asked for, if anything was.
+    /// Checks what this host has. `accel` is the operator's choice, if any.
     pub(super) fn find(
         manager: Manager,
         image: &Path,
@@ -53,7 +53,7 @@ impl Settings {
     }
 }
 
-/// QEMU in PATH, if it is young enough.
+/// QEMU in PATH, if it is recent enough.
 fn find_qemu() -> Result<PathBuf, String> {
     const NAME: &str = "qemu-system-x86_64";
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -77,7 +77,7 @@ fn find_qemu() -> Result<PathBuf, String> {
             program.display()
         )),
         None => Err(format!(
-            "{} --version says {:?}, and no version of QEMU: install the package qemu-system-x86",
+            "{} --version prints {:?}, not a version of QEMU: install the package qemu-system-x86",
             program.display(),
             text.lines().next().unwrap_or_default()
         )),
@@ -90,7 +90,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Why the processor cannot execute machines here, if it cannot.
+/// Whether the processor can execute machines, or why not.
 fn kvm() -> Result<(), String> {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = flags.lines().find(|line| line.starts_with("flags"));
@@ -99,7 +99,11 @@ fn kvm() -> Result<(), String> {
             .any(|flag| flag == "vmx" || flag == "svm")
     });
     if !can {
-        return Err("the processor has neither vmx nor svm: switch virtualization on in the firmware, or in the settings of the machine that this one is".to_owned());
+        return Err(
+            "the processor has neither vmx nor svm: enable virtualization in the firmware, or \
+             nested virtualization if this host is a virtual machine"
+                .to_owned(),
+        );
     }
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
@@ -119,7 +123,7 @@ fn choose(asked: Option<Accel>, kvm: Result<(), String>) -> Result<Accel, String
     }
 }
 
-/// Whether the host has what the machine takes at once.
+/// Whether the host has the memory that the machine needs from its start.
 pub(super) fn enough(machine: &Machine) -> Result<(), String> {
     if machine.hugepages {
         enough_hugepages(machine.memory_mib, Hugepages::read())?;
@@ -132,10 +136,12 @@ pub(super) fn enough(machine: &Machine) -> Result<(), String> {
             caps::CapSet::Effective,
             caps::Capability::CAP_SYS_RESOURCE,
         );
-        // Root raises it, unless a container keeps it from doing so.
+        // Root can raise it, unless a container forbids that.
         if hard != RLIM_INFINITY && !may.unwrap_or(false) {
             return Err(format!(
-                "its {} MiB must be locked in memory for the NIC's functions, and the memlock limit is {} MiB: raise it (`ulimit -Hl unlimited`, or LimitMEMLOCK=infinity in the unit), or give the container CAP_SYS_RESOURCE",
+                "its {} MiB must be locked in memory for the NIC's functions, and the memlock \
+                 limit is {} MiB: raise it (`ulimit -Hl unlimited`, or LimitMEMLOCK=infinity in \
+                 the unit), or give the container CAP_SYS_RESOURCE",
                 machine.memory_mib,
                 hard >> 20
             ));
@@ -164,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_found_in_what_qemu_says() {
+    fn version_is_parsed_from_qemus_output() {
         let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
         assert_eq!(version(text), Some((10, 0)));
         assert_eq!(version("QEMU emulator version 6.2.0\n"), Some((6, 2)));
@@ -172,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_executes_is_what_was_asked_for_or_what_works() {
+    fn accelerator_is_the_chosen_or_the_working_one() {
         let no = || Err("no vmx".to_owned());
         assert_eq!(choose(None, Ok(())), Ok(Accel::Kvm));
         assert_eq!(choose(None, no()), Ok(Accel::Tcg));
@@ -185,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_hugepages_are_counted() {
+    fn missing_hugepages_are_counted() {
         let host = Hugepages {
             total: 10,
             free: 4,

@@ -1,9 +1,9 @@
-//! Taps: where a virtual machine's frames enter and leave the kernel, each wired to the interface that a
-//! switch on the host would have opened itself.
+//! Taps: the ends of a virtual machine's NICs in the kernel, each wired to the interface that a
+//! switch on the host would open itself.
 //!
-//! The wire is one redirection at the ingress of each of the two: every frame that comes in at one goes out
-//! at the other, before any protocol, bridge or reassembly of the kernel sees it. docs/decisions/0006 says
-//! why it is no bridge and no macvtap.
+//! The wire is a redirection at the ingress of both interfaces: every frame received on one is sent
+//! on the other, before any protocol, bridge or reassembly of the kernel sees it.
+//! docs/decisions/0006 explains why it is no bridge and no macvtap.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -30,7 +30,7 @@ use crate::object::{Context, Live, Object};
 
 /// `ETH_P_ALL` of linux/if_ether.h.
 const EVERY_PROTOCOL: u16 = 3;
-/// `IFLA_TUN_OWNER` and `IFLA_TUN_TYPE` of linux/if_link.h, and what the second is for a tap.
+/// `IFLA_TUN_OWNER` and `IFLA_TUN_TYPE` of linux/if_link.h, and the type of a tap.
 const TUN_OWNER: u16 = 1;
 const TUN_TYPE: u16 = 3;
 const IFF_TAP: u8 = 2;
@@ -38,14 +38,14 @@ const IFF_TAP: u8 = 2;
 /// A tap for a tenant's VM, and the wire from it to an interface beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {
-    /// The interface, as any other.
+    /// The interface.
     pub end: End,
     /// The only user who may attach to it.
     pub owner: u32,
-    /// The interface in the same namespace with which it exchanges every frame, as a cable would.
+    /// The interface in the same namespace with which it exchanges all frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire: Option<String>,
-    /// The objects under which it cannot stay: if one of them is made again, so is the tap.
+    /// The objects that it depends on: if one of them is recreated, so is the tap.
     pub needs: BTreeSet<Key>,
 }
 
@@ -80,7 +80,7 @@ impl Live for Tap {
     }
 }
 
-/// Makes a tap, which stays when nobody is attached to it, and its wire.
+/// Makes a persistent tap and its wire.
 fn create(tap: &Tap) -> Result<(), HostError> {
     delete(tap)?;
     let owner = tap.owner.to_string();
@@ -88,7 +88,7 @@ fn create(tap: &Tap) -> Result<(), HostError> {
         program: "ip",
         message,
     };
-    // The kernel makes no tap over netlink, and the call for it is an unsafe one.
+    // The kernel makes no tap through netlink, and the ioctl for it needs unsafe code.
     inside(tap.end.namespace.as_deref(), || {
         let output = Command::new("ip")
             .args(["tuntap", "add", "dev", &tap.end.interface, "mode", "tap"])
@@ -107,10 +107,10 @@ fn create(tap: &Tap) -> Result<(), HostError> {
     set(tap)
 }
 
-/// Brings a tap from its namespace to the provisioner's own, for somebody who opens it there. It returns
-/// the tap as it was.
+/// Moves a tap from its namespace to the provisioner's own, where libvirt opens it. Returns the tap
+/// as it was.
 pub(super) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, HostError> {
-    // What a crash has left there is none that anybody is attached to.
+    // A tap that a crash left there has no user.
     delete_link(None, interface)?;
     let place = Tap {
         end: End {
@@ -135,7 +135,7 @@ pub(super) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, 
     })?;
     let own = format!("/proc/{}/ns/net", std::process::id());
     relocate(Some(namespace), interface, &own)?;
-    // Whatever became of it since, it is to be up and wired.
+    // It must be up and wired, whatever its current state.
     Ok(Tap {
         end: End {
             mtu: tap.end.mtu,
@@ -146,8 +146,8 @@ pub(super) fn lend(namespace: &str, interface: &str, wire: &str) -> Result<Tap, 
     })
 }
 
-/// Brings a tap back to its namespace, and makes it as it was.
-pub(super) fn take_back(tap: &Tap) -> Result<(), HostError> {
+/// Returns a tap to its namespace and restores its settings.
+pub(super) fn return_tap(tap: &Tap) -> Result<(), HostError> {
     let namespace = tap.end.namespace.as_deref().unwrap_or_default();
     let to = path(namespace).display().to_string();
     relocate(None, &tap.end.interface, &to)?;
@@ -155,7 +155,7 @@ pub(super) fn take_back(tap: &Tap) -> Result<(), HostError> {
 }
 
 fn relocate(from: Option<&str>, interface: &str, to: &str) -> Result<(), HostError> {
-    let what = format!("cannot bring tap {interface} to another namespace");
+    let what = format!("cannot move tap {interface} to another namespace");
     let to = File::open(to).map_err(HostError::io(&what))?;
     with_netlink(from, async |handle| {
         let index = index_of(&handle, interface).await?;
@@ -165,7 +165,7 @@ fn relocate(from: Option<&str>, interface: &str, to: &str) -> Result<(), HostErr
     })
 }
 
-/// Sets everything of a tap and its wire.
+/// Sets all attributes of a tap and its wire.
 fn set(tap: &Tap) -> Result<(), HostError> {
     configure(&tap.end)?;
     let Some(wire) = &tap.wire else {
@@ -181,9 +181,11 @@ fn set(tap: &Tap) -> Result<(), HostError> {
 
 async fn redirect(handle: &Handle, from: u32, to: u32) -> Result<(), HostError> {
     let what = || {
-        "cannot wire a tap to its port: the kernel needs CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED".to_owned()
+        "cannot wire a tap to its port: the kernel needs CONFIG_NET_SCH_INGRESS, \
+         CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED"
+            .to_owned()
     };
-    // With it go the redirections that are there.
+    // Removes existing redirections.
     unwire(handle, from).await;
     let request = handle.qdisc().add(from as i32).ingress();
     request.execute().await.map_err(refused(what()))?;
@@ -198,14 +200,14 @@ async fn redirect(handle: &Handle, from: u32, to: u32) -> Result<(), HostError> 
     request.execute().await.map_err(refused(what()))
 }
 
-/// Takes away what is done at an interface's ingress. None there is as good.
+/// Removes the ingress qdisc of an interface, if it exists.
 async fn unwire(handle: &Handle, at: u32) {
     let mut request = handle.qdisc().del(at as i32);
     request.message_mut().header.parent = TcHandle::INGRESS;
     let _ = request.execute().await;
 }
 
-/// Where all that comes in at an interface goes; `None` if it is not redirected whole.
+/// The interface to which all received frames are redirected; `None` if not all are.
 async fn redirected(handle: &Handle, from: u32) -> Option<u32> {
     let request = handle.traffic_filter(from as i32).get().ingress();
     let filters: Vec<_> = request.execute().try_collect().await.ok()?;
@@ -246,7 +248,8 @@ async fn redirected(handle: &Handle, from: u32) -> Option<u32> {
     to
 }
 
-/// A tap as it is; `None` if it is not there. An interface of another kind under its name has no owner.
+/// Reads a tap; `None` if it does not exist. An interface of another kind with its name has no
+/// owner.
 fn look(wanted: &Tap) -> Result<Option<Tap>, HostError> {
     let Some(seen) = observe(&wanted.end)? else {
         return Ok(None);
@@ -298,7 +301,7 @@ fn owner(attributes: &[LinkAttribute]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes))
 }
 
-/// Takes a tap and its wire away.
+/// Removes a tap and its wire.
 fn delete(tap: &Tap) -> Result<(), HostError> {
     let namespace = tap.end.namespace.as_deref();
     if namespace.is_some_and(|name| !exists(name)) {

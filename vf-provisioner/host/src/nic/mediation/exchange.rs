@@ -1,4 +1,4 @@
-//! Sending and listening: what is sent by whom, and who saw what of it.
+//! Sends the frames of a probe and counts who received which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -26,24 +26,24 @@ const GROUPS: [[u8; 6]; 3] = [
     [0x01, 0x00, 0x5e, 0x7f, 0x88, 0xb5],
     [0x33, 0x33, 0, 0x01, 0x88, 0xb5],
 ];
-/// Of a block that is locally administered, so nobody's.
+/// Locally administered, so no device has it.
 const NOBODY: [u8; 6] = [0x06, 0x88, 0xb5, 0x88, 0xb5, 0x01];
-/// How often each frame is sent.
+/// How many times each frame is sent.
 pub(super) const COPIES: u32 = 2;
-/// After how many frames the listeners are read.
+/// The number of frames after which the listeners are read.
 const BURST: usize = 16;
-/// Frames taken from one listener before the next one has its turn.
+/// The frames read from one listener before the next one is read.
 const TURN: usize = 256;
-/// Between two rounds of proofs.
+/// The pause between two rounds of [`Exchange::prove`].
 const ROUND: Duration = Duration::from_millis(100);
-/// How long a listener may take to be shown to hear, once what must pass does.
+/// How long the other listeners have to receive a first frame, once all frames that must pass did.
 const LATE: Duration = Duration::from_millis(700);
 
-/// How a frame is made.
+/// The description of a frame.
 #[derive(Debug, Clone)]
 pub(super) struct FrameSpec {
     pub(super) from: usize,
-    /// `None` for what only shows that the stations send and hear.
+    /// `None` for frames that only show that stations send and receive.
     pub(super) kind: Option<Kind>,
     pub(super) destination: [u8; 6],
     source: [u8; 6],
@@ -51,7 +51,7 @@ pub(super) struct FrameSpec {
     shape: Shape,
 }
 
-/// What one listener saw of one frame's copies.
+/// The copies of one frame that one listener received.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Received {
     pub(super) frames: u32,
@@ -59,7 +59,7 @@ pub(super) struct Received {
     pub(super) tags: BTreeSet<Vec<Tag>>,
 }
 
-/// Whether a station can be listened at now.
+/// Whether a station can listen now.
 pub(super) fn can_listen(station: &Station) -> bool {
     match &station.place {
         Place::Interface { .. } => open(station).is_ok(),
@@ -81,7 +81,7 @@ fn open(station: &Station) -> Result<Option<PacketSocket>, HostError> {
         Some(namespace) => format!("{namespace}/{interface}"),
         None => interface.clone(),
     };
-    // A promiscuous physical function joins every VLAN; what counts is what it gets by itself.
+    // A promiscuous PF would join every VLAN; the probe counts what it receives without that.
     let promiscuous = station.role != Role::Host;
     let socket = netns::inside(namespace.as_deref(), || {
         PacketSocket::open(interface, promiscuous, &GROUPS).map_err(HostError::io(format!(
@@ -98,23 +98,23 @@ fn open(station: &Station) -> Result<Option<PacketSocket>, HostError> {
     Ok(Some(socket))
 }
 
-/// The stations of one probe, and what was sent and seen so far.
+/// The stations of one probe, and the frames sent and received so far.
 pub(super) struct Exchange<'a> {
     pub(super) stations: &'a [Station],
     pub(super) options: &'a Options,
     token: Token,
     pub(super) sockets: Vec<Option<PacketSocket>>,
-    /// A frame's number is its place here.
+    /// A frame's number is its index here.
     pub(super) specs: Vec<FrameSpec>,
     pub(super) received: BTreeMap<(usize, usize), Received>,
     pub(super) sends: Vec<bool>,
     pub(super) hears: Vec<bool>,
     pub(super) counted: Vec<Counted>,
-    /// Switches that count also while nothing is sent.
+    /// Switches that also count while nothing is sent.
     pub(super) noisy: BTreeSet<usize>,
 }
 
-/// What the drop counters of a switch said of one sender's frames.
+/// What the drop counters of a switch counted of one sender's frames.
 pub(super) struct Counted {
     pub(super) from: usize,
     pub(super) to: usize,
@@ -122,7 +122,7 @@ pub(super) struct Counted {
 }
 
 impl<'a> Exchange<'a> {
-    /// Everybody listens from now on.
+    /// All stations listen from now on.
     pub(super) fn new(stations: &'a [Station], options: &'a Options) -> Result<Self, HostError> {
         let token = Token::random().map_err(HostError::io("cannot read /dev/urandom"))?;
         Ok(Self {
@@ -151,7 +151,8 @@ impl<'a> Exchange<'a> {
         self.sockets[station].is_none() || self.stations[station].quiet
     }
 
-    /// Sends what must pass, and what shows that a station hears, until all of it was seen.
+    /// Sends frames that must pass, and frames that show that a station receives, until all
+    /// arrived.
     pub(super) fn prove(&mut self) -> Result<(), HostError> {
         let mut needed = Vec::new();
         for from in self.indices() {
@@ -171,7 +172,7 @@ impl<'a> Exchange<'a> {
                 self.specs.len() - 1
             };
             add(BROADCAST_MAC, Vec::new());
-            // The host's own interface is on no VLAN, and may say on which its frame is.
+            // The host's own interface is on no VLAN, so it can reach each VLAN with a tag.
             if matches!(station.role, Role::Host | Role::Wire) {
                 let vlans: BTreeSet<u16> = self.stations.iter().filter_map(|it| it.vlan).collect();
                 for vlan in vlans {
@@ -210,7 +211,7 @@ impl<'a> Exchange<'a> {
         self.prove_counters()
     }
 
-    /// A switch's In/Out side that counts the host's broadcasts hears.
+    /// A switch's In/Out side receives if it counts the host's broadcasts.
     fn prove_counters(&mut self) -> Result<(), HostError> {
         let uplink = |it: &Station| {
             it.role == Role::Uplink && !it.proven && matches!(it.place, Place::Switch { .. })
@@ -242,7 +243,7 @@ impl<'a> Exchange<'a> {
 
     pub(super) fn attack(&mut self) -> Result<(), HostError> {
         let counting = self.sockets.iter().any(Option::is_none);
-        let mut longest = Duration::ZERO;
+        let mut slowest = Duration::ZERO;
         let mut before = self.counters()?;
         for from in self.indices() {
             if self.is_silent(from) {
@@ -261,7 +262,7 @@ impl<'a> Exchange<'a> {
             if counting {
                 self.listen(self.options.settle)?;
                 let after = self.counters()?;
-                longest = longest.max(started.elapsed());
+                slowest = slowest.max(started.elapsed());
                 for (to, frames) in &after {
                     let frames = frames.saturating_sub(before.get(to).copied().unwrap_or(*frames));
                     self.counted.push(Counted {
@@ -275,8 +276,9 @@ impl<'a> Exchange<'a> {
         }
         self.listen(self.options.settle)?;
         if counting {
-            // What the switches count while nothing is sent, for as long as one sender took.
-            self.listen(longest.saturating_sub(self.options.settle))?;
+            // What the switches count while nothing is sent, for as long as the slowest sender
+            // took.
+            self.listen(slowest.saturating_sub(self.options.settle))?;
             for (to, frames) in self.counters()? {
                 if before.get(&to) != Some(&frames) {
                     self.noisy.insert(to);
@@ -286,7 +288,7 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Everything that somebody who has the whole function could send.
+    /// Everything that the owner of the function could send.
     fn everything(&self, from: usize) -> Vec<FrameSpec> {
         let own = self.octets(from);
         let others: Vec<usize> = self.indices().filter(|it| *it != from).collect();
@@ -315,7 +317,7 @@ impl<'a> Exchange<'a> {
         for to in &others {
             let to = self.octets(*to);
             add(Kind::Forged, to, NOBODY, &[], Shape::Plain);
-            // As that station, to everybody, itself included.
+            // From that station's MAC, to all stations, including itself.
             add(Kind::Forged, BROADCAST_MAC, to, &[], Shape::Arp);
             add(Kind::Forged, to, to, &[], Shape::Plain);
             for counterpart in others.iter().filter(|it| self.are_counterparts(from, **it)) {
@@ -359,7 +361,7 @@ impl<'a> Exchange<'a> {
         port.is_some() && *port == self.stations[other].port
     }
 
-    /// What the adjacent switch could let through.
+    /// Frames that the adjacent switch could let through.
     fn injections(&self, from: usize) -> Vec<FrameSpec> {
         let mut specs = Vec::new();
         let mut add = |kind, destination, tags| {
@@ -437,7 +439,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Takes what has come in, a bounded number from each listener.
+    /// Reads the received frames, a bounded number from each listener.
     fn receive(&mut self) -> Result<(), HostError> {
         for (to, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket else {
@@ -453,7 +455,7 @@ impl<'a> Exchange<'a> {
                 };
                 let number = self.token.number(heard.bytes).map(|number| number as usize);
                 let spec = number.and_then(|number| Some((number, self.specs.get(number)?)));
-                // Some NICs give a broadcast back to its sender.
+                // Some NICs return a broadcast to its sender.
                 let own = match spec {
                     Some((_, spec)) => spec.from == to,
                     None => heard.bytes.get(6..12) == Some(&self.stations[to].mac.octets()[..]),
@@ -461,7 +463,7 @@ impl<'a> Exchange<'a> {
                 if own {
                     continue;
                 }
-                // Whatever else comes in shows that it hears.
+                // Any frame shows that the station receives.
                 self.hears[to] = true;
                 let Some((number, spec)) = spec else {
                     continue;
@@ -480,7 +482,7 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// What each switch counted so far of what could only be a stranger's frame.
+    /// The drops that each switch counted so far and that only a foreign frame can cause.
     fn counters(&self) -> Result<BTreeMap<usize, u64>, HostError> {
         let mut said: BTreeMap<&PathBuf, Vec<Dropped>> = BTreeMap::new();
         let mut found = BTreeMap::new();
@@ -494,15 +496,15 @@ impl<'a> Exchange<'a> {
                 continue;
             };
             if !said.contains_key(control) {
-                // One that only listens, and has ended meanwhile, hears nothing.
+                // A switch that only listens may have ended meanwhile.
                 match drops(program, control) {
                     Ok(drops) => said.insert(control, drops),
                     Err(_) if station.quiet => said.insert(control, Vec::new()),
                     Err(error) => return Err(error),
                 };
             }
-            // A port's switch knows its guest's MAC. The In/Out side knows no senders, but nothing
-            // else has an EtherType for experiments.
+            // A port knows its guest's MAC. The In/Out side knows no senders, but only the probe
+            // uses an experimental EtherType.
             let reason = match station.role {
                 Role::Uplink => "ethertype",
                 _ => "src-mac",
@@ -525,10 +527,10 @@ struct Dropped {
     frames: u64,
 }
 
-/// Asks the control API through its one client, the switch's own command line.
+/// Asks the control API through its client, the switch's own command line.
 fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
     let said = |message: String| failed(format!("{}: {message}", control.display()));
-    // The folder is the switch's: a link in the socket's place is not followed.
+    // The folder belongs to the switch, so a link in the place of the socket is not followed.
     let (_file, held) = pin_socket(control).map_err(|error| said(error.to_string()))?;
     let output = Command::new(program)
         .args(["show", "drops", "--json", "--control"])

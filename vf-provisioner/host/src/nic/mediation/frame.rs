@@ -1,4 +1,4 @@
-//! The frames of a probe, and how one of them is known again.
+//! The frames of a probe, and how they are recognised.
 
 use packet::number::ethertype;
 use packet::wire::arp::{self, ARP_LEN};
@@ -11,16 +11,16 @@ use smoltcp::wire::{
 
 use crate::nic::parts::tag::Tag;
 
-/// What a frame looks like beyond its MACs: NICs sort frames by it.
+/// The payload of a frame; some NICs classify by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// EtherType 0x88B5, for local experiments (IEEE 802).
     Plain,
-    /// A question for an address that nobody has.
+    /// An ARP probe for an unused address.
     Arp,
-    /// UDP to port 9 between two addresses of documentation (RFC 5737).
+    /// UDP to port 9 between two documentation addresses (RFC 5737).
     Ipv4,
-    /// The same (RFC 3849).
+    /// The same in IPv6 (RFC 3849).
     Ipv6,
 }
 
@@ -37,7 +37,7 @@ impl Shape {
     }
 }
 
-/// What tells the frames of one run from everything else on the wires, also from another run's.
+/// Identifies the frames of one run among all others, including those of another run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token([u8; 16]);
 
@@ -49,7 +49,7 @@ impl Token {
         Ok(Self(bytes))
     }
 
-    /// A frame that bears this token and `number`.
+    /// A frame with this token and `number`.
     pub(super) fn frame(
         self,
         number: u32,
@@ -71,12 +71,12 @@ impl Token {
             Shape::Ipv4 => ipv4(&mark),
             Shape::Ipv6 => ipv6(&mark),
         });
-        // The shortest frame, without its checksum, and a tag that a NIC may take off.
+        // The minimum length of a frame without its FCS, plus a tag that a NIC may remove.
         bytes.resize(bytes.len().max(64), 0);
         bytes
     }
 
-    /// The number of a frame that bears this token, whatever was done to its head.
+    /// The number of a frame with this token, even if its headers were changed.
     pub(super) fn number(self, frame: &[u8]) -> Option<u32> {
         let at = frame
             .windows(self.0.len())
@@ -154,7 +154,7 @@ mod tests {
     const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
     #[test]
-    fn a_frame_of_each_shape_is_what_it_says_and_is_known_again() {
+    fn frame_of_each_shape_is_valid_and_recognised() {
         let token = Token([7; 16]);
         for shape in Shape::ALL {
             let bytes = token.frame(0x0102_0304, TO, FROM, &[], shape);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_read_from_the_outside_in_and_never_past_the_end() {
+    fn tags_are_read_outermost_first_and_within_bounds() {
         let token = Token([7; 16]);
         let both = [(SERVICE_VLAN, 101), (VLAN, 0)];
         let bytes = token.frame(5, TO, FROM, &both, Shape::Ipv4);

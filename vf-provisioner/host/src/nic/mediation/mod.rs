@@ -1,13 +1,13 @@
-//! The mediation probe: shows with real frames that no frame of a tenant gets around its switch.
+//! The mediation probe: shows with real frames that no frame of a tenant bypasses its switch.
 //!
-//! Each function of the NIC is a [`Station`]. Those of the tenant send everything that a guest, or a
-//! switch that was taken over, could try; all of them listen, with the host's own interface, with
-//! functions that are nobody's and, where it is given, with the other end of the cable. Every frame
-//! bears a random token and its number, so that counts are exact. [`run`] says of each sender,
-//! listener and kind of frame how many were sent and seen, and whether that is as it must be.
+//! Each function of the NIC is a [`Station`]. The tenant's stations send everything that a guest or
+//! a compromised switch could try. All stations listen: the tenant's, the host's own interface,
+//! unassigned functions and, if given, the other end of the cable. Every frame has a random token
+//! and its number, so the counts are exact. [`run`] reports for each sender, listener and kind of
+//! frame how many were sent and received, and whether that is correct.
 //!
-//! That nothing was seen says something only of a listener that hears and of a sender that sends: a
-//! pair of which this was not shown is *inconclusive*.
+//! If nothing arrived, that is a result only for a sender that sends and a listener that receives.
+//! A pair for which this was not shown is *inconclusive*.
 
 mod exchange;
 mod frame;
@@ -29,8 +29,8 @@ use crate::error::HostError;
 
 const MAX_STATIONS: usize = 1024;
 
-/// Sends and listens. It takes `patience` only where what must pass does not, else a little more
-/// than `settle` (that much for each sender where a switch counts).
+/// Makes the probe. It takes a little more than `settle` (for each sender, if a switch counts), and
+/// up to `patience` longer while frames that must pass do not.
 pub fn run(stations: &[Station], options: &Options) -> Result<Report, HostError> {
     let started = Instant::now();
     if stations.len() > MAX_STATIONS {
@@ -45,7 +45,7 @@ pub fn run(stations: &[Station], options: &Options) -> Result<Report, HostError>
     Ok(exchange.report(started.elapsed()))
 }
 
-/// As [`run`], and a report that is not good is an error with a sentence for each leak.
+/// Like [`run`], but a bad report is an error with a sentence for each leak.
 pub fn require(stations: &[Station], options: &Options) -> Result<Report, HostError> {
     let report = run(stations, options)?;
     if report.is_good() {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_read_by_people_and_programs() {
+    fn report_is_text_and_json() {
         let stations = [
             station(Role::Guest, Some("a"), Some(101)),
             station(Role::Guest, Some("b"), Some(102)),

@@ -1,5 +1,5 @@
-//! The stations of tenants that run: their guests' ends where those are interfaces of this host, their
-//! switches as far as they count, the NIC's own interfaces and free functions.
+//! The stations of running tenants: their guests' ends that are interfaces of this host, their
+//! switches (through drop counters), the NIC's own interfaces and unassigned functions.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use crate::nic::sriov::inventory::{Inventory, User};
 use crate::resource::{Key, Resource};
 use crate::state::{Record, State};
 
-/// What is to be probed together.
+/// Stations that are probed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// What is between the stations.
+    /// What connects the stations.
     pub fabric: Fabric,
-    /// Who sends and listens.
+    /// The stations.
     pub stations: Vec<Station>,
-    /// What the files of all the tenants that send accept of the NIC.
+    /// The weaknesses that the files of all sending tenants accept.
     pub accepted: BTreeSet<Weakness>,
-    /// Guests whose switch did not answer as it must, a sentence each.
+    /// A sentence for each guest whose switch did not answer correctly.
     pub unanswered: Vec<String>,
 }
 
@@ -40,8 +40,8 @@ fn accepts(record: &Record) -> bool {
     })
 }
 
-/// One group for the tenants on NICs and one for those on pairs. Of the tenants that `chosen` does
-/// not name, none sends. Each guest's gateway is asked, which shows that both send and hear.
+/// One group for the tenants on NICs and one for those on pairs. Tenants that are not `chosen` only
+/// listen. Each guest's gateway is asked, which shows that both send and receive.
 pub fn groups(
     state: &State,
     inventory: &Inventory,
@@ -76,7 +76,7 @@ pub fn groups(
         }
         if let Some(wire) = wire {
             stations.push(own(inventory, wire, Role::Wire)?);
-            // What it sends shows that the wire's other end hears.
+            // Its frames show that the wire's other end receives.
             let bridges: BTreeSet<&str> = tenants
                 .iter()
                 .flat_map(|(_, record)| &record.resources)
@@ -105,8 +105,8 @@ pub fn groups(
     Ok(groups)
 }
 
-/// Those who must not hear a tenant that is about to be set up: the functions of all others on its NICs, and these
-/// NICs' own interfaces.
+/// The stations that must not receive frames of a tenant that is being set up: the functions of all
+/// others on its NICs, and these NICs' own interfaces.
 pub fn listeners(
     newcomer: &Record,
     state: &State,
@@ -138,7 +138,7 @@ pub fn listeners(
         if Some(name) != newcomer && runs {
             let mut others = Vec::new();
             tenant(record, true, &control(name), &mut others, &mut Vec::new());
-            // What is down or silent hears nothing: no matter for this tenant, and no veto of others.
+            // A station that is down receives nothing, and must not block this tenant.
             stations.extend(others.into_iter().filter(super::exchange::can_listen));
         }
     }
@@ -218,8 +218,8 @@ fn tenant(
     }
 }
 
-/// The physical functions that the tenants are on, and what is an interface of this host, up, and no
-/// tenant's of their virtual ones.
+/// The PFs that the tenants are on, and their unassigned VFs that are interfaces of this host and
+/// up.
 fn of_nics(tenants: &[(&Name, &Record)], state: &State, inventory: &Inventory) -> Vec<Station> {
     let resources = tenants.iter().flat_map(|(_, record)| &record.resources);
     let used: BTreeSet<&str> = resources
@@ -271,7 +271,7 @@ fn is_up(interface: &str) -> bool {
 fn own(inventory: &Inventory, name: &str, role: Role) -> Result<Station, HostError> {
     let found = inventory.interfaces.iter().find(|it| it.name == name);
     let Some(found) = found else {
-        return Err(failed(format!("{name}: there is no such interface here")));
+        return Err(failed(format!("{name}: this host has no such interface")));
     };
     Ok(Station {
         name: name.to_owned(),

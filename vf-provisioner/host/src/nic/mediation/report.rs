@@ -1,4 +1,4 @@
-//! What a probe found, for programs and for people.
+//! The report of a probe, as text and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::station::{Kind, Role, Station};
 use super::weakness::Weakness;
 
-/// What became of one kind of frames between two stations.
+/// The result for one kind of frames between two stations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// None arrived, as it must be or may be.
+    /// None arrived, as required or permitted.
     Refused,
-    /// They arrived, as they must or may.
+    /// They arrived, as required or permitted.
     Passed,
-    /// They reached the wire or came in from it, which only the adjacent switch can prevent.
+    /// They reached the wire or came from it, which only the adjacent switch can prevent.
     Finding,
-    /// Some arrived although none may, by a weakness that the operator accepts.
+    /// Some arrived although none may, through a weakness that the operator accepts.
     Accepted,
     /// None arrived, but it was not shown that any could have.
     Inconclusive,
@@ -40,42 +40,42 @@ pub struct Row {
     pub kind: Kind,
     /// How many were sent.
     pub sent: u32,
-    /// How many of them were seen.
+    /// How many of them were received.
     pub seen: u64,
-    /// What that means.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What lets them through that must not pass, where it has a name.
+    /// The weakness that let them through, if it has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weakness: Option<Weakness>,
-    /// The tags with which they were seen, outermost first, as `ad:101+102`, or `none`.
+    /// The tags of received frames, outermost first, as `ad:101+102`, or `none`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// What more there is to say.
+    /// A remark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// What was measured at the other end of the cable.
+/// The result at the other end of the cable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
     /// Stations whose frames reached it.
     pub out: BTreeSet<String>,
     /// Stations that frames from it reached.
     pub inward: BTreeSet<String>,
-    /// What the adjacent switch must do, in a sentence.
+    /// The requirement on the adjacent switch, as a sentence.
     pub requirement: String,
 }
 
-/// What a probe found.
+/// The report of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who took part.
+    /// The stations.
     pub stations: Vec<Station>,
     /// Every sender, listener and kind of frames.
     pub rows: Vec<Row>,
-    /// The VLANs that lead to a tenant's ports.
+    /// The VLANs of tenants' ports.
     pub vlans: BTreeSet<u16>,
-    /// The wire, where an interface at it was given.
+    /// The wire, if an interface at it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire: Option<Wire>,
     /// How long it took, in milliseconds.
@@ -112,13 +112,13 @@ impl Report {
         }
     }
 
-    /// The rows that are not as they must be.
+    /// The rows with a wrong result.
     pub fn wrong(&self) -> impl Iterator<Item = &Row> {
         let wrong = |row: &&Row| matches!(row.verdict, Verdict::Leak | Verdict::Lost);
         self.rows.iter().filter(wrong)
     }
 
-    /// The rows with a verdict.
+    /// The rows with this verdict.
     pub fn of(&self, verdict: Verdict) -> Vec<&Row> {
         let mut rows = self.rows.iter().collect::<Vec<_>>();
         rows.retain(|row| row.verdict == verdict);
@@ -131,17 +131,17 @@ impl Report {
         self.rows.iter().find(wanted)
     }
 
-    /// The names of what lets frames through, accepted or not.
+    /// The weaknesses found, accepted or not.
     pub fn weaknesses(&self) -> BTreeSet<Weakness> {
         self.rows.iter().filter_map(|row| row.weakness).collect()
     }
 
-    /// Whether everything that was seen is as it must be.
+    /// Whether no row has a wrong result.
     pub fn is_good(&self) -> bool {
         self.wrong().next().is_none()
     }
 
-    /// What is not as it must be, a sentence for each sender and listener.
+    /// A sentence for each sender and listener with a wrong result.
     pub fn sentences(&self) -> Vec<String> {
         sentences(self.wrong())
     }
@@ -242,8 +242,8 @@ pub(super) const COLUMNS: [Kind; 10] = [
     Kind::Any,
 ];
 
-/// A table, a line for each sender and listener with seen/sent of each kind (`!` wrong, `~` accepted,
-/// `*` a finding at the wire, `?` inconclusive), and below it what is wrong in sentences.
+/// A table with a line for each sender and listener with received/sent of each kind (`!` wrong,
+/// `~` accepted, `*` a finding at the wire, `?` inconclusive), and sentences about wrong results.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |name: fn(&Row) -> &str| {

@@ -1,19 +1,19 @@
-//! What must become of which frame.
+//! Which frames must, may or must not arrive.
 
 use super::station::{Fabric, Kind, Role, Station};
 use super::weakness::Weakness;
 
-/// What must become of a frame.
+/// Whether a frame must arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Must,
     May,
-    /// It may arrive, as what it is: with a tag.
+    /// It may arrive, but only with its tag.
     MayTagged,
     MustNot,
-    /// It is reported.
+    /// If it arrives, that is reported.
     Finding,
-    /// It says nothing.
+    /// It is ignored.
     Skip,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn rule(fabric: Fabric, from: &Station, to: &Station, kind: Kind) -> 
     }
 }
 
-/// The name of what lets frames through that must not, where it opens no way around a switch.
+/// The weakness that lets such a frame through, if it opens no way around a switch.
 pub(super) fn weakness(from: &Station, to: &Station, kind: Kind) -> Option<Weakness> {
     use Role::{Gateway, Guest, Uplink, Wire};
     let inside = matches!(to.role, Guest | Gateway);
@@ -65,13 +65,13 @@ mod tests {
     use super::super::station::tests::station;
     use super::*;
 
-    /// All that are sent.
+    /// All kinds that are sent.
     fn kinds() -> impl Iterator<Item = Kind> {
         COLUMNS.into_iter().filter(|kind| *kind != Kind::Any)
     }
 
     #[test]
-    fn a_port_reaches_its_other_end_and_nothing_else() {
+    fn port_reaches_only_its_other_end() {
         let guest = station(Role::Guest, Some("a"), Some(101));
         let gateway = station(Role::Gateway, Some("a"), Some(101));
         let others = [
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_excuses_a_way_around_a_switch() {
+    fn bypass_of_a_switch_is_no_acceptable_weakness() {
         let guest = station(Role::Guest, Some("a"), Some(101));
         let others = [
             station(Role::Guest, Some("b"), Some(102)),

@@ -1,4 +1,4 @@
-//! Who takes part in a probe, and how it is made.
+//! The stations and options of a probe.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,37 +10,37 @@ use tenant_config::MacAddr;
 use super::weakness::Weakness;
 use crate::error::HostError;
 
-/// What a station is to a tenant's frames.
+/// The role of a station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// The T VF or whatever else is a VM's end of a port.
+    /// The T VF, or another VM's end of a port.
     Guest,
     /// The Gw VF: the switch's end of a port.
     Gateway,
     /// The In/Out VF.
     Uplink,
-    /// A function that is nobody's.
+    /// An unassigned function.
     Witness,
-    /// The physical function, or what else is the host's own interface.
+    /// The PF, or another interface of the host.
     Host,
     /// An interface at the other end of the NIC's cable.
     Wire,
 }
 
-/// Where a station's frames are sent and seen.
+/// Where a station sends and receives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Place {
     /// A network interface, which is up.
     Interface {
-        /// Its network namespace; the provisioner's own where none is given.
+        /// Its network namespace; `None` is the provisioner's own.
         namespace: Option<String>,
         /// Its name there.
         interface: String,
     },
-    /// A device that only a running switch has: it sends nothing, and hears as far as the switch
-    /// counts what it drops.
+    /// A device that is open in a running switch: it sends nothing, and received frames are known
+    /// only from the switch's drop counters.
     Switch {
         /// The switch's executable.
         program: PathBuf,
@@ -51,52 +51,52 @@ pub enum Place {
     },
 }
 
-/// One end of the embedded switch, of its cable, or of what stands in for it.
+/// One end of the embedded switch, of its cable, or of what replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Station {
-    /// As the report names it.
+    /// Its name in the report.
     pub name: String,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// For [`Role::Guest`] and [`Role::Gateway`]: the port whose two ends they are.
     pub port: Option<String>,
-    /// Its MAC address, as the NIC is to enforce it.
+    /// The MAC address that the NIC should enforce.
     pub mac: MacAddr,
-    /// The VLAN it is put on by the NIC.
+    /// The VLAN to which the NIC limits it.
     pub vlan: Option<u16>,
-    /// Where it is.
+    /// Its place.
     pub place: Place,
-    /// That it sends and hears was shown before, as by a gateway that answered.
+    /// Whether it has already shown that it sends and receives, for example by an answer to ARP.
     pub proven: bool,
-    /// It only listens.
+    /// Whether it only listens.
     pub quiet: bool,
 }
 
-/// What refuses a forged source.
+/// What refuses a forged source address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fabric {
-    /// The NIC's embedded switch: nobody ever sees it.
+    /// The NIC's embedded switch: no station receives the frame.
     Embedded,
-    /// The tenant's switch: a port is a mere pair of ends, and what one sends the other hears.
+    /// The tenant's switch: a port is a pair of ends, and each receives what the other sends.
     Pair,
 }
 
-/// How a probe is made.
+/// The options of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// What is between the stations.
+    /// What connects the stations.
     pub fabric: Fabric,
-    /// How long links may take until frames pass that must.
+    /// How long links may take until frames that must pass do.
     pub patience: Duration,
-    /// How long a frame may take.
+    /// How long a frame may take to arrive.
     pub settle: Duration,
-    /// What the operator accepts of this NIC, by name.
+    /// The weaknesses of this NIC that the operator accepts.
     pub accepted: BTreeSet<Weakness>,
 }
 
 impl Options {
-    /// With times that an emulated NIC on a slow machine keeps.
+    /// Times that suit an emulated NIC on a slow machine.
     pub fn new(fabric: Fabric) -> Self {
         Self {
             fabric,
@@ -107,19 +107,20 @@ impl Options {
     }
 }
 
-/// Kinds of frames. The source is the sender's own and there is no tag unless the kind says so.
+/// Kinds of frames. Unless the kind says otherwise, the source is the sender's own and there is no
+/// tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// For the listener's MAC.
+    /// To the listener's MAC.
     Unicast,
-    /// For another station's MAC, or one that nobody has.
+    /// To another station's MAC, or an unused one.
     Elsewhere,
-    /// For everybody.
+    /// To the broadcast address.
     Broadcast,
-    /// For groups that the listener has joined.
+    /// To groups that the listener has joined.
     Multicast,
-    /// With the source of another station, or of none.
+    /// With another station's source, or an unused one.
     Forged,
     /// With one 802.1Q tag.
     Tagged,
@@ -129,7 +130,7 @@ pub enum Kind {
     PriorityTagged,
     /// With two tags.
     DoubleTagged,
-    /// All of these together, where a listener cannot tell them apart.
+    /// All of these together, if the listener cannot distinguish them.
     Any,
 }
 

@@ -1,4 +1,4 @@
-//! What the received come to: a row for each sender, listener and kind of frame.
+//! Turns received frames into a row for each sender, listener and kind of frame.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Exchange<'_> {
                 all.tags.extend(received.tags.iter().cloned());
             }
         }
-        // What leaves for the wire on another VLAN than the NIC's settings say is no finding.
+        // A frame that leaves on another VLAN than the NIC's settings say is a leak, not a finding.
         let astray = match sender.vlan {
             Some(vlan) if listener.role == Role::Wire => all
                 .tags
@@ -104,7 +104,7 @@ impl Exchange<'_> {
     ) -> Option<Row> {
         let Counted { from, to, frames } = *counted;
         let (sender, listener) = (&self.stations[from], &self.stations[to]);
-        // A port's own guest is known by its MAC, so what is counted is what is forged.
+        // The switch knows its guest's MAC, so it counts only forged frames of its own guest.
         let kind = match self.are_counterparts(from, to) {
             true => Kind::Forged,
             false => Kind::Any,
@@ -142,7 +142,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// A row without what was seen. A leak is told by its name, if it has one, and may be accepted.
+    /// A row without received frames. A leak gets the name of its weakness, and may be accepted.
     fn empty_row(
         &self,
         from: usize,
@@ -168,7 +168,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// A leak that has a name, and whether that is accepted.
+    /// The weakness of a leak, if it has a name, and the verdict if that is accepted.
     fn named(
         &self,
         verdict: Verdict,
@@ -197,7 +197,7 @@ impl Exchange<'_> {
     }
 }
 
-/// What it means that nothing was seen.
+/// The verdict if nothing was received.
 fn silent(doubt: &Option<String>) -> Verdict {
     match doubt {
         Some(_) => Verdict::Inconclusive,

@@ -1,15 +1,15 @@
-//! What a NIC may fail at without opening a way around a switch.
+//! Weaknesses of a NIC that open no way around a switch.
 
 use serde::{Deserialize, Serialize};
 
-/// What a NIC may fail at without opening a way around a switch. An operator may accept it by name.
+/// A weakness that opens no way around a switch. An operator may accept it by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weakness {
     /// A function may send with any source MAC within its own VLAN, where the switch refuses it.
     ForgedSource,
-    /// An In/Out VF that is on no VLAN may choose one by a tag, and so reach every tenant's ports: its
-    /// switch, once taken over, could speak to their VMs and switches.
+    /// An In/Out VF on no VLAN may choose one by a tag, and so reach every tenant's ports: a
+    /// compromised switch could send to their VMs and switches.
     UplinkTag,
 }
 
@@ -24,7 +24,7 @@ impl std::str::FromStr for Weakness {
 }
 
 impl Weakness {
-    /// As an operator accepts it.
+    /// The name by which an operator accepts it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ForgedSource => "forged-source",
@@ -32,16 +32,17 @@ impl Weakness {
         }
     }
 
-    /// What is wrong, and what to do.
+    /// The problem, and what to do.
     pub fn help(self) -> &'static str {
         match self {
             Self::ForgedSource => {
-                "the NIC does not hold a function to its MAC, whatever its spoof check reads back as; \
-                 only the switch does (a tenant's file accepts that: [nic] accept = [\"spoof-check\"])"
+                "the NIC does not hold a function to its MAC, whatever its spoof check reads back \
+                 as; only the switch does (a tenant's file accepts that: [nic] accept = \
+                 [\"spoof-check\"])"
             }
             Self::UplinkTag => {
-                "the NIC lets an In/Out VF choose its VLAN by a tag; put In/Out VFs on a VLAN of their \
-                 own (--inout-vlan)"
+                "the NIC lets an In/Out VF choose its VLAN by a tag; put In/Out VFs on a VLAN of \
+                 their own (--inout-vlan)"
             }
         }
     }

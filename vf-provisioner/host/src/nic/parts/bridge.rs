@@ -17,7 +17,7 @@ pub struct Bridge {
     pub interface: String,
     /// Administratively up.
     pub up: bool,
-    /// Multicast snooping, which would lose Neighbour Discovery.
+    /// Multicast snooping, which would break Neighbour Discovery.
     pub snooping: bool,
     /// The kernel's own IPv6 on the bridge.
     pub ipv6: bool,
@@ -69,7 +69,7 @@ fn create(bridge: &Bridge) -> Result<(), HostError> {
     configure(bridge)
 }
 
-/// Sets everything of a bridge.
+/// Sets all attributes of a bridge.
 fn configure(bridge: &Bridge) -> Result<(), HostError> {
     set_ipv6(None, &bridge.interface, bridge.ipv6)?;
     with_netlink(None, async |handle| {
@@ -84,7 +84,7 @@ fn configure(bridge: &Bridge) -> Result<(), HostError> {
     })
 }
 
-/// A bridge as it is. An interface of another kind under its name reads as a bridge that snoops.
+/// Reads a bridge. An interface of another kind with its name reads as a bridge with snooping.
 fn observe(wanted: &Bridge) -> Result<Option<Bridge>, HostError> {
     let link = with_netlink(None, async |handle| find(&handle, &wanted.interface).await)?;
     let Some(link) = link else {

@@ -1,8 +1,8 @@
 //! The bridge's port locks, in nftables.
 //!
-//! One table: a map leads from each In/Out port to its own chain, which lets pass what bears the
-//! tenant's own addresses and drops the rest; a port that bears our prefix and is not in the map is
-//! dropped whole. So a switch that has been taken over cannot pretend to be another's VTEP.
+//! One table: a map leads from each In/Out port to its own chain, which allows only the tenant's
+//! own source addresses and drops the rest. All frames of any port with our name prefix that is not
+//! in the map are dropped. So a compromised switch cannot impersonate another tenant's VTEP.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -22,23 +22,23 @@ use crate::object::{Context, Live, Object};
 const BASE: &str = "guard";
 const MAP: &str = "ports";
 
-/// The nftables table that drops what comes from an In/Out port without a lock.
+/// The nftables table that drops all frames of In/Out ports without a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
     /// Its name in the bridge family.
     pub table: String,
-    /// The rules of its base chain, as `nft -j` writes them.
+    /// The rules of its base chain, as `nft -j` prints them.
     pub rules: Vec<Value>,
 }
 
-/// The nftables chain that holds one In/Out port to the tenant's addresses.
+/// The nftables chain that limits one In/Out port to the tenant's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     /// The guard's table.
     pub table: String,
     /// The bridge port.
     pub interface: String,
-    /// The chain's rules, as `nft -j` writes them.
+    /// The chain's rules, as `nft -j` prints them.
     pub rules: Vec<Value>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn lock(
         right: Operand::Text(uplink.mac.to_string()),
     };
     let mut rules = vec![rule([other_mac, COUNT, DROP])];
-    // The kernel has taken a tag off before this hook, and the tests below see what was behind it.
+    // The kernel has removed a tag before this hook, and the rules below see the frame behind it.
     for tag in ["8021q", "8021ad"] {
         rules.push(rule([is(ETHER_TYPE, tag), COUNT, DROP]));
     }
@@ -197,9 +197,10 @@ fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
 }
 
 /// The IP sources that may leave the tenant: its own on the underlay, the gateway's subnets, and
-/// what ports have beyond these; of a tenant that reaches nothing but its peers, its own alone. The link-local address is for Neighbour Discovery, which has rules of
-/// its own: a Router Advertisement cut in fragments shows no type to drop it by, but no other source
-/// is one that a host takes it from (RFC 4861, section 6.1.2).
+/// the ports' further addresses; only its own on the underlay if it reaches nothing but its peers.
+/// The link-local address is allowed for Neighbour Discovery only, by other rules: a fragmented
+/// Router Advertisement shows no type to match, but hosts accept it from no other source (RFC 4861,
+/// 6.1.2).
 fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     let mut sources: Vec<IpNet> = uplink.own_addresses().map(IpNet::from).collect();
     if config.tunnel.as_ref().is_some_and(|tunnel| tunnel.only) {
@@ -241,7 +242,7 @@ fn add_rules<'a>(
     rules.iter().map(add)
 }
 
-/// Makes or replaces the table's base chain in one transaction; the locks in it stay.
+/// Makes or replaces the table's base chain in one transaction; its locks stay.
 fn set_guard(guard: &Guard) -> Result<(), HostError> {
     let table = &guard.table;
     let mut commands = vec![
@@ -267,7 +268,7 @@ fn set_lock(lock: &Lock) -> Result<(), HostError> {
     run(&commands)
 }
 
-/// Removes the table with all that is in it.
+/// Removes the table with everything in it.
 fn delete_guard(guard: &Guard) -> Result<(), HostError> {
     if list(&guard.table)?.is_none() {
         return Ok(());
@@ -275,7 +276,7 @@ fn delete_guard(guard: &Guard) -> Result<(), HostError> {
     run(&[Command::Delete(nft::Object::table(&guard.table))])
 }
 
-/// Removes a port's lock; from then on the guard drops the port whole.
+/// Removes a port's lock; from then on the guard drops all frames of the port.
 fn delete_lock(lock: &Lock) -> Result<(), HostError> {
     let Some(listing) = list(&lock.table)? else {
         return Ok(());
@@ -300,7 +301,7 @@ fn leads_to(listing: &Listing, lock: &Lock) -> bool {
     listing.leads_to(MAP, &lock.interface, &chain_of(&lock.interface))
 }
 
-/// The table's base chain as it is. A base chain that hooks elsewhere reads as one without rules.
+/// Reads the table's base chain. A base chain with another hook reads as one without rules.
 fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
     let listing = list(&wanted.table)?;
     Ok(listing.map(|listing| Guard {
@@ -313,7 +314,7 @@ fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
     }))
 }
 
-/// A port's lock as it is. A chain to which the map does not lead reads as one without rules.
+/// Reads a port's lock. A chain to which the map does not lead reads as one without rules.
 fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
     let Some(listing) = list(&wanted.table)? else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Links: veth pairs, and what is set on each end.
+//! Links: veth pairs, and the settings of each end.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -30,15 +30,15 @@ pub struct Pair {
     pub peer: End,
 }
 
-/// One end of a veth pair, with everything that is set on it and read back.
+/// One end of a veth pair, with all settings that are made and read back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// The network namespace; the provisioner's own where none is given.
+    /// The network namespace; `None` is the provisioner's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The interface's name there.
     pub interface: String,
-    /// Its MAC address; whatever the kernel chose where none is given.
+    /// Its MAC address; `None` is any that the kernel chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
     /// Largest IP packet in bytes.
@@ -47,11 +47,11 @@ pub struct End {
     pub up: bool,
     /// Whether the kernel resolves and answers ARP here.
     pub arp: bool,
-    /// Whether the kernel speaks IPv6 here.
+    /// Whether the kernel's IPv6 is enabled here.
     pub ipv6: bool,
     /// Whether any of transmit checksum, TSO, GSO and GRO is on.
     pub offloads: bool,
-    /// What people read in `ip link`.
+    /// The description that `ip link` shows.
     pub alias: String,
     /// Its place on a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +110,7 @@ impl Live for Pair {
     }
 }
 
-/// Makes a pair, both ends in place from the start. What a crash left of it is replaced.
+/// Makes a pair, both ends in their namespaces from the start. Replaces what a crash left of it.
 fn create_pair(pair: &Pair) -> Result<(), HostError> {
     let switch = pair.switch.namespace.as_deref();
     delete_link(switch, &pair.switch.interface)?;
@@ -147,7 +147,7 @@ fn create_pair(pair: &Pair) -> Result<(), HostError> {
     configure_pair(pair)
 }
 
-/// Sets everything of both ends.
+/// Sets all attributes of both ends.
 fn configure_pair(pair: &Pair) -> Result<(), HostError> {
     configure(&pair.switch)?;
     configure(&pair.peer)
@@ -163,7 +163,7 @@ fn place(end: &End) -> String {
 pub(crate) fn configure(end: &End) -> Result<(), HostError> {
     let what = || format!("cannot set interface {}", place(end));
     let namespace = end.namespace.as_deref();
-    // Before the interface is up, so that the kernel never sends a frame of its own.
+    // Before the interface is up, so that the kernel never sends a frame on its own.
     set_ipv6(namespace, &end.interface, end.ipv6)?;
     set_offloads(namespace, &end.interface, end.offloads)?;
     with_netlink(namespace, async |handle| {
@@ -204,7 +204,7 @@ pub(crate) fn configure(end: &End) -> Result<(), HostError> {
     })
 }
 
-/// Both ends as they are; `None` unless both are there and belong together.
+/// Reads both ends; `None` unless both exist and belong together.
 fn observe_pair(wanted: &Pair) -> Result<Option<Pair>, HostError> {
     let (Some(switch), Some(peer)) = (observe(&wanted.switch)?, observe(&wanted.peer)?) else {
         return Ok(None);
@@ -322,7 +322,7 @@ async fn observe_port(
         .get()
         .set_address_family(AddressFamily::Bridge);
     let mut entries = request.execute();
-    // All of them are read even if the first one is the right one: the socket is shared.
+    // All entries are read, even after a match: the socket is shared.
     while let Some(entry) = entries.try_next().await.map_err(refused(what()))? {
         if entry.header.ifindex != index || !is_permanent(entry.header.state) {
             continue;
@@ -346,7 +346,7 @@ fn ipv6_switch(interface: &str) -> PathBuf {
     PathBuf::from(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"))
 }
 
-/// A kernel without IPv6 has it off everywhere.
+/// Without IPv6 in the kernel it is off everywhere.
 pub(super) fn ipv6(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
     inside(namespace, || {
         match std::fs::read_to_string(ipv6_switch(interface)) {
@@ -365,7 +365,7 @@ pub(super) fn set_ipv6(
     on: bool,
 ) -> Result<(), HostError> {
     inside(namespace, || {
-        let what = format!("cannot switch IPv6 of {interface}");
+        let what = format!("cannot set IPv6 of {interface}");
         match std::fs::write(ipv6_switch(interface), if on { "0" } else { "1" }) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(HostError::io(what)(error))
@@ -375,8 +375,8 @@ pub(super) fn set_ipv6(
     })
 }
 
-/// The offloads that would show a switch frames that no wire carries, as `ethtool` sets and as it
-/// reports them.
+/// The offloads that must be off because a switch would see frames that no wire carries: the names
+/// that `ethtool` sets and those that it reports.
 const OFFLOADS: [(&str, &str); 5] = [
     ("tx", "tx-checksumming"),
     ("sg", "scatter-gather"),

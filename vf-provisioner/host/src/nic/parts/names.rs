@@ -1,11 +1,11 @@
-//! How namespaces and interfaces are named.
+//! The names of namespaces and interfaces.
 
 use tenant_config::Name;
 
 /// The instance whose namespaces have no prefix.
 pub const DEFAULT_INSTANCE: &str = "mts";
 
-/// Longest name of an instance: what is left of the 15 bytes of an interface's name.
+/// The longest name of an instance: the rest of the 15 bytes of an interface's name.
 pub const INSTANCE_MAX: usize = 5;
 
 /// The interface of a guest that is a network namespace.
@@ -45,7 +45,7 @@ impl Names {
     }
 }
 
-/// A name of `length` letters and digits that depends on nothing but `parts` (FNV-1a, 5 bits each).
+/// A name of `length` letters and digits that depends only on `parts` (FNV-1a, 5 bits each).
 pub(crate) fn digest(parts: &[&Name], length: usize) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {

@@ -1,7 +1,7 @@
-//! The rtnetlink client, and what is asked of any interface.
+//! The rtnetlink client, and requests for any interface.
 //!
-//! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work runs
-//! on a thread of its own that enters the namespace first and ends with it.
+//! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work
+//! runs on a thread of its own that enters the namespace first and ends with it.
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::LinkMessage;
@@ -33,7 +33,7 @@ pub(crate) fn refused(what: String) -> impl FnOnce(rtnetlink::Error) -> HostErro
     |source| HostError::Netlink { what, source }
 }
 
-/// `None` for the errors that say "there is no such link".
+/// `None` for the error "no such link".
 pub(crate) fn unless_missing<T>(
     result: Result<T, rtnetlink::Error>,
 ) -> Result<Option<T>, rtnetlink::Error> {
@@ -68,7 +68,7 @@ pub(crate) async fn index_of(handle: &Handle, interface: &str) -> Result<u32, Ho
     }
 }
 
-/// Deletes an interface, and with it the other end of its pair. None there is no error.
+/// Deletes an interface, and with it the other end of its pair, if it exists.
 pub(crate) fn delete_link(namespace: Option<&str>, interface: &str) -> Result<(), HostError> {
     if namespace.is_some_and(|name| !exists(name)) {
         return Ok(());

@@ -20,7 +20,7 @@ const NSFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6e73_667
 pub struct Namespace {
     /// As `ip netns` shows it.
     pub name: String,
-    /// One that is already there is used and left alone: it stands in for a VM, which is not ours.
+    /// An existing one is used and left alone: it takes the place of a VM, which is not ours.
     pub adopt: bool,
 }
 
@@ -63,12 +63,12 @@ pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// Whether the namespace is there, and not only the file of one that was.
+/// Whether the namespace exists, and not only the file of a former one.
 pub(crate) fn exists(name: &str) -> bool {
     nix::sys::statfs::statfs(&path(name)).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC)
 }
 
-/// Makes a named namespace with its loopback down. A file without a namespace is put to use.
+/// Makes a named namespace with its loopback down. Reuses a file without a namespace.
 fn create(name: &str) -> Result<(), HostError> {
     share_directory()?;
     let path = path(name);
@@ -93,8 +93,8 @@ fn create(name: &str) -> Result<(), HostError> {
     })
 }
 
-/// As iproute2 does it: the directory is a shared mount, so that namespaces made in one mount
-/// namespace are seen in the others.
+/// As iproute2 does: the directory is a shared mount, so that all mount namespaces see the
+/// namespaces made in one.
 fn share_directory() -> Result<(), HostError> {
     let what = format!("cannot share {DIRECTORY}");
     DirBuilder::new()

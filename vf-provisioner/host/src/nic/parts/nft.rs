@@ -1,7 +1,7 @@
 //! The part of nftables' JSON (libnftables-json(5)) that the port locks need, as types.
 //!
-//! A rule is kept and compared as the JSON that `nft -j` prints, because what is read back may hold
-//! statements that are not among these.
+//! A rule is kept and compared as the JSON that `nft -j` prints, because rules that are read back
+//! may have other statements.
 
 use std::io::Write;
 use std::process::{Command as Program, Stdio};
@@ -13,7 +13,7 @@ use crate::error::HostError;
 
 const FAMILY: &str = "bridge";
 
-/// What a statement looks at.
+/// The value that a statement reads.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Expression {
@@ -61,7 +61,7 @@ pub(super) enum Operator {
     Unequal,
 }
 
-/// What an expression is compared with.
+/// The value that an expression is compared with.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum Operand {
@@ -170,7 +170,7 @@ pub(super) struct Hook {
 }
 
 impl Hook {
-    /// For every frame that comes in at a port of a bridge, before the kernel's own filters.
+    /// For every frame received on a bridge port, before the kernel's own filters.
     pub(super) fn ingress() -> Self {
         Self {
             kind: "filter".to_owned(),
@@ -203,7 +203,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A line of such a map that leads to a chain.
+    /// An element of such a map that leads to a chain.
     pub(super) fn port(table: &'a str, map: &'a str, interface: &str, chain: &str) -> Self {
         Self::Element {
             at: in_table(table, map),
@@ -248,7 +248,7 @@ pub(super) struct Listing {
     nftables: Vec<Listed>,
 }
 
-/// One object of a listing; the others are not looked at.
+/// One object of a listing; other kinds are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Listed {
@@ -301,7 +301,7 @@ impl Listing {
         maps.any(|it| it.name == map && it.elem.contains(&wanted))
     }
 
-    /// The expressions of a chain's rules, with counters set back.
+    /// The expressions of a chain's rules, with counters reset.
     pub(super) fn rules(&self, chain: &str) -> Vec<Value> {
         let rules = self.nftables.iter().filter_map(|it| it.rule.as_ref());
         rules
@@ -326,7 +326,7 @@ fn failed(message: impl ToString) -> HostError {
     }
 }
 
-/// A table as it is; `None` if it is not there.
+/// Reads a table; `None` if it does not exist.
 pub(super) fn list(table: &str) -> Result<Option<Listing>, HostError> {
     let output = Program::new("nft")
         .args(["-j", "list", "table", FAMILY, table])
@@ -357,7 +357,7 @@ pub(super) fn run(commands: &[Command<'_>]) -> Result<(), HostError> {
         .map_err(failed)?;
     let text = json!({"nftables": commands}).to_string();
     if let Some(mut input) = child.stdin.take() {
-        // A program that ends early says why on its standard error.
+        // A program that ends early writes the reason to its standard error.
         let _ = input.write_all(text.as_bytes());
     }
     let output = child.wait_with_output().map_err(failed)?;

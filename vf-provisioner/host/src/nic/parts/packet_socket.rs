@@ -35,7 +35,7 @@ sockopt_impl!(
 /// Longer frames are cut: what the probes look for is in the first bytes.
 const LOOK_AT: usize = 256;
 const QUEUE_BYTES: usize = 4 << 20;
-/// How often a full send queue is tried again, and after how long.
+/// How often a full send queue is retried, and after how long.
 const TRIES: usize = 50;
 const AGAIN: Duration = Duration::from_millis(1);
 
@@ -54,8 +54,8 @@ pub(crate) struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens an interface of the thread's network namespace. It receives what is sent to `groups`, and,
-    /// if it is `promiscuous`, everything that its device lets through.
+    /// Opens an interface of the thread's network namespace. It receives what is sent to `groups`,
+    /// and, if it is `promiscuous`, everything that its device lets through.
     pub(crate) fn open(interface: &str, promiscuous: bool, groups: &[[u8; 6]]) -> io::Result<Self> {
         // The kernel's answer is the only address that needs no unsafe code. It names no protocol,
         // so binding keeps the socket's.
@@ -107,7 +107,7 @@ impl PacketSocket {
         self.up
     }
 
-    /// A frame that the interface does not take within the tries is an error.
+    /// Fails if the interface does not accept the frame within the retries.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         for _ in 0..TRIES {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
@@ -119,7 +119,8 @@ impl PacketSocket {
         Err(nix::Error::ENOBUFS.into())
     }
 
-    /// The next received frame; `None` if there is none now. Frames that this host sent are skipped.
+    /// The next received frame; `None` if there is none now. Frames that this host sent are
+    /// skipped.
     pub(crate) fn receive(&mut self) -> io::Result<Option<ReceivedFrame<'_>>> {
         loop {
             let mut parts = [IoSliceMut::new(&mut self.bytes)];

@@ -7,7 +7,7 @@ use packet::wire::ethernet::VID_MASK;
 /// A VLAN tag: its EtherType and its VLAN.
 pub(crate) type Tag = (u16, u16);
 
-/// How many tags of one frame are looked at.
+/// How many tags of one frame are read.
 const MAX_TAGS: usize = 4;
 
 /// The tags in a frame's bytes, outermost first.

@@ -1,5 +1,5 @@
-//! Which virtual functions and VLANs each tenant gets. Pure, and linear in the number of tenants: from an inventory
-//! and what is recorded to an assignment or a refusal, before anything is touched.
+//! Assigns virtual functions and VLANs to tenants. Pure, and linear in the number of tenants: turns
+//! an inventory and the recorded state into an assignment or a refusal, before anything is touched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,24 +13,24 @@ use crate::nic::Assignment;
 use crate::resource::Resource;
 use crate::state::State;
 
-/// What an operator lets tenants have.
+/// The pool that an operator gives to tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// The physical functions, by interface or address; first the first one's functions are taken.
+    /// The PFs, by interface or address; the first one's functions are assigned first.
     pub pfs: Vec<String>,
-    /// The one that leads to the underlay; any of them if none is named.
+    /// The PF that leads to the underlay; any of them if `None`.
     pub inout: Option<String>,
-    /// The VLAN that In/Out functions are put on; they keep theirs if none is given.
+    /// The VLAN of In/Out functions; they keep theirs if `None`.
     pub inout_vlan: Option<VlanId>,
-    /// The VLANs that ports are put on.
+    /// The VLANs of ports.
     pub vlans: VlanRange,
-    /// Whether a port that is on another keeps it.
+    /// Whether a port on another VLAN keeps it.
     pub keep_vlans: bool,
-    /// Whether a physical function's number of functions may be changed although some are in use.
+    /// Whether a PF's number of VFs may change although some VFs are in use.
     pub resize: bool,
 }
 
-/// The physical functions named, in the order given.
+/// The PFs of these names, in this order.
 pub fn named<'a>(
     inventory: &'a Inventory,
     names: &[String],
@@ -72,8 +72,8 @@ pub fn named<'a>(
         .collect()
 }
 
-/// The physical functions of the pool, and the place among them of the one that leads to the underlay, if
-/// one is named.
+/// The PFs of the pool, and the index of the one that leads to the underlay, if the operator named
+/// one.
 fn usable<'a>(
     inventory: &'a Inventory,
     pool: &Pool,
@@ -96,24 +96,24 @@ fn usable<'a>(
     Ok((pfs, Some(place)))
 }
 
-/// The functions that are left on each physical function.
+/// The unassigned functions of each PF.
 struct Stocks {
-    /// By physical function; the first function is the last of its list.
+    /// By PF; each list is in descending order.
     free: Vec<Vec<PciAddress>>,
-    /// The same numbers by name, before any was given away.
+    /// The initial numbers, by PF name.
     free_on: Vec<(String, usize)>,
     /// Functions that are not free, and why.
     taken: Vec<String>,
-    /// The physical function that each function is on.
+    /// The PF index of each function.
     on_pf: HashMap<PciAddress, usize>,
-    /// The first physical functions that may still have a pair or a single function. Stocks only shrink,
-    /// so what was empty stays so.
+    /// The first PFs that may still have a pair or a single function. Stocks only shrink, so an
+    /// empty one stays empty.
     pairs_from: usize,
     singles_from: usize,
 }
 
 impl Stocks {
-    fn of(pfs: &[&PhysicalFunction], state: &State, had: &Had<'_>, pool: &Pool) -> Self {
+    fn of(pfs: &[&PhysicalFunction], state: &State, recorded: &Recorded<'_>, pool: &Pool) -> Self {
         let mut stocks = Self {
             free: Vec::new(),
             free_on: Vec::new(),
@@ -132,10 +132,10 @@ impl Stocks {
                     continue;
                 };
                 stocks.on_pf.insert(address, place);
-                if had.recorded.contains_key(&address) {
+                if recorded.by_address.contains_key(&address) {
                     continue;
                 }
-                // What an interrupted release left is cleaned before it is used again.
+                // A function that an interrupted release left is cleaned before it is reused.
                 let reason = vf
                     .filter(|_| !state_owns(state, address))
                     .and_then(|vf| vf.taken());
@@ -154,7 +154,7 @@ impl Stocks {
         stocks
     }
 
-    /// Two functions of one physical function.
+    /// Two functions of one PF.
     fn pair(&mut self) -> Option<(PciAddress, PciAddress)> {
         let mut left = self.free[self.pairs_from..].iter();
         self.pairs_from += left.position(|free| free.len() >= 2)?;
@@ -162,7 +162,7 @@ impl Stocks {
         free.pop().zip(free.pop())
     }
 
-    /// One function, of this physical function or of any.
+    /// One function, of this PF or of any.
     fn single(&mut self, place: Option<usize>) -> Option<PciAddress> {
         if let Some(place) = place {
             return self.free[place].pop();
@@ -172,7 +172,7 @@ impl Stocks {
         self.free[self.singles_from].pop()
     }
 
-    /// The refusal of the first tenant that does not fit.
+    /// The refusal that names the first tenant that does not fit.
     fn refuse(self, tenants: &[Tenant], fit: usize, wanted: usize) -> AllocationError {
         AllocationError::Budget(Box::new(Budget {
             tenant: tenants[fit].name().clone(),
@@ -195,11 +195,11 @@ pub fn allocate(
 ) -> Result<Vec<Assignment>, AllocationError> {
     let (pfs, inout) = usable(inventory, pool)?;
     macs(tenants, state, inventory)?;
-    let had = Had::of(state);
-    let mut stocks = Stocks::of(&pfs, state, &had, pool);
+    let recorded = Recorded::of(state);
+    let mut stocks = Stocks::of(&pfs, state, &recorded, pool);
 
-    // A function that a tenant of this call gives up stays taken: it is free once the call is done.
-    let keep = |tenant| had.keep(tenant, &stocks.on_pf, inout, pool);
+    // A function that a tenant of this call gives up stays taken until the next call.
+    let keep = |tenant| recorded.keep(tenant, &stocks.on_pf, inout, pool);
     let keeps: Vec<Kept> = tenants.iter().map(keep).collect();
     let wanted = tenants.iter().zip(&keeps).map(|(tenant, kept)| {
         kept.ports.iter().filter(|port| port.is_none()).count() * 2
@@ -207,7 +207,7 @@ pub fn allocate(
     });
     let wanted = wanted.sum();
 
-    let mut vlans = Vlans::new(pool, &had, &keeps, inventory);
+    let mut vlans = Vlans::new(pool, &recorded, &keeps, inventory);
     let mut assignments = Vec::with_capacity(tenants.len());
     for (fit, (tenant, kept)) in tenants.iter().zip(keeps).enumerate() {
         let Some(functions) = Functions::of(tenant, &kept, inout, &mut stocks) else {
@@ -221,14 +221,14 @@ pub fn allocate(
                 (device(guest, Some(vlan)), device(gateway, Some(vlan)))
             })
             .unzip();
-        let inout_vlan = pool.inout_vlan.or(kept.uplink_vlan).or(had.underlay);
+        let inout_vlan = pool.inout_vlan.or(kept.uplink_vlan).or(recorded.underlay);
         assignments.push(Assignment {
             ports,
             uplink: functions.uplink.map(|address| device(address, inout_vlan)),
             guests,
         });
     }
-    apart(tenants, &assignments, &had)?;
+    apart(tenants, &assignments, &recorded)?;
     Ok(assignments)
 }
 
@@ -239,7 +239,7 @@ struct Functions {
 }
 
 impl Functions {
-    /// Those that the tenant keeps and new ones; `None` if too few are left.
+    /// The functions that the tenant keeps and new ones; `None` if too few are left.
     fn of(tenant: &Tenant, kept: &Kept, inout: Option<usize>, stocks: &mut Stocks) -> Option<Self> {
         let ports = kept.ports.iter().map(|pair| pair.or_else(|| stocks.pair()));
         let ports = ports.collect::<Option<_>>()?;
@@ -252,11 +252,11 @@ impl Functions {
     }
 }
 
-/// Refuses an In/Out function on the VLAN of a port: there they would meet.
+/// Refuses an In/Out function on the VLAN of a port: the two could reach each other.
 fn apart(
     tenants: &[Tenant],
     assignments: &[Assignment],
-    had: &Had<'_>,
+    recorded: &Recorded<'_>,
 ) -> Result<(), AllocationError> {
     let changing: BTreeSet<&Name> = tenants.iter().map(Tenant::name).collect();
     let vlan = |device: &Device| match device {
@@ -264,21 +264,21 @@ fn apart(
         _ => None,
     };
     let others = || {
-        let vfs = had.recorded.values().copied();
+        let vfs = recorded.by_address.values().copied();
         vfs.filter(|vf| !changing.contains(&vf.owner.tenant))
     };
     let assigned = assignments.iter().flat_map(|it| &it.ports).filter_map(vlan);
-    let recorded = others().filter(|vf| vf.owner.side != Side::InOut);
+    let others_ports = others().filter(|vf| vf.owner.side != Side::InOut);
     let ports: BTreeSet<VlanId> = assigned
-        .chain(recorded.filter_map(|vf| vf.set.vlan))
+        .chain(others_ports.filter_map(|vf| vf.set.vlan))
         .collect();
     let uplinks = tenants.iter().zip(assignments);
     let uplinks = uplinks
         .filter_map(|(tenant, it)| Some((tenant.name(), it.uplink.as_ref().and_then(vlan)?)));
-    let recorded = others().filter(|vf| vf.owner.side == Side::InOut);
-    let recorded = recorded.filter_map(|vf| Some((&vf.owner.tenant, vf.set.vlan?)));
+    let others_uplinks = others().filter(|vf| vf.owner.side == Side::InOut);
+    let others_uplinks = others_uplinks.filter_map(|vf| Some((&vf.owner.tenant, vf.set.vlan?)));
     match uplinks
-        .chain(recorded)
+        .chain(others_uplinks)
         .find(|(_, vlan)| ports.contains(vlan))
     {
         Some((tenant, vlan)) => Err(AllocationError::Underlay {
@@ -289,7 +289,7 @@ fn apart(
     }
 }
 
-/// How many functions the physical function has once it is set.
+/// How many functions the PF will have.
 pub fn count(pf: &PhysicalFunction, resize: bool) -> u32 {
     if pf.set.vfs == 0 || resize {
         pf.total_vfs
@@ -304,11 +304,11 @@ fn state_owns(state: &State, address: PciAddress) -> bool {
         .contains_key(&crate::resource::Key::Vf { address })
 }
 
-/// The functions that records name.
-struct Had<'a> {
-    recorded: HashMap<PciAddress, &'a Vf>,
+/// The recorded functions.
+struct Recorded<'a> {
+    by_address: HashMap<PciAddress, &'a Vf>,
     by_owner: HashMap<&'a Owner, &'a Vf>,
-    /// The VLAN of all In/Out functions, if it is one.
+    /// The VLAN of all In/Out functions, if they share one.
     underlay: Option<VlanId>,
 }
 
@@ -320,33 +320,33 @@ struct Kept {
     uplink_vlan: Option<VlanId>,
 }
 
-impl<'a> Had<'a> {
+impl<'a> Recorded<'a> {
     fn of(state: &'a State) -> Self {
         let resources = state.tenants.values().flat_map(|record| &record.resources);
         let vfs = resources.filter_map(|resource| match resource {
             Resource::Vf(vf) => Some(&**vf),
             _ => None,
         });
-        let mut had = Self {
-            recorded: HashMap::new(),
+        let mut recorded = Self {
+            by_address: HashMap::new(),
             by_owner: HashMap::new(),
             underlay: None,
         };
         let mut underlays = BTreeSet::new();
         for vf in vfs {
-            had.recorded.insert(vf.address, vf);
-            had.by_owner.insert(&vf.owner, vf);
+            recorded.by_address.insert(vf.address, vf);
+            recorded.by_owner.insert(&vf.owner, vf);
             if vf.owner.side == Side::InOut {
                 underlays.insert(vf.set.vlan);
             }
         }
         if underlays.len() == 1 {
-            had.underlay = underlays.into_iter().flatten().next();
+            recorded.underlay = underlays.into_iter().flatten().next();
         }
-        had
+        recorded
     }
 
-    /// A port keeps its two functions as long as they are on one physical function of those named.
+    /// A port keeps its two functions while both are on one PF of the pool.
     fn keep(
         &self,
         tenant: &Tenant,
@@ -394,7 +394,7 @@ impl<'a> Had<'a> {
     }
 }
 
-/// The VLANs that nobody has.
+/// The unassigned VLANs.
 struct Vlans {
     left: std::vec::IntoIter<VlanId>,
     free: usize,
@@ -402,14 +402,14 @@ struct Vlans {
 }
 
 impl Vlans {
-    fn new(pool: &Pool, had: &Had<'_>, keeps: &[Kept], inventory: &Inventory) -> Self {
+    fn new(pool: &Pool, recorded: &Recorded<'_>, keeps: &[Kept], inventory: &Inventory) -> Self {
         let range = pool.vlans;
         let kept = keeps.iter().flat_map(|kept| kept.vlans.iter().flatten());
         let of_vfs = inventory.pfs.iter().flat_map(|pf| &pf.vfs);
         let taken: BTreeSet<VlanId> = kept
             .copied()
             .chain(pool.inout_vlan)
-            .chain(had.recorded.values().filter_map(|vf| vf.set.vlan))
+            .chain(recorded.by_address.values().filter_map(|vf| vf.set.vlan))
             .chain(of_vfs.filter_map(|vf| vf.set.vlan))
             .collect();
         let left: Vec<VlanId> = range.iter().filter(|vlan| !taken.contains(vlan)).collect();
@@ -420,7 +420,7 @@ impl Vlans {
         }
     }
 
-    /// The VLANs of a tenant's ports: those that it keeps and new ones.
+    /// The VLANs of a tenant's ports: those that it keeps, and new ones.
     fn of(
         &mut self,
         tenant: &Tenant,
@@ -443,7 +443,8 @@ impl Vlans {
     }
 }
 
-/// Refuses a MAC that two would have: a VM's or a switch's function, and whatever else has one on this host.
+/// Refuses duplicate MACs among the functions of VMs and switches and all other interfaces of this
+/// host.
 fn macs(tenants: &[Tenant], state: &State, inventory: &Inventory) -> Result<(), AllocationError> {
     let changing: BTreeSet<&Name> = tenants.iter().map(Tenant::name).collect();
     let mut seen: BTreeMap<MacAddr, String> = BTreeMap::new();

@@ -26,7 +26,11 @@ fn iommu() -> Result<String, String> {
     if groups > 0 {
         return Ok(format!("{groups} groups"));
     }
-    Err("no groups: switch it on in the firmware and boot with intel_iommu=on or amd_iommu=on; only VFIO needs it".to_owned())
+    Err(
+        "no groups: enable it in the firmware and boot with intel_iommu=on or amd_iommu=on; only \
+         VFIO needs it"
+            .to_owned(),
+    )
 }
 
 fn vfio() -> Result<String, String> {
@@ -34,7 +38,7 @@ fn vfio() -> Result<String, String> {
     if bound.exists() {
         return Ok("the kernel has it loaded".to_owned());
     }
-    // Whether it could be loaded; -n loads nothing.
+    // Whether it could be loaded; with -n, modprobe loads nothing.
     let tried = Command::new("modprobe")
         .args(["-n", "vfio-pci"])
         .stdin(Stdio::null())
@@ -50,7 +54,11 @@ fn vfio() -> Result<String, String> {
 fn sriov() -> Result<String, String> {
     let inventory = sysfs::read().map_err(|error| error.to_string())?;
     if inventory.pfs.is_empty() {
-        return Err("no interface can have VFs: tenants get veth pairs; a NIC that should has SR-IOV off in its firmware, or its driver is not loaded".to_owned());
+        return Err(
+            "no interface can have VFs, so tenants get veth pairs; a NIC that should have VFs has \
+             SR-IOV disabled in its firmware, or its driver is not loaded"
+                .to_owned(),
+        );
     }
     let found = inventory.pfs.iter().map(|pf| {
         let free = pf.vfs.iter().filter(|vf| vf.taken().is_none()).count() as u32;

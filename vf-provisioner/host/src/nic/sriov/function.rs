@@ -1,4 +1,4 @@
-//! The objects of an SR-IOV NIC: physical and virtual functions, as data.
+//! The objects of an SR-IOV NIC, as data: physical functions (PFs) and virtual functions (VFs).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,32 +10,32 @@ use tenant_config::{MacAddr, Name, NicAttribute, PciAddress, VlanId};
 use crate::key::Key;
 use crate::object::Object;
 
-/// The driver that gives a function to programs.
+/// The driver that makes a function available to user space.
 pub(super) const VFIO: &str = "vfio-pci";
-const FOREIGN: &str = "is in use or not as a free one is, and not by this provisioner: \
+const FOREIGN: &str = "is in use, or has settings that this provisioner did not make: \
     `vf-provisioner nic` shows by whom; free it, or name other PFs in --pf";
 
-/// A physical function, as far as its virtual functions hang on it. It is shared by all tenants.
+/// The settings of a PF on which its VFs depend. All tenants share it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pf {
     /// Its address.
     pub address: PciAddress,
     /// Its interface.
     pub interface: String,
-    /// What is set on it.
+    /// Its settings.
     pub set: PfSettings,
-    /// What was there before, and is put back with the last tenant.
+    /// Its original settings, restored with the last tenant.
     pub found: PfSettings,
 }
 
-/// What is set on a physical function.
+/// The settings of a PF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PfSettings {
-    /// Whether the kernel binds a driver of its own to each virtual function that appears.
+    /// Whether the kernel binds its own driver to each new VF.
     pub autoprobe: bool,
-    /// How many virtual functions there are.
+    /// The number of VFs.
     pub vfs: u32,
-    /// Administratively up: most NICs switch between their functions only then.
+    /// Administratively up: most NICs switch frames between their functions only then.
     pub up: bool,
 }
 
@@ -62,7 +62,7 @@ impl Object for Pf {
     }
 }
 
-/// Which side of a tenant's traffic a virtual function carries.
+/// The side of a tenant's traffic that a VF carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
@@ -74,7 +74,7 @@ pub enum Side {
     InOut,
 }
 
-/// Whose a virtual function is, and for what.
+/// The tenant and the use of a VF.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The tenant.
@@ -100,14 +100,13 @@ impl fmt::Display for Owner {
     }
 }
 
-/// How the NIC treats one virtual function, as its physical function is told and tells. The default is that of
-/// a function that nobody has.
+/// The settings of one VF at its PF. The default is that of an unassigned function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VfSettings {
-    /// The MAC; none is all zero.
+    /// The MAC; `None` is all zero.
     pub mac: Option<MacAddr>,
-    /// The VLAN that the NIC puts the function on.
+    /// The VLAN to which the NIC limits the function.
     pub vlan: Option<VlanId>,
     /// The priority in the VLAN's tag.
     pub qos: u32,
@@ -117,11 +116,11 @@ pub struct VfSettings {
     pub spoof_check: bool,
     /// The function may change its MAC and be promiscuous.
     pub trust: bool,
-    /// `auto`, as the cable's, or `enable` or `disable`.
+    /// `auto` (as the cable's), `enable` or `disable`.
     pub link_state: String,
-    /// The transmit rate it is sure of, in Mbit/s; 0 is none.
+    /// The guaranteed transmit rate in Mbit/s; 0 is none.
     pub min_rate_mbit: u32,
-    /// The transmit rate it cannot exceed, in Mbit/s; 0 is none.
+    /// The maximum transmit rate in Mbit/s; 0 is no limit.
     pub max_rate_mbit: u32,
 }
 
@@ -142,7 +141,7 @@ impl Default for VfSettings {
 }
 
 impl VfSettings {
-    /// Makes one setting as it is in `other`.
+    /// Copies one setting from `other`.
     pub fn take(&mut self, attribute: NicAttribute, other: &Self) {
         match attribute {
             NicAttribute::VlanProtocol => self.vlan_protocol.clone_from(&other.vlan_protocol),
@@ -156,14 +155,14 @@ impl VfSettings {
     }
 }
 
-/// The interface of a virtual function that a driver of the kernel's has.
+/// The interface of a VF that is bound to a kernel driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfInterface {
     /// The network namespace.
     pub namespace: String,
     /// Its name there.
     pub name: String,
-    /// Its own MAC, which must be the one the NIC holds it to.
+    /// Its own MAC, which must be the one that the NIC enforces.
     pub mac: Option<MacAddr>,
     /// Largest IP packet in bytes.
     pub mtu: u32,
@@ -171,30 +170,31 @@ pub struct VfInterface {
     pub up: bool,
 }
 
-/// A virtual function that is a tenant's.
+/// A tenant's VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vf {
     /// Its address.
     pub address: PciAddress,
-    /// The interface of its physical function.
+    /// The interface of its PF.
     pub pf: String,
     /// Its number there.
     pub index: u32,
-    /// Whose it is.
+    /// Its tenant and use.
     pub owner: Owner,
-    /// How the NIC treats it.
+    /// Its settings at the PF.
     pub set: VfSettings,
-    /// What of `set` may be otherwise, because the tenant's file says so.
+    /// The settings that may differ from `set`, because the tenant's file accepts that.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub accept: BTreeSet<NicAttribute>,
-    /// The driver that has it.
+    /// The driver that it is bound to.
     pub driver: Option<String>,
-    /// Whether its IOMMU group holds nothing else. Nobody asks where the kernel drives it.
+    /// Whether it is alone in its IOMMU group; `None` with a kernel driver, where it does not
+    /// matter.
     pub alone: Option<bool>,
-    /// Its interface, if a driver of the kernel's has it.
+    /// Its interface, if it is bound to a kernel driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<VfInterface>,
-    /// The driver that had it before, and gets it back.
+    /// Its original driver, which it is returned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_driver: Option<String>,
 }
@@ -210,9 +210,9 @@ impl Object for Vf {
         FOREIGN
     }
 
-    /// Nobody has it, and nothing of a former owner is left on it.
+    /// Unassigned, without any setting of a former owner.
     fn idle(&self) -> Option<Self> {
-        // A driver of the kernel's chooses a MAC for itself.
+        // A kernel driver chooses a MAC on its own.
         let mac = self.set.mac.filter(|_| self.found_driver.is_some());
         let mut set = VfSettings {
             mac,
@@ -234,7 +234,7 @@ impl Object for Vf {
         self.owner != wanted.owner
     }
 
-    /// A process that has the function open keeps it; a new driver needs it free.
+    /// A process keeps a function that it has open; a change of the driver would need it free.
     fn changes_in_place(&self, wanted: &Self) -> bool {
         let fixed = |vf: &Self| {
             let place = |it: &VfInterface| (it.namespace.clone(), it.name.clone());
@@ -270,13 +270,13 @@ impl Object for Vf {
     }
 }
 
-/// The driver of the kernel's for the virtual functions of a physical one with this driver.
+/// The kernel's driver for the VFs of a PF with this driver.
 pub(super) fn kernel_driver(pf_driver: &str) -> &str {
     match pf_driver {
         "igb" => "igbvf",
         "ixgbe" => "ixgbevf",
         "i40e" | "ice" => "iavf",
-        // mlx5_core, bnxt_en and others drive both.
+        // mlx5_core, bnxt_en and others drive PFs and VFs.
         other => other,
     }
 }

@@ -1,4 +1,5 @@
-//! Sets physical and virtual functions, and reads them back: sysfs for drivers and numbers, rtnetlink for the rest.
+//! Sets PFs and VFs and reads them back: drivers and numbers through sysfs, the rest through
+//! rtnetlink.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::error::HostError;
 use crate::object::{Context, Live};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
-/// How long a driver may take to make an interface, a NIC to settle after a change of the number of functions.
+/// How long a driver may take to make an interface, and a NIC to change its number of functions.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -40,7 +41,7 @@ fn write(path: &Path, value: &str) -> Result<(), HostError> {
     )))
 }
 
-/// Waits until `done` gives something.
+/// Waits until `done` returns a value.
 fn wait<T>(mut done: impl FnMut() -> Result<Option<T>, HostError>) -> Result<Option<T>, HostError> {
     let started = Instant::now();
     loop {
@@ -54,7 +55,7 @@ fn wait<T>(mut done: impl FnMut() -> Result<Option<T>, HostError>) -> Result<Opt
     }
 }
 
-/// The driver of a physical function, by its interface.
+/// The driver of a PF, by its interface.
 pub(super) fn pf_driver(interface: &str) -> Option<String> {
     link_name(
         &Path::new("/sys/class/net")
@@ -99,7 +100,7 @@ impl Live for Vf {
     }
 }
 
-/// The settings of a physical function; `None` if it has vanished or lost its interface.
+/// Reads the settings of a PF; `None` if it or its interface has vanished.
 fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     let path = device(wanted.address);
     let interface = path.join("net").join(&wanted.interface);
@@ -122,8 +123,8 @@ fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     }))
 }
 
-/// Makes a physical function as `want` says. Its number of functions is changed by way of 0, which destroys them all:
-/// only if nobody has one, or if `resize` says that it does not matter.
+/// Sets a PF. A change of its number of VFs goes through 0 and destroys them all, so it is made
+/// only if no VF is in use or `resize` allows it.
 fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     let path = device(pf.address);
     let what = format!(
@@ -152,7 +153,8 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
             return Err(failed(
                 what,
                 format!(
-                    "it has {is} virtual functions, {} are wanted, and a change destroys those in use ({}): free them, or say --resize-pf",
+                    "it has {is} virtual functions, {} are wanted, and a change destroys those in \
+                     use ({}): free them, or add --resize-pf",
                     want.vfs,
                     taken.join("; ")
                 ),
@@ -161,7 +163,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     }
     let autoprobe = if want.autoprobe { "1" } else { "0" };
     write(&path.join("sriov_drivers_autoprobe"), autoprobe)?;
-    // Some NICs set up their functions for a link that is there.
+    // Some NICs set up their functions only while the link is up.
     netlink::set_up(&pf.interface, want.up || want.vfs != 0)?;
     if is != want.vfs {
         if is != 0 {
@@ -184,7 +186,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     netlink::set_up(&pf.interface, want.up)
 }
 
-/// Puts a physical function back as it was found. One that has vanished has nothing left on it.
+/// Restores the original settings of a PF. A PF that has vanished has none.
 fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
     if observe_pf(pf)?.is_none() {
         return Ok(());
@@ -192,7 +194,7 @@ fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
     set_pf(pf, pf.found, resize)
 }
 
-/// A virtual function as it is; `None` if it or its physical function is not there.
+/// Reads a VF; `None` if it or its PF does not exist.
 fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     let path = device(wanted.address);
     if !is_its(wanted) {
@@ -217,7 +219,7 @@ fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     }))
 }
 
-/// Whether the function of this address is still that one of that physical function.
+/// Whether the function at this address is still the VF of this number and PF.
 fn is_its(vf: &Vf) -> bool {
     let link = device(vf.address).join(format!("physfn/virtfn{}", vf.index));
     link_name(&link).is_some_and(|name| name == vf.address.to_string())
@@ -227,7 +229,7 @@ fn is_alone(path: &Path) -> bool {
     sysfs::group(path).is_some() && group_others(path).is_empty()
 }
 
-/// Makes a function that nobody has into a tenant's.
+/// Sets up an unassigned VF for a tenant.
 fn create_vf(vf: &Vf) -> Result<(), HostError> {
     let what = format!("cannot set up {} ({} VF {})", vf.address, vf.pf, vf.index);
     let path = device(vf.address);
@@ -244,11 +246,13 @@ fn create_vf(vf: &Vf) -> Result<(), HostError> {
     if vf.alone == Some(true) && !is_alone(&path) {
         let others = group_others(&path);
         let message = if others.is_empty() {
-            "it is in no IOMMU group: switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on"
+            "it is in no IOMMU group: enable the IOMMU in the firmware and boot with \
+             intel_iommu=on or amd_iommu=on"
                 .to_owned()
         } else {
             format!(
-                "its IOMMU group also holds {}: put the NIC in a slot whose port has ACS, or the kernel cannot keep them apart",
+                "its IOMMU group also holds {}: put the NIC in a slot whose port has ACS, or the \
+                 kernel cannot isolate them",
                 others.join(", ")
             )
         };
@@ -266,7 +270,7 @@ fn create_vf(vf: &Vf) -> Result<(), HostError> {
     }
 }
 
-/// Sets what is otherwise than it should be, each by itself, so that a refusal can be told.
+/// Sets the attributes that differ, one by one, so that a refusal names its attribute.
 fn set_vf(vf: &Vf) -> Result<(), HostError> {
     let is = sysfs::vf_settings(&vf.pf)?
         .remove(&vf.index)
@@ -278,8 +282,8 @@ fn set_vf(vf: &Vf) -> Result<(), HostError> {
         })?;
     for (attribute, info, shown) in changes(vf.index, &is, &vf.set) {
         if matches!(info, VfInfo::TxRate(_) | VfInfo::Rate(_)) {
-            // A rate is a part of the link's speed, and the link may just be coming up. Without one it may work all the
-            // same.
+            // A rate is a share of the link's speed, and the link may just be coming up. Some NICs
+            // set it without a link.
             let carrier = format!("/sys/class/net/{}/carrier", vf.pf);
             wait(|| Ok((number(Path::new(&carrier)) == Some(1)).then_some(())))?;
         }
@@ -297,7 +301,8 @@ fn set_vf(vf: &Vf) -> Result<(), HostError> {
                         vf.pf, vf.index
                     ),
                     format!(
-                        "{error}; if the tenant can do without, its file says so: [nic] accept = [\"{attribute}\"]"
+                        "{error}; if the tenant does not need it, accept that in its file: \
+                         [nic] accept = [\"{attribute}\"]"
                     ),
                 ));
             }
@@ -307,7 +312,7 @@ fn set_vf(vf: &Vf) -> Result<(), HostError> {
     Ok(())
 }
 
-/// What must be said to the physical function so that `is` becomes `want`.
+/// The requests to the PF that turn `is` into `want`.
 fn changes(
     index: u32,
     is: &VfSettings,
@@ -369,15 +374,15 @@ fn changes(
     list
 }
 
-/// Makes a function an interface for a moment.
+/// Turns a VF into a network interface for a probe.
 pub(super) fn lend(vf: &Vf, driver: &str, interface: &VfInterface) -> Result<(), HostError> {
     unbind(&device(vf.address))?;
     bind(vf.address, driver)?;
     take_interface(vf, interface)
 }
 
-/// Gives a lent function back to its driver.
-pub(super) fn take_back(vf: &Vf) -> Result<(), HostError> {
+/// Returns a lent VF to its driver.
+pub(super) fn return_vf(vf: &Vf) -> Result<(), HostError> {
     unbind(&device(vf.address))?;
     match &vf.driver {
         Some(driver) => bind(vf.address, driver),
@@ -385,7 +390,7 @@ pub(super) fn take_back(vf: &Vf) -> Result<(), HostError> {
     }
 }
 
-/// Changes a function in place.
+/// Changes a VF in place.
 fn update_vf(vf: &Vf) -> Result<(), HostError> {
     set_vf(vf)?;
     match &vf.interface {
@@ -394,10 +399,10 @@ fn update_vf(vf: &Vf) -> Result<(), HostError> {
     }
 }
 
-/// Takes everything of its owner off a function, and gives it back to the driver it was found with.
+/// Removes all settings of its owner from a VF, and returns it to its original driver.
 fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
     let path = device(vf.address);
-    // With its physical function gone, so is whatever was set.
+    // If its PF is gone, so are the settings.
     if !path.exists() || !is_its(vf) {
         return Ok(());
     }
@@ -415,12 +420,12 @@ fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
     }
 }
 
-/// Takes a function from its driver, and lets no other have it of itself.
+/// Unbinds a VF from its driver, and keeps other drivers from binding it.
 fn unbind(path: &Path) -> Result<(), HostError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let what = format!("cannot take {} from its driver", name.unwrap_or_default());
     if link_name(&path.join("driver")).as_deref() == Some(VFIO) {
-        // The kernel would wait for them without end.
+        // The kernel would wait for these processes forever.
         let closed = wait(|| Ok(sysfs::open_in(path).is_empty().then_some(())))?;
         if closed.is_none() {
             let open = sysfs::open_in(path);
@@ -428,7 +433,8 @@ fn unbind(path: &Path) -> Result<(), HostError> {
             return Err(failed(
                 what,
                 format!(
-                    "it is open in process {}: stop that first, as the VM that it was given to",
+                    "it is open in process {}: stop that first, for example the VM that it was \
+                     given to",
                     numbers.join(", ")
                 ),
             ));
@@ -474,14 +480,14 @@ fn bind(address: PciAddress, driver: &str) -> Result<(), HostError> {
         failed(
             what,
             format!(
-                "the driver did not take it within {} s; `dmesg` may say why",
+                "the driver did not bind it within {} s; `dmesg` may say why",
                 PATIENCE.as_secs()
             ),
         )
     })
 }
 
-/// Waits for the interface that the driver makes, and puts it where it belongs.
+/// Waits for the interface that the driver makes, and moves it to its namespace.
 fn take_interface(vf: &Vf, wanted: &VfInterface) -> Result<(), HostError> {
     let path = device(vf.address).join("net");
     let made = wait(|| {

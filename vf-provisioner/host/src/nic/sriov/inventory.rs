@@ -1,4 +1,4 @@
-//! What SR-IOV NICs the host has, who uses their functions, and how they are set, as plain data.
+//! The SR-IOV NICs of a host with the users and settings of their functions, as plain data.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::function::{PfSettings, VfSettings};
 /// The SR-IOV NICs of a host, and every MAC on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// The physical functions that can have virtual ones, by address.
+    /// The PFs that can have VFs, by address.
     pub pfs: Vec<PhysicalFunction>,
     /// The interfaces of the provisioner's own network namespace.
     pub interfaces: Vec<Interface>,
@@ -24,7 +24,7 @@ pub struct Interface {
     pub name: String,
     /// Its MAC.
     pub mac: MacAddr,
-    /// The PCI function that it is of.
+    /// Its PCI function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<PciAddress>,
 }
@@ -38,22 +38,22 @@ pub struct PhysicalFunction {
     pub interface: Option<String>,
     /// Its driver.
     pub driver: Option<String>,
-    /// How many virtual functions it can have.
+    /// The maximum number of VFs.
     pub total_vfs: u32,
-    /// What is set on it.
+    /// Its settings.
     pub set: PfSettings,
-    /// From its address to that of its first virtual function.
+    /// The offset from its address to that of its first VF.
     pub offset: u16,
-    /// From one virtual function's address to the next one's.
+    /// The offset from one VF's address to the next one's.
     pub stride: u16,
-    /// Whether an IOMMU is in front of it.
+    /// Whether it is behind an IOMMU.
     pub iommu: bool,
-    /// The virtual functions that there are.
+    /// The existing VFs.
     pub vfs: Vec<VirtualFunction>,
 }
 
 impl PhysicalFunction {
-    /// As people call it.
+    /// Its name in messages.
     pub fn label(&self) -> String {
         match &self.interface {
             Some(interface) => interface.clone(),
@@ -61,7 +61,7 @@ impl PhysicalFunction {
         }
     }
 
-    /// The address of the virtual function of this number, also before it is there.
+    /// The address of the VF of this number, which need not exist yet.
     pub fn vf_address(&self, index: u32) -> Option<PciAddress> {
         let text = self.address.to_string();
         let (domain, rest) = text.split_once(':')?;
@@ -86,21 +86,21 @@ pub struct VirtualFunction {
     pub address: PciAddress,
     /// Its IOMMU group.
     pub group: Option<u32>,
-    /// What else is in the group.
+    /// The other devices in the group.
     pub group_others: Vec<String>,
-    /// The driver that has it.
+    /// The driver that it is bound to.
     pub driver: Option<String>,
-    /// How the NIC treats it.
+    /// Its settings at the PF.
     pub set: VfSettings,
-    /// Who uses it.
+    /// Its user.
     pub user: User,
 }
 
-/// Who uses a virtual function.
+/// The user of a VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum User {
-    /// Nobody: no driver has it.
+    /// None: it is bound to no driver.
     Nobody,
     /// An interface of the provisioner's network namespace.
     Interface {
@@ -108,12 +108,12 @@ pub enum User {
         name: String,
         /// Its MAC.
         mac: Option<MacAddr>,
-        /// Up, or with an address, or part of a bridge or the like.
+        /// Up, or with an address, or part of a bridge or similar.
         busy: bool,
     },
-    /// An interface in another network namespace, or of a driver that has not made it yet.
+    /// An interface in another network namespace, or one that the driver has not made yet.
     Elsewhere,
-    /// A driver for programs has it; these processes have it open.
+    /// It is bound to a user-space driver; these processes have it open.
     Program {
         /// Their numbers.
         processes: BTreeSet<i32>,
@@ -121,7 +121,7 @@ pub enum User {
 }
 
 impl VirtualFunction {
-    /// Why it cannot be given to a tenant.
+    /// Why it cannot be assigned to a tenant.
     pub fn taken(&self) -> Option<String> {
         let driver = self.driver.as_deref().unwrap_or("no driver");
         let mut blank = VfSettings::default();
@@ -145,14 +145,14 @@ impl VirtualFunction {
                 return Some(format!("open in process {}", numbers.join(", ")));
             }
         }
-        (self.set != blank).then(|| "set by somebody: not as a free one is".to_owned())
+        (self.set != blank).then(|| "it has settings of another program".to_owned())
     }
 }
 
 impl Inventory {
-    /// Of a host that is only imagined: `pfs` physical functions, `pf0` first, that can have `vfs` functions each and have
-    /// none. Allocations are tested and timed on it.
-    pub fn imagined(pfs: u16, vfs: u32) -> Self {
+    /// A simulated host to test and time allocations: `pfs` PFs from `pf0` on, which can have `vfs`
+    /// VFs each and have none.
+    pub fn simulated(pfs: u16, vfs: u32) -> Self {
         let pf = |number: u16| PhysicalFunction {
             address: format!("{number:04x}:01:00.0")
                 .parse()
@@ -176,7 +176,7 @@ impl Inventory {
         }
     }
 
-    /// The same once it is set to have its functions, of which nobody has any.
+    /// The same with all VFs, unassigned.
     pub fn with_vfs(mut self) -> Self {
         for pf in &mut self.pfs {
             pf.set.vfs = pf.total_vfs;
@@ -199,7 +199,7 @@ impl Inventory {
 }
 
 impl fmt::Display for Inventory {
-    /// As a table, one line for each function.
+    /// A table with one line for each VF.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for pf in &self.pfs {
             let switch = |on| if on { "on" } else { "off" };
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn addresses_of_functions_are_known_before_they_are_there() {
-        let pf = &Inventory::imagined(1, 126).pfs[0];
+        let pf = &Inventory::simulated(1, 126).pfs[0];
         let address = |index| pf.vf_address(index).map(|address| address.to_string());
         assert_eq!(address(0).as_deref(), Some("0000:01:10.0"));
         assert_eq!(address(4).as_deref(), Some("0000:01:11.0"));

@@ -1,9 +1,9 @@
 //! Virtual functions of SR-IOV NICs.
 //!
-//! Each port has two on one physical function: its T VF for the VM and its Gw VF for the switch, alone on a VLAN of
-//! their own, so that the NIC's embedded switch can give a frame of the VM to nobody but the switch. The In/Out VF
-//! leads to the underlay, without a VLAN. [`inventory`] says what there is, [`allocate`] who gets what; both are data
-//! and functions of data. What is set is read back from the kernel, function by function.
+//! Each port has two VFs on one PF: its T VF for the VM and its Gw VF for the switch, alone on a
+//! VLAN of their own, so that the NIC's embedded switch can deliver a frame of the VM only to the
+//! switch. The In/Out VF leads to the underlay, without a VLAN. [`inventory`] is what a host has,
+//! [`allocate`] assigns it; both are pure. All settings are read back from the kernel, VF by VF.
 
 pub mod allocate;
 mod checks;

@@ -1,4 +1,4 @@
-//! Physical and virtual functions through rtnetlink.
+//! PFs and VFs through rtnetlink.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::nic::parts::netns::{exists, path};
 
 const VF_MASK: [LinkExtentMask; 2] = [LinkExtentMask::Vf, LinkExtentMask::SkipStats];
 
-/// Every interface of the provisioner's own namespace, with the settings of its virtual functions.
+/// All interfaces of the provisioner's own namespace, with the settings of their VFs.
 pub(super) fn links_with_vfs() -> Result<Vec<LinkMessage>, HostError> {
     with_netlink(None, async |handle| {
         let request = handle
@@ -40,7 +40,7 @@ pub(super) fn addressed_interfaces() -> Result<BTreeSet<u32>, HostError> {
     })
 }
 
-/// `interface`, with the settings of its virtual functions, if it is there.
+/// `interface` with the settings of its VFs, if it exists.
 pub(super) fn link_with_vfs(interface: &str) -> Result<Option<LinkMessage>, HostError> {
     with_netlink(None, async |handle| {
         let request = handle
@@ -54,7 +54,7 @@ pub(super) fn link_with_vfs(interface: &str) -> Result<Option<LinkMessage>, Host
     })
 }
 
-/// Sets one thing of one virtual function.
+/// Sets one attribute of one VF.
 pub(super) fn set_vf(pf: &str, info: VfInfo) -> Result<(), HostError> {
     with_netlink(None, async |handle| {
         let link = LinkUnspec::new_with_index(index_of(&handle, pf).await?)
@@ -67,7 +67,7 @@ pub(super) fn set_vf(pf: &str, info: VfInfo) -> Result<(), HostError> {
     })
 }
 
-/// Whether an interface is up; `None` if it is not there.
+/// Whether an interface is up; `None` if it does not exist.
 pub(super) fn is_up(interface: &str) -> Result<Option<bool>, HostError> {
     with_netlink(None, async |handle| {
         let link = find(&handle, interface).await?;
@@ -75,7 +75,7 @@ pub(super) fn is_up(interface: &str) -> Result<Option<bool>, HostError> {
     })
 }
 
-/// Takes an interface up or down.
+/// Sets an interface up or down.
 pub(super) fn set_up(interface: &str, up: bool) -> Result<(), HostError> {
     with_netlink(None, async |handle| {
         let link = LinkUnspec::new_with_index(index_of(&handle, interface).await?);
@@ -88,7 +88,7 @@ pub(super) fn set_up(interface: &str, up: bool) -> Result<(), HostError> {
     })
 }
 
-/// Moves a fresh interface to its namespace and gives it its name there.
+/// Moves a new interface to its namespace and renames it.
 pub(super) fn take_vf_interface(made: &str, wanted: &VfInterface) -> Result<(), HostError> {
     let what = format!(
         "cannot move interface {made} to {}/{}",
@@ -104,7 +104,7 @@ pub(super) fn take_vf_interface(made: &str, wanted: &VfInterface) -> Result<(), 
     })
 }
 
-/// Sets the interface of a virtual function in its namespace.
+/// Sets the interface of a VF in its namespace.
 pub(super) fn set_vf_interface(wanted: &VfInterface) -> Result<(), HostError> {
     with_netlink(Some(&wanted.namespace), async |handle| {
         let index = index_of(&handle, &wanted.name).await?;
@@ -118,7 +118,7 @@ pub(super) fn set_vf_interface(wanted: &VfInterface) -> Result<(), HostError> {
     })
 }
 
-/// The interface of the virtual function at `device`, as it is; `None` if it is not there, or another's.
+/// Reads the interface of the VF at `device`; `None` if it does not exist or is another function's.
 pub(super) fn observe_vf_interface(
     device: PciAddress,
     wanted: &VfInterface,

@@ -22,34 +22,33 @@ use crate::state::State;
 #[group(skip)]
 pub struct Options {
     /// With --nic sriov: the physical functions, by interface or PCI address; the first one's
-    /// functions are taken first [default: those that the tenants here are on]
+    /// functions are assigned first [default: those of this host's tenants]
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',')]
     pf: Vec<String>,
     /// The one of --pf that leads to the underlay [default: any of them]
     #[arg(long, global = true, value_name = "PF")]
     inout_pf: Option<String>,
-    /// With --nic sriov: the VLAN that In/Out functions are put on. A switch that was taken over can
-    /// then choose no other [default: none, or as the tenants here have it]
+    /// With --nic sriov: the VLAN of In/Out functions. A compromised switch can then use no other
+    /// [default: none, or that of this host's tenants]
     #[arg(long, global = true, value_name = "VLAN", value_parser = parse_vlan)]
     inout_vlan: Option<VlanId>,
-    /// The VLANs that ports are put on, one each; ports that have another get one of these. The
-    /// switch at the other end of the NIC's cable must carry none of them [default: ports keep
-    /// theirs, others get one of 3000-3999]
+    /// The VLANs of ports, one each; ports on another VLAN get one of these. The adjacent switch
+    /// port must carry none of them [default: ports keep theirs, new ones get one of 3000-3999]
     #[arg(long, global = true, value_name = "FIRST-LAST")]
     vlans: Option<VlanRange>,
-    /// Who is behind a T VF: a virtual machine through vfio-pci, or a network namespace named like
-    /// the port [default: as with the tenants here, else vfio]
+    /// What uses a T VF: a virtual machine through vfio-pci, or a network namespace named like the
+    /// port [default: as with this host's tenants, else vfio]
     #[arg(long, global = true, value_enum)]
     guest: Option<GuestKind>,
-    /// With --guest netns: the kernel's driver for the T VFs [default: as the NIC's own driver
-    /// suggests]
+    /// With --guest netns: the kernel driver of the T VFs [default: the one that matches the NIC's
+    /// driver]
     #[arg(long, global = true, value_name = "DRIVER")]
     guest_driver: Option<String>,
-    /// Give a NIC of --pf all the virtual functions it can have, although some of those it has are in
+    /// Create all virtual functions that a NIC of --pf can have, even if some existing ones are in
     /// use
     #[arg(long, global = true)]
     pub resize_pf: bool,
-    /// Read the NICs from this JSON file, as `nic --json` prints it, and not from this host
+    /// Read the NICs from this JSON file (the output of `nic --json`) instead of this host
     #[arg(long, global = true, hide = true, value_name = "FILE")]
     fake_nic: Option<PathBuf>,
 }
@@ -66,7 +65,7 @@ fn parse_vlan(text: &str) -> Result<VlanId, String> {
 }
 
 impl Options {
-    /// Whether the NICs are not this host's.
+    /// Whether the NICs are read from a file.
     pub fn is_fake(&self) -> bool {
         self.fake_nic.is_some()
     }
@@ -74,7 +73,7 @@ impl Options {
     /// The NICs of this host.
     ///
     /// # Errors
-    /// What cannot be read.
+    /// If they cannot be read.
     pub fn inventory(&self) -> Result<Inventory, OptionError> {
         let Some(file) = &self.fake_nic else {
             return Ok(sysfs::read()?);

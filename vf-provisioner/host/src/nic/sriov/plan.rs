@@ -1,4 +1,4 @@
-//! What a tenant on virtual functions needs.
+//! Plans a tenant on virtual functions.
 
 use std::collections::HashMap;
 
@@ -16,13 +16,13 @@ use crate::nic::{AssignError, Assignment, NicBackend};
 use crate::resource::{Key, Resource};
 use crate::state::State;
 
-/// Who is behind the T VFs.
+/// What uses the T VFs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guests {
     /// A virtual machine: the T VF is bound to vfio-pci for it.
     Vfio,
-    /// A network namespace named like the port, with the T VF as its `eth0` by this driver of the kernel's; that of
-    /// the NIC's maker if none is named.
+    /// A network namespace named like the port, with the T VF as its `eth0`, by this kernel driver
+    /// or, if `None`, by the one that matches the PF's driver.
     Namespace(Option<String>),
 }
 
@@ -33,16 +33,16 @@ pub struct Sriov {
     inventory: Inventory,
     pool: Pool,
     guests: Guests,
-    /// Each function's place in the inventory, by address.
+    /// Each VF's PF (its index in the inventory) and number, by address.
     places: HashMap<PciAddress, (usize, u32)>,
-    /// What physical functions were like before they were ours.
+    /// The recorded PFs, which have their original settings.
     found: HashMap<PciAddress, Pf>,
-    /// The drivers that functions had before they were ours.
+    /// The original drivers of VFs.
     found_drivers: HashMap<PciAddress, Option<String>>,
 }
 
 impl Sriov {
-    /// Takes functions of `pool` out of `inventory`, as far as `state` does not say otherwise.
+    /// Assigns the functions of `pool` in `inventory` that are not taken in `state`.
     pub fn new(
         names: Names,
         inventory: Inventory,
@@ -142,7 +142,7 @@ impl Sriov {
         })
     }
 
-    /// The T VF, and where it is a namespace's, that namespace.
+    /// The T VF, and its namespace if it has one.
     fn guest(
         &self,
         tenant: &Tenant,
@@ -238,7 +238,7 @@ impl NicBackend for Sriov {
     }
 }
 
-/// The names of the physical functions that tenants are recorded on.
+/// The interfaces of the PFs of recorded tenants.
 pub(super) fn recorded_pfs(state: &State) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for resource in state.tenants.values().flat_map(|record| &record.resources) {
@@ -251,13 +251,13 @@ pub(super) fn recorded_pfs(state: &State) -> Vec<String> {
     names
 }
 
-/// Whether the guests of the tenants recorded are namespaces.
+/// Whether the guests of recorded tenants are namespaces.
 pub(super) fn has_namespaces(state: &State) -> bool {
     let mut resources = state.tenants.values().flat_map(|record| &record.resources);
     resources.any(|resource| matches!(resource, Resource::Vf(vf) if vf.interface.is_some()))
 }
 
-/// Whether any tenant has a virtual function.
+/// Whether any tenant has a VF.
 pub(super) fn is_recorded(state: &State) -> bool {
     state
         .owned

@@ -1,5 +1,6 @@
-//! Before a tenant's switch has its functions: each is an interface for a moment, and real frames show that the NIC
-//! gives a port's only to the port's other end.
+//! The mediation probe before a switch gets its VFs: each VF becomes a network interface for its
+//! duration, and real frames show that the NIC delivers a port's frames only to the port's other
+//! end.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -14,7 +15,7 @@ use crate::nic::kind::NewTenant;
 use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness, onboarded};
 use crate::resource::Resource;
 
-/// A network namespace without a name, which ends with this value, or with the process.
+/// An unnamed network namespace, which ends with this value, or with the process.
 struct Namespace {
     path: String,
     _end: mpsc::Sender<()>,
@@ -32,7 +33,7 @@ impl Namespace {
                 nix::unistd::gettid()
             );
             let _ = say.send(made.map(|()| path));
-            // Until the other end is dropped.
+            // Waits until the other end is dropped.
             let _ = until.recv();
         });
         let made = hear.recv().unwrap_or(Err(nix::Error::EIO));
@@ -63,9 +64,9 @@ pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
     prove(&vfs, others)
 }
 
-/// Asks with real frames whether one of these functions, all of one tenant, reaches anything but its port's other end.
-/// Those without an interface are one for as long as that takes; `drivers` has the kernel's driver for each. `others`
-/// listen.
+/// Probes with real frames whether any of these VFs of one tenant reaches anything but its port's
+/// other end. Each has the kernel driver that gives it a network interface for the duration, if it
+/// has none. `others` listen.
 fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
     let namespace = Namespace::new()?;
     let mut borrowed = Vec::new();
@@ -98,9 +99,9 @@ fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
         options.accepted = BTreeSet::from([Weakness::ForgedSource]);
     }
     let result = result.and_then(|()| mediation::require(&stations, &options).map(drop));
-    // Whatever came of it, the functions go where they belong; the first failure is told.
+    // The VFs are returned in any case; the first failure is reported.
     borrowed.into_iter().fold(result, |result, vf| {
-        let returned = functions::take_back(vf);
+        let returned = functions::return_vf(vf);
         result.and(returned)
     })
 }

@@ -7,75 +7,81 @@ use tenant_config::{MacAddr, Name, VlanId};
 /// Why tenants do not fit on the NIC. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllocationError {
-    /// No physical function was named.
+    /// The operator named no PF.
     #[error("--nic sriov: name the physical functions in --pf; this host has {known}")]
     NoPfNamed {
-        /// Those that there are.
+        /// The existing ones.
         known: String,
     },
-    /// A name that is no physical function's.
+    /// No PF has this name.
     #[error(
-        "--pf {name}: no such SR-IOV NIC; this host has {known}. A NIC shows here once SR-IOV is on in its firmware and its driver is loaded"
+        "--pf {name}: no such SR-IOV NIC; this host has {known}. A NIC is listed once SR-IOV is \
+         enabled in its firmware and its driver is loaded"
     )]
     NoSuchPf {
-        /// What was named.
+        /// The name.
         name: String,
-        /// Those that there are.
+        /// The existing ones.
         known: String,
     },
-    /// A physical function without an interface.
+    /// The PF has no interface.
     #[error(
-        "--pf {name}: it has no interface in this network namespace: bind its driver, or move the interface back"
+        "--pf {name}: it has no interface in this network namespace: bind its driver, or move the \
+         interface back"
     )]
     NoInterface {
-        /// What was named.
+        /// The name.
         name: String,
     },
-    /// A physical function without an IOMMU in front of it.
+    /// The PF is not behind an IOMMU.
     #[error(
-        "--pf {name}: no IOMMU is in front of it, so its functions cannot be given to switches: switch it on in the firmware (VT-d, AMD-Vi) and boot with intel_iommu=on or amd_iommu=on"
+        "--pf {name}: it is not behind an IOMMU, so its functions cannot be assigned to switches: \
+         enable the IOMMU in the firmware (VT-d, AMD-Vi) and boot with intel_iommu=on or \
+         amd_iommu=on"
     )]
     NoIommu {
-        /// What was named.
+        /// The name.
         name: String,
     },
-    /// More functions are wanted than there are.
+    /// Too few VFs.
     #[error("{0}")]
     Budget(Box<Budget>),
-    /// More VLANs are wanted than there are.
+    /// Too few VLANs.
     #[error(
-        "tenant {tenant}: its ports need {wanted} VLANs and {free} are free in --vlans {range} ({taken} are taken): widen the range, and keep it off the adjacent switch's port"
+        "tenant {tenant}: its ports need {wanted} VLANs and {free} are free in --vlans {range} \
+         ({taken} are taken): widen the range, and keep it off the adjacent switch's port"
     )]
     Vlans {
         /// Which tenant.
         tenant: Name,
         /// How many more it needs.
         wanted: usize,
-        /// How many there are.
+        /// How many are free.
         free: usize,
-        /// How many are not free.
+        /// How many are taken.
         taken: usize,
-        /// Of which.
+        /// The range.
         range: String,
     },
     /// An In/Out function would be on a port's VLAN.
     #[error(
-        "tenant {tenant}: its In/Out function would be on VLAN {vlan}, which is a port's: choose another --inout-vlan"
+        "tenant {tenant}: its In/Out function would be on VLAN {vlan}, which is a port's: choose \
+         another --inout-vlan"
     )]
     Underlay {
-        /// Which tenant, of those that would meet.
+        /// One of the tenants.
         tenant: Name,
         /// The VLAN.
         vlan: VlanId,
     },
-    /// A MAC that somebody else has.
+    /// A duplicate MAC.
     #[error("MAC {mac} is that of {one} and of {other}: change one of them")]
     Mac {
         /// The MAC.
         mac: MacAddr,
-        /// Who has it.
+        /// Its first owner.
         one: String,
-        /// Who is to have it.
+        /// Its second owner.
         other: String,
     },
 }
@@ -85,17 +91,17 @@ pub enum AllocationError {
 pub struct Budget {
     /// The first tenant that does not fit.
     pub tenant: Name,
-    /// How many of the tenants given fit.
+    /// How many of the given tenants fit.
     pub fit: usize,
-    /// How many tenants were given.
+    /// The number of given tenants.
     pub tenants: usize,
-    /// The functions that all of them need beside what they have.
+    /// The VFs that all of them need in addition to those that they have.
     pub wanted: usize,
-    /// The functions that were free for them.
+    /// The free VFs.
     pub free: usize,
-    /// The same by physical function.
+    /// The free VFs of each PF.
     pub free_on: Vec<(String, usize)>,
-    /// Functions that were not free, and why.
+    /// The VFs that were not free, and why.
     pub taken: Vec<String>,
 }
 
@@ -113,7 +119,8 @@ impl fmt::Display for Budget {
         let on = self.free_on.iter().map(|(pf, free)| format!("{pf} {free}"));
         write!(
             out,
-            "tenant {} does not fit: the {} tenants need {} more virtual functions (2 for each port, 1 for each uplink) and {} are free ({}); the first {} fit",
+            "tenant {} does not fit: the {} tenants need {} more virtual functions (2 for each \
+             port, 1 for each uplink) and {} are free ({}); the first {} fit",
             self.tenant,
             self.tenants,
             self.wanted,

@@ -49,7 +49,7 @@ pub(super) fn open_in(path: &Path) -> BTreeSet<i32> {
     let Some(group) = group(path) else {
         return BTreeSet::new();
     };
-    // By its group, or by itself through iommufd.
+    // Through its group, or directly through iommufd.
     let own = entries(&path.join("vfio-dev")).into_iter();
     let own = own.filter_map(|it| Some(Path::new("/dev/vfio/devices").join(it.file_name()?)));
     let nodes = own.chain([PathBuf::from(format!("/dev/vfio/{group}"))]);
@@ -58,8 +58,8 @@ pub(super) fn open_in(path: &Path) -> BTreeSet<i32> {
     found.remove(&group).unwrap_or_default()
 }
 
-/// Which processes have the device nodes of these groups open. Opening one to find out would lock out a switch that
-/// starts at that moment.
+/// The processes that have the device nodes of these groups open. A test by opening a node would
+/// lock out a switch that starts at this moment.
 fn processes_with(groups: &BTreeMap<u64, u32>) -> BTreeMap<u32, BTreeSet<i32>> {
     let mut found: BTreeMap<u32, BTreeSet<i32>> = BTreeMap::new();
     if groups.is_empty() {
@@ -87,7 +87,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Puts together what `sys`, the interfaces and the names of those that have an address say.
+/// Builds the inventory from sysfs, the interfaces, and the indices of those that have an address.
 pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> Inventory {
     let mut inventory = Inventory::default();
     let mut of_function: BTreeMap<PciAddress, &LinkMessage> = BTreeMap::new();
@@ -187,7 +187,7 @@ pub(super) fn group(path: &Path) -> Option<u32> {
     link_name(&path.join("iommu_group"))?.parse().ok()
 }
 
-/// What else is in the group of the function at `path`.
+/// The other devices in the group of the function at `path`.
 pub(super) fn group_others(path: &Path) -> Vec<String> {
     let own = fs::canonicalize(path).ok();
     let own = own.as_deref().and_then(last);
@@ -206,7 +206,7 @@ fn last(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// The last part of what a symbolic link leads to.
+/// The last part of a symbolic link's target.
 pub(super) fn link_name(path: &Path) -> Option<String> {
     last(&fs::read_link(path).ok()?).map(str::to_owned)
 }
@@ -220,7 +220,7 @@ fn is_up(link: &LinkMessage) -> bool {
     link.header.flags.contains(LinkFlags::Up)
 }
 
-/// What is read of an interface.
+/// The attributes that are read of an interface.
 struct Link {
     name: Option<String>,
     mac: Option<MacAddr>,
@@ -249,7 +249,7 @@ impl Link {
     }
 }
 
-/// The settings of the virtual functions of a physical function's interface, by number. None if it is not there.
+/// The settings of the VFs of a PF's interface, by number; empty if the interface does not exist.
 pub(super) fn vf_settings(interface: &str) -> Result<BTreeMap<u32, VfSettings>, HostError> {
     let link = netlink::link_with_vfs(interface)?;
     Ok(link.as_ref().map(vf_settings_of).unwrap_or_default())
@@ -321,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    /// A NIC with two functions as sysfs has it: the first has an interface, the second is in a group that it shares.
+    /// A NIC with two VFs in sysfs: the first has an interface, the second shares its IOMMU group.
     fn sysfs() -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let sys = dir.path();
@@ -452,7 +452,7 @@ mod tests {
         );
         assert_eq!(two.group_others, ["0000:00:1f.0"]);
         assert!(two.taken().is_some());
-        // What is printed can be read again.
+        // The JSON can be read back.
         let json = serde_json::to_string(&inventory).expect("it is data");
         assert_eq!(
             serde_json::from_str::<Inventory>(&json).expect("it reads"),

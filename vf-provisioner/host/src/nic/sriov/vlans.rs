@@ -1,10 +1,10 @@
-//! A range of VLANs, as an operator writes it.
+//! A range of VLANs, as operators write it.
 
 use std::fmt;
 
 use tenant_config::VlanId;
 
-/// VLANs from the first to the last, both included.
+/// VLANs from the first to the last, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlanRange {
     first: VlanId,
@@ -28,7 +28,7 @@ impl VlanRange {
 }
 
 impl Default for VlanRange {
-    /// 3000 to 3999: far from those that networks use first.
+    /// 3000 to 3999, which few networks use.
     fn default() -> Self {
         let vlan = |number| VlanId::new(number).expect("it is a VLAN");
         Self {

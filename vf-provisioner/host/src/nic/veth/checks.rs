@@ -16,7 +16,7 @@ pub(super) fn all() -> Vec<Finding> {
     ]
 }
 
-/// Tries the kind of link in a network namespace that ends with the thread.
+/// Tries this kind of link in a network namespace that ends with the thread.
 fn link(kind: &'static str, option: &str) -> Result<String, String> {
     let tried = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
@@ -58,7 +58,8 @@ fn nftables() -> Result<String, String> {
             if let Some(mut input) = child.stdin.take() {
                 std::io::Write::write_all(
                     &mut input,
-                    b"table bridge probe { chain c { type filter hook prerouting priority -300;\n}\n}\n",
+                    b"table bridge probe { chain c { type filter hook prerouting priority -300;\n\
+                      }\n}\n",
                 )?;
             }
             child.wait_with_output()
@@ -72,8 +73,8 @@ fn nftables() -> Result<String, String> {
     Err(format!("{first}: {advice}"))
 }
 
-/// With br_netfilter, a firewall for the host's own traffic (Docker's FORWARD DROP, say) also judges
-/// the tenants' frames on the bridge.
+/// With br_netfilter, a firewall for the host's own traffic (such as Docker's FORWARD DROP) also
+/// filters the tenants' frames on the bridge.
 fn bridge_filtering() -> Result<String, String> {
     let on = |name: &str| {
         fs::read_to_string(format!("/proc/sys/net/bridge/{name}"))
@@ -84,14 +85,14 @@ fn bridge_filtering() -> Result<String, String> {
         .filter(|name| on(name))
         .collect();
     if on.is_empty() {
-        return Ok("the host's IP firewall leaves bridges alone".to_owned());
+        return Ok("the host's IP firewall ignores bridges".to_owned());
     }
     let sysctls: Vec<String> = on
         .iter()
         .map(|name| format!("net.bridge.{name}=0"))
         .collect();
     Err(format!(
-        "the host's IP firewall also judges frames on the bridge: `sysctl {}`",
+        "the host's IP firewall also filters frames on the bridge: `sysctl {}`",
         sysctls.join(" ")
     ))
 }

@@ -1,9 +1,10 @@
-//! The embedded default where there is no SR-IOV NIC.
+//! The default backend: veth pairs, for hosts without an SR-IOV NIC.
 //!
-//! With one VLAN per port, the embedded switch between a T VF and its Gw VF is just a wire, so a veth
-//! pair is an honest stand-in for the two. In/Out sides meet on a Linux bridge as they would on the
-//! embedded switch: isolated from each other, fed only their own MAC and groups, held to their own
-//! sources. A guest is stood in by a network namespace named like the port, its interface is `eth0`.
+//! With one VLAN per port, the embedded switch between a T VF and its Gw VF is just a wire, so a
+//! veth pair can replace the two. In/Out sides meet on a Linux bridge as they would on the embedded
+//! switch: isolated from each other, receiving only their own MAC and groups, sending only from
+//! their own sources. A network namespace named like the port takes the guest's place; its
+//! interface is `eth0`.
 
 mod checks;
 
@@ -29,7 +30,7 @@ const INOUT_INTERFACE: &str = "inout";
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Options {
-    /// The bridge on which In/Out sides meet the wire; it is made where it is missing. Enslave the
+    /// The bridge on which In/Out sides meet the wire; it is made if it does not exist. Enslave the
     /// wire's interface to it [default: INSTANCE-br0]
     #[arg(long, global = true, value_name = "INTERFACE")]
     bridge: Option<String>,
@@ -69,7 +70,7 @@ impl Veth {
         }
     }
 
-    /// What the names of In/Out bridge ports begin with; the guard drops what has no lock.
+    /// The prefix of In/Out bridge ports; the guard drops all frames of a port without a lock.
     fn bridge_port_prefix(&self) -> String {
         format!("{}-io", self.names.instance())
     }
@@ -134,7 +135,7 @@ impl Veth {
     }
 }
 
-/// An end that belongs to a switch: the kernel must not answer anything there.
+/// An end that belongs to a switch: the kernel must not answer there.
 fn switch_end(namespace: &str, interface: &str, mtu: u16, alias: String) -> End {
     End {
         namespace: Some(namespace.to_owned()),
