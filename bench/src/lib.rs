@@ -17,6 +17,8 @@
 //! [`SwitchConfig`](tenant_config::SwitchConfig): ours reads it, the peers' rules are derived from
 //! it.
 
+#![forbid(unsafe_code)]
+
 mod command;
 pub mod compare;
 pub mod interrupt;

@@ -1,5 +1,7 @@
 //! `bench`: measures the switch beside its peers.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 
 use std::process::ExitCode;

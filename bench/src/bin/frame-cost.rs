@@ -4,6 +4,8 @@
 //! `frame-cost` lists the scenarios; `frame-cost NAME BURSTS` runs one; `frame-cost NAME BURSTS
 //! baseline` only fills its buffers.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use bench::stages::{BURST, scenarios};
