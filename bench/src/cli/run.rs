@@ -157,11 +157,8 @@ impl Run {
             Scenario::Apps => by_peer(apps::run, 16 * rounds),
             Scenario::Idle => {
                 let mut progress = self.progress(rounds * (2 + peers.len() as u32), settings);
-                whole(idle::run(Task {
-                    settings,
-                    peers,
-                    progress: &mut |what| progress.step(what),
-                }))
+                let mut step = |what: &str| progress.step(what);
+                whole(idle::run(Task(settings, peers, &mut step)))
             }
             Scenario::Scale => {
                 let mut progress = self.progress(0, settings);
@@ -304,12 +301,8 @@ impl Run {
         let mut progress = self.progress(steps * peers.len() as u32, settings);
         let mut all: Option<Outcome> = None;
         for &peer in peers {
-            let task = Task {
-                settings,
-                peers: &[peer],
-                progress: &mut |what| progress.step(what),
-            };
-            let one = interrupt::check().and_then(|()| run(task));
+            let mut step = |what: &str| progress.step(what);
+            let one = interrupt::check().and_then(|()| run(Task(settings, &[peer], &mut step)));
             match (one, &mut all) {
                 (Ok(one), Some(all)) => all.append(one),
                 (Ok(one), none) => *none = Some(one),

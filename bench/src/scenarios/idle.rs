@@ -40,12 +40,7 @@ struct Row {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
-    let Task {
-        settings,
-        peers,
-        progress,
-    } = task;
+pub fn run(Task(settings, peers, progress): Task<'_>) -> anyhow::Result<Outcome> {
     let mut rows = Vec::new();
     for wires in [Wires::Veth, Wires::Memif] {
         let ours = Vswitch {

@@ -41,12 +41,7 @@ struct Pair {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
-    let Task {
-        settings,
-        peers,
-        progress,
-    } = task;
+pub fn run(Task(settings, peers, progress): Task<'_>) -> anyhow::Result<Outcome> {
     let mut pairs = Vec::new();
     for topology in [Topology::P2p, Topology::P2v] {
         for &peer in peers {

@@ -52,15 +52,12 @@ pub struct Settings {
     pub poll: PollMode,
 }
 
-/// A scenario's settings and peers, and the receiver of its next steps.
-pub struct Task<'a> {
-    /// The settings.
-    pub settings: &'a Settings,
-    /// The peers.
-    pub peers: &'a [Peer],
-    /// Called before each step with its description.
-    pub progress: &'a mut dyn FnMut(&str),
-}
+/// A scenario's settings, its peers, and the receiver of a description of each step.
+pub struct Task<'a>(
+    pub &'a Settings,
+    pub &'a [Peer],
+    pub &'a mut dyn FnMut(&str),
+);
 
 impl Settings {
     /// Frames of a size in a number of flows.

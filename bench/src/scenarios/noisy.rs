@@ -43,12 +43,7 @@ struct Pair {
 ///
 /// # Errors
 /// The first error of a switch or a load.
-pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
-    let Task {
-        settings,
-        peers,
-        progress,
-    } = task;
+pub fn run(Task(settings, peers, progress): Task<'_>) -> anyhow::Result<Outcome> {
     let mut pairs = Vec::new();
     for &peer in peers {
         let theirs = peer.switch();

@@ -86,12 +86,7 @@ struct Pair {
 ///
 /// # Errors
 /// A peer that does not route, or the first error of a switch or a program.
-pub fn run(task: Task<'_>) -> anyhow::Result<Outcome> {
-    let Task {
-        settings,
-        peers,
-        progress,
-    } = task;
+pub fn run(Task(settings, peers, progress): Task<'_>) -> anyhow::Result<Outcome> {
     if let Some(peer) = peers.iter().find(|peer| !peer.switch().checks()) {
         bail!("{peer} does not route, as apps needs: use linux-bridge or ovs-dpdk");
     }
