@@ -13,6 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 from commands import Programs
 
@@ -91,8 +92,19 @@ class Sources:
 
     @functools.cached_property
     def _rust(self):
-        return {file: (self._root / file).read_text()
-                for file in self.files if file.endswith(".rs")}
+        """(the modules that a file may be in, its text) of each Rust source."""
+        return [(self._modules(pathlib.PurePath(file)), (self._root / file).read_text())
+                for file in self.files if file.endswith(".rs")]
+
+    def _modules(self, file):
+        """The names on its path, and of its crate."""
+        names = {*file.with_suffix("").parts}
+        for directory in file.parents:
+            if str(manifest := directory / "Cargo.toml") in self.files:
+                package = tomllib.loads((self._root / manifest).read_text()).get("package", {})
+                names.add(package.get("name", ""))
+                break
+        return {name.replace("-", "_") for name in names}
 
     def has_path(self, path, document):
         """Whether there is such a file or directory: from the root, beside the document, or with
@@ -114,13 +126,9 @@ class Sources:
                              re.MULTILINE)
         has_type = re.compile(rf"\b(struct|enum|union|trait)\s+{context}\b"
                               rf"|\bimpl\b[^{{\n]*\b{context}\b")
-        for file, text in self._rust.items():
-            path = pathlib.PurePath(file).with_suffix("")
-            in_module = context in (part.replace("-", "_") for part in path.parts)
-            if (in_module and of_module.search(text)) or (
-                    has_type.search(text) and of_type.search(text)):
-                return True
-        return False
+        return any(context in modules and of_module.search(text)
+                   or has_type.search(text) and of_type.search(text)
+                   for modules, text in self._rust)
 
 
 class Checker:

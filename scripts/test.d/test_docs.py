@@ -30,6 +30,8 @@ class Repository(unittest.TestCase):
         self.write("scripts/test", TEST)
         self.write("scripts/onboard-tenant", "#!/bin/sh\necho --json\n")
         self.write("vswitch/src/tunnel.rs", TUNNEL)
+        self.write("vswitch/Cargo.toml", '[package]\nname = "the-switch"\n')
+        self.write("vswitch/src/lib.rs", "pub mod worker;\n")
         self.write("vswitch/src/worker/mod.rs", "enum Turn {\n    Poll,\n}\nfn run() {}\n")
         for binary in ("vswitch", "vf-provisioner", "tenant-config", "bench"):
             self.write(f"target/debug/{binary}", PROGRAM)
@@ -99,7 +101,7 @@ class PageTest(Repository):
     def test_existing_names_pass(self):
         self.assertEqual(self.problems(
             "`tunnel::Way`, `Way::send`, `worker::run`, `Turn::Poll`, `std::mem::swap`,\n"
-            "`fe80::a`, "
+            "`fe80::a`, `the_switch::worker`, "
             "`vswitch/src/tunnel.rs`, `tunnel.rs`, `worker/mod.rs`, `vswitch/src/`, `NAME/x.rs`,\n"
             "`vswitch/*/tunnel.rs`, and\n```\nscripts/test \\\n  unit\n```\n"), [])
 
