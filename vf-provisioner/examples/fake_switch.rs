@@ -1,6 +1,6 @@
-//! Stands in for the switch in the provisioner's tests: it takes the same arguments, answers ARP
-//! for the gateway as the filter allows it, and says that it is ready, but not as long as there is
-//! a file `wait` beside its control socket. It forwards nothing.
+//! Replaces the switch in the provisioner's tests: it has the same arguments, answers ARP for the
+//! gateway as the filter allows, and is ready unless a file `wait` exists beside its control
+//! socket. It forwards nothing.
 
 use std::error::Error;
 use std::os::unix::net::{UnixListener, UnixStream};

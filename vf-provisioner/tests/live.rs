@@ -1,6 +1,6 @@
-//! On this host's kernel, as root: each test in an instance of its own, with a network namespace of
-//! its own for the bridge, so that they run in parallel and beside anything else. Without root each
-//! says so and passes.
+//! The provisioner on this host's kernel, as root. Each test has its own instance, with its own
+//! network namespace for the bridge, so tests can run in parallel. Without root, each prints that
+//! and passes.
 
 #[path = "common/output.rs"]
 mod output;
@@ -22,8 +22,7 @@ use serde_json::Value;
 use site::{PROVISIONER, Site, sh};
 use supervisor::Supervisor;
 
-/// A site whose switches are stand-ins, of which a test need not wait for DPDK. `None`, said on
-/// standard error, without root.
+/// A site with fake switches, which start without DPDK. Without root it prints that and is `None`.
 fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: {instance} needs root");
@@ -60,7 +59,7 @@ impl Site {
 }
 
 #[test]
-fn applied_read_back_idle_and_released_as_found() {
+fn applied_tenant_is_verified_and_released() {
     let Some(site) = site("tva", 70000) else {
         return;
     };
@@ -72,7 +71,7 @@ fn applied_read_back_idle_and_released_as_found() {
     assert_eq!(site.good(&["plan", &file]), "nothing to do\n");
     assert_eq!(site.good(&["apply", &file]), "nothing to do\n");
 
-    // Drift is found, named, and mended without a restart.
+    // Drift is found, named, and repaired without a restart.
     let pid = site.pid("t1");
     sh("ip -n tva-t1-vm1 link set eth0 mtu 1400");
     sh("nsenter --net=/run/netns/tva-host nft flush table bridge tva");
@@ -99,7 +98,7 @@ fn applied_read_back_idle_and_released_as_found() {
 }
 
 #[test]
-fn a_switch_is_alone() {
+fn switch_is_confined() {
     let Some(site) = site("tvb", 71000) else {
         return;
     };
@@ -146,7 +145,7 @@ fn a_switch_is_alone() {
         );
         assert!(fs::write(format!("{root}/usr/x"), "").is_err());
         assert!(fs::write(format!("{root}/x"), "").is_err());
-        // What it holds open: nothing that was handed down, and files only of its own.
+        // Its open files: nothing inherited, and no file of others.
         for entry in fs::read_dir(format!("/proc/{pid}/fd"))
             .expect("its files")
             .flatten()
@@ -174,7 +173,7 @@ fn a_switch_is_alone() {
     );
 }
 
-/// A crash at every moment of an apply: the next apply converges, or a release cleans up.
+/// A crash at every point of an apply: the next apply converges, or a release cleans up.
 fn killed_everywhere(instance: &'static str, uid_base: u32, released: bool) {
     let Some(site) = site(instance, uid_base) else {
         return;
@@ -183,7 +182,7 @@ fn killed_everywhere(instance: &'static str, uid_base: u32, released: bool) {
     for moment in 0.. {
         let output = site.run(&["--kill-at", &moment.to_string(), "apply", &file]);
         if output.status.success() {
-            // 10 objects: before and after the intent, after the deed; and the two ends.
+            // 10 objects: before and after the intent, after the action; and the two ends.
             assert_eq!(moment, 32);
             return;
         }
@@ -201,17 +200,17 @@ fn killed_everywhere(instance: &'static str, uid_base: u32, released: bool) {
 }
 
 #[test]
-fn killed_at_any_moment_and_applied_again() {
+fn apply_killed_at_any_point_converges() {
     killed_everywhere("tvc", 72000, false);
 }
 
 #[test]
-fn killed_at_any_moment_and_released() {
+fn apply_killed_at_any_point_can_be_released() {
     killed_everywhere("tvd", 73000, true);
 }
 
 #[test]
-fn a_release_killed_at_any_moment_is_finished_by_the_next() {
+fn killed_release_is_completed_by_the_next() {
     let Some(site) = site("tve", 74000) else {
         return;
     };
@@ -230,7 +229,7 @@ fn a_release_killed_at_any_moment_is_finished_by_the_next() {
 }
 
 #[test]
-fn applies_at_the_same_time_wait_for_each_other() {
+fn concurrent_applies_are_serialised() {
     let Some(site) = site("tvf", 75000) else {
         return;
     };
@@ -259,11 +258,11 @@ fn applies_at_the_same_time_wait_for_each_other() {
 }
 
 #[test]
-fn a_step_that_fails_takes_everything_back() {
+fn failed_step_is_rolled_back() {
     let Some(site) = site("tvg", 76000) else {
         return;
     };
-    // The guest is there already, and has an eth0 of its own.
+    // The guest exists already, and has its own eth0.
     sh("ip netns add tvg-t1-vm1; ip -n tvg-t1-vm1 link add eth0 type veth peer name other");
     let before = site.left();
     let output = site.run(&["apply", &site.tenant(1, 1)]);
@@ -291,7 +290,7 @@ fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 }
 
 #[test]
-fn a_dead_switch_is_started_again_and_the_other_left_alone() {
+fn only_dead_switch_is_restarted() {
     let Some(site) = site("tvh", 77000) else {
         return;
     };
@@ -319,7 +318,7 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
     site.good(&["release", "t1"]);
     supervisor.wait_for("released", "t1");
     supervisor.stop();
-    // The switches go on without it, and obey SIGTERM although it blocked it.
+    // The switches keep running without it, and obey SIGTERM although it blocked it.
     assert_eq!(site.pid("t2"), other);
     let began = Instant::now();
     site.good(&["release", "--all"]);
@@ -328,7 +327,7 @@ fn a_dead_switch_is_started_again_and_the_other_left_alone() {
 }
 
 #[test]
-fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
+fn slow_switch_delays_no_other_tenant() {
     let Some(site) = site("tvo", 77040) else {
         return;
     };
@@ -351,7 +350,7 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
 
     fs::remove_file(&wait).expect("it is there");
     supervisor.wait_for("restarted", "t1");
-    // Whoever changes that tenant waits for it, and finds it running.
+    // An apply of that tenant waits for it, and finds it running.
     assert!(
         site.good(&["verify"])
             .contains("everything is as it was set")
@@ -362,7 +361,7 @@ fn a_switch_that_does_not_come_up_holds_nobody_else_up() {
 }
 
 #[test]
-fn a_switch_whose_directory_is_gone_is_told_and_mended_by_an_apply() {
+fn missing_tenant_directory_is_reported_and_restored_by_apply() {
     let Some(site) = site("tvp", 77050) else {
         return;
     };
@@ -393,7 +392,7 @@ fn a_switch_whose_directory_is_gone_is_told_and_mended_by_an_apply() {
     assert_eq!(site.left(), site.nothing());
 }
 
-/// Sends frames from the switch's In/Out side with scapy-free means: `python3` is on every Debian.
+/// Sends frames from the switch's In/Out side, with python3 but without scapy.
 fn send(namespace: &str, interface: &str, frames: &[String]) {
     let program = format!(
         "import socket\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\n\
@@ -406,7 +405,7 @@ fn send(namespace: &str, interface: &str, frames: &[String]) {
     assert!(status.expect("python3 starts").success());
 }
 
-/// Counts what comes in at an interface from two sources.
+/// Counts the frames from two sources that an interface receives.
 fn count(namespace: &str, interface: &str, [one, other]: [&str; 2]) {
     let table = format!(
         "table netdev seen {{\nchain in {{\ntype filter hook ingress device {interface} priority \
@@ -435,17 +434,17 @@ fn frame(source: &str, ethertype: &str, payload: &str) -> String {
 }
 
 #[test]
-fn an_inout_port_passes_only_its_own_sources() {
+fn inout_port_allows_only_its_own_sources() {
     let Some(site) = site("tvi", 78000) else {
         return;
     };
     site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
-    // A wire: one more port of the bridge. What it receives is counted there.
+    // A wire: one more port of the bridge, which counts its received frames.
     sh(
         "ip -n tvi-host link add wire type veth peer name far; ip -n tvi-host link set wire master \
          tvi-br0; ip -n tvi-host link set wire up; ip -n tvi-host link set far up",
     );
-    // A bridge takes to a new port once its carrier is seen.
+    // A bridge forwards to a new port once it has a carrier.
     let started = Instant::now();
     while !sh("ip -n tvi-host -d link show wire").contains("state forwarding") {
         assert!(started.elapsed() < Duration::from_secs(5), "no carrier");
@@ -462,7 +461,7 @@ fn an_inout_port_passes_only_its_own_sources() {
             mac.replace(':', "")
         )
     };
-    // With its checksum: where br_netfilter is on, the bridge itself drops what has none.
+    // With a checksum: with br_netfilter, the bridge drops packets without one.
     let ipv4 = |source: &str| {
         let header = |sum: u16| format!("4500001c000000004011{sum:04x}{source}c0000201");
         let text = header(0);
@@ -498,7 +497,7 @@ fn an_inout_port_passes_only_its_own_sources() {
         frame(mac, "86dd", &(ipv6("11", other6) + "00")),
         frame(mac, "86dd", &(ipv6("3a", own6) + &advert(other6))),
         frame(mac, "86dd", &(ipv6("3a", own6) + "8600000040000000")),
-        // The first fragment of a Router Advertisement, whose type is in the second.
+        // The first fragment of a Router Advertisement; its type is in the second.
         frame(
             mac,
             "86dd",
@@ -507,7 +506,7 @@ fn an_inout_port_passes_only_its_own_sources() {
         frame(mac, "88b5", ""),
         frame(mac, "8100", &format!("00010800{}", ipv4(vtep1))),
     ];
-    // Frames arrive in order, so once the good one behind them is there, the bad ones were judged.
+    // Frames arrive in order, so the bad ones were filtered once the good one behind them arrives.
     let seen_once_at_least = |count: u64| {
         let started = Instant::now();
         while seen() < count && started.elapsed() < Duration::from_secs(5) {
@@ -519,12 +518,12 @@ fn an_inout_port_passes_only_its_own_sources() {
     assert_eq!(seen_once_at_least(1), 1);
     send("tvi-sw-t1", "inout", &good[1..]);
     assert_eq!(seen_once_at_least(5), 5);
-    // Isolated: not one of them reached the other tenant's In/Out side.
+    // Isolated: none of them reached the other tenant's In/Out side.
     assert_eq!(counted("tvi-sw-t2"), 0);
 }
 
 #[test]
-fn a_foreign_bridge_is_refused() {
+fn foreign_bridge_is_refused() {
     let Some(site) = site("tvj", 79000) else {
         return;
     };

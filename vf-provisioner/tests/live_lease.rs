@@ -1,7 +1,8 @@
-//! A guest with a DHCP lease keeps it when its switch is killed: the supervisor gives it to the next one.
+//! A guest with a DHCP lease keeps it when its switch is killed: the supervisor gives it to the
+//! next one.
 //!
-//! The real switch and busybox's DHCP server and client, on this host's kernel, as root. Without root the
-//! test says so and passes.
+//! The real switch and busybox's DHCP server and client, on this host's kernel, as root. Without
+//! root the test says so and passes.
 
 #[path = "common/output.rs"]
 mod output;

@@ -1,6 +1,6 @@
-//! Switches in virtual machines, on this host's kernel, as root, translated by QEMU. Without root,
-//! QEMU or the image each test says so and passes. `VSWITCH_IMAGE` names another image than the one
-//! beside the build.
+//! Switches in virtual machines on this host's kernel, as root, translated by QEMU. Without root,
+//! QEMU or the image, each test prints that and passes. `VSWITCH_IMAGE` replaces the image beside
+//! the build.
 
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
@@ -29,7 +29,7 @@ fn image() -> PathBuf {
     named.unwrap_or_else(beside)
 }
 
-/// What is not there, if anything is not.
+/// What is missing, if anything.
 fn missing() -> Option<String> {
     let there = |path: &Path| path.exists();
     if !nix::unistd::geteuid().is_root() {
@@ -48,7 +48,7 @@ fn missing() -> Option<String> {
     (!there(&switch)).then(|| format!("{} (cargo build)", switch.display()))
 }
 
-/// `None`, said on standard error, where something is missing.
+/// If something is missing it prints that and is `None`.
 fn site(instance: &'static str, uid_base: u32) -> Option<Site> {
     if let Some(missing) = missing() {
         eprintln!("skipped: {instance} needs {missing}");
@@ -97,7 +97,7 @@ impl Site {
             .contains(" 5 received")
     }
 
-    /// What the switch inside says, through the socket that leads to it.
+    /// The answer of the switch inside, through its socket on the host.
     fn switch(&self, arguments: &[&str]) -> Value {
         let output = Command::new(Path::new(PROVISIONER).with_file_name("vswitch"))
             .args(arguments)
@@ -116,7 +116,7 @@ fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 }
 
 #[test]
-fn a_vm_carries_a_tenant_until_it_is_released() {
+fn vm_runs_a_tenant_until_release() {
     let Some(site) = site("tma", 85000) else {
         return;
     };
@@ -135,8 +135,7 @@ fn a_vm_carries_a_tenant_until_it_is_released() {
 
     let began = Instant::now();
     site.good(&["release", "t1"]);
-    // It switched itself off: QEMU was neither told to quit nor killed, for which there is a wait
-    // of 10 s.
+    // It shut down by itself: the provisioner waits 10 s before it makes QEMU quit or kills it.
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -145,7 +144,7 @@ fn a_vm_carries_a_tenant_until_it_is_released() {
     assert_eq!(site.left(), site.nothing());
 }
 
-/// QEMU is unprivileged, alone, and sees nothing but what it needs.
+/// QEMU is unprivileged and isolated, and sees only the files that it needs.
 fn confined(site: &Site, uid: u32) {
     let pid = site.pid("t1");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -203,7 +202,7 @@ fn carries(site: &Site) {
     }
     assert!(site.pings(1, "10.1.0.1"));
     assert!(site.pings(1, "10.1.0.12"));
-    // A frame of another's MAC; the drop is counted for the port that it came from. A probe sent
+    // A frame with another's MAC; the drop is counted at the port that it came from. A probe sent
     // some before.
     let forgeries = || -> u64 {
         let drops = site.switch(&["show", "drops"]);
@@ -226,7 +225,7 @@ fn carries(site: &Site) {
     assert_eq!(forgeries(), before + 1);
 }
 
-/// Another configuration is taken without another machine.
+/// A new configuration does not restart the machine.
 fn reloads(site: &Site) {
     let pid = site.pid("t1");
     site.in_guest(1, "ip address add 10.1.0.21/24 dev eth0");
@@ -238,7 +237,7 @@ fn reloads(site: &Site) {
     site.good(&["verify"]);
 }
 
-/// What it used is told: for people, programs, and whoever bills it.
+/// Its usage is in the table, the JSON and the metrics.
 fn accounts(site: &Site) {
     let status = site.status("t1");
     assert_eq!(status["launcher"], "vm");
@@ -263,12 +262,12 @@ fn accounts(site: &Site) {
     );
     let line = metrics.lines().find_map(|line| line.strip_prefix(&port));
     let frames: u64 = line.and_then(|count| count.parse().ok()).expect("a count");
-    // Three good flows of 5 pings, one that was not, and one forged frame, at least.
+    // At least three good flows of 5 pings, one refused flow, and one forged frame.
     assert!(frames >= 16, "{metrics}");
     assert!(site.good(&["status"]).contains(" vm "));
 }
 
-/// A dead machine is started again, and so is one that is alive and executes nothing.
+/// A dead machine is restarted, and so is one that is alive and executes nothing.
 fn is_started_again(site: &Site) {
     let mut supervisor = Supervisor::start(
         site.command(),
@@ -285,7 +284,7 @@ fn is_started_again(site: &Site) {
     assert_eq!(site.status("t1")["switch"]["restarts"], 1);
     assert!(site.pings(2, "10.1.0.11"));
 
-    // As KVM leaves a machine that it cannot go on with.
+    // The state in which KVM leaves a machine after an internal error.
     let program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
                    f = s.makefile(\"rw\"); f.readline(); [(f.write(c), f.flush(), f.readline()) \
                    for c in (\"{\\\"execute\\\":\\\"qmp_capabilities\\\"}\", \
@@ -304,7 +303,7 @@ fn is_started_again(site: &Site) {
 }
 
 #[test]
-fn what_a_vm_cannot_have_is_said_before_anything_is_touched() {
+fn missing_vm_requirement_is_refused_before_any_change() {
     let Some(site) = site("tmb", 86000) else {
         return;
     };
@@ -374,7 +373,7 @@ fn libvirt_runs_the_same_vm() {
     site.apply("libvirt", &site.tenant(""));
     assert_eq!(libvirtd.domains(), ["tmc-t1"]);
     site.good(&["verify"]);
-    // The machine's 160 MiB, and what QEMU may have beside them.
+    // The machine's 160 MiB, and QEMU's own memory.
     let bounds = libvirtd.virsh(&["memtune", "tmc-t1"]).expect("it runs");
     assert!(
         bounds.contains(&format!("hard_limit     : {}", (160 + 128) << 10)),

@@ -1,6 +1,6 @@
 //! The sriov backend on real functions of a real driver, `igb`, in the emulated machine. Elsewhere
-//! each test says so and passes. One test runs at a time there, and leaves the NICs as it found
-//! them.
+//! each test prints that and passes. Tests run one at a time there, and leave the NICs as they
+//! found them.
 
 #[path = "common/emulated.rs"]
 mod emulated;
@@ -76,7 +76,7 @@ impl Site {
         written(&self.run(arguments), arguments)
     }
 
-    /// A refusal: its message, after its exit code was compared.
+    /// The message of a refusal with this exit code.
     #[track_caller]
     fn bad(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -97,7 +97,7 @@ impl Site {
         lines.map(str::to_owned).collect()
     }
 
-    /// Applies a tenant's file on the first NIC, without asking that with real frames.
+    /// Applies a tenant's file on the first NIC, without the mediation probe.
     #[track_caller]
     fn onboard(&self, file: &str) -> String {
         self.good(&[&ON_PF0[..], &[file]].concat())
@@ -154,8 +154,7 @@ fn set(mac: &str, vlan: u64) -> Settings {
     (mac.to_owned(), vlan, true, false)
 }
 
-/// How the functions of a NIC are on which the first tenant has two ports and an uplink, and nobody
-/// else has any.
+/// The functions of a NIC on which only the first tenant has functions: two ports and an uplink.
 fn set_for_t1() -> [Settings; 7] {
     [
         set("52:54:00:00:01:01", 3000),
@@ -168,7 +167,7 @@ fn set_for_t1() -> [Settings; 7] {
     ]
 }
 
-/// What iproute2 says of the functions of a NIC.
+/// The functions of a NIC, as iproute2 shows them.
 fn functions(pf: &str) -> Vec<Settings> {
     let text = sh(&format!("ip -j -d link show {pf}"));
     let json: Value = serde_json::from_str(&text).expect("it is JSON");
@@ -200,7 +199,7 @@ fn driver(index: u32) -> String {
 const ZERO: &str = "00:00:00:00:00:00";
 
 #[test]
-fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
+fn tenant_on_igb_is_verified_and_released() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 2, true);
     site.onboard(&file);
@@ -209,7 +208,7 @@ fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
     assert_eq!(&drivers[..5], ["vfio-pci"; 5]);
     assert_eq!(&drivers[5..], ["none"; 2]);
     assert_eq!(site.drift(), Vec::<String>::new());
-    // Which NIC and which guests is remembered.
+    // The NIC and the kind of guests are remembered.
     assert_eq!(
         site.good(&["apply", "--no-prove", &file]),
         "nothing to do\n"
@@ -217,7 +216,7 @@ fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
     let status: Value = serde_json::from_str(&site.good(&["--json", "status"])).expect("JSON");
     assert_eq!(status["tenants"][0]["functions"][1]["for"], "t1/t1-vm1 Gw");
 
-    // A second tenant has room for one port; a third has none.
+    // There is room for a second tenant with one port, and not for a third.
     site.good(&["apply", "--no-prove", &site.tenant(2, 1, false)]);
     let text = site.bad(2, &["apply", "--no-prove", &site.tenant(3, 1, false)]);
     assert!(text.contains("need 2 more virtual functions"), "{text}");
@@ -231,7 +230,7 @@ fn a_tenant_is_set_on_igb_read_back_and_released_as_found() {
 }
 
 #[test]
-fn drift_is_told_counted_and_mended() {
+fn drift_is_reported_counted_and_repaired() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 1, true);
     site.onboard(&file);
@@ -251,7 +250,7 @@ fn drift_is_told_counted_and_mended() {
              should be false and is true",
         ]
     );
-    // The supervisor tells it too, and counts it.
+    // The supervisor reports and counts it too.
     let metrics = site.dir.path().join("mts.prom");
     let options = ["--verify-every", "1", "--metrics"];
     let supervisor = Supervisor::start(
@@ -332,7 +331,7 @@ fn drift_is_told_counted_and_mended() {
 }
 
 #[test]
-fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
+fn vanished_nic_is_reported_and_its_tenants_released() {
     let Some(site) = Site::new() else { return };
     let file = site.tenant(1, 1, false);
     site.onboard(&file);
@@ -357,7 +356,7 @@ fn a_nic_that_vanishes_is_told_and_its_tenants_can_be_released() {
 }
 
 #[test]
-fn killed_at_any_step_it_converges_and_cleans() {
+fn apply_killed_at_any_step_converges() {
     let Some(site) = Site::new() else { return };
     let (one, two) = (site.tenant(1, 1, false), site.tenant(2, 1, false));
     let on = ON_PF0;
@@ -365,8 +364,8 @@ fn killed_at_any_step_it_converges_and_cleans() {
     let mut moment = 0;
     loop {
         if moment == 12 {
-            // By now the NIC itself was set and put back at each step; with functions that are
-            // there it goes faster.
+            // Each step so far set and restored the PF itself; with existing functions it is
+            // faster.
             sh(&format!(
                 "ip link set pf0 up; echo 0 > {PF}/sriov_drivers_autoprobe; echo 7 > \
                  {PF}/sriov_numvfs"
@@ -399,7 +398,7 @@ fn killed_at_any_step_it_converges_and_cleans() {
         moment += 1;
     }
     assert!(moment > 20, "only {moment} moments");
-    // Of a release that was killed, the next tenant gets nothing unclean.
+    // After a killed release, the next tenant gets cleaned functions.
     for at in ["1", "6", "11"] {
         let output = site.run(&["--kill-at", at, "release", "t1"]);
         assert_eq!(output.status.code(), None, "moment {at}: {output:?}");
@@ -421,7 +420,7 @@ fn killed_at_any_step_it_converges_and_cleans() {
 }
 
 #[test]
-fn two_nics_share_the_tenants_and_keep_ports_together() {
+fn ports_stay_together_on_one_of_two_nics() {
     let Some(site) = Site::new() else { return };
     if !Path::new("/sys/class/net/pf1").exists() {
         eprintln!("skipped: needs a machine with two NICs (scripts/vm --nics 2)");
@@ -455,7 +454,7 @@ fn two_nics_share_the_tenants_and_keep_ports_together() {
 }
 
 #[test]
-fn a_setting_that_igb_refuses_is_told_unless_the_file_accepts_it() {
+fn refused_setting_fails_unless_accepted() {
     let Some(site) = Site::new() else { return };
     let rates = "rate_mbit = 100\nmin_rate_mbit = 10\n";
     let file = site.tenant_with(1, 1, false, "", rates);
@@ -485,7 +484,7 @@ fn a_setting_that_igb_refuses_is_told_unless_the_file_accepts_it() {
     assert!(shown.contains("max_tx_rate 100Mbps"), "{shown}");
     let verify = site.good(&["verify"]);
     assert!(
-        verify.contains("tenant t1: accepted by its file, not looked at: min-rate\n"),
+        verify.contains("tenant t1: accepted by its file, not checked: min-rate\n"),
         "{verify}"
     );
     site.good(&["release", "--all"]);
@@ -493,7 +492,7 @@ fn a_setting_that_igb_refuses_is_told_unless_the_file_accepts_it() {
 }
 
 #[test]
-fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
+fn foreign_functions_are_left_alone_and_bad_input_changes_nothing() {
     let Some(mut site) = Site::new() else { return };
     let file = site.tenant(1, 2, true);
     let on = |pf: &'static str| ["apply", "--no-prove", "--nic", "sriov", "--pf", pf];
@@ -532,7 +531,7 @@ fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
     assert_eq!(unprivileged.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unprivileged.stderr).contains("this needs root"));
 
-    // Four functions were made by an operator; one is up, one was given a MAC.
+    // An operator has made four functions; one is up, one has a MAC.
     sh(&format!(
         "echo 0 > {PF}/sriov_drivers_autoprobe; ip link set pf0 up
          echo 4 > {PF}/sriov_numvfs; sleep 1
@@ -548,13 +547,13 @@ fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
         "{text}"
     );
     site.assert_as_found();
-    // What fits takes none of theirs.
+    // A tenant that fits gets none of these.
     site.good(&[&on("pf0")[..], &[&site.tenant(2, 1, false)]].concat());
     assert_eq!(driver(0), "igbvf");
     assert_eq!(functions("pf0")[3].0, "52:54:00:99:99:99");
     site.good(&["release", "--all"]);
     site.assert_as_found();
-    // Only if it is said so, the NIC gets more functions, and those in use are lost.
+    // Only with --resize-pf the NIC gets more functions, and those in use are lost.
     site.good(&[&on("pf0")[..], &["--resize-pf", &file]].concat());
     assert_eq!(functions("pf0").len(), 7);
     site.good(&["release", "--all"]);
@@ -565,7 +564,7 @@ fn what_is_others_is_left_alone_and_bad_input_changes_nothing() {
 }
 
 #[test]
-fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
+fn guests_in_namespaces_reach_only_their_switch() {
     let Some(mut site) = Site::new() else { return };
     let switch = Path::new(PROVISIONER).with_file_name("vswitch");
     if !switch.is_file() || !Path::new("/sys/class/net/pf1").exists() {
@@ -623,7 +622,7 @@ fn guests_in_namespaces_reach_their_switch_and_nobody_else() {
 }
 
 #[test]
-fn a_function_that_is_open_is_not_taken_away() {
+fn open_function_is_not_removed() {
     let Some(site) = Site::new() else { return };
     site.onboard(&site.tenant(1, 1, false));
     let group = sh(&format!("basename $(readlink {PF}/virtfn0/iommu_group)"));
@@ -648,10 +647,10 @@ fn a_function_that_is_open_is_not_taken_away() {
     site.assert_as_found();
 }
 
-/// A domain is started on functions and ended by libvirt's own means. Its guest need not boot:
-/// libvirt sets functions when it starts a domain, and back when it ends.
+/// A domain with functions is started and destroyed by libvirt. Its guest need not boot: libvirt
+/// sets functions when it starts a domain, and resets them when the domain ends.
 #[test]
-fn libvirt_leaves_functions_as_they_were_set() {
+fn libvirt_keeps_settings_of_functions() {
     let Some(mut site) = Site::new() else { return };
     let image = Path::new(PROVISIONER).with_file_name("../switch-image");
     if !image.join("manifest.json").exists() {
@@ -685,7 +684,7 @@ fn libvirt_leaves_functions_as_they_were_set() {
     }
     assert_eq!(functions("pf0"), set_for_t1());
 
-    // QEMU is the tenant's user, and has the switch's functions and no other.
+    // QEMU runs as the tenant's user, and has only the switch's functions.
     let pid = fs::read_to_string(site.dir.path().join("libvirt/run/libvirt/qemu/mts-t1.pid"));
     let process = PathBuf::from("/proc").join(pid.expect("it runs").trim());
     assert_eq!(fs::metadata(&process).expect("it runs").uid(), 64000);
@@ -699,15 +698,14 @@ fn libvirt_leaves_functions_as_they_were_set() {
         Path::new("/dev/vfio").join(link.file_name().expect("its number"))
     };
     assert_eq!(groups, [1, 3, 4].map(group).into());
-    // The machine's 160 MiB, what QEMU has beside them, and what it maps and locks without using
-    // it.
+    // The machine's 160 MiB, QEMU's own memory, and memory that it maps and locks without using it.
     let bounds = libvirtd.virsh(&["memtune", "mts-t1"]).expect("it runs");
     assert!(
         bounds.contains(&format!("hard_limit     : {}", (160 + 128 + 192) << 10)),
         "{bounds}"
     );
 
-    // The provisioner dies while it waits for the machine, and somebody ends that.
+    // The provisioner dies while it waits for the machine, which is then killed.
     apply.kill().expect("it runs");
     apply.wait().expect("it ends");
     libvirtd.virsh(&["destroy", "mts-t1"]).expect("it runs");
@@ -719,7 +717,7 @@ fn libvirt_leaves_functions_as_they_were_set() {
 }
 
 #[test]
-fn a_leak_is_found_before_a_tenant_is_up() {
+fn leak_is_found_before_the_switch_starts() {
     let Some(mut site) = Site::new() else { return };
     let switch = Path::new(PROVISIONER).with_file_name("vswitch");
     if !switch.is_file() {
@@ -740,7 +738,7 @@ fn a_leak_is_found_before_a_tenant_is_up() {
         "200",
         &file,
     ];
-    // This NIC reads back a check of sources that it does not do.
+    // This NIC reads back a source check that it does not make.
     let text = site.bad(1, &apply);
     assert!(text.contains("forged-source"), "{text}");
     assert!(
@@ -749,7 +747,7 @@ fn a_leak_is_found_before_a_tenant_is_up() {
     );
     site.assert_as_found();
     site.tenant_with(1, 2, true, "[nic]\naccept = [\"spoof-check\"]\n", "");
-    // Killed while it asks, it leaves functions that are interfaces of nobody's namespace.
+    // Killed during the probe, it leaves functions that are interfaces in no named namespace.
     let mut killed = site.command().args(apply).spawn().expect("it starts");
     let asking = Instant::now();
     while driver(1) != "igbvf" && asking.elapsed() < Duration::from_secs(30) {
@@ -774,7 +772,7 @@ fn a_leak_is_found_before_a_tenant_is_up() {
 }
 
 #[test]
-fn no_iommu_is_told() {
+fn missing_iommu_is_reported() {
     let Some(site) = Site::new() else { return };
     if Path::new("/sys/bus/pci/devices/0000:01:00.0/iommu_group").exists() {
         eprintln!("skipped: needs a machine without an IOMMU (scripts/vm --no-iommu)");

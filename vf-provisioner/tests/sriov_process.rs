@@ -1,5 +1,5 @@
-//! A switch as a process on the virtual functions of an SR-IOV NIC: what it is given of the host,
-//! and that it is taken back. Only in the emulated machine: `scripts/test sriov`.
+//! A switch as a process on the virtual functions of an SR-IOV NIC: what it may access of the host,
+//! and that this is revoked. Only in the emulated machine: `scripts/test sriov`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,12 +31,12 @@ fn groups_of_the_switch() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_switch_is_given_its_functions_and_nothing_else() {
+fn switch_gets_only_its_own_functions() {
     if !Path::new("/run/emulated-machine").exists() {
         eprintln!("skipped: needs the emulated machine (scripts/test sriov)");
         return;
     }
-    // What may not be locked is told before anything of the switch is left behind.
+    // A memlock limit that is too low is an error that leaves nothing behind.
     let mut bounded = Command::new("prlimit");
     bounded.args([
         "--memlock=1048576:1048576",
@@ -65,7 +65,7 @@ fn a_switch_is_given_its_functions_and_nothing_else() {
     let note: serde_json::Value = serde_json::from_str(&note).expect("JSON");
     let pid = note["started"]["pid"].as_i64().expect("a number");
 
-    // One for each of two ports, and the uplink's; the tenant's own functions stay root's.
+    // One for each of two ports, and the uplink's; root still owns the guests' functions.
     let given = groups_of_the_switch();
     assert_eq!(given.len(), 3, "{given:?}");
     let inside = fs::read_dir(format!("/proc/{pid}/root/dev/vfio")).expect("it is shown");

@@ -1,5 +1,5 @@
 //! Prints what a plan on SR-IOV NICs costs per tenant as tenants grow: from parsed files to the
-//! list of actions, on a host that is only imagined. `cargo run --release -p vf-host --example
+//! list of actions, on a simulated host. `cargo run --release -p vf-host --example
 //! plan_scale`
 
 use std::error::Error;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("tenants  ports  NICs of {VFS} VFs  actions  ms      us per tenant");
     for (tenants, nics) in [(10, 36), (50, 36), (100, 36), (224, 16), (500, 36)] {
         let files = (0..tenants).map(tenant).collect::<Result<Vec<_>, _>>()?;
-        // The quickest of some: what else runs on the machine only adds.
+        // The fastest of several runs: other load only adds.
         let mut best = f64::INFINITY;
         let mut actions = 0;
         for _ in 0..5 {

@@ -286,7 +286,7 @@ mod tests {
     use crate::supervise;
 
     #[test]
-    fn metrics_say_what_a_tenant_has_used() {
+    fn metrics_show_a_tenants_usage() {
         let status = Status {
             tenant: "red".parse().expect("a name"),
             state: "up",

@@ -16,7 +16,8 @@ use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, HostLock, Record, State};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
 
-/// A tenant that differs from others by `number` and from its own former self by `ports` and `mtu`.
+/// A tenant that differs from others by `number`, and from its previous version by `ports` and
+/// `mtu`.
 fn tenant(number: u8, ports: u8, mtu: u16, uplink: bool) -> Tenant {
     Tenant::parse("test", &tenant_text(number, ports, mtu, uplink)).expect("the text is a tenant")
 }
@@ -94,7 +95,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            // In memory where that is: every step is flushed.
+            // In memory if possible: every step is flushed.
             dir: tempfile::tempdir_in("/dev/shm")
                 .or_else(|_| tempfile::tempdir())
                 .expect("a temporary directory"),
@@ -127,7 +128,7 @@ impl World {
 }
 
 #[test]
-fn a_tenant_is_made_once_and_released_whole() {
+fn tenant_is_made_once_and_released_completely() {
     let mut world = World::new();
     let red = set(&[tenant(1, 2, 1500, true)], &world.state());
     let record = &red.set[&name(1)];
@@ -149,7 +150,7 @@ fn a_tenant_is_made_once_and_released_whole() {
 }
 
 #[test]
-fn plan_is_in_the_order_of_making_and_its_release_is_the_reverse() {
+fn plan_is_ordered_and_release_is_its_reverse() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, true)], &world.state());
     let state = world.state();
@@ -174,7 +175,7 @@ fn keys(actions: &[Action]) -> Vec<Key> {
 }
 
 #[test]
-fn what_two_tenants_share_goes_with_the_last() {
+fn shared_objects_are_released_with_the_last_tenant() {
     let mut world = World::new();
     for number in [1, 2] {
         let change = set(&[tenant(number, 1, 1500, true)], &world.state());
@@ -190,7 +191,7 @@ fn what_two_tenants_share_goes_with_the_last() {
 }
 
 #[test]
-fn a_guest_that_was_there_is_used_and_left() {
+fn existing_guest_is_used_and_left() {
     let mut world = World::new();
     let guest = Resource::Namespace(Namespace {
         name: "test-t1-vm1".to_owned(),
@@ -205,7 +206,7 @@ fn a_guest_that_was_there_is_used_and_left() {
 }
 
 #[test]
-fn a_foreign_object_is_refused_and_nothing_touched() {
+fn foreign_object_is_refused_before_any_change() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, true)], &world.state());
     let bridge = change.set[&name(1)]
@@ -225,7 +226,7 @@ fn a_foreign_object_is_refused_and_nothing_touched() {
 }
 
 #[test]
-fn a_switch_under_which_its_device_is_made_anew_is_restarted() {
+fn switch_is_restarted_if_its_device_is_recreated() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, false)], &world.state());
     world.apply(&change).expect("it applies");
@@ -251,7 +252,7 @@ fn a_switch_under_which_its_device_is_made_anew_is_restarted() {
 }
 
 #[test]
-fn a_change_of_addresses_restarts_nothing() {
+fn address_change_restarts_nothing() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, false)], &world.state());
     world.apply(&change).expect("it applies");
@@ -271,7 +272,7 @@ fn a_change_of_addresses_restarts_nothing() {
 }
 
 #[test]
-fn tenants_that_share_an_identity_are_refused() {
+fn tenants_with_a_shared_identity_are_refused() {
     let state = State::default();
     let one = tenant(1, 1, 1500, false);
     let text = "name = \"other\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[[port]]\nname = \
@@ -286,13 +287,12 @@ fn tenants_that_share_an_identity_are_refused() {
 }
 
 #[test]
-fn a_port_named_like_the_namespace_of_anothers_switch_is_refused() {
+fn port_named_like_a_switch_namespace_is_refused() {
     let text = "name = \"other\"\nvni = 5002\n[gateway]\nipv4 = \"10.2.0.1/24\"\n[[port]]\nname = \
                 \"sw-t1\"\nmac = \"52:54:00:00:77:01\"\naddresses = [\"10.2.0.99\"]\n";
     let intruder = Tenant::parse("test", text).expect("a tenant");
     let veth = Veth::new("test", "test-br0");
-    // Whichever of the two is onboarded first: in one plan only, the two would be a conflict of
-    // names.
+    // In either order; in one plan, the two would be a conflict of names.
     for (first, second) in [
         (tenant(1, 1, 1500, false), intruder.clone()),
         (intruder, tenant(1, 1, 1500, false)),
@@ -309,7 +309,7 @@ fn a_port_named_like_the_namespace_of_anothers_switch_is_refused() {
 }
 
 #[test]
-fn tenants_whose_bridge_ports_have_one_short_name_are_refused() {
+fn tenants_with_equal_bridge_port_names_are_refused() {
     let state = State::default();
     let mut both = recorded(&[tenant(1, 1, 1500, true)], &state);
     let locked = |record: &Record| {
@@ -358,7 +358,7 @@ fn switch_and_lock(tenant: &Tenant) -> (SwitchConfig, String) {
 }
 
 #[test]
-fn a_switch_is_given_its_tunnel_and_its_lock_lets_through_what_it_may_send() {
+fn tunnel_is_in_config_and_lock_allows_its_sources() {
     let tunnelled = |only: bool| {
         let tunnel = format!(
             "[tunnel]\nkind = \"geneve\"\nonly = {only}\n[[tunnel.peer]]\nname = \"b\"\n\
@@ -381,7 +381,7 @@ fn a_switch_is_given_its_tunnel_and_its_lock_lets_through_what_it_may_send() {
 }
 
 #[test]
-fn isolated_cores_are_given_once_and_run_out_with_a_sentence() {
+fn isolated_cores_are_unique_and_limited() {
     let veth = Veth::new("test", "test-br0");
     let isolated = Site {
         placement: Placement::Isolated(vec![2, 3]),
@@ -408,14 +408,13 @@ fn isolated_cores_are_given_once_and_run_out_with_a_sentence() {
 }
 
 #[test]
-fn a_failure_at_any_change_takes_everything_back() {
+fn failure_at_any_change_is_rolled_back() {
     for uplink in [false, true] {
         let mut world = World::new();
         let first = set(&[tenant(1, 1, 1500, true)], &world.state());
         world.apply(&first).expect("it applies");
         let (objects, state) = (world.host.objects.clone(), world.state());
-        // The second change adds a tenant, changes the first and takes its uplink away or leaves
-        // it.
+        // The second change adds a tenant, changes the first, and removes or keeps its uplink.
         let change = set(
             &[tenant(1, 2, 1400, uplink), tenant(2, 1, 1500, true)],
             &state,
@@ -437,7 +436,7 @@ fn a_failure_at_any_change_takes_everything_back() {
     }
 }
 
-/// What happens to the world between two looks.
+/// What happens to the host between two checks.
 #[derive(Debug, Clone)]
 enum Event {
     Apply {
@@ -451,7 +450,7 @@ enum Event {
         number: u8,
         killed_at: Option<usize>,
     },
-    /// Somebody removes the object at this place of the table.
+    /// Another program removes the object at this index.
     Vanish(prop::sample::Index),
     Fail {
         number: u8,
@@ -481,7 +480,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn whatever_happens_the_next_apply_converges_and_release_leaves_nothing(
+    fn any_sequence_of_events_converges_and_releases(
         events in prop::collection::vec(event(), 1..8),
         (ports, mtu) in (1..4_u8, prop::sample::select(vec![1400, 1500])),
     ) {

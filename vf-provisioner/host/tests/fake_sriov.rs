@@ -1,5 +1,5 @@
-//! The sriov backend on a host that is only a table: allocations, refusals, what goes to whom after
-//! a crash.
+//! The sriov backend on a host that is only a table: allocations, refusals, and assignments after a
+//! crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -134,7 +134,7 @@ fn assert_sound(records: &BTreeMap<Name, Record>) {
 }
 
 #[test]
-fn a_tenant_has_two_functions_for_each_port_and_one_for_its_uplink() {
+fn port_gets_two_functions_and_uplink_one() {
     let inventory = Inventory::simulated(1, 7);
     let state = State::default();
     let records = placed(
@@ -173,7 +173,7 @@ fn a_tenant_has_two_functions_for_each_port_and_one_for_its_uplink() {
 }
 
 #[test]
-fn the_uplink_is_on_the_nic_named_for_it() {
+fn uplink_is_on_the_inout_pf() {
     let pool = Pool {
         inout: Some("pf1".to_owned()),
         ..pool(2, "101-110")
@@ -186,7 +186,7 @@ fn the_uplink_is_on_the_nic_named_for_it() {
 }
 
 #[test]
-fn the_uplink_is_on_its_vlan_and_no_port_is() {
+fn no_port_is_on_the_uplink_vlan() {
     let pool = Pool {
         inout_vlan: VlanId::new(101).ok(),
         ..pool(1, "101-110")
@@ -202,7 +202,7 @@ fn the_uplink_is_on_its_vlan_and_no_port_is() {
 }
 
 #[test]
-fn an_uplink_is_where_the_others_are_and_never_on_a_ports_vlan() {
+fn new_uplink_joins_the_common_vlan() {
     let inventory = Inventory::simulated(2, 7);
     let on = |vlan: Option<u16>| Pool {
         inout_vlan: vlan.and_then(|vlan| VlanId::new(vlan).ok()),
@@ -241,7 +241,7 @@ fn an_uplink_is_where_the_others_are_and_never_on_a_ports_vlan() {
 }
 
 #[test]
-fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() {
+fn new_interrupted_or_moved_tenant_is_probed_before_start() {
     let mut world = World::new();
     let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
     let all: BTreeSet<Key> = change.set[&name(1)]
@@ -250,7 +250,7 @@ fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() 
         .map(Resource::key)
         .filter(|key| matches!(key, Key::Vf { .. }))
         .collect();
-    // Every function is set, and no switch is there yet.
+    // Every function is set, and no switch exists yet.
     let mut moment = 0;
     while !all.iter().all(|key| world.host.objects.contains_key(key)) {
         world = World::new();
@@ -262,7 +262,7 @@ fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() 
     assert_eq!(world.host.proven, std::slice::from_ref(&all));
     world.apply(&change, TO_THE_END).expect("nothing to do");
     assert_eq!(world.host.proven.len(), 1);
-    // On other VLANs all of it is asked again; the In/Out function is where it was.
+    // On other VLANs all ports are probed again; the In/Out function stays.
     let moved = placed(
         &[tenant(1, 1, true)],
         &world.state(),
@@ -280,7 +280,7 @@ fn what_is_new_or_was_interrupted_or_moves_is_proven_before_the_switch_has_it() 
 }
 
 #[test]
-fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
+fn plan_of_500_tenants_is_fast_and_shares_nothing() {
     let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
     let state = State::default();
     let inventory = Inventory::simulated(36, 126);
@@ -291,18 +291,17 @@ fn five_hundred_tenants_are_planned_at_once_and_none_shares_anything() {
         ..Change::default()
     };
     let plan = plan_change(&FakeHost::default(), &state, &change).expect("there is a plan");
-    // Optimised it takes a small part of this; a time that grows with the square of the tenants
-    // does not pass.
+    // An optimised build takes a small part of this; quadratic time would fail.
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(vfs(&change.set).len(), 4500);
     assert_sound(&change.set);
     // For each tenant its functions, a namespace, a directory, a control group and a switch; and
-    // the 36 NICs.
+    // the 36 PFs.
     assert_eq!(plan.actions.len(), 500 * (9 + 4) + 36);
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_the_numbers() {
+fn tenants_that_do_not_fit_are_refused_with_numbers() {
     let files: Vec<Tenant> = (0..500).map(|number| tenant(number, 4, true)).collect();
     let state = State::default();
     let inventory = Inventory::simulated(16, 126);
@@ -326,7 +325,7 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn bad_nics_are_told() {
+fn unusable_nic_is_refused() {
     let place = |inventory: &Inventory, names: &[&str]| {
         let pool = Pool {
             pfs: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -355,7 +354,7 @@ fn bad_nics_are_told() {
 }
 
 #[test]
-fn functions_of_others_are_left_alone() {
+fn foreign_functions_are_not_assigned() {
     let mut inventory = Inventory::simulated(1, 7).with_vfs();
     let vfs_of = &mut inventory.pfs[0].vfs;
     let interface = |name: &str, busy| User::Interface {
@@ -363,8 +362,7 @@ fn functions_of_others_are_left_alone() {
         mac: "52:54:00:99:00:01".parse().ok(),
         busy,
     };
-    // Up; another namespace's; open; with settings; and one that is idle with a MAC its driver
-    // chose.
+    // Up; in another namespace; open; with settings; and idle with a MAC that its driver chose.
     (vfs_of[0].driver, vfs_of[0].user) = (Some("igbvf".to_owned()), interface("eth7", true));
     (vfs_of[1].driver, vfs_of[1].user) = (Some("igbvf".to_owned()), User::Elsewhere);
     let processes = BTreeSet::from([77]);
@@ -385,7 +383,7 @@ fn functions_of_others_are_left_alone() {
         .map(|vf| (vf.index, vf.found_driver.as_deref()))
         .collect();
     assert_eq!(given, [(4, Some("igbvf")), (5, None), (6, None)]);
-    // VLAN 101 is somebody's.
+    // VLAN 101 is taken.
     assert_eq!(vfs(&records)[0].set.vlan, VlanId::new(102).ok());
     let error = placed(
         &[tenant(1, 2, true)],
@@ -404,7 +402,7 @@ fn functions_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_mac_that_somebody_has_is_refused_with_both_places() {
+fn duplicate_mac_is_refused_with_both_owners() {
     let mac: MacAddr = "52:54:00:00:01:01".parse().expect("a MAC");
     let mut inventory = Inventory::simulated(1, 7).with_vfs();
     inventory.interfaces.push(Interface {
@@ -438,7 +436,7 @@ fn a_mac_that_somebody_has_is_refused_with_both_places() {
     );
 }
 
-/// A host whose functions are as the table of objects says.
+/// A host whose functions are those of the table of objects.
 struct World {
     dir: tempfile::TempDir,
     host: FakeHost,
@@ -458,7 +456,7 @@ impl World {
         state::read(self.dir.path()).expect("the state reads")
     }
 
-    /// What an inventory would show of the objects that there are.
+    /// The inventory of the existing objects.
     fn inventory(&self) -> Inventory {
         let pf = |key: &Key| matches!(key, Key::Pf { .. });
         let mut inventory = Inventory::simulated(2, 7);
@@ -515,7 +513,7 @@ fn release(numbers: &[u32]) -> Change {
 const TO_THE_END: usize = usize::MAX;
 
 #[test]
-fn a_tenant_keeps_what_it_has_while_others_come_and_go() {
+fn tenant_keeps_its_functions_while_others_change() {
     let mut world = World::new();
     for number in [1, 2, 3] {
         let change = world.set(&[tenant(number, 1, true)]).expect("it fits");
@@ -537,7 +535,7 @@ fn a_tenant_keeps_what_it_has_while_others_come_and_go() {
         .collect();
     assert_eq!(kept.len(), 3);
     assert_sound(&change.set);
-    // A switch whose function is made anew is started anew.
+    // A switch whose function is recreated is restarted.
     let needs = change.set[&name(3)]
         .resources
         .iter()
@@ -551,11 +549,11 @@ fn a_tenant_keeps_what_it_has_while_others_come_and_go() {
 }
 
 #[test]
-fn a_function_is_cleaned_before_it_becomes_anothers() {
+fn function_is_cleaned_between_owners() {
     let mut world = World::new();
     let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
     world.apply(&change, TO_THE_END).expect("it applies");
-    // A release that a crash ends once the records are gone and before anything is deleted.
+    // A crash ends a release after the records are removed and before anything is deleted.
     match world.apply(&release(&[1]), 0) {
         Err(ApplyError::Killed) => {}
         other => panic!("it was not killed: {other:?}"),
@@ -595,7 +593,7 @@ fn a_function_is_cleaned_before_it_becomes_anothers() {
 }
 
 #[test]
-fn drift_is_told_by_function_and_mended_in_place_or_anew() {
+fn drift_is_reported_by_function_and_repaired() {
     let mut world = World::new();
     let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
     world.apply(&change, TO_THE_END).expect("it applies");
@@ -635,7 +633,7 @@ fn drift_is_told_by_function_and_mended_in_place_or_anew() {
 }
 
 #[test]
-fn a_function_that_somebody_took_meanwhile_is_foreign() {
+fn function_in_use_is_foreign() {
     let mut world = World::new();
     let change = world.set(&[tenant(1, 1, false)]).expect("it fits");
     let mut theirs = vfs(&change.set)[0].clone();
@@ -657,7 +655,7 @@ fn a_function_that_somebody_took_meanwhile_is_foreign() {
 }
 
 #[test]
-fn what_a_file_accepts_and_its_rates_reach_the_functions() {
+fn accepted_attributes_and_rates_reach_the_functions() {
     let text = text(1, 1, true).replace(
         "[[port]]\n",
         "[nic]\naccept = [\"min-rate\"]\n[[port]]\nrate_mbit = 500\nmin_rate_mbit = 100\n",
@@ -670,7 +668,7 @@ fn what_a_file_accepts_and_its_rates_reach_the_functions() {
         .iter()
         .map(|vf| (vf.owner.side, vf.set.min_rate_mbit, vf.set.max_rate_mbit))
         .collect();
-    // What the switch sends is not held to the VM's rate.
+    // The VM's rate does not limit the switch.
     assert_eq!(
         seen,
         [
@@ -685,7 +683,7 @@ fn what_a_file_accepts_and_its_rates_reach_the_functions() {
 }
 
 #[test]
-fn a_number_of_functions_that_an_operator_chose_stays() {
+fn existing_number_of_functions_is_kept() {
     let mut inventory = Inventory::simulated(1, 126);
     inventory.pfs[0].total_vfs = 4;
     inventory = inventory.with_vfs();
@@ -733,7 +731,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn whatever_happens_allocations_stay_sound_and_release_leaves_nothing(
+    fn allocations_stay_sound_in_any_sequence_of_events(
         events in prop::collection::vec(event(), 1..8),
     ) {
         let mut world = World::new();
@@ -785,7 +783,7 @@ proptest! {
 }
 
 #[test]
-fn an_assignment_says_who_the_guests_are() {
+fn assignment_lists_the_guests() {
     let inventory = Inventory::simulated(1, 7);
     let pool = pool(1, "101-110");
     let given = allocate(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);

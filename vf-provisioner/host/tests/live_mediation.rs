@@ -40,7 +40,7 @@ struct Veb {
 }
 
 impl Veb {
-    /// `None`, said on standard error, without root.
+    /// Without root it prints that and is `None`.
     fn new(name: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: {name} needs root");
@@ -167,7 +167,7 @@ fn wrong(report: &Report) -> BTreeSet<Leak<'_>> {
 }
 
 #[test]
-fn a_switch_that_checks_everything_leaks_nothing_and_one_that_does_not_is_seen() {
+fn missing_source_check_of_a_fabric_is_reported() {
     let Some(veb) = Veb::new("all") else {
         return;
     };
@@ -237,7 +237,7 @@ fn a_switch_that_checks_everything_leaks_nothing_and_one_that_does_not_is_seen()
     assert_eq!(report.of(Verdict::Lost), nothing);
 }
 
-/// A switch's executable that says `drops` and counts its calls.
+/// An executable in place of the switch's that prints `drops` and counts its calls.
 fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     let program = dir.path().join("switch");
     let calls = dir.path().join("calls");
@@ -252,7 +252,7 @@ fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&program, mode).expect("it is executable");
     let control = dir.path().join("control.sock");
-    // Nobody is asked where there is no socket.
+    // Without a socket the switch is not asked.
     std::os::unix::net::UnixListener::bind(&control).expect("a socket");
     Place::Switch {
         program,
@@ -262,7 +262,7 @@ fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
 }
 
 #[test]
-fn what_a_switch_counts_is_a_leak_only_if_it_counts_nothing_in_silence() {
+fn counted_frames_are_a_leak_only_if_silence_counts_none() {
     let Some(veb) = Veb::new("count") else {
         return;
     };
@@ -293,10 +293,10 @@ fn what_a_switch_counts_is_a_leak_only_if_it_counts_nothing_in_silence() {
     };
     assert_eq!(verdict(&said("7")), (Verdict::Refused, 0));
     assert_eq!(verdict("echo '[]'"), (Verdict::Refused, 0));
-    // More after the first sender's window, and no more after that.
+    // More in the first sender's window, and no more after that.
     let once = said("$((n > 1 ? 12 : 7))");
     assert_eq!(verdict(&once), (Verdict::Leak, 5));
-    // From the first frame on that is counted, a reason appears.
+    // A reason appears with the first frame that is counted.
     let appears = format!("[ $n -gt 1 ] || {{ echo '[]'; exit; }}; {}", said("5"));
     assert_eq!(verdict(&appears), (Verdict::Leak, 5));
     let always = said("$n");
@@ -304,7 +304,7 @@ fn what_a_switch_counts_is_a_leak_only_if_it_counts_nothing_in_silence() {
 }
 
 #[test]
-fn what_cannot_be_probed_is_said() {
+fn station_that_cannot_be_probed_is_an_error() {
     let Some(veb) = Veb::new("bad") else {
         return;
     };

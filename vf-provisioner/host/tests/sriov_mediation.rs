@@ -1,5 +1,5 @@
-//! The mediation probe on the embedded switch of the emulated machine's NIC: with the right
-//! settings everything is as it must be, and with each wrong one the probe says what leaks.
+//! The mediation probe on the embedded switch of the emulated machine's NIC: with correct settings
+//! it finds nothing, and with each wrong one it reports what leaks.
 
 #[path = "../../tests/common/emulated.rs"]
 mod emulated;
@@ -22,10 +22,10 @@ use shell::sh;
 const PF: &str = "pf0";
 const NAMESPACE: &str = "probe-test";
 
-/// A VF as it should be: name, role, port, VLAN.
+/// A VF with correct settings: name, role, port, VLAN.
 type Function = (&'static str, Role, Option<&'static str>, Option<u16>);
 
-/// All seven: a tenant of two ports, and two that are nobody's.
+/// All seven: a tenant with two ports, and two unassigned ones.
 const FUNCTIONS: [Function; 7] = [
     ("vm1 T", Role::Guest, Some("vm1"), Some(101)),
     ("vm1 Gw", Role::Gateway, Some("vm1"), Some(101)),
@@ -36,7 +36,7 @@ const FUNCTIONS: [Function; 7] = [
     ("free on 199", Role::Witness, None, Some(199)),
 ];
 
-/// All VFs as network interfaces in a namespace of their own; the NIC is left as it was found.
+/// All VFs as network interfaces in their own namespace; the NIC is restored afterwards.
 struct Nic {
     interfaces: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Nic {
             FUNCTIONS.len()
         ));
         let mut it = Self { interfaces: vec![] };
-        // The PF tells its functions of its link some time after it is up.
+        // The VFs learn of the PF's link some time after it is up.
         std::thread::sleep(Duration::from_secs(2));
         for (index, (_, _, _, vlan)) in FUNCTIONS.into_iter().enumerate() {
             it.set(index, "spoofchk on");
@@ -165,7 +165,7 @@ fn mac(index: usize) -> String {
 
 type Leak<'a> = (&'a str, &'a str, Kind);
 
-/// Sender, listener and kind of everything that is not as it must be.
+/// Sender, listener and kind of each wrong result.
 fn wrong(report: &Report) -> BTreeSet<Leak<'_>> {
     keys(&report.wrong().collect::<Vec<_>>())
 }
@@ -176,7 +176,7 @@ fn keys<'a>(rows: &[&'a Row]) -> BTreeSet<Leak<'a>> {
         .collect()
 }
 
-/// The kinds of frames that leak for a reason that has a name.
+/// The leaks through a named weakness.
 fn weak(report: &Report, weakness: Weakness) -> BTreeSet<Leak<'_>> {
     let weak = report
         .rows
@@ -199,8 +199,7 @@ fn correct_settings_show_no_bypass() {
     println!("{}", sh(&format!("ip link show {PF}")));
     let report = nic.probe(true, &[]);
 
-    // This NIC is a model that knows neither check of what a VF sends, although both read back as
-    // on.
+    // This NIC is a model without either check of a VF's frames, although both read back as on.
     let forged = weak(&report, Weakness::ForgedSource);
     let expected = [
         ("vm1 T", "vm1 Gw"),
@@ -226,11 +225,11 @@ fn correct_settings_show_no_bypass() {
         expected.insert(("In/Out", to, Kind::DoubleTagged));
     }
     assert_eq!(tagged, expected);
-    // Nothing else leaks, and nothing is left open.
+    // Nothing else leaks, and nothing is inconclusive.
     assert_eq!(wrong(&report), &forged | &tagged);
     assert_eq!(report.of(Verdict::Inconclusive), Vec::<&Row>::new());
 
-    // What must pass did, all of it; nothing that was sent went to a wrong place.
+    // All frames that must pass did.
     for (from, to) in [
         ("vm1 T", "vm1 Gw"),
         ("vm1 Gw", "vm1 T"),
@@ -266,13 +265,13 @@ fn correct_settings_show_no_bypass() {
         wire.requirement
     );
 
-    // Where both are accepted by name, this NIC is as it must be.
+    // With both weaknesses accepted, this NIC is correct.
     let report = nic.probe(false, &[Weakness::ForgedSource, Weakness::UplinkTag]);
     assert_eq!(wrong(&report), BTreeSet::new());
     assert!(report.is_good());
 }
 
-/// Who reached whom although they must not, and with which kinds.
+/// Sender, listener and kinds of all leaks.
 fn leaks(report: &Report) -> BTreeMap<(&str, &str), BTreeSet<Kind>> {
     let mut found: BTreeMap<_, BTreeSet<Kind>> = BTreeMap::new();
     for row in report.of(Verdict::Leak) {

@@ -1,4 +1,4 @@
-//! No file of the library imports, by way of others, itself.
+//! No file of the library imports itself through others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -91,7 +91,7 @@ fn imports(own: &Module, text: &str, all: &BTreeSet<Module>) -> BTreeSet<Module>
 }
 
 #[test]
-fn files_import_each_other_without_a_circle() {
+fn imports_of_files_have_no_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
@@ -104,7 +104,7 @@ fn files_import_each_other_without_a_circle() {
         left.insert(own, imports);
     }
     assert!(left.len() > 50 && left.values().any(|imports| imports.len() > 5));
-    // Takes away, again and again, what imports nothing that is left.
+    // Removes repeatedly the modules that import none of the remaining ones.
     loop {
         let names: BTreeSet<Module> = left.keys().cloned().collect();
         left.retain(|_, imports| !imports.is_disjoint(&names));

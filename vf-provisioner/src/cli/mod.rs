@@ -65,7 +65,7 @@ impl From<OptionError> for CliError {
     }
 }
 
-/// Parses the command line, runs it, and says how it ended.
+/// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Confine { inner } = &cli.command {
@@ -101,7 +101,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// A reader that has gone is no failure of ours.
+/// A closed standard output is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
@@ -144,7 +144,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 Ok(code)
             });
             if applied.is_err() {
-                // A refusal leaves nothing, not even an empty state.
+                // A refused apply leaves nothing, not even an empty state.
                 store.remove_if_empty()?;
             }
             applied
@@ -181,7 +181,7 @@ fn need_root() -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Usage(
-        "this needs root: network namespaces, control groups and users are made; run it with sudo"
+        "this needs root to make network namespaces and control groups: run it with sudo"
             .to_owned(),
     ))
 }
@@ -217,7 +217,7 @@ impl Global {
         Ok(records)
     }
 
-    /// Refuses switches that would not start for want of hugepages.
+    /// Refuses switches that would not start for lack of hugepages.
     fn enough_hugepages(
         &self,
         launcher: &dyn Launcher,
@@ -244,7 +244,7 @@ impl Global {
         )))
     }
 
-    /// Asks with real frames whether no frame of these tenants gets around their switches.
+    /// Probes with real frames whether any frame of these tenants bypasses their switches.
     fn prove(
         &self,
         store: &mut HostLock,
@@ -279,8 +279,8 @@ impl Global {
         };
         let release: BTreeSet<Name> = names.difference(before).cloned().collect();
         let taken = match release.len() {
-            0 => "the tenants were here before and stay".to_owned(),
-            count => format!("the {count} new tenants were taken away again"),
+            0 => "the tenants were onboarded before and stay".to_owned(),
+            count => format!("the {count} new tenants were released again"),
         };
         let change = Change {
             release,
@@ -406,7 +406,7 @@ fn run_plan(
     Ok(ExitCode::from(code))
 }
 
-/// The machines that an apply would make, or their like where it would make processes.
+/// The machines that an apply would make, or would make with `--launcher libvirt`.
 fn print_libvirt(global: &Global, tenants: &[PathBuf]) -> Result<ExitCode, CliError> {
     let tenants = load(tenants)?;
     let state = state::read(&global.state_dir)?;
@@ -465,12 +465,12 @@ fn run_status(global: &Global, only: Option<&Name>, metrics: bool) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a tenant's file lets its NIC lack, as a line.
+/// The settings that a tenant's file allows its NIC to lack, as a line.
 fn accepted(name: &Name, record: &Record) -> Option<String> {
     let names: Vec<_> = record.accepted().iter().map(ToString::to_string).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "tenant {name}: accepted by its file, not looked at: {}\n",
+            "tenant {name}: accepted by its file, not checked: {}\n",
             names.join(", ")
         )
     })
@@ -490,7 +490,7 @@ fn unknown(name: &Name, state: &State) -> CliError {
 
 fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     need_root()?;
-    // What an apply or a restart under way has not finished is no drift.
+    // Waits for applies and restarts under way, whose unfinished work is no drift.
     let store = HostLock::open(&global.state_dir)?;
     let tenants = store.state().tenants.clone();
     let held = store.lock_tenants(tenants.keys())?;
@@ -529,7 +529,7 @@ fn run_probe(
     accept: &[Weakness],
 ) -> Result<ExitCode, CliError> {
     need_root()?;
-    // What an apply under way has not finished cannot be probed.
+    // Waits for an apply under way, whose unfinished work cannot be probed.
     let store = HostLock::open(&global.state_dir)?;
     let state = store.state();
     if let Some(name) = tenants

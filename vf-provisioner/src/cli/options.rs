@@ -1,4 +1,4 @@
-//! The options, and what they stand for.
+//! The options, and the values that they select.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use vf_host::tenants::Placement;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for verify and check: all is as it should be
-  1  it failed; the message says whether everything was taken back
+  1  it failed; the message says whether all completed steps were rolled back
   2  the command line or a tenant's file is wrong; nothing was touched
   3  not as it should be: verify found drift, probe a leak, check found the host not ready,
      plan --detailed-exit-code found something to do
@@ -41,8 +41,8 @@ pub(super) struct Cli {
 
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Where to remember what is onboarded. Everything the provisioner makes ends with the host's
-    /// uptime, so the default does too
+    /// The state directory. Everything that the provisioner makes is lost with a reboot, and so is
+    /// the default directory
     #[arg(
         long,
         global = true,
@@ -50,36 +50,36 @@ pub(super) struct Global {
         default_value = "/run/vf-provisioner"
     )]
     pub(super) state_dir: PathBuf,
-    /// One to five lower-case letters and digits with which the names of interfaces, control groups
-    /// and the nftables table begin (and, other than "mts", those of namespaces): two instances on
-    /// one host, each with its own --state-dir, do not meet
+    /// The prefix of the names of interfaces, control groups, the nftables table and (except "mts")
+    /// namespaces: one to five lower-case letters and digits. Two instances on one host, each with
+    /// its own --state-dir, do not interfere
     #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
     #[arg(value_parser = parse_instance)]
     pub(super) instance: String,
-    /// What carries frames [default: what the tenants here have, else veth]
+    /// What carries frames [default: that of this host's tenants, else veth]
     #[arg(long, global = true, value_enum)]
     pub(super) nic: Option<NicKind>,
     #[command(flatten)]
     pub(super) nics: nics::Options,
-    /// The first of 1000 unused user ids, one for each switch
+    /// The first of 1000 unused user IDs, one for each switch
     #[arg(long, global = true, value_name = "UID", default_value_t = 64000)]
     pub(super) uid_base: u32,
-    /// Which cores switches run on: all on one, or one each
+    /// The cores of switches: one for all, or one each
     #[arg(long, global = true, value_enum, default_value_t = PlacementKind::Shared)]
     pub(super) placement: PlacementKind,
     /// The cores for --placement, as in 2,3,6: `shared` takes the first [default: 0 if shared, all
     /// but 0 if isolated]
     #[arg(long, global = true, value_name = "LIST", value_delimiter = ',')]
     pub(super) cpus: Vec<u32>,
-    /// How new switches run. Those that run stay as they are until they are applied again
+    /// How new switches run. Running switches stay as they are until they are applied again
     #[arg(long, global = true, value_enum, default_value_t = LauncherKind::Process)]
     pub(super) launcher: LauncherKind,
     #[command(flatten)]
     pub(super) launchers: launchers::Options,
-    /// One JSON document on standard output instead of text; supervise: one object per line
+    /// Print one JSON document instead of text; supervise: one object per line
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Kill this process at the N-th moment at which a crash must do no harm, from 0
+    /// Kill this process at the N-th point (from 0) at which a crash must do no harm
     #[arg(long, global = true, hide = true, value_name = "N")]
     pub(super) kill_at: Option<usize>,
 }
@@ -92,11 +92,11 @@ pub(super) enum PlacementKind {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether this host is ready, and what to do where it is not
+    /// Check whether this host is ready, and print what to do if not
     Check,
-    /// Show the SR-IOV NICs: their functions, how each is set, and who uses it
+    /// Show the SR-IOV NICs: their functions with settings and users
     Nic,
-    /// Print what apply would do; touches nothing
+    /// Print what apply would do; changes nothing
     Plan {
         /// Tenants' files, or directories of them (*.toml)
         #[arg(required = true, value_name = "DIR|FILE")]
@@ -111,64 +111,63 @@ pub(super) enum Command {
         #[arg(long, hide = true, value_name = "FILE")]
         fake_host: Option<PathBuf>,
     },
-    /// Make the host hold these tenants, each with its switch running and answering. Tenants that
-    /// are not named stay as they are. On failure everything is taken back
+    /// Onboard these tenants: afterwards each one's switch runs and answers. Other tenants stay as
+    /// they are. On failure all completed steps are rolled back
     Apply {
         /// Tenants' files, or directories of them (*.toml)
         #[arg(required = true, value_name = "DIR|FILE")]
         tenants: Vec<PathBuf>,
-        /// Make the mediation probe once more when all switches run. If it finds a leak, tenants
-        /// that were not here before are taken away again
+        /// Repeat the mediation probe when all switches run. If it finds a leak, new tenants are
+        /// released again
         #[arg(long)]
         prove: bool,
-        /// Do not make the mediation probe of new virtual functions before switches are given them
+        /// Skip the mediation probe of new virtual functions before their switches start
         #[arg(long, conflicts_with = "prove")]
         no_prove: bool,
     },
-    /// Show each tenant's switch, and what it has used
+    /// Show each tenant's switch and its usage
     Status {
         /// Only this tenant
         tenant: Option<Name>,
-        /// Print it in the text format of Prometheus
+        /// Print it in Prometheus' text format
         #[arg(long, conflicts_with = "json")]
         metrics: bool,
     },
-    /// Compare everything that was set with what the kernel has now, and ask every gateway with
-    /// real frames; changes nothing
+    /// Compare all settings with what the kernel has now, and probe every gateway with real frames;
+    /// changes nothing
     Verify,
-    /// Show with real frames that no tenant's frame gets around its switch: guests send everything
-    /// that they could try, and nobody but their own switch may see it. What a switch drops of it,
-    /// it counts
+    /// Show with real frames that no tenant's frame bypasses its switch: guests send everything
+    /// that they could try, and only their own switch may receive it. Switches count the frames
+    /// that they drop
     Probe {
         /// Only these tenants send [default: all]
         #[arg(value_name = "TENANT")]
         tenants: Vec<Name>,
-        /// An interface at the other end of the NIC's cable, or of the bridge's wire: what reaches
-        /// it, and what comes in from it, is reported
+        /// An interface at the other end of the NIC's cable, or of the bridge's wire: frames that
+        /// reach it, or come from it, are reported
         #[arg(long, value_name = "INTERFACE")]
         wire: Option<String>,
-        /// What may be found all the same: forged-source, uplink-tag [default: what the tenants'
-        /// files accept]
+        /// Accepted weaknesses: forged-source, uplink-tag [default: those that the tenants' files
+        /// accept]
         #[arg(long, value_name = "LIST", value_delimiter = ',')]
         accept: Vec<Weakness>,
     },
-    /// Stop tenants' switches and take away everything made for them
+    /// Stop tenants' switches and remove everything made for them
     Release {
         /// Which ones
         #[arg(required_unless_present = "all", value_name = "TENANT")]
         tenants: Vec<Name>,
-        /// All of them, and whatever an interrupted apply left
+        /// All of them, and everything that an interrupted apply left
         #[arg(long, conflicts_with = "tenants")]
         all: bool,
     },
-    /// Watch the switches: start a dead one again, report drift. Ends on SIGTERM or SIGINT; the
-    /// switches go on
+    /// Watch the switches: restart dead ones, report drift. Ends on SIGTERM or SIGINT; the switches
+    /// keep running
     Supervise {
-        /// Seconds between two looks for drift; 0 is never
+        /// Seconds between two verifications; 0 is never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         verify_every: u64,
-        /// Keep what was seen in this file, in Prometheus' text format, as a textfile collector
-        /// reads it
+        /// Write metrics to this file, in Prometheus' text format for a textfile collector
         #[arg(long, value_name = "FILE")]
         metrics: Option<PathBuf>,
     },

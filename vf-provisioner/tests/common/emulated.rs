@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Whether this is the emulated machine; if not, that is said.
+/// Whether this is the emulated machine; if not, prints that.
 pub(crate) fn is_emulated() -> bool {
     let there = Path::new("/run/emulated-machine").exists();
     if !there {

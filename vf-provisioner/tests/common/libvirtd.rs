@@ -1,4 +1,4 @@
-//! A libvirtd of a test's own.
+//! A test's own libvirtd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/test.d/libvirtd");
 
-/// It ends when this does.
+/// It ends when this is dropped.
 pub(crate) struct Libvirtd {
     process: Child,
     socket: PathBuf,
 }
 
 impl Libvirtd {
-    /// Starts one that writes below `dir`, in a named network namespace or in this one. `None`,
-    /// said on standard error, if it is not installed.
+    /// Starts one that writes below `dir`, in a named network namespace or in this one. If it is
+    /// not installed, prints that and is `None`.
     pub(crate) fn start(dir: &Path, namespace: Option<&str>) -> Option<Self> {
         let there = |program: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -55,12 +55,12 @@ impl Libvirtd {
         Some(it)
     }
 
-    /// What asks it.
+    /// The URI to connect to it.
     pub(crate) fn uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.socket.display())
     }
 
-    /// What it answers, or its error's message.
+    /// Its answer, or its error message.
     pub(crate) fn virsh(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("virsh")
             .args(["--quiet", "-c", &self.uri()])
@@ -76,7 +76,7 @@ impl Libvirtd {
         }
     }
 
-    /// The names of all that are defined.
+    /// The names of all defined domains.
     pub(crate) fn domains(&self) -> Vec<String> {
         let names = self.virsh(&["list", "--all", "--name"]);
         let names = names.expect("it lists");

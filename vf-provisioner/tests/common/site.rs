@@ -12,25 +12,25 @@ use crate::output::written;
 
 pub(crate) const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 
-/// Runs a shell's line, which may fail; what it wrote.
+/// Runs a shell command, which may fail; returns its output.
 pub(crate) fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output();
     String::from_utf8_lossy(&output.expect("sh starts").stdout).into_owned()
 }
 
-/// All of it is gone when this is.
+/// Everything is removed when this is dropped.
 pub(crate) struct Site {
     pub(crate) instance: &'static str,
     uid_base: u32,
     pub(crate) dir: tempfile::TempDir,
-    /// What each of its provisioners is told beside that.
+    /// Further options of each of its provisioners.
     options: Vec<String>,
-    /// Which libvirt each of them asks, if not the machine's.
+    /// The libvirt that they use, if not the host's.
     pub(crate) libvirt: Option<String>,
 }
 
 impl Site {
-    /// Root's alone.
+    /// Accessible to root only.
     pub(crate) fn new(instance: &'static str, uid_base: u32, options: Vec<String>) -> Self {
         let site = Self {
             instance,
@@ -44,7 +44,7 @@ impl Site {
         site
     }
 
-    /// The namespace that stands for the host's own.
+    /// The namespace that takes the place of the host's own.
     pub(crate) fn host(&self) -> String {
         format!("{}-host", self.instance)
     }
@@ -84,7 +84,7 @@ impl Site {
         serde_json::from_str(&text).expect("it is JSON")
     }
 
-    /// What `status` says of a tenant.
+    /// The status of a tenant.
     #[track_caller]
     pub(crate) fn status(&self, tenant: &str) -> Value {
         self.json(&["status", tenant])["tenants"][0].clone()
@@ -97,7 +97,7 @@ impl Site {
         pid.expect("its switch runs") as i32
     }
 
-    /// Everything of this instance that a host can show.
+    /// All objects of this instance on the host.
     pub(crate) fn left(&self) -> BTreeSet<String> {
         let instance = self.instance;
         let mut left = BTreeSet::new();
@@ -122,7 +122,7 @@ impl Site {
             left.insert(format!("cgroup {path}"));
         }
         for uid in self.uid_base..self.uid_base + 4 {
-            // One that has ended and waits for its parent holds nothing any more.
+            // A zombie holds nothing.
             if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
                 left.insert(format!("a process of user {uid}"));
             }

@@ -1,4 +1,4 @@
-//! `supervise`, with what it says.
+//! `supervise` and its events.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// It ends when this does.
+/// It ends when this is dropped.
 pub(crate) struct Supervisor {
     child: Child,
     log: PathBuf,
@@ -19,8 +19,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts `provisioner` as one, and waits until it watches the tenants. Its events go to a file
-    /// in `dir`; each is waited for so long.
+    /// Starts `provisioner supervise`, and waits until it watches the tenants. Its events go to a
+    /// file in `dir`; the patience is per event.
     pub(crate) fn start(
         mut provisioner: Command,
         options: &[&str],
@@ -50,14 +50,14 @@ impl Supervisor {
     /// All events until now.
     pub(crate) fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.log).expect("the events");
-        // Of the last line it may be half way.
+        // The last line may be incomplete.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let events = text[..whole].lines().map(serde_json::from_str);
         events.collect::<Result<_, _>>().expect("JSON lines")
     }
 
-    /// The next of those events that has not been waited for, of that tenant or, if that is empty,
-    /// of anybody.
+    /// The next such event that was not yet waited for, of that tenant or, if that is empty, of
+    /// any.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, event: &str, tenant: &str) -> Value {
         let began = Instant::now();
@@ -77,7 +77,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells it to end, as systemd does.
+    /// Sends SIGTERM, as systemd does.
     pub(crate) fn stop(mut self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("it is there");
         assert!(self.child.wait().expect("it ends").success());

@@ -1,8 +1,8 @@
-//! The supervisor's end of the channel to a switch: it remembers the leases that the switch reports, and
-//! gives them to the tenant's next switch.
+//! The supervisor's end of the channel to a switch: it remembers the leases that the switch
+//! reports, and gives them to the tenant's next switch.
 //!
-//! A switch is not trusted. What it may send is bounded by [`vswitch_api::channel`]; how much of it is read
-//! at a time, here; and of what it reports only the leases of ports that learn are kept.
+//! A switch is not trusted. What it may send is bounded by [`vswitch_api::channel`]; how much of it
+//! is read at a time, here; and of what it reports only the leases of ports that learn are kept.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -19,7 +19,8 @@ use super::supervisor::Supervisor;
 use crate::files::pin_socket;
 use crate::launcher::switch::Switch;
 
-/// The pause between two connections: a switch that closes each at once is not to keep the supervisor busy.
+/// The pause between two connections: a switch that closes each at once is not to keep the
+/// supervisor busy.
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 /// The pause after a switch has broken the rules of the channel.
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(30);
@@ -74,8 +75,8 @@ impl Supervisor<'_> {
 }
 
 impl SwitchChannel {
-    /// Connects if necessary, and handles what the switch has sent. `socket` is where it listens, which it
-    /// may not do yet. Returns how many leases it has been given back.
+    /// Connects if necessary, and handles what the switch has sent. `socket` is where it listens,
+    /// which it may not do yet. Returns how many leases it has been given back.
     fn advance(&mut self, config: &SwitchConfig, uid: u32, socket: &Path, now: Instant) -> usize {
         let mut outcome = self.try_advance(config, uid, socket, now);
         if matches!(&outcome, Err(ChannelError::Receive(ReceiveError::Closed))) {
@@ -96,8 +97,8 @@ impl SwitchChannel {
         0
     }
 
-    /// What to wait on for the switch's hello, so that it is answered at once. Whatever it sends later can
-    /// wait until the next look, so that it cannot keep the supervisor busy.
+    /// What to wait on for the switch's hello, so that it is answered at once. Whatever it sends
+    /// later can wait until the next look, so that it cannot keep the supervisor busy.
     pub(super) fn hello(&self) -> Option<BorrowedFd<'_>> {
         let channel = self.channel.as_ref().filter(|_| !self.greeted);
         channel.map(AsFd::as_fd)
@@ -160,8 +161,8 @@ impl SwitchChannel {
             .collect()
     }
 
-    /// Remembers the leases of ports that learn. A report may have crossed a change of the configuration, so
-    /// a port that does not learn is no error.
+    /// Remembers the leases of ports that learn. A report may have crossed a change of the
+    /// configuration, so a port that does not learn is no error.
     fn remember(
         &mut self,
         config: &SwitchConfig,

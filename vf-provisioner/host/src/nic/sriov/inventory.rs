@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_functions_are_known_before_they_are_there() {
+    fn function_addresses_are_known_before_creation() {
         let pf = &Inventory::simulated(1, 126).pfs[0];
         let address = |index| pf.vf_address(index).map(|address| address.to_string());
         assert_eq!(address(0).as_deref(), Some("0000:01:10.0"));

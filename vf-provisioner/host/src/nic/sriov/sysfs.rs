@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn sysfs_and_rtnetlink_together_say_what_there_is() {
+    fn inventory_is_read_from_sysfs_and_rtnetlink() {
         let sys = sysfs();
         let links = [
             pf(),
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_a_function_is_told() {
+    fn user_of_a_function_is_reported() {
         let sys = sysfs();
         let used = |links: &[LinkMessage], addressed: &[u32]| {
             let inventory = parse(sys.path(), links, &addressed.iter().copied().collect());
