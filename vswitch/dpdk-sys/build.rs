@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 /// The release series whose structures and archives this crate knows.
 const SERIES: &str = "22.11";
 
-/// What registers itself in a constructor, so that nothing refers to it by name: linked whole.
-/// Everything a switch can drive is in this list, and nothing else is in its trusted base.
+/// Drivers register in a constructor and are referenced by no name, so they are linked whole. The
+/// list holds every driver that a switch can use, and no other is in its trusted base.
 const DRIVERS: &[&str] = &[
     "bus_vdev",
     "bus_pci",
@@ -25,10 +25,10 @@ const DRIVERS: &[&str] = &[
     "net_iavf",
 ];
 
-/// The driver whose calls of `setsockopt` and `ioctl` go to the shim, which says why.
+/// The driver whose calls of `setsockopt` and `ioctl` are redirected to the shim; see there.
 const REDIRECTED: &str = "net_af_packet";
 
-/// What the drivers and we call, users before what they use.
+/// Libraries that the drivers and the crate `dpdk` call, users before what they use.
 const LIBRARIES: &[&str] = &[
     "common_iavf",
     "vhost",
@@ -51,7 +51,7 @@ const LIBRARIES: &[&str] = &[
     "kvargs",
 ];
 
-/// Libraries of others that have an archive, users before what they use.
+/// Third-party libraries with an archive, users before what they use.
 const STATIC_DEPENDENCIES: &[&str] = &["xdp", "bpf", "elf", "z", "numa", "bsd", "md"];
 
 fn main() -> ExitCode {
@@ -84,7 +84,7 @@ fn build() -> Result<(), String> {
 struct Dpdk {
     flags: Vec<String>,
     archives: PathBuf,
-    /// Where this build puts what it makes.
+    /// The output directory of this build.
     out: PathBuf,
 }
 
@@ -95,14 +95,16 @@ impl Dpdk {
             .probe("libdpdk")
             .map_err(|error| {
                 format!(
-                    "libdpdk is not installed, or pkg-config does not find it. Run scripts/setup, or on Debian 12: \
-                     apt-get install libdpdk-dev libclang-dev clang pkg-config. ({error})"
+                    "libdpdk is not installed, or pkg-config does not find it. Run scripts/setup, \
+                     or on Debian 12: apt-get install libdpdk-dev libclang-dev clang pkg-config. \
+                     ({error})"
                 )
             })?;
         if !library.version.starts_with(SERIES) {
             return Err(format!(
-                "libdpdk is {}, but these bindings are for {SERIES}: structures differ between releases. \
-                 Install Debian 12's libdpdk-dev, or set PKG_CONFIG_PATH to a {SERIES} build.",
+                "libdpdk is {}, but these bindings are for {SERIES}: structures differ between \
+                 releases. Install Debian 12's libdpdk-dev, or set PKG_CONFIG_PATH to a {SERIES} \
+                 build.",
                 library.version
             ));
         }
@@ -154,18 +156,22 @@ impl Dpdk {
             .header("src/shim.h")
             .clang_args(&self.flags)
             .allowlist_function("rte_[a-z0-9_]+_shim")
-            .allowlist_function("rte_eal_(init|alarm_set|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)")
+            .allowlist_function("rte_eal_(init|alarm_set|cleanup|get_runtime_dir)")
+            .allowlist_function("rte_eal_hotplug_(add|remove)")
             .allowlist_function("rte_(strerror|version|get_tsc_hz)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
             .allowlist_function("rte_mempool_(free|in_use_count|avail_count)")
-            .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close|get_port_by_name|set_mc_addr_list)")
+            .allowlist_function("rte_eth_dev_(info_get|configure|start|stop|close)")
+            .allowlist_function("rte_eth_dev_(get_port_by_name|set_mc_addr_list)")
             .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|rx_intr_enable|rx_intr_disable)")
             .allowlist_function("rte_eth_dev_(rx_intr_ctl_q_get_fd|get_mtu)")
             .allowlist_function("rte_eth_(rx|tx)_queue_setup")
-            .allowlist_function("rte_eth_(allmulticast_enable|link_get_nowait|macaddr_get|stats_get)")
-            .allowlist_var("RTE_(PKTMBUF_HEADROOM|MBUF_F_RX_VLAN_STRIPPED|ETH_RX_OFFLOAD_VLAN_STRIP_SHIM)")
+            .allowlist_function("rte_eth_(allmulticast_enable|link_get_nowait)")
+            .allowlist_function("rte_eth_(macaddr_get|stats_get)")
+            .allowlist_var("RTE_(PKTMBUF_HEADROOM|MBUF_F_RX_VLAN_STRIPPED)")
+            .allowlist_var("RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM")
             .allowlist_var("RTE_(MAX_ETHPORTS|MEMPOOL_CACHE_MAX_SIZE|ETH_NAME_MAX_LEN)")
-            // Never passed by value or looked into here; without bindings they cannot be misread.
+            // Only passed by pointer; without fields they cannot be misread.
             .opaque_type("rte_(mempool|device|eth_dev_portconf|eth_thresh)")
             .default_enum_style(bindgen::EnumVariation::ModuleConsts)
             .prepend_enum_name(false)
@@ -229,7 +235,8 @@ impl Dpdk {
         Ok(())
     }
 
-    /// A copy of the driver's archive that calls the shim in their place; its name for the linker.
+    /// Copies the driver's archive with these calls redirected to the shim; returns its name for
+    /// the linker.
     fn redirect(&self) -> Result<&'static str, String> {
         self.archive(&format!("rte_{REDIRECTED}"))?;
         let from = self.archives.join(format!("librte_{REDIRECTED}.a"));
@@ -242,20 +249,21 @@ impl Dpdk {
         match status {
             Ok(status) if status.success() => Ok("dpdk_redirected"),
             failed => Err(format!(
-                "objcopy cannot copy the archive of {REDIRECTED} ({failed:?}). On Debian 12: apt-get install binutils"
+                "objcopy cannot copy the archive of {REDIRECTED} ({failed:?}). On Debian 12: \
+                 apt-get install binutils"
             )),
         }
     }
 
-    /// That the archive is there: the linker's own words would not say which package has it.
+    /// Checks that the archive exists: the linker's message would not name the package.
     fn archive(&self, name: &str) -> Result<(), String> {
         let path = self.archives.join(format!("lib{name}.a"));
         if Path::new(&path).is_file() {
             return Ok(());
         }
         Err(format!(
-            "{} is missing. Run scripts/setup, or on Debian 12: apt-get install libdpdk-dev libnuma-dev libbsd-dev \
-             libxdp-dev libbpf-dev libelf-dev zlib1g-dev",
+            "{} is missing. Run scripts/setup, or on Debian 12: apt-get install libdpdk-dev \
+             libnuma-dev libbsd-dev libxdp-dev libbpf-dev libelf-dev zlib1g-dev",
             path.display()
         ))
     }

@@ -19,7 +19,8 @@ struct rte_mbuf *rte_pktmbuf_alloc_shim(struct rte_mempool *pool)
 	return rte_pktmbuf_alloc(pool);
 }
 
-int rte_pktmbuf_alloc_bulk_shim(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
+int rte_pktmbuf_alloc_bulk_shim(struct rte_mempool *pool, struct rte_mbuf **mbufs,
+                                unsigned int count)
 {
 	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
 }
@@ -29,12 +30,14 @@ void rte_pktmbuf_free_shim(struct rte_mbuf *mbuf)
 	rte_pktmbuf_free(mbuf);
 }
 
-uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+                               uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);
 }
 
-uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+                               uint16_t count)
 {
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }

@@ -27,25 +27,28 @@ int rte_errno_shim(void);
 unsigned int rte_lcore_id_shim(void);
 
 struct rte_mbuf *rte_pktmbuf_alloc_shim(struct rte_mempool *pool);
-int rte_pktmbuf_alloc_bulk_shim(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+int rte_pktmbuf_alloc_bulk_shim(struct rte_mempool *pool, struct rte_mbuf **mbufs,
+                                unsigned int count);
 void rte_pktmbuf_free_shim(struct rte_mbuf *mbuf);
 
-uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
-uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+                               uint16_t count);
+uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+                               uint16_t count);
 
 /* What net_af_packet calls in place of setsockopt(): the build redirects it.
  *
- * The driver puts its socket into a fanout group of one, with PACKET_FANOUT_FLAG_DEFRAG. Then the kernel reassembles
- * IPv4 before the driver sees it: fragments arrive as packets that nobody sent, and those that
- * never become whole vanish uncounted. A spoof filter has to judge the frames that were sent. With one queue
- * there is nothing to fan out, so the request is not made; in its place the socket is told to ignore
- * what the kernel itself sends from the interface, which the driver would hand up as received. */
+ * The driver puts its socket into a fanout group of one, with PACKET_FANOUT_FLAG_DEFRAG. The kernel
+ * then reassembles IPv4 packets before the driver sees them: the filter would see packets that nobody
+ * sent, and incomplete ones would vanish uncounted. A spoof filter must see the frames that were sent.
+ * One queue needs no fanout, so the request is not made. Instead the socket is set to ignore frames
+ * that the kernel itself sends from the interface, which the driver would report as received. */
 int af_packet_setsockopt_shim(int socket, int level, int name, const void *value, socklen_t size);
 
 /* What net_af_packet calls in place of ioctl(), likewise.
  *
- * When it starts, the driver sets the interface's flags and MAC to what it takes them to be, which needs CAP_NET_ADMIN. The
- * interface is not the switch's to change: such a request is answered with success and not made. */
+ * At its start the driver writes the interface's flags and MAC back, which needs CAP_NET_ADMIN. The
+ * switch must not change the interface: such a request succeeds without effect. */
 int af_packet_ioctl_shim(int socket, unsigned long request, void *argument);
 
 #endif

@@ -1,4 +1,4 @@
-//! What a driver does with a veth pair, as decision 0002 compares them.
+//! Measures a driver on a veth pair, for the comparison of decision 0002.
 //!
 //! ```text
 //! ip link add near type veth peer name far
@@ -6,14 +6,14 @@
 //! cargo run --release --example port_echo -- af_packet|af_xdp near far [SECONDS]
 //! ```
 //!
-//! CPU 0 runs the port under test on `near`; CPU 1 is a generator and sink on `far`, always through `net_af_packet`. Frames have
-//! 64 bytes. Three loads: `sink` takes frames in, `echo` sends each back, `wake` sleeps on the port's descriptor until
-//! one frame comes, 500 times.
+//! CPU 0 runs the port under test on `near`; CPU 1 generates and receives on `far`, always by
+//! `net_af_packet`. Frames have 64 bytes. Three loads: `sink` receives frames, `echo` sends each
+//! back, `wake` sleeps on the port's descriptor until one frame comes, 500 times.
 //!
-//! Cycles are those of CPU 0 from the begin of a receive call that gave frames to the end of their
-//! handling, the kernel's work in that time included: the median over all bursts, so that what else runs on the
-//! machine is not counted. What the kernel does for a frame on its way in happens on the generator's
-//! CPU, and is seen in the rate only.
+//! Cycles are CPU 0's, per frame, from the begin of a receive call that returned frames to the end
+//! of their handling, the kernel's work included: the median over all bursts, which excludes other
+//! load on the machine. The kernel receives a frame on the generator's CPU, so that work shows in
+//! the rate only.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// One driver's figures.
+/// The results of one driver.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     sink_mpps: f64,
@@ -106,13 +106,14 @@ impl fmt::Display for Run {
         } = self;
         write!(
             out,
-            "sink_mpps={sink_mpps:.3} sink_cycles={sink_cycles} echo_mpps={echo_mpps:.3} echo_cycles={echo_cycles} \
-             wake_median_us={wake_median_us:.1} wake_p99_us={wake_p99_us:.1}"
+            "sink_mpps={sink_mpps:.3} sink_cycles={sink_cycles} echo_mpps={echo_mpps:.3} \
+             echo_cycles={echo_cycles} wake_median_us={wake_median_us:.1} \
+             wake_p99_us={wake_p99_us:.1}"
         )
     }
 }
 
-/// Millions of frames a second that the port took in (or sent back), and cycles for each.
+/// Millions of frames a second that the port received (or sent back), and cycles per frame.
 fn forward(
     port: &mut Port,
     generator: &mut Port,
@@ -122,7 +123,7 @@ fn forward(
 ) -> (f64, f64) {
     let stop = AtomicBool::new(false);
     let mut frames = 0;
-    // Cycles for each frame of a burst, 16 to a bucket.
+    // Bursts by cycles per frame, 16 to a bucket.
     let mut bursts = vec![0_u32; 1 << 14];
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -155,7 +156,7 @@ fn forward(
     )
 }
 
-/// Sends as fast as the interface takes, and throws away what comes back.
+/// Sends as fast as the interface takes frames, and discards what comes back.
 fn generate(port: &mut Port, pool: &Mempool, stop: &AtomicBool) {
     run_on_cpu_1();
     let frame = [0x5a; FRAME_BYTES];
@@ -170,10 +171,11 @@ fn generate(port: &mut Port, pool: &Mempool, stop: &AtomicBool) {
     }
 }
 
-/// Microseconds from just before a frame is sent to an idle port until its poller runs: median, and 99th percentile.
+/// Microseconds from just before a frame is sent to an idle port until its thread runs: median and
+/// 99th percentile.
 fn wake(port: &mut Port, generator: &mut Port, pool: &Mempool) -> (f64, f64) {
     let origin = Instant::now();
-    // The sender's clock when it sent, and 0 when the frame has been taken.
+    // The sender's clock when it sent; 0 when the frame has been received.
     let sent_ns = AtomicU64::new(0);
     let mut delays = Vec::with_capacity(WAKE_UPS);
     std::thread::scope(|scope| {
@@ -184,7 +186,7 @@ fn wake(port: &mut Port, generator: &mut Port, pool: &Mempool) -> (f64, f64) {
                 while sent_ns.load(Ordering::Acquire) != 0 {
                     std::hint::spin_loop();
                 }
-                // Long enough that the other CPU is asleep.
+                // Until the other CPU is idle.
                 std::thread::sleep(Duration::from_millis(1));
                 let frame = pool.alloc_with(&[0x5a; FRAME_BYTES]).expect("an mbuf");
                 let _ = burst.push(frame);
@@ -213,7 +215,7 @@ fn wake(port: &mut Port, generator: &mut Port, pool: &Mempool) -> (f64, f64) {
     (delays[WAKE_UPS / 2], delays[WAKE_UPS * 99 / 100])
 }
 
-/// Frees what is still on its way.
+/// Frees frames still under way.
 fn drain(port: &mut Port) {
     let mut burst = Burst::new();
     let quiet = Instant::now() + Duration::from_millis(50);
@@ -224,7 +226,7 @@ fn drain(port: &mut Port) {
 
 fn run_on_cpu_1() {
     let mut cpus = CpuSet::new();
-    // Where there is one CPU only, the figures say so.
+    // With one CPU, the results show it.
     if cpus.set(1).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
     }

@@ -1,15 +1,18 @@
-//! Safe DPDK: the environment ([`Eal`]), packet memory ([`Mempool`], [`Mbuf`], [`Burst`]) and devices
-//! ([`Port`]).
+//! Safe DPDK: the environment ([`Eal`]), packet memory ([`Mempool`], [`Mbuf`], [`Burst`]) and
+//! devices ([`Port`]).
 //!
-//! What makes it safe to use:
-//! - There is one [`Eal`] per process, started once; whatever needs it keeps it alive.
-//! - An [`Mbuf`] is owned. Who drops it frees it; a [`Burst`] that is dropped frees what is left in it.
-//! - A pool some of whose mbufs are still out when its last handle goes is never freed, nor is the EAL's memory:
-//!   so an [`Mbuf`] needs no lifetime and no reference count, and cannot dangle.
-//! - A [`Port`] has one queue each way, and receiving and sending need `&mut`: no two threads share a queue.
-// Raw DPDK is called here and nowhere else; every block says why it is sound.
+//! Why it is safe:
+//! - There is one [`Eal`] per process, started once; every pool and port keeps it alive.
+//! - An [`Mbuf`] is owned. Dropping it frees it; dropping a [`Burst`] frees the frames in it.
+//! - A pool with mbufs still in use when its last handle is dropped is never freed, nor is the
+//!   EAL's memory. So an [`Mbuf`] needs no lifetime and no reference count, and cannot dangle.
+//! - A [`Port`] has one queue each way, and receiving and sending take `&mut`: no two threads share
+//!   a queue.
+// Raw DPDK is called in this crate only; every block says why it is sound.
 #![allow(unsafe_code)]
 
+mod attachment;
+mod kernel;
 mod lcore;
 mod mbuf;
 mod pci;
@@ -30,23 +33,23 @@ pub use lcore::set_time_slice;
 pub use mbuf::{Burst, Mbuf, Mempool};
 pub use port::{Port, PortOptions, PortStats};
 
-/// How long DPDK's interrupt thread may take to come to its work. It has hardly any, so what takes it that long is the
-/// machine: one that is translated by a translated QEMU needed more than 5 s.
+/// How long DPDK's interrupt thread may take to start a piece of work. It is idle, so only a slow
+/// machine takes long: nested QEMU without acceleration needed more than 5 s.
 const INTERRUPT_THREAD_MAX: Duration = Duration::from_secs(60);
 
-/// What starts an [`Eal`].
+/// How to start an [`Eal`].
 #[derive(Debug, Clone)]
 pub struct EalOptions {
     /// Packet memory, and whether it comes from hugepages.
     pub memory: Memory,
-    /// The CPU of the calling thread, which becomes the one DPDK lcore. It is bound to that CPU.
+    /// The CPU to which the calling thread is bound; it becomes the one DPDK lcore.
     pub cpu: usize,
-    /// What tells this process from others in DPDK's log: the tenant's name.
+    /// Identifies this process in DPDK's log: the tenant's name.
     pub name: String,
-    /// The PCI functions that this process may touch, each behind the name of its port for errors; with none, the
-    /// PCI bus is not looked at.
+    /// The PCI functions that this process may use, each after its port's name, for errors. Without
+    /// any, the PCI bus is not scanned.
     pub pci: Vec<(String, PciAddress)>,
-    /// Whether all hugepages are one file: a back end of vhost-user maps at most eight.
+    /// Whether all hugepages are in one file: a vhost-user back end maps at most eight files.
     pub one_file: bool,
 }
 
@@ -66,7 +69,7 @@ impl EalOptions {
             "-m".into(),
             self.memory.mib.to_string(),
         ];
-        // Either way no shared files: nothing that another process could open, nothing to leave behind.
+        // Either way no shared files: none that another process could open, none left behind.
         if self.memory.hugepages {
             let limit = self.memory.mib.to_string();
             arguments.extend(["--in-memory".into(), "--socket-limit".into(), limit]);
@@ -84,13 +87,13 @@ impl EalOptions {
     }
 }
 
-/// DPDK's environment: memory, devices, the lcore. A handle; the last one cleans up.
+/// DPDK's environment: memory, devices, the lcore. A handle; dropping the last one cleans up.
 #[derive(Debug, Clone)]
 pub struct Eal(Arc<Environment>);
 
 #[derive(Debug)]
 struct Environment {
-    /// Something still uses its memory: leave everything to the end of the process.
+    /// Its memory is still in use, so the end of the process frees it.
     abandoned: AtomicBool,
 }
 
@@ -98,8 +101,9 @@ impl Eal {
     /// Starts DPDK on the calling thread, which becomes its lcore and is bound to `options.cpu`.
     ///
     /// # Errors
-    /// [`DpdkError::AlreadyStarted`] on every call but a process's first, even after the first was dropped: DPDK cannot
-    /// start twice. Otherwise what is missing, and how to get it.
+    /// [`DpdkError::AlreadyStarted`] on every call but a process's first, even after the first
+    /// `Eal` was dropped: DPDK cannot start twice. Otherwise what is missing, and how to provide
+    /// it.
     pub fn start(options: &EalOptions) -> Result<Self, DpdkError> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         if options.memory.hugepages {
@@ -140,17 +144,17 @@ impl Eal {
         version.to_string_lossy().into_owned()
     }
 
-    /// What [`cycles`] counts in a second.
+    /// The frequency of [`cycles`], in Hz.
     pub fn cycles_per_second(&self) -> u64 {
-        // SAFETY: reads what EAL measured when it started.
+        // SAFETY: reads a number that EAL measured when it started.
         unsafe { dpdk_sys::rte_get_tsc_hz() }
     }
 
-    /// Does `work` on DPDK's interrupt thread, and returns what it gives. What belongs to a thread, as its capabilities
-    /// do, can be changed only there. A panic in `work` ends the process.
+    /// Runs `work` on DPDK's interrupt thread and returns its result. Attributes of a thread, such
+    /// as its capabilities, can be changed only by that thread. A panic in `work` ends the process.
     ///
     /// # Errors
-    /// [`DpdkError::InterruptThread`] if the thread does not come to it in [`INTERRUPT_THREAD_MAX`].
+    /// [`DpdkError::InterruptThread`] if the thread does not run it within 60 s.
     pub fn on_interrupt_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -165,9 +169,9 @@ impl Eal {
         let (done, result) = mpsc::sync_channel(1);
         let work: Work = Box::new(move || drop(done.send(work())));
         let raw = Box::into_raw(Box::new(work));
-        // SAFETY: `call` takes the box over, on the other thread; everything in it is `Send` and owned.
+        // SAFETY: `call` takes over the box, on the other thread; its content is `Send` and owned.
         if unsafe { dpdk_sys::rte_eal_alarm_set(SOON_US, Some(call), raw.cast()) } != 0 {
-            // SAFETY: DPDK has not taken it.
+            // SAFETY: DPDK has not taken over the box.
             drop(unsafe { Box::from_raw(raw) });
             return Err(DpdkError::InterruptThread);
         }
@@ -176,7 +180,7 @@ impl Eal {
             .map_err(|_| DpdkError::InterruptThread)
     }
 
-    /// Gives up on cleaning up: something still points into the memory.
+    /// Leaves the memory to the end of the process: an mbuf in it is still in use.
     fn abandon(&self) {
         self.0.abandoned.store(true, Ordering::SeqCst);
     }
@@ -185,21 +189,21 @@ impl Eal {
 impl Drop for Environment {
     fn drop(&mut self) {
         if !self.abandoned.load(Ordering::SeqCst) {
-            // SAFETY: pools and ports hold an `Eal`, so none is left; and no mbuf is, or the pool that
-            // it belongs to would have abandoned the environment.
+            // SAFETY: pools and ports hold an `Eal`, so none is left; and no mbuf is left, or its
+            // pool would have abandoned the environment.
             let _ = unsafe { dpdk_sys::rte_eal_cleanup() };
         }
     }
 }
 
-/// The CPU's time stamp counter: the cheapest clock there is, in units of [`Eal::cycles_per_second`].
+/// The CPU's time stamp counter: the cheapest clock. [`Eal::cycles_per_second`] is its frequency.
 #[inline]
 pub fn cycles() -> u64 {
     // SAFETY: reads a register that every x86-64 has.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Why DPDK cannot do what it was asked. Each sentence says what to do.
+/// Why DPDK refuses. Each message says what to do.
 #[derive(Debug, Error)]
 pub enum DpdkError {
     /// Second start in one process.
@@ -207,23 +211,24 @@ pub enum DpdkError {
     AlreadyStarted,
     /// Not enough hugepages.
     #[error(
-        "memory.hugepages = true needs {needed} free hugepages of {page_kib} KiB, but {free} are free: \
-         run `echo {total} > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = false"
+        "memory.hugepages = true needs {needed} free hugepages of {page_kib} KiB, but {free} are \
+         free: run `echo {total} > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = \
+         false"
     )]
     Hugepages {
-        /// Pages that `memory.mib` takes.
+        /// Pages that `memory.mib` needs.
         needed: u64,
-        /// Pages that are free now.
+        /// Free pages.
         free: u64,
-        /// What to set, so that the others who use hugepages keep theirs.
+        /// The number to set, which leaves other users' pages to them.
         total: u64,
         /// The size of one page.
         page_kib: u64,
     },
     /// EAL refused to start.
     #[error(
-        "DPDK does not start ({cause}; its own words are on standard error). Check that CPU {cpu} exists and is allowed to this \
-         process, and that {memory_mib} MiB of memory are (memory.mib)"
+        "DPDK does not start ({cause}; its own message is on standard error). Check that this \
+         process may use CPU {cpu}, and that {memory_mib} MiB of memory are free (memory.mib)"
     )]
     Start {
         /// DPDK's error.
@@ -234,11 +239,12 @@ pub enum DpdkError {
         cpu: usize,
     },
     /// The interrupt thread does not answer.
-    #[error("DPDK's interrupt thread does not take work; its own words are on standard error")]
+    #[error("DPDK's interrupt thread does not respond; DPDK's own message is on standard error")]
     InterruptThread,
     /// A value that DPDK's argument syntax cannot carry.
     #[error(
-        "{what} {value:?} has a character that DPDK cannot take in a name: use letters, digits, '-', '_' and '.'"
+        "{what} {value:?} has a character that DPDK cannot take in a name: use letters, digits, \
+         '-', '_' and '.'"
     )]
     Text {
         /// What the value is.
@@ -248,21 +254,23 @@ pub enum DpdkError {
     },
     /// No memory for the packets.
     #[error(
-        "no room for {frames} packet buffers of {bytes} bytes each ({cause}): set memory.mib to at least {mib}"
+        "no room for {frames} packet buffers of {bytes} bytes each ({cause}): set memory.mib to at \
+         least {mib}"
     )]
     PacketMemory {
-        /// Buffers asked for.
+        /// Buffers requested.
         frames: u32,
-        /// Bytes of one, its headers included.
+        /// Bytes of one buffer, its headers included.
         bytes: u32,
-        /// What would suffice.
+        /// The memory that would suffice.
         mib: u64,
         /// DPDK's error.
         cause: String,
     },
-    /// The kernel interface is not there.
+    /// The kernel interface does not exist.
     #[error(
-        "port {port}: no interface {interface:?} in this network namespace: create it, or correct device.interface"
+        "port {port}: no interface {interface:?} in this network namespace: create it, or correct \
+         device.interface"
     )]
     NoInterface {
         /// The port's name.
@@ -280,43 +288,45 @@ pub enum DpdkError {
         /// The capabilities.
         capability: &'static str,
     },
-    /// The PCI function is not there or not ours.
+    /// The PCI function does not exist, or this process may not use it.
     #[error("port {port}: PCI function {address} {problem}")]
     Pci {
         /// The port's name.
         port: String,
         /// The function.
         address: PciAddress,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
-    /// The device answers to another MAC than the port's.
+    /// The device's MAC differs from the port's.
     #[error(
-        "port {port}: {address} has the MAC {is}, but the configuration says {wanted}, so the NIC would deliver it other \
-         frames: `ip link set PF vf N mac {wanted}`, then start the switch again"
+        "port {port}: {address} has the MAC {is}, but the configuration says {wanted}, so the NIC \
+         would deliver it other frames: `ip link set PF vf N mac {wanted}`, then start the switch \
+         again"
     )]
     Mac {
         /// The port's name.
         port: String,
         /// The function.
         address: PciAddress,
-        /// What the device says.
+        /// The device's MAC.
         is: String,
-        /// What it should say.
+        /// The port's MAC.
         wanted: MacAddr,
     },
-    /// The limit on locked memory is too low for devices that write to it.
+    /// The limit on locked memory is too low for devices that write to memory.
     #[error(
-        "{address} writes to packet memory, which is locked therefor: memory.mib = {memory_mib}, but this process may lock only \
-         {allowed_kib} KiB. Raise the limit (`ulimit -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib",
+        "{address} writes to packet memory, which must be locked (RLIMIT_MEMLOCK): memory.mib = \
+         {memory_mib}, but this process may lock only {allowed_kib} KiB. Raise the limit (`ulimit \
+         -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib",
         u64::from(*memory_mib) * 1024
     )]
     LockedMemory {
-        /// A function that needs it.
+        /// A function that writes to it.
         address: PciAddress,
-        /// What is to be locked.
+        /// The memory to lock.
         memory_mib: u32,
-        /// What may be.
+        /// The limit.
         allowed_kib: u64,
     },
     /// A device without a driver.
@@ -329,14 +339,14 @@ pub enum DpdkError {
     },
     /// Any other refusal of a device.
     #[error(
-        "port {port}: cannot {step} {device}: {cause} (DPDK's own words are on standard error)"
+        "port {port}: cannot {step} {device}: {cause} (DPDK's own message is on standard error)"
     )]
     Device {
         /// The port's name.
         port: String,
         /// The device, as DPDK knows it.
         device: String,
-        /// What was attempted.
+        /// The failed step.
         step: &'static str,
         /// The error.
         cause: String,
@@ -353,7 +363,7 @@ pub enum DpdkError {
     },
 }
 
-/// A string for DPDK. Ours come from checked names; what has a NUL is refused.
+/// A string for DPDK. One with a NUL is refused.
 fn c_string(text: String) -> Result<CString, DpdkError> {
     CString::new(text).map_err(|error| DpdkError::Text {
         what: "the text",
@@ -361,31 +371,31 @@ fn c_string(text: String) -> Result<CString, DpdkError> {
     })
 }
 
-/// DPDK's words for an error number, negative or not.
+/// DPDK's text for an error number, negative or not.
 fn describe(errno: c_int) -> String {
     // SAFETY: returns a NUL-terminated string, static or in a buffer of this thread.
     let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno.wrapping_abs())) };
     text.to_string_lossy().into_owned()
 }
 
-/// DPDK's words for what failed last on this thread.
+/// DPDK's text for the last error of this thread.
 fn last_error() -> String {
     // SAFETY: reads a thread-local integer.
     describe(unsafe { dpdk_sys::rte_errno_shim() })
 }
 
-/// EAL makes a directory for files that two processes share, also where it is told to share none.
+/// Removes the directory that EAL creates for shared files, even if it is told to share none.
 fn remove_runtime_directory() {
     // SAFETY: returns a NUL-terminated string in static memory, written once at start.
     let path = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
-    // Neither is removed if it has something in it, and the second is not ours alone.
+    // Neither is removed unless it is empty; other processes may use the second.
     if std::fs::remove_dir(path).is_ok() {
         let _ = path.parent().map(std::fs::remove_dir);
     }
 }
 
-/// EAL would say "Cannot init memory"; this says how many pages are missing.
+/// Counts the free hugepages before EAL starts, which would only say "Cannot init memory".
 fn require_hugepages(meminfo: &str, mib: u32) -> Result<(), DpdkError> {
     let field = |name: &str| {
         meminfo
@@ -418,7 +428,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eal_is_told_to_share_nothing() {
+    fn eal_arguments_share_no_file() {
         let mut options = EalOptions {
             memory: Memory {
                 mib: 32,
@@ -445,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn too_few_hugepages_are_counted_before_dpdk_starts() {
-        let meminfo = "HugePages_Total:      20\nHugePages_Free:       12\nHugePages_Rsvd:        2\n\
-                       Hugepagesize:       2048 kB\n";
+    fn missing_hugepages_are_counted() {
+        let meminfo = "HugePages_Total:      20\nHugePages_Free:       12\n\
+                       HugePages_Rsvd:        2\nHugepagesize:       2048 kB\n";
         assert!(require_hugepages(meminfo, 20).is_ok());
         let refused = require_hugepages(meminfo, 32).expect_err("ten are free, not sixteen");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Packet memory: a pool, one frame's buffer, and a burst of them.
+//! Packet memory: pools, the buffer of a frame (mbuf), and bursts of frames.
 
 use std::ffi::{CString, c_int};
 use std::fmt;
@@ -18,7 +18,7 @@ use packet::Frame;
 const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
 const _: () = assert!(HEADROOM >= Frame::HEADROOM, "an answer must fit in front");
 
-/// Mbufs that the lcore keeps at hand.
+/// Mbufs in the lcore's cache.
 const CACHE: u32 = 256;
 
 /// A pool of mbufs of one size. A handle; ports and the worker share it.
@@ -33,18 +33,18 @@ struct Pool {
     eal: Eal,
 }
 
-// SAFETY: a mempool's ring is multi-producer and multi-consumer, and its caches belong to lcores, of which this
-// process has one: threads that are none use the ring alone.
+// SAFETY: a mempool's ring is multi-producer and multi-consumer. Its caches belong to lcores, of
+// which this process has one; other threads use the ring only.
 unsafe impl Send for Pool {}
 // SAFETY: as above; every operation of ours on a shared `Pool` is one DPDK allows from any thread.
 unsafe impl Sync for Pool {}
 
 impl Mempool {
-    /// A pool that suffices for `devices` with those options: what their rings hold, the lcore's cache, and some bursts
-    /// under way. Its buffers hold a whole frame of `options.mtu` with room in front.
+    /// A pool that suffices for `devices` with these options: their rings, the lcore's cache, and
+    /// some bursts being handled. A buffer holds a whole frame of `options.mtu` with headroom.
     ///
     /// # Errors
-    /// [`DpdkError::PacketMemory`] where the EAL's memory does not hold it.
+    /// [`DpdkError::PacketMemory`] if it does not fit into the EAL's memory.
     pub fn for_devices<'a>(
         eal: &Eal,
         devices: impl IntoIterator<Item = &'a Device>,
@@ -52,7 +52,7 @@ impl Mempool {
     ) -> Result<Self, DpdkError> {
         let held: u32 = devices
             .into_iter()
-            .map(|device| crate::port::frames_held(device, options))
+            .map(|device| crate::attachment::frames_held(device, options))
             .sum();
         Self::new(
             eal,
@@ -61,13 +61,13 @@ impl Mempool {
         )
     }
 
-    /// A pool of `frames` mbufs, each with room for a frame of `mtu` bytes of IP packet.
+    /// A pool of `frames` mbufs, each with room for an IP packet of `mtu` bytes.
     ///
     /// # Errors
-    /// [`DpdkError::PacketMemory`] where the EAL's memory does not hold it.
+    /// [`DpdkError::PacketMemory`] if it does not fit into the EAL's memory.
     pub fn new(eal: &Eal, frames: u32, mtu: u16) -> Result<Self, DpdkError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let room = crate::port::frame_room(mtu) + HEADROOM as u16;
+        let room = crate::attachment::frame_room(mtu) + HEADROOM as u16;
         let name = format!("frames{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).expect("no NUL in it");
         let cache = CACHE.min(frames * 2 / 3);
@@ -96,11 +96,12 @@ impl Mempool {
 
     /// An empty mbuf; `None` if all are in use.
     pub fn alloc(&self) -> Option<Mbuf> {
-        // SAFETY: the pool lives as long as `self`; the shim returns an mbuf of our own, or null.
+        // SAFETY: the pool lives as long as `self`; the shim returns an mbuf that we then own, or
+        // null.
         NonNull::new(unsafe { dpdk_sys::rte_pktmbuf_alloc_shim(self.raw()) }).map(Mbuf)
     }
 
-    /// An mbuf that holds `bytes`; `None` if all are in use, or none is that large.
+    /// An mbuf that holds `bytes`; `None` if all are in use or `bytes` does not fit.
     pub fn alloc_with(&self, bytes: &[u8]) -> Option<Mbuf> {
         let mut mbuf = self.alloc()?;
         mbuf.buffer_mut()
@@ -110,14 +111,15 @@ impl Mempool {
         Some(mbuf)
     }
 
-    /// Adds `count` empty mbufs to the burst: all of them, or none if they do not fit or so many are not free.
+    /// Adds `count` empty mbufs to the burst, or none if they do not fit or too few are free.
     #[inline]
     pub fn fill(&self, burst: &mut Burst, count: usize) {
         if count == 0 || count > Burst::CAPACITY - burst.len() {
             return;
         }
         burst.fill(|mbufs, _| {
-            // SAFETY: the pool lives as long as `self`, and there is room for `count` pointers; all are written, or none.
+            // SAFETY: the pool lives as long as `self`, and there is room for `count` pointers;
+            // either all are written or none.
             let code =
                 unsafe { dpdk_sys::rte_pktmbuf_alloc_bulk_shim(self.raw(), mbufs, count as u32) };
             if code == 0 { count as u16 } else { 0 }
@@ -129,13 +131,13 @@ impl Mempool {
         self.0.capacity
     }
 
-    /// Mbufs that are free now. Counts, so not for the packet path.
+    /// Free mbufs. Slow: not for the packet path.
     pub fn available(&self) -> u32 {
         // SAFETY: the pool lives as long as `self`.
         unsafe { dpdk_sys::rte_mempool_avail_count(self.raw()) }
     }
 
-    /// Bytes of one mbuf's buffer, the room in front of a frame included.
+    /// Bytes of one mbuf's buffer, headroom included.
     pub fn room(&self) -> u16 {
         self.0.room
     }
@@ -147,10 +149,10 @@ impl Mempool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: the pool is alive, and ports, which fill their rings from it, hold a handle of it.
+        // SAFETY: the pool exists; ports, which fill their rings from it, hold a handle of it.
         let in_use = unsafe { dpdk_sys::rte_mempool_in_use_count(self.raw.as_ptr()) };
         if in_use == 0 {
-            // SAFETY: no mbuf is out, so nothing points into the pool; this was its last handle.
+            // SAFETY: no mbuf is in use, so nothing points into the pool; this was its last handle.
             unsafe { dpdk_sys::rte_mempool_free(self.raw.as_ptr()) };
         } else {
             self.eal.abandon();
@@ -158,16 +160,16 @@ impl Drop for Pool {
     }
 }
 
-/// One frame in packet memory. Owned: dropping it gives it back to its pool.
+/// One frame in packet memory. Owned: dropping it returns it to its pool.
 #[repr(transparent)]
 pub struct Mbuf(NonNull<rte_mbuf>);
 
-// SAFETY: an `Mbuf` is the only reference to its mbuf, and any thread may free one (see `Pool`).
+// SAFETY: an `Mbuf` is the only reference to its mbuf, and any thread may free it (see `Pool`).
 unsafe impl Send for Mbuf {}
 
 impl Mbuf {
     fn raw(&self) -> &rte_mbuf {
-        // SAFETY: `self` owns the mbuf, and its pool is not freed while it is out.
+        // SAFETY: `self` owns the mbuf, and its pool is not freed while the mbuf is in use.
         unsafe { self.0.as_ref() }
     }
 
@@ -176,19 +178,19 @@ impl Mbuf {
         unsafe { self.0.as_mut() }
     }
 
-    /// The frame's bytes; of one in several segments, the first segment's.
+    /// The frame's bytes; only the first segment of a frame in several.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         let raw = self.raw();
-        // SAFETY: DPDK keeps `data_off + data_len` within `buf_len`, and `set_position` does; the
-        // memory was mapped zeroed, so every byte is initialised.
+        // SAFETY: DPDK and `set_position` keep `data_off + data_len` within `buf_len`; the memory
+        // was mapped zeroed, so every byte is initialised.
         unsafe {
             let start = raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off));
             slice::from_raw_parts(start, usize::from(raw.data_len))
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, len) = (
@@ -198,8 +200,8 @@ impl Mbuf {
         &mut self.buffer_mut()[start..start + len]
     }
 
-    /// Makes it a frame of `len` bytes with the usual room in front, and gives them to be written: they hold what was
-    /// there before.
+    /// Makes it a frame of `len` bytes with the usual headroom, and returns them for writing. They
+    /// still have their old content.
     ///
     /// # Panics
     /// If the buffer is shorter.
@@ -209,8 +211,8 @@ impl Mbuf {
         self.bytes_mut()
     }
 
-    /// The frame in its buffer, for the pipeline; `None` if it lies in several segments. Afterwards
-    /// [`Self::set_position`] takes what [`Frame::position`] says.
+    /// The frame in its buffer, for the pipeline; `None` if it is in several segments. Afterwards
+    /// pass [`Frame::position`] to [`Self::set_position`].
     #[inline]
     pub fn frame(&mut self) -> Option<Frame<'_>> {
         let raw = self.raw();
@@ -222,7 +224,7 @@ impl Mbuf {
         Some(Frame::new(self.buffer_mut(), start, len, tag))
     }
 
-    /// The control information of a VLAN tag that the device or its driver has taken out of the bytes.
+    /// The TCI of the VLAN tag that the device or its driver has stripped from the bytes.
     #[inline]
     pub fn stripped_tag(&self) -> Option<u16> {
         let raw = self.raw();
@@ -230,7 +232,7 @@ impl Mbuf {
         stripped.then_some(raw.vlan_tci)
     }
 
-    /// Forgets a stripped tag of this VLAN: it was the NIC's own.
+    /// Forgets a stripped tag of this VLAN: the NIC added it.
     #[inline]
     pub(crate) fn forget_tag(&mut self, vlan: VlanId) {
         const VID: u16 = 0x0fff;
@@ -242,12 +244,12 @@ impl Mbuf {
         }
     }
 
-    /// Says that the frame is now `len` bytes of the buffer from `start` on, and that nothing is left for
-    /// the device to do to it.
+    /// Sets the frame to `len` bytes of the buffer from `start` on, without offloads or a stripped
+    /// tag.
     ///
     /// # Panics
-    /// If that is outside the buffer, or the mbuf has several segments; what [`Self::frame`] gave, and
-    /// [`Frame::position`] says, is neither.
+    /// If that is outside the buffer, or the mbuf has several segments. A position of the frame
+    /// that [`Self::frame`] returned is always valid.
     #[inline]
     pub fn set_position(&mut self, (start, len): (usize, usize)) {
         let raw = self.raw_mut();
@@ -263,7 +265,7 @@ impl Mbuf {
         raw.ol_flags = 0;
     }
 
-    /// Segments; 1 unless a device was given more than one buffer can hold.
+    /// Segments; 1 unless the device received more than one buffer holds.
     #[inline]
     pub fn segments(&self) -> u16 {
         self.raw().nb_segs
@@ -273,15 +275,15 @@ impl Mbuf {
     #[inline]
     fn buffer_mut(&mut self) -> &mut [u8] {
         let raw = self.raw_mut();
-        // SAFETY: `buf_addr` points to `buf_len` bytes that belong to this mbuf alone (no driver of
-        // ours attaches one buffer to two mbufs), mapped zeroed and so initialised.
+        // SAFETY: `buf_addr` points to `buf_len` bytes that belong to this mbuf alone (no linked
+        // driver attaches one buffer to two mbufs), mapped zeroed and so initialised.
         unsafe { slice::from_raw_parts_mut(raw.buf_addr.cast(), usize::from(raw.buf_len)) }
     }
 }
 
 impl Drop for Mbuf {
     fn drop(&mut self) {
-        // SAFETY: `self` owns the mbuf and is gone after this.
+        // SAFETY: `self` owns the mbuf and does not exist after this.
         unsafe { dpdk_sys::rte_pktmbuf_free_shim(self.0.as_ptr()) }
     }
 }
@@ -298,7 +300,7 @@ impl fmt::Debug for Mbuf {
 
 /// Up to [`Burst::CAPACITY`] frames, in order, without allocation.
 pub struct Burst {
-    /// The first `len` are there.
+    /// The first `len` are initialised.
     mbufs: [MaybeUninit<Mbuf>; Self::CAPACITY],
     len: usize,
 }
@@ -315,19 +317,19 @@ impl Burst {
         }
     }
 
-    /// Frames in it.
+    /// The number of frames.
     #[inline]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no frames.
     #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether [`Self::push`] would give the frame back.
+    /// Whether [`Self::push`] would return the frame.
     #[inline]
     pub const fn is_full(&self) -> bool {
         self.len == Self::CAPACITY
@@ -349,7 +351,7 @@ impl Burst {
         }
     }
 
-    /// Takes the frames out, first to last; those the iterator is not asked for are freed.
+    /// Takes the frames out, first to last; dropping the iterator frees the rest.
     #[inline]
     pub fn drain(&mut self) -> Drain<'_> {
         let end = mem::take(&mut self.len);
@@ -369,7 +371,7 @@ impl Burst {
         }
     }
 
-    /// Asks the CPU to fetch the first bytes of every frame.
+    /// Prefetches the first bytes of every frame into the CPU's cache.
     #[inline]
     pub fn prefetch(&self) {
         for mbuf in self.iter() {
@@ -384,7 +386,7 @@ impl Burst {
         unsafe { slice::from_raw_parts(self.mbufs.as_ptr().cast(), self.len) }
     }
 
-    /// The frames as a slice.
+    /// The frames as a mutable slice.
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [Mbuf] {
         // SAFETY: the first `len` are initialised.
@@ -403,7 +405,7 @@ impl Burst {
         self.as_mut_slice().iter_mut()
     }
 
-    /// Lets `receive` write mbuf pointers behind the frames that are there; it says how many.
+    /// Lets `receive` write mbuf pointers after the frames; it returns how many.
     #[inline]
     pub(crate) fn fill(&mut self, receive: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) -> usize {
         let spare = Self::CAPACITY - self.len;
@@ -413,7 +415,7 @@ impl Burst {
         received
     }
 
-    /// Lets `send` take the frames from the front; it says how many. The rest move up.
+    /// Lets `send` take frames from the front; it returns how many. The rest move up.
     #[inline]
     pub(crate) fn take_front(
         &mut self,
@@ -427,7 +429,7 @@ impl Burst {
         sent
     }
 
-    /// DPDK's view: an array of pointers. `Mbuf` is one, transparently.
+    /// DPDK's view: an array of pointers. `Mbuf` is `repr(transparent)`.
     #[inline]
     fn raw(&mut self, index: usize) -> *mut *mut rte_mbuf {
         ptr::from_mut(&mut self.mbufs[index..]).cast()
@@ -452,7 +454,7 @@ impl fmt::Debug for Burst {
     }
 }
 
-/// What [`Burst::drain`] gives.
+/// The iterator of [`Burst::drain`].
 #[derive(Debug)]
 pub struct Drain<'a> {
     burst: &'a mut Burst,
@@ -468,7 +470,8 @@ impl Iterator for Drain<'_> {
         if self.next == self.end {
             return None;
         }
-        // SAFETY: `next..end` are initialised, and each is read once: the burst's length is zero already.
+        // SAFETY: `next..end` are initialised, and each is read once: the burst's length is already
+        // 0.
         let mbuf = unsafe { self.burst.mbufs[self.next].assume_init_read() };
         self.next += 1;
         Some(mbuf)
@@ -490,6 +493,6 @@ impl Drop for Drain<'_> {
 #[inline]
 fn prefetch(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch of any address whatever has no effect that a program can see.
+    // SAFETY: a prefetch of any address has no visible effect.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }

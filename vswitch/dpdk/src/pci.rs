@@ -1,4 +1,4 @@
-//! What a PCI function must be before DPDK may have it. DPDK itself says only that it failed.
+//! Requirements for a PCI function, checked before DPDK opens it: DPDK only says that it failed.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -10,10 +10,10 @@ use tenant_config::PciAddress;
 
 use super::DpdkError;
 
-/// That vfio will give this process every function, and lock `memory_mib` for them.
+/// Checks that vfio will give every function to this process, and that it may lock `memory_mib`.
 ///
 /// # Errors
-/// The first thing that is missing, and what to do.
+/// The first unmet requirement, and what to do.
 pub(crate) fn require(
     functions: &[(String, PciAddress)],
     memory_mib: u32,
@@ -34,21 +34,21 @@ pub(crate) fn require(
     require_locked_memory(*first, memory_mib)
 }
 
-/// The function's IOMMU group, if vfio-pci has the function and nothing else has the group. `devices` is
-/// `/sys/bus/pci/devices`.
+/// The function's IOMMU group, if the function is bound to vfio-pci and no other driver uses the
+/// group. `devices` is `/sys/bus/pci/devices`.
 fn iommu_group(devices: &Path, address: PciAddress) -> Result<String, String> {
     let function = devices.join(address.to_string());
     if !function.exists() {
         return Err(
-            "is not there: `lspci -D` lists those that are, and a virtual function is there only once its physical \
-             function's sriov_numvfs counts it"
+            "is not there: `lspci -D` lists those that are, and a virtual function exists only \
+             once its physical function's sriov_numvfs counts it"
                 .to_owned(),
         );
     }
     let Some(group) = link_name(&function.join("iommu_group")) else {
         return Err(
-            "has no IOMMU group, so nothing would hold it to this switch's memory: turn the IOMMU on in the firmware \
-             (VT-d, AMD-Vi) and, on Intel, boot with intel_iommu=on"
+            "has no IOMMU group, so nothing would hold it to this switch's memory: turn the IOMMU \
+             on in the firmware (VT-d, AMD-Vi) and, on Intel, boot with intel_iommu=on"
                 .to_owned(),
         );
     };
@@ -56,11 +56,12 @@ fn iommu_group(devices: &Path, address: PciAddress) -> Result<String, String> {
     if driver.as_deref() != Some("vfio-pci") {
         let bound = driver.map_or("to no driver".to_owned(), |driver| format!("to {driver}"));
         return Err(format!(
-            "is bound {bound}, not to vfio-pci: write vfio-pci to /sys/bus/pci/devices/{address}/driver_override, unbind the function, \
-             and write its address to /sys/bus/pci/drivers_probe"
+            "is bound {bound}, not to vfio-pci: write vfio-pci to \
+             /sys/bus/pci/devices/{address}/driver_override, unbind the function, and write its \
+             address to /sys/bus/pci/drivers_probe"
         ));
     }
-    // vfio gives out a group as a whole, or not at all.
+    // vfio gives out whole groups only.
     let others = fs::read_dir(function.join("iommu_group/devices"));
     for other in others.into_iter().flatten().flatten() {
         let other = other.file_name().to_string_lossy().into_owned();
@@ -69,21 +70,21 @@ fn iommu_group(devices: &Path, address: PciAddress) -> Result<String, String> {
             && !matches!(driver.as_str(), "vfio-pci" | "pcieport" | "pci-stub")
         {
             return Err(format!(
-                "shares IOMMU group {group} with {other}, which {driver} drives: a group is given as a whole, so unbind that one \
-                 too, or use a slot with ACS"
+                "shares IOMMU group {group} with {other}, which {driver} drives: a group is given \
+                 as a whole, so unbind that one too, or use a slot with ACS"
             ));
         }
     }
     Ok(group)
 }
 
-/// The last part of what a link in sysfs leads to.
+/// The last component of a sysfs link's target.
 fn link_name(link: &Path) -> Option<String> {
     let target = fs::read_link(link).ok()?;
     Some(target.file_name()?.to_string_lossy().into_owned())
 }
 
-/// vfio opens a group for one process at a time, so trying is the only way to know.
+/// Checks by opening it: vfio opens a group for one process at a time.
 fn may_open(node: &str, address: PciAddress) -> Result<(), String> {
     const EBUSY: i32 = nix::libc::EBUSY;
     let Err(error) = File::options().read(true).write(true).open(node) else {
@@ -91,10 +92,12 @@ fn may_open(node: &str, address: PciAddress) -> Result<(), String> {
     };
     Err(match error.kind() {
         ErrorKind::NotFound => format!(
-            "is bound to vfio-pci, but {node} is not there: load the module vfio-pci; in a container, give it that node"
+            "is bound to vfio-pci, but {node} is not there: load the module vfio-pci; in a \
+             container, add that node"
         ),
         ErrorKind::PermissionDenied => format!(
-            "needs {node}, which this process may not open ({error}): `chown` it to the switch's user"
+            "needs {node}, which this process may not open ({error}): `chown` it to the switch's \
+             user"
         ),
         _ if error.raw_os_error() == Some(EBUSY) => {
             format!("is in use: another program has {node} open; `fuser -v {node}` names it")
@@ -103,7 +106,7 @@ fn may_open(node: &str, address: PciAddress) -> Result<(), String> {
     })
 }
 
-/// What a device may write to stays in memory, and the kernel counts it as locked by whoever asked.
+/// Memory that a device may write to is locked, and counts against the process's limit.
 fn require_locked_memory(address: PciAddress, memory_mib: u32) -> Result<(), DpdkError> {
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false) {
         return Ok(());
@@ -129,18 +132,18 @@ mod tests {
 
     use super::*;
 
-    /// A tree like sysfs: functions as (address, group, driver).
+    /// A directory like sysfs: functions as (address, group, driver).
     fn tree(functions: &[(&str, Option<&str>, Option<&str>)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a directory");
         for (address, group, driver) in functions {
             let function = root.path().join(address);
-            fs::create_dir(&function).expect("it is made");
+            fs::create_dir(&function).expect("a directory");
             if let Some(driver) = driver {
                 symlink(format!("../drivers/{driver}"), function.join("driver")).expect("a link");
             }
             if let Some(group) = group {
                 let group = root.path().join(format!("groups/{group}"));
-                fs::create_dir_all(group.join("devices").join(address)).expect("it is made");
+                fs::create_dir_all(group.join("devices").join(address)).expect("a directory");
                 symlink(&group, function.join("iommu_group")).expect("a link");
             }
         }
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_vfio_from_a_function_is_told() {
+    fn unusable_function_is_refused_with_its_problem() {
         let devices = tree(&[
             ("0000:01:10.0", Some("7"), Some("igbvf")),
             ("0000:01:10.2", Some("8"), Some("vfio-pci")),

@@ -1,20 +1,20 @@
-//! One device: one queue each way, unless its other end wants more.
+//! One device, with one queue each way unless more are requested.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_int};
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::os::fd::{BorrowedFd, RawFd};
 
 use dpdk_sys as sys;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, send};
-use tenant_config::{Device, MacAddr, PciAddress, VlanId};
+use tenant_config::{Device, MacAddr, VlanId};
 
-use crate::{Burst, DpdkError, Eal, Mempool, c_string, describe};
+use crate::attachment::{Attachment, Kind};
+use crate::kernel::{Interface, own_sockets, socket_family, socket_option};
+use crate::{Burst, DpdkError, Eal, Mempool, c_string};
 
-/// The first queue in each direction, and a switch's only one.
+/// The first queue in each direction; a switch uses no other.
 const QUEUE: u16 = 0;
 
 /// How a port is set up.
@@ -26,7 +26,8 @@ pub struct PortOptions {
     pub tx_desc: u16,
     /// Largest IP packet in bytes.
     pub mtu: u16,
-    /// Queues in each direction. A switch has one; who talks to a program that sends on several needs as many.
+    /// Queues in each direction. A switch has one; a load generator needs as many as its peer sends
+    /// on.
     pub queues: u16,
 }
 
@@ -50,57 +51,57 @@ pub struct PortStats {
     pub rx_bytes: u64,
     /// Frames lost before the switch saw them, because its ring was full.
     pub rx_missed: u64,
-    /// Frames that came in broken.
+    /// Frames received with errors.
     pub rx_errors: u64,
     /// Frames sent.
     pub tx_frames: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
-    /// Frames taken by the device, but not sent.
+    /// Frames that the device took but did not send.
     pub tx_errors: u64,
 }
 
-/// A device that is open and started. Dropping it closes it.
+/// A device that is open and started. Dropping it closes the device.
 #[derive(Debug)]
 pub struct Port {
     id: u16,
     /// The bus it is on and its name there.
     device: (&'static CStr, CString),
     mac: [u8; 6],
-    /// The VLAN whose tag the NIC adds and takes off by itself.
+    /// The VLAN whose tag the NIC adds and strips.
     vlan: Option<VlanId>,
-    /// The kernel interface behind it, if there is one.
+    /// The kernel interface that it is on, if any.
     interface: Option<Interface>,
     wake: Wake,
-    /// Whether the kernel may have left some of what the driver has put into its ring: nobody else tells it to go on.
+    /// Whether frames may be left in the TX ring of a socket, until the next call flushes them.
     held: bool,
     queues: u16,
-    /// Frames that the kernel had no room for; it counts them from each reading anew.
+    /// Frames that the kernel had no room for, summed up: it restarts its count at each reading.
     kernel_missed: u64,
-    // Both outlive the device: its rings are filled from the one, and its memory is the other's.
+    // Both must outlive the device: the pool fills its rings, and the EAL owns its memory.
     _pool: Mempool,
     _eal: Eal,
 }
 
-/// What becomes readable when a frame arrives. The descriptor belongs to the driver.
+/// What becomes readable when a frame arrives. The driver owns the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wake {
-    /// Nothing: the driver can only be polled.
+    /// Nothing: the device can only be polled.
     Never,
-    /// The driver's own socket, always.
+    /// The driver's socket, always.
     Socket(RawFd),
-    /// An event of the receive queue, once it was asked for.
+    /// An event of the receive queue, while it is enabled.
     Interrupt(RawFd),
 }
 
 impl Port {
-    /// Multicast groups that a virtual function's filter list is given.
+    /// The multicast groups that fit into the filter list of a virtual function.
     pub const GROUPS_MAX: usize = 30;
 
-    /// Opens and starts the port called `name` in errors. Frames come from `pool`.
+    /// Opens and starts a port; errors call it `name`. Received frames come from `pool`.
     ///
     /// # Errors
-    /// What is missing and how to get it. The port is then closed again.
+    /// What is missing and how to provide it. The port is then closed again.
     pub fn open(
         eal: &Eal,
         name: &str,
@@ -112,8 +113,8 @@ impl Port {
         Self::attach(eal, name, &attachment, pool, options)
     }
 
-    /// Opens and starts a virtual device by its DPDK name and arguments, as in `net_ring0` or `net_null0`:
-    /// for tests and benchmarks, which need no interface.
+    /// Opens and starts a virtual device by its DPDK name and arguments, such as `net_ring0` or
+    /// `net_null0`: for tests and benchmarks without an interface.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -146,10 +147,10 @@ impl Port {
         let sockets_before = own_sockets();
 
         let mut id = 0;
-        // SAFETY: a C string and a place for the answer.
+        // SAFETY: a C string and a place for the result.
         let mut find =
             || unsafe { sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) };
-        // The EAL opens PCI functions when it starts.
+        // The EAL has opened PCI functions at its start already.
         if find() != 0 {
             // SAFETY: three C strings, which DPDK copies.
             let code = unsafe {
@@ -168,7 +169,7 @@ impl Port {
             }
         }
         let interface = attachment.interface().map(Interface::new).transpose();
-        // From here on, dropping it undoes everything.
+        // From here on, dropping it closes the device.
         let mut port = Self {
             id,
             device: (attachment.bus, device),
@@ -193,9 +194,9 @@ impl Port {
                 .find(|&fd| socket_family(fd) == Some(family))
                 .map_or(Wake::Never, Wake::Socket),
             Kind::Pci { .. } => {
-                // SAFETY: the port is started; an error is a negative number.
+                // SAFETY: the port is started; an error is negative.
                 let fd = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(id, QUEUE) };
-                // Some drivers have the descriptor, and nothing that would ever write to it.
+                // Some drivers have a descriptor that never becomes readable.
                 // SAFETY: as above.
                 let able = fd >= 0
                     && unsafe {
@@ -222,11 +223,11 @@ impl Port {
         let id = self.id;
         let step = |what, code: c_int| if code == 0 { Ok(()) } else { Err((what, code)) };
         let mut info = MaybeUninit::zeroed();
-        // SAFETY: a place for the answer.
+        // SAFETY: a place for the result.
         step("ask about", unsafe {
             sys::rte_eth_dev_info_get(id, info.as_mut_ptr())
         })?;
-        // SAFETY: the call has filled it; and all its fields may be zero.
+        // SAFETY: the call has filled it, and all its fields may be zero.
         let info: sys::rte_eth_dev_info = unsafe { info.assume_init() };
 
         // SAFETY: a C struct of numbers and pointers; zero is DPDK's "default" in each.
@@ -236,8 +237,8 @@ impl Port {
                 config.rxmode.mtu = u32::from(options.mtu);
                 config.intr_conf.set_rxq(1);
             }
-            // The kernel has taken the tag out already; without this the driver would put it back in,
-            // and always as 0x8100.
+            // The kernel has stripped the tag already; without this the driver would insert it
+            // again, and always as 0x8100.
             Kind::Socket { .. } | Kind::Virtual => {
                 config.rxmode.offloads =
                     info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM;
@@ -254,7 +255,8 @@ impl Port {
         })?;
         const ANY_NUMA_NODE: u32 = u32::MAX;
         for queue in 0..options.queues {
-            // SAFETY: null asks for the driver's defaults; the pool outlives the port, which holds it.
+            // SAFETY: null selects the driver's defaults; the port holds the pool, which so
+            // outlives it.
             step("set up the receive queue of", unsafe {
                 sys::rte_eth_rx_queue_setup(
                     id,
@@ -274,7 +276,7 @@ impl Port {
         step("start", unsafe { sys::rte_eth_dev_start(id) })?;
         // SAFETY: zero is a valid address struct.
         let mut mac: sys::rte_ether_addr = unsafe { mem::zeroed() };
-        // SAFETY: a place for the answer.
+        // SAFETY: a place for the result.
         step("ask the MAC of", unsafe {
             sys::rte_eth_macaddr_get(id, &raw mut mac)
         })?;
@@ -282,13 +284,13 @@ impl Port {
         Ok(())
     }
 
-    /// Receives behind what is in `burst`, as much as it has room for; says how many.
+    /// Receives as many frames as `burst` has room for, behind those in it; returns how many.
     #[inline]
     pub fn rx(&mut self, burst: &mut Burst) -> usize {
         self.receive(QUEUE, burst)
     }
 
-    /// The same from one of several queues.
+    /// As [`Self::rx`], from one of several queues.
     ///
     /// # Panics
     /// If the port has no such queue.
@@ -301,8 +303,8 @@ impl Port {
     #[inline]
     fn receive(&mut self, queue: u16, burst: &mut Burst) -> usize {
         let id = self.id;
-        // SAFETY: the port is started with that queue, `&mut self` makes us its only user, and the burst has room for
-        // `room` pointers.
+        // SAFETY: the port is started with that queue, `&mut self` makes us its only user, and the
+        // burst has room for `room` pointers.
         let received =
             burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, queue, mbufs, room) });
         if let Some(vlan) = self.vlan {
@@ -314,9 +316,10 @@ impl Port {
         received
     }
 
-    /// Sends from the front of `burst`; says how many the device took. The others stay in the burst, in
-    /// order, and the caller counts and frees them. Taken is not yet sent: what the device then cannot send, as a frame longer
-    /// than its ring's frames, is in [`PortStats::tx_errors`].
+    /// Sends from the front of `burst`; returns how many frames the device took. The others stay in
+    /// the burst, in order, for the caller to count and free. The device may still fail to send a
+    /// frame that it took, such as one longer than its ring's slots: [`PortStats::tx_errors`]
+    /// counts it.
     #[inline]
     pub fn tx(&mut self, burst: &mut Burst) -> usize {
         let id = self.id;
@@ -328,35 +331,37 @@ impl Port {
         taken
     }
 
-    /// Whether frames that [`Self::tx`] took may still be in the ring. A socket takes a part of a burst if it has as much under
-    /// way as it may, and the driver, which does not look, leaves the rest there until its next burst.
+    /// Whether frames that [`Self::tx`] took may still be in the TX ring. When its send buffer is
+    /// full, a socket takes a part of a burst only, and the driver leaves the rest in the ring
+    /// until its next burst.
     #[inline]
     pub fn may_hold_frames(&self) -> bool {
         self.held
     }
 
-    /// Has the kernel go on with what is left in the ring, if anything is: a system call. To be called again while
+    /// Flushes frames left in the TX ring (one `sendto`). To be called again while
     /// [`Self::may_hold_frames`].
     pub fn flush_tx(&mut self) {
         if let Wake::Socket(fd) = self.wake {
-            // Bytes that were left; there may be more. Any other error, as of an interface that is down, is no want of room.
+            // It returns the bytes sent, and more may be left. Any other error, such as an
+            // interface that is down, leaves nothing to wait for.
             let sent = send(fd, &[], MsgFlags::MSG_DONTWAIT);
             self.held = matches!(sent, Ok(1..) | Err(Errno::EAGAIN | Errno::ENOBUFS));
         }
     }
 
-    /// A descriptor that polls readable when a frame waits, for a worker that has nothing to do: between
-    /// [`Self::arm`] and [`Self::disarm`]. `None`: this device can only be polled.
+    /// A descriptor that polls readable when a frame waits, between [`Self::arm`] and
+    /// [`Self::disarm`]; `None` if the device can only be polled.
     pub fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         match self.wake {
             Wake::Never => None,
-            // SAFETY: the driver closes it when the port is dropped, which the borrow forbids meanwhile.
+            // SAFETY: the driver closes it when the port is dropped, which the borrow prevents.
             Wake::Socket(fd) | Wake::Interrupt(fd) => Some(unsafe { BorrowedFd::borrow_raw(fd) }),
         }
     }
 
-    /// Before sleeping on [`Self::wait_fd`]: asks the device to wake us. A frame that came just before gives no event,
-    /// so receive once more between this and the sleep. Says whether it will wake us.
+    /// Asks the device to signal frames on [`Self::wait_fd`]; false if it cannot. A frame that came
+    /// just before raises no event, so receive once more between this and the sleep.
     pub fn arm(&mut self) -> bool {
         match self.wake {
             Wake::Never => false,
@@ -366,8 +371,8 @@ impl Port {
         }
     }
 
-    /// After the sleep: no more events, and what has made the descriptor readable is taken off it, also an error (an
-    /// interface that goes down makes its socket readable until the error is read).
+    /// Stops the events and clears those that are pending. Also clears an error: an interface that
+    /// goes down makes its socket readable until the error is read.
     pub fn disarm(&mut self) {
         match self.wake {
             Wake::Never => {}
@@ -378,16 +383,16 @@ impl Port {
                 // SAFETY: the port is started.
                 unsafe { sys::rte_eth_dev_rx_intr_disable(self.id, QUEUE) };
                 let mut events = 0_u64;
-                // SAFETY: an eventfd in non-blocking mode gives 8 bytes or none, into a place of 8.
+                // SAFETY: a non-blocking eventfd returns 8 bytes or none, into a place of 8.
                 unsafe { libc::read(fd, (&raw mut events).cast(), mem::size_of::<u64>()) };
             }
         }
     }
 
-    /// Subscribes to these multicast groups, and to all others if `all`; false if the device refuses. A kernel
-    /// interface delivers every group anyway. Falls back to all-multicast when the NIC's filter list is full,
-    /// which a NIC may refuse to a virtual function that is not trusted: the first [`Self::GROUPS_MAX`] groups of
-    /// the list are then still received.
+    /// Subscribes to these multicast groups, and to all others if `all`; false if the device
+    /// refuses. A kernel interface delivers every group anyway. Falls back to all-multicast when
+    /// the NIC's filter list is full. A NIC may refuse that to an untrusted virtual function; the
+    /// first [`Self::GROUPS_MAX`] groups are then still received.
     pub fn set_multicast(&mut self, groups: &[[u8; 6]], all: bool) -> bool {
         if self.device.0 != c"pci" {
             return true;
@@ -410,27 +415,27 @@ impl Port {
 
     /// Whether the device has a link; for a kernel interface, whether it and its peer are up.
     pub fn link_up(&self) -> bool {
-        // The socket drivers say "up" whatever happens.
+        // The socket drivers always report "up".
         if let Some(interface) = &self.interface {
             return interface.is_running();
         }
         let mut link = MaybeUninit::<sys::rte_eth_link>::zeroed();
-        // SAFETY: a place for the answer, which may be all zero.
+        // SAFETY: a place for the result, which may be all zero.
         unsafe {
             sys::rte_eth_link_get_nowait(self.id, link.as_mut_ptr()) == 0
                 && link.assume_init().link_status() != 0
         }
     }
 
-    /// The device's own MAC; `None` if it has none that a station could have.
+    /// The device's MAC; `None` if it is not a station's.
     pub fn mac(&self) -> Option<MacAddr> {
         MacAddr::new(self.mac).ok()
     }
 
-    /// What the device has counted. One or two system calls on some drivers: not for the packet path.
+    /// What the device has counted. Up to two system calls: not for the packet path.
     pub fn stats(&mut self) -> PortStats {
         let mut raw = MaybeUninit::<sys::rte_eth_stats>::zeroed();
-        // SAFETY: a place for the answer, which may be all zero, and stays so on failure.
+        // SAFETY: a place for the result, which may be all zero and stays so on failure.
         let raw = unsafe {
             sys::rte_eth_stats_get(self.id, raw.as_mut_ptr());
             raw.assume_init()
@@ -456,282 +461,13 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         let (bus, device) = &self.device;
-        // SAFETY: the port exists, and nobody else has its number; the strings are C strings. A device that
-        // was not started or has gone answers with an error, and there is nothing more to undo.
+        // SAFETY: the port exists, and no other `Port` has its number; the strings are C strings. A
+        // device that was not started or has vanished returns an error, and nothing is left to
+        // undo.
         unsafe {
             sys::rte_eth_dev_stop(self.id);
             sys::rte_eth_dev_close(self.id);
             sys::rte_eal_hotplug_remove(bus.as_ptr(), device.as_ptr());
         }
     }
-}
-
-/// A kernel interface, to ask for its state.
-#[derive(Debug)]
-struct Interface {
-    name: [u8; libc::IFNAMSIZ],
-    socket: OwnedFd,
-}
-
-impl Interface {
-    fn new(interface: &str) -> std::io::Result<Self> {
-        let mut name = [0; libc::IFNAMSIZ];
-        // The driver has opened it by that name, so it and a NUL fit.
-        for (to, from) in name.iter_mut().zip(interface.bytes()) {
-            *to = from;
-        }
-        let flags = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and nobody else's.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { name, socket })
-    }
-
-    fn is_running(&self) -> bool {
-        // SAFETY: a C struct of numbers and pointers that may be zero.
-        let mut request: libc::ifreq = unsafe { mem::zeroed() };
-        request.ifr_name = self.name.map(|byte| byte as libc::c_char);
-        let fd = self.socket.as_raw_fd();
-        // SAFETY: this request reads the name and writes the flags, which are then what the union holds.
-        unsafe {
-            libc::ioctl(fd, libc::SIOCGIFFLAGS, &raw mut request) == 0
-                && c_int::from(request.ifr_ifru.ifru_flags) & libc::IFF_RUNNING != 0
-        }
-    }
-}
-
-/// How a device is made known to DPDK.
-struct Attachment<'a> {
-    bus: &'static CStr,
-    device: String,
-    arguments: String,
-    kind: Kind<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Kind<'a> {
-    /// A kernel interface, through a socket of that family.
-    Socket {
-        family: c_int,
-        interface: &'a str,
-        capability: &'static str,
-    },
-    Pci {
-        address: PciAddress,
-        vlan: Option<VlanId>,
-    },
-    Virtual,
-}
-
-impl<'a> Attachment<'a> {
-    fn of(port: &str, device: &'a Device, options: &PortOptions) -> Result<Self, DpdkError> {
-        static NUMBER: AtomicU16 = AtomicU16::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(match device {
-            Device::Offline => {
-                return Err(DpdkError::Offline { port: port.into() });
-            }
-            Device::AfPacket { interface } => {
-                let frame = frame_room(options.mtu);
-                Self {
-                    bus: c"vdev",
-                    device: format!("net_af_packet{number}"),
-                    arguments: format!(
-                        "iface={},blocksz={},framesz={frame},framecnt={},qdisc_bypass=1",
-                        plain(interface)?,
-                        frame.max(4096),
-                        options.rx_desc.next_power_of_two().max(4096 / frame),
-                    ),
-                    kind: Kind::Socket {
-                        family: libc::AF_PACKET,
-                        interface,
-                        capability: "CAP_NET_RAW",
-                    },
-                }
-            }
-            Device::AfXdp { interface } => Self {
-                bus: c"vdev",
-                device: format!("net_af_xdp{number}"),
-                arguments: format!("iface={},start_queue=0,queue_count=1", plain(interface)?),
-                kind: Kind::Socket {
-                    family: libc::AF_XDP,
-                    interface,
-                    capability: "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN and CAP_IPC_LOCK",
-                },
-            },
-            Device::Memif { socket, id, server } => {
-                let path = socket.to_string_lossy();
-                if path.len() > 107 {
-                    let path = socket.clone();
-                    return Err(DpdkError::SocketPath {
-                        port: port.into(),
-                        path,
-                    });
-                }
-                Self {
-                    bus: c"vdev",
-                    device: format!("net_memif{number}"),
-                    arguments: format!(
-                        "role={},id={id},socket={},socket-abstract=no,bsize={},rsize={}",
-                        if *server { "server" } else { "client" },
-                        plain(&path)?,
-                        frame_room(options.mtu),
-                        options.rx_desc.max(2).ilog2(),
-                    ),
-                    kind: Kind::Virtual,
-                }
-            }
-            Device::Pci { address, vlan } => Self {
-                bus: c"pci",
-                device: address.to_string(),
-                arguments: String::new(),
-                kind: Kind::Pci {
-                    address: *address,
-                    vlan: *vlan,
-                },
-            },
-        })
-    }
-
-    fn failed(&self, port: &str, step: &'static str, code: c_int) -> DpdkError {
-        let (permission, access) = (-libc::EPERM, -libc::EACCES);
-        if let Kind::Socket { capability, .. } = self.kind
-            && (code == permission || code == access)
-        {
-            return DpdkError::Permission {
-                port: port.into(),
-                device: self.device.clone(),
-                capability,
-            };
-        }
-        DpdkError::Device {
-            port: port.into(),
-            device: self.device.clone(),
-            step,
-            cause: describe(code),
-        }
-    }
-
-    /// Why the device was refused: the drivers say no more than "no".
-    fn diagnose(&self, port: &str, code: c_int) -> DpdkError {
-        match self.kind {
-            Kind::Socket { interface, .. } if nix::net::if_::if_nametoindex(interface).is_err() => {
-                DpdkError::NoInterface {
-                    port: port.into(),
-                    interface: interface.into(),
-                }
-            }
-            Kind::Socket {
-                family,
-                capability,
-                interface,
-            } if !may_open(family) => DpdkError::Permission {
-                port: port.into(),
-                device: format!("{} on {interface}", self.device),
-                capability,
-            },
-            // What vfio needs was there when the EAL started.
-            Kind::Pci { address, .. } => DpdkError::Pci {
-                port: port.into(),
-                address,
-                problem: format!(
-                    "cannot be opened ({}): this build has no driver for it, or it has gone meanwhile (DPDK's own words are on \
-                     standard error)",
-                    describe(code)
-                ),
-            },
-            _ => self.failed(port, "open", code),
-        }
-    }
-
-    fn interface(&self) -> Option<&'a str> {
-        match self.kind {
-            Kind::Socket { interface, .. } => Some(interface),
-            Kind::Pci { .. } | Kind::Virtual => None,
-        }
-    }
-
-    fn vlan(&self) -> Option<VlanId> {
-        match self.kind {
-            Kind::Pci { vlan, .. } => vlan,
-            Kind::Socket { .. } | Kind::Virtual => None,
-        }
-    }
-}
-
-/// Bytes of one frame's room in a ring or mbuf: a power of two, so that frames fill blocks without gaps, as
-/// `net_af_packet` takes for granted. A frame too long for the port is still seen as too long, cut off: that takes the
-/// ring's own header, the frame's, a tag, and one byte more.
-pub(crate) fn frame_room(mtu: u16) -> u16 {
-    const RING_HEADER: u16 = 80;
-    const ETHERNET_AND_TAG: u16 = 14 + 4;
-    mtu.saturating_add(RING_HEADER + ETHERNET_AND_TAG + 1)
-        .checked_next_power_of_two()
-        .unwrap_or(1 << 15)
-        .max(2048)
-}
-
-/// Mbufs that a device keeps in its rings. The socket drivers copy, and keep none.
-pub(crate) fn frames_held(device: &Device, options: &PortOptions) -> u32 {
-    /// The default ring and fill queue of an XDP socket.
-    const XDP_FRAMES: u32 = 2048 + 4096;
-    match device {
-        Device::Offline | Device::AfPacket { .. } | Device::Memif { .. } => 0,
-        Device::AfXdp { .. } => XDP_FRAMES,
-        Device::Pci { .. } => u32::from(options.rx_desc) + u32::from(options.tx_desc),
-    }
-}
-
-/// That DPDK's `key=value,` syntax cannot misread the text.
-fn plain(text: &str) -> Result<&str, DpdkError> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
-    if !text.is_empty() && text.bytes().all(fits) {
-        return Ok(text);
-    }
-    Err(DpdkError::Text {
-        what: "the device name",
-        value: text.into(),
-    })
-}
-
-/// The sockets of this process. The drivers do not tell theirs.
-fn own_sockets() -> BTreeSet<RawFd> {
-    std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&fd| socket_family(fd).is_some())
-        .collect()
-}
-
-/// The address family of a socket; `None` if the descriptor is none.
-fn socket_family(fd: RawFd) -> Option<c_int> {
-    let [family] = socket_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
-    c_int::try_from(family).ok()
-}
-
-/// A socket option whose value is `N` numbers; `None` where the descriptor has no such option.
-fn socket_option<const N: usize>(fd: RawFd, level: c_int, name: c_int) -> Option<[u32; N]> {
-    let mut value = [0; N];
-    let mut size = mem::size_of_val(&value) as libc::socklen_t;
-    // SAFETY: a place of `size` bytes.
-    let code =
-        unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut size) };
-    (code == 0).then_some(value)
-}
-
-/// Whether this process may open a raw socket of that family.
-fn may_open(family: c_int) -> bool {
-    // SAFETY: no pointers; a descriptor that comes of it is ours to close.
-    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return false;
-    }
-    // SAFETY: just opened, and nobody else's.
-    let _ = unsafe { OwnedFd::from_raw_fd(fd) }.as_raw_fd();
-    true
 }

@@ -1,10 +1,11 @@
-//! Packet memory from hugepages, where there are some. DPDK starts once per process, so this is a file of its own.
+//! Packet memory from hugepages; skipped if none are free. DPDK starts once per process, so the
+//! test has a file of its own.
 
 use dpdk::{DpdkError, Eal, EalOptions, Mempool, PortOptions};
 use tenant_config::{Device, Memory};
 
 #[test]
-fn hugepages_hold_the_packets_and_no_more_than_asked_for() {
+fn pool_in_hugepages_is_limited_to_configured_memory() {
     let memory = Memory {
         mib: 32,
         hugepages: true,

@@ -1,8 +1,8 @@
-//! Packet memory and ports without an interface, a hugepage or root: `net_ring` loops frames back, `net_null`
-//! takes and gives any number.
+//! Packet memory and ports without an interface, hugepages or root: `net_ring` loops frames back,
+//! `net_null` takes and delivers any number.
 //!
-//! DPDK starts once per process, and `cargo nextest` gives each test a process of its own. This file
-//! is one test, so that `cargo test` can run it too.
+//! DPDK starts once per process, and `cargo nextest` gives each test a process of its own. This
+//! file is one test, so that `cargo test` can run it too.
 
 use dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use packet::Frame;
@@ -22,13 +22,13 @@ fn start() -> Result<Eal, DpdkError> {
 }
 
 #[test]
-fn frames_are_owned_from_the_pool_through_a_port_and_back() {
+fn every_mbuf_returns_to_its_pool() {
     let eal = start().expect("DPDK starts without root or hugepages");
     assert!(matches!(start(), Err(DpdkError::AlreadyStarted)));
     for directory in ["/run/dpdk/vswitch-loop", "/tmp/dpdk/vswitch-loop"] {
         assert!(
             !std::path::Path::new(directory).exists(),
-            "nothing to leave behind"
+            "no directory is left behind"
         );
     }
     let options = PortOptions::default();
@@ -36,27 +36,27 @@ fn frames_are_owned_from_the_pool_through_a_port_and_back() {
     let all = pool.available();
     assert_eq!(all, pool.capacity());
 
-    an_mbuf_is_a_frame(&pool);
+    mbuf_holds_a_frame(&pool);
     assert_eq!(pool.available(), all);
-    a_burst_keeps_its_order(&pool);
+    burst_keeps_its_order(&pool);
     assert_eq!(pool.available(), all);
 
     let mut ring = Port::open_virtual(&eal, "net_ring0", "", &pool, &options).expect("net_ring");
-    a_ring_returns_what_was_sent(&mut ring, &pool);
+    ring_returns_sent_frames(&mut ring, &pool);
     assert_eq!(pool.available(), all);
-    a_full_device_leaves_the_rest_in_the_burst(&mut ring, &pool);
+    full_device_leaves_the_rest_in_the_burst(&mut ring, &pool);
     assert_eq!(pool.available(), all);
     drop(ring);
 
     let mut null = Port::open_virtual(&eal, "net_null0", "", &pool, &options).expect("net_null");
-    a_null_device_swallows_and_yields(&mut null, &pool);
+    null_device_takes_and_delivers(&mut null, &pool);
     drop(null);
     assert_eq!(pool.available(), all);
 
-    refusals_say_what_to_do(&eal, &pool, &options);
+    refusal_says_what_to_do(&eal, &pool, &options);
 }
 
-fn an_mbuf_is_a_frame(pool: &Mempool) {
+fn mbuf_holds_a_frame(pool: &Mempool) {
     let mut mbuf = pool.alloc_with(b"hello").expect("an mbuf");
     assert_eq!(mbuf.bytes(), b"hello");
     assert_eq!((mbuf.segments(), mbuf.stripped_tag()), (1, None));
@@ -71,7 +71,7 @@ fn an_mbuf_is_a_frame(pool: &Mempool) {
     assert!(pool.alloc_with(&too_long).is_none());
 }
 
-fn a_burst_keeps_its_order(pool: &Mempool) {
+fn burst_keeps_its_order(pool: &Mempool) {
     let mut burst = Burst::new();
     for number in 0..Burst::CAPACITY as u8 {
         push(&mut burst, pool, &[number]);
@@ -83,12 +83,12 @@ fn a_burst_keeps_its_order(pool: &Mempool) {
     for number in 0..10 {
         assert_eq!(drain.next().expect("ten of them").bytes(), [number]);
     }
-    // Those that nobody asked for are freed.
+    // The rest is freed.
     drop(drain);
     assert!(burst.is_empty());
 }
 
-fn a_ring_returns_what_was_sent(ring: &mut Port, pool: &Mempool) {
+fn ring_returns_sent_frames(ring: &mut Port, pool: &Mempool) {
     let mut burst = Burst::new();
     for number in 0..20 {
         push(&mut burst, pool, &[number; 60]);
@@ -101,14 +101,14 @@ fn a_ring_returns_what_was_sent(ring: &mut Port, pool: &Mempool) {
         assert_eq!(mbuf.bytes(), [number as u8; 60]);
     }
     assert_eq!(ring.rx(&mut burst), 0);
-    assert!(ring.wait_fd().is_none(), "a ring has nothing to wake us");
+    assert!(ring.wait_fd().is_none(), "a ring cannot wake a sleeper");
     assert!(!ring.arm());
     let stats = ring.stats();
     assert_eq!((stats.rx_frames, stats.tx_frames), (20, 20));
 }
 
-fn a_full_device_leaves_the_rest_in_the_burst(ring: &mut Port, pool: &Mempool) {
-    /// What the ring of net_ring takes.
+fn full_device_leaves_the_rest_in_the_burst(ring: &mut Port, pool: &Mempool) {
+    /// The capacity of net_ring's ring.
     const ROOM: u32 = 1023;
     let mut burst = Burst::new();
     let mut sent = 0;
@@ -131,7 +131,7 @@ fn a_full_device_leaves_the_rest_in_the_burst(ring: &mut Port, pool: &Mempool) {
     assert_eq!(back, ROOM);
 }
 
-fn a_null_device_swallows_and_yields(null: &mut Port, pool: &Mempool) {
+fn null_device_takes_and_delivers(null: &mut Port, pool: &Mempool) {
     let mut burst = Burst::new();
     assert_eq!(null.rx(&mut burst), Burst::CAPACITY);
     assert!(burst.iter().all(|mbuf| mbuf.bytes().len() == 64));
@@ -142,7 +142,7 @@ fn a_null_device_swallows_and_yields(null: &mut Port, pool: &Mempool) {
     assert!(null.link_up());
 }
 
-fn refusals_say_what_to_do(eal: &Eal, pool: &Mempool, options: &PortOptions) {
+fn refusal_says_what_to_do(eal: &Eal, pool: &Mempool, options: &PortOptions) {
     let refusal = |device: &Device| {
         Port::open(eal, "red-vm1", device, pool, options)
             .expect_err("it cannot be opened")
@@ -155,12 +155,14 @@ fn refusals_say_what_to_do(eal: &Eal, pool: &Mempool, options: &PortOptions) {
     let interface = "no-such-if".to_owned();
     assert_eq!(
         refusal(&Device::AfPacket { interface }),
-        "port red-vm1: no interface \"no-such-if\" in this network namespace: create it, or correct device.interface"
+        "port red-vm1: no interface \"no-such-if\" in this network namespace: create it, or \
+         correct device.interface"
     );
     let interface = "a,qpairs=9".to_owned();
     assert_eq!(
         refusal(&Device::AfPacket { interface }),
-        "the device name \"a,qpairs=9\" has a character that DPDK cannot take in a name: use letters, digits, '-', '_' and '.'"
+        "the device name \"a,qpairs=9\" has a character that DPDK cannot take in a name: use \
+         letters, digits, '-', '_' and '.'"
     );
     let refused = Mempool::new(eal, 1_000_000, options.mtu).expect_err("2 GiB are not in 32 MiB");
     assert!(

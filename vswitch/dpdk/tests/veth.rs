@@ -1,5 +1,5 @@
-//! Ports on real interfaces: the two ends of a veth pair in a network namespace of the test's own. Needs root;
-//! without it the tests say so and pass.
+//! Ports on real interfaces: the two ends of a veth pair in a network namespace of each test.
+//! Skipped without root.
 //!
 //! DPDK starts once per process, and `cargo nextest` gives each test a process of its own; with
 //! `cargo test`, run one at a time by name.
@@ -21,7 +21,8 @@ use tenant_config::{Device, Memory};
 const SWITCH_END: &str = "switch";
 const GUEST_END: &str = "guest";
 
-/// A UDP packet's Ethernet frame, 192.0.2.1:1000 → 192.0.2.2:2000, `payload` bytes of 0x5a, no UDP checksum.
+/// The Ethernet frame of a UDP packet, 192.0.2.1:1000 → 192.0.2.2:2000, with `payload` bytes of
+/// 0x5a.
 fn udp_frame(source: [u8; 6], destination: [u8; 6], payload: u16) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(source, destination)
         .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
@@ -100,21 +101,23 @@ impl Bed {
     }
 }
 
-/// The kernel takes of a burst what a socket may have under way, and the driver leaves the rest in its ring.
+/// The kernel takes as much of a burst as the socket's send buffer holds, and the driver leaves the
+/// rest in its ring.
 #[test]
-fn what_the_kernel_has_no_room_for_is_sent_later() {
+fn frames_left_in_tx_ring_are_flushed() {
     const FRAMES: usize = 200;
     let device = af_packet(SWITCH_END);
-    let name = "what_the_kernel_has_no_room_for_is_sent_later";
+    let name = "frames_left_in_tx_ring_are_flushed";
     let Some(bed) = Bed::new(name, std::slice::from_ref(&device), PortOptions::default()) else {
         return;
     };
-    // The namespace's own interfaces are in a sysfs mounted in it.
+    // Only a sysfs mounted inside shows the namespace's interfaces.
     unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("sysfs");
-    // Frames stay the socket's until the other CPU has taken them, which takes it a while.
+    // Frames count against the send buffer until the other CPU has received them, which takes a
+    // while.
     let place = format!("/sys/class/net/{GUEST_END}");
     if std::fs::write(format!("{place}/queues/rx-0/rps_cpus"), "2").is_err() {
         println!("{name} is skipped: it needs a second CPU and receive packet steering");
@@ -122,7 +125,7 @@ fn what_the_kernel_has_no_room_for_is_sent_later() {
     }
     let mut port = bed.open(&device);
     let socket = port.wait_fd().expect("the driver's socket");
-    setsockopt(&socket, SndBuf, &1).expect("the least that there is");
+    setsockopt(&socket, SndBuf, &1).expect("the smallest send buffer");
     let frame = udp_frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], 1400);
     bed.send(&mut port, &vec![frame; FRAMES]);
     let bytes = || -> usize {
@@ -155,7 +158,7 @@ fn af_packet(interface: &str) -> Device {
     Device::AfPacket { interface }
 }
 
-/// The next `count` frames, each with its stripped tag; fewer if they do not come within five seconds.
+/// The next `count` frames, each with its stripped tag; fewer if they do not arrive within 5 s.
 fn receive(port: &mut Port, count: usize) -> Vec<(Option<u16>, Vec<u8>)> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut burst = Burst::new();
@@ -170,7 +173,7 @@ fn receive(port: &mut Port, count: usize) -> Vec<(Option<u16>, Vec<u8>)> {
     frames
 }
 
-/// Whether a tenth of a second passes without a frame.
+/// Whether no frame arrives for 0.1 s.
 fn is_silent(port: &mut Port) -> bool {
     let deadline = Instant::now() + Duration::from_millis(100);
     let mut burst = Burst::new();
@@ -180,9 +183,9 @@ fn is_silent(port: &mut Port) -> bool {
     burst.is_empty()
 }
 
-/// Whether the port's descriptor says, within that time, that a frame waits.
+/// Whether the port's descriptor signals a frame within that time.
 fn wakes(port: &mut Port, within: Duration) -> bool {
-    assert!(port.arm(), "the port can wake us");
+    assert!(port.arm(), "the port can wake a sleeper");
     let timeout = PollTimeout::try_from(within).expect("a short time");
     let fd = port.wait_fd().expect("a descriptor");
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
@@ -192,14 +195,14 @@ fn wakes(port: &mut Port, within: Duration) -> bool {
     ready == 1 && readable
 }
 
-/// Gives up all other capabilities of this thread.
+/// Drops all other capabilities of this thread.
 fn keep_capabilities(capabilities: &[Capability]) {
     let capabilities = capabilities.iter().copied().collect();
     caps::set(None, CapSet::Effective, &capabilities).expect("fewer are always allowed");
 }
 
-/// Waits for the links of both ends. The kernel tells an end of the other one's fate later, from a queue of its own, and up to a second
-/// later when there is much to tell.
+/// Waits for the links of both ends. The kernel updates an end's carrier from a work queue, up to a
+/// second after its peer has changed.
 fn links_become(up: bool, ports: [&Port; 2]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while ports.iter().any(|port| port.link_up() != up) {
@@ -208,7 +211,7 @@ fn links_become(up: bool, ports: [&Port; 2]) {
     }
 }
 
-/// What holds of every driver on a kernel interface.
+/// Holds for every driver on a kernel interface.
 fn frames_cross_both_ways(bed: &Bed, switch: &mut Port, guest: &mut Port) {
     let (switch_mac, guest_mac) = (
         switch.mac().expect("a MAC").octets(),
@@ -235,7 +238,7 @@ fn frames_cross_both_ways(bed: &Bed, switch: &mut Port, guest: &mut Port) {
     assert_eq!(receive(guest, down.len()), untagged(down));
 }
 
-fn a_frame_wakes_a_sleeper(bed: &Bed, switch: &mut Port, guest: &mut Port) {
+fn frame_wakes_a_sleeper(bed: &Bed, switch: &mut Port, guest: &mut Port) {
     let frame = udp_frame([2; 6], [4; 6], 64);
     assert!(
         !wakes(switch, Duration::from_millis(20)),
@@ -248,10 +251,13 @@ fn a_frame_wakes_a_sleeper(bed: &Bed, switch: &mut Port, guest: &mut Port) {
         });
         assert!(wakes(switch, Duration::from_secs(2)));
     });
-    // It stays readable until the frame is taken, so that none is slept over.
+    // It stays readable until the frame is received, so none is missed.
     assert!(wakes(switch, Duration::ZERO));
     assert_eq!(receive(switch, 1), [(None, frame)]);
-    assert!(!wakes(switch, Duration::from_millis(20)), "all were taken");
+    assert!(
+        !wakes(switch, Duration::from_millis(20)),
+        "all were received"
+    );
 }
 
 #[test]
@@ -264,7 +270,7 @@ fn af_packet_carries_frames_both_ways_and_wakes() {
     let all = bed.pool.available();
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
-    a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
+    frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
     let stats = switch.stats();
     assert_eq!(
         (stats.rx_frames, stats.tx_frames, stats.rx_missed),
@@ -274,9 +280,9 @@ fn af_packet_carries_frames_both_ways_and_wakes() {
     assert_eq!(bed.pool.available(), all);
 }
 
-/// What a switch does: it opens its ports with one capability, gives that up, and they go on.
+/// As a switch does: it opens its ports with one capability, drops it, and they keep working.
 #[test]
-fn af_packet_needs_cap_net_raw_to_open_and_then_nothing() {
+fn af_packet_port_works_after_cap_net_raw_is_dropped() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_unprivileged", &devices, PortOptions::default()) else {
@@ -286,13 +292,14 @@ fn af_packet_needs_cap_net_raw_to_open_and_then_nothing() {
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
     keep_capabilities(&[]);
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
-    a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
+    frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
     assert_eq!(switch.stats().rx_missed, 0);
     let refused = Port::open(&bed.eal, "red-vm1", &near, &bed.pool, &bed.options);
     let sentence = refused.expect_err("a second one may not").to_string();
     assert_eq!(
         sentence,
-        "port red-vm1: no permission to open net_af_packet2 on switch: it needs CAP_NET_RAW while it starts"
+        "port red-vm1: no permission to open net_af_packet2 on switch: it needs CAP_NET_RAW while \
+         it starts"
     );
 }
 
@@ -312,7 +319,7 @@ fn af_packet_carries_jumbo_frames() {
 }
 
 #[test]
-fn af_packet_shows_a_tag_as_stripped() {
+fn af_packet_reports_stripped_tag() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_tag", &devices, PortOptions::default()) else {
@@ -324,7 +331,8 @@ fn af_packet_shows_a_tag_as_stripped() {
     let priority = tagged(&plain, 0);
     let two = tagged(&one, 7);
     bed.send(&mut guest, &[one.clone(), priority, two, plain.clone()]);
-    // The kernel takes the outermost tag out of the bytes, VID 0 included, and the driver puts it beside them.
+    // The kernel strips the outermost tag, VID 0 included, and the driver reports it beside the
+    // bytes.
     assert_eq!(
         receive(&mut switch, 4),
         [
@@ -337,7 +345,7 @@ fn af_packet_shows_a_tag_as_stripped() {
 }
 
 #[test]
-fn af_packet_does_not_see_what_the_kernel_sends() {
+fn af_packet_ignores_frames_that_the_kernel_sends() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_outgoing", &devices, PortOptions::default()) else {
@@ -356,9 +364,10 @@ fn af_packet_does_not_see_what_the_kernel_sends() {
     assert!(is_silent(&mut switch));
 }
 
-/// A switch must judge what is on the wire: fragments as fragments, also those that never become a packet.
+/// A filter must see the frames on the wire: fragments as fragments, even if some never complete a
+/// packet.
 #[test]
-fn af_packet_leaves_fragments_alone() {
+fn af_packet_delivers_fragments_unchanged() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_fragments", &devices, PortOptions::default()) else {
@@ -394,9 +403,9 @@ fn af_packet_leaves_fragments_alone() {
     );
 }
 
-/// Without a NIC's checksum engine behind it, a guest's stack must finish its checksums itself.
+/// A veth pair has no checksum offload, so the guest's stack must complete checksums itself.
 #[test]
-fn af_packet_hands_up_unfinished_checksums_unless_offload_is_off() {
+fn af_packet_delivers_partial_checksums_unless_offload_is_off() {
     let near = af_packet(SWITCH_END);
     let Some(bed) = Bed::new(
         "af_packet_checksum",
@@ -432,10 +441,7 @@ fn af_packet_hands_up_unfinished_checksums_unless_offload_is_off() {
             .expect("a short packet");
         udp.checksum == right
     };
-    assert!(
-        !checksum_is_right(),
-        "veth leaves it to a NIC that is not there"
-    );
+    assert!(!checksum_is_right(), "veth leaves the checksum to a NIC");
     let off = Command::new("ethtool")
         .args(["-K", GUEST_END, "tx", "off"])
         .output();
@@ -444,7 +450,7 @@ fn af_packet_hands_up_unfinished_checksums_unless_offload_is_off() {
 }
 
 #[test]
-fn af_packet_counts_what_its_ring_had_no_room_for() {
+fn af_packet_counts_frames_that_overflow_its_ring() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_missed", &devices, PortOptions::default()) else {
@@ -461,7 +467,7 @@ fn af_packet_counts_what_its_ring_had_no_room_for() {
 }
 
 #[test]
-fn af_packet_survives_its_interface() {
+fn af_packet_port_survives_loss_of_its_interface() {
     let (near, far) = (af_packet(SWITCH_END), af_packet(GUEST_END));
     let devices = [near.clone(), far.clone()];
     let Some(bed) = Bed::new("af_packet_down", &devices, PortOptions::default()) else {
@@ -470,12 +476,12 @@ fn af_packet_survives_its_interface() {
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
     ip(&format!("link set {SWITCH_END} down"));
     links_become(false, [&switch, &guest]);
-    // The error wakes once, and is no frame.
+    // The error wakes once, without a frame.
     assert!(!wakes(&mut switch, Duration::from_secs(2)));
     assert!(!wakes(&mut switch, Duration::from_millis(20)));
     ip(&format!("link set {SWITCH_END} up"));
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
-    // Gone for good: nothing comes, nothing goes, nothing crashes.
+    // Deleted: nothing is received or sent, and nothing crashes.
     ip(&format!("link delete {SWITCH_END}"));
     assert!(is_silent(&mut switch));
     let frame = bed.pool.alloc_with(&[0; 60]).expect("an mbuf");
@@ -498,5 +504,5 @@ fn af_xdp_carries_frames_both_ways_and_wakes() {
     let (mut switch, mut guest) = (bed.open(&near), bed.open(&far));
     keep_capabilities(&[]);
     frames_cross_both_ways(&bed, &mut switch, &mut guest);
-    a_frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
+    frame_wakes_a_sleeper(&bed, &mut switch, &mut guest);
 }
