@@ -1,4 +1,5 @@
-//! The command line, all of which is in [`vswitch::cli`], or a virtual machine's first process: [`vswitch::vm`].
+//! The command line, all of which is in [`vswitch::cli`], or a virtual machine's first process:
+//! [`vswitch::vm`].
 
 use std::process::ExitCode;
 

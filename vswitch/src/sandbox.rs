@@ -1,19 +1,19 @@
-//! What the process gives up once it has what it needs.
+//! Drops the process's privileges after start-up.
 //!
-//! A switch opens its devices, its control socket and its memory first, and then never needs to open
-//! anything again. So it keeps nothing that would let somebody who took it over reach further than its
-//! own frames:
+//! A switch opens its devices, its sockets and its memory first, and never needs to open anything
+//! later. An attacker who takes the process over reaches nothing but the switch's own frames:
 //!
 //! - **no new privileges, no capabilities, no core dumps**: [`confine_thread`];
-//! - **Landlock**: no file can be opened, no TCP port bound or connected, no abstract socket reached, no
-//!   foreign process signalled; only the control socket's own name can still be removed;
+//! - **Landlock**: no file can be opened, no TCP port bound or connected, no abstract socket
+//!   reached, no other process signalled; only files in the directories of the switch's own sockets
+//!   can be removed;
 //! - **seccomp**: an allow-list of the system calls that the worker, the control thread and DPDK's
 //!   interrupt thread make while they run; any other kills the process: [`filter_all_threads`].
 //!
-//! Capabilities and Landlock belong to a thread and are inherited by the threads it starts, so
-//! [`confine_thread`] is called before the first is spawned, and on DPDK's interrupt thread, which has started
-//! already. The seccomp filter is put on all threads at
-//! once, when all have started. What the kernel lacks is logged, and the rest is applied all the same.
+//! Capabilities and Landlock are per thread and inherited by new threads, so [`confine_thread`] is
+//! called before the first thread is spawned, and on DPDK's interrupt thread, which runs already.
+//! The seccomp filter is installed on all threads at once, when all have started. What the kernel
+//! lacks is logged, and the rest is applied.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +36,7 @@ use tenant_config::{Device, SwitchConfig};
 pub struct Needs {
     /// Directories in which a socket may be removed: the control socket's and the channel's.
     pub remove_in: Vec<PathBuf>,
-    /// Directories in which memif makes and removes its sockets.
+    /// Directories in which memif creates and removes its sockets.
     pub memif_in: Vec<PathBuf>,
     /// A device is driven through VFIO.
     pub vfio: bool,
@@ -64,18 +64,18 @@ impl Needs {
     }
 }
 
-/// Why the sandbox could not be built. The switch does not run without it unless it is told to.
+/// Why the sandbox could not be built. Without it the switch runs only with `--no-sandbox`.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A prctl(2) was refused.
     #[error("prctl({what}): {source}")]
     Prctl {
-        /// Which one.
+        /// The operation.
         what: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Capabilities could not be given up.
+    /// Capabilities could not be dropped.
     #[error("the capabilities could not be dropped: {0}")]
     Capabilities(#[from] caps::errors::CapsError),
     /// Landlock refused the rules.
@@ -92,12 +92,12 @@ pub enum SandboxError {
     Filter(#[from] seccompiler::BackendError),
 }
 
-/// What the kernel enforces of Landlock.
+/// How much of Landlock the kernel enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LandlockLevel {
-    /// Everything that was asked for.
+    /// Everything requested.
     Full,
-    /// An older Landlock: files yes, but not every newer kind of access.
+    /// An older Landlock: files, but not every newer kind of access.
     Partial,
     /// None: the kernel has no Landlock, or it is off.
     Absent,
@@ -113,7 +113,7 @@ impl fmt::Display for LandlockLevel {
     }
 }
 
-/// Takes everything from the calling thread, and the threads it will start, but what `needs` names.
+/// Confines the calling thread, and the threads it will start, to `needs`.
 pub fn confine_thread(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
     let prctl = |what| {
         move |errno: nix::Error| SandboxError::Prctl {
@@ -122,7 +122,7 @@ pub fn confine_thread(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
         }
     };
     nix::sys::prctl::set_no_new_privs().map_err(prctl("no_new_privs"))?;
-    // A core file would hold a tenant's frames; and nobody of the same user may attach.
+    // No core file, which would hold a tenant's frames, and no tracer of the same user.
     nix::sys::prctl::set_dumpable(false).map_err(prctl("dumpable"))?;
     let level = landlock(needs)?;
     drop_capabilities()?;
@@ -132,7 +132,7 @@ pub fn confine_thread(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
 /// Clears every capability set of the calling thread.
 pub fn drop_capabilities() -> Result<(), SandboxError> {
     use caps::{CapSet, Capability};
-    // Without CAP_SETPCAP the bounding set stays; with no_new_privs nothing can be had from it.
+    // Without CAP_SETPCAP the bounding set stays; with no_new_privs it grants nothing.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         caps::clear(None, CapSet::Bounding)?;
     }
@@ -148,7 +148,7 @@ pub fn drop_capabilities() -> Result<(), SandboxError> {
 }
 
 fn landlock(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
-    // The newest interface that this list was checked against; the kernel's own is used where older.
+    // The newest ABI that this list was checked against; an older kernel uses its own.
     const CHECKED: ABI = ABI::V7;
     let remove: BitFlags<AccessFs> = AccessFs::RemoveFile.into();
     let mut rules = Ruleset::default()
@@ -172,15 +172,15 @@ fn landlock(needs: &Needs) -> Result<LandlockLevel, SandboxError> {
     })
 }
 
-/// Puts the system call filter on every thread of the process, for good.
+/// Installs the system call filter on every thread of the process, for good.
 pub fn filter_all_threads(needs: &Needs) -> Result<(), SandboxError> {
     let allowed = program(
         allowed(needs)?,
         SeccompAction::KillProcess,
         SeccompAction::Allow,
     )?;
-    // What libraries try on their own, and do without: refused, but not fatal. The stricter of the
-    // two filters' answers counts, so this one comes on top of the first.
+    // Calls that libraries try and can do without are refused, not fatal. The kernel applies the
+    // stricter result of the two filters, so this one takes effect beside the first.
     let refused = REFUSED.iter().map(|call| (*call, vec![])).collect();
     let refused = program(
         refused,
@@ -203,7 +203,7 @@ fn program(
     Ok(SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()?)
 }
 
-/// Opening and looking up by name: glibc and the standard library do it for things they can do
+/// Opening and look-ups by name: glibc and the standard library try them for things they can do
 /// without (the number of CPUs, a time zone, the symbols of a backtrace).
 const REFUSED: &[i64] = &[
     libc::SYS_open,
@@ -219,9 +219,9 @@ const REFUSED: &[i64] = &[
     libc::SYS_getcwd,
 ];
 
-/// What every switch calls while it runs, whatever the arguments.
+/// What every switch calls while it runs, with any arguments.
 const ALLOWED: &[i64] = &[
-    // Frames, connections and the log, on descriptors that are open already.
+    // Frames, connections and the log, on open descriptors.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -233,7 +233,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_close,
     libc::SYS_fstat,
     libc::SYS_lseek,
-    // The control socket's connections.
+    // Connections to the control socket and the channel.
     libc::SYS_accept4,
     libc::SYS_shutdown,
     libc::SYS_getsockname,
@@ -254,11 +254,11 @@ const ALLOWED: &[i64] = &[
     libc::SYS_timerfd_settime,
     libc::SYS_sched_yield,
     libc::SYS_restart_syscall,
-    // Time, where the vDSO does not answer.
+    // Time, if the vDSO falls back to a system call.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_gettimeofday,
-    // The worker reads the scheduler's account of it: whether it had to wait for its CPU.
+    // The worker reads its schedstat: whether it had to wait for its CPU.
     libc::SYS_pread64,
     // Memory; mapping is below.
     libc::SYS_brk,
@@ -275,14 +275,14 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sigaltstack,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
-    // The end: the control socket's name is removed, which Landlock confines to its directory.
+    // The end: the sockets' files are removed, which Landlock confines to their directories.
     libc::SYS_unlink,
     libc::SYS_unlinkat,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
 
-/// What memif calls besides, to take a peer that comes back: its socket and the memory they share.
+/// What memif calls in addition when a peer reconnects: for its socket and the shared memory.
 const MEMIF: &[i64] = &[
     libc::SYS_connect,
     libc::SYS_bind,
@@ -318,7 +318,7 @@ fn allowed(needs: &Needs) -> Result<Rules, SandboxError> {
     let fcntl: Result<Vec<_>, _> = fcntl.iter().map(|op| equal(1, *op as u64)).collect();
     rules.insert(libc::SYS_fcntl, fcntl?);
 
-    // Non-blocking mode, and an interface's flags (DPDK asks whether the link is up).
+    // Non-blocking mode, and an interface's flags (DPDK reads whether the link is up).
     let mut ioctls = vec![
         equal(1, libc::FIONBIO)?,
         equal(1, libc::SIOCGIFFLAGS)?,
@@ -339,8 +339,8 @@ fn allowed(needs: &Needs) -> Result<Rules, SandboxError> {
         seals.push(equal(1, libc::F_GET_SEALS as u64)?);
     }
     if needs.vfio {
-        // A driver's interrupt thread may arm an interrupt again. Mapping memory for a device, resetting one or opening
-        // another is over.
+        // A driver's interrupt thread may re-arm an interrupt. Mapping memory for a device,
+        // resetting one or opening another is no longer allowed.
         const VFIO_DEVICE_SET_IRQS: u64 = 0x3b6e;
         ioctls.push(equal(1, VFIO_DEVICE_SET_IRQS)?);
     }

@@ -1,7 +1,7 @@
 //! The image of a switch's VM holds the switch and the modules it needs, and nothing else.
 //!
-//! `scripts/build-switch-image --list` is what decides; here it is given images that it must refuse, and the one that
-//! was built last, if there is one.
+//! `scripts/build-switch-image --list` checks that; it is run here on images that it must refuse,
+//! and on the one that was built last, if any.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What `--list` says of the image in `directory`, if it refuses it.
+/// The message of `--list` if it refuses the image in `directory`.
 fn refusal(directory: &Path) -> Option<String> {
     let list = Command::new(repository().join("scripts/build-switch-image"))
         .args(["--list", "--out"])
@@ -25,7 +25,7 @@ fn refusal(directory: &Path) -> Option<String> {
     (!list.status.success()).then(|| String::from_utf8_lossy(&list.stderr).into_owned())
 }
 
-/// The size and the hash of a file, as the manifest has them.
+/// The size and the hash of a file, as in the manifest.
 fn described(name: &str, path: &Path) -> serde_json::Value {
     let sum = Command::new("sha256sum").arg(path).output().expect("a sum");
     let sum = String::from_utf8(sum.stdout).expect("text");
@@ -33,15 +33,15 @@ fn described(name: &str, path: &Path) -> serde_json::Value {
     json!({ "name": name, "size": size, "sha256": sum.split(' ').next() })
 }
 
-/// An image whose manifest agrees with it.
+/// An image with a matching manifest.
 struct Image(tempfile::TempDir);
 
 impl Image {
-    /// With a static `/init` of a few bytes, one module, and `more`: names and contents.
+    /// An image of a static `/init` of a few bytes, one module, and `more`: names and contents.
     fn new(more: &[(&str, &[u8])]) -> Self {
         let image = Self(tempfile::tempdir().expect("a directory"));
         let root = image.0.path().join("root");
-        // The head of an ELF file for 64 bits that has no program headers, and so asks for no libraries.
+        // The header of a 64-bit ELF file without program headers, and so without libraries.
         let mut elf = [0; 64];
         elf[..5].copy_from_slice(b"\x7fELF\x02");
         let usual: [(&str, &[u8]); 3] = [
@@ -101,12 +101,12 @@ impl Image {
 }
 
 #[test]
-fn the_switch_and_its_modules_are_accepted() {
+fn switch_with_its_modules_is_accepted() {
     assert_eq!(Image::new(&[]).refusal(), None);
 }
 
 #[test]
-fn any_other_file_is_refused() {
+fn additional_file_is_refused() {
     for (name, data) in [
         ("bin/sh", &b"#!"[..]),
         ("modules/e1000.ko", b"another module"),
@@ -118,14 +118,14 @@ fn any_other_file_is_refused() {
 }
 
 #[test]
-fn an_init_that_needs_libraries_is_refused() {
+fn dynamically_linked_init_is_refused() {
     let test = fs::read(std::env::current_exe().expect("this test")).expect("its bytes");
     let refusal = Image::new(&[("init", &test)]).refusal().expect("refused");
     assert!(refusal.contains("not linked statically"), "{refusal}");
 }
 
 #[test]
-fn an_image_that_is_too_large_is_refused() {
+fn oversized_image_is_refused() {
     let module = vec![0; 25_000_000];
     let refusal = Image::new(&[("modules/vfio.ko", &module)]).refusal();
     let refusal = refusal.expect("refused");
@@ -133,7 +133,7 @@ fn an_image_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_not_what_the_manifest_says_is_refused() {
+fn file_that_differs_from_manifest_is_refused() {
     let image = Image::new(&[]);
     fs::write(image.0.path().join("vmlinuz"), b"another!").expect("a file");
     let refusal = image.refusal().expect("refused");
@@ -144,7 +144,7 @@ fn a_file_that_is_not_what_the_manifest_says_is_refused() {
 }
 
 #[test]
-fn the_image_that_was_built_last_is_accepted() {
+fn latest_built_image_is_accepted() {
     let built = repository().join("target/switch-image");
     if !built.join("manifest.json").exists() {
         eprintln!("skipped: no image is built; scripts/build-switch-image builds one");

@@ -1,5 +1,5 @@
-//! `vswitch run` on real interfaces: guests are network namespaces, each behind a veth pair whose other end
-//! is a port of the switch. Needs root; without it each test says so and passes.
+//! `vswitch run` on real interfaces: guests are network namespaces, each behind a veth pair whose
+//! other end is a port of the switch. Skipped without root.
 
 #[path = "common/bed.rs"]
 mod bed;
@@ -73,8 +73,8 @@ impl Site {
     /// Starts the switch, and waits until it is ready.
     fn start(&mut self, arguments: &[&str]) {
         self.switch = Some(Switch::start(&self.bed, "sw", &self.config(), arguments));
-        // The guests' links are up now; their neighbour tables are filled, so that what is counted later is
-        // traffic alone.
+        // The guests' links are up now. These echoes fill their neighbour tables, so that later
+        // counts contain traffic only.
         for (from, to) in [
             ("vm1", "10.0.0.12"),
             ("vm2", "10.0.0.11"),
@@ -94,7 +94,7 @@ impl Site {
         Pid::from_raw(self.switch().child.id() as i32)
     }
 
-    /// Clock ticks of 10 ms that the switch has had of any CPU.
+    /// The switch's CPU time in clock ticks of 10 ms.
     fn cpu_ticks(&self) -> u64 {
         let stat = format!("/proc/{}/stat", self.pid());
         let stat = std::fs::read_to_string(stat).expect("it lives");
@@ -105,13 +105,13 @@ impl Site {
 }
 
 #[test]
-fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
-    let Some(mut site) = Site::new("frames_pass_spoofs_do_not_and_the_sandbox_holds") else {
+fn confined_switch_forwards_frames_and_drops_spoofs() {
+    let Some(mut site) = Site::new("confined_switch_forwards_frames_and_drops_spoofs") else {
         return;
     };
     site.start(&[]);
 
-    // Between guests by both families, to the gateway, and to the world.
+    // Between guests, to the gateway, and to external addresses, by both IP versions.
     for to in [
         "10.0.0.12",
         "fd00:0:0:1::12",
@@ -123,7 +123,7 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
         assert_eq!((pings.sent, pings.received), (5, 5), "to {to}");
     }
 
-    // An address that the port was not given: nothing comes back, and each frame is counted.
+    // An unassigned address: nothing comes back, and each frame is counted.
     site.bed
         .inside("vm1", &["addr", "add", "10.0.0.77/32", "dev", "eth0"]);
     let before = site.switch().drops("red-vm1", "ipv4-source");
@@ -134,7 +134,7 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
     assert_eq!((pings.sent, pings.received), (4, 0));
     assert_eq!(site.switch().drops("red-vm1", "ipv4-source") - before, 4);
 
-    // The books agree: every frame that came in went on, was answered, or was dropped.
+    // Every received frame was forwarded, answered, or dropped.
     let ports = site.switch().get("/v1/ports");
     for port in ports["ports"].as_array().expect("ports") {
         let count = |key: &str| port[key].as_u64().expect("a number");
@@ -161,13 +161,14 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
     assert_eq!(
         routers,
         [json!({
-            "address": "192.0.2.1", "port": "uplink", "mac": "52:54:00:ff:00:01", "state": "reachable",
+            "address": "192.0.2.1", "port": "uplink", "mac": "52:54:00:ff:00:01",
+            "state": "reachable",
         })]
     );
 
     // The same through the command line.
     let command = |arguments: &[&str]| site.switch().cli(arguments);
-    // What the namespaces say of themselves may be counted between the two.
+    // The namespaces' own frames may be counted between the two.
     let are_alike = || {
         let shown = command(&["show", "drops", "--json"]);
         let shown: Value = serde_json::from_str(&shown).expect("JSON");
@@ -207,7 +208,7 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
         "generation 2 is in use\n"
     );
 
-    // Every thread is filtered, can gain nothing, and has no capability left.
+    // Every thread is filtered, can gain no privilege, and has no capability.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", site.pid())).expect("threads");
     let mut threads = Vec::new();
     for task in tasks {
@@ -233,7 +234,7 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
     threads.sort();
     assert_eq!(threads, ["control", "eal-intr-thread", "vswitch"]);
 
-    // A clean end: status 0, and the socket's name is gone.
+    // A clean end: status 0, and the socket is removed.
     kill(site.pid(), Signal::SIGTERM).expect("it lives");
     let status = site.switch.take().expect("it runs").child.wait();
     assert_eq!(status.expect("it ends").code(), Some(0));
@@ -241,8 +242,8 @@ fn frames_pass_spoofs_do_not_and_the_sandbox_holds() {
 }
 
 #[test]
-fn a_new_configuration_loses_no_frame() {
-    let Some(mut site) = Site::new("a_new_configuration_loses_no_frame") else {
+fn reload_loses_no_frame() {
+    let Some(mut site) = Site::new("reload_loses_no_frame") else {
         return;
     };
     site.start(&[]);
@@ -276,7 +277,7 @@ fn a_new_configuration_loses_no_frame() {
         100_040
     );
 
-    // An address that is taken from a port is refused from the next frame on.
+    // A removed address is refused from the next frame on.
     config["ports"][0]["addresses"] = json!(["10.0.0.21/32"]);
     assert_eq!(site.switch().put_config(&config).0, 200);
     assert_eq!(
@@ -287,7 +288,7 @@ fn a_new_configuration_loses_no_frame() {
     );
     assert_eq!(site.switch().drops("red-vm1", "ipv4-source"), 3);
 
-    // What a running switch cannot do is refused, and nothing changes.
+    // What needs a restart is refused, and nothing changes.
     let mut moved = config.clone();
     moved["ports"][0]["device"]["interface"] = json!("other");
     let (status, answer) = site.switch().put_config(&moved);
@@ -302,8 +303,8 @@ fn a_new_configuration_loses_no_frame() {
 }
 
 #[test]
-fn an_idle_switch_sleeps_and_a_lost_link_does_not_wake_it() {
-    let Some(mut site) = Site::new("an_idle_switch_sleeps_and_a_lost_link_does_not_wake_it") else {
+fn idle_switch_sleeps_also_without_link() {
+    let Some(mut site) = Site::new("idle_switch_sleeps_also_without_link") else {
         return;
     };
     site.start(&[]);
@@ -313,7 +314,7 @@ fn an_idle_switch_sleeps_and_a_lost_link_does_not_wake_it() {
         std::thread::sleep(Duration::from_secs(SECONDS));
         let percent = (site.cpu_ticks() - before) as f64 / SECONDS as f64;
         println!("{what}: {percent:.2} % of a CPU");
-        // The aim is 2 %; what is held here is that it does not poll.
+        // The target is 2 %; this only checks that the switch does not poll.
         assert!(percent < 25.0, "{what}: {percent} % of a CPU");
     };
     share("idle");
@@ -351,12 +352,12 @@ fn an_idle_switch_sleeps_and_a_lost_link_does_not_wake_it() {
 }
 
 #[test]
-fn a_killed_switch_leaves_nothing_in_the_way_of_the_next() {
-    let Some(mut site) = Site::new("a_killed_switch_leaves_nothing_in_the_way_of_the_next") else {
+fn switch_starts_after_predecessor_was_killed() {
+    let Some(mut site) = Site::new("switch_starts_after_predecessor_was_killed") else {
         return;
     };
     site.start(&[]);
-    // A second one does not take the socket from the first.
+    // A second switch does not take over the socket of the first.
     let second = site
         .bed
         .command("sw", SWITCH)
@@ -371,7 +372,7 @@ fn a_killed_switch_leaves_nothing_in_the_way_of_the_next() {
     let child = &mut site.switch.as_mut().expect("it runs").child;
     child.kill().expect("SIGKILL");
     child.wait().expect("it ends");
-    // Cut off, not passed through.
+    // The tenant is cut off; nothing bypasses the switch.
     assert_eq!(
         site.bed
             .ping("vm1", &["-c2", "-i0.01", "-W1", "10.0.0.12"])

@@ -1,5 +1,5 @@
-//! The tunnel gateway on virtual functions that vfio-pci has, against Linux's own Geneve and VXLAN devices at the
-//! other end of the NIC's cable. Only in the emulated machine: `scripts/test sriov`.
+//! The tunnel gateway on virtual functions bound to vfio-pci, with Linux's Geneve and VXLAN devices
+//! at the other end of the NIC's cable. Only in the emulated machine: `scripts/test sriov`.
 
 #[path = "common/vfs.rs"]
 #[expect(
@@ -19,9 +19,9 @@ const SWITCH: &str = env!("CARGO_BIN_EXE_vswitch");
 const VM_MAC: &str = "52:54:00:aa:00:01";
 const GATEWAY_MAC: &str = "02:00:13:89:00:01";
 const UPLINK_MAC: &str = "02:00:13:89:00:00";
-/// The VM's function and its gateway's are on this VLAN of the NIC's.
+/// The NIC's VLAN of the VM's function and its gateway's.
 const VLAN: u16 = 101;
-/// The functions: the VM's, its gateway's, and the In/Out side's.
+/// The functions: the VM's, its gateway's, and the uplink's.
 const VM: u32 = 0;
 const GATEWAY: u32 = 1;
 const UPLINK: u32 = 2;
@@ -138,7 +138,7 @@ impl Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         self.stop();
-        // The cable is to be found where it was.
+        // Moves the cable's interface back.
         let _ = Command::new("ip")
             .args([
                 "-n", "far", "link", "set", "eth0", "name", "wire0", "netns", "1",
@@ -150,7 +150,7 @@ impl Drop for Bed {
     }
 }
 
-/// A namespace with that interface of the machine's as `eth0`.
+/// A namespace with that interface as `eth0`.
 fn namespace(name: &str, interface: &str) {
     ip(&format!("netns add {name}"));
     ip(&format!("link set {interface} netns {name} name eth0"));
@@ -181,7 +181,7 @@ fn echoes(from: &str, to: &str, size: u16, count: u32) -> bool {
 }
 
 #[test]
-fn a_switch_on_functions_reaches_linux_by_geneve_and_vxlan() {
+fn switch_on_vfs_reaches_linux_by_geneve_and_vxlan() {
     let Some(()) = emulated() else { return };
     let mut bed = Bed::new();
     for (kind, port, options) in [("geneve", 6081, ""), ("vxlan", 4789, "nolearning ")] {
@@ -193,7 +193,8 @@ fn a_switch_on_functions_reaches_linux_by_geneve_and_vxlan() {
             inside(
                 "far",
                 &format!(
-                    "link add tun0 address 52:54:00:bb:00:71 type {kind} id 5001 {options}remote {ours} dstport {port}"
+                    "link add tun0 address 52:54:00:bb:00:71 type {kind} id 5001 {options}remote \
+                     {ours} dstport {port}"
                 ),
             );
             inside("far", &format!("link set tun0 mtu {mtu} up"));

@@ -1,6 +1,7 @@
-//! `vswitch run` on virtual functions that vfio-pci has, as an unprivileged user. The tenant's VMs are network
-//! namespaces, each with a virtual function that igbvf has; the Internet is one with the NIC's cable. Only in the
-//! emulated machine: `scripts/test sriov`, or `scripts/vm -- target/debug/deps/sriov_pci-…`.
+//! `vswitch run` on virtual functions bound to vfio-pci, as an unprivileged user. The tenant's VMs
+//! are network namespaces, each with a virtual function bound to igbvf; the Internet is one with
+//! the NIC's cable. Only in the emulated machine: `scripts/test sriov`, or `scripts/vm --
+//! target/debug/deps/sriov_pci-…`.
 
 #[path = "common/vfs.rs"]
 mod vfs;
@@ -20,7 +21,7 @@ const USER: u32 = 4321;
 /// The default of `memory.mib`, in KiB.
 const PACKET_MEMORY_KIB: u64 = 32 << 10;
 
-/// For each VM: its function and its gateway's, and what the NIC and the switch hold it to.
+/// For each VM: its function and its gateway's, with the MAC and VLAN that NIC and switch enforce.
 struct Vm {
     name: &'static str,
     function: u32,
@@ -80,7 +81,7 @@ impl Bed {
         bed
     }
 
-    /// Everybody's neighbours are known beforehand and nobody speaks IPv6, so that no frame comes by itself.
+    /// All neighbour entries are static and IPv6 is off, so that no station sends frames by itself.
     fn guests(&self) {
         for vm in &VMS {
             self.nic.bind(vm.function, "igbvf");
@@ -147,7 +148,7 @@ impl Bed {
         })
     }
 
-    /// The switch as a user without a capability, who may lock so much memory.
+    /// The switch as a user without capabilities, who may lock so much memory.
     fn command(&self, config: &Value, locked_kib: u64) -> Command {
         let file = self.directory.path().join("switch.json");
         fs::write(&file, config.to_string()).expect("a file");
@@ -173,7 +174,7 @@ impl Bed {
         }
     }
 
-    /// Why the switch does not start.
+    /// The error message of a switch that does not start.
     fn refusal(&self, config: &Value, locked_kib: u64) -> String {
         let output = self
             .command(config, locked_kib)
@@ -256,7 +257,7 @@ impl Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         self.kill();
-        // The cable is to be found where it was.
+        // Moves the cable's interface back.
         let _ = Command::new("ip")
             .args([
                 "-n", "net", "link", "set", "eth0", "name", "wire0", "netns", "1",
@@ -268,7 +269,7 @@ impl Drop for Bed {
     }
 }
 
-/// A namespace with that interface of the machine's as `eth0`.
+/// A namespace with that interface as `eth0`.
 fn quiet_namespace(name: &str, interface: &str) {
     ip(&format!("netns add {name}"));
     for which in ["default", "all"] {
@@ -308,7 +309,7 @@ fn ping(from: &str, arguments: &[&str]) -> (u64, u64) {
     )
 }
 
-/// Sends frames, given in hexadecimal, as they are.
+/// Sends frames, given in hexadecimal.
 fn send(from: &str, frames: &[String]) {
     const PROGRAM: &str = "import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0))
@@ -320,20 +321,20 @@ for frame in sys.argv[1:]: s.send(bytes.fromhex(frame))";
     assert!(command.status().expect("python3 runs").success());
 }
 
-/// An Ethernet frame with that tag, in hexadecimal, and nothing in it.
+/// An empty Ethernet frame with that tag, in hexadecimal.
 fn tagged(to: &str, from: &str, tag: u16) -> String {
     let (to, from) = (to.replace(':', ""), from.replace(':', ""));
     format!("{to}{from}8100{tag:04x}0806{}", "00".repeat(46))
 }
 
 #[test]
-fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
+fn frames_pass_between_vms_gateway_and_wire_without_loss() {
     let Some(()) = emulated() else { return };
     let mut bed = Bed::new();
     bed.guests();
     bed.start();
 
-    // The NIC's own VLAN tag is no tag of the VM's. An echo without data makes a frame of 42 bytes.
+    // The NIC's VLAN tag does not count as the VM's. An echo without data is a frame of 42 bytes.
     let counted = bed.counted(|| {
         for to in ["10.0.0.1", "10.0.0.12", "203.0.113.1"] {
             assert_eq!(
@@ -364,7 +365,8 @@ fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
         ]
     );
 
-    // A tag that the VM itself adds comes inside the NIC's, also if it is the same; this NIC loses some of them.
+    // A tag that the VM adds is inside the NIC's, even if it has the same VID; this NIC loses some
+    // of them.
     let [vm1, _] = &VMS;
     let counted = bed.counted(|| {
         let tags = [0, 0x6000, vm1.vlan, 0x6000 | vm1.vlan];
@@ -374,7 +376,8 @@ fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
         );
     });
     assert_eq!(counted, ["vm1 rx_frames 4", "vm1 vlan-tag 4"]);
-    // From the wire, another VLAN's does not reach the In/Out function, and a priority tag is a tag.
+    // From the wire, frames of another VLAN do not reach the uplink's function; a priority tag
+    // counts as a tag.
     let counted = bed.counted(|| {
         let tags = [5, 0x6000];
         send(
@@ -384,7 +387,7 @@ fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
     });
     assert_eq!(counted, ["uplink rx_frames 1", "uplink vlan-tag 1"]);
 
-    // A flow loses nothing.
+    // A flow loses no frame.
     let counted = bed.counted(|| {
         let flow = ["-c600", "-i0.002", "-W2", "10.0.0.12"];
         assert_eq!(ping("vm1", &flow), (600, 600));
@@ -395,7 +398,7 @@ fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
             .map(|vm| ["forwarded", "rx_frames", "tx_frames"].map(|it| format!("{vm} {it} 600")))
             .concat()
     );
-    // Of DPDK, igbvf's driver cannot wake anybody: once all is silent the switch looks every millisecond.
+    // DPDK's driver for igbvf cannot wake the switch: when idle, it polls every millisecond.
     std::thread::sleep(Duration::from_millis(1500));
     let rounds = || {
         bed.show("ports")["worker"]["rounds"]
@@ -413,7 +416,7 @@ fn frames_pass_between_vms_gateway_and_wire_and_none_is_lost() {
 }
 
 #[test]
-fn without_privileges_and_after_a_kill() {
+fn unprivileged_switch_restarts_after_kill() {
     let Some(()) = emulated() else { return };
     let mut bed = Bed::new();
     bed.guests();
@@ -443,13 +446,13 @@ fn without_privileges_and_after_a_kill() {
                 &format!("{PACKET_MEMORY_KIB} kB")
             ]
         );
-        // vfio resets the functions for the next.
+        // vfio resets the functions for the next switch.
         bed.kill();
     }
 }
 
 #[test]
-fn what_keeps_a_switch_from_its_functions_is_told() {
+fn unusable_vf_is_refused_with_its_problem() {
     let Some(()) = emulated() else { return };
     let bed = Bed::new();
     let config = bed.config();
@@ -508,16 +511,17 @@ fn what_keeps_a_switch_from_its_functions_is_told() {
         "this process may lock only 32767 KiB. Raise the limit",
     );
 
-    // The NIC delivers to another MAC than the one that the VM is told.
+    // The NIC delivers to another MAC than the gateway's.
     bed.nic.set(vm1.gateway, "02:00:13:89:00:77", vm1.vlan);
     expect(
         &config,
         enough,
         &format!(
-            "port vm1: {gateway} has the MAC 02:00:13:89:00:77, but the configuration says 02:00:13:89:00:01"
+            "port vm1: {gateway} has the MAC 02:00:13:89:00:77, but the configuration says \
+             02:00:13:89:00:01"
         ),
     );
-    // Set right, it is taken at the next start: the function needs no other binding.
+    // Once corrected, the next start succeeds: the function needs no rebinding.
     bed.nic.set(vm1.gateway, vm1.gateway_mac, vm1.vlan);
     let mut switch = bed
         .command(&config, enough)
@@ -539,7 +543,7 @@ fn what_keeps_a_switch_from_its_functions_is_told() {
 }
 
 #[test]
-fn no_iommu_is_told() {
+fn no_iommu_is_refused() {
     let Some(()) = emulated() else { return };
     if fs::read_dir("/sys/kernel/iommu_groups").is_ok_and(|mut groups| groups.next().is_some()) {
         eprintln!("skipped: needs the emulated machine without an IOMMU (scripts/vm --no-iommu)");

@@ -1,4 +1,5 @@
-//! The switch's end of the channel to its supervisor, over a worker on ports in memory. Needs no root.
+//! The switch's end of the channel to its supervisor, over a worker on ports in memory. Needs no
+//! root.
 //!
 //! DPDK starts once per process, so all of it is one test.
 
@@ -79,7 +80,8 @@ fn restore(channel: &Channel, leases: &[Lease]) {
     channel.send(&order).expect("it is sent");
 }
 
-/// The ports and addresses of the next report, each lease of which lasts for `seconds` or a little less.
+/// The ports and addresses of the next report, each lease of which lasts for `seconds` or a little
+/// less.
 fn reported(channel: &Channel, seconds: u32) -> Vec<(String, Ipv4Addr)> {
     let Ok(Report::Leases { leases }) = receive(channel) else {
         panic!("no report");

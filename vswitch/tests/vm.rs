@@ -1,6 +1,6 @@
-//! A switch's VM, as its host sees it: the image that `scripts/build-switch-image` has built, booted by QEMU.
+//! A switch's VM, seen from its host: the image of `scripts/build-switch-image`, booted by QEMU.
 //!
-//! Skipped, with a line that says so, where no image is built. `scripts/test vm` builds it and runs this.
+//! Skipped if no image is built. `scripts/test vm` builds it and runs this.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// For whatever one waits for, under emulation on a busy machine.
+/// The longest wait, under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// A machine with one network function at 0000:00:10.0. It is killed when it is dropped.
+/// A machine with one network function at 0000:00:10.0. Dropping it kills it.
 struct Vm {
     directory: tempfile::TempDir,
     qemu: Child,
@@ -41,7 +41,8 @@ impl Vm {
         )
         .args([
             "-device",
-            "virtio-net-pci,netdev=n0,addr=0x10,mac=02:00:00:00:01:01,romfile=,iommu_platform=on,disable-legacy=on",
+            "virtio-net-pci,netdev=n0,addr=0x10,mac=02:00:00:00:01:01,romfile=,iommu_platform=on,\
+             disable-legacy=on",
         ])
         .args([
             "-append",
@@ -77,7 +78,7 @@ impl Vm {
         connected.unwrap_or_else(|| panic!("nobody listens on {name}"))
     }
 
-    /// Sends a configuration; the connection, for what is to follow.
+    /// Sends a configuration; returns the connection, for later orders.
     fn configure(&self, config: &Value) -> UnixStream {
         let text = config.to_string();
         fs::write(self.path("config.json"), &text).expect("a file");
@@ -139,7 +140,8 @@ fn config(address: &str, mib: u32, hugepages: bool) -> Value {
         "tenant": "red", "vni": 5001, "gateway": { "ipv4": "10.0.0.1/24" },
         "ports": [{
             "name": "red-vm1", "device": { "driver": "pci", "address": address },
-            "gateway_mac": "02:00:00:00:01:01", "mac": "52:54:00:00:01:11", "addresses": ["10.0.0.11/32"],
+            "gateway_mac": "02:00:00:00:01:01", "mac": "52:54:00:00:01:11",
+            "addresses": ["10.0.0.11/32"],
         }],
         "memory": { "mib": mib, "hugepages": hugepages },
         "control_socket": "/run/of/the/host/control.sock",
@@ -147,9 +149,9 @@ fn config(address: &str, mib: u32, hugepages: bool) -> Value {
 }
 
 #[test]
-fn a_switch_is_configured_asked_and_stopped_over_its_channels() {
+fn switch_is_configured_queried_and_stopped_over_its_channels() {
     let Some(mut vm) = Vm::boot() else { return };
-    // Whoever goes away in the middle has said nothing.
+    // An incomplete configuration is ignored.
     let mut half = vm.connect("config");
     half.write_all(b"1000\n{\"tenant\":").expect("room");
     drop(half);
@@ -159,7 +161,7 @@ fn a_switch_is_configured_asked_and_stopped_over_its_channels() {
     let shown = vm.vswitch(&["show", "ports", "--json"]);
     let ports: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(ports["ports"][0]["device"], "pci:0000:00:10.0", "{ports}");
-    // Each a client of its own, as close together as they come.
+    // Each is a client of its own, all at once.
     for _ in 0..10 {
         let shown = vm.vswitch(&["show", "drops"]);
         assert!(shown.status.success(), "{shown:?}");
@@ -182,7 +184,8 @@ fn a_switch_is_configured_asked_and_stopped_over_its_channels() {
         let mut client = vm.connect("control");
         client.write_all(rude).expect("room");
         drop(client);
-        // The next one may be told to ask again, but is not kept waiting, and is not given another's answer.
+        // The next client may have to retry, but it does not hang, and gets no other client's
+        // answer.
         let shown = vm.vswitch(&["show", "ports"]);
         let said = String::from_utf8_lossy(&shown.stderr);
         assert!(
@@ -211,7 +214,7 @@ fn a_switch_is_configured_asked_and_stopped_over_its_channels() {
 }
 
 #[test]
-fn a_function_that_is_not_there_is_named() {
+fn missing_function_is_named() {
     let Some(mut vm) = Vm::boot() else { return };
     let _channel = vm.configure(&config("0000:00:15.0", 32, true));
     vm.wait_until_it_is_off();
@@ -221,7 +224,7 @@ fn a_function_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_machine_that_is_too_small_says_so() {
+fn machine_without_memory_is_refused() {
     let Some(mut vm) = Vm::boot() else { return };
     let _channel = vm.configure(&config("0000:00:10.0", 100, true));
     vm.wait_until_it_is_off();
@@ -231,9 +234,9 @@ fn a_machine_that_is_too_small_says_so() {
 }
 
 #[test]
-fn a_switch_that_is_killed_ends_the_machine() {
+fn killed_switch_ends_the_machine() {
     let Some(mut vm) = Vm::boot() else { return };
-    // The kernel kills it when there are no more ordinary pages.
+    // The kernel kills it when no ordinary pages are left.
     let _channel = vm.configure(&config("0000:00:10.0", 100, false));
     vm.wait_until_it_is_off();
     let console = vm.console();

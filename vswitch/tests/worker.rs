@@ -56,7 +56,8 @@ struct Bed {
 }
 
 impl Bed {
-    /// Each wire holds `capacity` frames each way. `prepare` gets the pool before the worker starts.
+    /// Each wire holds `capacity` frames each way. `prepare` gets the pool before the worker
+    /// starts.
     fn new(capacity: usize, prepare: impl FnOnce(&Mempool)) -> Self {
         let config = config("\"10.0.0.12\", \"fd00:0:0:1::12\"");
         let eal = Eal::start(&EalOptions {

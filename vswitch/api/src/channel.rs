@@ -1,7 +1,9 @@
-//! The channel between a switch and its supervisor: what crosses it, and the socket that carries it.
+//! The channel between a switch and its supervisor: what crosses it, and the socket that carries
+//! it.
 //!
-//! It is a unix socket of type SOCK_SEQPACKET on which the switch listens. Each datagram is one message: a
-//! JSON object of at most [`MESSAGE_MAX`] bytes. The switch sends [`Report`]s, the supervisor [`Order`]s:
+//! It is a unix socket of type SOCK_SEQPACKET on which the switch listens. Each datagram is one
+//! message: a JSON object of at most [`MESSAGE_MAX`] bytes. The switch sends [`Report`]s, the
+//! supervisor [`Order`]s:
 //!
 //! ```text
 //! supervisor                         switch
@@ -11,10 +13,10 @@
 //!     │◄─────────────────── leases ────┤  now, and whenever they change
 //! ```
 //!
-//! Either side may end at any time; a new supervisor connects to a switch that runs, and a supervisor
-//! reconnects to a switch that was restarted. Neither trusts the other: who connects is checked by
-//! [`Channel::peer_uid`], sizes and counts are bounded, and both check the contents against what they know
-//! themselves. `docs/decisions/0009-supervisor-channel.md` has the reasons.
+//! Either side may end at any time; a new supervisor connects to a switch that runs, and a
+//! supervisor reconnects to a switch that was restarted. Neither trusts the other: who connects is
+//! checked by [`Channel::peer_uid`], sizes and counts are bounded, and both check the contents
+//! against what they know themselves. `docs/decisions/0009-supervisor-channel.md` has the reasons.
 
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
@@ -32,7 +34,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the messages. A side that meets another version closes the connection.
 pub const VERSION: u32 = 1;
-/// The largest message in bytes: the leases of all ports that a switch can have, several times over.
+/// The largest message in bytes: the leases of all ports that a switch can have, several times
+/// over.
 pub const MESSAGE_MAX: usize = 64 << 10;
 
 /// What a switch tells its supervisor.
@@ -104,8 +107,8 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A socket that listens on `path`, where nothing is yet. The standard library knows no sockets of type
-/// SOCK_SEQPACKET, but accepts their connections, which [`Channel::from`] takes.
+/// A socket that listens on `path`, where nothing is yet. The standard library knows no sockets of
+/// type SOCK_SEQPACKET, but accepts their connections, which [`Channel::from`] takes.
 ///
 /// # Errors
 /// What the kernel says.
@@ -135,7 +138,8 @@ impl Channel {
         Ok(Self(socket))
     }
 
-    /// The user of the process at the other end: of the one that connected, or that began to listen.
+    /// The user of the process at the other end: of the one that connected, or that began to
+    /// listen.
     ///
     /// # Errors
     /// What the kernel says.
@@ -146,8 +150,8 @@ impl Channel {
     /// Sends a message, or nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::WouldBlock`] if the other side reads too slowly, [`ErrorKind::InvalidInput`] if the
-    /// message is too long; otherwise what the kernel says.
+    /// [`ErrorKind::WouldBlock`] if the other side reads too slowly, [`ErrorKind::InvalidInput`] if
+    /// the message is too long; otherwise what the kernel says.
     pub fn send(&self, message: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
         if text.len() > MESSAGE_MAX {
@@ -160,7 +164,8 @@ impl Channel {
     /// The next message.
     ///
     /// # Errors
-    /// [`ReceiveError::Empty`] if there is none; any other error means that the connection is of no use.
+    /// [`ReceiveError::Empty`] if there is none; any other error means that the connection is of no
+    /// use.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<T, ReceiveError> {
         let mut text = vec![0; MESSAGE_MAX];
         let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;

@@ -3,8 +3,9 @@
 //! [`Port`] is one port of any kind. It is an enum, so a burst costs one predictable branch and no
 //! indirect call; the frames themselves are DPDK's packet memory for every kind ([`dpdk::Burst`]).
 //!
-//! This crate is the home of the kinds that are not DPDK's, one file each, with a variant here. Such a file
-//! may allow `unsafe` for itself, each block with a SAFETY comment; none has needed it so far.
+//! This crate is the home of the kinds that are not DPDK's, one file each, with a variant here.
+//! Such a file may allow `unsafe` for itself, each block with a SAFETY comment; none has needed it
+//! so far.
 
 mod memory;
 
@@ -45,8 +46,8 @@ impl Port {
         }
     }
 
-    /// Sends from the front of `burst`; returns how many frames the port took. The others stay in the
-    /// burst, in order.
+    /// Sends from the front of `burst`; returns how many frames the port took. The others stay in
+    /// the burst, in order.
     #[inline]
     pub fn tx(&mut self, burst: &mut Burst) -> usize {
         match self {
@@ -72,8 +73,8 @@ impl Port {
         }
     }
 
-    /// A descriptor that polls readable when a frame waits, between [`Self::arm`] and [`Self::disarm`];
-    /// `None` if the port can only be polled.
+    /// A descriptor that polls readable when a frame waits, between [`Self::arm`] and
+    /// [`Self::disarm`]; `None` if the port can only be polled.
     pub fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Dpdk(port) => port.wait_fd(),
@@ -81,8 +82,8 @@ impl Port {
         }
     }
 
-    /// Asks the port to signal frames on [`Self::wait_fd`]; false if it cannot. A frame that came just
-    /// before raises no event, so receive once more between this and the sleep.
+    /// Asks the port to signal frames on [`Self::wait_fd`]; false if it cannot. A frame that came
+    /// just before raises no event, so receive once more between this and the sleep.
     pub fn arm(&mut self) -> bool {
         match self {
             Self::Dpdk(port) => port.arm(),

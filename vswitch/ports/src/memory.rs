@@ -1,8 +1,8 @@
 //! A wire in memory: two ports, joined by a bounded queue each way.
 //!
-//! It carries what a device would, but without one: worker tests hold one end and give the worker the
-//! other. Unlike DPDK's `net_ring` it wakes a sleeping receiver, has a link that goes down, and shows the
-//! multicast groups that the other end subscribed to.
+//! It carries what a device would, but without one: worker tests hold one end and give the worker
+//! the other. Unlike DPDK's `net_ring` it wakes a sleeping receiver, has a link that goes down, and
+//! shows the multicast groups that the other end subscribed to.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -104,7 +104,8 @@ impl MemoryPort {
             }
         }
         *burst = left;
-        // Pairs with the fence in `arm`: either this sees the flag, or the receiver sees the frames.
+        // Pairs with the fence in `arm`: either this sees the flag, or the receiver sees the
+        // frames.
         fence(Ordering::SeqCst);
         if taken > 0 && armed.load(Ordering::Relaxed) {
             // A full counter means that a wake-up is pending already.
@@ -131,7 +132,8 @@ impl MemoryPort {
         let _ = self.incoming.wake.read();
     }
 
-    /// As [`crate::Port::set_multicast`]. The wire delivers all frames whatever the receiver asked for.
+    /// As [`crate::Port::set_multicast`]. The wire delivers all frames whatever the receiver asked
+    /// for.
     pub fn set_multicast(&mut self, groups: &[[u8; 6]], all: bool) {
         let multicast = self.incoming.multicast.lock();
         *multicast.unwrap_or_else(PoisonError::into_inner) = (groups.to_vec(), all);

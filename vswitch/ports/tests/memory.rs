@@ -1,4 +1,5 @@
-//! The wire in memory carries frames in order, within its bounds, and wakes a receiver that asked for it.
+//! The wire in memory carries frames in order, within its bounds, and wakes a receiver that asked
+//! for it.
 //!
 //! DPDK starts once per process, so all of it is one test.
 

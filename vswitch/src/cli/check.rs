@@ -1,7 +1,8 @@
-//! `check-sandbox`: tries, on the kernel it runs on, what a switch must not be able to do.
+//! `check-sandbox`: attempts, on the running kernel, what a switch must not be able to do.
 //!
-//! Each attempt is made by a process of its own, which first builds the sandbox of a switch. A process that
-//! is killed, or told no, was refused; one that gets through ends with status 0.
+//! Each attempt is made by a process of its own, which first builds the sandbox of a switch. If the
+//! kernel kills the process or returns an error, the attempt was refused; if it succeeds, the
+//! status is 0.
 
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -15,15 +16,15 @@ use serde_json::json;
 use super::CliError;
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 
-/// The status of a probe that was told no.
+/// The status of a refused attempt.
 const REFUSED: u8 = 10;
-/// The status of a probe whose sandbox could not be built.
+/// The status if the sandbox could not be built.
 const NO_SANDBOX: u8 = 11;
 
-/// An attempt: its name, and what it does; it may lose the file it is given.
+/// An attempt: its name, and the function, which may remove or change the given file.
 type Probe = (&'static str, fn(&Path) -> io::Result<()>);
 
-/// The first may succeed, so that a refusal of the others says something.
+/// The first must succeed: it shows that the others are refused for what they do.
 const PROBES: &[Probe] = &[
     ("write a line to the log", |_| {
         writeln!(io::stderr(), "still here")
@@ -69,12 +70,12 @@ const PROBES: &[Probe] = &[
     }),
 ];
 
-/// The file that an attempt may lose: the process of that number makes it before it is confined.
+/// The file of an attempt; the process of that number creates it before it is confined.
 fn bait(process: u32) -> PathBuf {
     std::env::temp_dir().join(format!("vswitch-check-sandbox-{process}"))
 }
 
-/// Makes the attempt of that number inside the sandbox.
+/// Makes attempt `number` inside the sandbox.
 pub(super) fn probe(number: usize) -> ExitCode {
     let enter = || -> Result<(), SandboxError> {
         let needs = Needs::default();
@@ -94,7 +95,7 @@ pub(super) fn probe(number: usize) -> ExitCode {
     }
 }
 
-/// Makes every attempt, and fails if one gets through.
+/// Makes every attempt, and fails if one succeeds.
 pub(super) fn check(json: bool) -> Result<(), CliError> {
     let program = std::env::current_exe()?;
     let mut out = io::stdout().lock();
@@ -169,7 +170,7 @@ impl Outcome {
     }
 }
 
-/// Asked on a thread that ends with the question, since the answer is a restriction.
+/// Determined on a thread of its own, because the only way is to restrict the thread.
 fn landlock_of_this_kernel() -> LandlockLevel {
     let ask = || sandbox::confine_thread(&Needs::default());
     let asked = std::thread::spawn(ask).join();

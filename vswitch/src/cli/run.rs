@@ -1,5 +1,4 @@
-//! `run`: opens everything, gives up the right to open anything, and carries frames until it is told
-//! to end.
+//! `run`: opens everything, drops all privileges, and carries frames until a signal ends it.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -75,7 +74,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let channel_path = args.channel.as_deref();
     let channel = channel_path.map(ChannelSocket::bind).transpose()?;
 
-    let memif_sockets = MemifSockets::make_way(&config)?;
+    let memif_sockets = MemifSockets::clear(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
     let generation = Generation::build(&config, None);
@@ -88,17 +87,17 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
         control = control_path.map(|path| path.display().to_string()), "devices are open"
     );
 
-    // What belongs to a thread goes before the control thread starts, which inherits it.
+    // The control thread inherits the confinement, so it starts afterwards.
     let needs = (!args.no_sandbox)
         .then(|| Needs::of(&config, control_path.into_iter().chain(channel_path)));
     match &needs {
         Some(needs) => {
-            // DPDK's interrupt thread is there already, and must do it itself.
+            // DPDK's interrupt thread runs already, and must confine itself.
             let of_eal = needs.clone();
             let done = eal.on_interrupt_thread(move || sandbox::confine_thread(&of_eal))?;
             for level in [done?, sandbox::confine_thread(needs)?] {
                 if level != LandlockLevel::Full {
-                    warn!(%level, "this kernel's Landlock does not do all that is asked of it");
+                    warn!(%level, "this kernel's Landlock does not enforce every rule");
                 }
             }
         }
@@ -120,17 +119,17 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
 
     info!("carrying frames");
     worker.run(args.poll);
-    // The devices are closed by the kernel, with the process. DPDK's own way is no safer: its memif frees what the
-    // interrupt thread still uses.
+    // The kernel closes the devices with the process. Closing them by DPDK is less safe: its memif
+    // frees memory that the interrupt thread still uses.
     std::mem::forget(worker);
     drop(memif_sockets);
-    // It told the worker to stop, and is ending.
+    // It has told the worker to stop, and is ending.
     let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
     info!("ended");
     ended
 }
 
-/// The CPU that was asked for, or the first that there is.
+/// The requested CPU, or the first allowed one.
 fn worker_cpu(asked: Option<usize>, allowed: &CpuSet) -> Result<usize, RunError> {
     let usable = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
     let all = || (0..CpuSet::count()).filter(usable);
@@ -147,7 +146,7 @@ fn worker_cpu(asked: Option<usize>, allowed: &CpuSet) -> Result<usize, RunError>
     }
 }
 
-/// Where the control thread runs: not on the worker's CPU, if there is another.
+/// The CPUs of the control thread: all but the worker's, if there are others.
 fn other_cpus(allowed: &CpuSet, worker: usize) -> CpuSet {
     let mut others = *allowed;
     let _ = others.unset(worker);
@@ -191,7 +190,7 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
             require_mac(name, device, own, mac)
         });
         if let Err(error) = opened {
-            // The process ends, and the kernel closes them: DPDK would add complaints of its own to the sentence.
+            // The process ends, and the kernel closes them; DPDK would add messages of its own.
             std::mem::forget(ports);
             return Err(error.into());
         }
@@ -205,13 +204,14 @@ fn open_ports(config: &SwitchConfig, cpu: usize) -> Result<(Eal, Vec<Port>, Memp
     if !napping.is_empty() {
         info!(
             ports = napping.join(","),
-            "their drivers have no receive interrupt: idle, the switch naps instead of sleeping"
+            "their drivers have no receive interrupt: when idle, the switch naps instead of \
+             sleeping"
         );
     }
     Ok((eal, ports, pool))
 }
 
-/// A NIC delivers to a function what is for its MAC, so it must be the one that the tenant's VMs are told.
+/// A NIC delivers to a function the frames for its MAC, so it must be the configured gateway MAC.
 fn require_mac(
     port: &str,
     device: &Device,
@@ -229,12 +229,12 @@ fn require_mac(
     }
 }
 
-/// The sockets on which this switch is the server of a memif. DPDK makes them, but neither replaces what a killed
-/// process has left nor removes its own.
+/// The sockets on which this switch is the server of a memif. DPDK creates them, but neither
+/// replaces stale ones nor removes its own.
 struct MemifSockets(Vec<PathBuf>);
 
 impl MemifSockets {
-    fn make_way(config: &SwitchConfig) -> Result<Self, RunError> {
+    fn clear(config: &SwitchConfig) -> Result<Self, RunError> {
         let mut paths: Vec<PathBuf> = config
             .devices()
             .filter_map(|side| match side.device {
@@ -246,7 +246,7 @@ impl MemifSockets {
                 _ => None,
             })
             .collect();
-        // Several memifs may share a socket, by their numbers.
+        // Several memifs may share a socket.
         paths.sort();
         paths.dedup();
         for path in &paths {
@@ -264,7 +264,7 @@ impl Drop for MemifSockets {
     }
 }
 
-/// Starts the control thread, and returns when it is ready to serve: everything it needs is then open.
+/// Starts the control thread, and returns when it has opened everything it needs.
 fn start_control(
     control: Control,
     listener: Option<UnixListener>,
@@ -275,7 +275,7 @@ fn start_control(
     let thread = thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            // However this thread ends, the worker does not go on without it.
+            // However this thread ends, the worker ends too.
             let _stop = stop_worker;
             sched_setaffinity(Pid::from_raw(0), &cpus)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -292,7 +292,7 @@ fn start_control(
                     };
                     info!("{name}: ending");
                 };
-                // The other side waits, or is gone with the whole process.
+                // The receiver waits, unless the process is ending.
                 let _ = ready.send(());
                 match listener {
                     Some(listener) => control

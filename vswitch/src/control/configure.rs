@@ -33,8 +33,8 @@ impl Control {
         Ok(json_reply(&Installed { generation }))
     }
 
-    /// Passes the worker a generation built from `config`, and waits until it is in use; returns its
-    /// number. The caller holds `swap`.
+    /// Passes the worker a generation built from `config`, and waits until it is in use; returns
+    /// its number. The caller holds `swap`.
     pub(super) async fn install(
         &self,
         generation: Generation,

@@ -8,7 +8,8 @@
 //! What a client can use is bounded: connections, bytes of a head and of a body, and time.
 //!
 //! [`Endpoint`] says which requests there are. `answer` builds the answers, `configure` installs a
-//! configuration, `supervisor` serves the supervisor, `metrics` collects what the counters' declarations say.
+//! configuration, `supervisor` serves the supervisor, `metrics` collects what the counters'
+//! declarations say.
 
 mod answer;
 mod configure;

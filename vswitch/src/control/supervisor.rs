@@ -1,7 +1,7 @@
 //! The switch's end of the channel to its supervisor: leases out, and in again after a restart.
 //!
-//! The switch listens; one supervisor at a time is served, and only root or the switch's own user. What it
-//! may do is bounded by [`vswitch_api::channel`]: one order a connection, of one datagram.
+//! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
+//! What it may do is bounded by [`vswitch_api::channel`]: one order a connection, of one datagram.
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};

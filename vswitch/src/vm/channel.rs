@@ -1,7 +1,8 @@
-//! The virtio-serial ports that lead to the host, and what arrives on the one for the configuration.
+//! The virtio-serial ports to the host, and the messages on the configuration's port.
 //!
-//! A port is one stream of bytes that outlives the host's connections to its other end. While nobody is connected
-//! there, reading ends at once and `poll` reports a hang-up; [`Channel::wait_for_host`] waits for the next one.
+//! A port is one stream of bytes that outlives the host's connections to it. Without a connection,
+//! reads return the end of the stream and `poll` reports a hang-up; [`Channel::wait_for_host`]
+//! waits for the next one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,20 +15,21 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Where the kernel lists the ports.
+/// The kernel's list of ports.
 const LIST: &str = "/sys/class/virtio-ports";
-/// How long the kernel may take to find the port: it asks the host for the names while it boots.
+/// How long the kernel may take to find the port: it queries the host for names while it boots.
 const FIND_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest configuration that is taken.
+/// The largest configuration that is read, in bytes.
 const CONFIG_MAX: u64 = 16 << 20;
-/// The longest line that is taken.
+/// The longest line that is read, in bytes.
 const LINE_MAX: u64 = 64;
 
-/// Why nothing comes from the host.
+/// Why nothing can be read from the host.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChannelError {
     #[error(
-        "the machine has no virtio-serial port named {0}: add -device virtserialport,name={0} and its chardev"
+        "the machine has no virtio-serial port named {0}: add -device virtserialport,name={0} and \
+         its chardev"
     )]
     Missing(String),
     #[error("virtio-serial port {name} ({path}): {source}", path = path.display())]
@@ -37,18 +39,20 @@ pub(super) enum ChannelError {
         source: io::Error,
     },
     #[error(
-        "the configuration from the host starts with {0:?}: it must be its length in bytes, a line feed, and the JSON"
+        "the configuration from the host starts with {0:?}: it must be its length in bytes, a line \
+         feed, and the JSON"
     )]
     Length(String),
     #[error(
-        "the configuration from the host has {0} bytes, which is more than the {CONFIG_MAX} that are taken"
+        "the configuration from the host has {0} bytes, which is more than the {CONFIG_MAX} that \
+         are taken"
     )]
     TooLong(u64),
     #[error("the configuration from the host is no UTF-8")]
     Text,
 }
 
-/// A port of the machine that is there. The host sees whether it is open.
+/// A port that is not open here. The host sees whether it is open.
 #[derive(Debug)]
 pub(super) struct Closed {
     name: String,
@@ -56,7 +60,7 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// The port called `name`, once the kernel knows it.
+    /// The port called `name`; waits until the kernel has it.
     pub(super) fn find(name: &str) -> Result<Self, ChannelError> {
         let began = Instant::now();
         loop {
@@ -80,7 +84,7 @@ impl Closed {
     }
 }
 
-/// A port that is open here.
+/// A port that is open.
 #[derive(Debug)]
 pub(super) struct Channel {
     name: String,
@@ -89,7 +93,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Waits until the host is connected.
+    /// Waits until the host connects.
     fn wait_for_host(&self) -> Result<(), ChannelError> {
         match wait_for_peer(self.file.as_fd(), None) {
             Ok(_) => Ok(()),
@@ -116,7 +120,7 @@ impl Read for Channel {
     }
 }
 
-/// The device of the port called `name`, of those in `list`.
+/// The device of the port called `name` in `list`.
 fn find(list: &Path, name: &str) -> Option<PathBuf> {
     let entry = fs::read_dir(list).ok()?.flatten().find(|entry| {
         fs::read_to_string(entry.path().join("name")).is_ok_and(|text| text.trim_end() == name)
@@ -125,9 +129,10 @@ fn find(list: &Path, name: &str) -> Option<PathBuf> {
     device.exists().then_some(device)
 }
 
-/// Waits until somebody is connected to the other end of `port`, but no longer than `time`; whether somebody is.
+/// Waits until the other end of `port` is connected, at most for `time`; returns whether it is.
 ///
-/// To wait for an event would not do: while nobody is there, `poll` returns at once. Only the edges tell of a change.
+/// Without a connection `poll` returns at once, so it cannot wait. Edge-triggered epoll reports the
+/// change.
 pub(super) fn wait_for_peer(port: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<bool> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let any = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
@@ -142,7 +147,7 @@ pub(super) fn wait_for_peer(port: BorrowedFd<'_>, time: Option<Duration>) -> io:
         }
         let left = match end.map(|end| end.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => return Ok(false),
-            // Rounded up, or the last millisecond would be spent in turning round.
+            // Rounded up, or the last millisecond would be a busy loop.
             Some(left) => {
                 EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
             }
@@ -155,10 +160,10 @@ pub(super) fn wait_for_peer(port: BorrowedFd<'_>, time: Option<Duration>) -> io:
     }
 }
 
-/// The configuration's text, from the first host that sends all of it.
+/// The configuration's text, from the first connection that sends a whole one.
 pub(super) fn receive_config(channel: &mut BufReader<Channel>) -> Result<String, ChannelError> {
     loop {
-        // What a host has left before it went is read first, and then what the next one sends.
+        // The rest of a closed connection is read first, then the next connection.
         match read_config(channel) {
             Ok(Some(text)) => return Ok(text),
             Ok(None) => channel.get_ref().wait_for_host()?,
@@ -177,7 +182,8 @@ pub(super) fn wait_for_stop(
         match read_line(channel) {
             Ok(Some(line)) if line == "stop" => return Ok(()),
             Ok(Some(line)) => warn(&format!(
-                "the host sends {line:?} on the configuration's channel: only \"stop\" is known there, so it is ignored"
+                "the host sends {line:?} on the configuration's channel: only \"stop\" is known \
+                 there, so it is ignored"
             )),
             Ok(None) => channel.get_ref().wait_for_host()?,
             Err(source) => return Err(channel.get_ref().failed(source)),
@@ -203,7 +209,7 @@ impl From<ChannelError> for ReadError {
     }
 }
 
-/// One message: its length in decimal, a line feed, and the text. `None` if the stream ends before it does.
+/// One message: its length in decimal, a line feed, and the text. `None` if the stream ends early.
 fn read_config(stream: &mut impl BufRead) -> Result<Option<String>, ReadError> {
     let Some(head) = read_line(stream)? else {
         return Ok(None);
@@ -227,7 +233,7 @@ fn read_config(stream: &mut impl BufRead) -> Result<Option<String>, ReadError> {
     }
 }
 
-/// One line without its end, or as much of it as is taken; `None` if the stream ends before it does.
+/// One line without its end, or its first [`LINE_MAX`] bytes; `None` if the stream ends early.
 fn read_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     stream.take(LINE_MAX).read_until(b'\n', &mut line)?;
@@ -251,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_as_long_as_it_says() {
+    fn config_ends_at_its_announced_length() {
         let mut stream: &[u8] = b"2\n{}stop\n";
         let text = read_config(&mut stream).expect("no error");
         assert_eq!(text.as_deref(), Some("{}"));
@@ -262,14 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn half_a_message_is_none() {
+    fn incomplete_config_is_none() {
         for half in ["", "1", "12", "12\n", "12\n{\"tenant\":"] {
             assert_eq!(config(half.as_bytes()), Ok(None), "{half:?}");
         }
     }
 
     #[test]
-    fn a_message_that_cannot_be_meant_is_refused() {
+    fn malformed_config_is_refused() {
         for (bytes, words) in [
             (
                 &b"{\"tenant\": 1}\n"[..],
@@ -288,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_found_by_its_name() {
+    fn port_is_found_by_name() {
         let list = tempfile::tempdir().expect("a directory");
         for (port, name) in [("null", "org.vswitch.config.0\n"), ("zero", "another\n")] {
             fs::create_dir(list.path().join(port)).expect("a port");

@@ -1,10 +1,11 @@
-//! The switch as a virtual machine: what `vswitch` does as the machine's first process.
+//! The switch in a virtual machine: what `vswitch` does as the machine's init process.
 //!
-//! There is nothing else in the machine: no shell, no other program, nothing that listens on a network. This process
-//! mounts what the kernel offers, loads the modules that the image names, takes the configuration from the host,
-//! gives the PCI functions to VFIO, and starts the switch proper as a child without privileges. Then it carries
-//! the control API to and from the host. When the switch ends, or anything fails, it says so in a sentence on the
-//! console and switches the machine off. `docs/operate/switch-image.md` has the contract with the host.
+//! The machine contains nothing else: no shell, no other program, no network listener. This process
+//! mounts the kernel's file systems, loads the modules that the image names, receives the
+//! configuration from the host, binds the PCI functions to VFIO, and starts the switch proper as an
+//! unprivileged child. Then it relays the control API between host and switch. When the switch
+//! ends, or anything fails, it prints one sentence on the console and powers the machine off.
+//! `docs/operate/switch-image.md` is the contract with the host.
 
 mod channel;
 mod pci;
@@ -34,22 +35,22 @@ use tenant_config::{Device, SwitchConfig};
 
 use channel::{ChannelError, Closed};
 
-/// Where the kernel finds this program, and finds it once more as the switch.
+/// The path of this program, for the kernel and for the switch proper.
 const INIT: &str = "/init";
-/// The names of the modules, in the order in which they are loaded, one on a line.
+/// The names of the modules in load order, one per line.
 const MODULES: &str = "/modules/order";
-/// The channel that brings the configuration, and later the order to stop.
+/// The virtio-serial port of the configuration, and later of the order to stop.
 const CONFIG_CHANNEL: &str = "org.vswitch.config.0";
-/// The channel that carries the control API.
+/// The virtio-serial port of the control API.
 const CONTROL_CHANNEL: &str = "org.vswitch.control.0";
-/// What belongs to the switch alone: its configuration and its control socket.
+/// The switch's own directory: its configuration and its control socket.
 const SWITCH_DIRECTORY: &str = "/run/switch";
-/// The user and group that the switch runs as. They own nothing but that directory and the VFIO groups.
+/// The user and group of the switch. They own only that directory and the VFIO groups.
 const SWITCH_USER: u32 = 1000;
-/// How long a switch may take to end when it is told to.
+/// How long a switch may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the machine does not go on.
+/// Why the machine powers off.
 #[derive(Debug, thiserror::Error)]
 enum VmError {
     #[error("{target} cannot be mounted: {errno}", target = target.display())]
@@ -65,7 +66,8 @@ enum VmError {
     #[error("{0}")]
     Config(#[from] tenant_config::ConfigErrors),
     #[error(
-        "memory.mib = {mib} takes {wanted} hugepages of 2 MiB, but the machine has room for {got}: give the VM more memory"
+        "memory.mib = {mib} takes {wanted} hugepages of 2 MiB, but the machine has room for {got}: \
+         give the VM more memory"
     )]
     Hugepages { mib: u32, wanted: u64, got: u64 },
     #[error(transparent)]
@@ -77,7 +79,7 @@ enum VmError {
     },
 }
 
-/// An error of the file `path`.
+/// Makes the error of the file `path`.
 fn at(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> VmError {
     let path = path.as_ref().to_owned();
     move |source| VmError::File { path, source }
@@ -90,14 +92,14 @@ fn cannot<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> VmError {
     }
 }
 
-/// Whether this process is a machine's first, started by the kernel: a container's first has another name.
+/// Whether this process is a machine's init. A container's process 1 has another name.
 pub fn is_init() -> bool {
     std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == INIT)
 }
 
-/// Runs the machine until the switch ends, and switches it off.
+/// Runs the machine until the switch ends, then powers it off.
 pub fn main() -> ExitCode {
-    // A thread that is gone would leave a machine that does half of its work.
+    // Without one of its threads the machine would work only in part.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
@@ -108,31 +110,32 @@ pub fn main() -> ExitCode {
         Err(error) => say(&error.to_string()),
     }
     power_off();
-    // The kernel does not outlive its first process: with panic=-1 on its command line, nor does the machine.
+    // The kernel panics when init ends; with panic=-1 on its command line, the machine then ends
+    // too.
     ExitCode::FAILURE
 }
 
-/// One sentence on the console, which is the tenant's log.
+/// Prints one sentence on the console, which is the tenant's log.
 fn say(sentence: &str) {
-    // Nobody is left to be told that the console fails.
+    // There is no other place to report a failing console.
     let _ = writeln!(io::stderr(), "vm: {sentence}");
 }
 
-/// Returns only if the kernel refuses.
+/// Powers the machine off. Returns only if the kernel refuses.
 fn power_off() {
     let _ = nix::sys::termios::tcdrain(io::stderr());
     let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
     say(&format!("the machine cannot be switched off: {errno}"));
 }
 
-/// Time since the kernel started its clock.
+/// Time since the kernel booted.
 fn uptime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .unwrap_or_default()
 }
 
-/// Everything, in order; the sentence about the switch's end.
+/// Does everything in order; returns the sentence about the switch's end.
 fn run() -> Result<String, VmError> {
     let kernel = uptime();
     mount_all()?;
@@ -155,7 +158,7 @@ fn run() -> Result<String, VmError> {
     }
     let control = Path::new(SWITCH_DIRECTORY).join("control.sock");
     let file = write_config(&text)?;
-    // What VFIO shows to a device is locked in memory.
+    // Memory that VFIO maps for a device is locked.
     setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
         .map_err(cannot("lift the limit of locked memory"))?;
     let init = uptime() - kernel - waited;
@@ -175,7 +178,7 @@ fn run() -> Result<String, VmError> {
             sentence += &format!("; before that {waited:.3} s of waiting for the configuration");
         }
         say(&sentence);
-        // Only now, for an open channel is how the host knows that there is somebody to ask.
+        // Opened only now: an open port tells the host that the switch can be asked.
         let closed = control_channel.open().and_then(|channel| {
             let served = relay::serve(channel.file(), &control);
             served.map_err(|error| channel.failed(error))
@@ -211,7 +214,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), VmError
         .map_err(cannot("start a thread"))
 }
 
-/// What the kernel offers as files, and a directory for the switch.
+/// Mounts the kernel's file systems, and creates the switch's directory.
 fn mount_all() -> Result<(), VmError> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
     let devices = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -254,7 +257,7 @@ fn load_modules(order: &Path) -> Result<(), VmError> {
     Ok(())
 }
 
-/// Takes the packet memory's pages out of the machine's memory, which nobody else has had yet.
+/// Reserves the packet memory's hugepages, while the machine's memory is still unfragmented.
 fn reserve_hugepages(config: &SwitchConfig) -> Result<(), VmError> {
     const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
     let mib = config.memory.mib;
@@ -268,7 +271,7 @@ fn reserve_hugepages(config: &SwitchConfig) -> Result<(), VmError> {
     Ok(())
 }
 
-/// The functions that the configuration names, each with its port's name.
+/// The PCI functions of the configuration, each with its port's name.
 fn pci_functions(
     config: &SwitchConfig,
 ) -> impl Iterator<Item = (&str, &tenant_config::PciAddress)> {
@@ -315,11 +318,11 @@ fn start_switch(config: &Path, control: &Path) -> Result<Pid, VmError> {
     Ok(Pid::from_raw(pid))
 }
 
-/// Ends the switch: asks, and takes no longer than [`STOP_TIMEOUT`]. `end` closes when it has ended.
+/// Ends the switch with SIGTERM, or SIGKILL after [`STOP_TIMEOUT`]. `end` closes when it has ended.
 fn stop(switch: Pid, end: &mpsc::Receiver<()>) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         if kill(switch, signal).is_err() {
-            return; // It has ended by itself.
+            return; // It has ended already.
         }
         if end.recv_timeout(STOP_TIMEOUT) == Err(mpsc::RecvTimeoutError::Disconnected) {
             return;
@@ -327,7 +330,7 @@ fn stop(switch: Pid, end: &mpsc::Receiver<()>) {
     }
 }
 
-/// Waits for every child there ever is, until it is the switch.
+/// Reaps children until the switch is reaped.
 fn reap(switch: Pid) -> Result<WaitStatus, VmError> {
     loop {
         match waitpid(None::<Pid>, Some(WaitPidFlag::empty())) {

@@ -1,4 +1,4 @@
-//! PCI functions for the switch: taken from the kernel's drivers, given to VFIO.
+//! Binds the switch's PCI functions to VFIO.
 
 use std::fs;
 use std::io;
@@ -8,24 +8,26 @@ use std::time::{Duration, Instant};
 
 use tenant_config::PciAddress;
 
-/// What the switch drives functions through.
+/// The driver that the switch needs.
 const DRIVER: &str = "vfio-pci";
-/// How long the node of a group may take to appear.
+/// How long the device node of a group may take to appear.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a function cannot be had.
+/// Why a function cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PciError {
     #[error(
-        "port {port}: the machine has no PCI function {address}: the configuration and the VM's devices do not agree"
+        "port {port}: the machine has no PCI function {address}: the configuration and the VM's \
+         devices do not agree"
     )]
     Missing { port: String, address: PciAddress },
     #[error(
-        "port {port}: PCI function {address} is in no IOMMU group: the VM needs -device intel-iommu,intremap=on,caching-mode=on \
-         and its kernel intel_iommu=on"
+        "port {port}: PCI function {address} is in no IOMMU group: the VM needs -device \
+         intel-iommu,intremap=on,caching-mode=on and its kernel intel_iommu=on"
     )]
     NoIommu { port: String, address: PciAddress },
-    #[error("port {port}: {DRIVER} does not take PCI function {address}: {path} {problem}", path = path.display())]
+    #[error("port {port}: {DRIVER} does not take PCI function {address}: {path} \
+             {problem}", path = path.display())]
     Refused {
         port: String,
         address: PciAddress,
@@ -34,7 +36,7 @@ pub(super) enum PciError {
     },
 }
 
-/// Binds a function to VFIO; the node of its IOMMU group.
+/// Binds a function to VFIO; returns the device node of its IOMMU group.
 pub(super) fn give_to_vfio(port: &str, address: &PciAddress) -> Result<PathBuf, PciError> {
     let device = Path::new("/sys/bus/pci/devices").join(address.to_string());
     if !device.exists() {

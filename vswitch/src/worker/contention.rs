@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::idle::{POLL_FOR, POLL_FOR_CONTENDED, POLL_FOR_DENSE};
 
-/// How long a worker on a contended CPU runs before it yields. Left alone, the scheduler switches at its
-/// next tick, some milliseconds later, and the other threads would wait for that long.
+/// How long a worker on a contended CPU runs before it yields. Left alone, the scheduler switches
+/// at its next tick, some milliseconds later, and the other threads would wait for that long.
 pub const YIELD_AFTER: Duration = Duration::from_micros(100);
 /// How long the CPU counts as contended after the worker had to wait for it.
 pub const CONTENTION_HOLD: Duration = Duration::from_secs(2);
@@ -28,11 +28,12 @@ pub(super) struct CpuContention {
 }
 
 impl CpuContention {
-    /// The part of the time spent waiting, as a divisor, from which the worker polls less. Two switches on
-    /// one CPU make each other wait for half of it; the kernel's own threads, for some hundredths.
+    /// The part of the time spent waiting, as a divisor, from which the worker polls less. Two
+    /// switches on one CPU make each other wait for half of it; the kernel's own threads, for some
+    /// hundredths.
     const CONTENTION_HIGH: u32 = 5;
-    /// The same, from which the worker yields. Yielding is nearly free on an idle CPU, and a worker that
-    /// never yields would take more than its fair share.
+    /// The same, from which the worker yields. Yielding is nearly free on an idle CPU, and a worker
+    /// that never yields would take more than its fair share.
     const CONTENTION_MIN: u32 = 100;
 
     pub(super) fn new() -> Self {
@@ -82,7 +83,8 @@ impl CpuContention {
         self.last_yield = now;
     }
 
-    /// How long to poll after the last frame, if frames have come for `active` without a longer pause.
+    /// How long to poll after the last frame, if frames have come for `active` without a longer
+    /// pause.
     pub(super) fn poll_for(&self, now: Duration, active: Duration) -> Duration {
         if now < self.poll_less_until {
             POLL_FOR_CONTENDED
@@ -92,7 +94,8 @@ impl CpuContention {
     }
 }
 
-/// How long the thread was ready and waited: the second number of proc_pid_schedstat(5), in nanoseconds.
+/// How long the thread was ready and waited: the second number of proc_pid_schedstat(5), in
+/// nanoseconds.
 fn waited(schedstat: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(schedstat).ok()?;
     let nanoseconds = text.split_ascii_whitespace().nth(1)?.parse().ok()?;

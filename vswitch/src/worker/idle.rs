@@ -12,16 +12,17 @@ use super::round::TxPort;
 
 /// How long the worker polls after the last frame, at least.
 pub const POLL_FOR: Duration = Duration::from_micros(100);
-/// How long at most. In between, a tenth of the time that frames have come without a longer pause: enough
-/// to bridge the pauses of dense traffic, where a nap would delay the next frames, at little cost.
+/// How long at most. In between, a tenth of the time that frames have come without a longer pause:
+/// enough to bridge the pauses of dense traffic, where a nap would delay the next frames, at little
+/// cost.
 pub const POLL_FOR_DENSE: Duration = Duration::from_millis(2);
 /// How long on a contended CPU, where polling takes time from other threads.
 pub const POLL_FOR_CONTENDED: Duration = Duration::from_micros(5);
-/// The longest nap between two polls of a device that cannot wake the worker, while frames come now and
-/// then.
+/// The longest nap between two polls of a device that cannot wake the worker, while frames come now
+/// and then.
 pub const NAP_MAX: Duration = Duration::from_micros(128);
-/// Upper bound of all naps. In between, naps last 1/1000 of the idle time, so they add at most 0.1 % to a
-/// pause, and an unused switch costs little.
+/// Upper bound of all naps. In between, naps last 1/1000 of the idle time, so they add at most 0.1
+/// % to a pause, and an unused switch costs little.
 pub const NAP_IDLE_MAX: Duration = Duration::from_micros(4_096);
 
 /// The first nap of a pause. Each is twice as long as the one before, up to the maximum.
@@ -77,8 +78,8 @@ impl Waiter {
         Ok(Self { epoll, all_wake })
     }
 
-    /// Waits for frames, the control thread, or `timer`. Naps instead if a device cannot wake the worker, or
-    /// one wakes it again and again without a frame.
+    /// Waits for frames, the control thread, or `timer`. Naps instead if a device cannot wake the
+    /// worker, or one wakes it again and again without a frame.
     pub(super) fn wait(&self, idle: &mut Idle, timer: Duration, nap_max: Duration) {
         const SPURIOUS_MAX: u32 = 4;
         if idle.can_wait && idle.spurious < SPURIOUS_MAX {
@@ -101,8 +102,8 @@ pub(super) fn nap_max(idle: Duration) -> Duration {
     (idle / 1_000).clamp(NAP_MAX, NAP_IDLE_MAX)
 }
 
-/// Sleeps until the next multiple of `length` on CLOCK_MONOTONIC. Aligned wake-ups let the workers on one
-/// CPU share the expensive part: leaving the CPU's idle state.
+/// Sleeps until the next multiple of `length` on CLOCK_MONOTONIC. Aligned wake-ups let the workers
+/// on one CPU share the expensive part: leaving the CPU's idle state.
 fn nap(length: Duration) {
     const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
     let Ok(now) = CLOCK.now() else {

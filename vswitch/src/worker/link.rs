@@ -138,15 +138,16 @@ impl DeviceState {
     };
 }
 
-/// Joins **one** worker and the control thread: generations in, retired ones out, statistics, and the
-/// order to stop.
+/// Joins **one** worker and the control thread: generations in, retired ones out, statistics, and
+/// the order to stop.
 ///
 /// A worker has a `Link`, a [`pipeline::Pipeline`] and ports of its own, and shares none of them
-/// with another worker. A switch with several workers would have as many links; the control thread would
-/// hand each its own [`Generation`] and add up what they count.
+/// with another worker. A switch with several workers would have as many links; the control thread
+/// would hand each its own [`Generation`] and add up what they count.
 #[derive(Debug)]
 pub struct Link {
-    /// Set when `inbox` was filled or `stop` was set: the only word that the worker reads every round.
+    /// Set when `inbox` was filled or `stop` was set: the only word that the worker reads every
+    /// round.
     pub(super) pending: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) inbox: ArrayQueue<Generation>,
@@ -184,8 +185,8 @@ impl Link {
         &self.devices
     }
 
-    /// Passes a new generation to the worker. It is in use when [`WorkerStats::generation`] has gone up;
-    /// [`Self::take_retired`] then returns the old one.
+    /// Passes a new generation to the worker. It is in use when [`WorkerStats::generation`] has
+    /// gone up; [`Self::take_retired`] then returns the old one.
     ///
     /// # Errors
     /// The generation itself, if the worker has not taken the one before.

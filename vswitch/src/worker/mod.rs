@@ -1,13 +1,13 @@
 //! The worker: one thread that carries every frame of the switch, run to completion.
 //!
-//! A round receives a burst from each port, decides on each frame, and transmits; then the next round
-//! begins. Nothing in a round waits, locks or allocates. While there are frames the worker polls. After
-//! [`POLL_FOR`] without a frame, or somewhat later after dense traffic, it sleeps until a port has frames,
-//! a timer is due, or the control thread wakes it. If a device cannot wake it, it naps: at most
-//! [`NAP_MAX`], and up to [`NAP_IDLE_MAX`] after a long pause.
+//! A round receives a burst from each port, decides on each frame, and transmits; then the next
+//! round begins. Nothing in a round waits, locks or allocates. While there are frames the worker
+//! polls. After [`POLL_FOR`] without a frame, or somewhat later after dense traffic, it sleeps
+//! until a port has frames, a timer is due, or the control thread wakes it. If a device cannot wake
+//! it, it naps: at most [`NAP_MAX`], and up to [`NAP_IDLE_MAX`] after a long pause.
 //!
-//! The control thread talks to it through a [`Link`]: new generations in, retired ones out (the worker
-//! never frees a table), and the order to stop.
+//! The control thread talks to it through a [`Link`]: new generations in, retired ones out (the
+//! worker never frees a table), and the order to stop.
 //!
 //! - `round`: a burst from every port, and what it sends
 //! - `idle`: polling, sleeping, napping
@@ -83,7 +83,8 @@ impl Worker {
         if let Err(error) = set_time_slice(YIELD_AFTER) {
             tracing::warn!(
                 %error,
-                "the scheduler refuses short time slices: on a contended CPU the switch gets less of it"
+                "the scheduler refuses short time slices: on a contended CPU the switch gets less \
+                 of it"
             );
         }
         let stats = &link.stats;
@@ -116,9 +117,9 @@ impl Worker {
             if !tx.port.set_multicast(&groups.listed, groups.others) {
                 tracing::warn!(
                     port = name,
-                    "the device refuses some multicast groups, so IPv6 stations there may not find the \
-                     gateway, or the gateway them; for a virtual function, the physical function's driver \
-                     may log why"
+                    "the device refuses some multicast groups, so IPv6 stations there may not find \
+                     the gateway, or the gateway them; for a virtual function, the physical \
+                     function's driver may log why"
                 );
             }
         }
@@ -181,8 +182,8 @@ impl Worker {
         }
     }
 
-    /// Sleeps until something happens or `timer` has passed. If the devices must be armed for that, it only
-    /// arms them: frames that came before raise no event, so the caller polls once more.
+    /// Sleeps until something happens or `timer` has passed. If the devices must be armed for that,
+    /// it only arms them: frames that came before raise no event, so the caller polls once more.
     fn rest(&mut self, now: Duration, idle: &mut Idle, timer: Duration) {
         if !idle.armed && self.waiter.all_wake {
             idle.can_wait = self.arm();
@@ -219,8 +220,8 @@ impl Worker {
 
     /// Executes the control thread's orders; false if the order is to stop.
     fn handle_orders(&mut self) -> bool {
-        // Synchronises with the store in `Link::notify`, so what was queued before it is seen; a later one
-        // sets the flag again.
+        // Synchronises with the store in `Link::notify`, so what was queued before it is seen; a
+        // later one sets the flag again.
         self.link.pending.swap(false, Ordering::AcqRel);
         // Empties the counter, so that it does not end the next sleep.
         let _ = self.link.wake.read();

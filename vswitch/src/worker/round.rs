@@ -118,8 +118,8 @@ impl Worker {
         }
     }
 
-    /// Flushes the TX rings of the ports that sent nothing in this round; returns whether any ring may
-    /// still hold frames.
+    /// Flushes the TX rings of the ports that sent nothing in this round; returns whether any ring
+    /// may still hold frames.
     pub(super) fn flush_tx(&mut self) -> bool {
         let mut holds_frames = false;
         for TxPort { port, sent, .. } in &mut self.ports {

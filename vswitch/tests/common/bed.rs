@@ -1,4 +1,4 @@
-//! Network namespaces, veth pairs between them, and switches inside: the beds of the live tests.
+//! Test beds of the live tests: network namespaces, veth pairs between them, and switches inside.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,16 +17,16 @@ mod wait;
 
 pub(crate) const SWITCH: &str = env!("CARGO_BIN_EXE_vswitch");
 
-/// Namespaces of its own, which go when it is dropped.
+/// Network namespaces of one test. Dropping it removes them.
 pub(crate) struct Bed {
-    /// Begins the name of every namespace, and is this bed's own.
+    /// A prefix of every namespace's name, unique to this bed.
     tag: String,
     directory: TempDir,
     names: Vec<&'static str>,
 }
 
 impl Bed {
-    /// `None`, and a line that says so, without root.
+    /// `None`, with a message, without root.
     pub(crate) fn new(test: &str, names: &[&'static str]) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         if !nix::unistd::geteuid().is_root() {
@@ -61,7 +61,7 @@ impl Bed {
         ip(&[&["-n", &netns], arguments].concat());
     }
 
-    /// A program inside a namespace. `ip netns exec` becomes it, so the child is the program.
+    /// A program inside a namespace. `ip netns exec` executes it, so the child is the program.
     pub(crate) fn command(&self, name: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.netns(name), program]);
@@ -72,14 +72,15 @@ impl Bed {
         run(self.command(name, "sysctl").args(["-qw", setting]));
     }
 
-    /// A veth pair, both ends up: `eth0` in the guest's namespace, and in `name` the end that is called `end`.
+    /// A veth pair, both ends up: `eth0` in the guest's namespace, and in `name` the end that is
+    /// called `end`.
     pub(crate) fn pair(&self, (name, end): (&str, &str), guest: &str, mac: &str) {
         let (here, there) = (self.netns(name), self.netns(guest));
         ip(&[
             "link", "add", end, "netns", &here, "type", "veth", "peer", "name", "eth0", "address",
             mac, "netns", &there,
         ]);
-        // This end is no station: the kernel's own discovery would be frames from nobody.
+        // This end is no station: the kernel's own neighbour discovery must not send frames here.
         self.sysctl(name, &format!("net.ipv6.conf.{end}.disable_ipv6=1"));
         self.inside(name, &["link", "set", "dev", end, "up"]);
         self.inside(guest, &["link", "set", "dev", "eth0", "up"]);
@@ -102,7 +103,7 @@ impl Drop for Bed {
     }
 }
 
-/// A running switch; it is killed when it is dropped.
+/// A running switch. Dropping it kills it.
 pub(crate) struct Switch {
     pub(crate) child: Child,
     socket: PathBuf,
@@ -140,7 +141,7 @@ impl Switch {
         (status, serde_json::from_str(&body).expect("JSON"))
     }
 
-    /// What a command of `vswitch` says of it.
+    /// The output of a `vswitch` command about it.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(SWITCH);
         command.args(arguments).arg("--control").arg(&self.socket);
@@ -149,7 +150,7 @@ impl Switch {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// The frames dropped of a port, by reason; those that count something.
+    /// The dropped frames of a port, by reason.
     pub(crate) fn all_drops(&self, port: &str) -> BTreeMap<String, u64> {
         let drops = self.get("/v1/drops?all=1");
         let drops = drops.as_array().expect("an array").iter();
@@ -174,7 +175,7 @@ impl Drop for Switch {
     }
 }
 
-/// What `ping -q` says at its end.
+/// The summary of `ping -q`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pings {
     pub(crate) sent: u64,
@@ -209,7 +210,7 @@ pub(crate) fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Runs it to its end, which must be a good one; what it wrote on standard output.
+/// Runs a command, which must succeed; returns its standard output.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command
@@ -220,12 +221,13 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// One request: status and body; `None` where nobody answers.
+/// One request: status and body; `None` without an answer.
 pub(crate) fn http(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: \
+         {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! Virtual functions of the emulated machine's NIC, with what its own kernel offers: `ip` and sysfs.
+//! Virtual functions of the emulated machine's NIC, set up by `ip` and sysfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ pub(crate) use wait::eventually;
 #[path = "wait.rs"]
 mod wait;
 
-/// `None`, said on standard error, anywhere but in the emulated machine.
+/// `None`, with a message, outside of the emulated machine.
 pub(crate) fn emulated() -> Option<()> {
     let there = Path::new("/run/emulated-machine").exists();
     if !there {
@@ -18,11 +18,11 @@ pub(crate) fn emulated() -> Option<()> {
     there.then_some(())
 }
 
-/// `pf0` with virtual functions, which it loses when this is dropped.
+/// `pf0` with virtual functions. Dropping it removes them.
 pub(crate) struct Nic;
 
 impl Nic {
-    /// As many virtual functions, without a driver.
+    /// Creates `count` virtual functions, without a driver.
     pub(crate) fn carve(count: u32) -> Self {
         write(&device().join("sriov_drivers_autoprobe"), "0");
         ip("link set pf0 up");
@@ -33,7 +33,7 @@ impl Nic {
         Self
     }
 
-    /// What the NIC holds function `number` to.
+    /// Sets the MAC and VLAN that the NIC enforces on function `number`.
     pub(crate) fn set(&self, number: u32, mac: &str, vlan: u16) {
         ip(&format!("link set pf0 vf {number} mac {mac} vlan {vlan}"));
     }
@@ -45,17 +45,17 @@ impl Nic {
         address.to_string_lossy().into_owned()
     }
 
-    /// Binds function `number` to a driver, away from any other.
+    /// Binds function `number` to a driver, and unbinds it from any other.
     pub(crate) fn bind(&self, number: u32, driver: &str) {
         let address = self.address(number);
         let function = Path::new("/sys/bus/pci/devices").join(&address);
         write(&function.join("driver_override"), driver);
-        // It may have none.
+        // It may have no driver.
         let _ = fs::write(function.join("driver/unbind"), &address);
         write(Path::new("/sys/bus/pci/drivers_probe"), &address);
     }
 
-    /// The interface of function `number`, once igbvf has made it.
+    /// The interface of function `number`; waits until igbvf has created it.
     pub(crate) fn interface(&self, number: u32) -> String {
         let net = Path::new("/sys/bus/pci/devices")
             .join(self.address(number))

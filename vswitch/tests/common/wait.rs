@@ -1,4 +1,4 @@
-//! Waiting, for a while and no longer.
+//! Waiting with a time limit.
 
 use std::time::{Duration, Instant};
 

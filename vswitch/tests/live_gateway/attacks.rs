@@ -1,5 +1,5 @@
-//! What must not come through a tunnel, from a stranger on the underlay and from a host that is a peer. Each frame
-//! gets its reason, none is delivered, and the peers' own traffic does not suffer.
+//! Attacks on the tunnel, by an unknown station of the underlay and by a peer. Each frame is
+//! dropped for its reason, none is delivered, and the peers' traffic is unaffected.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -59,10 +59,10 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
         Kind::Geneve => crate::ovs::open_vswitch(&mut site),
     }
     site.station("rogue", 99);
-    // The second peer has addresses, and nobody is there.
+    // The second peer is configured but absent.
     site.start(&site.config(&[FAR, FAR2]), &[FAR]);
 
-    // Neither to a VM here, nor back to the one there.
+    // Neither to a VM here, nor back to the peer's VM.
     let beyond = if kind == Kind::Vxlan {
         ("far", "tun0")
     } else {
@@ -82,7 +82,7 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
     let pause = Duration::from_millis(2);
     let (out, (back, frames)) = udp::flow_while((&near4, &far4), pause, || {
         udp::flow_while((&far6, &near6), pause, || {
-            // A stranger who forges the peer's address, and the peer itself.
+            // An unknown station with the peer's address, and the peer itself.
             attack(&site, "rogue") + attack(&site, "far")
         })
     });
@@ -90,7 +90,7 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
         "{frames} frames; beside {} and {} datagrams",
         out.sent, back.sent
     );
-    // Where one was lost, this says why.
+    // Explains a lost frame.
     for port in ["red-vm1", "uplink"] {
         let mut drops = site.switch().all_drops(port);
         drops.retain(|_, frames| *frames > 0);
@@ -104,7 +104,7 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
     for (name, capture) in captures {
         let captured = capture.finish();
         assert_eq!(captured.count(b"ATTACK"), 0, "{name}");
-        // The same frame without the fault arrives: of each attacker, by IPv4 and IPv6.
+        // The same frame without the fault arrives, from each attacker, by IPv4 and IPv6.
         let harmless =
             captured.fields("udp.dstport == 4000 && !icmp && !icmpv6", &["frame.number"]);
         assert_eq!(harmless.len(), if name == "vm1" { 4 } else { 0 }, "{name}");
@@ -115,19 +115,20 @@ fn are_refused(test: &str, kind: Kind, family: Family) {
     }
 }
 
-/// Frames for which a CPU's queue had no room, of everybody's on this machine: the second number of each line.
+/// Frames of the whole machine that found a CPU's queue full: the second number of each line.
 fn dropped_between_interfaces() -> u64 {
     let text = std::fs::read_to_string("/proc/net/softnet_stat").expect("Linux has it");
     let second = |line: &str| u64::from_str_radix(line.split(' ').nth(1)?, 16).ok();
     text.lines().filter_map(second).sum()
 }
 
-/// What stations say beside: answers to the switch's own questions, and questions about each other.
+/// Reasons of frames that stations send by themselves: replies to the switch, and neighbour
+/// discovery.
 const NOISE: [&str; 2] = ["absorbed", "nd-unknown"];
 
 type Drops = BTreeMap<String, u64>;
 
-/// What was counted in between.
+/// The difference of two counts.
 fn since(now: &Drops, before: &Drops) -> Drops {
     let drops = now.iter();
     drops
@@ -136,7 +137,7 @@ fn since(now: &Drops, before: &Drops) -> Drops {
         .collect()
 }
 
-/// The uplink's drops, once what the stations say when they begin is over.
+/// The uplink's drops, once the stations' frames at their start have passed.
 fn settled(site: &Site) -> Drops {
     let mut before = site.switch().all_drops("uplink");
     loop {
@@ -149,7 +150,7 @@ fn settled(site: &Site) -> Drops {
     }
 }
 
-/// All cases from one namespace; how many frames that were.
+/// Runs all cases from one namespace; returns the number of frames.
 fn attack(site: &Site, from: &str) -> u64 {
     let family = if site.family == Family::V4 { "4" } else { "6" };
     let mut before = settled(site);

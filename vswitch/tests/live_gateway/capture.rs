@@ -1,4 +1,4 @@
-//! Captures of an interface, and what Wireshark reads in them.
+//! Captures of an interface, and their dissection by Wireshark.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 
 use crate::bed::{Bed, run};
 
-/// Wireshark's checks that are off unless they are asked for; and that no checksum may be none over IPv6 too, in a
-/// tunnel (RFC 6935).
+/// Enables Wireshark's optional checks, and allows a zero UDP checksum over IPv6 in tunnels (RFC
+/// 6935).
 const CHECKS: [&str; 4] = [
     "ip.check_checksum",
     "udp.check_checksum",
@@ -19,14 +19,14 @@ const CHECKS: [&str; 4] = [
     "udp.ignore_ipv6_zero_checksum",
 ];
 
-/// A capture that runs.
+/// A running capture.
 pub(crate) struct Capture {
     dumpcap: Child,
     file: PathBuf,
 }
 
 impl Capture {
-    /// Everything that a namespace's interface sends and receives, from now on.
+    /// Captures everything that a namespace's interface sends and receives from now on.
     pub(crate) fn start(bed: &Bed, name: &str, interface: &str) -> Self {
         let file = bed.path(&format!("{name}-{interface}.pcap"));
         let mut dumpcap = bed
@@ -40,14 +40,14 @@ impl Capture {
         let mut lines = said.lines().map_while(Result::ok);
         let begun = lines.any(|line| line.starts_with("File: "));
         assert!(begun, "dumpcap captures on {interface}");
-        // What else it says is read, so that it never waits for us.
+        // Reads its further output, so that the pipe never blocks it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { dumpcap, file }
     }
 
-    /// Ends it; what was captured.
+    /// Ends it; returns the captured frames.
     pub(crate) fn finish(mut self) -> Captured {
-        // What the kernel has for dumpcap, it reads every tenth of a second.
+        // dumpcap reads the kernel's buffer every 0.1 s.
         std::thread::sleep(Duration::from_millis(300));
         kill(Pid::from_raw(self.dumpcap.id() as i32), Signal::SIGINT).expect("it lives");
         let status = self.dumpcap.wait().expect("it ends");
@@ -69,7 +69,7 @@ pub(crate) struct Captured(PathBuf);
 impl Captured {
     fn tshark(&self) -> Command {
         let mut command = Command::new("tshark");
-        // Names are not looked up.
+        // No name resolution.
         command.args(["-n", "-r"]).arg(&self.0);
         for check in CHECKS {
             command.args(["-o", &format!("{check}:TRUE")]);
@@ -77,13 +77,13 @@ impl Captured {
         command
     }
 
-    /// How often these bytes are in it.
+    /// How often the file contains these bytes.
     pub(crate) fn count(&self, bytes: &[u8]) -> usize {
         let all = std::fs::read(&self.0).expect("the capture");
         all.windows(bytes.len()).filter(|at| *at == bytes).count()
     }
 
-    /// Fields of the frames that a display filter lets through: for each frame, for each field all its values.
+    /// Fields of the frames that match a display filter: for each frame, the values of each field.
     pub(crate) fn fields(&self, filter: &str, fields: &[&str]) -> Vec<Vec<Vec<String>>> {
         let mut command = self.tshark();
         command.args(["-Y", filter, "-T", "fields", "-E", "occurrence=a"]);
@@ -97,7 +97,7 @@ impl Captured {
             .collect()
     }
 
-    /// Wireshark's warnings and errors about the frames that a display filter lets through.
+    /// Wireshark's warnings and errors about the frames that match a display filter.
     pub(crate) fn complaints(&self, filter: &str) -> String {
         let summary = format!("expert,warn,{filter}");
         run(self.tshark().args(["-q", "-z", &summary]))

@@ -1,4 +1,4 @@
-//! Linux's own VXLAN and Geneve devices as the far end.
+//! Linux's VXLAN and Geneve devices as the peer.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -15,25 +15,25 @@ use crate::udp;
 
 #[test]
 fn vxlan_over_ipv4() {
-    speaks_with_linux("vxlan_over_ipv4", Kind::Vxlan, Family::V4);
+    interoperates_with_linux("vxlan_over_ipv4", Kind::Vxlan, Family::V4);
 }
 
 #[test]
 fn vxlan_over_ipv6() {
-    speaks_with_linux("vxlan_over_ipv6", Kind::Vxlan, Family::V6);
+    interoperates_with_linux("vxlan_over_ipv6", Kind::Vxlan, Family::V6);
 }
 
 #[test]
 fn geneve_over_ipv4() {
-    speaks_with_linux("geneve_over_ipv4", Kind::Geneve, Family::V4);
+    interoperates_with_linux("geneve_over_ipv4", Kind::Geneve, Family::V4);
 }
 
 #[test]
 fn geneve_over_ipv6() {
-    speaks_with_linux("geneve_over_ipv6", Kind::Geneve, Family::V6);
+    interoperates_with_linux("geneve_over_ipv6", Kind::Geneve, Family::V6);
 }
 
-fn speaks_with_linux(test: &str, kind: Kind, family: Family) {
+fn interoperates_with_linux(test: &str, kind: Kind, family: Family) {
     if !has(test, "iperf3") {
         return;
     }
@@ -46,7 +46,7 @@ fn speaks_with_linux(test: &str, kind: Kind, family: Family) {
     }
     site.start(&site.config(&[FAR]), &[FAR]);
 
-    // Echoes both ways, and of the gateway from both sides.
+    // Echoes both ways, and to the gateway from both sides.
     for inner in Family::BOTH {
         for (from, to) in [
             ("vm1", 71),
@@ -68,7 +68,7 @@ fn speaks_with_linux(test: &str, kind: Kind, family: Family) {
         ours, of_linux,
         "frames and bytes from the peer, frames and bytes to it"
     );
-    // TCP finds out how much a ring holds, and what it loses there nobody's tunnel counts.
+    // TCP fills the rings, and the tunnels do not count frames lost there.
     carries_tcp(&site, FAR.name, inner_pair(Family::V4), &[]);
     carries_tcp(&site, FAR.name, inner_pair(Family::V6), &["-R"]);
     let shown = site.shown("far");
@@ -82,12 +82,12 @@ fn speaks_with_linux(test: &str, kind: Kind, family: Family) {
     assert!(shown["last_seen_s"].is_u64(), "{shown}");
 }
 
-/// The addresses of `vm1` and of the VM at the far end.
+/// The addresses of `vm1` and of the peer's VM.
 pub(crate) fn inner_pair(inner: Family) -> (IpAddr, IpAddr) {
     (inner.inner(11), inner.inner(FAR.inner))
 }
 
-/// Datagrams of every size that the tunnel carries, from either side, and the switch counts each.
+/// Sends datagrams of every size that the tunnel carries from either side; the switch counts each.
 pub(crate) fn carries_every_size(site: &Site, vm: &str) {
     let largest = usize::from(1500 - site.family.overhead());
     for inner in Family::BOTH {
@@ -103,7 +103,7 @@ pub(crate) fn carries_every_size(site: &Site, vm: &str) {
             let before = Carried::of(site);
             udp::every_size_comes_back(client, server, sizes.clone());
             let carried = Carried::of(site).since(&before);
-            // What the kernels say beside (a neighbour's probe) is a handful.
+            // Plus a few frames of the kernels themselves, such as neighbour probes.
             assert!(
                 (count..count + 10).contains(&carried.tx)
                     && (count..count + 10).contains(&carried.rx),
@@ -119,7 +119,7 @@ pub(crate) fn carries_every_size(site: &Site, vm: &str) {
 struct Carried {
     tx: u64,
     rx: u64,
-    /// By port and reason, for those that lose traffic.
+    /// By port and reason, for reasons that mean lost traffic.
     dropped: BTreeMap<(&'static str, String), u64>,
 }
 
@@ -127,7 +127,7 @@ impl Carried {
     fn of(site: &Site) -> Self {
         let shown = site.shown(FAR.name);
         let number = |key: &str| shown[key].as_u64().expect("a number");
-        // What a kernel says of itself at times.
+        // Frames that a kernel sends by itself.
         let quiet = ["absorbed", "multicast", "nd-unknown", "arp-unknown"];
         let mut dropped = BTreeMap::new();
         for port in ["red-vm1", "red-vm2", "uplink"] {
@@ -155,7 +155,7 @@ impl Carried {
     }
 }
 
-/// Megabytes by TCP from the VM to the far end, or with `-R` from there.
+/// Sends megabytes by TCP from the VM to the peer's, or with `-R` the other way.
 pub(crate) fn carries_tcp(site: &Site, vm: &str, (near, far): (IpAddr, IpAddr), options: &[&str]) {
     let mut server = site
         .bed
@@ -180,18 +180,18 @@ pub(crate) fn carries_tcp(site: &Site, vm: &str, (near, far): (IpAddr, IpAddr), 
         "-c",
         &far.to_string(),
     ]);
-    let told: Value = serde_json::from_str(&run(client.args(options))).expect("JSON");
+    let result: Value = serde_json::from_str(&run(client.args(options))).expect("JSON");
     let _ = server.kill();
     let _ = server.wait();
-    let received = &told["end"]["sum_received"];
+    let received = &result["end"]["sum_received"];
     let rate = received["bits_per_second"].as_f64().expect("a number") / 1e6;
     println!("TCP {near} to {far} {options:?}: {rate:.0} Mbit/s");
-    // It ends when the sender's socket has taken the last, with megabytes still on their way.
-    assert!(received["bytes"].as_u64() > Some(4 << 20), "{told}");
+    // It ends when the sender's socket has taken the last byte; megabytes may still be in flight.
+    assert!(received["bytes"].as_u64() > Some(4 << 20), "{result}");
 }
 
-/// Frames and bytes from the peer, frames and bytes to it: what Linux counts of its tunnel device, and the switch of
-/// its peer, once nothing is on its way.
+/// Frames and bytes from the peer, frames and bytes to it, as counted by Linux's tunnel device and
+/// by the switch, once no frame is in flight.
 fn settled(site: &Site) -> [[u64; 4]; 2] {
     let counts = || [device(site), shown_counts(site)];
     let mut before = counts();
@@ -205,7 +205,7 @@ fn settled(site: &Site) -> [[u64; 4]; 2] {
     }
 }
 
-/// Linux's counts of bytes are without Ethernet headers.
+/// Linux counts bytes without Ethernet headers.
 fn device(site: &Site) -> [u64; 4] {
     let mut command = site.bed.command(FAR.name, "ip");
     let shown = run(command.args(["-s", "-j", "link", "show", "dev", "tun0"]));

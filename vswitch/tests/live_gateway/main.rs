@@ -1,6 +1,7 @@
-//! The tunnel gateway of `vswitch run`, live against software that is not ours: Linux and Open vSwitch at the far
-//! end, Wireshark as the reader and scapy as the attacker. Everything is a network namespace on veth pairs; the
-//! underlay is a bridge. Needs root; a test that lacks a tool or a kernel's module says so and passes.
+//! The tunnel gateway of `vswitch run` against third-party software: Linux and Open vSwitch as
+//! peers, Wireshark as the dissector and scapy as the attacker. Stations are network namespaces on
+//! veth pairs; the underlay is a bridge. Skipped without root, or without a tool or kernel module
+//! that a test needs.
 
 mod attacks;
 #[path = "../common/bed.rs"]

@@ -1,4 +1,4 @@
-//! How large a packet may be, and how the VMs learn it.
+//! The MTU of the tunnel, and how VMs learn it.
 
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use crate::linux::inner_pair;
 use crate::site::{FAR, Family, Kind, Site, has};
 use crate::udp;
 
-/// What `ping` is told of a packet of this size, whole and not to be fragmented: the MTU, or none if it is answered.
-fn told(site: &Site, from: &str, to: IpAddr, size: u16) -> Option<u16> {
+/// The MTU that an ICMP error reports for an unfragmented packet of this size; `None` if it is
+/// answered.
+fn mtu_error(site: &Site, from: &str, to: IpAddr, size: u16) -> Option<u16> {
     let headers = if to.is_ipv4() { 28 } else { 48 };
     let payload = (size - headers).to_string();
     let mut ping = site.bed.command(from, "ping");
@@ -43,7 +44,7 @@ fn told(site: &Site, from: &str, to: IpAddr, size: u16) -> Option<u16> {
     Some(number.parse().expect("digits"))
 }
 
-/// What a VM's kernel has learned of the way.
+/// The path MTU that a VM's kernel has learned.
 fn path_mtu(site: &Site, from: &str, to: IpAddr) -> Value {
     let mut ip = site.bed.command(from, "ip");
     let shown = run(ip.args(["-j", "-d", "route", "get", &to.to_string()]));
@@ -52,13 +53,13 @@ fn path_mtu(site: &Site, from: &str, to: IpAddr) -> Value {
 }
 
 #[test]
-fn a_packet_that_is_too_big_is_told_so() {
+fn oversized_packet_gets_an_icmp_error_with_the_mtu() {
     for family in Family::BOTH {
-        let test = "a_packet_that_is_too_big_is_told_so";
+        let test = "oversized_packet_gets_an_icmp_error_with_the_mtu";
         let Some(mut site) = Site::new(test, Kind::Vxlan, family, &["far"]) else {
             return;
         };
-        // It is to learn from the error, not from the advertisement.
+        // It must learn from the error, not from the advertisement.
         site.bed.sysctl("vm1", "net.ipv6.conf.eth0.accept_ra=0");
         site.station("far", FAR.host);
         if !site.linux(test, &FAR) {
@@ -70,7 +71,7 @@ fn a_packet_that_is_too_big_is_told_so() {
         for inner in Family::BOTH {
             let far = inner.inner(FAR.inner);
             assert_eq!(
-                told(&site, "vm1", far, 1500),
+                mtu_error(&site, "vm1", far, 1500),
                 Some(carries),
                 "{inner:?} over {family:?}"
             );
@@ -80,20 +81,24 @@ fn a_packet_that_is_too_big_is_told_so() {
                 "{inner:?} over {family:?}"
             );
             assert_eq!(
-                told(&site, "vm1", far, carries),
+                mtu_error(&site, "vm1", far, carries),
                 None,
                 "{inner:?} over {family:?}"
             );
-            // Its neighbour on this host is as far as ever.
-            assert_eq!(told(&site, "vm1", inner.inner(12), 1500), None, "{inner:?}");
+            // The path to its neighbour on this host is unchanged.
+            assert_eq!(
+                mtu_error(&site, "vm1", inner.inner(12), 1500),
+                None,
+                "{inner:?}"
+            );
         }
         assert_eq!(site.switch().drops("red-vm1", "mtu") - before, 2);
     }
 }
 
 #[test]
-fn a_larger_underlay_leaves_the_vms_their_1500() {
-    let test = "a_larger_underlay_leaves_the_vms_their_1500";
+fn larger_underlay_carries_packets_of_1500_bytes() {
+    let test = "larger_underlay_carries_packets_of_1500_bytes";
     let Some(mut site) = Site::new(test, Kind::Vxlan, Family::V6, &["far"]) else {
         return;
     };
@@ -109,15 +114,18 @@ fn a_larger_underlay_leaves_the_vms_their_1500() {
     site.start(&config, &[FAR]);
     assert_eq!(site.shown("far")["mtu"], 1500);
     for inner in Family::BOTH {
-        assert_eq!(told(&site, "vm1", inner.inner(FAR.inner), 1500), None);
-        assert_eq!(told(&site, "far", inner.inner(11), 1500), None);
+        assert_eq!(mtu_error(&site, "vm1", inner.inner(FAR.inner), 1500), None);
+        assert_eq!(mtu_error(&site, "far", inner.inner(11), 1500), None);
     }
 }
 
 #[test]
-fn a_router_of_the_underlay_tells_of_a_smaller_path() {
+fn icmp_error_of_an_underlay_router_lowers_the_path_mtu() {
     for family in Family::BOTH {
-        behind_a_router("a_router_of_the_underlay_tells_of_a_smaller_path", family);
+        behind_a_router(
+            "icmp_error_of_an_underlay_router_lowers_the_path_mtu",
+            family,
+        );
     }
 }
 
@@ -161,7 +169,7 @@ fn behind_a_router(test: &str, family: Family) {
     let carries = 1500 - family.overhead();
     let far = Family::V4.inner(FAR.inner);
     assert_eq!(site.shown("far")["mtu"], carries);
-    // The first is lost on the way; the router says why.
+    // The first packet is dropped by the router, which reports its MTU.
     let payload = (carries - 28).to_string();
     let lost = site.bed.ping(
         "vm1",
@@ -174,17 +182,17 @@ fn behind_a_router(test: &str, family: Family) {
     for inner in Family::BOTH {
         let far = inner.inner(FAR.inner);
         assert_eq!(
-            told(&site, "vm1", far, carries),
+            mtu_error(&site, "vm1", far, carries),
             Some(smaller),
             "{inner:?} over {family:?}"
         );
         assert_eq!(
-            told(&site, "vm1", far, smaller),
+            mtu_error(&site, "vm1", far, smaller),
             None,
             "{inner:?} over {family:?}"
         );
     }
-    // Datagrams up to that size pass, and the router fragments none of them.
+    // Datagrams up to that size pass, and the router fragments none.
     let (near, far) = inner_pair(Family::V4);
     let (near, far) = (
         udp::socket(&site.bed, "vm1", near),
@@ -195,8 +203,8 @@ fn behind_a_router(test: &str, family: Family) {
 }
 
 #[test]
-fn the_advertisement_says_what_the_tunnel_carries() {
-    let test = "the_advertisement_says_what_the_tunnel_carries";
+fn router_advertisement_has_the_tunnel_mtu() {
+    let test = "router_advertisement_has_the_tunnel_mtu";
     let Some(mut site) = Site::new(test, Kind::Vxlan, Family::V6, &["far"]) else {
         return;
     };
@@ -222,8 +230,8 @@ fn the_advertisement_says_what_the_tunnel_carries() {
 }
 
 #[test]
-fn a_clamped_handshake_agrees_on_what_the_tunnel_carries() {
-    let test = "a_clamped_handshake_agrees_on_what_the_tunnel_carries";
+fn clamped_mss_fits_the_tunnel() {
+    let test = "clamped_mss_fits_the_tunnel";
     if !has(test, "tshark") {
         return;
     }
@@ -235,7 +243,7 @@ fn a_clamped_handshake_agrees_on_what_the_tunnel_carries() {
     if !site.linux(test, &FAR) {
         return;
     }
-    // A host that does not know how little its tunnel carries.
+    // A peer that does not know the MTU of its tunnel.
     site.bed
         .inside("far", &["link", "set", "dev", "tun0", "mtu", "1500"]);
     let mut config = site.config(&[FAR]);
@@ -246,7 +254,7 @@ fn a_clamped_handshake_agrees_on_what_the_tunnel_carries() {
     assert_eq!(handshake(&site), [("1410", "1410"), ("1390", "1390")]);
 }
 
-/// The maximum segment sizes that the far end and the VM are told, by IPv4 and by IPv6.
+/// The MSS that the peer's VM and the VM receive, by IPv4 and by IPv6.
 fn handshake(site: &Site) -> [(&'static str, &'static str); 2] {
     Family::BOTH.map(|inner| {
         let captures = [("far", "tun0"), ("vm1", "eth0")]
@@ -258,7 +266,7 @@ fn handshake(site: &Site) -> [(&'static str, &'static str); 2] {
             TcpStream::connect_timeout(&to, Duration::from_secs(5))
         });
         let [far, near] = captures.map(Capture::finish);
-        let told = |captured: &crate::capture::Captured, filter: &str| {
+        let mss = |captured: &crate::capture::Captured, filter: &str| {
             let rows = captured.fields(filter, &["tcp.options.mss_val", "tcp.checksum.status"]);
             let [row] = &rows[..] else {
                 panic!("{filter}: {rows:?}");
@@ -269,8 +277,8 @@ fn handshake(site: &Site) -> [(&'static str, &'static str); 2] {
             said.unwrap_or_else(|| panic!("{rows:?}"))
         };
         (
-            told(&far, "tcp.flags.syn == 1 && tcp.flags.ack == 0"),
-            told(&near, "tcp.flags.syn == 1 && tcp.flags.ack == 1"),
+            mss(&far, "tcp.flags.syn == 1 && tcp.flags.ack == 0"),
+            mss(&near, "tcp.flags.syn == 1 && tcp.flags.ack == 1"),
         )
     })
 }

@@ -1,4 +1,4 @@
-//! A next hop of the underlay that is not there, and then is.
+//! A next hop of the underlay that appears later.
 
 use serde_json::{Value, json};
 
@@ -6,13 +6,13 @@ use crate::bed::eventually;
 use crate::site::{FAR, FAR2, Family, Kind, Site};
 
 #[test]
-fn a_peer_is_reached_as_soon_as_its_next_hop_answers() {
+fn peer_is_reachable_once_its_next_hop_answers() {
     for family in Family::BOTH {
-        appears("a_peer_is_reached_as_soon_as_its_next_hop_answers", family);
+        next_hop_appears("peer_is_reachable_once_its_next_hop_answers", family);
     }
 }
 
-fn appears(test: &str, family: Family) {
+fn next_hop_appears(test: &str, family: Family) {
     let Some(mut site) = Site::new(test, Kind::Vxlan, family, &["far", "far2"]) else {
         return;
     };
@@ -26,7 +26,7 @@ fn appears(test: &str, family: Family) {
     let with_length = format!("{late}/{}", if late.is_ipv4() { 24 } else { 64 });
     site.bed
         .inside("far2", &["addr", "del", &with_length, "dev", "eth0"]);
-    // Only the first peer is there.
+    // Only the first peer exists.
     site.start(&site.config(&[FAR, FAR2]), &[FAR]);
 
     let to = Family::V4.inner(FAR2.inner).to_string();
@@ -55,7 +55,8 @@ fn appears(test: &str, family: Family) {
     assert_eq!(site.shown("far")["state"], "reachable");
     assert_eq!(neighbour(&site, &late.to_string())["state"], "unresolved");
 
-    // Its end of the tunnel comes now only: a kernel tells which groups it hears, also from an address that it has lost.
+    // Its tunnel device is created only now: a kernel reports its multicast groups even from an
+    // address that it has lost.
     site.address("far2", "eth0", late);
     assert!(site.linux(test, &FAR2));
     eventually("the peer's next hop is known", || {
@@ -77,7 +78,7 @@ fn appears(test: &str, family: Family) {
         })
     );
 
-    // And for people.
+    // The same in the command's table.
     let table = site.switch().cli(&["show", "tunnels"]);
     for peer in ["far", "far2"] {
         let row = table
@@ -87,7 +88,7 @@ fn appears(test: &str, family: Family) {
     }
 }
 
-/// What `vswitch show neighbours` says of an address.
+/// The entry of an address in `vswitch show neighbours`.
 fn neighbour(site: &Site, address: &str) -> Value {
     let shown = site.switch().cli(&["show", "neighbours", "--json"]);
     let shown: Value = serde_json::from_str(&shown).expect("JSON");

@@ -1,4 +1,5 @@
-//! Open vSwitch at the far end: its user-space datapath, which makes and reads tunnel packets itself.
+//! Open vSwitch as the peer: its user-space datapath, which builds and parses tunnel packets
+//! itself.
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -9,20 +10,20 @@ use crate::site::{FAR, Family, Kind, Site, VNI, has};
 
 #[test]
 fn geneve_over_ipv4() {
-    speaks_with_ovs("geneve_over_ipv4", Kind::Geneve, Family::V4);
+    interoperates_with_ovs("geneve_over_ipv4", Kind::Geneve, Family::V4);
 }
 
 #[test]
 fn geneve_over_ipv6() {
-    speaks_with_ovs("geneve_over_ipv6", Kind::Geneve, Family::V6);
+    interoperates_with_ovs("geneve_over_ipv6", Kind::Geneve, Family::V6);
 }
 
 #[test]
 fn vxlan_over_ipv4() {
-    speaks_with_ovs("vxlan_over_ipv4", Kind::Vxlan, Family::V4);
+    interoperates_with_ovs("vxlan_over_ipv4", Kind::Vxlan, Family::V4);
 }
 
-fn speaks_with_ovs(test: &str, kind: Kind, family: Family) {
+fn interoperates_with_ovs(test: &str, kind: Kind, family: Family) {
     if !has(test, "ovs-vswitchd") || !has(test, "iperf3") {
         return;
     }
@@ -47,9 +48,10 @@ fn speaks_with_ovs(test: &str, kind: Kind, family: Family) {
     carries_tcp(&site, "vm7", inner_pair(Family::V6), &["-R"]);
 }
 
-/// Puts Open vSwitch into `far`, with the peer's VM behind it in `vm7`. Its daemons are this site's own.
+/// Starts Open vSwitch in `far`, with the peer's VM behind it in `vm7`. The daemons belong to this
+/// site.
 pub(crate) fn open_vswitch(site: &mut Site) {
-    // The kernel gets what comes in on eth0 too: with a MAC of the bridge's own, that is for somebody else.
+    // The kernel receives the frames of eth0 too; with another MAC on the bridge it ignores them.
     site.plug("far", "far", "52:54:00:ff:01:66");
     site.bed.sysctl("far", "net.ipv6.conf.eth0.disable_ipv6=1");
     site.bed.pair(("far", "guest"), "vm7", FAR.mac);
@@ -115,17 +117,18 @@ pub(crate) fn open_vswitch(site: &mut Site) {
     ]);
     commands.extend(["--", "set", "interface", "tunnel", &kind, &remote_ip, &key]);
     vsctl(site, &commands);
-    // Its own address is its bridge's. It finds the way to the other end in the kernel's routes.
+    // Its address is the bridge's. It finds the route to the switch in the kernel's table.
     site.bed
         .sysctl("far", "net.ipv6.conf.under.router_solicitations=0");
-    // The kernel hears on eth0 what its bridge does, and would answer there too, for the bridge's address and with another MAC.
+    // The kernel receives on eth0 the same frames as the bridge, and would also answer there for
+    // the bridge's address, with another MAC.
     site.bed.sysctl("far", "net.ipv4.conf.all.arp_ignore=1");
     site.address("far", "under", site.family.underlay(FAR.host));
     site.bed
         .inside("far", &["link", "set", "dev", "under", "up"]);
 }
 
-/// One of its programs, which keeps everything in the bed's own directory.
+/// One of its programs, with all files in the bed's directory.
 fn ours(site: &Site, program: &str) -> Command {
     let mut command = site.bed.command("far", program);
     let directory = site.bed.path("");

@@ -1,4 +1,4 @@
-//! New generations while packets are in the tunnel.
+//! New configurations while packets are in the tunnel.
 
 use std::thread;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::site::{FAR, FAR2, Family, Kind, Site};
 use crate::udp;
 
 #[test]
-fn a_peer_that_comes_and_goes_costs_the_others_no_frame() {
-    let test = "a_peer_that_comes_and_goes_costs_the_others_no_frame";
+fn adding_and_removing_a_peer_loses_no_frame_of_others() {
+    let test = "adding_and_removing_a_peer_loses_no_frame_of_others";
     let Some(mut site) = Site::new(test, Kind::Vxlan, Family::V4, &["far", "far2"]) else {
         return;
     };
@@ -55,7 +55,7 @@ fn a_peer_that_comes_and_goes_costs_the_others_no_frame() {
     out.assert_whole("from the VM to the peer");
     back.assert_whole("from the peer to the VM");
 
-    // Its counters went on, and the other is as if it had never been.
+    // Its counters continued, and the other peer has none.
     let shown = site.shown("far");
     assert!(
         shown["tx_frames"].as_u64() >= Some(out.sent.into()),
@@ -65,7 +65,7 @@ fn a_peer_that_comes_and_goes_costs_the_others_no_frame() {
     let before = site.switch().drops("red-vm1", "arp-unknown");
     let pings = site.bed.ping("vm1", &["-c3", "-i0.01", "-W1", &to]);
     assert_eq!(pings.received, 0);
-    // Nobody answers for it any more.
+    // The switch no longer answers for it.
     assert!(site.switch().drops("red-vm1", "arp-unknown") > before);
     assert_eq!(site.switch().put_config(&with).0, 200);
     site.reaches("vm1", Family::V4.inner(FAR2.inner));

@@ -1,4 +1,4 @@
-//! One switch with two VMs and a tunnel over an underlay, and the other stations of that underlay.
+//! A switch with two VMs and a tunnel, and the other stations of the underlay.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Family {
         }
     }
 
-    /// What the tunnel adds to an inner packet, in bytes.
+    /// The tunnel's overhead per inner packet, in bytes.
     pub(crate) fn overhead(self) -> u16 {
         match self {
             Self::V4 => 50,
@@ -70,12 +70,12 @@ impl Family {
     }
 }
 
-/// So that host 71 is `::71`.
+/// Makes host 71 `::71`.
 fn decimal_as_hex(host: u8) -> u16 {
     u16::from_str_radix(&host.to_string(), 16).expect("decimal digits are hexadecimal ones")
 }
 
-/// Another tunnel endpoint, with one VM's address behind it.
+/// Another tunnel endpoint, with one VM behind it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     /// Its name and its namespace's.
@@ -84,7 +84,7 @@ pub(crate) struct Peer {
     pub(crate) host: u8,
     /// The VM's host number.
     pub(crate) inner: u8,
-    /// Who takes frames there, inside the tunnel.
+    /// The inner destination MAC of frames to it.
     pub(crate) mac: &'static str,
 }
 
@@ -102,7 +102,7 @@ pub(crate) const FAR2: Peer = Peer {
 };
 
 impl Peer {
-    /// As the switch's configuration has it, on-link.
+    /// Its entry in the switch's configuration, on-link.
     pub(crate) fn config(&self, family: Family) -> Value {
         json!({
             "name": self.name,
@@ -117,19 +117,19 @@ impl Peer {
     }
 }
 
-/// Namespaces: `sw` with the switch, `vm1` and `vm2` behind it, `wire` with the underlay's bridge, and whoever a
-/// test puts there.
+/// Namespaces: `sw` with the switch, `vm1` and `vm2` behind it, `wire` with the underlay's bridge,
+/// and the stations that a test adds.
 pub(crate) struct Site {
     pub(crate) switch: Option<Switch>,
     daemons: Vec<Child>,
     pub(crate) bed: Bed,
     pub(crate) kind: Kind,
-    /// The underlay's.
+    /// The underlay's IP version.
     pub(crate) family: Family,
 }
 
 impl Site {
-    /// `None`, and a line that says so, without root.
+    /// `None`, with a message, without root.
     pub(crate) fn new(
         test: &str,
         kind: Kind,
@@ -145,7 +145,8 @@ impl Site {
             family,
         };
         let bed = &site.bed;
-        // One that snoops is a station too: up to a second after its start it joins 224.0.0.106 (IGMP from 0.0.0.0).
+        // A snooping bridge is a station too: up to a second after its start it joins 224.0.0.106
+        // (IGMP from 0.0.0.0).
         bed.inside(
             "wire",
             &[
@@ -160,7 +161,7 @@ impl Site {
         );
         bed.sysctl("wire", "net.ipv6.conf.bridge0.disable_ipv6=1");
         bed.inside("wire", &["link", "set", "bridge0", "up"]);
-        // Where the machine's netfilter looks at bridged frames, it would take the malformed ones.
+        // If netfilter filters bridged frames, it would drop the malformed ones.
         for calls in ["iptables", "ip6tables", "arptables"] {
             let setting = format!("net/bridge/bridge-nf-call-{calls}");
             if Path::new("/proc/sys").join(&setting).exists() {
@@ -178,20 +179,20 @@ impl Site {
             bed.inside(&guest, &["route", "add", "default", "via", "10.0.0.1"]);
         }
         for name in others {
-            // Only what a test sends is on the underlay.
+            // Only frames of the test are on the underlay.
             bed.sysctl(name, "net.ipv6.conf.default.router_solicitations=0");
         }
         Some(site)
     }
 
-    /// Puts a namespace's `eth0` on the underlay's bridge, by a port of that name.
+    /// Attaches a namespace's `eth0` to the underlay's bridge, by a port of that name.
     pub(crate) fn plug(&self, name: &str, port: &str, mac: &str) {
         self.bed.pair(("wire", port), name, mac);
         let arguments = ["link", "set", "dev", port, "master", "bridge0"];
         self.bed.inside("wire", &arguments);
     }
 
-    /// On the underlay's bridge, with that host number's address.
+    /// As [`Self::attach`], with the address of that host number.
     pub(crate) fn station(&self, name: &str, host: u8) {
         self.plug(name, name, &format!("52:54:00:ff:00:{:02}", host % 100));
         self.address(name, "eth0", self.family.underlay(host));
@@ -207,13 +208,13 @@ impl Site {
         self.bed.inside(name, &arguments[..count]);
     }
 
-    /// Without a NIC behind it, the kernel must finish checksums and segments itself.
+    /// Without a NIC's offloads, the kernel must complete checksums and segments itself.
     pub(crate) fn no_offload(&self, name: &str, interface: &str) {
         let mut ethtool = self.bed.command(name, "ethtool");
         run(ethtool.args(["-K", interface, "tx", "off", "gso", "off"]));
     }
 
-    /// Of the underlay: of the bridge, its ports, and the stations' ends.
+    /// Sets the MTU of the underlay: of the bridge, its ports, and the stations' ends.
     pub(crate) fn underlay_mtu(&self, stations: &[&str], mtu: u16) {
         let mtu = mtu.to_string();
         for (name, port) in [("sw", "uplink")]
@@ -229,13 +230,13 @@ impl Site {
             .inside("wire", &["link", "set", "dev", "bridge0", "mtu", &mtu]);
     }
 
-    /// A Linux host with a device of this site's kind, whose own address in the tenant's network is the peer's VM.
-    /// False, and a line that says so, where the kernel has no such device.
+    /// Adds a Linux host with a tunnel device of this site's kind, whose inner address is the
+    /// peer's VM. False, with a message, if the kernel has no such device.
     pub(crate) fn linux(&self, test: &str, peer: &Peer) -> bool {
         self.linux_at(test, peer, self.family.underlay(peer.host))
     }
 
-    /// The same with another address of the underlay.
+    /// The same with another underlay address.
     pub(crate) fn linux_at(&self, test: &str, peer: &Peer, local: IpAddr) -> bool {
         let netns = self.bed.netns(peer.name);
         let kind = self.kind.name();
@@ -262,7 +263,7 @@ impl Site {
         for family in Family::BOTH {
             self.address(peer.name, "tun0", family.inner(peer.inner));
         }
-        // No probes in the midst of what is counted.
+        // No neighbour probes while frames are counted.
         for family in ["ipv4", "ipv6"] {
             let long = format!("net.{family}.neigh.tun0.base_reachable_time_ms=3600000");
             self.bed.sysctl(peer.name, &long);
@@ -271,14 +272,14 @@ impl Site {
         true
     }
 
-    /// A program that runs until this is dropped.
+    /// Starts a program that runs until this is dropped.
     pub(crate) fn daemon(&mut self, command: &mut Command) {
         let child = command.spawn();
         self.daemons
             .push(child.unwrap_or_else(|error| panic!("{command:?}: {error}")));
     }
 
-    /// The switch's, with these peers on-link.
+    /// The switch's configuration, with these peers on-link.
     pub(crate) fn config(&self, peers: &[Peer]) -> Value {
         let port = |number: u8| {
             json!({
@@ -315,7 +316,8 @@ impl Site {
         })
     }
 
-    /// Starts the switch, and fills everybody's neighbour tables, so that what is counted later is traffic alone.
+    /// Starts the switch, and fills all neighbour tables, so that later counts contain traffic
+    /// only.
     pub(crate) fn start(&mut self, config: &Value, peers: &[Peer]) {
         self.switch = Some(Switch::start(&self.bed, "sw", config, &[]));
         for family in Family::BOTH {
@@ -329,8 +331,8 @@ impl Site {
         }
     }
 
-    /// Twenty echoes come back, or more. (How many were lost `ping` cannot say: it waits for the last ones no longer than two
-    /// round trips.)
+    /// Waits until at least twenty echoes come back. `ping` cannot say how many were lost: it waits
+    /// for the last ones no longer than two round trips.
     #[track_caller]
     pub(crate) fn echoes(&self, from: &str, to: IpAddr) {
         let arguments = ["-c20", "-i0.002", "-w10", &to.to_string()];
@@ -351,7 +353,7 @@ impl Site {
         self.switch.as_ref().expect("it runs")
     }
 
-    /// What `vswitch show tunnels` says of a peer.
+    /// The entry of a peer in `vswitch show tunnels`.
     pub(crate) fn shown(&self, peer: &str) -> Value {
         let shown = self.switch().cli(&["show", "tunnels", "--json"]);
         let shown: Value = serde_json::from_str(&shown).expect("JSON");
@@ -372,7 +374,7 @@ impl Drop for Site {
     }
 }
 
-/// Whether a program is installed; if not, a line says so.
+/// Whether a program is installed; prints a message if not.
 pub(crate) fn has(test: &str, program: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", "command -v \"$1\" >/dev/null", "sh", program])

@@ -1,4 +1,4 @@
-//! Sockets inside namespaces: echoes of every size, and a paced flow.
+//! UDP sockets inside namespaces: echoes of every size, and a paced flow.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,20 +16,20 @@ use nix::sys::socket::sockopt::RcvBufForce;
 
 use crate::bed::Bed;
 
-/// For a datagram that is on its way.
+/// The longest time that a datagram may be in flight.
 const PATIENCE: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
-/// How many datagrams are on their way at once: fewer than any queue between takes.
+/// Datagrams in flight at once: fewer than any queue on the path holds.
 const WINDOW: usize = 32;
 
-/// Makes something in a namespace. A socket stays where it was made.
+/// Creates something in a namespace. A socket stays in the namespace where it was created.
 pub(crate) fn within<T: Send + 'static>(
     bed: &Bed,
     name: &str,
     make: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> T {
     let netns = File::open(format!("/run/netns/{}", bed.netns(name))).expect("the namespace");
-    // A namespace that a thread enters is its own alone.
+    // Only the calling thread enters the namespace.
     let maker = thread::spawn(move || {
         setns(netns, CloneFlags::CLONE_NEWNET)?;
         make()
@@ -43,20 +43,20 @@ pub(crate) fn socket(bed: &Bed, name: &str, address: IpAddr) -> UdpSocket {
     within(bed, name, move || {
         let socket = UdpSocket::bind((address, 0))?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
-        // Its reader may be kept waiting for a processor longer than the usual buffer lasts.
+        // Its reader may wait for a CPU longer than the default buffer lasts.
         setsockopt(&socket, RcvBufForce, &(8 << 20))?;
         Ok(socket)
     })
 }
 
-/// The bytes of a datagram of this size: no two sizes begin alike.
+/// The bytes of a datagram of this size; each size begins differently.
 fn content(size: usize) -> Vec<u8> {
     (0..size)
         .map(|at| (size.wrapping_mul(31) + at) as u8)
         .collect()
 }
 
-/// Sends a datagram of each size, many at once, to somebody who sends them back; all must come, as they were.
+/// Sends a datagram of each size, many at once, to an echo; all must come back unchanged.
 pub(crate) fn every_size_comes_back(
     client: &UdpSocket,
     server: &UdpSocket,
@@ -96,7 +96,7 @@ pub(crate) fn every_size_comes_back(
     });
 }
 
-/// Sends back what comes.
+/// Sends every datagram back.
 fn echo(socket: &UdpSocket, done: &AtomicBool) {
     let mut buffer = vec![0; 65_536];
     while !done.load(Ordering::Relaxed) {
@@ -108,7 +108,7 @@ fn echo(socket: &UdpSocket, done: &AtomicBool) {
     }
 }
 
-/// What a paced flow came to: how many were sent, and the numbers of those that arrived, in that order.
+/// The result of a paced flow: how many were sent, and the numbers of those that arrived, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) sent: u32,
@@ -116,7 +116,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Everything arrived once, in order.
+    /// Whether everything arrived once, in order.
     #[track_caller]
     pub(crate) fn assert_whole(&self, what: &str) {
         let misplaced = (0..)
@@ -127,7 +127,7 @@ impl Flow {
     }
 }
 
-/// Sends numbered datagrams, about one each `pause`, while `work` goes on; what arrived of them.
+/// Sends numbered datagrams, about one each `pause`, while `work` runs; returns which arrived.
 pub(crate) fn flow_while<T>(
     (from, to): (&UdpSocket, &UdpSocket),
     pause: Duration,
@@ -137,7 +137,7 @@ pub(crate) fn flow_while<T>(
         .map(|socket| socket.local_addr().expect("it is bound"))
         .into();
     let done = AtomicBool::new(false);
-    // How many, once the last has been sent.
+    // The number of datagrams, set when the last has been sent.
     let sent = OnceLock::new();
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
@@ -169,7 +169,7 @@ pub(crate) fn flow_while<T>(
             arrived
         });
         let result = {
-            // A failed assertion must end the threads too.
+            // The threads must also end after a failed assertion.
             let _end = End(&done);
             work()
         };
@@ -182,7 +182,7 @@ pub(crate) fn flow_while<T>(
     })
 }
 
-/// Says that all is done, when it is dropped.
+/// Signals the end when it is dropped.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {

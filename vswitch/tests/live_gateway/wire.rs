@@ -1,4 +1,4 @@
-//! What the switch puts on the underlay, as Wireshark reads it.
+//! The switch's tunnel packets, as Wireshark dissects them.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::udp;
 fn wireshark_reads_vxlan() {
     for family in Family::BOTH {
         for checksum in [false, true] {
-            is_read_well("wireshark_reads_vxlan", Kind::Vxlan, family, checksum);
+            dissects_without_complaint("wireshark_reads_vxlan", Kind::Vxlan, family, checksum);
         }
     }
 }
@@ -23,13 +23,13 @@ fn wireshark_reads_vxlan() {
 fn wireshark_reads_geneve() {
     for family in Family::BOTH {
         for checksum in [false, true] {
-            is_read_well("wireshark_reads_geneve", Kind::Geneve, family, checksum);
+            dissects_without_complaint("wireshark_reads_geneve", Kind::Geneve, family, checksum);
         }
     }
 }
 
-/// Open vSwitch is at the far end, which takes both kinds with and without a checksum.
-fn is_read_well(test: &str, kind: Kind, family: Family, checksum: bool) {
+/// Open vSwitch is the peer: it accepts both kinds with and without a checksum.
+fn dissects_without_complaint(test: &str, kind: Kind, family: Family, checksum: bool) {
     if !has(test, "tshark") || !has(test, "ovs-vswitchd") {
         return;
     }
@@ -42,7 +42,7 @@ fn is_read_well(test: &str, kind: Kind, family: Family, checksum: bool) {
     let capture = Capture::start(&site.bed, "wire", "uplink");
     site.start(&config, &[FAR]);
     for inner in Family::BOTH {
-        // Answers of the gateway too: to ARP, Neighbour Solicitations and echoes.
+        // Replies of the gateway too: to ARP, Neighbour Solicitations and echoes.
         for (from, to) in [("vm1", 71), ("vm7", 11), ("vm7", 1)] {
             site.echoes(from, inner.inner(to));
         }
@@ -55,10 +55,10 @@ fn is_read_well(test: &str, kind: Kind, family: Family, checksum: bool) {
         udp::every_size_comes_back(&near, &far, largest - 16..=largest);
     }
     let what = format!("{} over {family:?}, checksum: {checksum}", kind.name());
-    assert_read_well(&capture.finish(), &what, kind, family, checksum);
+    assert_dissection(&capture.finish(), &what, kind, family, checksum);
 }
 
-fn assert_read_well(captured: &Captured, what: &str, kind: Kind, family: Family, checksum: bool) {
+fn assert_dissection(captured: &Captured, what: &str, kind: Kind, family: Family, checksum: bool) {
     let ours = format!("eth.src == {UPLINK_MAC}");
     assert_eq!(
         captured.complaints(&ours),
@@ -150,7 +150,8 @@ fn assert_read_well(captured: &Captured, what: &str, kind: Kind, family: Family,
             (&outer(2), &outer(FAR.host)),
             "{what}: {row:?}"
         );
-        // 1 is good, 3 is absent: the outer one is what was asked for, and all others are there and good.
+        // 1 is good, 3 is absent: the outer one is as configured, and all others are present and
+        // good.
         assert!(
             ip_sums.iter().all(|sum| sum == "1" || sum.is_empty()),
             "{what}: {row:?}"
@@ -176,7 +177,7 @@ fn assert_read_well(captured: &Captured, what: &str, kind: Kind, family: Family,
             seen.push((inner.to_owned(), addresses));
         }
     }
-    // Every kind of packet was there, with its own addresses.
+    // Every kind of packet occurred, with its addresses.
     for (inner, network, transport) in inner_kinds {
         let (near, far) = inner_pair(inner);
         let of = |from: IpAddr| {
