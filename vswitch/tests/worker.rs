@@ -250,10 +250,11 @@ fn new_generation_subscribes_to_its_groups() {
         let groups = &tables.groups()[0];
         (groups.listed.to_vec(), groups.others)
     };
-    let first = wanted(&Generation::build(&bed.config, None));
+    let running = Generation::build(&bed.config, None);
+    let first = wanted(&running);
     eventually("it subscribes", || bed.ends[0].multicast_of_peer() == first);
     let wider = config("\"10.0.0.12\", \"fd00:0:0:1::12\", \"fd00:0:0:1::77\"");
-    let generation = Generation::build(&wider, Some(&bed.counters));
+    let generation = Generation::build(&wider, Some((&running.tables(), &bed.counters)));
     let second = wanted(&generation);
     assert_ne!(first, second);
     bed.link.install(generation).expect("the worker has room");

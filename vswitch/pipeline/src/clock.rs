@@ -66,7 +66,7 @@ pub(crate) fn advertise(
     }
     state.next_advertisement_ns = now_ns.saturating_add(ADVERTISEMENT_INTERVAL_NS);
     let mut frame = [0; MAX_FRAME_LEN];
-    for rules in &tables.ports {
+    for rules in tables.ports.iter() {
         if let Some(advertisement) = tables.advertisement(rules) {
             let len = advertisement.announce(&mut frame);
             send(rules.id, &frame[..len]);

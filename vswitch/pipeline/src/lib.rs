@@ -13,7 +13,7 @@
 //! | layer | files |
 //! |---|---|
 //! | formats | the crate `packet` |
-//! | words | `ids`, `stage` (names of stages, traces), `bucket`, `lpm` |
+//! | words | `ids`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
 //! | tables | `tables/`: immutable, built off the worker |
 //! | memory | `counters`, `state/`: what the worker counts and remembers |
 //! | policy | `filter/`, `storm`, `peer_route`, `clock` (frames that are due by the clock) |
@@ -38,6 +38,7 @@ mod order;
 mod pass;
 mod peer_route;
 mod service;
+mod shared;
 mod stage;
 mod state;
 mod storm;
@@ -85,10 +86,11 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Makes `config` ready. Ports and peers keep the counters that `previous` has for their names.
-    pub fn build(config: &SwitchConfig, previous: Option<&Counters>) -> Self {
-        let tables = Tables::build(config);
-        let counters = Counters::new(&tables, previous);
+    /// Makes `config` ready. Ports and peers keep the counters that `previous` has for their names,
+    /// and parts of the tables that do not change are shared with it.
+    pub fn build(config: &SwitchConfig, previous: Option<(&Tables, &Counters)>) -> Self {
+        let tables = Tables::build(config, previous.map(|(tables, _)| tables));
+        let counters = Counters::new(&tables, previous.map(|(_, counters)| counters));
         Self {
             state: State::new(&tables),
             tables: Arc::new(tables),
@@ -155,6 +157,7 @@ impl Pipeline {
     /// kept. Returns the old generation, to be dropped elsewhere: dropping frees memory.
     pub fn install(&mut self, generation: Generation) -> Generation {
         let mut old = std::mem::replace(self, Self::new(generation));
+        old.state.revalidate_leases(&old.tables);
         self.state.keep(&self.tables, &old.tables, &mut old.state);
         self.publish(old.counters.polled_ns.get());
         Generation {
@@ -215,6 +218,7 @@ impl Pipeline {
             }
         }
         self.publish(now_ns);
+        self.state.revalidate_leases(&self.tables);
         for (index, port) in self.state.ports.iter().enumerate() {
             let (leased, until_ns) = port.lease.current(now_ns).unwrap_or_default();
             let counters = self.counters.port(index);

@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 use std::ops::BitAnd;
+use std::sync::Arc;
 
 use packet::hash;
 
@@ -73,17 +74,17 @@ impl Key for u128 {
 
 /// The prefixes of one length: a hash table with open addressing. A key is looked for in the slots
 /// `home ^ 0`, `home ^ 1`, and so on; the first two share a cache line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Level<K, V> {
     mask: K,
-    /// A power of two of slots, at most a quarter of them taken; `last` is the number of the last.
-    slots: Box<[Option<(K, V)>]>,
+    /// A power of two of slots, at most a quarter of them taken; `last` is the index of the last.
+    slots: Arc<[Option<(K, V)>]>,
     last: usize,
     shift: u32,
 }
 
 impl<K: Key, V: Copy> Level<K, V> {
-    /// A table this large costs nobody's cache much: it may be emptier than others.
+    /// A table of up to this many slots takes little cache, so it may be emptier than others.
     const SMALL: usize = 256;
 
     fn new(mask: K, entries: &[(K, V)]) -> Self {
@@ -100,9 +101,10 @@ impl<K: Key, V: Copy> Level<K, V> {
 
     /// The table, and the longest walk to a key in it.
     fn of_size(size: usize, mask: K, entries: &[(K, V)]) -> (Self, usize) {
+        let mut slots = vec![None; size];
         let mut level = Self {
             mask,
-            slots: vec![None; size].into(),
+            slots: Arc::default(),
             last: size - 1,
             shift: 64 - size.trailing_zeros(),
         };
@@ -111,11 +113,12 @@ impl<K: Key, V: Copy> Level<K, V> {
             let home = level.home(key);
             let is_for_it = |slot: &Option<(K, V)>| slot.is_none_or(|(other, _)| other == key);
             let step = (0..size)
-                .find(|step| is_for_it(&level.slots[home ^ step]))
+                .find(|step| is_for_it(&slots[home ^ step]))
                 .expect("most slots are empty");
-            level.slots[home ^ step] = Some((key, value));
+            slots[home ^ step] = Some((key, value));
             farthest = farthest.max(step);
         }
+        level.slots = slots.into();
         (level, farthest)
     }
 
@@ -138,64 +141,79 @@ impl<K: Key, V: Copy> Level<K, V> {
 }
 
 /// Prefixes shorter than an address, longest first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Shorter<K, V> {
-    /// So few that looking at each costs less than one hash: mask, prefix, value.
-    Few(Box<[(K, K, V)]>),
+    /// So few that comparing each costs less than one hash: mask, prefix, value.
+    Few(Arc<[(K, K, V)]>),
     /// A table for each length.
-    Many(Box<[Level<K, V>]>),
+    Many(Arc<[Level<K, V>]>),
 }
 
-/// An immutable map from prefixes to values.
-#[derive(Debug)]
+/// Routes of one length: prefix and value.
+type Entries<K, V> = Vec<(K, V)>;
+
+/// An immutable map from prefixes to values. A clone shares all tables.
+#[derive(Debug, Clone)]
 pub(crate) struct Lpm<K, V> {
-    /// Where all addresses with that first byte lead, if that is one place.
-    first: Box<[Option<V>; 256]>,
-    /// Prefixes of full length, alone because almost every look-up ends here.
+    /// The value of all addresses with that first byte, if they have the same.
+    first: Arc<[Option<V>; 256]>,
+    /// Prefixes of full length, apart because almost every look-up ends here.
     hosts: Level<K, V>,
     shorter: Shorter<K, V>,
-    routes: Box<[(K, u8, V)]>,
+    routes: Arc<[(K, u8, V)]>,
 }
 
-impl<K: Key, V: Copy> Lpm<K, V> {
+impl<K: Key, V: Copy + PartialEq> Lpm<K, V> {
     const FEW: usize = 8;
 
-    /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
-    pub(crate) fn build(routes: Vec<(K, u8, V)>) -> Self {
-        let entries = |len: u8| -> Vec<(K, V)> {
-            let of_len = routes.iter().filter(|route| route.1 == len);
-            of_len
-                .map(|&(key, _, value)| (key & K::mask(len), value))
-                .collect()
-        };
-        let lengths = (0..K::WIDTH).rev().map(|len| (K::mask(len), entries(len)));
-        let lengths: Vec<_> = lengths.filter(|(_, entries)| !entries.is_empty()).collect();
-        let shorter = if lengths
-            .iter()
-            .map(|(_, entries)| entries.len())
-            .sum::<usize>()
-            <= Self::FEW
-        {
-            let each = |(mask, entries): (K, Vec<(K, V)>)| {
-                // Backwards, so that of equal prefixes the last is met first.
-                entries
-                    .into_iter()
-                    .rev()
-                    .map(move |(key, value)| (mask, key, value))
-            };
-            Shorter::Few(lengths.into_iter().flat_map(each).collect())
-        } else {
-            let levels = lengths
-                .iter()
-                .map(|(mask, entries)| Level::new(*mask, entries));
-            Shorter::Many(levels.collect())
+    /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts. The
+    /// tables of those lengths whose routes are as in `previous` are shared with it.
+    pub(crate) fn build(routes: Vec<(K, u8, V)>, previous: Option<&Self>) -> Self {
+        if let Some(same) = previous.filter(|previous| *previous.routes == routes) {
+            return same.clone();
+        }
+        let mut lengths = by_length(&routes);
+        let hosts = lengths.pop().unwrap_or_default();
+        let old = previous.map(|previous| (previous, by_length(&previous.routes)));
+        let hosts = match &old {
+            Some((previous, old)) if old.last() == Some(&hosts) => previous.hosts.clone(),
+            _ => Level::new(K::mask(K::WIDTH), &hosts),
         };
         Self {
-            first: by_first_byte(&routes),
-            hosts: Level::new(K::mask(K::WIDTH), &entries(K::WIDTH)),
-            shorter,
+            first: Arc::new(by_first_byte(&routes)),
+            hosts,
+            shorter: Self::build_shorter(lengths, old.as_ref()),
             routes: routes.into(),
         }
+    }
+
+    /// The tables of the lengths below the full one, which are in `lengths` by their length.
+    fn build_shorter(
+        lengths: Vec<Entries<K, V>>,
+        old: Option<&(&Self, Vec<Entries<K, V>>)>,
+    ) -> Shorter<K, V> {
+        let total: usize = lengths.iter().map(Vec::len).sum();
+        let lengths = lengths.into_iter().enumerate().rev();
+        let lengths = lengths.filter(|(_, entries)| !entries.is_empty());
+        if total <= Self::FEW {
+            let each = |(len, entries): (usize, Entries<K, V>)| {
+                let mask = K::mask(len as u8);
+                // Backwards, so that of equal prefixes the last is met first.
+                let prefixes = entries.into_iter().rev();
+                prefixes.map(move |(key, value)| (mask, key, value))
+            };
+            return Shorter::Few(lengths.flat_map(each).collect());
+        }
+        let levels = lengths.map(|(len, entries)| {
+            let mask = K::mask(len as u8);
+            let same = old.filter(|(_, old)| old[len] == entries);
+            let same = same.and_then(|(previous, _)| match &previous.shorter {
+                Shorter::Many(levels) => levels.iter().find(|level| level.mask == mask),
+                Shorter::Few(_) => None,
+            });
+            same.map_or_else(|| Level::new(mask, &entries), Level::clone)
+        });
+        Shorter::Many(levels.collect())
     }
 
     /// The value of the longest prefix that `key` lies in.
@@ -216,8 +234,8 @@ impl<K: Key, V: Copy> Lpm<K, V> {
         self.lookup_on(key)
     }
 
-    /// As [`Self::lookup`], where neither the first byte nor the first two slots answered. Apart, so that what is inlined
-    /// is short.
+    /// As [`Self::lookup`], where neither the first byte nor the first two slots answered. Not
+    /// inlined, so that callers stay short.
     #[inline(never)]
     fn lookup_on(&self, key: K) -> Option<V> {
         self.hosts.get(key).or_else(|| match &self.shorter {
@@ -229,14 +247,28 @@ impl<K: Key, V: Copy> Lpm<K, V> {
         })
     }
 
-    /// What the map was built from.
+    /// Whether both were built from the same routes, one after the other.
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.routes, &other.routes)
+    }
+
+    /// The routes that the map was built from.
     pub(crate) fn routes(&self) -> &[(K, u8, V)] {
         &self.routes
     }
 }
 
-/// For each first byte the value of all keys that have it, if no prefix tells some of them from others.
-fn by_first_byte<K: Key, V: Copy>(routes: &[(K, u8, V)]) -> Box<[Option<V>; 256]> {
+/// The routes of each prefix length, in their order.
+fn by_length<K: Key, V: Copy>(routes: &[(K, u8, V)]) -> Vec<Entries<K, V>> {
+    let mut lengths = vec![Vec::new(); usize::from(K::WIDTH) + 1];
+    for &(key, len, value) in routes {
+        lengths[usize::from(len)].push((key & K::mask(len), value));
+    }
+    lengths
+}
+
+/// For each first byte the value of all keys that have it, if no prefix divides them.
+fn by_first_byte<K: Key, V: Copy>(routes: &[(K, u8, V)]) -> [Option<V>; 256] {
     let mut covering: [Option<(u8, V)>; 256] = [None; 256];
     let mut divided = [false; 256];
     for &(prefix, len, value) in routes {
@@ -245,16 +277,14 @@ fn by_first_byte<K: Key, V: Copy>(routes: &[(K, u8, V)]) -> Box<[Option<V>; 256]
             divided[first] = true;
             continue;
         }
-        for longest in &mut covering[first..first + (256 >> len)] {
-            if longest.is_none_or(|(other, _)| len >= other) {
-                *longest = Some((len, value));
+        for covering in &mut covering[first..first + (256 >> len)] {
+            if covering.is_none_or(|(other, _)| len >= other) {
+                *covering = Some((len, value));
             }
         }
     }
     let whole = |byte: usize| covering[byte].filter(|_| !divided[byte]);
-    Box::new(std::array::from_fn(|byte| {
-        whole(byte).map(|(_, value)| value)
-    }))
+    std::array::from_fn(|byte| whole(byte).map(|(_, value)| value))
 }
 
 #[cfg(test)]
@@ -263,48 +293,86 @@ mod tests {
 
     use super::*;
 
-    /// The slow table: every route is looked at.
+    /// The slow table: compares every route.
     fn scan<K: Key, V: Copy>(routes: &[(K, u8, V)], key: K) -> Option<V> {
         let mut best: Option<(u8, V)> = None;
         for &(prefix, len, value) in routes {
             let mask = K::mask(len);
             let inside = key & mask == prefix & mask;
-            if inside && best.is_none_or(|(longest, _)| len >= longest) {
+            if inside && best.is_none_or(|(other, _)| len >= other) {
                 best = Some((len, value));
             }
         }
         best.map(|(_, value)| value)
     }
 
+    /// Routes of one width: few, or many.
+    fn routes<K: Key + Arbitrary>(width: u8) -> impl Strategy<Value = Vec<(K, u8, u16)>> {
+        let route = || (any::<K>(), 0..=width, any::<u16>());
+        prop_oneof![
+            prop::collection::vec(route(), 0..8),
+            prop::collection::vec(route(), 0..80),
+        ]
+    }
+
+    /// Compares the table with a scan, for the keys and for addresses near the routes; and so one
+    /// that is built on top of it from other routes.
+    fn check<K: Key>(
+        before: Vec<(K, u8, u16)>,
+        changed: Vec<(K, u8, u16)>,
+        keys: &[K],
+        near: impl Fn(K) -> K,
+    ) {
+        let previous = Lpm::build(before.clone(), None);
+        // Half of the routes stay.
+        let mut after = before.clone();
+        after.truncate(before.len() / 2);
+        after.extend(changed);
+        let next = Lpm::build(after.clone(), Some(&previous));
+        for (table, routes) in [(&previous, &before), (&next, &after)] {
+            let near = routes.iter().flat_map(|route| [route.0, near(route.0)]);
+            for key in keys.iter().copied().chain(near) {
+                assert_eq!(table.lookup(key), scan(routes, key));
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn agrees_with_a_scan_for_ipv4(
-            routes in prop_oneof![
-                prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..8),
-                prop::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..80),
-            ],
+        fn table_agrees_with_scan_for_ipv4(
+            before in routes::<u32>(32),
+            changed in routes::<u32>(32),
             keys in prop::collection::vec(any::<u32>(), 0..20),
         ) {
-            let table = Lpm::build(routes.clone());
-            let near = routes.iter().flat_map(|route| [route.0, route.0 ^ 1]);
-            for key in keys.into_iter().chain(near) {
-                prop_assert_eq!(table.lookup(key), scan(&routes, key));
-            }
+            check(before, changed, &keys, |key| key ^ 1);
         }
 
         #[test]
-        fn agrees_with_a_scan_for_ipv6(
-            routes in prop_oneof![
-                prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..8),
-                prop::collection::vec((any::<u128>(), 0u8..=128, any::<u16>()), 0..80),
-            ],
+        fn table_agrees_with_scan_for_ipv6(
+            before in routes::<u128>(128),
+            changed in routes::<u128>(128),
             keys in prop::collection::vec(any::<u128>(), 0..20),
         ) {
-            let table = Lpm::build(routes.clone());
-            let near = routes.iter().flat_map(|route| [route.0, route.0 ^ 1]);
-            for key in keys.into_iter().chain(near) {
-                prop_assert_eq!(table.lookup(key), scan(&routes, key));
-            }
+            check(before, changed, &keys, |key| key ^ 1);
         }
+    }
+
+    #[test]
+    fn lengths_without_a_change_are_shared() {
+        let hosts: Vec<(u32, u8, u16)> = (0..100).map(|host| (host, 32, 1)).collect();
+        let nets = |value| (0..100u32).map(move |net| (net << 8, 24, value));
+        let build = |value, previous| {
+            let routes = hosts.iter().copied().chain(nets(value)).collect();
+            Lpm::build(routes, previous)
+        };
+        let previous = build(2, None);
+        let changed = build(3, Some(&previous));
+        assert!(Arc::ptr_eq(&previous.hosts.slots, &changed.hosts.slots));
+        assert_eq!(
+            (previous.lookup(0x1ff), changed.lookup(0x1ff)),
+            (Some(2), Some(3))
+        );
+        let same = build(3, Some(&changed));
+        assert!(Arc::ptr_eq(&same.routes, &changed.routes));
     }
 }

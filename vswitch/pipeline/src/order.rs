@@ -53,7 +53,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         let accepted = match (rules, &self.tables.uplink) {
             (Some(rules), _) => {
                 let leased = if rules.learns {
-                    self.state.port(rules.id).lease.address(self.now_ns)
+                    self.state.lease(self.tables, rules.id).address(self.now_ns)
                 } else {
                     None
                 };

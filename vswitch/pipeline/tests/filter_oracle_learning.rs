@@ -3,7 +3,7 @@
 
 mod oracle;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use oracle::configs;
 use oracle::frames::*;
@@ -11,6 +11,7 @@ use oracle::rows::{GATEWAY, GW, IP1, IP2, VM1, VM2, VM3, WORLD};
 use oracle::trial::{SECOND_NS, Switch};
 use pipeline::DropReason;
 use pipeline::{Generation, PortId, Verdict};
+use tenant_config::{Addresses, SwitchConfig};
 
 const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// What the server gives to `vm3`.
@@ -405,4 +406,85 @@ fn acknowledged_lease_wins_over_restored_one() {
     assert!(story.restore("vm3", Ipv4Addr::new(10, 0, 0, 51)));
     story.answer(&ack());
     story.has_the_lease();
+}
+
+/// [`configs::learning`], of which another port has [`LEASED`].
+fn assigned() -> SwitchConfig {
+    let mut config = configs::learning();
+    let leased = ipnet::IpNet::from(IpAddr::from(LEASED));
+    config.ports[0].addresses =
+        Addresses::Static(vec![ipnet::IpNet::from(IpAddr::from(IP1)), leased]);
+    config
+}
+
+fn leased_story() -> Story {
+    let mut story = Story::begin();
+    story.ask(REQUEST, XID);
+    story.answer(&ack());
+    story.has_the_lease();
+    story
+}
+
+#[test]
+fn lease_survives_a_new_configuration() {
+    let mut story = leased_story();
+    let mut config = configs::learning();
+    config.ports[0].mtu = 1400;
+    story.switch.configure(&config);
+    story.has_the_lease();
+    story.switch.configure(&config);
+    story.has_the_lease();
+    story.wait_s(60);
+    story.has_nothing();
+}
+
+#[test]
+fn transaction_survives_a_new_configuration() {
+    let mut story = Story::begin();
+    story.ask(REQUEST, XID);
+    story.switch.configure(&configs::learning());
+    story.answer(&ack());
+    story.has_the_lease();
+}
+
+#[test]
+fn lease_ends_when_its_address_is_assigned() {
+    for (polled, used) in [(false, false), (true, false), (false, true)] {
+        let mut story = leased_story();
+        story.switch.configure(&assigned());
+        if polled {
+            story.switch.poll(story.now_ns);
+        }
+        if used {
+            let own = Verdict::DropWithError(DropReason::RouteNone);
+            assert_eq!(story.to(LEASED), own);
+        }
+        // The address is free again, and nobody's.
+        story.switch.configure(&configs::learning());
+        story.has_nothing();
+    }
+}
+
+#[test]
+fn lease_ends_when_its_port_no_longer_learns() {
+    let mut story = leased_story();
+    let mut config = configs::learning();
+    let own = ipnet::IpNet::from(IpAddr::from(Ipv4Addr::new(10, 0, 0, 13)));
+    config.ports[CLIENT].addresses = Addresses::Static(vec![own]);
+    story.switch.configure(&config);
+    story.switch.configure(&configs::learning());
+    story.has_nothing();
+}
+
+#[test]
+fn restored_lease_replaces_one_whose_address_is_assigned() {
+    let mut story = leased_story();
+    let mut restored = Ipv4Addr::new(10, 0, 0, 51);
+    let until_ns = story.now_ns + 60 * SECOND_NS;
+    story.switch.configure_with(&assigned(), |generation| {
+        assert!(generation.restore_lease("vm3", restored, until_ns));
+    });
+    assert_eq!(story.from(restored), Verdict::Forward(PortId(0)));
+    restored = LEASED;
+    assert_eq!(story.from(restored), Verdict::Drop(DropReason::Ipv4Source));
 }

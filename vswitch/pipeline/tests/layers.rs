@@ -36,6 +36,7 @@ const PIPELINE: &[&str] = &[
     "stage",
     "bucket",
     "lpm",
+    "shared",
     // Tables.
     "tables/target",
     "tables/port",

@@ -25,12 +25,18 @@ impl Control {
                 format!("{difference}: that takes a restart of the switch"),
             ));
         }
-        let generation = Generation::build(&new, Some(&self.counters.borrow()));
+        let generation = self.build(&new);
         let generation = self
             .install(generation, new)
             .await
             .map_err(|error| HttpError(StatusCode::SERVICE_UNAVAILABLE, error.to_owned()))?;
         Ok(json_reply(&Installed { generation }))
+    }
+
+    /// Builds the generation that follows the one in use.
+    pub(super) fn build(&self, config: &SwitchConfig) -> Generation {
+        let (tables, counters) = (self.tables.borrow(), self.counters.borrow());
+        Generation::build(config, Some((&tables, &counters)))
     }
 
     /// Passes the worker a generation built from `config`, and waits until it is in use; returns

@@ -12,7 +12,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pipeline::Generation;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vswitch_api::channel::{self, Channel, Lease, Order, ReceiveError, Report, VERSION};
@@ -206,7 +205,7 @@ impl Control {
         let _one_at_a_time = self.swap.lock().await;
         let now_ns = self.now_ns();
         let config = self.config.borrow().clone();
-        let mut generation = Generation::build(&config, Some(&self.counters.borrow()));
+        let mut generation = self.build(&config);
         let mut taken = 0;
         for Lease {
             port,

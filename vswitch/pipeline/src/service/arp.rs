@@ -55,7 +55,7 @@ impl<N: Notes> Pass<'_, N> {
     }
 
     /// Who has an address, as that side sees it.
-    fn owner4(&self, side: Side<'_>, address: u32) -> Owner {
+    fn owner4(&mut self, side: Side<'_>, address: u32) -> Owner {
         if let Side::Uplink(uplink) = side {
             return if uplink.ipv4 == Some(address) {
                 Owner::Switch

@@ -37,7 +37,8 @@ impl<N: Notes> Pass<'_, N> {
         let packet = frame.bytes().get(ETHERNET_LEN..)?;
         let payload = ip.udp_payload(packet);
         if rules.learns && dhcp::is_request(ip) {
-            self.state.port(rules.id).lease.client_sent(payload);
+            let lease = self.state.lease(self.tables, rules.id);
+            lease.client_sent(payload);
         }
         let receiver = if dhcp::is_client_broadcast(ip) {
             self.tables.dhcp_server_for(rules.id)
@@ -72,7 +73,7 @@ impl<N: Notes> Pass<'_, N> {
                 .state
                 .lease_owner(self.tables, reply.your_ip, self.now_ns);
             let free = self.tables.is_free4(reply.your_ip) && holder.is_none_or(|port| port == id);
-            let lease = &mut self.state.port(id).lease;
+            let lease = self.state.lease(self.tables, id);
             lease.server_sent(payload, self.now_ns, free);
         }
         Some(id)

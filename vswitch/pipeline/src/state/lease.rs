@@ -11,9 +11,32 @@ pub(crate) struct LeaseState {
     transaction: Option<u32>,
     /// The address, and the end of the lease.
     lease: Option<(u32, u64)>,
+    /// The generation whose tables were last asked whether the address is free.
+    generation: u64,
 }
 
 impl LeaseState {
+    /// Ends the lease if the tables of a new generation assign its address; to be called before
+    /// every use.
+    #[inline]
+    pub(super) fn revalidate(&mut self, generation: u64, is_free: impl FnOnce(u32) -> bool) {
+        if self.generation == generation {
+            return;
+        }
+        if self.lease.is_some_and(|(address, _)| !is_free(address)) {
+            *self = Self::default();
+        }
+        self.generation = generation;
+    }
+
+    /// Forgets the lease and the transaction.
+    fn reset(&mut self) {
+        *self = Self {
+            generation: self.generation,
+            ..Self::default()
+        };
+    }
+
     /// The address, if the lease has not ended.
     #[inline(always)]
     pub(crate) fn address(&self, now_ns: u64) -> Option<u32> {
@@ -26,18 +49,18 @@ impl LeaseState {
         self.lease.filter(|(_, until_ns)| now_ns < *until_ns)
     }
 
-    /// Takes over a lease that the port had before a restart.
-    pub(crate) fn restore(&mut self, address: u32, until_ns: u64) {
+    /// Restores a lease that the port had before a restart.
+    pub(super) fn restore(&mut self, address: u32, until_ns: u64) {
         self.lease = Some((address, until_ns));
     }
 
-    /// Keeps the lease of the previous generation, unless its address is no longer free. Without one, a
-    /// restored lease stays.
-    pub(crate) fn keep(&mut self, previous: &mut Self, is_free: impl FnOnce(u32) -> bool) {
-        match previous.address(0) {
-            Some(address) if is_free(address) => std::mem::swap(self, previous),
-            Some(_) => {}
-            None => self.transaction = previous.transaction,
+    /// Keeps the lease of the previous generation, to be checked when it is used. A restored lease
+    /// stays if there is no previous one, or if its address is not free.
+    pub(super) fn keep(&mut self, previous: &mut Self, is_free: impl FnOnce(u32) -> bool) {
+        match (self.lease, previous.lease) {
+            (Some(_), None) => self.transaction = previous.transaction,
+            (Some(_), Some((address, _))) if !is_free(address) => {}
+            _ => std::mem::swap(self, previous),
         }
     }
 
@@ -48,7 +71,7 @@ impl LeaseState {
         };
         match Bootp::option(payload, option::MESSAGE_TYPE) {
             Some(&[option::DISCOVER | option::REQUEST]) => self.transaction = Some(bootp.xid),
-            Some(&[option::RELEASE]) => *self = Self::default(),
+            Some(&[option::RELEASE]) => self.reset(),
             _ => {}
         }
     }
@@ -70,13 +93,11 @@ impl LeaseState {
                 let seconds = u32::from_be_bytes([a, b, c, d]);
                 if free {
                     let until_ns = now_ns.saturating_add(u64::from(seconds) * SECOND_NS);
-                    *self = Self {
-                        transaction: None,
-                        lease: Some((bootp.your_ip, until_ns)),
-                    };
+                    self.transaction = None;
+                    self.lease = Some((bootp.your_ip, until_ns));
                 }
             }
-            Some(&[option::NAK]) => *self = Self::default(),
+            Some(&[option::NAK]) => self.reset(),
             _ => {}
         }
     }

@@ -11,6 +11,8 @@ pub(crate) use self::next_hop::NextHop;
 pub(crate) use self::path_mtu::PathMtu;
 pub(crate) use self::tags::TagCache;
 
+use std::sync::Arc;
+
 use crate::bucket::Bucket;
 use crate::ids::{NextHopId, PortId};
 use crate::tables::{PortRules, Tables, Target};
@@ -46,8 +48,7 @@ pub(crate) struct PortState {
 }
 
 impl PortState {
-    /// Keeps what was remembered of the port under the previous rules. A lease of an address that is
-    /// no longer free ends.
+    /// Keeps what was remembered of the port under the previous rules.
     fn keep(&mut self, tables: &Tables, rules: &PortRules, previous: &mut Self) {
         self.storm = previous.storm;
         self.icmp_errors = previous.icmp_errors;
@@ -62,8 +63,17 @@ impl PortState {
 }
 
 /// What is remembered of all ports and of the underlay.
+///
+/// A new generation takes all of it along: by one swap where the tables share the part that it belongs
+/// to, else entry by entry. A lease is checked when it is used, by the number of the generation.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// Counts the generations of the pipeline.
+    generation: u64,
+    /// The generation for which every lease was checked.
+    leases_checked: u64,
+    /// Whether a lease was restored before this state was installed.
+    restored: bool,
     /// The tenant's ports.
     pub(crate) ports: Box<[PortState]>,
     /// In the order of [`Tables::next_hops`].
@@ -89,6 +99,9 @@ impl State {
             tunnel.vteps().iter().map(move |_| new)
         });
         Self {
+            generation: 0,
+            leases_checked: 0,
+            restored: false,
             ports: ports.collect(),
             next_hops: next_hops.collect(),
             solicit_from: 0,
@@ -109,15 +122,39 @@ impl State {
         self.next_hops.get(id?.index())?.mac()
     }
 
+    /// The lease of a port.
+    #[inline]
+    pub(crate) fn lease(&mut self, tables: &Tables, id: PortId) -> &mut LeaseState {
+        let lease = &mut self.ports[id.index()].lease;
+        lease.revalidate(self.generation, |address| tables.is_free4(address));
+        lease
+    }
+
+    /// Checks every lease that was not used since the generation began.
+    pub(crate) fn revalidate_leases(&mut self, tables: &Tables) {
+        if self.leases_checked == self.generation {
+            return;
+        }
+        for rules in tables.ports.iter().filter(|rules| rules.learns) {
+            self.lease(tables, rules.id);
+        }
+        self.leases_checked = self.generation;
+    }
+
     /// The port to which DHCP has given the address.
-    pub(crate) fn lease_owner(&self, tables: &Tables, address: u32, now_ns: u64) -> Option<PortId> {
+    pub(crate) fn lease_owner(
+        &mut self,
+        tables: &Tables,
+        address: u32,
+        now_ns: u64,
+    ) -> Option<PortId> {
         if !tables.learns {
             return None;
         }
-        let mut ports = self.ports.iter().zip(&tables.ports);
-        ports
-            .find(|(port, rules)| rules.learns && port.lease.address(now_ns) == Some(address))
-            .map(|(_, rules)| rules.id)
+        let mut learning = tables.ports.iter().filter(|rules| rules.learns);
+        learning
+            .find(|rules| self.lease(tables, rules.id).address(now_ns) == Some(address))
+            .map(|rules| rules.id)
     }
 
     /// Gives a port the lease that it had before a restart. False if DHCP could not have given it: the
@@ -140,6 +177,7 @@ impl State {
         match rules {
             Some(rules) if !is_taken && tables.is_free4(address) => {
                 self.port(rules.id).lease.restore(address, until_ns);
+                self.restored = true;
                 true
             }
             _ => false,
@@ -148,7 +186,7 @@ impl State {
 
     /// Where a destination leads, leases included.
     #[inline(always)]
-    pub(crate) fn route4(&self, tables: &Tables, address: u32, now_ns: u64) -> Option<Target> {
+    pub(crate) fn route4(&mut self, tables: &Tables, address: u32, now_ns: u64) -> Option<Target> {
         match tables.route4(address) {
             Some(Target::Unowned) => match self.lease_owner(tables, address, now_ns) {
                 Some(id) => Some(Target::Port(id)),
@@ -160,25 +198,47 @@ impl State {
 
     /// Keeps what is remembered of ports, next hops and endpoints that the previous tables had too.
     pub(crate) fn keep(&mut self, tables: &Tables, old: &Tables, previous: &mut Self) {
-        for rules in &tables.ports {
-            let name = &tables.names[rules.id.index()];
-            let is_same = |port: &&PortRules| old.names[port.id.index()] == *name;
-            if let Some(before) = old.ports.iter().find(is_same) {
-                let previous = previous.port(before.id);
-                self.port(rules.id).keep(tables, rules, previous);
-            }
-        }
-        for (address, next_hop) in tables.next_hops.iter().zip(&mut self.next_hops) {
-            if let Some(id) = old.next_hop_at(*address) {
-                *next_hop = previous.next_hops[id.index()];
+        self.generation = previous.generation + 1;
+        self.leases_checked = previous.leases_checked;
+        self.keep_ports(tables, old, previous);
+        if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
+            std::mem::swap(&mut self.next_hops, &mut previous.next_hops);
+        } else {
+            for (address, next_hop) in tables.next_hops.iter().zip(&mut self.next_hops) {
+                if let Some(id) = old.next_hop_at(*address) {
+                    *next_hop = previous.next_hops[id.index()];
+                }
             }
         }
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
         };
+        if tunnel.has_same_paths(old) {
+            std::mem::swap(&mut self.paths, &mut previous.paths);
+            return;
+        }
         for (address, vtep) in tunnel.endpoints() {
             if let Some(known) = old.vtep_at(address) {
                 self.paths[vtep.index()].keep(tunnel, previous.paths[known.index()]);
+            }
+        }
+    }
+
+    fn keep_ports(&mut self, tables: &Tables, old: &Tables, previous: &mut Self) {
+        let same = Arc::ptr_eq(&tables.names, &old.names) && Arc::ptr_eq(&tables.ports, &old.ports);
+        // A restored lease may be one that the previous state lacks.
+        if same && !self.restored {
+            std::mem::swap(&mut self.ports, &mut previous.ports);
+            return;
+        }
+        for rules in tables.ports.iter() {
+            let name = &tables.names[rules.id.index()];
+            let is_same = |id: &usize| old.names[*id] == *name;
+            // Almost always, the port has its previous place.
+            let place = Some(rules.id.index()).filter(|id| *id < old.ports.len() && is_same(id));
+            if let Some(id) = place.or_else(|| (0..old.ports.len()).find(is_same)) {
+                self.port(rules.id)
+                    .keep(tables, rules, &mut previous.ports[id]);
             }
         }
     }

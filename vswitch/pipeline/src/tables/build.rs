@@ -1,6 +1,7 @@
 //! From a checked configuration to the tables.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
@@ -12,17 +13,20 @@ use super::uplink::UplinkRules;
 use super::{Subnet, Tables, groups};
 use crate::ids::{NextHopId, PeerId, PortId};
 use crate::lpm::Lpm;
+use crate::shared::shared;
 
 impl Tables {
-    /// The tables of that configuration.
-    pub(crate) fn build(config: &SwitchConfig) -> Self {
-        let ports: Box<[_]> = config
-            .ports
-            .iter()
-            .zip(0..)
+    /// The tables of that configuration; unchanged parts are those of `previous`.
+    pub(crate) fn build(config: &SwitchConfig, previous: Option<&Self>) -> Self {
+        let ports = config.ports.iter().zip(0..);
+        let ports: Vec<_> = ports
             .map(|(port, id)| PortRules::new(PortId(id), port))
             .collect();
-        let next_hops = next_hops_of(config);
+        let egress = ports.iter().map(PortEgress::new).collect();
+        let next_hops = shared(
+            next_hops_of(config),
+            previous.map(|tables| &tables.next_hops),
+        );
         let next_hop_id = |address: IpAddr| {
             let place = next_hops.binary_search(&address);
             NextHopId(place.expect("every next hop is among them") as u16)
@@ -33,18 +37,23 @@ impl Tables {
             .map(|uplink| UplinkRules::new(uplink, next_hop_id));
         let names = config.devices().map(|side| side.name.to_owned());
         let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let peer_names = peers.map(|peer| peer.name.to_string());
+        let previous_tunnel = previous.and_then(|tables| tables.tunnel.as_ref());
         let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
         let routes = Routes::of(config);
         Self {
-            names: names.collect(),
+            names: shared(names.collect(), previous.map(|tables| &tables.names)),
             learns: ports.iter().any(|port| port.learns),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
-            egress: ports.iter().map(PortEgress::new).collect(),
-            ports,
+            egress: shared(egress, previous.map(|tables| &tables.egress)),
+            ports: shared(ports, previous.map(|tables| &tables.ports)),
             uplink,
-            tunnel: Tunnel::build(config, next_hop_id),
-            peer_names: peers.map(|peer| peer.name.to_string()).collect(),
-            next_hops: next_hops.clone(),
+            tunnel: Tunnel::build(config, previous_tunnel, next_hop_id),
+            peer_names: shared(
+                peer_names.collect(),
+                previous.map(|tables| &tables.peer_names),
+            ),
+            next_hops: Arc::clone(&next_hops),
             gateway4: ipv4.map(|net| net.addr().to_bits()),
             gateway4_subnet: ipv4.map(|net| Subnet {
                 first: net.network().to_bits(),
@@ -56,14 +65,14 @@ impl Tables {
                 len: net.prefix_len(),
             }),
             groups: groups::of(config),
-            routes4: Lpm::build(routes.ipv4),
-            routes6: Lpm::build(routes.ipv6),
+            routes4: Lpm::build(routes.ipv4, previous.map(|tables| &tables.routes4)),
+            routes6: Lpm::build(routes.ipv6, previous.map(|tables| &tables.routes6)),
         }
     }
 }
 
 /// All next hops of a configuration, sorted, without repetition.
-fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
+fn next_hops_of(config: &SwitchConfig) -> Vec<IpAddr> {
     let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     let uplink = config.uplink.iter().flat_map(|uplink| {
         let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
@@ -73,7 +82,7 @@ fn next_hops_of(config: &SwitchConfig) -> Box<[IpAddr]> {
     let mut all: Vec<IpAddr> = uplink.chain(peers.map(|peer| peer.next_hop)).collect();
     all.sort_unstable();
     all.dedup();
-    all.into()
+    all
 }
 
 /// Routes of both families: address, prefix length, target. Of equal prefixes the last counts.

@@ -9,6 +9,7 @@ mod tunnel;
 mod uplink;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use packet::addr;
@@ -38,17 +39,18 @@ impl<A: Key> Subnet<A> {
     }
 }
 
-/// All look-up tables of one generation.
+/// All look-up tables of one generation. Parts that the previous generation has too are shared with
+/// it, so that a change of one peer or prefix does not build all of them again.
 #[derive(Debug)]
 pub struct Tables {
-    pub(crate) names: Box<[String]>,
-    pub(crate) ports: Box<[PortRules]>,
-    pub(crate) egress: Box<[PortEgress]>,
+    pub(crate) names: Arc<[String]>,
+    pub(crate) ports: Arc<[PortRules]>,
+    pub(crate) egress: Arc<[PortEgress]>,
     pub(crate) uplink: Option<UplinkRules>,
     pub(crate) tunnel: Option<Tunnel>,
-    pub(crate) peer_names: Box<[String]>,
+    pub(crate) peer_names: Arc<[String]>,
     /// Next hops on the underlay, sorted, without repetition.
-    pub(crate) next_hops: Box<[IpAddr]>,
+    pub(crate) next_hops: Arc<[IpAddr]>,
     pub(crate) gateway4: Option<u32>,
     gateway4_subnet: Option<Subnet<u32>>,
     pub(crate) gateway6: Option<u128>,

@@ -8,7 +8,7 @@ use super::target::{PackedTarget, Target};
 use crate::ids::PortId;
 
 /// What one port may do.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct PortRules {
     pub(crate) id: PortId,
     /// Where the port's own addresses lead.
@@ -40,7 +40,7 @@ pub(crate) struct PortRules {
 }
 
 /// What the fast path needs to know of a port that it sends to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 #[repr(align(16))]
 pub(crate) struct PortEgress {
     /// Destination and source MAC.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use packet::number::port;
 use packet::wire::tunnel::{Carrier, Kind, Settings, Template, number};
@@ -12,6 +13,7 @@ use tenant_config::{
 
 use crate::ids::{NextHopId, PeerId, VtepId};
 use crate::lpm::Lpm;
+use crate::shared::shared;
 
 /// What one generation knows of its tunnel.
 #[derive(Debug)]
@@ -26,14 +28,14 @@ pub(crate) struct Tunnel {
     pub(crate) max_len: u16,
     /// The smallest path MTU that is believed.
     pub(crate) min_path_mtu: u16,
-    peers: Box<[Peer]>,
-    vteps: Box<[Vtep]>,
+    peers: Arc<[Peer]>,
+    vteps: Arc<[Vtep]>,
     /// By the numbers of their addresses; all are of our own family.
     by_address: Lpm<u128, VtepId>,
 }
 
 /// A peer; its prefixes are in the routes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Peer {
     pub(crate) vtep: VtepId,
     /// The MAC that receives frames there.
@@ -41,7 +43,7 @@ pub(crate) struct Peer {
 }
 
 /// An endpoint of peers; several of them may share one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Vtep {
     pub(crate) next_hop: NextHopId,
     /// The peer whose counters count frames without a peer's source.
@@ -75,6 +77,7 @@ impl Tunnel {
     /// `next_hop` finds the place of a next hop among all of the underlay's.
     pub(super) fn build(
         config: &SwitchConfig,
+        previous: Option<&Self>,
         next_hop: impl Fn(IpAddr) -> NextHopId,
     ) -> Option<Self> {
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
@@ -103,9 +106,10 @@ impl Tunnel {
             IpAddr::V4(_) => 0,
             IpAddr::V6(_) => MIN_MTU_IPV6,
         };
-        let hosts = places
-            .iter()
-            .map(|(address, vtep)| (number(*address), 128, *vtep));
+        let hosts = places.iter();
+        let hosts = hosts.map(|(address, vtep)| (number(*address), 128, *vtep));
+        let mut hosts: Vec<_> = hosts.collect();
+        hosts.sort_unstable_by_key(|(address, ..)| *address);
         Some(Self {
             carrier,
             mac: tunnel.mac.octets(),
@@ -114,9 +118,9 @@ impl Tunnel {
             only: tunnel.only,
             max_len: uplink.mtu.saturating_sub(overhead),
             min_path_mtu: (min_inner + overhead).max(min_outer),
-            by_address: Lpm::build(hosts.collect()),
-            peers: peers.into(),
-            vteps: vteps.into(),
+            by_address: Lpm::build(hosts, previous.map(|previous| &previous.by_address)),
+            peers: shared(peers, previous.map(|previous| &previous.peers)),
+            vteps: shared(vteps, previous.map(|previous| &previous.vteps)),
         })
     }
 
@@ -136,6 +140,15 @@ impl Tunnel {
     #[inline(always)]
     pub(crate) fn vtep(&self, id: VtepId) -> &Vtep {
         &self.vteps[id.index()]
+    }
+
+    /// Whether the endpoints and their limits are as in another tunnel.
+    pub(crate) fn has_same_paths(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.vteps, &other.vteps)
+            && self.by_address.is_shared_with(&other.by_address)
+            && self.max_len == other.max_len
+            && self.min_path_mtu == other.min_path_mtu
+            && self.carrier.overhead() == other.carrier.overhead()
     }
 
     /// The peers' endpoints: address and place.

@@ -127,9 +127,25 @@ impl Switch {
 
     /// Installs a new generation of the same configuration, which `change` may alter before.
     pub(crate) fn reload(&mut self, change: impl FnOnce(&mut Generation)) {
-        let mut generation = Generation::build(&self.config, Some(&self.counters));
+        self.configure_with(&self.config.clone(), change);
+    }
+
+    /// Replaces the configuration in use.
+    pub(crate) fn configure(&mut self, config: &SwitchConfig) {
+        self.configure_with(config, |_| {});
+    }
+
+    /// As [`Self::configure`], with a generation that `change` may alter before.
+    pub(crate) fn configure_with(
+        &mut self,
+        config: &SwitchConfig,
+        change: impl FnOnce(&mut Generation),
+    ) {
+        let tables = self.pipeline.tables();
+        let mut generation = Generation::build(config, Some((&tables, &self.counters)));
         change(&mut generation);
         self.counters = generation.counters();
+        self.config = config.clone();
         drop(self.pipeline.install(generation));
     }
 

@@ -1,0 +1,163 @@
+//! What a new configuration keeps: counters, and what the worker remembers of ports, next hops and
+//! endpoints that both configurations have.
+
+mod oracle;
+
+use oracle::configs;
+use oracle::frames::*;
+use oracle::rows::{GW, IP1, IP2, VM1, WORLD};
+use oracle::trial::{SECOND_NS, Switch};
+use oracle::tunnel_frames::{too_big, tunnel};
+use oracle::tunnel_rows::{B, OUT, away};
+use pipeline::{DropReason, PortId, Verdict};
+use tenant_config::SwitchConfig;
+
+const UPLINK: Verdict = Verdict::Forward(PortId(OUT as u16));
+
+/// A packet of vm1 to a VM behind host B, so long.
+fn to_host_b(length: usize) -> Vec<u8> {
+    let packet = V4 {
+        payload: udp(1, 2, &vec![0; length - 28]),
+        ..away()
+    };
+    ethernet(GW, VM1, IPV4, &packet.bytes())
+}
+
+/// The tunnel's switch, which knows its next hops, and a path MTU of 20 bytes less to host B.
+fn narrowed() -> (SwitchConfig, Switch, usize) {
+    let config = configs::geneve();
+    let tunnel = tunnel(&config);
+    let mtu = config.uplink.as_ref().expect("an uplink").mtu - 20;
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let report = too_big(
+        &config,
+        mtu.into(),
+        tunnel.vtep,
+        tunnel.peers[B].vtep,
+        tunnel.port,
+    );
+    let taken = switch.process(1, OUT, &report, None).0;
+    assert_eq!(taken, Verdict::Drop(DropReason::Absorbed));
+    let max_len = usize::from(mtu - tunnel.overhead());
+    (config, switch, max_len)
+}
+
+fn has_path_mtu(switch: &mut Switch, max_len: usize) {
+    let fits = switch.process(SECOND_NS, 0, &to_host_b(max_len), None).0;
+    assert_eq!(fits, UPLINK);
+    let too_large = switch
+        .process(SECOND_NS, 0, &to_host_b(max_len + 1), None)
+        .0;
+    assert_eq!(too_large, Verdict::DropWithError(DropReason::Mtu));
+}
+
+#[test]
+fn path_mtu_and_next_hops_survive_a_new_prefix() {
+    let (mut config, mut switch, max_len) = narrowed();
+    has_path_mtu(&mut switch, max_len);
+    let peers = &mut config.tunnel.as_mut().expect("a tunnel").peers;
+    peers[B]
+        .prefixes
+        .push("10.0.9.0/24".parse().expect("a prefix"));
+    switch.configure(&config);
+    has_path_mtu(&mut switch, max_len);
+}
+
+#[test]
+fn path_mtu_and_next_hops_survive_another_order_of_peers() {
+    let (mut config, mut switch, max_len) = narrowed();
+    config.tunnel.as_mut().expect("a tunnel").peers.reverse();
+    switch.configure(&config);
+    has_path_mtu(&mut switch, max_len);
+}
+
+#[test]
+fn path_mtu_of_removed_peer_is_forgotten() {
+    let (config, mut switch, max_len) = narrowed();
+    let mut without = config.clone();
+    let peers = &mut without.tunnel.as_mut().expect("a tunnel").peers;
+    drop(peers.remove(B));
+    switch.configure(&without);
+    switch.configure(&config);
+    switch.resolve(SECOND_NS);
+    let sent = switch
+        .process(SECOND_NS, 0, &to_host_b(max_len + 20), None)
+        .0;
+    assert_eq!(sent, UPLINK);
+}
+
+#[test]
+fn path_mtu_larger_than_the_new_uplink_is_forgotten() {
+    let (mut config, mut switch, max_len) = narrowed();
+    config.uplink.as_mut().expect("an uplink").mtu -= 40;
+    switch.configure(&config);
+    has_path_mtu(&mut switch, max_len - 20);
+}
+
+#[test]
+fn next_hop_that_is_new_is_unresolved() {
+    let mut config = configs::three();
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let packet = V4::new(IP1, WORLD, 17, udp(1, 2, b"hello"));
+    let frame = ethernet(GW, VM1, IPV4, &packet.bytes());
+    let uplink = Verdict::Forward(PortId(config.ports.len() as u16));
+    assert_eq!(switch.process(1, 0, &frame, None).0, uplink);
+    switch.configure(&config);
+    assert_eq!(switch.process(1, 0, &frame, None).0, uplink);
+    let next_hops = &mut config.uplink.as_mut().expect("an uplink").next_hops;
+    next_hops.ipv4 = Some([192, 0, 2, 9].into());
+    switch.configure(&config);
+    let unresolved = Verdict::Drop(DropReason::NeighbourUnresolved);
+    assert_eq!(switch.process(1, 0, &frame, None).0, unresolved);
+}
+
+/// `vm1` of [`configs::trunk`] sends with a tag, and is answered with it.
+#[test]
+fn tags_and_storm_control_survive_a_new_configuration() {
+    let mut config = configs::trunk();
+    let trunk = config.ports.iter().position(|port| !port.trunk.is_empty());
+    let (from, other) = (
+        trunk.expect("a trunk port"),
+        1 - trunk.expect("a trunk port"),
+    );
+    let vid = config.ports[from].trunk[0].get();
+    config.ports[from].limits.pps = Some(2);
+    let mac = |port: usize| config.ports[port].mac.octets();
+    let (own, sibling) = if from == 0 { (IP1, IP2) } else { (IP2, IP1) };
+    let sent = V4::new(own, sibling, 17, udp(1, 2, b"hello"));
+    let sent = tagged(&ethernet(GW, mac(from), IPV4, &sent.bytes()), 0x8100, vid);
+    let back = V4::new(sibling, own, 17, udp(2, 1, b"hello"));
+    let back = ethernet(GW, mac(other), IPV4, &back.bytes());
+    let mut switch = Switch::new(&config, 0xee);
+    let to_other = Verdict::Forward(PortId(other as u16));
+    let spent = Verdict::Drop(DropReason::RatePps);
+    assert_eq!(switch.process(1, from, &sent, None).0, to_other);
+    for _ in 0..2 {
+        let (verdict, bytes) = switch.process(1, other, &back, None);
+        assert_eq!(verdict, Verdict::Forward(PortId(from as u16)));
+        assert_eq!(bytes[12..16], [&[0x81, 0][..], &vid.to_be_bytes()].concat());
+        let mut config = switch.config.clone();
+        config.ports[other].mtu -= 100;
+        switch.configure(&config);
+    }
+    assert_eq!(switch.process(1, from, &sent, None).0, to_other);
+    switch.configure(&config);
+    assert_eq!(switch.process(1, from, &sent, None).0, spent);
+}
+
+#[test]
+fn counters_survive_a_new_configuration() {
+    let (config, mut switch, max_len) = narrowed();
+    has_path_mtu(&mut switch, max_len);
+    let counted = switch.counted();
+    assert_eq!(counted[0].rx_frames, 2);
+    switch.configure(&config);
+    assert_eq!(switch.counted(), counted);
+    let mut fewer = config.clone();
+    drop(fewer.ports.remove(1));
+    switch.configure(&fewer);
+    let kept = switch.counted();
+    assert_eq!(kept, [counted[0].clone(), counted[2].clone()]);
+}
