@@ -9,16 +9,23 @@ import os
 import pathlib
 import re
 import subprocess
+import tomllib
 import xml.etree.ElementTree as xml
 
 from counts import ROOT, Counts, failed, failure_of, passed, run
 
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-PROFILES = ("unit", "filter", "dpdk", "provisioner", "gateway", "live", "sriov", "vm")
+CONFIG = ROOT / ".config" / "nextest.toml"
 
 
 class BuildFailure(Exception):
     """Something that a suite needs does not build."""
+
+
+def profiles():
+    """The profiles that are suites: those with a filter."""
+    config = tomllib.loads(CONFIG.read_text())["profile"]
+    return [name for name, profile in config.items() if "default-filter" in profile]
 
 
 @functools.cache
@@ -76,7 +83,8 @@ def read_junit(file):
 def partition():
     """Checks that each test is in exactly one suite."""
     everything = tests_of(listing("default"))
-    problems = misplaced(everything, {profile: tests_of(listing(profile)) for profile in PROFILES})
+    suites = {profile: tests_of(listing(profile)) for profile in profiles()}
+    problems = misplaced(everything, suites)
     print(f"{len(everything)} tests, {len(problems)} of them not in exactly one suite", flush=True)
     return failed(*problems) if problems else passed()
 
