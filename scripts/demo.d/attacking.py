@@ -126,7 +126,7 @@ def carry_out(attack, attacker, tenant, port, world):
     def counter():
         return tenant.drops().get((port, attack.reason), 0)
 
-    others = [host for host in world.everybody() if host not in (attacker, tenant.uplink)]
+    others = [host for host in world.all_hosts() if host not in (attacker, tenant.uplink)]
     # Only a flood can fill the port's ring.
     before, missed_before = counter(), tenant.missed(port) if attack.paced else 0
     with Counters([attacker.leaving(attack.frame)]) as sent, \

@@ -23,7 +23,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Raw
 
-EVERYBODY = "ff:ff:ff:ff:ff:ff"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def ethernet(me, sibling, gateway, n):
                scapy=[Ether(src=mac, dst=gateway.mac) / from_me(41002)
                       for mac in random_macs(10 * n)]),
         Attack("broadcast MAC as source", "src-mac-group", "udp src port 41003",
-               scapy=[Ether(src=EVERYBODY, dst=gateway.mac) / from_me(41003)] * n),
+               scapy=[Ether(src=BROADCAST, dst=gateway.mac) / from_me(41003)] * n),
         Attack("VLAN hopping: a tag of its own", "vlan-tag",
                "udp src port 41004 or (vlan and udp src port 41004)",
                scapy=[Ether(**to_gateway) / Dot1Q(vlan=102) / from_me(41004)] * n),
@@ -107,11 +107,11 @@ def ethernet(me, sibling, gateway, n):
                scapy=[Ether(src=me.mac, dst="01:80:c2:00:00:01", type=0x8808)
                       / Raw(b"\x00\x01\xff\xff" + bytes(42))] * n),
         Attack("RARP reply: gives away an address", "rarp", "ether proto 0x8035",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY, type=0x8035)
+               scapy=[Ether(src=me.mac, dst=BROADCAST, type=0x8035)
                       / ARP(op=4, hwsrc=me.mac, psrc=me.ipv4, hwdst=sibling.mac,
                             pdst=sibling.ipv4)] * n),
         Attack("PPPoE: a rogue access concentrator", "ethertype", "ether proto 0x8863",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY, type=0x8863)
+               scapy=[Ether(src=me.mac, dst=BROADCAST, type=0x8863)
                       / Raw(b"\x11\x07" + bytes(44))] * n),
     ]
 
@@ -126,11 +126,11 @@ def arp(me, sibling, gateway, n):
                tool=f"arping -i eth0 -q -S {sibling.ipv4} -c {n} -W 0.01 {gateway.ipv4}"),
         Attack("ARP with a neighbour's hardware address", "arp-sender-mac",
                arp_from(sibling.mac, me.ipv4),
-               scapy=[Ether(src=me.mac, dst=EVERYBODY)
+               scapy=[Ether(src=me.mac, dst=BROADCAST)
                       / ARP(op=2, hwsrc=sibling.mac, psrc=me.ipv4, hwdst=gateway.mac,
                             pdst=gateway.ipv4)] * n),
         Attack("malformed ARP (hardware length 8)", "arp-malformed", "arp[4:2] = 0x0804",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY, type=0x0806)
+               scapy=[Ether(src=me.mac, dst=BROADCAST, type=0x0806)
                       / Raw(bytes.fromhex("0001080008040001") + bytes(38))] * n),
     ]
 
@@ -147,7 +147,7 @@ def ipv4(me, sibling, other, gateway, outside, n):
                tool=f"hping3 {pace} --udp -p 41102 -a {other.ipv4} {sibling.ipv4}"),
         Attack("smurf: echo from the victim to broadcast", "ipv4-source",
                f"icmp and src host {sibling.ipv4} and dst host {own_broadcast}",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY) / IP(src=sibling.ipv4, dst=own_broadcast)
+               scapy=[Ether(src=me.mac, dst=BROADCAST) / IP(src=sibling.ipv4, dst=own_broadcast)
                       / ICMP()] * n),
         Attack("loopback as source", "ipv4-martian", "udp src port 41104",
                scapy=[Ether(**to_gateway) / IP(src="127.0.0.1", dst=sibling.ipv4)
@@ -171,11 +171,11 @@ def ipv4(me, sibling, other, gateway, outside, n):
                scapy=[Ether(**to_gateway) / IP(src=me.ipv4, dst=sibling.ipv4, chksum=0xDEAD)
                       / UDP(sport=41108)] * n),
         Attack("rogue DHCP server", "dhcp-server", "udp src port 67 and udp[8] = 2",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY) / IP(src=me.ipv4, dst="255.255.255.255")
+               scapy=[Ether(src=me.mac, dst=BROADCAST) / IP(src=me.ipv4, dst="255.255.255.255")
                       / UDP(sport=67, dport=68) / BOOTP(op=2, yiaddr=sibling.ipv4, siaddr=me.ipv4)
                       / DHCP(options=[("message-type", "offer"), ("router", me.ipv4), "end"])] * n),
         Attack("DHCP starvation: forged client hardware address", "dhcp-client", "udp src port 68",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY) / IP(src="0.0.0.0", dst="255.255.255.255")
+               scapy=[Ether(src=me.mac, dst=BROADCAST) / IP(src="0.0.0.0", dst="255.255.255.255")
                       / UDP(sport=68, dport=67) / BOOTP(**bootp)
                       / DHCP(options=[("message-type", "discover"), "end"])] * n),
     ]
@@ -183,7 +183,7 @@ def ipv4(me, sibling, other, gateway, outside, n):
 
 def ipv6(me, sibling, other, gateway, outside, n):
     to_gateway = {"src": me.mac, "dst": gateway.mac}
-    everybody = {"src": me.mac, "dst": "33:33:00:00:00:01"}
+    all_nodes = {"src": me.mac, "dst": "33:33:00:00:00:01"}
     # SI6's tools forge the MAC too if the IPv6 source is forged, unless the MAC is given.
     as_me = f"-i eth0 -S {me.mac}"
     return [
@@ -230,7 +230,7 @@ def ipv6(me, sibling, other, gateway, outside, n):
                tool=f"atk6-fake_router26 -E D -n {n} -i 0 eth0"),
         Attack("RA in a fragment (RFC 6980)", "nd-malformed",
                f"ip6[6] = 44 and src host {me.link_local}",
-               scapy=[Ether(**everybody) / IPv6(src=me.link_local, dst="ff02::1", hlim=255)
+               scapy=[Ether(**all_nodes) / IPv6(src=me.link_local, dst="ff02::1", hlim=255)
                       / IPv6ExtHdrFragment(id=41207) / ICMPv6ND_RA()] * n),
         Attack("a flood of Router Advertisements", "src-mac",
                # Its packets are the only advertisements so long. Half of its random MACs are
@@ -272,7 +272,7 @@ def ipv6(me, sibling, other, gateway, outside, n):
                times=n),
         Attack("Solicitation that came over a router", "nd-malformed",
                f"icmp6 and ip6[40] = 135 and ip6[7] < 255 and src host {me.ipv6}",
-               scapy=[Ether(**everybody) / IPv6(src=me.ipv6, dst="ff02::1", hlim=64)
+               scapy=[Ether(**all_nodes) / IPv6(src=me.ipv6, dst="ff02::1", hlim=64)
                       / ICMPv6ND_NS(tgt=sibling.ipv6)] * n),
     ]
 
@@ -281,7 +281,7 @@ def routes(me, sibling, other_switch, gateway, n):
     """A valid source, but a destination that tenants must not reach."""
     to_gateway = {"src": me.mac, "dst": gateway.mac}
     own_broadcast = me.ipv4.rsplit(".", 1)[0] + ".255"
-    nobody = me.ipv4.rsplit(".", 1)[0] + ".77"
+    unassigned = me.ipv4.rsplit(".", 1)[0] + ".77"
     pace = f"-c {n} -i u2000 -q"
     return [
         Attack("to another tenant's switch, by VXLAN's port", "underlay", "udp dst port 4789",
@@ -297,21 +297,22 @@ def routes(me, sibling, other_switch, gateway, n):
                scapy=[Ether(**to_gateway) / IPv6(src=me.link_local, dst=sibling.link_local)
                       / UDP(sport=9, dport=41304)] * n),
         Attack("unicast IP in an Ethernet broadcast", "dst-mac", "udp dst port 41305",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY) / IP(src=me.ipv4, dst=sibling.ipv4)
+               scapy=[Ether(src=me.mac, dst=BROADCAST) / IP(src=me.ipv4, dst=sibling.ipv4)
                       / UDP(sport=9, dport=41305)] * n),
         Attack("mDNS to all neighbours", "multicast", f"udp dst port 5353 and src host {me.ipv4}",
                scapy=[Ether(src=me.mac, dst="01:00:5e:00:00:fb")
                       / IP(src=me.ipv4, dst="224.0.0.251")
                       / UDP(sport=5353, dport=5353)] * n),
-        Attack("ARP scan for what is not there", "arp-unknown", f"arp[24:4] = 0x{hex_ipv4(nobody)}",
-               tool=f"arping -i eth0 -q -c {n} -W 0.01 {nobody}"),
+        Attack("ARP scan for what is not there", "arp-unknown",
+               f"arp[24:4] = 0x{hex_ipv4(unassigned)}",
+               tool=f"arping -i eth0 -q -c {n} -W 0.01 {unassigned}"),
         Attack("broadcast storm", "rate-broadcast",
                f"udp dst port 41308 and dst host {own_broadcast}",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY) / IP(src=me.ipv4, dst=own_broadcast)
+               scapy=[Ether(src=me.mac, dst=BROADCAST) / IP(src=me.ipv4, dst=own_broadcast)
                       / UDP(sport=9, dport=41308)] * 500, over_limit=True),
         Attack("ARP storm", "rate-arp-nd",
                f"{arp_from(me.mac, me.ipv4)} and arp[24:4] = 0x{hex_ipv4(gateway.ipv4)}",
-               scapy=[Ether(src=me.mac, dst=EVERYBODY)
+               scapy=[Ether(src=me.mac, dst=BROADCAST)
                       / ARP(op=1, hwsrc=me.mac, psrc=me.ipv4, pdst=gateway.ipv4)] * 300,
                       over_limit=True),
     ]

@@ -17,7 +17,7 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
 from attacking import carry_out, launch
-from attacks import EVERYBODY, Attack, arp_from
+from attacks import BROADCAST, Attack, arp_from
 from counting import Counters
 from isolation import all_tries
 from traffic import Flow, Good, all_good, running, settle, speed
@@ -126,7 +126,7 @@ def on_geneve(wire, me, sibling, remote, gateway, rogue, other_vni, n):
                wire.outer(41618) / wire.header()
                / wire.inner(41618, *true, ethernet={"dst": me.mac})),
         attack("ARP for the gateway's address", "arp-sender-ip", 41619,
-               wire.outer(41619) / wire.header() / Ether(src=wire.macs["src"], dst=EVERYBODY)
+               wire.outer(41619) / wire.header() / Ether(src=wire.macs["src"], dst=BROADCAST)
                / ARP(op=2, hwsrc=wire.macs["src"], psrc=gateway.ipv4, hwdst=me.mac, pdst=me.ipv4),
                arrives=f"{known_by(41619)} or ({arp_from(wire.macs['src'], gateway.ipv4)})"),
         attack("Router Advertisements", "router-advertisement", 41620,
@@ -148,7 +148,7 @@ def on_geneve(wire, me, sibling, remote, gateway, rogue, other_vni, n):
 def on_vxlan(wire, me, remote, rogue, other_vni, n):
     """Attacks on a VXLAN tunnel over IPv6."""
     true = (remote.ipv4, me.ipv4)
-    bootp = Ether(src=wire.macs["src"], dst=EVERYBODY) / IP(src=remote.ipv4, dst="255.255.255.255")
+    bootp = Ether(src=wire.macs["src"], dst=BROADCAST) / IP(src=remote.ipv4, dst="255.255.255.255")
 
     def attack(name, reason, number, frame):
         return Attack(name, reason, f"ip6 proto 17 and ip6[40:2] = {number}",

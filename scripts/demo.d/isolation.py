@@ -14,7 +14,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from attacking import launch
-from attacks import EVERYBODY, Attack, hex_ipv4
+from attacks import BROADCAST, Attack, hex_ipv4
 from counting import Counters
 
 PORT = 41501
@@ -65,11 +65,11 @@ def tries(red, victim, witness, gateway, blue, n):
         Attack(f"from a {blue.name} VM's IPv6 address", "", f"ip6 proto 17 and ip6[42:2] = {PORT}",
                scapy=[Ether(**ours) / IPv6(src=witness.ipv6, dst=victim.ipv6) / udp] * n),
         Attack("in an Ethernet broadcast", "", forged,
-               scapy=[Ether(src=red.mac, dst=EVERYBODY) / IP(src=red.ipv4, dst=victim.ipv4)
+               scapy=[Ether(src=red.mac, dst=BROADCAST) / IP(src=red.ipv4, dst=victim.ipv4)
                       / udp] * n),
         Attack("ARP for its address", "",
                f"arp[24:4] = 0x{hex_ipv4(victim.ipv4)} and arp[14:4] = 0x{hex_ipv4(red.ipv4)}",
-               scapy=[Ether(src=red.mac, dst=EVERYBODY)
+               scapy=[Ether(src=red.mac, dst=BROADCAST)
                       / ARP(op=1, hwsrc=red.mac, psrc=red.ipv4, pdst=victim.ipv4)] * n),
         Attack("Neighbour Solicitation for its address", "",
                f"icmp6 and src host {red.ipv6} and ip6[40] = 135",
@@ -90,7 +90,7 @@ def tries(red, victim, witness, gateway, blue, n):
 def all_tries(attacker, victim, witness, gateway, tenant, listening, world, n):
     """Each of `tries` by `attacker` to reach `victim`, a guest of `tenant`; frames are counted at
     `listening`."""
-    listening = [host for host in listening if host in world.everybody()]
+    listening = [host for host in listening if host in world.all_hosts()]
     for attempt in tries(attacker, victim, witness, gateway, tenant, n):
         with Counters([attacker.leaving(attempt.frame)]) as sent, \
                 Counters(host.arriving(attempt.frame) for host in listening) as delivered:

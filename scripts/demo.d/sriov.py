@@ -95,9 +95,9 @@ class Sriov(World):
                             f"dev {guest.interface}")
         return gateway
 
-    def everybody(self):
+    def all_hosts(self):
         # Only the switch sees frames on its own functions.
-        return [host for host in super().everybody() if host.interface != "inout"]
+        return [host for host in super().all_hosts() if host.interface != "inout"]
 
     def down(self):
         super().down()

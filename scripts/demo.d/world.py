@@ -312,7 +312,7 @@ class World:
         neighbour = json.loads(ip(guest.netns, f"-json neighbour show {ipv4} dev eth0"))
         return Host("gateway", neighbour[0]["lladdr"], ipv4, ipv6)
 
-    def everybody(self):
+    def all_hosts(self):
         """Every host at which a frame can arrive: the guests, the Internet, the switches'
         uplinks."""
         return [*(guest for tenant in self.all_tenants() for guest in tenant.guests), self.internet,
