@@ -11,8 +11,9 @@ ABORTED = "vm: QEMU aborted (SIGABRT) while the command ran; its last lines: …
 class Machine:
     """Stands for scripts/vm. `deaths`: {test: how often the machine dies while it runs}."""
 
-    def __init__(self, deaths=None, statuses=None):
+    def __init__(self, deaths=None, statuses=None, output="what the test writes"):
         self._deaths, self._statuses = dict(deaths or {}), statuses or {}
+        self._output = output
         self.boots = []
 
     def boot(self, tests, _timeout_s, hear):
@@ -23,7 +24,7 @@ class Machine:
                 self._deaths[test] -= 1
                 hear(ABORTED)
                 return emulated.DIED
-            hear("what the test writes\n")
+            hear(f"{self._output}\n")
             hear(f"@end {' '.join(test)} {self._statuses.get(test, 0)}\n")
         hear("vm: tcg, the command started 8.8 s after the machine\n")
         return 0
@@ -43,6 +44,11 @@ class GroupTest(unittest.TestCase):
         passed, failed, notes = Machine(statuses={ONE: 101}).run(ONE, TWO)
         self.assertEqual((passed, failed), (1, 1))
         self.assertEqual(notes, ["crate::sriov one", "  what the test writes"])
+
+    def test_test_that_skips_itself_is_a_failure(self):
+        passed, failed, notes = Machine(output="skipped: needs an IOMMU").run(ONE)
+        self.assertEqual((passed, failed), (0, 1))
+        self.assertEqual(notes, ["crate::sriov one", "  skipped: needs an IOMMU"])
 
     def test_machine_dies_once_rest_runs_and_test_is_tried_again(self):
         machine = Machine({TWO: 1})
