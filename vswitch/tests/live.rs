@@ -134,6 +134,19 @@ fn confined_switch_forwards_frames_and_drops_spoofs() {
     assert_eq!((pings.sent, pings.received), (4, 0));
     assert_eq!(site.switch().drops("red-vm1", "ipv4-source") - before, 4);
 
+    counters_agree(&site);
+    command_line_agrees(&site);
+    threads_are_confined(site.pid());
+
+    // A clean end: status 0, and the socket is removed.
+    kill(site.pid(), Signal::SIGTERM).expect("it lives");
+    let status = site.switch.take().expect("it runs").child.wait();
+    assert_eq!(status.expect("it ends").code(), Some(0));
+    assert!(!site.socket().exists());
+}
+
+/// The counters, metrics and neighbours of [`confined_switch_forwards_frames_and_drops_spoofs`].
+fn counters_agree(site: &Site) {
     // Every received frame was forwarded, answered, or dropped.
     let ports = site.switch().get("/v1/ports");
     for port in ports["ports"].as_array().expect("ports") {
@@ -165,8 +178,11 @@ fn confined_switch_forwards_frames_and_drops_spoofs() {
             "state": "reachable",
         })]
     );
+}
 
-    // The same through the command line.
+/// The command line shows the same as the API.
+fn command_line_agrees(site: &Site) {
+    let dropped = site.switch().drops("red-vm1", "ipv4-source");
     let command = |arguments: &[&str]| site.switch().cli(arguments);
     // The namespaces' own frames may be counted between the two.
     let are_alike = || {
@@ -207,9 +223,11 @@ fn confined_switch_forwards_frames_and_drops_spoofs() {
         command(&["reload", "--config", file.to_str().expect("UTF-8")]),
         "generation 2 is in use\n"
     );
+}
 
-    // Every thread is filtered, can gain no privilege, and has no capability.
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", site.pid())).expect("threads");
+/// Every thread is filtered, can gain no privilege, and has no capability.
+fn threads_are_confined(switch: Pid) {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", switch)).expect("threads");
     let mut threads = Vec::new();
     for task in tasks {
         let status =
@@ -233,12 +251,6 @@ fn confined_switch_forwards_frames_and_drops_spoofs() {
     }
     threads.sort();
     assert_eq!(threads, ["control", "eal-intr-thread", "vswitch"]);
-
-    // A clean end: status 0, and the socket is removed.
-    kill(site.pid(), Signal::SIGTERM).expect("it lives");
-    let status = site.switch.take().expect("it runs").child.wait();
-    assert_eq!(status.expect("it ends").code(), Some(0));
-    assert!(!site.socket().exists());
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn leases_are_restored_and_reported(path: &Path) {
     assert_eq!(reported(&first, 3600), named(&taken[..1]));
     drop(first);
 
-    // Another supervisor is told the same, and what it restores does not replace what is there.
+    // Another supervisor gets the same report, and does not replace leases that are in use.
     let second = connect(path);
     restore(&second, &[lease("vm2", 54, 3600), taken[1].clone()]);
     assert_eq!(reported(&second, 3600), named(&taken));

@@ -1,5 +1,4 @@
-//! The channel between a switch and its supervisor: what crosses it, and the socket that carries
-//! it.
+//! The channel between a switch and its supervisor: its messages and its socket.
 //!
 //! It is a unix socket of type SOCK_SEQPACKET on which the switch listens. Each datagram is one
 //! message: a JSON object of at most [`MESSAGE_MAX`] bytes. The switch sends [`Report`]s, the
@@ -9,14 +8,14 @@
 //! supervisor                         switch
 //!     ├── connect ────────────────────►│
 //!     │◄──────────────────── hello ────┤
-//!     ├── restore ────────────────────►│  what the switch before it reported, or nothing
-//!     │◄─────────────────── leases ────┤  now, and whenever they change
+//!     ├── restore ────────────────────►│  the leases of the switch's predecessor, often none
+//!     │◄─────────────────── leases ────┤  now, and whenever one changes
 //! ```
 //!
-//! Either side may end at any time; a new supervisor connects to a switch that runs, and a
-//! supervisor reconnects to a switch that was restarted. Neither trusts the other: who connects is
-//! checked by [`Channel::peer_uid`], sizes and counts are bounded, and both check the contents
-//! against what they know themselves. `docs/decisions/0009-supervisor-channel.md` has the reasons.
+//! Either side may end at any time: a new supervisor connects to a running switch, and a supervisor
+//! reconnects to a restarted switch. Neither trusts the other. Both check the peer's user by
+//! [`Channel::peer_uid`], bound sizes and counts, and validate the contents against their own
+//! configuration. `docs/decisions/0009-supervisor-channel.md` has the reasons.
 
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! Who else wants the worker's CPU.
+//! Contention for the worker's CPU.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

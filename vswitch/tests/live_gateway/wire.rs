@@ -74,12 +74,6 @@ fn assert_dissection(captured: &Captured, what: &str, kind: Kind, family: Family
     let tunnel = format!("{ours} && {kind_name}");
     let outer = |host: u8| family.underlay(host).to_string();
     let mut seen = Vec::new();
-    let inner_kinds = [
-        (Family::V4, "ip", "icmp"),
-        (Family::V4, "ip", "udp"),
-        (Family::V6, "ipv6", "icmpv6"),
-        (Family::V6, "ipv6", "udp"),
-    ];
     let vni_field = format!("{kind_name}.vni");
     let fields = [
         "eth.dst",
@@ -177,7 +171,18 @@ fn assert_dissection(captured: &Captured, what: &str, kind: Kind, family: Family
             seen.push((inner.to_owned(), addresses));
         }
     }
-    // Every kind of packet occurred, with its addresses.
+    assert_every_kind(&seen, what);
+}
+
+/// Every kind of inner packet occurs, with its addresses. `seen` has the protocols and addresses of
+/// each.
+fn assert_every_kind(seen: &[(String, (String, String))], what: &str) {
+    let inner_kinds = [
+        (Family::V4, "ip", "icmp"),
+        (Family::V4, "ip", "udp"),
+        (Family::V6, "ipv6", "icmpv6"),
+        (Family::V6, "ipv6", "udp"),
+    ];
     for (inner, network, transport) in inner_kinds {
         let (near, far) = inner_pair(inner);
         let of = |from: IpAddr| {
