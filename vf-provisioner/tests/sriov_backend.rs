@@ -781,7 +781,7 @@ fn missing_iommu_is_reported() {
     let file = site.tenant(1, 1, false);
     let text = site.bad(2, &[&ON_PF0[..], &[&file]].concat());
     assert!(
-        text.contains("--pf pf0: no IOMMU is in front of it"),
+        text.contains("--pf pf0: it is not behind an IOMMU"),
         "{text}"
     );
     site.assert_as_found();
