@@ -21,7 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use self::channel::{Channels, SwitchChannel};
+use self::channel::Channels;
 use self::drift::Drift;
 pub use self::error::SuperviseError;
 use self::events::{Event, emit};
@@ -125,9 +125,12 @@ fn wait(
     for pidfd in watched.values().filter_map(|it| it.pidfd.as_ref()) {
         fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
     }
-    for hello in channels.values().filter_map(SwitchChannel::hello) {
-        fds.push(PollFd::new(hello, PollFlags::POLLIN));
-    }
+    // Nobody reads the channel of a switch that an apply is changing, so it would stay readable.
+    let read = channels
+        .iter()
+        .filter(|(tenant, _)| watched.contains_key(*tenant));
+    let hellos = read.filter_map(|(_, channel)| channel.hello());
+    fds.extend(hellos.map(|hello| PollFd::new(hello, PollFlags::POLLIN)));
     let next = PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO);
     match poll(&mut fds, next) {
         Ok(_) | Err(nix::Error::EINTR) => {}
