@@ -88,8 +88,9 @@ pub enum ReceiveError {
     /// It is longer than [`MESSAGE_MAX`].
     #[error("a message has {0} bytes, which is more than {MESSAGE_MAX}")]
     TooLong(usize),
-    /// It is not a message of this version.
-    #[error("a message is malformed: {0}")]
+    /// It is not a message of this version. The parser's own text is left out: it quotes what the
+    /// other side sent, and logs would have that.
+    #[error("a message is malformed ({:?})", .0.classify())]
     Malformed(serde_json::Error),
     /// The socket failed.
     #[error("the channel: {0}")]
