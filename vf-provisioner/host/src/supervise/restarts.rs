@@ -28,7 +28,7 @@ pub(super) type Watched = BTreeMap<Name, Watch>;
 /// One tenant's switch.
 #[derive(Default)]
 pub(super) struct Watch {
-    /// TenantLock while it is alive.
+    /// Open while it is alive.
     pub(super) pidfd: Option<OwnedFd>,
     /// When its death was seen.
     pub(super) down_since: Option<Instant>,
