@@ -373,12 +373,12 @@ fn missing_tenant_directory_is_reported_and_restored_by_apply() {
     fs::remove_dir_all(&directory).expect("it is there");
     kill(pid, nix::sys::signal::Signal::SIGKILL);
     let failed = supervisor.wait_for("restart_failed", "t1");
-    let says = format!(
+    let message = format!(
         "cannot open {}: No such file or directory",
         directory.display()
     );
     let error = failed["error"].as_str().expect("a sentence");
-    assert!(error.contains(&says), "{error}");
+    assert!(error.contains(&message), "{error}");
     site.good(&["apply", &file]);
     assert_eq!(
         site.json(&["status", "t1"])["tenants"][0]["state"],

@@ -2,7 +2,7 @@
 //! next one.
 //!
 //! The real switch and busybox's DHCP server and client, on this host's kernel, as root. Without
-//! root the test says so and passes.
+//! root the test prints that and passes.
 
 #[path = "common/output.rs"]
 mod output;
@@ -113,7 +113,7 @@ fn is_reachable(site: &Site) -> bool {
 fn supervisor(site: &Site) -> Supervisor {
     let patience = Duration::from_secs(20);
     let supervisor = Supervisor::start(site.command(), &[], &["t1"], site.dir.path(), patience);
-    // It connects, is told of the lease, and says nothing about it: both look twice a second.
+    // The supervisor connects and learns of the lease without an event: both poll twice a second.
     std::thread::sleep(Duration::from_secs(3));
     supervisor
 }
@@ -155,12 +155,12 @@ fn guest_keeps_its_lease_when_its_switch_is_killed() {
     assert!(!is_reachable(&site), "the guest has no address");
     get_lease(&site, dir);
     assert!(is_reachable(&site));
-    // From here on nobody gives an address.
+    // From here on no server assigns an address.
     drop(server);
 
     let mut first = supervisor(&site);
     kill_switch(&site, &mut first);
-    // What it knows, its successor is told by the switch.
+    // The successor has the lease from the supervisor.
     first.stop();
     let mut second = supervisor(&site);
     kill_switch(&site, &mut second);

@@ -300,28 +300,28 @@ fn drift_is_reported_counted_and_repaired() {
         "echo 0 > {PF}/sriov_numvfs; echo 7 > {PF}/sriov_numvfs; ip link set pf0 down"
     ));
     let drift = site.drift();
-    let told = |what: &str| drift.iter().any(|line| line.contains(what));
+    let drifts = |what: &str| drift.iter().any(|line| line.contains(what));
     assert!(
-        told("physical function 0000:01:00.0: set.up should be true and is false"),
+        drifts("physical function 0000:01:00.0: set.up should be true and is false"),
         "{drift:?}"
     );
     assert!(
-        told("virtual function 0000:01:10.0: driver should be \"vfio-pci\" and is null"),
+        drifts("virtual function 0000:01:10.0: driver should be \"vfio-pci\" and is null"),
         "{drift:?}"
     );
     assert!(
-        told("set.mac should be \"0a:e2:f1:b1:b2:67\" and is null"),
+        drifts("set.mac should be \"0a:e2:f1:b1:b2:67\" and is null"),
         "{drift:?}"
     );
-    assert!(told("switch of tenant t1 must be restarted"), "{drift:?}");
+    assert!(drifts("switch of tenant t1 must be restarted"), "{drift:?}");
     site.good(&["apply", "--no-prove", &file]);
     assert_eq!(site.drift(), Vec::<String>::new());
     sh(&format!("echo 0 > {PF}/sriov_numvfs"));
     let drift = site.drift();
-    let told = |what: &str| drift.iter().any(|line| line.contains(what));
-    assert!(told("set.vfs should be 7 and is 0"), "{drift:?}");
+    let drifts = |what: &str| drift.iter().any(|line| line.contains(what));
+    assert!(drifts("set.vfs should be 7 and is 0"), "{drift:?}");
     assert!(
-        told("virtual function 0000:01:10.0 is missing"),
+        drifts("virtual function 0000:01:10.0 is missing"),
         "{drift:?}"
     );
     site.good(&["apply", "--no-prove", &file]);
@@ -496,9 +496,9 @@ fn foreign_functions_are_left_alone_and_bad_input_changes_nothing() {
     let Some(mut site) = Site::new() else { return };
     let file = site.tenant(1, 2, true);
     let on = |pf: &'static str| ["apply", "--no-prove", "--nic", "sriov", "--pf", pf];
-    let refuse = |site: &Site, arguments: &[&str], says: &str| {
+    let refuse = |site: &Site, arguments: &[&str], message: &str| {
         let text = site.bad(2, &[arguments, &[&file]].concat());
-        assert!(text.contains(says), "{text}");
+        assert!(text.contains(message), "{text}");
         site.assert_as_found();
     };
     refuse(&site, &on("eth9"), "this host has pf0 (igb, 7 VFs)");
@@ -585,10 +585,10 @@ fn guests_in_namespaces_reach_only_their_switch() {
         "--guest",
         "netns",
     ];
-    let said = site.good(&[&on[..], &[&files[0], &files[1]]].concat());
+    let output = site.good(&[&on[..], &[&files[0], &files[1]]].concat());
     assert!(
-        said.contains("; 4 gateways answered with real frames"),
-        "{said}"
+        output.contains("; 4 gateways answered with real frames"),
+        "{output}"
     );
     sh(
         "for n in 1 2; do for p in 1 2; do ip -n t$n-vm$p addr add 10.$n.0.1$p/24 dev eth0; done; \
@@ -633,8 +633,8 @@ fn open_function_is_not_removed() {
         .spawn()
         .expect("sleep starts");
     let text = site.bad(1, &["release", "t1"]);
-    let says = format!("it is open in process {}: stop that first", vm.id());
-    assert!(text.contains(&says), "{text}");
+    let message = format!("it is open in process {}: stop that first", vm.id());
+    assert!(text.contains(&message), "{text}");
     let shown = site.good(&["nic"]);
     assert!(
         shown.contains(&format!("open in process {}", vm.id())),
@@ -677,9 +677,9 @@ fn libvirt_keeps_settings_of_functions() {
         .expect("it starts");
     let began = Instant::now();
     while libvirtd.virsh(&["domstate", "mts-t1"]).as_deref() != Ok("running") {
-        let said = || fs::read_to_string(&messages).unwrap_or_default();
-        assert_eq!(apply.try_wait().expect("it is ours"), None, "{}", said());
-        assert!(began.elapsed() < Duration::from_secs(180), "{}", said());
+        let output = || fs::read_to_string(&messages).unwrap_or_default();
+        assert_eq!(apply.try_wait().expect("it is ours"), None, "{}", output());
+        assert!(began.elapsed() < Duration::from_secs(180), "{}", output());
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(functions("pf0"), set_for_t1());
@@ -756,10 +756,10 @@ fn leak_is_found_before_the_switch_starts() {
     assert_eq!(driver(1), "igbvf");
     killed.kill().expect("it runs");
     killed.wait().expect("it ended");
-    let said = site.good(&[&apply[..], &["--prove"]].concat());
+    let output = site.good(&[&apply[..], &["--prove"]].concat());
     assert!(
-        said.contains("no frame gets around their switches\n"),
-        "{said}"
+        output.contains("no frame gets around their switches\n"),
+        "{output}"
     );
     assert_eq!(
         (driver(0), driver(1)),

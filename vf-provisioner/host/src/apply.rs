@@ -176,7 +176,7 @@ pub fn apply(
     change: &Change,
     crash: CrashHere<'_>,
 ) -> Result<Applied, ApplyError> {
-    let _held = store.lock_tenants(change.set.keys().chain(&change.release))?;
+    let _locks = store.lock_tenants(change.set.keys().chain(&change.release))?;
     let plan = plan_change(host, store.state(), change)?;
     let before = store.state().tenants.clone();
     let mut tenants = before.clone();
@@ -201,7 +201,7 @@ pub fn apply(
         store,
         crash,
         done: Vec::new(),
-        unproven: change.set.keys().filter(interrupted).cloned().collect(),
+        unprobed: change.set.keys().filter(interrupted).cloned().collect(),
     };
     let probes = probes(change, &plan);
     match run.forward(&plan, &probes) {
@@ -276,7 +276,7 @@ struct Run<'a> {
     crash: CrashHere<'a>,
     done: Vec<Action>,
     /// Tenants that are new, or whose last apply was interrupted.
-    unproven: BTreeSet<Name>,
+    unprobed: BTreeSet<Name>,
 }
 
 impl Run<'_> {
@@ -322,7 +322,7 @@ impl Run<'_> {
         };
         let own: BTreeSet<Key> = record.resources.iter().map(Resource::key).collect();
         let starts = matches!(action, Action::Create { .. });
-        let all = starts && self.unproven.contains(&switch.tenant);
+        let all = starts && self.unprobed.contains(&switch.tenant);
         let created = plan.actions.iter().filter_map(|action| match action {
             Action::Create { resource } => Some(resource.key()),
             _ => None,

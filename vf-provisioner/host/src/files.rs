@@ -27,8 +27,8 @@ pub(crate) fn pin_socket(path: &Path) -> std::io::Result<(File, PathBuf)> {
             "it is not a socket",
         ));
     }
-    let held = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, held.into()))
+    let pinned = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, pinned.into()))
 }
 
 /// Replaces a file atomically: a reader sees the whole old or the whole new text, even after a

@@ -531,7 +531,7 @@ fn tenant_keeps_its_functions_while_others_change() {
     let kept: Vec<_> = vfs(&change.set)
         .iter()
         .map(|vf| (vf.address, vf.set.vlan))
-        .filter(|seat| third.contains(seat))
+        .filter(|place| third.contains(place))
         .collect();
     assert_eq!(kept.len(), 3);
     assert_sound(&change.set);

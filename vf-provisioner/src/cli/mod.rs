@@ -251,7 +251,7 @@ impl Global {
         names: &BTreeSet<Name>,
         before: &BTreeSet<Name>,
     ) -> Result<(), CliError> {
-        let held = store.lock_tenants(names)?;
+        let locks = store.lock_tenants(names)?;
         let look = || -> Result<(), HostError> {
             let inventory = sysfs::read()?;
             let switches = self.switches();
@@ -270,7 +270,7 @@ impl Global {
             Ok(())
         };
         let looked = look();
-        drop(held);
+        drop(locks);
         let Err(error) = looked else {
             if !self.json {
                 print("no frame gets around their switches\n");
@@ -493,9 +493,9 @@ fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     // Waits for applies and restarts under way, whose unfinished work is no drift.
     let store = HostLock::open(&global.state_dir)?;
     let tenants = store.state().tenants.clone();
-    let held = store.lock_tenants(tenants.keys())?;
+    let locks = store.lock_tenants(tenants.keys())?;
     let found = verify(&mut global.host(), store.state(), &BTreeSet::new())?;
-    drop(held);
+    drop(locks);
     store.remove_if_empty()?;
     if global.json {
         let accepted: BTreeMap<_, _> = tenants
@@ -543,7 +543,7 @@ fn run_probe(
         some => some.iter().cloned().collect(),
     };
     let failed = |error: HostError| CliError::Failed(error.to_string());
-    let _held = store.lock_tenants(&chosen)?;
+    let _locks = store.lock_tenants(&chosen)?;
     let switches = global.switches();
     let control = |name: &Name| switches.control_socket(name);
     let inventory = global.nics.sriov.inventory()?;

@@ -48,8 +48,8 @@ impl Libvirtd {
         let it = Self { process, socket };
         let began = Instant::now();
         while !it.socket.exists() {
-            let said = || fs::read_to_string(&messages).unwrap_or_default();
-            assert!(began.elapsed() < Duration::from_secs(60), "{}", said());
+            let output = || fs::read_to_string(&messages).unwrap_or_default();
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", output());
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(it)

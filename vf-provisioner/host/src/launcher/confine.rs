@@ -266,7 +266,7 @@ pub fn outer() -> Result<(), String> {
     let mut failure = String::new();
     if let Some(mut output) = child.stdout.take() {
         step(
-            "hear from the inner confinement",
+            "read from the inner confinement",
             output.read_to_string(&mut failure),
         )?;
     }

@@ -45,7 +45,7 @@ fn command(
     file: Option<&Path>,
 ) -> Result<Vec<u8>, String> {
     let socket = files.control_socket();
-    let (_file, held) = pin_socket(&socket).map_err(|error| match error.kind() {
+    let (_file, pinned) = pin_socket(&socket).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("{} is not there", socket.display()),
         _ => format!("{}: {error}", socket.display()),
     })?;
@@ -56,7 +56,7 @@ fn command(
     }
     let output = command
         .arg("--control")
-        .arg(&held)
+        .arg(&pinned)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("cannot run {}: {error}", switch.binary.display()))?;
@@ -69,8 +69,8 @@ fn command(
                 output.status
             ));
         }
-        let (held, socket) = (held.display().to_string(), socket.display().to_string());
-        return Err(message.trim().replace(&held, &socket));
+        let (pinned, socket) = (pinned.display().to_string(), socket.display().to_string());
+        return Err(message.trim().replace(&pinned, &socket));
     }
     Ok(output.stdout)
 }

@@ -20,11 +20,11 @@ const LINE_MAX: u64 = 1 << 16;
 
 /// Connects to the socket at `path`, never to the target of a link.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let (_file, held) = pin_socket(path)?;
+    let (_file, pinned) = pin_socket(path)?;
     // Non-blocking: if the server accepts no connection, its full queue is an error.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&held)?)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&pinned)?)?;
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -33,7 +33,7 @@ pub(super) const COPIES: u32 = 2;
 /// The number of frames after which the listeners are read.
 const BURST: usize = 16;
 /// The frames read from one listener before the next one is read.
-const TURN: usize = 256;
+const READS: usize = 256;
 /// The pause between two rounds of [`Exchange::prove`].
 const ROUND: Duration = Duration::from_millis(100);
 /// How long the other listeners have to receive a first frame, once all frames that must pass did.
@@ -108,7 +108,7 @@ pub(super) struct Exchange<'a> {
     pub(super) specs: Vec<FrameSpec>,
     pub(super) received: BTreeMap<(usize, usize), Received>,
     pub(super) sends: Vec<bool>,
-    pub(super) hears: Vec<bool>,
+    pub(super) receives: Vec<bool>,
     pub(super) counted: Vec<Counted>,
     /// Switches that also count while nothing is sent.
     pub(super) noisy: BTreeSet<usize>,
@@ -133,7 +133,7 @@ impl<'a> Exchange<'a> {
             specs: Vec::new(),
             received: BTreeMap::new(),
             sends: stations.iter().map(|it| it.proven).collect(),
-            hears: stations.iter().map(|it| it.proven).collect(),
+            receives: stations.iter().map(|it| it.proven).collect(),
             counted: Vec::new(),
             noisy: BTreeSet::new(),
         })
@@ -197,13 +197,13 @@ impl<'a> Exchange<'a> {
             self.listen(ROUND)?;
             if needed.iter().all(|key| self.received.contains_key(key)) {
                 let since = *enough.get_or_insert_with(Instant::now);
-                let heard = |list: &[bool]| {
+                let shown = |list: &[bool]| {
                     self.sockets
                         .iter()
                         .zip(list)
                         .all(|(socket, it)| socket.is_none() || *it)
                 };
-                if heard(&self.sends) && heard(&self.hears) || since.elapsed() > LATE {
+                if shown(&self.sends) && shown(&self.receives) || since.elapsed() > LATE {
                     break;
                 }
             }
@@ -232,7 +232,7 @@ impl<'a> Exchange<'a> {
             let after = self.counters()?;
             for (to, frames) in &after {
                 if uplink(&self.stations[*to]) && before.get(to).is_some_and(|it| it < frames) {
-                    self.hears[*to] = true;
+                    self.receives[*to] = true;
                     self.sends[from] = true;
                 }
             }
@@ -445,37 +445,37 @@ impl<'a> Exchange<'a> {
             let Some(socket) = socket else {
                 continue;
             };
-            for _ in 0..TURN {
-                let heard = socket.receive().map_err(HostError::io(format!(
+            for _ in 0..READS {
+                let frame = socket.receive().map_err(HostError::io(format!(
                     "cannot listen at {}",
                     self.stations[to].name
                 )))?;
-                let Some(heard) = heard else {
+                let Some(frame) = frame else {
                     break;
                 };
-                let number = self.token.number(heard.bytes).map(|number| number as usize);
+                let number = self.token.number(frame.bytes).map(|number| number as usize);
                 let spec = number.and_then(|number| Some((number, self.specs.get(number)?)));
                 // Some NICs return a broadcast to its sender.
                 let own = match spec {
                     Some((_, spec)) => spec.from == to,
-                    None => heard.bytes.get(6..12) == Some(&self.stations[to].mac.octets()[..]),
+                    None => frame.bytes.get(6..12) == Some(&self.stations[to].mac.octets()[..]),
                 };
                 if own {
                     continue;
                 }
                 // Any frame shows that the station receives.
-                self.hears[to] = true;
+                self.receives[to] = true;
                 let Some((number, spec)) = spec else {
                     continue;
                 };
                 self.sends[spec.from] = true;
                 let received = self.received.entry((number, to)).or_default();
                 received.frames = received.frames.saturating_add(1);
-                if heard.tags.is_empty() {
+                if frame.tags.is_empty() {
                     received.untagged += 1;
                 }
                 if received.tags.len() < 4 {
-                    received.tags.insert(heard.tags);
+                    received.tags.insert(frame.tags);
                 }
             }
         }
@@ -484,7 +484,7 @@ impl<'a> Exchange<'a> {
 
     /// The drops that each switch counted so far and that only a foreign frame can cause.
     fn counters(&self) -> Result<BTreeMap<usize, u64>, HostError> {
-        let mut said: BTreeMap<&PathBuf, Vec<Dropped>> = BTreeMap::new();
+        let mut drops_of: BTreeMap<&PathBuf, Vec<Dropped>> = BTreeMap::new();
         let mut found = BTreeMap::new();
         for (index, station) in self.stations.iter().enumerate() {
             let Place::Switch {
@@ -495,11 +495,11 @@ impl<'a> Exchange<'a> {
             else {
                 continue;
             };
-            if !said.contains_key(control) {
+            if !drops_of.contains_key(control) {
                 // A switch that only listens may have ended meanwhile.
                 match drops(program, control) {
-                    Ok(drops) => said.insert(control, drops),
-                    Err(_) if station.quiet => said.insert(control, Vec::new()),
+                    Ok(drops) => drops_of.insert(control, drops),
+                    Err(_) if station.quiet => drops_of.insert(control, Vec::new()),
                     Err(error) => return Err(error),
                 };
             }
@@ -509,7 +509,7 @@ impl<'a> Exchange<'a> {
                 Role::Uplink => "ethertype",
                 _ => "src-mac",
             };
-            let frames = said[control]
+            let frames = drops_of[control]
                 .iter()
                 .filter(|it| it.port == *port && it.reason == reason)
                 .map(|it| it.frames)
@@ -529,19 +529,19 @@ struct Dropped {
 
 /// Asks the control API through its client, the switch's own command line.
 fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
-    let said = |message: String| failed(format!("{}: {message}", control.display()));
+    let cannot = |message: String| failed(format!("{}: {message}", control.display()));
     // The folder belongs to the switch, so a link in the place of the socket is not followed.
-    let (_file, held) = pin_socket(control).map_err(|error| said(error.to_string()))?;
+    let (_file, pinned) = pin_socket(control).map_err(|error| cannot(error.to_string()))?;
     let output = Command::new(program)
         .args(["show", "drops", "--json", "--control"])
-        .arg(held)
+        .arg(pinned)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| said(format!("cannot run {}: {error}", program.display())))?;
+        .map_err(|error| cannot(format!("cannot run {}: {error}", program.display())))?;
     if !output.status.success() {
-        return Err(said(
+        return Err(cannot(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         ));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| said(error.to_string()))
+    serde_json::from_slice(&output.stdout).map_err(|error| cannot(error.to_string()))
 }

@@ -149,11 +149,11 @@ impl Report {
 
 fn requirement(vlans: &BTreeSet<u16>) -> String {
     if vlans.is_empty() {
-        return "no port is on a VLAN, so nothing is asked of the adjacent switch".to_owned();
+        return "no port is on a VLAN, so the adjacent switch has no requirement".to_owned();
     }
     format!(
         "the adjacent switch port must not carry VLAN {}: the embedded switch sends what it does \
-         not know out with the port's tag, and takes in what bears it",
+         not know out with the port's tag, and accepts frames with it",
         ranges(vlans)
     )
 }
@@ -307,7 +307,7 @@ impl fmt::Display for Report {
             let list = |names: &BTreeSet<String>| {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 match names.is_empty() {
-                    true => "nobody".to_owned(),
+                    true => "none".to_owned(),
                     false => names.join(", "),
                 }
             };

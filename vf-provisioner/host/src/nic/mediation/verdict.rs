@@ -187,10 +187,10 @@ impl Exchange<'_> {
 
     fn doubt(&self, from: usize, to: usize) -> Option<String> {
         let name = |index: usize| &self.stations[index].name;
-        if !self.hears[to] {
-            Some(format!("{} heard nothing at all", name(to)))
+        if !self.receives[to] {
+            Some(format!("{} received no frame at all", name(to)))
         } else if !self.sends[from] {
-            Some(format!("nobody heard {} at all", name(from)))
+            Some(format!("no station received a frame of {}", name(from)))
         } else {
             None
         }

@@ -24,7 +24,7 @@ struct Namespace {
 impl Namespace {
     fn new() -> Result<Self, HostError> {
         let (end, until) = mpsc::channel::<()>();
-        let (say, hear) = mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
             let made = unshare(CloneFlags::CLONE_NEWNET);
             let path = format!(
@@ -32,11 +32,11 @@ impl Namespace {
                 std::process::id(),
                 nix::unistd::gettid()
             );
-            let _ = say.send(made.map(|()| path));
+            let _ = sender.send(made.map(|()| path));
             // Waits until the other end is dropped.
             let _ = until.recv();
         });
-        let made = hear.recv().unwrap_or(Err(nix::Error::EIO));
+        let made = receiver.recv().unwrap_or(Err(nix::Error::EIO));
         let path = made.map_err(HostError::sys(
             "cannot make a network namespace for the probe",
         ))?;
