@@ -1,5 +1,5 @@
-//! The command line, all of which is in [`vswitch::cli`], or a virtual machine's first process:
-//! [`vswitch::vm`].
+//! The command line ([`vswitch::cli`]), or the init process of a switch's VM ([`vswitch::vm`]).
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
