@@ -408,6 +408,22 @@ fn acknowledged_lease_wins_over_restored_one() {
     story.has_the_lease();
 }
 
+#[test]
+fn restored_lease_yields_to_one_acknowledged_at_another_port() {
+    let mut story = leased_story();
+    let mut config = configs::learning();
+    config.ports[0].addresses = config.ports[CLIENT].addresses.clone();
+    let until_ns = story.now_ns + 60 * SECOND_NS;
+    story.switch.configure_with(&config, |generation| {
+        assert!(generation.restore_lease("vm1", LEASED, until_ns));
+    });
+    let packet = V4::new(LEASED, IP2, 17, udp(2000, 1000, b"hello"));
+    let stolen = story.send(0, &ethernet(GW, VM1, IPV4, &packet.bytes()));
+    assert_eq!(stolen, Verdict::Drop(DropReason::Ipv4Source));
+    let own = story.send(CLIENT, &ethernet(GW, VM3, IPV4, &packet.bytes()));
+    assert_eq!(own, Verdict::Forward(PortId(SERVER as u16)));
+}
+
 /// [`configs::learning`], of which another port has [`LEASED`].
 fn assigned() -> SwitchConfig {
     let mut config = configs::learning();

@@ -13,6 +13,8 @@ pub(crate) struct LeaseState {
     lease: Option<(u32, u64)>,
     /// The generation whose tables were last asked whether the address is free.
     generation: u64,
+    /// Whether the lease was restored and no generation has been installed since.
+    restored: bool,
 }
 
 impl LeaseState {
@@ -30,7 +32,7 @@ impl LeaseState {
     }
 
     /// Forgets the lease and the transaction.
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self {
             generation: self.generation,
             ..Self::default()
@@ -52,6 +54,12 @@ impl LeaseState {
     /// Restores a lease that the port had before a restart.
     pub(super) fn restore(&mut self, address: u32, until_ns: u64) {
         self.lease = Some((address, until_ns));
+        self.restored = true;
+    }
+
+    /// Whether the lease was restored; from then on it is a lease like any other.
+    pub(super) fn take_restored(&mut self) -> bool {
+        std::mem::take(&mut self.restored)
     }
 
     /// Keeps the lease of the previous generation, to be checked when it is used. A restored lease

@@ -201,6 +201,9 @@ impl State {
         self.generation = previous.generation + 1;
         self.leases_checked = previous.leases_checked;
         self.keep_ports(tables, old, previous);
+        if self.restored {
+            self.end_contested_leases();
+        }
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
             std::mem::swap(&mut self.next_hops, &mut previous.next_hops);
         } else {
@@ -220,6 +223,22 @@ impl State {
         for (address, vtep) in tunnel.endpoints() {
             if let Some(known) = old.vtep_at(address) {
                 self.paths[vtep.index()].keep(tunnel, previous.paths[known.index()]);
+            }
+        }
+    }
+
+    /// Ends each restored lease whose address DHCP has given to another port meanwhile.
+    fn end_contested_leases(&mut self) {
+        for at in 0..self.ports.len() {
+            if !self.ports[at].lease.take_restored() {
+                continue;
+            }
+            let address = self.ports[at].lease.address(0);
+            let has_it = |(other, port): (usize, &PortState)| {
+                other != at && address.is_some() && port.lease.address(0) == address
+            };
+            if self.ports.iter().enumerate().any(has_it) {
+                self.ports[at].lease.reset();
             }
         }
     }
