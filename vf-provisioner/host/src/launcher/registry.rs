@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 
 use super::kind::Kind;
 use super::switch::Switch;
-use super::{Launcher, Runner, process, vm};
+use super::{Launcher, Runner};
 use crate::error::OptionError;
 use crate::finding::Finding;
 
@@ -25,7 +25,7 @@ macro_rules! launchers {
         #[group(skip)]
         #[allow(missing_docs)]
         pub struct Options {
-            $(#[command(flatten)] pub $options: $options::Options,)+
+            $(#[command(flatten)] pub $options: super::$options::Options,)+
         }
 
         impl Options {
@@ -41,7 +41,7 @@ macro_rules! launchers {
                 let base = self.process.base(instance);
                 match kind {
                     $(LauncherKind::$name => {
-                        <$folder::$runner as Kind>::launcher(&self.$folder, base)
+                        <super::$folder::$runner as Kind>::launcher(&self.$folder, base)
                     })+
                 }
             }
@@ -50,7 +50,7 @@ macro_rules! launchers {
         /// The launcher that runs this switch. Every switch has one.
         fn find(switch: &Switch) -> (LauncherKind, &'static dyn Runner) {
             let all: &[(LauncherKind, &'static dyn Runner)] =
-                &[$((LauncherKind::$name, &$folder::$runner)),+];
+                &[$((LauncherKind::$name, &super::$folder::$runner)),+];
             let found = all.iter().find(|(_, runner)| runner.runs(switch));
             *found.unwrap_or(&all[0])
         }
@@ -58,7 +58,7 @@ macro_rules! launchers {
         /// Whether this host has what the launchers need.
         pub(crate) fn checks() -> Vec<Finding> {
             let mut findings = Vec::new();
-            $(findings.extend($folder::$runner::checks());)+
+            $(findings.extend(super::$folder::$runner::checks());)+
             findings
         }
     };

@@ -3,9 +3,9 @@
 
 use clap::{Args, ValueEnum};
 
+use super::NicBackend;
 use super::kind::{Kind, NewTenant};
 use super::parts::names::Names;
-use super::{NicBackend, sriov, veth};
 use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
 use crate::state::State;
@@ -23,7 +23,7 @@ macro_rules! kinds {
         #[group(skip)]
         #[allow(missing_docs)]
         pub struct Options {
-            $(#[command(flatten)] pub $folder: $folder::Options,)+
+            $(#[command(flatten)] pub $folder: super::$folder::Options,)+
         }
 
         impl Options {
@@ -53,13 +53,13 @@ macro_rules! kinds {
         /// Whether this host has what each kind needs.
         pub(crate) fn checks(kind: Option<NicKind>) -> Vec<Finding> {
             let mut findings = Vec::new();
-            $(findings.extend($folder::Options::checks(kind == Some(NicKind::$name)));)+
+            $(findings.extend(super::$folder::Options::checks(kind == Some(NicKind::$name)));)+
             findings
         }
 
         /// See [`Kind::prove`].
         pub(crate) fn prove(tenant: &NewTenant<'_>) -> Result<(), HostError> {
-            $($folder::Options::prove(tenant)?;)+
+            $(super::$folder::Options::prove(tenant)?;)+
             Ok(())
         }
     };
