@@ -19,9 +19,9 @@ pub use problem::Problem;
 pub use switch::{Device, Memory, SwitchConfig, SwitchDevice, SwitchProblem, UPLINK_NAME};
 pub use tenant::{
     AddressProblem, Addresses, DeviceMismatch, Devices, Encapsulation, Gateway, GatewayProblem,
-    HostProblem, Inherit, LearnedFrom, Limits, LimitsProblem, MAX_ADDRESSES, MAX_ALLOWED,
-    MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MIN_MTU_IPV4, MIN_MTU_IPV6,
-    NextHops, Nic, NicAttribute, Peer, PeerConfig, PeerProblem, Port, PortConfig, PortProblem,
-    PrefixProblem, Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,
-    Uplink, UplinkConfig, UplinkProblem, load_all,
+    HostProblem, HostTenant, Inherit, LearnedFrom, Limits, LimitsProblem, MAX_ADDRESSES,
+    MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MIN_MTU_IPV4,
+    MIN_MTU_IPV6, NextHops, Nic, NicAttribute, Peer, PeerConfig, PeerProblem, Port, PortConfig,
+    PortProblem, PrefixProblem, Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind,
+    TunnelProblem, TunnelTtl, Uplink, UplinkConfig, UplinkProblem, check_host, load_all,
 };

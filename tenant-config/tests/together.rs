@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tenant_config::{Tenant, load_all};
+use tenant_config::{HostTenant, Tenant, check_host, load_all};
 
 /// A tenant that has nothing in common with one of another `n`.
 fn tenant(n: u8) -> String {
@@ -190,6 +190,159 @@ fn inner_overlap_with_only_accepted() {
          tenants route plainly to the underlay, so its routers could not tell whose address is \
          meant; change one subnet, leave out one [uplink], or set tunnel.only = true in one file"
     );
+}
+
+/// A `[tunnel]` to one peer, to be put before the ports.
+fn tunnel(vtep: &str, prefixes: &str, only: bool) -> String {
+    format!(
+        "[tunnel]\nkind = \"geneve\"\nonly = {only}\n[[tunnel.peer]]\nname = \"b\"\n\
+         vtep = \"{vtep}\"\nprefixes = [{prefixes}]\n[[port]]"
+    )
+}
+
+#[test]
+fn inner_subnet_with_uplink_address_of_other_tenant_refused() {
+    let expected = "DIR/b.toml:4:8: gateway.ipv4: 192.0.2.0/25 overlaps 192.0.2.0/24 on the \
+                    underlay of DIR/a.toml (uplink.address): a VM there could speak as a station \
+                    of that tenant's tunnel; choose inner addresses apart from the underlay";
+    // The tenant's own uplink is elsewhere, or missing.
+    let inside = tenant(2)
+        .replace("10.2.0.1/24", "192.0.2.9/25")
+        .replace("10.2.0.11", "192.0.2.11")
+        .replace("\"192.0.2.2/24\"", "\"198.51.100.2/24\"")
+        .replace("192.0.2.254", "198.51.100.254");
+    assert_eq!(refusal_beside_one(&inside), expected);
+    let (head, tail) = inside.split_once("[uplink]").unwrap();
+    let isolated = format!("{head}{}", &tail[tail.find("[[port]]").unwrap()..]);
+    assert_eq!(refusal_beside_one(&isolated), expected);
+}
+
+#[test]
+fn inner_subnet_with_peer_of_other_tenant_refused() {
+    let directory = directory(&[
+        tenant(1).replace("[[port]]", &tunnel("10.2.0.66", "\"10.1.0.71\"", false)),
+        tenant(2),
+    ]);
+    assert_eq!(
+        refusal(&directory, &[directory.path().to_owned()]),
+        "DIR/b.toml:4:8: gateway.ipv4: 10.2.0.0/24 overlaps 10.2.0.66 on the underlay of \
+         DIR/a.toml (tunnel.peer[0].vtep): a VM there could speak as a station of that tenant's \
+         tunnel; choose inner addresses apart from the underlay"
+    );
+}
+
+#[test]
+fn peer_inside_inner_prefixes_of_other_tenant_refused() {
+    let wide = tunnel("192.0.2.66", "\"10.1.0.71\", \"198.51.100.0/24\"", true);
+    let directory = directory(&[
+        tenant(1).replace("[[port]]", &wide),
+        tenant(2).replace("[[port]]", &tunnel("198.51.100.7", "\"10.2.0.71\"", false)),
+    ]);
+    assert_eq!(
+        refusal(&directory, &[directory.path().to_owned()]),
+        "DIR/b.toml:13:8: tunnel.peer[0].vtep: 198.51.100.7 on the underlay overlaps \
+         198.51.100.0/24, inner addresses of DIR/a.toml (tunnel.peer[0].prefixes[1]): a VM there \
+         could speak as a station of this tenant's tunnel; choose inner addresses apart from the \
+         underlay"
+    );
+}
+
+#[test]
+fn station_that_is_switch_of_other_tenant_refused() {
+    assert_eq!(
+        refusal_beside_one(&tenant(2).replace("192.0.2.254", "192.0.2.1")),
+        "DIR/b.toml:7:12: uplink.next_hop: 192.0.2.1 is the switch of DIR/a.toml \
+         (uplink.address), which would speak for this station; write the underlay's router, or a \
+         peer on another host"
+    );
+    let peer = tunnel("192.0.2.1", "\"10.2.0.71\"", false);
+    assert_eq!(
+        refusal_beside_one(&tenant(2).replace("[[port]]", &peer)),
+        "DIR/b.toml:13:8: tunnel.peer[0].vtep: 192.0.2.1 is the switch of DIR/a.toml \
+         (uplink.address), which would speak for this station; write the underlay's router, or a \
+         peer on another host"
+    );
+    // The error is at the second file, whichever has the station.
+    let directory = directory(&[tenant(1).replace("192.0.2.254", "192.0.2.2"), tenant(2)]);
+    assert_eq!(
+        refusal(&directory, &[directory.path().to_owned()]),
+        "DIR/b.toml:6:11: uplink.address: 192.0.2.2 is a station to which DIR/a.toml sends \
+         (uplink.next_hop), and this switch would speak for it; choose another address"
+    );
+}
+
+#[test]
+fn equal_inout_macs_refused() {
+    // The digests of these two pairs of VNI and address begin with the same five bytes.
+    let with = |n: u8, vni: u32, own: u8| {
+        tenant(n)
+            .replace(&format!("vni = {n}"), &format!("vni = {vni}"))
+            .replace(&format!("192.0.2.{n}/24"), &format!("192.0.2.{own}/24"))
+    };
+    let directory = directory(&[with(1, 3185, 59), with(2, 4287, 86)]);
+    assert_eq!(
+        refusal(&directory, &[directory.path().to_owned()]),
+        "DIR/b.toml:2:7: vni: 0a:92:1d:d6:19:01, the MAC of the In/Out side, is also that of \
+         DIR/a.toml; it is a digest of the VNI and the uplink's address: change one of these"
+    );
+}
+
+#[test]
+fn same_inner_and_same_peer_of_isolated_tenants_accepted() {
+    let both = [1, 2].map(|n| {
+        tenant(n)
+            .replace(&format!("10.{n}."), "10.9.")
+            .replace("[[port]]", &tunnel("192.0.2.66", "\"0.0.0.0/0\"", true))
+    });
+    let directory = directory(&both);
+    let tenants =
+        load_all(&[directory.path().to_owned()]).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(tenants[0].gateway(), tenants[1].gateway());
+}
+
+#[test]
+fn new_tenant_compared_with_those_present() {
+    let config = |text: &str| {
+        Tenant::parse("test", text)
+            .unwrap_or_else(|errors| panic!("{errors}"))
+            .offline_config()
+    };
+    let (blue, green) = (config(&tenant(1)), config(&tenant(3)));
+    let red = config(
+        &tenant(2)
+            .replace("10.2.0.1/24", "192.0.2.9/25")
+            .replace("10.2.0.11", "192.0.2.11")
+            .replace("\"192.0.2.2/24\"", "\"198.51.100.2/24\"")
+            .replace("192.0.2.254", "198.51.100.254"),
+    );
+    let named = |source, config| HostTenant { source, config };
+    let (blue, green) = (named("tenant blue", &blue), named("tenant green", &green));
+    let red = named("tenant red", &red);
+    let refused = check_host(&[blue], &[red]).expect_err("red may speak as blue");
+    assert_eq!(
+        refused.to_string(),
+        "tenant red: gateway.ipv4: 192.0.2.0/25 overlaps 192.0.2.0/24 on the underlay of tenant \
+         blue (uplink.address): a VM there could speak as a station of that tenant's tunnel; \
+         choose inner addresses apart from the underlay"
+    );
+    let refused = check_host(&[red], &[blue]).expect_err("red may speak as blue");
+    assert_eq!(
+        refused.to_string(),
+        "tenant blue: uplink.address: 192.0.2.0/24 on the underlay overlaps 192.0.2.0/25, inner \
+         addresses of tenant red (gateway.ipv4): a VM there could speak as a station of this \
+         tenant's tunnel; choose inner addresses apart from the underlay"
+    );
+    // What is there already keeps no unrelated tenant from the host.
+    let unrelated = config(
+        &tenant(4)
+            .replace("\"192.0.2.4/24\"", "\"203.0.113.4/24\"")
+            .replace("192.0.2.254", "203.0.113.254"),
+    );
+    assert_eq!(
+        check_host(&[red, blue], &[named("tenant new", &unrelated)]),
+        Ok(())
+    );
+    assert_eq!(check_host(&[blue], &[green]), Ok(()));
 }
 
 #[test]

@@ -5,18 +5,14 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use serde::Serialize;
-
 use super::Tenant;
+use super::host::{HostProblem, conflicts};
 use super::port::PortProblem;
 use super::uplink::Uplink;
-use crate::addr::{Name, Vni};
 use crate::document::Document;
 use crate::error::{ConfigError, ConfigErrors};
-use crate::key::{At, KeyPath};
+use crate::key::KeyPath;
 use crate::problem::Problem;
-use crate::subnet::overlap;
 
 /// Reads every tenant of `paths`: files, and directories of `*.toml`.
 ///
@@ -130,7 +126,7 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
     let mut vnis = HashMap::new();
     let mut macs = HashMap::new();
     let mut uplinks = HashMap::new();
-    for (index, this) in loaded.iter().enumerate() {
+    for this in loaded {
         let tenant = &this.tenant;
         let mut add = |key, problem: Problem| errors.extend(this.error(key, problem));
         if let Some(other) = names.insert(&tenant.name, &this.file) {
@@ -165,79 +161,23 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
                 add(address.key, problem.into());
             }
         }
-        for other in &loaded[..index] {
-            if !routes_plainly(tenant) || !routes_plainly(&other.tenant) {
-                continue;
-            }
-            for address in inner_addresses(tenant) {
-                let subnet = address.value.trunc();
-                for other_address in inner_addresses(&other.tenant) {
-                    let other_subnet = other_address.value.trunc();
-                    if overlap(subnet, other_subnet) {
-                        let problem = HostProblem::TenantOverlap {
-                            subnet,
-                            other_subnet,
-                            other: other.file.clone(),
-                        };
-                        add(address.key.clone(), problem.into());
-                    }
-                }
-            }
-        }
     }
+    errors.extend(check_addresses(loaded));
     errors
 }
 
-/// Whether the tenant's own addresses appear on the underlay.
-fn routes_plainly(tenant: &Tenant) -> bool {
-    tenant.uplink.is_some() && !tenant.tunnel.as_ref().is_some_and(|tunnel| tunnel.only)
-}
-
-fn inner_addresses(tenant: &Tenant) -> impl Iterator<Item = At<IpNet>> + use<> {
-    tenant.gateway.addresses(&KeyPath::of("gateway"))
-}
-
-/// An error between the tenants of one host.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum HostProblem {
-    /// Two tenants of one name.
-    #[error("{name} is also the tenant of {other}; names are unique on a host")]
-    DuplicateTenant {
-        /// The name.
-        name: Name,
-        /// The other file.
-        other: String,
-    },
-    /// Two tenants of one VNI.
-    #[error("{vni} is also the VNI of {other}; every tenant has its own")]
-    DuplicateVni {
-        /// The VNI.
-        vni: Vni,
-        /// The other file.
-        other: String,
-    },
-    /// Two tenants of one underlay address.
-    #[error("{address} is also the uplink's address of {other}; every switch has its own")]
-    DuplicateUplink {
-        /// The address.
-        address: String,
-        /// The other file.
-        other: String,
-    },
-    /// Two tenants with the same inner addresses on one underlay.
-    #[error(
-        "{subnet} overlaps {other_subnet} of {other}: both tenants route plainly to the underlay, \
-         so its routers could not tell whose address is meant; change one subnet, leave out one \
-         [uplink], or set tunnel.only = true in one file"
-    )]
-    TenantOverlap {
-        /// This tenant's inner subnet.
-        subnet: IpNet,
-        /// The other tenant's.
-        other_subnet: IpNet,
-        /// The other file.
-        other: String,
-    },
+/// Compares the tenants' addresses, and what follows from them.
+fn check_addresses(loaded: &[Loaded]) -> Vec<ConfigError> {
+    let configs: Vec<_> = loaded
+        .iter()
+        .map(|loaded| loaded.tenant.offline_config())
+        .collect();
+    let configs: Vec<_> = configs.iter().collect();
+    let files: Vec<_> = loaded.iter().map(|loaded| &*loaded.file).collect();
+    let conflicts = conflicts(&configs, &files, 0);
+    let errors = conflicts.into_iter().filter_map(|conflict| {
+        let this = &loaded[conflict.tenant];
+        this.error(conflict.key, conflict.problem.into())
+    });
+    errors.collect()
 }

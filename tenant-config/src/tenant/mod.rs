@@ -8,6 +8,7 @@
 mod addresses;
 mod encapsulation;
 mod gateway;
+mod host;
 mod limits;
 mod load;
 mod mtu;
@@ -28,9 +29,10 @@ pub use self::addresses::{AddressProblem, Addresses, LearnedFrom, MAX_ADDRESSES}
 pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
 pub use self::gateway::{Gateway, GatewayProblem};
+pub use self::host::{HostProblem, HostTenant, check_host};
 pub use self::limits::{Limits, LimitsProblem};
 use self::load::Loaded;
-pub use self::load::{HostProblem, load_all};
+pub use self::load::load_all;
 pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
 pub use self::nic::{Nic, NicAttribute};
 pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
