@@ -16,7 +16,7 @@ from world import (
 )
 
 # Its switches run on another core than the first host's, where there is one.
-OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "63000",
+OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "67000",
              "--cpus", str(max(os.sched_getaffinity(0)))]
 BRIDGE_B = f"{INSTANCE_B}-br0"
 # As the tenants' files have it.

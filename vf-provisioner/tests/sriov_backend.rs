@@ -111,7 +111,7 @@ impl Site {
     #[track_caller]
     fn assert_as_found(&self) {
         assert_eq!(self.nics(), self.before);
-        assert!(!self.dir.path().join("state").exists());
+        assert!(!self.dir.path().join("state/state.json").exists());
     }
 
     fn tenant(&self, number: u8, ports: u8, uplink: bool) -> String {
@@ -687,7 +687,7 @@ fn libvirt_keeps_settings_of_functions() {
     // QEMU runs as the tenant's user, and has only the switch's functions.
     let pid = fs::read_to_string(site.dir.path().join("libvirt/run/libvirt/qemu/mts-t1.pid"));
     let process = PathBuf::from("/proc").join(pid.expect("it runs").trim());
-    assert_eq!(fs::metadata(&process).expect("it runs").uid(), 64000);
+    assert_eq!(fs::metadata(&process).expect("it runs").uid(), 66000);
     let open = fs::read_dir(process.join("fd")).expect("it runs").flatten();
     let groups: BTreeSet<PathBuf> = open
         .filter_map(|entry| fs::read_link(entry.path()).ok())

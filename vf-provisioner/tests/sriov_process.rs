@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/red.toml");
 /// The first user of the default range, and of the only tenant.
-const USER: u32 = 64000;
+const USER: u32 = 66000;
 /// The default of --packet-memory.
 const PACKET_MEMORY_BYTES: u64 = 32 << 20;
 

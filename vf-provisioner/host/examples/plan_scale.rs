@@ -72,6 +72,8 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
         placement: Placement::Shared(0),
         uid_base: 64000,
         uids_in_use: Default::default(),
+        released_uids: Vec::new(),
+        account_of: |_| Ok(None),
     };
     let change = Change {
         set: records(files, &state, &site, &nic, &launcher)?,

@@ -10,6 +10,7 @@
 //! A file imports only lower layers: `key`, `error`, `object`; the objects in the folders;
 //! `resource`; `state`, `plan`, `apply`; backends and launchers; the registries on top.
 
+pub mod accounts;
 pub mod apply;
 pub mod check;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod nic;
 pub mod object;
 pub mod plan;
 pub mod real_host;
+mod released;
 pub mod resource;
 pub mod state;
 pub mod status;

@@ -24,6 +24,7 @@ use crate::files::{replace, tenant_directory};
 use crate::launcher::switch::Switch;
 use crate::nic::probe::Probe;
 use crate::plan::Action;
+use crate::released::Released;
 use crate::resource::{Key, Resource};
 
 const VERSION: u32 = 1;
@@ -172,6 +173,15 @@ pub fn read(dir: &Path) -> Result<State, StateError> {
     Ok(state)
 }
 
+/// The users of released tenants, the least recently released first.
+pub fn released_uids(dir: &Path) -> Vec<u32> {
+    Released::read(dir).into_uids()
+}
+
+fn uids(tenants: &BTreeMap<Name, Record>) -> BTreeSet<u32> {
+    tenants.values().map(|record| record.uid).collect()
+}
+
 fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -306,8 +316,12 @@ impl HostLock {
         &self.state
     }
 
-    /// Replaces the tenants' records and empties the journal.
+    /// Replaces the tenants' records and empties the journal. Records the users of tenants that are
+    /// gone as released.
     pub fn set_tenants(&mut self, tenants: BTreeMap<Name, Record>) -> Result<(), StateError> {
+        let (before, now) = (uids(&self.state.tenants), uids(&tenants));
+        Released::record(&self.dir, &before, &now)
+            .map_err(failed("cannot record released users in", &self.dir))?;
         self.state.tenants = tenants;
         self.save()
     }
@@ -355,7 +369,8 @@ impl HostLock {
             .map_err(failed("cannot empty", &self.dir.join("journal")))
     }
 
-    /// Removes the files of an empty state, and the directory if nothing else is in it.
+    /// Removes the files of an empty state, and the directory if nothing else is in it: the list of
+    /// released users stays.
     pub fn remove_if_empty(self) -> Result<(), StateError> {
         if self.state == State::default() {
             for name in ["journal", "state.json", "lock"] {

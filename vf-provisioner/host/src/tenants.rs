@@ -1,6 +1,6 @@
 //! Turns tenants, as operators write them, into records of everything they need on this host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
 
@@ -19,7 +19,7 @@ pub enum Placement {
 }
 
 /// The cores and users that this host has for switches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Site {
     /// The cores.
     pub placement: Placement,
@@ -27,7 +27,20 @@ pub struct Site {
     pub uid_base: u32,
     /// Users that own a process now; a new tenant gets none of these.
     pub uids_in_use: BTreeSet<u32>,
+    /// Users of released tenants, the least recently released first. A new tenant gets one of these
+    /// only if no other is left.
+    pub released_uids: Vec<u32>,
+    /// Whose account a user is, as [`account_of`](crate::accounts::account_of) does; a new tenant
+    /// gets none with an account.
+    pub account_of: fn(u32) -> Result<Option<String>, String>,
 }
+
+/// The first of the users that switches run as by default.
+///
+/// 65536 to 99999 is the range that nobody hands out: Debian's policy (9.2.2) has adduser leave it
+/// alone, systemd's dynamic users end at 65519 and its containers begin at 524288, and subordinate
+/// ids begin at 100000.
+pub const DEFAULT_UID_BASE: u32 = 66_000;
 
 /// How many users there are for switches.
 pub const UIDS: u32 = 1000;
@@ -37,14 +50,24 @@ pub const UIDS: u32 = 1000;
 pub enum PlacementError {
     /// No user is left.
     #[error(
-        "tenant {tenant}: all {UIDS} users from {base} on are taken: release a tenant, or give \
-         another --uid-base"
+        "tenant {tenant}: all {UIDS} users from {base} on are taken{accounts}: release a tenant, \
+         or give another --uid-base"
     )]
     NoUid {
         /// Which tenant.
         tenant: Name,
         /// The first user.
         base: u32,
+        /// An account among them, as the rest of a sentence.
+        accounts: String,
+    },
+    /// It is unknown whether a user is free.
+    #[error("tenant {tenant}: {reason}; no user can be given to its switch")]
+    UnknownAccounts {
+        /// Which tenant.
+        tenant: Name,
+        /// Why.
+        reason: String,
     },
     /// No core is left.
     #[error(
@@ -134,19 +157,28 @@ pub fn records(
     Ok(records)
 }
 
-/// The users of switches. Free ones are searched once, in ascending order.
+/// The users of switches. Free ones are searched once: those that no tenant ever had in ascending
+/// order, then released ones.
 struct Uids<'a> {
     taken: BTreeSet<u32>,
     site: &'a Site,
-    next: u32,
+    candidates: VecDeque<u32>,
+    /// The first account that was found among the candidates.
+    account: Option<String>,
 }
 
 impl<'a> Uids<'a> {
     fn new(state: &State, site: &'a Site) -> Self {
+        let range = site.uid_base..site.uid_base.saturating_add(UIDS);
+        let released: BTreeSet<u32> = site.released_uids.iter().copied().collect();
+        let unused = range.clone().filter(|uid| !released.contains(uid));
+        let released = site.released_uids.iter().copied();
+        let released = released.filter(|uid| range.contains(uid));
         Self {
             taken: state.tenants.values().map(|record| record.uid).collect(),
             site,
-            next: site.uid_base,
+            candidates: unused.chain(released).collect(),
+            account: None,
         }
     }
 
@@ -154,23 +186,37 @@ impl<'a> Uids<'a> {
         if let Some(record) = state.tenants.get(name) {
             return Ok(record.uid);
         }
-        let end = self.site.uid_base.saturating_add(UIDS);
-        let free = |uid: &u32| !self.taken.contains(uid) && !self.site.uids_in_use.contains(uid);
-        let uid = (self.next..end)
-            .find(free)
-            .ok_or_else(|| PlacementError::NoUid {
+        while let Some(uid) = self.candidates.pop_front() {
+            if self.taken.contains(&uid) || self.site.uids_in_use.contains(&uid) {
+                continue;
+            }
+            let account = (self.site.account_of)(uid);
+            match account.map_err(|reason| PlacementError::UnknownAccounts {
                 tenant: name.clone(),
-                base: self.site.uid_base,
-            })?;
-        self.next = uid + 1;
-        Ok(uid)
+                reason,
+            })? {
+                None => return Ok(uid),
+                Some(account) => {
+                    tracing::warn!("no switch runs as user {uid}: it is {account}");
+                    self.account.get_or_insert(format!("{uid} is {account}"));
+                }
+            }
+        }
+        Err(PlacementError::NoUid {
+            tenant: name.clone(),
+            base: self.site.uid_base,
+            accounts: match &self.account {
+                None => String::new(),
+                Some(account) => format!(" ({account})"),
+            },
+        })
     }
 }
 
 /// The cores of switches.
 struct Cores<'a> {
     placement: &'a Placement,
-    free: std::collections::VecDeque<u32>,
+    free: VecDeque<u32>,
 }
 
 fn core_of(record: &Record) -> Option<u32> {

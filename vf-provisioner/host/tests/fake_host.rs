@@ -65,6 +65,8 @@ fn site() -> Site {
         placement: Placement::Shared(0),
         uid_base: 64000,
         uids_in_use: BTreeSet::from([64001]),
+        released_uids: Vec::new(),
+        account_of: |_| Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ use tenant_config::{Name, Tenant};
 
 use options::{Cli, Command, Global};
 
+use vf_host::accounts::account_of;
 use vf_host::apply::{ApplyError, Change, apply, never, plan_change, verify};
 use vf_host::check;
 use vf_host::error::{HostError, OptionError};
@@ -210,6 +211,8 @@ impl Global {
             placement: self.placement()?,
             uid_base: self.uid_base,
             uids_in_use: check::uids_in_use(),
+            released_uids: state::released_uids(&self.state_dir),
+            account_of,
         };
         let nic = self.nics.backend(self.nic, &self.names(), state)?;
         let records = records(tenants, state, &site, &*nic, launcher)?;

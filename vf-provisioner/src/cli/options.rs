@@ -13,7 +13,7 @@ use vf_host::nic::parts::names::{DEFAULT_INSTANCE, INSTANCE_MAX, Names};
 use vf_host::nic::registry::{self as nics, NicKind};
 use vf_host::object::Context;
 use vf_host::real_host::RealHost;
-use vf_host::tenants::Placement;
+use vf_host::tenants::{DEFAULT_UID_BASE, Placement};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -25,6 +25,7 @@ Exit codes:
 
 Files (below --state-dir, all of root, mode 0700):
   state.json, journal, lock    what is onboarded, what is ours, an apply under way
+  released-users.json          users that new tenants get last; stays after the last release
   tenants/NAME/config.json     what NAME's switch is given
   tenants/NAME/run/control.sock  its control API
   tenants/NAME/log             its output, cut to its tail at 1 MiB";
@@ -62,7 +63,7 @@ pub(super) struct Global {
     #[command(flatten)]
     pub(super) nics: nics::Options,
     /// The first of 1000 unused user IDs, one for each switch
-    #[arg(long, global = true, value_name = "UID", default_value_t = 64000)]
+    #[arg(long, global = true, value_name = "UID", default_value_t = DEFAULT_UID_BASE)]
     pub(super) uid_base: u32,
     /// The cores of switches: one for all, or one each
     #[arg(long, global = true, value_enum, default_value_t = PlacementKind::Shared)]

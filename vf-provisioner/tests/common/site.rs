@@ -121,14 +121,24 @@ impl Site {
         {
             left.insert(format!("cgroup {path}"));
         }
-        for uid in self.uid_base..self.uid_base + 4 {
+        for line in sh("ps -eo uid=,stat=").lines() {
+            let mut fields = line.split_whitespace();
+            let uid = fields.next().and_then(|uid| uid.parse::<u32>().ok());
+            let is_ours = uid.is_some_and(|uid| (self.uid_base..self.uid_base + 40).contains(&uid));
             // A zombie holds nothing.
-            if !sh(&format!("ps -o stat= -u {uid} | grep -v Z")).is_empty() {
-                left.insert(format!("a process of user {uid}"));
+            if is_ours && !fields.any(|state| state.starts_with('Z')) {
+                left.insert(format!("a process: {line}"));
             }
         }
-        if self.state_dir().exists() {
-            left.insert("the state directory".to_owned());
+        // The list of released users stays.
+        for file in fs::read_dir(self.state_dir())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if file.file_name() != "released-users.json" {
+                left.insert(format!("state {}", file.path().display()));
+            }
         }
         left
     }
