@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tenant_config::{DeviceMismatch, Devices, MacAddr, Name, Tenant};
+use tenant_config::{
+    ConfigErrors, DeviceMismatch, Devices, HostTenant, MacAddr, Name, SwitchConfig, Tenant,
+    check_host,
+};
 
 use crate::launcher::{Launcher, Slot};
 use crate::nic::{AssignError, NicBackend};
@@ -90,6 +93,9 @@ pub enum PlacementError {
         /// What they share.
         what: String,
     },
+    /// The addresses of two tenants of this host must not meet.
+    #[error(transparent)]
+    Addresses(#[from] ConfigErrors),
     /// The backend has no devices for the tenants.
     #[error("{0}")]
     Allocation(AssignError),
@@ -147,6 +153,7 @@ pub fn records(
         records.insert(name.clone(), record);
     }
     no_sharing(&all)?;
+    no_meeting(state, &records)?;
     for (name, record) in &mut records {
         // An apply without changes leaves the record as it is.
         record.complete = state
@@ -299,4 +306,31 @@ fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
         }
     }
     Ok(())
+}
+
+/// Refuses tenants whose addresses meet on the underlay. Recorded tenants that are not of this
+/// change are compared with those of the change only: an old conflict keeps no other tenant away.
+fn no_meeting(state: &State, new: &BTreeMap<Name, Record>) -> Result<(), ConfigErrors> {
+    let others = state.tenants.iter();
+    let others = others.filter(|(name, _)| !new.contains_key(*name));
+    let (others, new) = (sources(others), sources(new));
+    check_host(&host_tenants(&others), &host_tenants(&new))
+}
+
+/// The records' switches, and how errors name them.
+fn sources<'a>(
+    records: impl IntoIterator<Item = (&'a Name, &'a Record)>,
+) -> Vec<(String, &'a SwitchConfig)> {
+    let named = records.into_iter().filter_map(|(name, record)| {
+        let switch = record.switch()?;
+        Some((format!("tenant {name}"), &switch.config))
+    });
+    named.collect()
+}
+
+fn host_tenants<'a>(sources: &'a [(String, &'a SwitchConfig)]) -> Vec<HostTenant<'a>> {
+    let tenants = sources.iter();
+    tenants
+        .map(|(source, config)| HostTenant { source, config })
+        .collect()
 }
