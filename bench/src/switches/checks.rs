@@ -2,7 +2,8 @@
 //! prefixes that no packet may be sent to.
 
 use packet::DropReason;
-use packet::number::{Field, REFUSED, icmpv6, protocol};
+use packet::number::{icmpv6, protocol};
+use packet::refused::{Field, REFUSED};
 
 /// Addresses that are never routed: "this network", loopback, link-local, and everything from
 /// multicast up.

@@ -62,8 +62,8 @@ pub const fn is_reserved4(address: u32) -> bool {
     address >> 28 == 0xf
 }
 
-/// ::/96 and ::ffff:0:0/96: IPv4 addresses as IPv6, `::` and `::1`. No packet on a wire may have one
-/// (RFC 4291, sections 2.5.2, 2.5.3 and 2.5.5).
+/// ::/96 and ::ffff:0:0/96: IPv4 addresses as IPv6, `::` and `::1`. No packet on a wire may have
+/// one (RFC 4291, sections 2.5.2, 2.5.3 and 2.5.5).
 #[inline(always)]
 pub const fn is_embedded4(address: u128) -> bool {
     matches!(address >> 32, 0 | 0xffff)

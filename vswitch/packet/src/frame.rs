@@ -1,4 +1,4 @@
-//! One frame in its buffer, and the few ways in which it may change its length.
+//! One frame in its buffer, and the few ways to change its length.
 
 /// One frame in a buffer with room in front of it and behind it.
 #[derive(Debug)]
@@ -10,12 +10,12 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The bytes in front of a frame that let every answer be built in place. With fewer, an
+    /// The bytes in front of a frame with which every answer can be built in place. With fewer, an
     /// answer that does not fit is dropped as `no-buffer`.
     pub const HEADROOM: usize = 96;
 
     /// The frame that is `len` bytes of `buffer` from `start` on. `stripped_tag` is the tag control
-    /// information of a VLAN tag that the device has taken out of the bytes.
+    /// information of a VLAN tag that the device has stripped.
     ///
     /// # Panics
     /// If the frame lies outside the buffer.
@@ -45,7 +45,7 @@ impl<'a> Frame<'a> {
         (self.start, self.len)
     }
 
-    /// The tag control information of a tag that the device has taken out of the bytes.
+    /// The tag control information of a tag that the device has stripped.
     #[inline]
     pub fn stripped_tag(&self) -> Option<u16> {
         self.stripped_tag
@@ -59,18 +59,21 @@ impl<'a> Frame<'a> {
 
     /// The frame's length in bytes.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "a frame is never asked that")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "no caller needs to know whether a frame is empty"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Cuts off what lies behind `len` bytes.
+    /// Removes the bytes behind the first `len`.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Makes the frame `len` bytes long; what is new at its end is whatever the buffer held.
+    /// Makes the frame `len` bytes long; new bytes at its end are those that the buffer held.
     /// `None` if the buffer ends before.
     #[inline]
     pub fn resize(&mut self, len: usize) -> Option<()> {
@@ -91,7 +94,7 @@ impl<'a> Frame<'a> {
         self.start >= Self::HEADROOM
     }
 
-    /// Takes `count` bytes off its front, or all there are.
+    /// Removes `count` bytes from its front, or all of them.
     #[inline]
     pub fn shrink_front(&mut self, count: usize) {
         let count = count.min(self.len);
@@ -108,7 +111,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Takes a 4-byte tag out from behind the two MAC addresses.
+    /// Removes the 4-byte tag behind the two MAC addresses.
     #[inline]
     pub fn remove_tag(&mut self) {
         debug_assert!(self.len >= 18);
@@ -118,7 +121,8 @@ impl<'a> Frame<'a> {
         self.len -= 4;
     }
 
-    /// Puts an 802.1Q tag with this VID behind the two MAC addresses. `None` if there is no room.
+    /// Inserts an 802.1Q tag with this VID behind the two MAC addresses. `None` if there is no
+    /// room.
     #[inline]
     pub fn insert_tag(&mut self, vid: u16) -> Option<()> {
         self.grow_front(4)?;

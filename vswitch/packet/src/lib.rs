@@ -3,8 +3,8 @@
 //! This crate knows no port, table or configuration. The pipeline is built on it, and so can other
 //! programs be that write or parse frames.
 //!
-//! Layers, each of which uses only those above it: [`hash`] and [`addr`], [`DropReason`], [`number`],
-//! [`Frame`], [`wire`].
+//! Layers, from the bottom: [`hash`], [`addr`] and [`number`]; [`DropReason`] and [`refused`];
+//! [`Frame`]; [`wire`].
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod frame;
 pub mod hash;
 pub mod number;
 mod reason;
+pub mod refused;
 pub mod wire;
 
 pub use self::frame::Frame;

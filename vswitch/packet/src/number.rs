@@ -1,9 +1,4 @@
-//! Numbers that the IEEE and IANA assigned, and the one table of what the filter refuses for them.
-//!
-//! The filter, the fast path, the specification's pages and the benchmarks' rules are held against
-//! [`REFUSED`] and against the lists of [`protocol`].
-
-use crate::reason::DropReason;
+//! Numbers that the IEEE and IANA assigned.
 
 /// EtherTypes.
 pub mod ethertype {
@@ -269,192 +264,6 @@ pub mod icmpv6 {
     }
 }
 
-/// A field of a frame that holds an assigned number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Field {
-    /// Ethernet's type.
-    EtherType,
-    /// The protocol of IPv4, the upper layer of IPv6.
-    Protocol,
-    /// UDP's source port.
-    UdpSource,
-    /// UDP's destination port.
-    UdpDestination,
-    /// The type of ICMP in IPv4.
-    Icmp,
-    /// The type of ICMPv6.
-    Icmpv6,
-}
-
-/// The condition under which a number is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Condition {
-    /// Always, from a port and from the underlay.
-    Always,
-    /// Unless the port may use this tag.
-    NoTrunk,
-    /// Unless the port is a DHCP server.
-    NoDhcpServer,
-    /// As [`Self::NoDhcpServer`], and only in a first fragment or a server's message.
-    NoDhcpServerReply,
-    /// Unless the port is a DHCP server, or it is a DHCP client's message of the port.
-    NoDhcpClient,
-    /// Where the port denies encapsulation.
-    EncapsulationDenied,
-}
-
-/// A number that the filter refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Refused {
-    /// The field that holds the number.
-    pub field: Field,
-    /// The number.
-    pub number: u16,
-    /// The reason of the drop.
-    pub reason: DropReason,
-    /// When it is refused.
-    pub condition: Condition,
-}
-
-/// One row of [`REFUSED`].
-const fn row(field: Field, number: u16, reason: DropReason, condition: Condition) -> Refused {
-    Refused {
-        field,
-        number,
-        reason,
-        condition,
-    }
-}
-
-/// Every assigned number that the filter refuses, and why.
-pub const REFUSED: &[Refused] = {
-    use Condition::*;
-    use DropReason::*;
-    use Field::{EtherType, Icmp, Icmpv6, Protocol, UdpDestination, UdpSource};
-    &[
-        row(EtherType, ethertype::VLAN, VlanTag, NoTrunk),
-        row(EtherType, ethertype::SERVICE_VLAN, VlanTag, Always),
-        row(EtherType, ethertype::OLD_SERVICE_VLAN, VlanTag, Always),
-        row(EtherType, ethertype::LLDP, LinkLocalL2, Always),
-        row(EtherType, ethertype::PAUSE, LinkLocalL2, Always),
-        row(UdpSource, port::DHCP_SERVER, DhcpServer, NoDhcpServer),
-        row(
-            UdpDestination,
-            port::DHCP_CLIENT,
-            DhcpServer,
-            NoDhcpServerReply,
-        ),
-        row(UdpDestination, port::DHCP_SERVER, DhcpClient, NoDhcpClient),
-        row(UdpSource, port::DHCPV6_SERVER, Dhcpv6Server, NoDhcpServer),
-        row(
-            UdpDestination,
-            port::DHCPV6_CLIENT,
-            Dhcpv6Server,
-            NoDhcpServer,
-        ),
-        row(UdpSource, port::TEREDO, Encapsulation, EncapsulationDenied),
-        row(
-            UdpDestination,
-            port::TEREDO,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::IPV4 as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::IPV6 as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::GRE as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(Icmp, icmp::REDIRECT as u16, Redirect, Always),
-        row(
-            Icmp,
-            icmp::ROUTER_ADVERTISEMENT as u16,
-            RouterAdvertisement,
-            Always,
-        ),
-        row(Icmpv6, icmpv6::MLD_QUERY as u16, MldQuery, Always),
-        row(
-            Icmpv6,
-            icmpv6::ROUTER_ADVERTISEMENT as u16,
-            RouterAdvertisement,
-            Always,
-        ),
-        row(Icmpv6, icmpv6::REDIRECT as u16, Redirect, Always),
-        row(
-            Icmpv6,
-            icmpv6::ROUTER_RENUMBERING as u16,
-            RouterAdvertisement,
-            Always,
-        ),
-        row(Icmpv6, icmpv6::INVERSE_SOLICITATION as u16, NdSpoof, Always),
-        row(
-            Icmpv6,
-            icmpv6::INVERSE_ADVERTISEMENT as u16,
-            NdSpoof,
-            Always,
-        ),
-        row(
-            Icmpv6,
-            icmpv6::MULTICAST_ROUTER_ADVERTISEMENT as u16,
-            RouterAdvertisement,
-            Always,
-        ),
-        row(
-            Icmpv6,
-            icmpv6::MULTICAST_ROUTER_TERMINATION as u16,
-            RouterAdvertisement,
-            Always,
-        ),
-    ]
-};
-
-/// The reasons of [`REFUSED`] for a field of one byte, by its number.
-const fn reasons_of(field: Field) -> [Option<DropReason>; 256] {
-    let mut reasons = [None; 256];
-    let mut at = 0;
-    while at < REFUSED.len() {
-        if REFUSED[at].field as u8 == field as u8 {
-            reasons[REFUSED[at].number as usize] = Some(REFUSED[at].reason);
-        }
-        at += 1;
-    }
-    reasons
-}
-
-static REFUSED_PROTOCOLS: [Option<DropReason>; 256] = reasons_of(Field::Protocol);
-static REFUSED_ICMP: [Option<DropReason>; 256] = reasons_of(Field::Icmp);
-static REFUSED_ICMPV6: [Option<DropReason>; 256] = reasons_of(Field::Icmpv6);
-
-/// Why a port that denies encapsulation may not send that protocol.
-#[inline(always)]
-pub fn refused_protocol(protocol: u8) -> Option<DropReason> {
-    REFUSED_PROTOCOLS[usize::from(protocol)]
-}
-
-/// Why nobody may send that ICMP type.
-#[inline(always)]
-pub fn refused_icmp(kind: u8) -> Option<DropReason> {
-    REFUSED_ICMP[usize::from(kind)]
-}
-
-/// Why nobody may send that ICMPv6 type.
-#[inline(always)]
-pub fn refused_icmpv6(kind: u8) -> Option<DropReason> {
-    REFUSED_ICMPV6[usize::from(kind)]
-}
-
 /// A set of bytes, by their number.
 const fn set(list: &[u8]) -> [bool; 256] {
     let mut set = [false; 256];
@@ -481,75 +290,18 @@ pub fn is_upper_layer(header: u8) -> bool {
     UPPER_LAYERS[usize::from(header)]
 }
 
-/// The UDP ports of one field that mean something to the filter or to storm control, which a fast
-/// path must leave to the general one, repeated until there are eight.
-pub const fn special_ports(field: Field) -> [u16; 8] {
-    let mut ports = [0; 8];
-    let mut count = 0;
-    let mut at = 0;
-    while at < REFUSED.len() {
-        if REFUSED[at].field as u8 == field as u8 {
-            ports[count] = REFUSED[at].number;
-            count += 1;
-        }
-        at += 1;
-    }
-    if matches!(field, Field::UdpDestination) {
-        // Not refused, but counted as DHCP.
-        ports[count] = port::DHCPV6_SERVER;
-        count += 1;
-    }
-    let mut copy = 0;
-    while count + copy < ports.len() {
-        ports[count + copy] = ports[copy];
-        copy += 1;
-    }
-    ports
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn refused_number_appears_once() {
-        let mut seen = std::collections::HashSet::new();
-        for refused in REFUSED {
-            assert!(seen.insert((refused.field, refused.number)), "{refused:?}");
-        }
-    }
-
-    #[test]
-    fn lookup_agrees_with_the_table() {
+    fn sets_agree_with_the_lists() {
         for number in 0..=255u8 {
-            let of = |field| {
-                let mut rows = REFUSED.iter();
-                rows.find(|row| row.field == field && row.number == u16::from(number))
-                    .map(|row| row.reason)
-            };
-            assert_eq!(refused_protocol(number), of(Field::Protocol));
-            assert_eq!(refused_icmp(number), of(Field::Icmp));
-            assert_eq!(refused_icmpv6(number), of(Field::Icmpv6));
-            let listed = protocol::EXTENSIONS.contains(&number);
-            assert_eq!(is_extension(number), listed);
-            let listed = protocol::UPPER_LAYERS.contains(&number);
-            assert_eq!(is_upper_layer(number), listed);
-        }
-    }
-
-    #[test]
-    fn special_ports_cover_refusals_and_dhcp() {
-        let from = special_ports(Field::UdpSource);
-        let to = special_ports(Field::UdpDestination);
-        for number in 0..=u16::MAX {
-            let refused = |field| {
-                let mut rows = REFUSED.iter();
-                rows.any(|row| row.field == field && row.number == number)
-            };
-            let special = refused(Field::UdpSource);
-            assert_eq!(from.contains(&number), special, "from {number}");
-            let special = refused(Field::UdpDestination) || port::is_dhcp(number);
-            assert_eq!(to.contains(&number), special, "to {number}");
+            assert_eq!(is_extension(number), protocol::EXTENSIONS.contains(&number));
+            assert_eq!(
+                is_upper_layer(number),
+                protocol::UPPER_LAYERS.contains(&number)
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a frame was dropped. The reasons are API: a name and a number, once given, never change;
+//! Why a frame was dropped. The reasons are API: a name or number never changes;
 //! a retired reason keeps its number.
 
 use std::fmt;
@@ -34,67 +34,80 @@ macro_rules! reasons {
 }
 
 reasons! {
-    1  Malformed "malformed" "Shorter than its Ethernet header, or longer than the port's MTU allows";
+    1  Malformed "malformed"
+       "Shorter than its Ethernet header, or longer than the port's MTU allows";
     2  SrcMacGroup "src-mac-group" "The source MAC is multicast, broadcast or zero";
     3  SrcMac "src-mac" "The source MAC is not one of the port's";
     4  VlanTag "vlan-tag" "A VLAN tag that the port may not use, or more than one";
     5  Llc "llc" "802.3, LLC or SNAP framing";
-    6  LinkLocalL2 "link-local-l2" "Bridge protocols, LLDP or pause: never beyond one link";
-    7  Rarp "rarp" "RARP other than an announce that the port may send";
+    6  LinkLocalL2 "link-local-l2" "Bridge protocols, LLDP or pause: not forwarded beyond one link";
+    7  Rarp "rarp" "RARP other than an announcement that the port may send";
     8  EtherType "ethertype" "An EtherType other than ARP, IPv4 and IPv6";
     9  ArpMalformed "arp-malformed" "ARP that is not a well-formed Ethernet/IPv4 request or reply";
     10 ArpSenderMac "arp-sender-mac" "ARP whose sender hardware address is not the frame's source";
     11 ArpSenderIp "arp-sender-ip" "ARP for a sender address that the port does not have";
     12 ArpUnknown "arp-unknown" "ARP for an address that this tenant cannot reach";
-    13 Ipv4Malformed "ipv4-malformed" "IPv4 with a wrong version, length or header checksum, or a cut-off transport header";
+    13 Ipv4Malformed "ipv4-malformed"
+       "IPv4 with a wrong version, length or header checksum, or a truncated transport header";
     14 Ipv4Source "ipv4-source" "An IPv4 source that the port does not have";
     15 DhcpClient "dhcp-client" "From 0.0.0.0 to broadcast, but no DHCP request of this port";
     16 Ipv4Martian "ipv4-martian" "An IPv4 source or destination that no packet on a wire may have";
     17 Ipv4SourceRoute "ipv4-source-route" "The loose or strict source route option";
-    18 Ipv4Fragment "ipv4-fragment" "A first fragment without its whole transport header, or a TCP fragment at offset 1";
+    18 Ipv4Fragment "ipv4-fragment"
+       "A first fragment without its whole transport header, or a TCP fragment at offset 1";
     19 DhcpServer "dhcp-server" "A DHCP server's message from a port that is no DHCP server";
-    20 Encapsulation "encapsulation" "IP-in-IP, 6in4, GRE or Teredo where the port denies encapsulation";
-    21 Ipv6Malformed "ipv6-malformed" "IPv6 with a wrong version or length, or a cut-off header";
-    22 Ipv6Chain "ipv6-chain" "An extension header chain that is too long, out of order, unknown or of routing type 0";
+    20 Encapsulation "encapsulation"
+       "IP-in-IP, 6in4, GRE or Teredo where the port denies encapsulation";
+    21 Ipv6Malformed "ipv6-malformed" "IPv6 with a wrong version or length, or a truncated header";
+    22 Ipv6Chain "ipv6-chain"
+       "An extension header chain that is too long, out of order, unknown or of routing type 0";
     23 Ipv6Fragment "ipv6-fragment" "A first fragment without its whole header chain (RFC 7112)";
     24 Ipv6Source "ipv6-source" "An IPv6 source that the port does not have";
     25 Dhcpv6Server "dhcpv6-server" "A DHCPv6 server's message from a port that is no DHCP server";
-    26 NdMalformed "nd-malformed" "Neighbour Discovery that is fragmented, came over a router, or is badly formed";
-    27 RouterAdvertisement "router-advertisement" "A Router Advertisement not from the gateway";
+    26 NdMalformed "nd-malformed"
+       "Neighbour Discovery that is fragmented, was routed, or is malformed";
+    27 RouterAdvertisement "router-advertisement"
+       "A Router Advertisement that is not the gateway's";
     28 Redirect "redirect" "An ICMPv6 Redirect";
-    29 NdSpoof "nd-spoof" "Neighbour Discovery that claims an address or MAC that the port does not have";
-    30 MldQuery "mld-query" "An MLD query not from the gateway";
+    29 NdSpoof "nd-spoof"
+       "Neighbour Discovery that claims an address or MAC that the port does not have";
+    30 MldQuery "mld-query" "An MLD query that is not the gateway's";
     31 IngressSource "ingress-source" "From outside, with a source that belongs inside";
     32 RouteNone "route-none" "No route to the destination";
     33 Underlay "underlay" "A destination in the underlay's own network";
     34 Multicast "multicast" "To a group or broadcast that the tenant has not enabled";
     35 LinkLocalIp "link-local-ip" "To another station's link-local address";
-    36 Ttl "ttl" "TTL or hop limit spent";
+    36 Ttl "ttl" "TTL or hop limit expired";
     37 RateBroadcast "rate-broadcast" "Over the port's limit of broadcast and multicast frames";
     38 RateArpNd "rate-arp-nd" "Over the port's limit of ARP and Neighbour Discovery";
     39 RateDhcp "rate-dhcp" "Over the port's limit of DHCP";
     40 RatePps "rate-pps" "Over the port's limit of frames";
     41 RateBps "rate-bps" "Over the port's limit of bits";
     42 NdUnknown "nd-unknown" "A solicitation for an address that this tenant cannot reach";
-    43 Absorbed "absorbed" "Valid and taken by the gateway, which owes no answer";
+    43 Absorbed "absorbed" "Valid and consumed by the gateway, which sends no answer";
     44 DstMac "dst-mac" "Not for the MAC of this side, or an IP unicast in an Ethernet broadcast";
-    45 GatewayService "gateway-service" "To the gateway's own address, for a service it does not offer";
+    45 GatewayService "gateway-service"
+       "To the gateway's own address, for a service it does not offer";
     46 Mtu "mtu" "Larger than the next link carries";
-    47 NeighbourUnresolved "neighbour-unresolved" "The next hop has not answered for its MAC";
-    48 DhcpNoServer "dhcp-no-server" "A DHCP message, but the tenant has nobody to take it";
-    49 NoTransit "no-transit" "From the outside back to the outside";
-    50 TxFull "tx-full" "The outgoing device took no more frames";
+    47 NeighbourUnresolved "neighbour-unresolved" "The MAC of the next hop is not known";
+    48 DhcpNoServer "dhcp-no-server" "A DHCP message, but the tenant has no receiver for it";
+    49 NoTransit "no-transit" "From outside to outside";
+    50 TxFull "tx-full" "The outgoing device accepted no more frames";
     51 NoBuffer "no-buffer" "No packet buffer was free for an answer";
     52 TunnelFragment "tunnel-fragment" "A fragment of a tunnel packet";
     53 TunnelPeer "tunnel-peer" "A tunnel packet from an address that is no peer's endpoint";
-    54 TunnelTruncated "tunnel-truncated" "A tunnel packet that is cut off, or whose lengths contradict each other";
-    55 TunnelChecksum "tunnel-checksum" "A tunnel packet with a wrong UDP checksum, or with none where one is demanded";
-    56 TunnelMalformed "tunnel-malformed" "A tunnel header of another version or protocol, or without a VNI";
+    54 TunnelTruncated "tunnel-truncated"
+       "A tunnel packet that is truncated, or whose lengths contradict each other";
+    55 TunnelChecksum "tunnel-checksum"
+       "A tunnel packet with a wrong UDP checksum, or without one where it is required";
+    56 TunnelMalformed "tunnel-malformed"
+       "A tunnel header of another version or protocol, or without a VNI";
     57 TunnelVni "tunnel-vni" "A tunnel packet of another virtual network";
-    58 TunnelOption "tunnel-option" "A critical Geneve option, which nobody here knows";
-    59 TunnelEcn "tunnel-ecn" "Congestion was marked on the way of a packet that cannot carry the mark (RFC 6040)";
+    58 TunnelOption "tunnel-option" "A critical Geneve option, none of which is supported";
+    59 TunnelEcn "tunnel-ecn" "A congestion mark on a packet that cannot carry it (RFC 6040)";
     60 TunnelNested "tunnel-nested" "A tunnel packet inside the tunnel";
-    61 TunnelOnly "tunnel-only" "From the underlay in plain, where the tenant takes only what comes through its tunnel";
+    61 TunnelOnly "tunnel-only"
+       "Plain traffic from the underlay, where the tenant accepts only its tunnel";
 }
 
 impl DropReason {
@@ -131,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_dense_and_names_are_unique() {
+    fn reason_numbers_are_dense_and_names_unique() {
         let mut names = std::collections::HashSet::new();
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), index);

@@ -139,8 +139,8 @@ impl PortCounters {
     }
 }
 
-/// The counters of one of the tunnel's peers: Ethernet frames inside the tunnel. Drops are counted by
-/// port.
+/// The counters of one of the tunnel's peers: Ethernet frames inside the tunnel. Drops are counted
+/// by port.
 #[derive(Debug)]
 pub struct PeerCounters {
     /// The peer's name.
@@ -245,8 +245,8 @@ pub struct Counters {
     peers: Box<[Arc<CachePadded<PeerCounters>>]>,
     /// In the order of [`Tables::next_hops`].
     pub next_hops: Box<[NextHopView]>,
-    /// The largest IP packet that the tunnel carries to each of its endpoints, in bytes, at the last
-    /// poll. In their order.
+    /// The largest IP packet that the tunnel carries to each of its endpoints, in bytes, at the
+    /// last poll. In their order.
     pub inner_mtu: Box<[Counter]>,
     /// The pipeline's clock at the last poll, in nanoseconds.
     pub polled_ns: Counter,

@@ -1,10 +1,10 @@
 //! What happens to one frame, from the port it came from to the port it leaves by.
 //!
-//! The pipeline does no I/O: it receives bytes and a clock, rewrites the bytes in place, and returns a
-//! [`Verdict`]. The worker drives it with packet buffers, `replay` with captures, the tests with both.
-//! `docs/reference/spoof-filter.md` is the specification.
+//! The pipeline does no I/O: it receives bytes and a clock, rewrites the bytes in place, and
+//! returns a [`Verdict`]. The worker drives it with packet buffers, `replay` with captures, the
+//! tests with both. `docs/reference/spoof-filter.md` is the specification.
 //!
-//! A frame costs no allocation, lock or system call, whatever it holds, and nothing in it can make
+//! No frame, with any content, costs an allocation, lock or system call, and nothing in it can make
 //! the pipeline panic or loop.
 //!
 //! Layers, from the bottom; each file imports only files above it in this list, which
@@ -22,8 +22,8 @@
 //! | order | `order`: one short function that runs the stages |
 //! | face | this file |
 //!
-//! State belongs to one [`Pipeline`], and so to one worker; workers share nothing but the [`Tables`]
-//! and the [`Counters`], by `Arc`.
+//! State belongs to one [`Pipeline`], and so to one worker; workers share nothing but the
+//! [`Tables`] and the [`Counters`], by `Arc`.
 
 #![forbid(unsafe_code)]
 
@@ -99,10 +99,11 @@ impl Generation {
     }
 
     /// Restores a lease that a port had before the switch was restarted, until `until_ns` of the
-    /// pipeline's clock. A lease that the pipeline has when it installs this generation wins over it.
+    /// pipeline's clock. A lease that the pipeline has when it installs this generation wins over
+    /// it.
     ///
-    /// Refused, with `false`, if DHCP could not have given it: the port does not learn, the address is
-    /// not free in the gateway's subnet, or another port has it.
+    /// Refused, with `false`, if DHCP could not have given it: the port does not learn, the address
+    /// is not free in the gateway's subnet, or another port has it.
     pub fn restore_lease(&mut self, port: &str, address: Ipv4Addr, until_ns: u64) -> bool {
         let address = address.to_bits();
         self.state
@@ -202,8 +203,8 @@ impl Pipeline {
     }
 
     /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
-    /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be called
-    /// several times a second.
+    /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be
+    /// called several times a second.
     pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
         let counters = &self.counters;
         let mut send = |port: PortId, bytes: &[u8]| {
@@ -244,7 +245,7 @@ impl Pipeline {
         }
     }
 
-    /// Marks all next hops as resolved, with that MAC: for captures, where nobody answers.
+    /// Marks all next hops as resolved, with that MAC: for captures, in which no next hop answers.
     pub fn assume_next_hops(&mut self, now_ns: u64, mac: MacAddr) {
         for next_hop in &mut self.state.next_hops {
             next_hop.confirm(now_ns, mac.octets());
@@ -287,8 +288,13 @@ impl BurstPass<'_> {
                 (Some(rules), _) => {
                     express::forward(self.tables, self.state, self.all, rules, frame)
                 }
-                (None, None) => express::decapsulate(self.tables, self.all, self.now_ns, frame)
-                    .or_else(|| express::deliver(self.tables, frame)),
+                (None, None) => {
+                    let inner = express::decapsulate(self.tables, self.all, self.now_ns, frame);
+                    match inner {
+                        Some(to) => Some(to),
+                        None => express::deliver(self.tables, frame),
+                    }
+                }
                 (None, Some(_)) => None,
             };
             if let Some(to) = sent {

@@ -2,8 +2,9 @@
 //!
 //! A tenant's routes are almost all host routes, so their table answers almost every look-up of the
 //! tenant's own addresses, however many there are. External destinations usually miss on the first
-//! byte and skip the hash tables. The tables are built off the worker from a checked configuration; a
-//! guest chooses which keys are looked up but not which are stored, so it cannot lengthen a probe.
+//! byte and skip the hash tables. The tables are built off the worker from a checked configuration;
+//! a guest chooses which keys are looked up but not which are stored, so it cannot lengthen a
+//! probe.
 
 use std::fmt::Debug;
 use std::ops::BitAnd;
@@ -24,8 +25,8 @@ pub(crate) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
     fn hash(self) -> u64;
 }
 
-/// Mixes twice: addresses come in lattices (subnets times hosts), which one multiplication leaves in
-/// clusters.
+/// Mixes twice: addresses come in lattices (subnets times hosts), which one multiplication leaves
+/// in clusters.
 #[inline(always)]
 fn mixed_twice(word: u64) -> u64 {
     hash::mixed(word).wrapping_mul(hash::MULTIPLIER)
@@ -77,14 +78,14 @@ impl Key for u128 {
 #[derive(Debug, Clone)]
 struct Level<K, V> {
     mask: K,
-    /// A power of two of slots, at most a quarter of them taken; `last` is the index of the last.
+    /// A power of two of slots, at most a quarter of them in use; `last` is the index of the last.
     slots: Arc<[Option<(K, V)>]>,
     last: usize,
     shift: u32,
 }
 
 impl<K: Key, V: Copy> Level<K, V> {
-    /// A table of up to this many slots takes little cache, so it may be emptier than others.
+    /// Up to this many slots a table is small enough to be emptier than others.
     const SMALL: usize = 256;
 
     fn new(mask: K, entries: &[(K, V)]) -> Self {
@@ -166,8 +167,8 @@ pub(crate) struct Lpm<K, V> {
 impl<K: Key, V: Copy + PartialEq> Lpm<K, V> {
     const FEW: usize = 8;
 
-    /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts. The
-    /// tables of those lengths whose routes are as in `previous` are shared with it.
+    /// Builds the map from `(address, prefix length, value)`; of equal prefixes the last counts.
+    /// The tables of those lengths whose routes are as in `previous` are shared with it.
     pub(crate) fn build(routes: Vec<(K, u8, V)>, previous: Option<&Self>) -> Self {
         if let Some(same) = previous.filter(|previous| *previous.routes == routes) {
             return same.clone();

@@ -16,9 +16,10 @@ impl<'s, N: Notes> Pass<'s, N> {
     #[inline(always)]
     pub(crate) fn run(&mut self, rules: Option<&'s PortRules>, frame: &mut Frame<'_>) -> Outcome {
         let received = frame.len();
-        let (side, packet) = self.filter(rules, frame)?; // Stage::Filter
+        let mut packet = Packet::EMPTY;
+        let side = self.filter(rules, frame, &mut packet)?; // Stage::Filter
         self.limit(side, &packet, received)?; // Stage::Storm
-        let (side, packet) = self.leave_tunnel(side, packet, frame)?; // Stage::Tunnel
+        let side = self.leave_tunnel(side, frame, &mut packet)?; // Stage::Tunnel
         match &packet.ip {
             Ip::V4(ip) => {
                 let ip = (side, &packet, ip);
@@ -43,35 +44,36 @@ impl<'s, N: Notes> Pass<'s, N> {
         }
     }
 
-    /// The spoof filter.
+    /// The spoof filter. Writes what it accepts to `packet`.
     #[inline(always)]
     fn filter(
         &mut self,
         rules: Option<&'s PortRules>,
         frame: &mut Frame<'_>,
-    ) -> Outcome<(Side<'s>, Packet)> {
-        let accepted = match (rules, &self.tables.uplink) {
+        packet: &mut Packet,
+    ) -> Outcome<Side<'s>> {
+        let (side, accepted) = match (rules, &self.tables.uplink) {
             (Some(rules), _) => {
                 let leased = if rules.learns {
                     self.state.lease(self.tables, rules.id).address(self.now_ns)
                 } else {
                     None
                 };
-                filter::from_port(self.tables, rules, leased, frame)
-                    .map(|packet| (Side::Port(rules), packet))
+                let accepted = filter::from_port(self.tables, rules, leased, frame, packet);
+                (Side::Port(rules), accepted)
             }
-            (None, Some(uplink)) => filter::from_uplink(self.tables, uplink, frame)
-                .map(|packet| (Side::Uplink(uplink), packet)),
-            (None, None) => Err(DropReason::RouteNone),
+            (None, Some(uplink)) => {
+                let accepted = filter::from_uplink(self.tables, uplink, frame, packet);
+                (Side::Uplink(uplink), accepted)
+            }
+            (None, None) => return self.refuse(Stage::Filter, DropReason::RouteNone),
         };
-        match accepted {
-            Ok((side, packet)) => {
-                self.notes
-                    .note(Stage::Filter, format_args!("pass: {packet}"));
-                Ok((side, packet))
-            }
-            Err(reason) => self.refuse(Stage::Filter, reason),
+        if let Err(reason) = accepted {
+            return self.refuse(Stage::Filter, reason);
         }
+        self.notes
+            .note(Stage::Filter, format_args!("pass: {packet}"));
+        Ok(side)
     }
 
     /// Storm control, and the tags of trunk ports, which only frames within the limits may change.

@@ -1,6 +1,7 @@
 //! The way of one packet to a peer of the tunnel.
 
-use packet::wire::tunnel::{Inner, Template};
+use packet::wire::flow::Inner;
+use packet::wire::tunnel::Template;
 use packet::{DropReason, Frame};
 
 use crate::counters::Counters;

@@ -1,4 +1,4 @@
-//! The names of the stages, and the notes that a stage takes of its decision.
+//! The names of the stages, and the notes that explain a decision.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ stages! {
 
 /// The receiver of a decision's notes; `()` ignores them and costs nothing.
 pub(crate) trait Notes {
-    /// Whether notes are ignored, so that the fast path may be taken.
+    /// Whether notes are ignored, so that the fast path may be used.
     const SILENT: bool;
     fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>);
 }

@@ -1,5 +1,5 @@
-//! The filter against `docs/reference/spoof-filter.md`: by hand-made frames for each of its rows, and by random
-//! ones against the model of `oracle`.
+//! The filter against `docs/reference/spoof-filter.md`: by hand-made frames for each of its rows,
+//! and by random ones against the model of `oracle`.
 
 mod oracle;
 
@@ -16,15 +16,15 @@ use proptest::prelude::*;
 use tenant_config::Limits;
 
 #[test]
-fn the_model_agrees_with_the_table() {
+fn model_agrees_with_rows() {
     let wrong = rows::wrong(&rows::cases(), |case| Ok(case.by_the_model()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Each frame alone, at a fresh switch: the verdict is the table's, the bytes are the model's, and of
-/// all counters nothing else has moved.
+/// Each frame alone, at a fresh switch: the verdict is the table's, the bytes are the model's, and
+/// of all counters nothing else has moved.
 #[test]
-fn the_switch_agrees_with_the_table() {
+fn switch_agrees_with_rows() {
     let wrong = rows::wrong(&rows::cases(), Case::by_the_switch);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -110,7 +110,7 @@ fn limits() -> [(&'static str, Limits, Vec<u8>, DropReason); 8] {
 /// Four a second are four at once, and then one each quarter of a second. What the filter refuses
 /// takes nothing, and a port's storm costs its neighbour nothing.
 #[test]
-fn each_limit_gives_its_reason() {
+fn spent_limit_drops_for_its_reason() {
     use oracle::frames::{IPV4, V4, ethernet, udp};
     use oracle::rows::{IP1, IP2, VM2};
 
@@ -147,7 +147,7 @@ fn each_limit_gives_its_reason() {
 }
 
 #[test]
-fn the_table_has_a_frame_for_every_reason() {
+fn rows_have_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
         .iter()
         .chain(&tunnel_rows::cases())
@@ -156,7 +156,8 @@ fn the_table_has_a_frame_for_every_reason() {
             Expect::Forward(_) | Expect::Reply => None,
         })
         .collect();
-    // Storm control takes more than one frame (`each_limit_gives_its_reason`), and the last two are the devices', not the filter's.
+    // Storm control takes more than one frame (`spent_limit_drops_for_its_reason`), and the last
+    // two are the devices', not the filter's.
     let elsewhere = [
         DropReason::RateBroadcast,
         DropReason::RateArpNd,
@@ -180,7 +181,11 @@ proptest! {
     /// Verdict, reason, bytes and counters of random frames are the model's. A second lies between
     /// two frames, so that neither storm control nor the rate of ICMP errors has a say.
     #[test]
-    fn random_frames_get_what_the_model_says(which in any::<prop::sample::Index>(), resolved: bool, chance in Chance::any()) {
+    fn random_frames_agree_with_model(
+        which in any::<prop::sample::Index>(),
+        resolved: bool,
+        chance in Chance::any(),
+    ) {
         let configs = configs::all();
         let (name, config) = which.get(&configs);
         let mut trial = Trial::new(config);
@@ -200,7 +205,7 @@ proptest! {
 
     /// As above, but within the limits of storm control and beyond them.
     #[test]
-    fn random_storms_get_what_the_model_says(chance in Chance::any()) {
+    fn random_storms_agree_with_model(chance in Chance::any()) {
         let config = configs::limited();
         let mut trial = Trial::new(&config);
         trial.resolve(0);
@@ -209,7 +214,7 @@ proptest! {
         let mut now_ns = 0;
         while !choices.is_spent() {
             let sent = generate::frame(&mut choices, &config);
-            now_ns += choices.pick(&[0, 0, 1_000_000, 125_000_000, 249_000_000, 250_000_000, 600_000_000]);
+            now_ns += choices.pick(&[0, 0, 1, 125, 249, 250, 600]) * 1_000_000;
             for _ in 0..choices.pick(&[1, 1, 2, 9]) {
                 if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
                     return Err(TestCaseError::fail(disagreement));

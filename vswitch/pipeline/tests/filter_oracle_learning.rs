@@ -1,5 +1,5 @@
-//! `addresses = "learn-dhcp"`: a port has exactly what the tenant's DHCP server has acknowledged to it,
-//! for as long as it was acknowledged, and nothing else makes an address its own.
+//! `addresses = "learn-dhcp"`: a port has exactly what the tenant's DHCP server has acknowledged to
+//! it, for as long as it was acknowledged, and nothing else makes an address its own.
 
 mod oracle;
 
@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use oracle::configs;
 use oracle::frames::*;
-use oracle::rows::{GATEWAY, GW, IP1, IP2, VM1, VM2, VM3, WORLD};
+use oracle::rows::{EXTERNAL, GATEWAY, GW, IP1, IP2, VM1, VM2, VM3};
 use oracle::trial::{SECOND_NS, Switch};
 use pipeline::DropReason;
 use pipeline::{Generation, PortId, Verdict};
@@ -143,7 +143,7 @@ impl Story {
     }
 
     fn has_nothing(&mut self) {
-        for source in [LEASED, IP1, IP2, GATEWAY, WORLD] {
+        for source in [LEASED, IP1, IP2, GATEWAY, EXTERNAL] {
             assert_eq!(
                 self.from(source),
                 Verdict::Drop(DropReason::Ipv4Source),
@@ -159,7 +159,7 @@ impl Story {
 }
 
 #[test]
-fn an_acknowledged_address_is_the_ports_until_its_lease_ends() {
+fn acknowledged_address_is_usable_until_lease_ends() {
     let mut story = Story::begin();
     story.has_nothing();
     story.ask(DISCOVER, XID);
@@ -180,7 +180,7 @@ fn an_acknowledged_address_is_the_ports_until_its_lease_ends() {
 }
 
 #[test]
-fn a_renewal_prolongs_the_lease() {
+fn renewal_prolongs_lease() {
     let mut story = Story::begin();
     story.ask(REQUEST, XID);
     story.answer(&ack());
@@ -209,8 +209,8 @@ fn a_renewal_prolongs_the_lease() {
             .bytes(),
         ),
     );
-    let told = story.send(SERVER, &ethernet(GW, VM2, IPV4, &packet.bytes()));
-    assert_eq!(told, Verdict::Forward(PortId(CLIENT as u16)));
+    let reported = story.send(SERVER, &ethernet(GW, VM2, IPV4, &packet.bytes()));
+    assert_eq!(reported, Verdict::Forward(PortId(CLIENT as u16)));
     story.wait_s(50);
     story.has_the_lease();
     story.wait_s(11);
@@ -218,9 +218,9 @@ fn a_renewal_prolongs_the_lease() {
 }
 
 #[test]
-fn nothing_is_learned_from_anything_else() {
-    type Tell = fn(&mut Story);
-    let stories: [(&str, Tell); 8] = [
+fn other_messages_teach_no_address() {
+    type Send = fn(&mut Story);
+    let stories: [(&str, Send); 8] = [
         ("an acknowledgement of nothing", |story| {
             story.answer(&ack());
         }),
@@ -269,25 +269,25 @@ fn nothing_is_learned_from_anything_else() {
             assert_eq!(verdict, Verdict::Drop(DropReason::DhcpClient));
         }),
     ];
-    for (name, tell) in stories {
+    for (name, send) in stories {
         println!("{name}");
         let mut story = Story::begin();
-        tell(&mut story);
+        send(&mut story);
         story.has_nothing();
     }
 }
 
 #[test]
-fn no_server_gives_away_what_is_anothers() {
+fn lease_of_owned_address_is_refused() {
     let mut learned = Vec::new();
     for (name, yours) in [
         ("the sibling's address", IP1),
         ("the server's own address", IP2),
         ("the gateway's address", GATEWAY),
-        ("nobody's", ZERO),
+        ("an unowned address", ZERO),
         ("the subnet's own address", Ipv4Addr::new(10, 0, 0, 0)),
         ("the subnet's broadcast", Ipv4Addr::new(10, 0, 0, 255)),
-        ("the world's", WORLD),
+        ("an external one", EXTERNAL),
         ("the underlay's", Ipv4Addr::new(192, 0, 2, 1)),
         ("loopback", Ipv4Addr::LOCALHOST),
         ("a group", Ipv4Addr::new(224, 0, 0, 1)),
@@ -304,7 +304,7 @@ fn no_server_gives_away_what_is_anothers() {
 }
 
 #[test]
-fn a_refusal_or_a_release_ends_the_lease() {
+fn nak_or_release_ends_lease() {
     let mut story = Story::begin();
     story.ask(REQUEST, XID);
     story.answer(&ack());
@@ -326,8 +326,8 @@ fn a_refusal_or_a_release_ends_the_lease() {
         ..ack()
     };
     let packet = V4::new(LEASED, IP2, 17, udp(68, 67, &release.bytes()));
-    let told = story.send(CLIENT, &ethernet(GW, VM3, IPV4, &packet.bytes()));
-    assert_eq!(told, Verdict::Forward(PortId(SERVER as u16)));
+    let reported = story.send(CLIENT, &ethernet(GW, VM3, IPV4, &packet.bytes()));
+    assert_eq!(reported, Verdict::Forward(PortId(SERVER as u16)));
     story.has_nothing();
 }
 
@@ -374,7 +374,7 @@ fn restored_lease_that_dhcp_could_not_have_given_is_refused() {
         ("vm3", ZERO),
         ("vm3", Ipv4Addr::new(10, 0, 0, 0)),
         ("vm3", Ipv4Addr::new(10, 0, 0, 255)),
-        ("vm3", WORLD),
+        ("vm3", EXTERNAL),
         ("vm3", Ipv4Addr::LOCALHOST),
     ] {
         let mut story = Story::begin();
@@ -442,7 +442,7 @@ fn leased_story() -> Story {
 }
 
 #[test]
-fn lease_survives_a_new_configuration() {
+fn lease_survives_new_configuration() {
     let mut story = leased_story();
     let mut config = configs::learning();
     config.ports[0].mtu = 1400;
@@ -455,7 +455,7 @@ fn lease_survives_a_new_configuration() {
 }
 
 #[test]
-fn transaction_survives_a_new_configuration() {
+fn transaction_survives_new_configuration() {
     let mut story = Story::begin();
     story.ask(REQUEST, XID);
     story.switch.configure(&configs::learning());
@@ -475,7 +475,7 @@ fn lease_ends_when_its_address_is_assigned() {
             let own = Verdict::DropWithError(DropReason::RouteNone);
             assert_eq!(story.to(LEASED), own);
         }
-        // The address is free again, and nobody's.
+        // The address is free again and has no owner.
         story.switch.configure(&configs::learning());
         story.has_nothing();
     }

@@ -1,5 +1,5 @@
-//! The tunnel gateway against `docs/reference/tunnel.md`: by hand-made frames for each of its rows, by frames with
-//! every bit of them wrong, and by random ones against the model of `oracle`.
+//! The tunnel gateway against `docs/reference/tunnel.md`: by hand-made frames for each of its rows,
+//! by frames with every bit of them wrong, and by random ones against the model of `oracle`.
 
 mod oracle;
 
@@ -19,15 +19,15 @@ use proptest::prelude::*;
 use tenant_config::SwitchConfig;
 
 #[test]
-fn the_model_agrees_with_the_table() {
+fn model_agrees_with_rows() {
     let wrong = rows::wrong(&tunnel_rows::cases(), |case| Ok(case.by_the_model()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Each frame alone, at a fresh switch: the verdict is the table's, the bytes are the model's, and of
-/// all counters nothing else has moved.
+/// Each frame alone, at a fresh switch: the verdict is the table's, the bytes are the model's, and
+/// of all counters nothing else has moved.
 #[test]
-fn the_switch_agrees_with_the_table() {
+fn switch_agrees_with_rows() {
     let wrong = rows::wrong(&tunnel_rows::cases(), Case::by_the_switch);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -92,7 +92,7 @@ fn switches() -> Vec<(&'static str, SwitchConfig)> {
 
 /// Whole tunnel packets with one bit wrong, with their checksums made right and as they are.
 #[test]
-fn tunnel_packets_with_any_bit_wrong_get_what_the_model_says() {
+fn tunnel_packets_with_a_flipped_bit_agree_with_model() {
     for (name, config) in switches() {
         let mut trial = Trial::new(&config);
         trial.resolve(0);
@@ -122,9 +122,10 @@ fn tunnel_packets_with_any_bit_wrong_get_what_the_model_says() {
     }
 }
 
-/// Tunnel packets that end anywhere: as a frame, and as an inner frame whose outer headers are right.
+/// Tunnel packets that end anywhere: as a frame, and as an inner frame whose outer headers are
+/// right.
 #[test]
-fn tunnel_packets_cut_off_anywhere_get_what_the_model_says() {
+fn truncated_tunnel_packets_agree_with_model() {
     for (name, config) in switches() {
         let mut trial = Trial::new(&config);
         trial.resolve(0);
@@ -153,10 +154,11 @@ fn tunnel_packets_cut_off_anywhere_get_what_the_model_says() {
 
 /// A path's MTU is believed for ten minutes, never grows by a message, and is of one VTEP.
 #[test]
-fn a_path_mtu_is_what_was_told_last_and_less() {
+fn path_mtu_only_decreases_until_it_expires() {
     for (name, config) in configs::tunnels() {
         if name == "only" || name == "narrow" {
-            continue; // One peer whose addresses are not this test's, and no smaller MTU that is believed.
+            // The one has a single peer with other addresses, the other accepts no smaller MTU.
+            continue;
         }
         let tunnel = tunnel(&config);
         let with = tunnel.overhead();
@@ -207,12 +209,12 @@ fn a_path_mtu_is_what_was_told_last_and_less() {
                 }
             }
         };
-        let tell = |trial: &mut Trial, at_ns: u64, peer: usize, mtu: u16| {
+        let report = |trial: &mut Trial, at_ns: u64, peer: usize, mtu: u16| {
             let vtep = tunnel.peers[peer].vtep;
             let message = too_big(&config, mtu.into(), tunnel.vtep, vtep, tunnel.port);
-            let told = trial.send(at_ns, OUT, &message, None);
+            let reported = trial.send(at_ns, OUT, &message, None);
             assert_eq!(
-                told,
+                reported,
                 Ok(Verdict::Drop(DropReason::Absorbed)),
                 "{name}: {mtu}"
             );
@@ -220,40 +222,40 @@ fn a_path_mtu_is_what_was_told_last_and_less() {
         check(&mut trial, now_ns, uplink, uplink);
         // What is not believed.
         for mtu in [0, 68, 576, least - 1, uplink + 1, 9000] {
-            tell(&mut trial, now_ns, B, mtu);
+            report(&mut trial, now_ns, B, mtu);
             check(&mut trial, now_ns, uplink, uplink);
         }
         if uplink == least {
             continue;
         }
         // One VTEP's is not another's, and two peers with one VTEP share it.
-        tell(&mut trial, now_ns, B, uplink - 20);
+        report(&mut trial, now_ns, B, uplink - 20);
         check(&mut trial, now_ns, uplink - 20, uplink);
-        tell(&mut trial, now_ns, 1, uplink - 30);
+        report(&mut trial, now_ns, 1, uplink - 30);
         check(&mut trial, now_ns, uplink - 20, uplink - 30);
         // It goes down, but not up.
-        tell(&mut trial, now_ns, B, least);
+        report(&mut trial, now_ns, B, least);
         check(&mut trial, now_ns, least, uplink - 30);
         now_ns += SECOND_NS;
-        tell(&mut trial, now_ns, B, uplink - 20);
+        report(&mut trial, now_ns, B, uplink - 20);
         check(&mut trial, now_ns, least, uplink - 30);
-        // Ten minutes after it was told; saying it again prolongs it.
-        tell(&mut trial, now_ns, 1, uplink - 30);
+        // Ten minutes after it was reported; saying it again prolongs it.
+        report(&mut trial, now_ns, 1, uplink - 30);
         now_ns = PATH_MTU_NS - SECOND_NS;
         check(&mut trial, now_ns, least, uplink - 30);
         now_ns = PATH_MTU_NS + SECOND_NS / 2;
         check(&mut trial, now_ns, uplink, uplink - 30);
         now_ns = PATH_MTU_NS + 3 * SECOND_NS;
         check(&mut trial, now_ns, uplink, uplink);
-        tell(&mut trial, now_ns, B, uplink - 1);
+        report(&mut trial, now_ns, B, uplink - 1);
         check(&mut trial, now_ns, uplink - 1, uplink);
     }
 }
 
-/// The Router Advertisements that nobody asked for say the smaller of the port's MTU and what the tunnel
-/// carries, too.
+/// Unsolicited Router Advertisements announce the smaller of the port's MTU and what the
+/// tunnel carries, too.
 #[test]
-fn advertisements_say_what_the_tunnel_carries() {
+fn router_advertisement_announces_tunnel_mtu() {
     for (name, config) in configs::tunnels() {
         let uplink = config.uplink.as_ref().expect("an uplink").mtu;
         let carries = uplink - tunnel(&config).overhead();
@@ -284,7 +286,7 @@ fn advertisements_say_what_the_tunnel_carries() {
 /// Many flows are spread over many source ports, and each keeps its own: the model's trial checks
 /// that of equal flows, also that fragments of one packet stay together.
 #[test]
-fn flows_are_spread_over_source_ports() {
+fn flows_use_different_source_ports() {
     for (name, config) in configs::tunnels() {
         let with_ipv6 = config.gateway.ipv6.is_some();
         let mut trial = Trial::new(&config);
@@ -347,7 +349,7 @@ fn flows_are_spread_over_source_ports() {
 
 /// What the page's table of the outer packet says, byte by byte and not by the model.
 #[test]
-fn outer_packets_are_these_bytes() {
+fn outer_packets_have_expected_bytes() {
     let inner_packet = away().bytes();
     let sent = ethernet(GW, VM1, IPV4, &inner_packet);
     for (name, config, outer) in [
@@ -355,23 +357,29 @@ fn outer_packets_are_these_bytes() {
             "geneve",
             configs::geneve(),
             // DF, identification 0, TTL 64, no checksum.
-            "0200000000fe 020013890000 0800 4500 0053 0000 4000 40 11 b655 c0000202 c0000242 .... 17c1 003f 0000 00006558 00138900",
+            "0200000000fe 020013890000 0800 4500 0053 0000 4000 40 11 b655 c0000202 \
+             c0000242 .... 17c1 003f 0000 00006558 00138900",
         ),
         (
             "vxlan",
             configs::vxlan(),
             // The inner TTL, DSCP 46, and a checksum.
-            "0200000000fe 020013890000 0800 45b8 0053 0000 4000 40 11 b59d c0000202 c0000242 .... 12b5 003f .... 08000000 00138900",
+            "0200000000fe 020013890000 0800 45b8 0053 0000 4000 40 11 b59d c0000202 \
+             c0000242 .... 12b5 003f .... 08000000 00138900",
         ),
         (
             "geneve6",
             configs::geneve6(),
-            "0200000000fe 020013890000 86dd 60000000 003f 11 40 20010db8000000000000000000000002 20010db8000000000000000000000066 .... 3ed1 003f .... 00006558 00138900",
+            "0200000000fe 020013890000 86dd 60000000 003f 11 40 \
+             20010db8000000000000000000000002 20010db8000000000000000000000066 .... 3ed1 \
+             003f .... 00006558 00138900",
         ),
         (
             "vxlan6",
             configs::vxlan6(),
-            "0200000000fe 020013890000 86dd 60000000 003f 11 01 20010db8000000000000000000000002 20010db8000000000000000000000066 .... 12b5 003f 0000 08000000 00138900",
+            "0200000000fe 020013890000 86dd 60000000 003f 11 01 \
+             20010db8000000000000000000000002 20010db8000000000000000000000066 .... 12b5 \
+             003f 0000 08000000 00138900",
         ),
     ] {
         let mut switch = oracle::trial::Switch::new(&config, 0xee);
@@ -400,7 +408,11 @@ proptest! {
     /// Verdict, reason, bytes and counters of random frames are the model's. A second lies between
     /// two frames, so that the rate of ICMP errors has no say; now and then it is ten minutes.
     #[test]
-    fn random_frames_get_what_the_model_says(which in any::<prop::sample::Index>(), resolved: bool, chance in Chance::any()) {
+    fn random_frames_agree_with_model(
+        which in any::<prop::sample::Index>(),
+        resolved: bool,
+        chance in Chance::any(),
+    ) {
         let configs = configs::tunnels();
         let (name, config) = which.get(&configs);
         let mut trial = Trial::new(config);

@@ -5,7 +5,7 @@ mod oracle;
 
 use oracle::configs;
 use oracle::frames::*;
-use oracle::rows::{GW, IP1, IP2, VM1, WORLD};
+use oracle::rows::{EXTERNAL, GW, IP1, IP2, VM1};
 use oracle::trial::{SECOND_NS, Switch};
 use oracle::tunnel_frames::{too_big, tunnel};
 use oracle::tunnel_rows::{B, OUT, away};
@@ -53,7 +53,7 @@ fn has_path_mtu(switch: &mut Switch, max_len: usize) {
 }
 
 #[test]
-fn path_mtu_and_next_hops_survive_a_new_prefix() {
+fn path_mtu_and_next_hops_survive_new_prefix() {
     let (mut config, mut switch, max_len) = narrowed();
     has_path_mtu(&mut switch, max_len);
     let peers = &mut config.tunnel.as_mut().expect("a tunnel").peers;
@@ -65,7 +65,7 @@ fn path_mtu_and_next_hops_survive_a_new_prefix() {
 }
 
 #[test]
-fn path_mtu_and_next_hops_survive_another_order_of_peers() {
+fn path_mtu_and_next_hops_survive_reordered_peers() {
     let (mut config, mut switch, max_len) = narrowed();
     config.tunnel.as_mut().expect("a tunnel").peers.reverse();
     switch.configure(&config);
@@ -88,7 +88,7 @@ fn path_mtu_of_removed_peer_is_forgotten() {
 }
 
 #[test]
-fn path_mtu_larger_than_the_new_uplink_is_forgotten() {
+fn path_mtu_above_new_uplink_mtu_is_forgotten() {
     let (mut config, mut switch, max_len) = narrowed();
     config.uplink.as_mut().expect("an uplink").mtu -= 40;
     switch.configure(&config);
@@ -96,11 +96,11 @@ fn path_mtu_larger_than_the_new_uplink_is_forgotten() {
 }
 
 #[test]
-fn next_hop_that_is_new_is_unresolved() {
+fn new_next_hop_is_unresolved() {
     let mut config = configs::three();
     let mut switch = Switch::new(&config, 0xee);
     switch.resolve(0);
-    let packet = V4::new(IP1, WORLD, 17, udp(1, 2, b"hello"));
+    let packet = V4::new(IP1, EXTERNAL, 17, udp(1, 2, b"hello"));
     let frame = ethernet(GW, VM1, IPV4, &packet.bytes());
     let uplink = Verdict::Forward(PortId(config.ports.len() as u16));
     assert_eq!(switch.process(1, 0, &frame, None).0, uplink);
@@ -115,7 +115,7 @@ fn next_hop_that_is_new_is_unresolved() {
 
 /// `vm1` of [`configs::trunk`] sends with a tag, and is answered with it.
 #[test]
-fn tags_and_storm_control_survive_a_new_configuration() {
+fn tags_and_token_buckets_survive_new_configuration() {
     let mut config = configs::trunk();
     let trunk = config.ports.iter().position(|port| !port.trunk.is_empty());
     let (from, other) = (
@@ -148,7 +148,7 @@ fn tags_and_storm_control_survive_a_new_configuration() {
 }
 
 #[test]
-fn counters_survive_a_new_configuration() {
+fn counters_survive_new_configuration() {
     let (config, mut switch, max_len) = narrowed();
     has_path_mtu(&mut switch, max_len);
     let counted = switch.counted();

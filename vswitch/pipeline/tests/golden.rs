@@ -1,6 +1,6 @@
 //! Captures made with scapy, played into a switch: what each port is given, what each frame got and
-//! the whole counter state are compared with what is kept beside them. `golden/make.py` says how they
-//! are made and renewed.
+//! the whole counter state are compared with what is kept beside them. `golden/make.py` says how
+//! they are made and renewed.
 
 mod oracle;
 
@@ -136,26 +136,26 @@ impl Scenario {
 }
 
 #[test]
-fn honest_stations_converse() {
+fn valid_traffic_is_forwarded() {
     Scenario::open("conversation").check();
 }
 
 #[test]
-fn attacks_are_dropped_each_for_its_reason() {
+fn attacks_are_dropped_for_their_reasons() {
     Scenario::open("attacks").check();
 }
 
 #[test]
-fn a_storm_costs_its_port_alone() {
+fn storm_affects_its_own_port_only() {
     Scenario::open("storm").check();
 }
 
 #[test]
-fn vms_converse_through_geneve() {
+fn geneve_traffic_matches_capture() {
     Scenario::open("geneve").check();
 }
 
 #[test]
-fn vms_converse_through_vxlan() {
+fn vxlan_traffic_matches_capture() {
     Scenario::open("vxlan").check();
 }

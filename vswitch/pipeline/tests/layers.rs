@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 const PACKET: &[&str] = &[
     "hash",
     "addr",
-    "reason",
     "number",
+    "reason",
+    "refused",
     "frame",
     "wire/field",
     "wire/checksum",
@@ -25,6 +26,7 @@ const PACKET: &[&str] = &[
     "wire/icmp",
     "wire/nd",
     "wire/packet",
+    "wire/flow",
     "wire/tunnel",
     "wire/mod",
     "lib",
@@ -258,7 +260,8 @@ fn files_import_lower_layers_only() {
 
 #[test]
 fn upward_import_is_found() {
-    let text = "use super::mod_of_stages;\nuse crate::{\n    order,\n    state::{State, lease::LeaseState},\n};\n\
+    let text = "use super::mod_of_stages;\n\
+                use crate::{\n    order,\n    state::{State, lease::LeaseState},\n};\n\
                 fn f() { crate::express::forward(); }";
     let found: Vec<_> = paths(text)
         .iter()

@@ -1,6 +1,6 @@
-//! What must hold of every frame that leaves, whatever the rows say, checked without the model: it
-//! bears no source that its port lacks, goes where its destination is, and is what came in. Headers
-//! are read with `etherparse`, a parser that is not the switch's.
+//! Properties of every frame that leaves, checked without the model: it has no source that its port
+//! lacks, goes to the owner of its destination, and is the frame that came in. Headers are read
+//! with `etherparse`, a parser that is not the switch's.
 
 mod oracle;
 
@@ -145,7 +145,7 @@ fn check_forwarded(
         }
     }
 
-    // To whom it belongs, and to nobody else.
+    // To its owner only.
     match to_port {
         Some(port) => {
             prop_assert_eq!(leaves.destination_mac, port.mac.octets());
@@ -231,13 +231,13 @@ fn tunnelled(config: &SwitchConfig, bytes: &[u8]) -> Option<Tunnelled> {
 enum Owner {
     Port(usize),
     Peer(usize),
-    Nobody,
+    None,
 }
 
 fn owner(config: &SwitchConfig, address: IpAddr) -> Owner {
-    // A link's own addresses are behind nobody, though ::/0 holds them.
+    // Link-local addresses are behind no peer, even if it has ::/0.
     if matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
-        return Owner::Nobody;
+        return Owner::None;
     }
     let ports = config.ports.iter().enumerate().flat_map(|(number, port)| {
         let prefixes = match &port.addresses {
@@ -253,11 +253,11 @@ fn owner(config: &SwitchConfig, address: IpAddr) -> Owner {
     });
     let has_it = ports.chain(peers).filter(|(net, _)| net.contains(&address));
     let longest = has_it.max_by_key(|(net, _)| net.prefix_len());
-    longest.map_or(Owner::Nobody, |(_, owner)| owner)
+    longest.map_or(Owner::None, |(_, owner)| owner)
 }
 
-/// Whether both are one packet, but for a router's fields, ECN, and TCP's maximum segment size with its
-/// checksum.
+/// Whether both are one packet, but for a router's fields, ECN, and TCP's maximum segment size with
+/// its checksum.
 fn is_same(config: &SwitchConfig, came: &Wire, leaves: &Wire) -> bool {
     let (mut came, mut leaves) = (came.unchanging(), leaves.unchanging());
     for packet in [&mut came, &mut leaves] {
@@ -335,7 +335,7 @@ fn check_with_tunnel(
                 "a forged source"
             );
             let Owner::Peer(peer) = owner(config, inner.destination) else {
-                return Err(TestCaseError::fail("to nobody behind a peer"));
+                return Err(TestCaseError::fail("to an unowned address behind a peer"));
             };
             let peer = &tunnel.peers[peer];
             prop_assert_eq!(outer.to, peer.vtep, "to another peer");
@@ -375,10 +375,10 @@ fn check_with_tunnel(
             } else {
                 // ARP: a reply of the gateway's or a port's address.
                 prop_assert_eq!(&outer.inner[12..22], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-                let told: [u8; 4] = outer.inner[28..32].try_into().expect("four bytes");
-                let told = IpAddr::from(told);
-                let port = matches!(owner(config, told), Owner::Port(_));
-                prop_assert!(port || own.contains(&Some(told)), "ARP for {told}");
+                let reported: [u8; 4] = outer.inner[28..32].try_into().expect("four bytes");
+                let reported = IpAddr::from(reported);
+                let port = matches!(owner(config, reported), Owner::Port(_));
+                prop_assert!(port || own.contains(&Some(reported)), "ARP for {reported}");
             }
             Ok(())
         }
@@ -417,7 +417,7 @@ proptest! {
 
     /// No panic on any frame, and of every frame that leaves: no forged source.
     #[test]
-    fn nothing_forged_leaves(which in any::<prop::sample::Index>(), chance in Chance::any()) {
+    fn forged_source_never_leaves(which in any::<prop::sample::Index>(), chance in Chance::any()) {
         let configs = configs::all();
         let (name, config) = which.get(&configs);
         let mut switch = Switch::new(config, 0xee);
@@ -436,16 +436,21 @@ proptest! {
             if let Err(wrong) = checked {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
-                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  from port {from}: {came}\n  {verdict:?}: {left}")));
+                let found = format!("{verdict:?}: {left}");
+                let sent = format!("from port {from}: {came}");
+                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  {sent}\n  {found}")));
             }
         }
     }
 
-    /// The same of a tenant with a tunnel: what leaves through it has a source of its sender, what comes
-    /// out of it one that is behind the peer that sent it, and nothing that came from the uplink leaves
-    /// by it but the gateway's own answers.
+    /// The same of a tenant with a tunnel: what leaves through it has a source of its sender, what
+    /// comes out of it one that is behind the peer that sent it, and nothing that came from the
+    /// uplink leaves by it but the gateway's own answers.
     #[test]
-    fn nothing_forged_passes_a_tunnel(which in any::<prop::sample::Index>(), chance in Chance::any()) {
+    fn forged_source_never_passes_a_tunnel(
+        which in any::<prop::sample::Index>(),
+        chance in Chance::any(),
+    ) {
         let configs = configs::tunnels();
         let (name, config) = which.get(&configs);
         let mut switch = Switch::new(config, 0xee);
@@ -459,14 +464,20 @@ proptest! {
             if let Err(wrong) = check_with_tunnel(config, &sent, verdict, &left) {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
-                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  from port {from}: {came}\n  {verdict:?}: {left}")));
+                let found = format!("{verdict:?}: {left}");
+                let sent = format!("from port {from}: {came}");
+                return Err(TestCaseError::fail(format!("{name}: {wrong}\n  {sent}\n  {found}")));
             }
         }
     }
 
     /// No panic on bytes that are no frame at all, and nothing of them leaves.
     #[test]
-    fn noise_is_dropped(bytes in prop::collection::vec(any::<u8>(), 0..1600), tag in any::<Option<u16>>(), from in 0_usize..4) {
+    fn random_bytes_are_dropped(
+        bytes in prop::collection::vec(any::<u8>(), 0..1600),
+        tag in any::<Option<u16>>(),
+        from in 0_usize..4,
+    ) {
         let mut switch = Switch::new(&configs::three(), 0xee);
         let (verdict, _) = switch.process(0, from, &bytes, tag);
         prop_assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
@@ -475,7 +486,7 @@ proptest! {
 
 /// Every frame of the table, cut off at every length: no panic, and what leaves is not forged.
 #[test]
-fn frames_cut_off_anywhere_do_no_harm() {
+fn truncated_frames_leave_nothing_forged() {
     for case in rows::cases() {
         let mut switch = Switch::new(&case.config, 0xee);
         switch.resolve(0);

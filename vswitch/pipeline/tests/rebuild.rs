@@ -1,5 +1,5 @@
-//! A change of one prefix in a large configuration: the rebuilt tables are those of a fresh build, and
-//! `--no-capture` prints how long each takes.
+//! A change of one prefix in a large configuration: the rebuilt tables are those of a fresh build,
+//! and `--no-capture` prints how long each takes.
 
 use std::time::{Duration, Instant};
 

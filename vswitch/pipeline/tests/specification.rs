@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use packet::number::{Field, REFUSED, ethertype, icmpv6, protocol};
+use packet::number::{ethertype, icmpv6, protocol};
+use packet::refused::{Field, REFUSED};
 use packet::{DropReason, Frame};
 use pipeline::{Generation, Pipeline, PortId, Stage};
 use tenant_config::{MacAddr, Tenant};

@@ -238,7 +238,7 @@ pub(super) fn set(items: impl IntoIterator<Item = impl fmt::Display>) -> String 
 mod tests {
     use std::collections::BTreeSet;
 
-    use packet::number::Field;
+    use packet::refused::Field;
 
     use super::*;
     use crate::switches::checks::tests::filter_numbers;

@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use packet::DropReason;
-use packet::number::Field;
+use packet::refused::Field;
 use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 
 use crate::network::NEXT_HOP_MAC;

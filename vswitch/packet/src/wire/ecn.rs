@@ -22,7 +22,7 @@ impl Ecn {
     }
 
     /// The field of an IP packet's header.
-    #[inline]
+    #[inline(always)]
     pub fn of(packet: &[u8]) -> Self {
         match packet.first_chunk::<2>() {
             Some([first, tos]) if first >> 4 == 4 => Self::of_class(*tos),
@@ -32,7 +32,7 @@ impl Ecn {
 
     /// The field with which the inner packet leaves the tunnel (RFC 6040, section 4.2, figure 4);
     /// `None` if the packet must be dropped.
-    #[inline]
+    #[inline(always)]
     pub const fn within(inner: Self, outer: Self) -> Option<Self> {
         match (inner, outer) {
             (Self::NOT_CAPABLE, Self::CONGESTED) => None,

@@ -79,9 +79,9 @@ fn type_word(kind: u8) -> u16 {
 pub enum IcmpError {
     /// No route to the destination.
     NoRoute,
-    /// Nobody has the destination address.
+    /// No station has the destination address.
     HostUnreachable,
-    /// Nobody listens on the destination port.
+    /// No service listens on the destination port.
     PortUnreachable,
     /// The TTL or hop limit is spent.
     TimeExceeded,
@@ -129,8 +129,8 @@ pub fn may_be_reported6(ip: &Ipv6) -> bool {
     ip.fragment != Fragment::Later && !ip.icmp_type().is_some_and(icmpv6::is_error)
 }
 
-/// Turns a packet into the ICMP error about it, from the gateway's MAC and IPv4 address. `None` if it
-/// does not fit.
+/// Turns a packet into the ICMP error about it, from the gateway's MAC and IPv4 address. `None` if
+/// it does not fit.
 pub fn error4(
     frame: &mut Frame<'_>,
     gateway: ([u8; 6], u32),
@@ -161,8 +161,8 @@ pub fn error4(
     Some(())
 }
 
-/// Turns a packet into the ICMPv6 error about it, from the gateway's MAC and IPv6 address. `None` if
-/// it does not fit.
+/// Turns a packet into the ICMPv6 error about it, from the gateway's MAC and IPv6 address. `None`
+/// if it does not fit.
 pub fn error6(
     frame: &mut Frame<'_>,
     gateway: ([u8; 6], u128),

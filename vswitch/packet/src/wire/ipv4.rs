@@ -126,8 +126,13 @@ pub fn parse(bytes: &[u8]) -> Result<Ipv4, DropReason> {
 }
 
 /// The one's complement sum over the header is all ones (RFC 1071).
+#[inline(always)]
 fn checksum_holds(head: &[u8; HEADER_LEN], options: &[u8]) -> bool {
-    is_all_ones(ipv4_sum(head) + checksum::sum(options))
+    let options = match options {
+        [] => 0,
+        options => checksum::sum(options),
+    };
+    is_all_ones(ipv4_sum(head) + options)
 }
 
 /// Whether the checksum of a header without options is right.

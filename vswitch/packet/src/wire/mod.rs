@@ -1,6 +1,7 @@
-//! The formats on the wire: parse once, from bytes to a checked description of one packet, and write.
+//! The formats on the wire: parse once, from bytes to a checked description of one packet, and
+//! write.
 //!
-//! Everything that makes a packet malformed whatever its port is refused here, so that later stages
+//! Everything that makes a packet malformed on any port is refused here, so that later stages
 //! read fields and never lengths. One file a protocol; IPv4 and IPv6 are twins.
 
 pub mod arp;
@@ -9,6 +10,7 @@ pub mod dhcp;
 pub mod ecn;
 pub mod ethernet;
 mod field;
+pub mod flow;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -69,7 +69,7 @@ impl<'p> Message<'p> {
         be128(self.body, 8)
     }
 
-    /// Whether a Neighbor Advertisement says that it is a router's.
+    /// The router flag of a Neighbor Advertisement.
     pub fn router_flag(&self) -> bool {
         self.body[4] & 0x80 != 0
     }
@@ -211,8 +211,9 @@ pub struct Advertisement {
 }
 
 impl Advertisement {
-    /// RFC 4861, section 6.2.1: AdvDefaultLifetime and the prefix's lifetimes by their defaults. The
-    /// prefix is on-link but not for autoconfiguration: a port has the addresses it was given.
+    /// RFC 4861, section 6.2.1: AdvDefaultLifetime and the prefix's lifetimes by their defaults.
+    /// The prefix is on-link but not for autoconfiguration: a port has the addresses of its
+    /// configuration.
     fn message(&self) -> NdiscRepr<'static> {
         let mask = u128::MAX
             .checked_shl(128 - u32::from(self.prefix_len))

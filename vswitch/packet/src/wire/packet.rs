@@ -18,6 +18,15 @@ pub struct Packet {
     pub ip: Ip,
 }
 
+impl Packet {
+    /// No packet yet.
+    pub const EMPTY: Self = Self {
+        vid: None,
+        group: false,
+        ip: Ip::Rarp,
+    };
+}
+
 /// What a frame carries.
 #[derive(Debug, Clone, Copy)]
 pub enum Ip {

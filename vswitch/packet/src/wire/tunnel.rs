@@ -9,14 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::ecn::Ecn;
 use super::ethernet::ETHERNET_LEN;
 use super::field::{be16, be32, be128};
+use super::flow::Inner;
 use super::ipv4::Ipv4;
 use super::ipv6::Ipv6;
 use super::ipv6::traffic_class;
 use super::packet::Ip;
-use super::transport::{Fragment, Transport};
+use super::transport::Fragment;
 use super::{checksum, ipv4, ipv6};
 use crate::frame::Frame;
-use crate::hash::mixed;
 use crate::number::{ethertype, port, protocol};
 use crate::reason::DropReason;
 
@@ -142,8 +142,8 @@ pub struct Opened {
     pub begin: usize,
     /// The offset of the byte behind the inner frame.
     pub end: usize,
-    /// The endpoint that sent it.
-    pub source: IpAddr,
+    /// The [`number`] of the endpoint that sent it, which is of our own family.
+    pub source: u128,
     ecn: Ecn,
 }
 
@@ -153,93 +153,6 @@ impl Opened {
     pub fn keeps_ecn(&self, packet: &[u8]) -> bool {
         let inner = Ecn::of(packet);
         Ecn::within(inner, self.ecn) == Some(inner)
-    }
-}
-
-/// What the outer headers take from the packet that they carry.
-#[derive(Debug, Clone, Copy)]
-pub struct Inner {
-    tos: u8,
-    ttl: u8,
-    flow: u64,
-}
-
-impl Inner {
-    /// A frame that is no IP packet.
-    const OTHER: Self = Self {
-        tos: 0,
-        ttl: 64,
-        flow: 0,
-    };
-
-    /// `packet` begins with the IP header.
-    #[inline(always)]
-    pub fn of4(ip: &Ipv4, packet: &[u8]) -> Self {
-        let has_ports = ip.fragment == Fragment::Whole;
-        let ports = ports(has_ports, ip.transport, packet, usize::from(ip.header_len));
-        let tos = packet.get(1).copied().unwrap_or_default();
-        Self::flow4(tos, ip.ttl, (ip.source, ip.destination), ip.protocol, ports)
-    }
-
-    /// As [`Self::of4`] of the fields alone. `ports` are both as one number, 0 where there are none.
-    #[inline(always)]
-    pub fn flow4(
-        tos: u8,
-        ttl: u8,
-        (source, destination): (u32, u32),
-        protocol: u8,
-        ports: u32,
-    ) -> Self {
-        let addresses = u64::from(source) << 32 | u64::from(destination);
-        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(protocol)));
-        Self { tos, ttl, flow }
-    }
-
-    /// As [`Self::of4`]. Behind a fragment header with another offset than 0 the upper layer is
-    /// unknown.
-    #[inline(always)]
-    pub fn of6(ip: &Ipv6, packet: &[u8]) -> Self {
-        let whole = ip.fragment == Fragment::Whole;
-        let ports = ports(whole, ip.transport, packet, usize::from(ip.upper_at));
-        let upper = if whole { ip.upper } else { protocol::NONE };
-        let ends = (ip.source, ip.destination);
-        Self::flow6(traffic_class(packet), ip.hop_limit, ends, upper, ports)
-    }
-
-    /// As [`Self::flow4`].
-    #[inline(always)]
-    pub fn flow6(
-        tos: u8,
-        ttl: u8,
-        (source, destination): (u128, u128),
-        upper: u8,
-        ports: u32,
-    ) -> Self {
-        let halves = |address: u128| mixed((address >> 64) as u64 ^ mixed(address as u64));
-        let addresses = halves(source) ^ halves(destination).rotate_left(32);
-        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(upper)));
-        Self { tos, ttl, flow }
-    }
-
-    /// As [`Self::of4`], of a whole frame that was just written.
-    pub fn of_frame(frame: &Frame<'_>) -> Self {
-        let packet = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
-        match packet.first().map(|first| first >> 4) {
-            Some(4) => ipv4::parse(packet).map_or(Self::OTHER, |ip| Self::of4(&ip, packet)),
-            _ => ipv6::parse(packet).map_or(Self::OTHER, |ip| Self::of6(&ip, packet)),
-        }
-    }
-}
-
-/// TCP's and UDP's ports, both as one number; 0 where a fragment may lack them.
-#[inline(always)]
-fn ports(has_ports: bool, transport: Transport, packet: &[u8], at: usize) -> u32 {
-    match transport {
-        Transport::Udp { .. } | Transport::Tcp if has_ports => packet
-            .get(at..)
-            .and_then(|transport| transport.first_chunk::<4>())
-            .map_or(0, |ports| be32(ports, 0)),
-        _ => 0,
     }
 }
 
@@ -479,7 +392,7 @@ impl Carrier {
         Some(Opened {
             begin: self.open_plain_datagram(bytes.get(..end)?, UDP_AT)?,
             end,
-            source: Ipv4Addr::from_bits(be32(head, 26)).into(),
+            source: u128::from(be32(head, 26)),
             ecn: Ecn::of_class(head[15]),
         })
     }
@@ -495,7 +408,7 @@ impl Carrier {
         Some(Opened {
             begin: self.open_plain_datagram(bytes.get(..end)?, UDP_AT)?,
             end,
-            source: Ipv6Addr::from_bits(be128(head, 22)).into(),
+            source: be128(head, 22),
             ecn: Ecn::of_class(traffic_class(&head[ETHERNET_LEN..])),
         })
     }
@@ -503,11 +416,11 @@ impl Carrier {
     /// The offset of the inner frame in a frame that ends with a datagram without anything rare.
     #[inline(always)]
     fn open_plain_datagram(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        /// The filter refuses these source ports.
-        const SERVERS: [u16; 2] = [port::DHCP_SERVER, port::DHCPV6_SERVER];
         let udp = bytes.get(at..)?.first_chunk::<{ UDP_LEN + TUNNEL_LEN }>()?;
         let header = u64::from(be32(udp, 8)) << 32 | u64::from(be32(udp, 12));
-        let plain = !SERVERS.contains(&be16(udp, 0))
+        // The filter refuses these source ports.
+        let from_server = matches!(be16(udp, 0), port::DHCP_SERVER | port::DHCPV6_SERVER);
+        let plain = !from_server
             && be16(udp, 2) == self.port
             && usize::from(be16(udp, 4)) == bytes.len() - at
             && header == self.plain_header;

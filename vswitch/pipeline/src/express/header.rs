@@ -1,6 +1,6 @@
 //! Headers without anything unusual.
 
-use packet::number::{Field, special_ports};
+use packet::refused::{Field, special_ports};
 use packet::wire::{ETHERNET_LEN, tcp};
 
 use crate::tables::Tunnel;

@@ -2,7 +2,7 @@
 
 use packet::number::protocol;
 use packet::wire::ethernet::source_and_type;
-use packet::wire::tunnel::Inner;
+use packet::wire::flow::Inner;
 use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4};
 use packet::{Frame, addr};
 

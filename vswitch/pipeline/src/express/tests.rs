@@ -42,7 +42,7 @@ const TENANT: &str = r#"
     mtu = 1280
 "#;
 
-/// With its tunnel over IPv4 without checksums, or over IPv6 with them.
+/// The tenant with its tunnel over IPv4 without checksums, or over IPv6 with them.
 fn tenant(over_ipv6: bool) -> String {
     if !over_ipv6 {
         return TENANT.to_owned();
@@ -68,7 +68,7 @@ fn pipeline_of(text: &str) -> Pipeline {
     pipeline
 }
 
-/// An ordinary frame of vm1: version, protocol, destination by its place, UDP ports, size.
+/// A common frame of vm1: version, protocol, index of the destination, UDP ports, size.
 fn ordinary(
     (ipv6, tcp, destination): (bool, bool, usize),
     ports: (u16, u16),
@@ -149,7 +149,7 @@ fn carried(over_ipv6: bool, kind: (bool, bool), ports: (u16, u16), payload: usiz
     let len = frame.len() - at;
     let mut frame = Frame::new(&mut frame, at, len, None);
     let verdict = pipeline_of(&text).process_traced(1, PortId(0), &mut frame, &mut |_, _| {});
-    // A nested one does not come so far: it comes as it would from a peer that lets it pass.
+    // The peer refuses nested tunnels, so use ports that it forwards.
     if verdict != Verdict::Forward(PortId(2)) {
         return carried(over_ipv6, kind, (53, 53), payload);
     }
@@ -178,7 +178,7 @@ fn outcome(
     let mut buffer = vec![0; Frame::HEADROOM];
     buffer.extend_from_slice(bytes);
     buffer.resize(buffer.len() + 256, 0);
-    // Twice, so that a token which only one of the two takes is missed.
+    // Decide twice, so that a token that only one of the paths takes shows in the second verdict.
     let mut second = buffer.clone();
     let mut first = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), None);
     let mut frame = Frame::new(&mut second, Frame::HEADROOM, bytes.len(), None);
@@ -223,7 +223,8 @@ fn outcome(
     (verdict, frame.bytes().to_vec(), state)
 }
 
-/// Now and then another length, which may leave padding, or cut off what the headers promise; then those bytes.
+/// Changes the length in one case of three, which leaves padding or truncates the packet, and then
+/// single bytes.
 fn disturb(frame: &mut Vec<u8>, edits: &[(usize, u8)], change: isize) {
     if change.rem_euclid(3) == 0 {
         frame.resize(frame.len().saturating_add_signed(change), 0xee);
@@ -263,27 +264,27 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn the_express_lane_does_what_the_general_path_does(frame in frames()) {
+    fn fast_path_from_port_agrees_with_general_path(frame in frames()) {
         let port = PortId(0);
         prop_assert_eq!(outcome(false, port, &frame, true), outcome(false, port, &frame, false));
     }
 
     #[test]
-    fn the_express_lane_from_the_underlay_does_what_the_general_path_does((over_ipv6, frame) in arriving_frames()) {
-        let port = PortId(2);
-        prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
+    fn fast_path_from_underlay_agrees_with_general_path((over_ipv6, frame) in arriving_frames()) {
+        let by = |express| outcome(over_ipv6, PortId(2), &frame, express);
+        prop_assert_eq!(by(true), by(false));
     }
 
     #[test]
-    fn the_express_lane_out_of_the_tunnel_does_what_the_general_path_does((over_ipv6, frame) in carried_frames()) {
-        let port = PortId(2);
-        prop_assert_eq!(outcome(over_ipv6, port, &frame, true), outcome(over_ipv6, port, &frame, false));
+    fn fast_path_out_of_tunnel_agrees_with_general_path((over_ipv6, frame) in carried_frames()) {
+        let by = |express| outcome(over_ipv6, PortId(2), &frame, express);
+        prop_assert_eq!(by(true), by(false));
     }
 }
 
 /// `::192.0.2.66` is another address than 192.0.2.66, though both are one number.
 #[test]
-fn a_tunnel_over_one_family_takes_nothing_over_the_other() {
+fn tunnel_over_ipv4_refuses_embedded_ipv6_endpoint() {
     let mut bytes = carried(false, (false, false), (53, 53), 40);
     let inner = bytes.split_off(34);
     let mut other = bytes[..12].to_vec();
@@ -300,8 +301,8 @@ fn a_tunnel_over_one_family_takes_nothing_over_the_other() {
     assert_eq!(taken, outcome(false, port, &other, false));
 }
 
-/// From somebody to somebody, as it comes from the underlay: 0 to 6 are the world, a sibling, what is behind a peer, the underlay,
-/// and nobodies; the destination is vm1, vm2 or nobody's.
+/// A frame from the underlay. Sources 0 to 6 are an external address, a sibling, one behind a peer,
+/// one of the underlay, and three invalid ones; destinations are vm1, vm2 and an unowned address.
 fn arriving(
     (ipv6, tcp): (bool, bool),
     (from, to): (usize, usize),
@@ -357,7 +358,7 @@ fn arriving_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
     ];
     let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);
     let size = prop_oneof![12..64usize, 1200..1390usize];
-    // The ordinary ones as often as all others.
+    // Half of the cases are common frames.
     let ends = (
         prop_oneof![Just(0usize), 0..7usize],
         prop_oneof![Just(0usize), 0..3usize],
@@ -384,7 +385,7 @@ fn arriving_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
 
 fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
     let port = prop_oneof![Just(53u16), Just(68), Just(67), Just(4789), Just(6081)];
-    // Small changes of what is compared, as often as any.
+    // Small changes of compared fields are as frequent as any other.
     let value = prop_oneof![any::<u8>(), 0..4u8, Just(66), Just(67), Just(0x70)];
     let edits = prop::collection::vec((0..130usize, value), 0..3);
     let size = prop_oneof![12..64usize, 1200..1260usize];
@@ -400,7 +401,7 @@ fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
         .prop_map(|((over_ipv6, kind), ports, payload, edits, sums, change)| {
             let mut frame = carried(over_ipv6, kind, ports, payload);
             disturb(&mut frame, &edits, change);
-            // With right checksums, more of what was changed is looked at.
+            // With correct checksums, checks behind the checksum see the changes too.
             let inner = if over_ipv6 { 70 } else { 50 };
             for (at, ipv4) in [(14, !over_ipv6), (inner + 14, !kind.0)] {
                 if sums && ipv4 && frame.len() >= at + 20 {
@@ -420,7 +421,7 @@ fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
 }
 
 #[test]
-fn ordinary_frames_take_the_lane() {
+fn common_frames_take_the_fast_path() {
     let taken = |kind| {
         let pipeline = pipeline(false);
         let mut bytes = vec![0; Frame::HEADROOM];
@@ -450,7 +451,7 @@ fn ordinary_frames_take_the_lane() {
     assert_eq!(
         taken((false, false, 2)),
         None,
-        "the underlay is refused elsewhere"
+        "the general path refuses the underlay"
     );
     for kind in [(false, false), (false, true), (true, false), (true, true)] {
         let pipeline = pipeline(false);

@@ -10,8 +10,8 @@ use crate::counters::Counters;
 use crate::ids::PortId;
 use crate::tables::{PackedTarget, Tables};
 
-/// Takes a packet without anything unusual out of the tunnel, and forwards what was inside. `None`:
-/// the general path decides.
+/// Opens a tunnel packet without anything unusual, and forwards the inner frame. `None`: the
+/// general path decides.
 #[inline(always)]
 pub(crate) fn decapsulate(
     tables: &Tables,
@@ -30,7 +30,7 @@ pub(crate) fn decapsulate(
         return None;
     }
     let opened = tunnel.carrier.open_plain(bytes)?;
-    let vtep = tunnel.vtep_at(opened.source)?;
+    let vtep = tunnel.vtep_by_number(opened.source)?;
     let Opened { begin, end, .. } = opened;
     let inside = bytes.get_mut(begin..end)?;
     let room = inside.len().wrapping_sub(ETHERNET_LEN);

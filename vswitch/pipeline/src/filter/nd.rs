@@ -1,6 +1,7 @@
 //! Who may send which message of Neighbour Discovery and MLD (RFC 4861, RFC 4862, RFC 6980).
 
-use packet::number::{icmpv6, refused_icmpv6};
+use packet::number::icmpv6;
+use packet::refused::icmpv6_reason;
 use packet::wire::Ipv6;
 use packet::wire::nd::{Message, SOURCE_LINK_LAYER, TARGET_LINK_LAYER};
 use packet::{DropReason, addr};
@@ -51,7 +52,7 @@ pub(super) fn from_outside(ip: &Ipv6, packet: &[u8]) -> Result<(), DropReason> {
 
 /// Types that neither a VM nor the underlay may send.
 fn not_refused(kind: u8) -> Result<(), DropReason> {
-    match refused_icmpv6(kind) {
+    match icmpv6_reason(kind) {
         Some(reason) => Err(reason),
         None => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! Rows that the uplink and the tunnel share: what may come from outside.
 
-use packet::number::{ethertype, icmpv6, protocol, refused_icmp};
+use packet::number::{ethertype, icmpv6, protocol};
+use packet::refused::icmp_reason;
 use packet::wire::{Arp, Fragment, Ipv4, Ipv6, arp};
 use packet::{DropReason, addr};
 
@@ -40,7 +41,7 @@ pub(super) fn services4(ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
     if let Some(udp) = ip.udp() {
         dhcp::not_from_server(ip, udp, packet)?;
     }
-    match ip.icmp_type().and_then(refused_icmp) {
+    match ip.icmp_type().and_then(icmp_reason) {
         Some(reason) => Err(reason),
         None => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! What a port's VM may send: the rows of "From a port".
 
-use packet::number::{ethertype, icmpv6, port, protocol, refused_icmp, refused_protocol};
+use packet::number::{ethertype, icmpv6, port, protocol};
+use packet::refused::{icmp_reason, protocol_reason};
 use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
@@ -9,14 +10,16 @@ use super::owner::Owner;
 use super::{dhcp, nd};
 use crate::tables::{PortRules, Tables};
 
-/// Accepts what a port's VM may send; `leased` is the address that DHCP gave the port.
+/// Accepts what a port's VM may send, and writes it to `packet`; `leased` is the address that DHCP
+/// gave the port.
 #[inline(always)]
 pub(crate) fn from_port(
     tables: &Tables,
     rules: &PortRules,
     leased: Option<u32>,
     frame: &mut Frame<'_>,
-) -> Result<Packet, DropReason> {
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let station = Station {
         rules: Some(rules),
         mtu: rules.mtu,
@@ -34,7 +37,8 @@ pub(crate) fn from_port(
     };
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
-    let ip = match ethertype {
+    (packet.vid, packet.group) = (vid, group);
+    packet.ip = match ethertype {
         ethertype::IPV4 => Ip::V4(ipv4_from_port(&owner, payload)?),
         ethertype::IPV6 => Ip::V6(ipv6_from_port(&owner, payload)?),
         ethertype::ARP => Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?),
@@ -42,7 +46,7 @@ pub(crate) fn from_port(
         ethertype::RARP => return Err(DropReason::Rarp),
         _ => return Err(DropReason::EtherType),
     };
-    Ok(Packet { vid, group, ip })
+    Ok(())
 }
 
 /// Row "Ethernet 7": QEMU's announcement after a migration.
@@ -78,7 +82,7 @@ fn ipv4_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv4, DropReason>
         dhcp::from_port(rules, &ip, udp, payload)?;
         not_encapsulated(rules, udp)?;
     } else {
-        if let Some(reason) = ip.icmp_type().and_then(refused_icmp) {
+        if let Some(reason) = ip.icmp_type().and_then(icmp_reason) {
             return Err(reason);
         }
         not_encapsulation(rules, ip.protocol)?;
@@ -124,7 +128,7 @@ fn not_encapsulated(rules: &PortRules, (from, to): (u16, u16)) -> Result<(), Dro
 /// Rows "IPv4 9" and "IPv6 5" for other protocols.
 #[inline(always)]
 fn not_encapsulation(rules: &PortRules, protocol: u8) -> Result<(), DropReason> {
-    match refused_protocol(protocol) {
+    match protocol_reason(protocol) {
         Some(reason) if rules.deny_encapsulation => Err(reason),
         _ => Ok(()),
     }

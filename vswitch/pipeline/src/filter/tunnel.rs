@@ -20,13 +20,14 @@ pub(crate) struct Remote<'a> {
     pub(crate) ecn: Ecn,
 }
 
-/// Accepts what may come out of the tunnel. Returns the packet, the peer that sent it, and its new
-/// ECN field, if that changes.
+/// Accepts what may come out of the tunnel, and writes it to `packet`. Returns the peer that sent
+/// it, and its new ECN field, if that changes.
 #[inline(always)]
 pub(crate) fn from_tunnel(
     from: &Remote<'_>,
     frame: &mut Frame<'_>,
-) -> Result<(Packet, PeerId, Option<Ecn>), DropReason> {
+    packet: &mut Packet,
+) -> Result<(PeerId, Option<Ecn>), DropReason> {
     let station = Station {
         rules: None,
         // The device has limited the outer packet.
@@ -44,25 +45,28 @@ pub(crate) fn from_tunnel(
     if !group && mac_at(bytes, 0) != from.tunnel.mac {
         return Err(DropReason::DstMac);
     }
-    let (ip, peer, ecn) = match ethertype {
+    (packet.vid, packet.group) = (vid, group);
+    Ok(match ethertype {
         ethertype::IPV4 => {
             let ip = ipv4::parse(payload)?;
             let ecn = from.combined_ecn(payload)?;
-            (Ip::V4(ip), from.ipv4(&ip, payload)?, ecn)
+            packet.ip = Ip::V4(ip);
+            (from.ipv4(&ip, payload)?, ecn)
         }
         ethertype::IPV6 => {
             let ip = ipv6::parse(payload)?;
             let ecn = from.combined_ecn(payload)?;
-            (Ip::V6(ip), from.ipv6(&ip, payload)?, ecn)
+            packet.ip = Ip::V6(ip);
+            (from.ipv6(&ip, payload)?, ecn)
         }
         _ => {
             let arp = outside::parse_arp(mac_at(bytes, 6), payload)?;
             let sender = Some(arp.sender_ip).filter(|ip| addr::is_routable4(*ip));
             let peer = sender.and_then(|ip| from.peer_of(from.tables.packed4(ip)));
-            (Ip::Arp(arp), peer.ok_or(DropReason::ArpSenderIp)?, None)
+            packet.ip = Ip::Arp(arp);
+            (peer.ok_or(DropReason::ArpSenderIp)?, None)
         }
-    };
-    Ok((Packet { vid, group, ip }, peer, ecn))
+    })
 }
 
 impl Remote<'_> {

@@ -8,13 +8,14 @@ use super::ethernet::{self, Ethernet, Station};
 use super::outside;
 use crate::tables::{Tables, UplinkRules};
 
-/// Accepts what may come from the underlay.
+/// Accepts what may come from the underlay, and writes it to `packet`.
 #[inline(always)]
 pub(crate) fn from_uplink(
     tables: &Tables,
     uplink: &UplinkRules,
     frame: &mut Frame<'_>,
-) -> Result<Packet, DropReason> {
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let station = Station {
         rules: None,
         mtu: uplink.mtu,
@@ -31,12 +32,13 @@ pub(crate) fn from_uplink(
     if uplink.software_mac_filter && !group && mac_at(bytes, 0) != uplink.mac {
         return Err(DropReason::DstMac);
     }
-    let ip = match ethertype {
+    (packet.vid, packet.group) = (vid, group);
+    packet.ip = match ethertype {
         ethertype::IPV4 => Ip::V4(ipv4_from_uplink(tables, payload)?),
         ethertype::IPV6 => Ip::V6(ipv6_from_uplink(tables, payload)?),
         _ => Ip::Arp(outside::parse_arp(mac_at(bytes, 6), payload)?),
     };
-    Ok(Packet { vid, group, ip })
+    Ok(())
 }
 
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! One frame's way through the stages, which `order.rs` runs. Each stage is a method of [`Pass`]; the
-//! side from which the frame came is a parameter.
+//! One frame's way through the stages, which `order.rs` runs. Each stage is a method of [`Pass`];
+//! the side from which the frame came is a parameter.
 
 mod reply;
 pub(crate) mod report;
@@ -53,7 +53,7 @@ pub(crate) enum Side<'t> {
     Peer(FromPeer<'t>),
 }
 
-/// What the tunnel said about a frame that came out of it.
+/// The peer that sent a frame through the tunnel.
 #[derive(Clone, Copy)]
 pub(crate) struct FromPeer<'t> {
     pub(crate) tunnel: &'t Tunnel,

@@ -1,9 +1,9 @@
-//! Answers of the gateway, to the side that asked.
+//! Answers of the gateway, sent back to the side that the frame came from.
 
 use std::fmt;
 
 use packet::wire::ETHERNET_LEN;
-use packet::wire::tunnel::Inner;
+use packet::wire::flow::Inner;
 use packet::{DropReason, Frame};
 
 use super::{FromPeer, Outcome, Pass, Sent, Side};
@@ -11,8 +11,9 @@ use crate::peer_route::{PeerRoute, Unfit};
 use crate::stage::{Notes, Stage};
 
 impl<N: Notes> Pass<'_, N> {
-    /// The frame has become an answer, from our MAC to that of the station that asked: sends it
-    /// there. `built` is `None` if the answer did not fit.
+    /// Sends back a frame that has become an answer, from our MAC to its sender's. `built` is
+    /// `None` if the answer did not fit.
+    #[inline(always)]
     pub(crate) fn answer(
         &mut self,
         side: Side<'_>,
@@ -34,6 +35,7 @@ impl<N: Notes> Pass<'_, N> {
         }
     }
 
+    #[inline(never)]
     fn answer_peer(
         &mut self,
         from: FromPeer<'_>,
@@ -61,7 +63,8 @@ impl<N: Notes> Pass<'_, N> {
     }
 }
 
-/// Puts the tag of the frame that asked back into what was built for it, if it had one.
+/// Gives an answer the tag of the frame that it answers.
+#[inline(always)]
 pub(super) fn with_tag(built: Option<()>, vid: Option<u16>, frame: &mut Frame<'_>) -> Option<()> {
     built.and_then(|()| vid.map_or(Some(()), |vid| frame.insert_tag(vid)))
 }

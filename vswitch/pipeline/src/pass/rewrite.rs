@@ -1,6 +1,6 @@
 //! The headers of the next link.
 
-use packet::wire::tunnel::Inner;
+use packet::wire::flow::Inner;
 use packet::wire::{ETHERNET_LEN, Ipv4, Ipv6, Transport, ipv4, tcp};
 use packet::{DropReason, Frame};
 
@@ -162,7 +162,8 @@ impl<N: Notes> Pass<'_, N> {
         Ok(Sent::To(self.tables.uplink_id()))
     }
 
-    /// Applies what the tunnel changes in a packet that came out of it: ECN, and a SYN's segment size.
+    /// Applies what the tunnel changes in a packet that came out of it: ECN, and a SYN's segment
+    /// size.
     #[inline(always)]
     fn finish_inner(&mut self, side: Side<'_>, segment: Option<Segment>, frame: &mut Frame<'_>) {
         let Side::Peer(from) = side else {

@@ -12,23 +12,23 @@ use crate::stage::{Notes, Stage};
 use crate::tables::{Target, Tunnel};
 
 impl<'s, N: Notes> Pass<'s, N> {
-    /// Replaces a packet that came for the tunnel by what is inside, which comes from a peer. Any
-    /// other stays as it is.
+    /// Opens a packet that came for the tunnel: `packet` is then what is inside, which comes from a
+    /// peer. Any other packet stays as it is.
     #[inline(always)]
     pub(crate) fn leave_tunnel(
         &mut self,
         side: Side<'s>,
-        packet: Packet,
         frame: &mut Frame<'_>,
-    ) -> Outcome<(Side<'s>, Packet)> {
+        packet: &mut Packet,
+    ) -> Outcome<Side<'s>> {
         let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
-            return Ok((side, packet));
+            return Ok(side);
         };
         match Outer::of(&packet.ip) {
             Some(outer) if tunnel.carrier.takes(&outer) && self.is_to_uplink(&packet.ip) => {
-                self.open(tunnel, &outer, frame)
+                self.open(tunnel, &outer, frame, packet)
             }
-            _ => Ok((side, packet)),
+            _ => Ok(side),
         }
     }
 
@@ -50,7 +50,8 @@ impl<'s, N: Notes> Pass<'s, N> {
         tunnel: &'s Tunnel,
         outer: &Outer,
         frame: &mut Frame<'_>,
-    ) -> Outcome<(Side<'s>, Packet)> {
+        inner: &mut Packet,
+    ) -> Outcome<Side<'s>> {
         if outer.fragment != Fragment::Whole {
             return self.refuse(Stage::Tunnel, DropReason::TunnelFragment);
         }
@@ -60,7 +61,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         let packet = &frame.bytes()[ETHERNET_LEN..];
         let ecn = Ecn::of(packet);
         let (begin, end) = match tunnel.carrier.open(outer, packet) {
-            Ok(inner) => inner,
+            Ok(place) => place,
             Err(reason) => return self.refuse(Stage::Tunnel, reason),
         };
         frame.truncate(ETHERNET_LEN + end);
@@ -76,15 +77,15 @@ impl<'s, N: Notes> Pass<'s, N> {
             vtep,
             ecn,
         };
-        let (packet, id, ecn) = match filter::from_tunnel(&from, frame) {
+        let (id, ecn) = match filter::from_tunnel(&from, frame, inner) {
             Ok(accepted) => accepted,
             Err(reason) => return self.refuse(Stage::Filter, reason),
         };
         self.counters.peer(id).received(received, self.now_ns);
         self.note_peer(id, "from peer");
         self.notes
-            .note(Stage::Filter, format_args!("pass: {packet}"));
-        Ok((Side::Peer(FromPeer { tunnel, id, ecn }), packet))
+            .note(Stage::Filter, format_args!("pass: {inner}"));
+        Ok(Side::Peer(FromPeer { tunnel, id, ecn }))
     }
 
     pub(super) fn note_peer(&mut self, id: PeerId, what: &str) {

@@ -12,6 +12,7 @@ use crate::tables::Target;
 
 impl<N: Notes> Pass<'_, N> {
     /// Answers a request, and learns from next hops.
+    #[inline(always)]
     pub(crate) fn serve_arp(
         &mut self,
         side: Side<'_>,
@@ -33,13 +34,14 @@ impl<N: Notes> Pass<'_, N> {
                 let built = arp::reply(frame, side.own_mac(), arp);
                 self.answer(side, built, packet.vid, frame, format_args!("ARP"))
             }
-            Owner::Asker => self.refuse(Stage::Service, DropReason::Absorbed),
-            Owner::Nobody => self.refuse(Stage::Service, DropReason::ArpUnknown),
+            Owner::Sender => self.refuse(Stage::Service, DropReason::Absorbed),
+            Owner::None => self.refuse(Stage::Service, DropReason::ArpUnknown),
         }
     }
 
     /// Learns the MAC of a next hop on the underlay. Returns whether the sender is a station that
     /// the switch expects to announce itself.
+    #[inline(always)]
     fn learn_next_hop(&mut self, side: Side<'_>, arp: &Arp) -> bool {
         let Side::Uplink(uplink) = side else {
             return true;
@@ -54,23 +56,24 @@ impl<N: Notes> Pass<'_, N> {
         true
     }
 
-    /// Who has an address, as that side sees it.
+    /// The owner of an address, as seen from that side.
+    #[inline(always)]
     fn owner4(&mut self, side: Side<'_>, address: u32) -> Owner {
         if let Side::Uplink(uplink) = side {
             return if uplink.ipv4 == Some(address) {
                 Owner::Switch
             } else {
-                Owner::Nobody
+                Owner::None
             };
         }
         let target = self.state.route4(self.tables, address, self.now_ns);
         match (side, target) {
-            (Side::Port(rules), Some(Target::Port(id))) if id == rules.id => Owner::Asker,
-            (Side::Port(_), _) if !addr::is_routable4(address) => Owner::Nobody,
+            (Side::Port(rules), Some(Target::Port(id))) if id == rules.id => Owner::Sender,
+            (Side::Port(_), _) if !addr::is_routable4(address) => Owner::None,
             (_, Some(Target::Gateway)) => Owner::Switch,
             (_, Some(Target::Port(_))) => Owner::Station,
             (Side::Port(_), Some(Target::Uplink | Target::Peer(_))) => Owner::Station,
-            _ => Owner::Nobody,
+            _ => Owner::None,
         }
     }
 }

@@ -70,8 +70,9 @@ impl<N: Notes> Pass<'_, N> {
         self.report6(Stage::Service, (side, packet, ip), frame, refused)
     }
 
-    /// Learns the path MTU from a router of the underlay, which reports that it carries no more than
-    /// so many bytes of a packet of ours: row 4 of "Beside the tunnel". Returns whether it did.
+    /// Learns the path MTU from a router of the underlay, which reports that it carries no more
+    /// than so many bytes of a packet of ours: row 4 of "Beside the tunnel". Returns whether it
+    /// did.
     fn learn_path_mtu4(&mut self, side: Side<'_>, ip: &Ipv4, frame: &Frame<'_>) -> bool {
         let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
             return false;

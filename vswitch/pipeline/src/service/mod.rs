@@ -17,14 +17,14 @@ pub(crate) enum Served {
     Unserved(Option<Target>),
 }
 
-/// Who has an address, as the side that asks sees it.
+/// The owner of an address, as seen from the side of a solicitation.
 enum Owner {
     /// The switch itself, which answers.
     Switch,
     /// Another station, for which the switch answers.
     Station,
-    /// The station that asks.
-    Asker,
-    /// Nobody that this side may reach.
-    Nobody,
+    /// The sender of the solicitation.
+    Sender,
+    /// No station that this side may reach.
+    None,
 }

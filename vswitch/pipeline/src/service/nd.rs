@@ -1,5 +1,5 @@
-//! Neighbour Discovery and Router Advertisements: the switch answers for every address that the side
-//! may reach, and forwards no message of ND or MLD.
+//! Neighbour Discovery and Router Advertisements: the switch answers for every address that the
+//! side may reach, and forwards no message of ND or MLD.
 
 use std::net::Ipv6Addr;
 
@@ -31,8 +31,8 @@ impl<N: Notes> Pass<'_, N> {
                 let is_router = match self.owner6(side, ip, wanted) {
                     Owner::Switch => true,
                     Owner::Station => false,
-                    Owner::Asker => return self.refuse(Stage::Service, DropReason::Absorbed),
-                    Owner::Nobody => return self.refuse(Stage::Service, DropReason::NdUnknown),
+                    Owner::Sender => return self.refuse(Stage::Service, DropReason::Absorbed),
+                    Owner::None => return self.refuse(Stage::Service, DropReason::NdUnknown),
                 };
                 let built = nd::advertise(frame, side.own_mac(), ip, wanted, is_router);
                 let what = format_args!("Neighbor Advertisement");
@@ -85,22 +85,22 @@ impl<N: Notes> Pass<'_, N> {
         DropReason::Absorbed
     }
 
-    /// Who has an address, as that side sees it. On the underlay and in the tunnel a station without
-    /// an address gets no answer.
+    /// The owner of an address, as seen from that side. On the underlay and in the tunnel a station
+    /// without an address gets no answer.
     fn owner6(&self, side: Side<'_>, ip: &Ipv6, address: u128) -> Owner {
         match side {
             Side::Uplink(uplink) if uplink.ipv6 == Some(address) && ip.source != 0 => Owner::Switch,
-            Side::Uplink(_) => Owner::Nobody,
-            Side::Peer(_) if ip.source == 0 => Owner::Asker,
+            Side::Uplink(_) => Owner::None,
+            Side::Peer(_) if ip.source == 0 => Owner::Sender,
             Side::Peer(_) => match self.tables.route6(address) {
                 Some(Target::Gateway) => Owner::Switch,
                 Some(Target::Port(_)) => Owner::Station,
-                _ => Owner::Nobody,
+                _ => Owner::None,
             },
             Side::Port(rules) => {
                 let target = self.tables.route6(address);
                 if target == Some(Target::Port(rules.id)) || address == rules.link_local {
-                    return Owner::Asker;
+                    return Owner::Sender;
                 }
                 if address == rules.gateway_link_local {
                     return Owner::Switch;
@@ -111,7 +111,7 @@ impl<N: Notes> Pass<'_, N> {
                     Some(Target::Port(_) | Target::Uplink | Target::Peer(_)) if !on_link_only => {
                         Owner::Station
                     }
-                    _ => Owner::Nobody,
+                    _ => Owner::None,
                 }
             }
         }

@@ -11,7 +11,7 @@ pub(crate) struct LeaseState {
     transaction: Option<u32>,
     /// The address, and the end of the lease.
     lease: Option<(u32, u64)>,
-    /// The generation whose tables were last asked whether the address is free.
+    /// The generation for which the lease was last checked.
     generation: u64,
     /// Whether the lease was restored and no generation has been installed since.
     restored: bool,
@@ -84,8 +84,8 @@ impl LeaseState {
         }
     }
 
-    /// The tenant's server sent this BOOTP payload to the port's VM. `free` says whether the address
-    /// is in the gateway's subnet and nobody else's.
+    /// The tenant's server sent this BOOTP payload to the port's VM. `free` says whether the
+    /// address is in the gateway's subnet and has no owner.
     pub(crate) fn server_sent(&mut self, payload: &[u8], now_ns: u64, free: bool) {
         let Some(bootp) = Bootp::parse(payload) else {
             return;

@@ -1,5 +1,6 @@
-//! The mutable half of a switch: what one worker remembers from frame to frame. All of it is bounded
-//! and allocated with the generation, off the worker. It is never shared: each worker has its own.
+//! The mutable half of a switch: what one worker remembers from frame to frame. All of it is
+//! bounded and allocated with the generation, off the worker. It is never shared: each worker has
+//! its own.
 
 mod lease;
 mod next_hop;
@@ -64,8 +65,9 @@ impl PortState {
 
 /// What is remembered of all ports and of the underlay.
 ///
-/// A new generation takes all of it along: by one swap where the tables share the part that it belongs
-/// to, else entry by entry. A lease is checked when it is used, by the number of the generation.
+/// A new generation keeps all of it: by one swap where the tables share the part that it
+/// belongs to, else entry by entry. A lease is checked when it is used, by the number of the
+/// generation.
 #[derive(Debug)]
 pub(crate) struct State {
     /// Counts the generations of the pipeline.
@@ -157,8 +159,8 @@ impl State {
             .map(|rules| rules.id)
     }
 
-    /// Gives a port the lease that it had before a restart. False if DHCP could not have given it: the
-    /// port does not learn, the address is not free, or another port has it.
+    /// Gives a port the lease that it had before a restart. False if DHCP could not have given it:
+    /// the port does not learn, the address is not free, or another port has it.
     pub(crate) fn restore_lease(
         &mut self,
         tables: &Tables,

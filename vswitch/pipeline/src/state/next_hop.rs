@@ -32,7 +32,8 @@ impl NextHop {
         };
     }
 
-    /// Whether to solicit it now; its MAC is dropped after too many solicitations without an answer.
+    /// Whether to solicit it now; its MAC is dropped after too many solicitations without an
+    /// answer.
     pub(crate) fn wants_solicitation(&mut self, now_ns: u64) -> bool {
         let waiting = self
             .solicited_ns

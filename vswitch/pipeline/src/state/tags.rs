@@ -21,7 +21,7 @@ impl TagCache {
     }
 
     pub(crate) fn learn(&mut self, address: u128, vid: Option<u16>) {
-        // Probes and DHCP clients send from the unspecified address, to which nobody sends.
+        // The source of probes and DHCP clients, which is never a destination.
         if address == 0 {
             return;
         }

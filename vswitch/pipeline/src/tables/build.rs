@@ -114,7 +114,7 @@ impl Routes {
         for peer in peers() {
             routes.add_host(peer.vtep, Target::Underlay);
         }
-        // The first address of a subnet is nobody's, even where a peer has the whole subnet.
+        // No station has the first address of a subnet, even where a peer has the whole subnet.
         if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {
             routes.add_host(net.network().into(), Target::Unowned);
         }

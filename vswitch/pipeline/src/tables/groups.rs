@@ -91,9 +91,11 @@ mod tests {
         let text = format!(
             r#"{{"tenant": "red", "vni": 5001, "gateway": {gateway},
                 "ports": [
-                    {{"name": "one", "device": {{"driver": "offline"}}, "gateway_mac": "02:00:00:00:00:01",
+                    {{"name": "one", "device": {{"driver": "offline"}},
+                      "gateway_mac": "02:00:00:00:00:01",
                       "mac": "52:54:00:00:00:01", "addresses": ["10.0.0.11/32", "fd00::11/128"]}},
-                    {{"name": "two", "device": {{"driver": "offline"}}, "gateway_mac": "02:00:00:00:00:02",
+                    {{"name": "two", "device": {{"driver": "offline"}},
+                      "gateway_mac": "02:00:00:00:00:02",
                       "mac": "52:54:00:00:00:02", "addresses": {addresses}}}],
                 "uplink": {{"device": {{"driver": "offline"}}, "mac": "02:00:00:00:00:00",
                     "ipv6": "2001:db8::2/64", "next_hops": {{"ipv6": "2001:db8::1"}}}}}}"#
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_heard_and_nothing_else() {
+    fn groups_are_those_of_own_addresses() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let groups = of(&config(r#"["10.0.0.12/32", "fd00::ab:cdef/128"]"#, both));
         let these = |list: &[[u8; 6]]| Groups {
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_behind_a_peer_the_addresses_on_link_are_asked_for() {
+    fn groups_include_on_link_addresses_behind_peers() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let with = |prefixes: &[&str]| {
             let mut config = config(r#"["10.0.0.12/32"]"#, both);
@@ -162,7 +164,8 @@ mod tests {
         assert!(!asked(&with(&["10.0.0.71/32", "fd01::71/128"]), group));
         assert!(asked(&with(&["fd00::71/128"]), group));
         assert!(!with(&["fd00::71/128"]).others);
-        // Of those that cannot be listed the NIC is told as well as it takes it; the gateway is never lost.
+        // Groups that cannot be listed set `others`; the gateway is
+        // never lost.
         for prefix in ["fd00::70/124", "fd00::/64"] {
             let groups = with(&[prefix]);
             assert!(
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_addresses_is_asked_for_by_any_group_and_without_ipv6_by_none() {
+    fn prefix_sets_others_and_no_ipv6_lists_no_group() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let groups = of(&config(r#"["10.0.0.12/32", "fd00:0:0:0:8000::/65"]"#, both));
         assert!(groups[..2].iter().all(|groups| groups.others));

@@ -1,5 +1,5 @@
-//! The immutable half of a switch: everything that look-ups read. Built off the worker from a checked
-//! configuration; a change of configuration is a new set of tables.
+//! The immutable half of a switch: everything that look-ups read. Built off the worker from a
+//! checked configuration; a change of configuration is a new set of tables.
 
 mod build;
 mod groups;

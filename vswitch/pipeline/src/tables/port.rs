@@ -31,8 +31,8 @@ pub(crate) struct PortRules {
     pub(crate) deny_encapsulation: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
-    /// Whether the fast path serves the port: it has no tags, no limits of all frames and no learned
-    /// address.
+    /// Whether the fast path serves the port: it has no tags, no limits of all frames and no
+    /// learned address.
     pub(crate) express: bool,
     /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6.
     pub(crate) express4: u64,

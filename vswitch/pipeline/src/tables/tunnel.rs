@@ -170,7 +170,13 @@ impl Tunnel {
         if address.is_ipv4() != self.carrier.own().is_ipv4() {
             return None;
         }
-        self.by_address.lookup(number(address))
+        self.vtep_by_number(number(address))
+    }
+
+    /// The endpoint with that number of our own family, if it is a peer's.
+    #[inline(always)]
+    pub(crate) fn vtep_by_number(&self, address: u128) -> Option<VtepId> {
+        self.by_address.lookup(address)
     }
 
     /// Whether the tunnel does not carry UDP to that port, because it is a tunnel of the VM's own.

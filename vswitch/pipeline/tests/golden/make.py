@@ -1,16 +1,17 @@
 #!/usr/bin/python3
 """Makes the captures that tests/golden.rs plays into a switch, with scapy.
 
-Each scenario is a folder: config.json (a SwitchConfig), in-PORT.pcap (what PORT sends, with the time
-at which it sends it), and what the test compares: out-PORT.pcap (what PORT is given) and counters.json.
-This script writes the first two; the test writes the others where GOLDEN_UPDATE is set. To change a
-scenario:
+Each scenario is a folder: config.json (a SwitchConfig), in-PORT.pcap (the frames that PORT sends,
+with their times), and what the test compares: out-PORT.pcap (the frames that PORT receives) and
+counters.json. This script writes the first two; the test writes the others if GOLDEN_UPDATE is
+set. To change a scenario:
 
-    vswitch/tests/golden/make.py
-    GOLDEN_UPDATE=1 cargo test -p vswitch --test golden
-    git diff --stat    # and read counters.json: it says what each frame got
+    vswitch/pipeline/tests/golden/make.py
+    GOLDEN_UPDATE=1 cargo test -p pipeline --test golden
+    git diff --stat    # and read counters.json: it lists what each frame got
 
-Frames are scapy's, not the test's own builders', so that a mistake is not made twice.
+The frames are built by scapy, not by the builders of the tests, so that a mistake is not made
+twice.
 """
 
 import json
@@ -19,12 +20,15 @@ import pathlib
 from scapy.all import (
     ARP, BOOTP, DHCP, DNS, DNSQR, Dot1Q, Dot3, Ether, GRE, ICMP, IP, IPOption_LSRR, IPv6,
     IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, ICMPv6EchoRequest,
-    ICMPv6EchoReply, ICMPv6MLQuery, ICMPv6PacketTooBig, ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_RS,
+    ICMPv6EchoReply, ICMPv6MLQuery, ICMPv6PacketTooBig, ICMPv6MLReport2, ICMPv6ND_NA, ICMPv6ND_NS,
+        ICMPv6ND_RA, ICMPv6ND_RS,
     ICMPv6ND_Redirect, ICMPv6NDOptDstLLAddr, ICMPv6NDOptPrefixInfo, ICMPv6NDOptSrcLLAddr, LLC, PadN,
     Raw, SNAP, STP, TCP, UDP, Padding, fragment, mac2str, wrpcap,
 )
 from scapy.contrib.geneve import GENEVE, GeneveOptions
-from scapy.contrib.lldp import LLDPDU, LLDPDUChassisID, LLDPDUEndOfLLDPDU, LLDPDUPortID, LLDPDUTimeToLive
+from scapy.contrib.lldp import (
+    LLDPDU, LLDPDUChassisID, LLDPDUEndOfLLDPDU, LLDPDUPortID, LLDPDUTimeToLive,
+)
 from scapy.layers.inet6 import RouterAlert
 from scapy.layers.dhcp6 import DHCP6_Advertise
 from scapy.layers.vxlan import VXLAN
@@ -35,8 +39,9 @@ VM1, VM2, VM3 = ("52:54:00:aa:00:%02x" % n for n in (1, 2, 3))
 GW1, GW2, GW3 = ("02:00:13:89:00:%02x" % n for n in (1, 2, 3))
 UPLINK, ROUTER = "02:00:13:89:00:00", "02:00:00:00:00:fe"
 ALL = "ff:ff:ff:ff:ff:ff"
-IP1, IP2, IP3, GATEWAY, WORLD = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.1", "198.51.100.7"
-SIX1, SIX2, SIXGW, WORLD6 = "fd00:0:0:1::11", "fd00:0:0:1::12", "fd00:0:0:1::1", "2001:db8:ffff::7"
+IP1, IP2, IP3, GATEWAY, EXTERNAL = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.1", "198.51.100.7"
+SIX1, SIX2, SIXGW = "fd00:0:0:1::11", "fd00:0:0:1::12", "fd00:0:0:1::1"
+EXTERNAL6 = "2001:db8:ffff::7"
 NEXT_HOP, UPLINK_IP = "192.0.2.1", "192.0.2.2"
 NEXT_HOP6, UPLINK6 = "2001:db8::1", "2001:db8::2"
 LL1 = "fe80::5054:ff:feaa:1"
@@ -102,7 +107,7 @@ def from_vm2(packet, to=GW2):
     return Ether(src=VM2, dst=to) / packet
 
 
-def from_world(packet, to=UPLINK):
+def from_outside(packet, to=UPLINK):
     return Ether(src=ROUTER, dst=to) / packet
 
 
@@ -123,12 +128,12 @@ def dhcp(kind, **more):
 
 
 def conversation():
-    """What two honest VMs and the world say to each other."""
+    """Valid traffic of two VMs and an external address."""
     play = Scenario("conversation", config())
     # The router answers the switch's question for its MAC.
     play.send("uplink",
-              from_world(ARP(op=2, hwsrc=ROUTER, psrc=NEXT_HOP, hwdst=UPLINK, pdst=UPLINK_IP)),
-              from_world(IPv6(src=NEXT_HOP6, dst=UPLINK6, hlim=255)
+              from_outside(ARP(op=2, hwsrc=ROUTER, psrc=NEXT_HOP, hwdst=UPLINK, pdst=UPLINK_IP)),
+              from_outside(IPv6(src=NEXT_HOP6, dst=UPLINK6, hlim=255)
                          / ICMPv6ND_NA(tgt=NEXT_HOP6, R=1, S=1, O=1)
                          / ICMPv6NDOptDstLLAddr(lladdr=ROUTER)))
     # vm1 boots: DHCP, probe, announcement, duplicate detection, MLD, router solicitation.
@@ -160,23 +165,29 @@ def conversation():
     play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / ICMP(type=0, id=7, seq=2) / b"ping"))
     # TCP between the VMs, the last segment padded to Ethernet's minimum.
     play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / TCP(sport=40000, dport=80, flags="S", seq=1)))
-    play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / TCP(sport=80, dport=40000, flags="SA", seq=9, ack=2)))
-    play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / TCP(sport=40000, dport=80, flags="A", seq=2, ack=10)
+    play.send("vm2",
+        from_vm2(IP(src=IP2, dst=IP1) / TCP(sport=80, dport=40000, flags="SA", seq=9, ack=2)))
+    play.send("vm1",
+        from_vm1(IP(src=IP1, dst=IP2) / TCP(sport=40000, dport=80, flags="A", seq=2, ack=10)
                               / Padding(b"\0" * 6)))
-    # DNS in the world, by both families, and a packet in fragments.
+    # DNS to an external address, by both families, and a packet in fragments.
     question = DNS(id=3, qd=DNSQR(qname="example.org"))
-    play.send("vm1", from_vm1(IP(src=IP1, dst=WORLD) / UDP(sport=5353, dport=53) / question),
-              from_vm1(IPv6(src=SIX1, dst=WORLD6) / UDP(sport=5353, dport=53) / question))
-    play.send("uplink", from_world(IP(src=WORLD, dst=IP1, ttl=50) / UDP(sport=53, dport=5353) / question),
-              from_world(IPv6(src=WORLD6, dst=SIX1, hlim=50) / UDP(sport=53, dport=5353) / question))
-    whole = IP(src=IP1, dst=WORLD, id=77) / UDP(sport=1000, dport=2000) / (b"long" * 600)
+    play.send("vm1", from_vm1(IP(src=IP1, dst=EXTERNAL) / UDP(sport=5353, dport=53) / question),
+              from_vm1(IPv6(src=SIX1, dst=EXTERNAL6) / UDP(sport=5353, dport=53) / question))
+    play.send("uplink",
+        from_outside(IP(src=EXTERNAL, dst=IP1, ttl=50) / UDP(sport=53, dport=5353) / question),
+              from_outside(IPv6(src=EXTERNAL6, dst=SIX1, hlim=50) / UDP(sport=53,
+                  dport=5353) / question))
+    whole = IP(src=IP1, dst=EXTERNAL, id=77) / UDP(sport=1000, dport=2000) / (b"long" * 600)
     play.send("vm1", *(from_vm1(part) for part in fragment(whole, fragsize=1480)))
-    # traceroute's first packet, and a port that nobody serves.
-    play.send("vm1", from_vm1(IP(src=IP1, dst=WORLD, ttl=1) / UDP(sport=1000, dport=33434) / b"trace"),
+    # traceroute's first packet, and a port without a service.
+    play.send("vm1",
+        from_vm1(IP(src=IP1, dst=EXTERNAL, ttl=1) / UDP(sport=1000, dport=33434) / b"trace"),
               from_vm1(IP(src=IP1, dst="10.0.0.99") / UDP(sport=1000, dport=9) / b"nobody"))
     # The underlay pings the switch.
-    play.send("uplink", from_world(ARP(op=1, hwsrc=ROUTER, psrc=NEXT_HOP, pdst=UPLINK_IP), to=ALL),
-              from_world(IP(src=NEXT_HOP, dst=UPLINK_IP) / ICMP(id=9, seq=1) / b"alive?"))
+    play.send("uplink",
+        from_outside(ARP(op=1, hwsrc=ROUTER, psrc=NEXT_HOP, pdst=UPLINK_IP), to=ALL),
+              from_outside(IP(src=NEXT_HOP, dst=UPLINK_IP) / ICMP(id=9, seq=1) / b"alive?"))
     return play
 
 
@@ -196,7 +207,8 @@ def attacks():
               Dot3(src=VM1, dst="01:80:c2:00:00:00") / LLC(dsap=0x42, ssap=0x42, ctrl=3) / STP(),
               Dot3(src=VM1, dst=GW1) / LLC(dsap=0xaa, ssap=0xaa, ctrl=3) / SNAP(code=0x0800) / good,
               Ether(src=VM1, dst="01:80:c2:00:00:0e", type=0x88cc)
-              / LLDPDUChassisID(subtype=4, id=mac2str(VM1)) / LLDPDUPortID(subtype=3, id=mac2str(VM1))
+              / LLDPDUChassisID(subtype=4, id=mac2str(VM1)) / LLDPDUPortID(subtype=3,
+                  id=mac2str(VM1))
               / LLDPDUTimeToLive(ttl=120) / LLDPDUEndOfLLDPDU(),
               Ether(src=VM1, dst=ALL, type=0x8035) / ARP(op=3, hwsrc=VM1, hwdst=VM1),
               Ether(src=VM1, dst=GW1, type=0x8847) / b"\x00\x01\x01\x40",
@@ -213,49 +225,53 @@ def attacks():
               from_vm1(IP(src=IP1, dst=IP2, chksum=1) / udp),
               from_vm1(IP(src=IP1, dst=IP2, flags="MF", proto=6) / b"\x00\x50\x00\x50tiny"),
               from_vm1(IP(src=IP1, dst=IP2, frag=1, proto=6) / b"overwrites the flags"),
-              from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=67, dport=68) / BOOTP(op=2, chaddr=mac2str(VM2))),
+              from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=67, dport=68) / BOOTP(op=2,
+                  chaddr=mac2str(VM2))),
               from_vm1(IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
                        / BOOTP(op=1, chaddr=mac2str(VM2)) / DHCP(options=["end"]), to=ALL),
-              from_vm1(IP(src=IP1, dst=WORLD) / IP(src=IP2, dst=IP1) / udp),
-              from_vm1(IP(src=IP1, dst=WORLD) / GRE() / IP(src=IP2, dst=IP1) / udp),
-              from_vm1(IP(src=IP1, dst=WORLD) / UDP(sport=1000, dport=3544) / b"teredo"),
+              from_vm1(IP(src=IP1, dst=EXTERNAL) / IP(src=IP2, dst=IP1) / udp),
+              from_vm1(IP(src=IP1, dst=EXTERNAL) / GRE() / IP(src=IP2, dst=IP1) / udp),
+              from_vm1(IP(src=IP1, dst=EXTERNAL) / UDP(sport=1000, dport=3544) / b"teredo"),
               # IPv6
               from_vm1(IPv6(src=SIX2, dst=SIX1) / udp),
-              from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrRouting(type=0, addresses=[SIX2]) / udp),
+              from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrRouting(type=0,
+                  addresses=[SIX2]) / udp),
               from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrDestOpt() / IPv6ExtHdrHopByHop() / udp),
               from_vm1(IPv6(src=SIX1, dst=SIX2, nh=60) / Raw(b"\x3c\0\x01\x04\0\0\0\0" * 9) / udp),
               from_vm1(IPv6(src=SIX1, dst=SIX2) / IPv6ExtHdrFragment(nh=6, m=1) / b"\x00\x50"),
               from_vm1(IPv6(src=SIX1, dst=SIX2) / UDP(sport=547, dport=546) / DHCP6_Advertise()),
-              from_vm1(IPv6(src=SIX1, dst=WORLD6, nh=41) / good6),
+              from_vm1(IPv6(src=SIX1, dst=EXTERNAL6, nh=41) / good6),
               # Neighbour Discovery
               from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=255) / ICMPv6ND_RA()
                        / ICMPv6NDOptPrefixInfo(prefix="2001:db8:bad::"), to="33:33:00:00:00:01"),
               from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=255) / IPv6ExtHdrFragment()
                        / ICMPv6ND_RA(), to="33:33:00:00:00:01"),
-              from_vm1(IPv6(src=LL1, dst=SIX2, hlim=255) / ICMPv6ND_Redirect(tgt=LL1, dst=WORLD6)),
+              from_vm1(IPv6(src=LL1, dst=SIX2, hlim=255) / ICMPv6ND_Redirect(tgt=LL1,
+                  dst=EXTERNAL6)),
               from_vm1(IPv6(src=SIX1, dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt=SIX2, R=0, O=1)
                        / ICMPv6NDOptDstLLAddr(lladdr=VM1), to="33:33:00:00:00:01"),
               ns(SIX1, SIXGW, mac=VM2),
               ns("::", SIX2),
               from_vm1(IPv6(src=SIX1, dst=SIX2, hlim=64) / ICMPv6ND_NS(tgt=SIX2)),
-              from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=1) / ICMPv6MLQuery(), to="33:33:00:00:00:01"),
-              # Where nobody may go
+              from_vm1(IPv6(src=LL1, dst="ff02::1", hlim=1) / ICMPv6MLQuery(),
+                  to="33:33:00:00:00:01"),
+              # Destinations that are closed
               from_vm1(IP(src=IP1, dst=NEXT_HOP) / udp),
               from_vm1(IP(src=IP1, dst="169.254.169.254") / udp),
               from_vm1(IP(src=IP1, dst="224.0.0.251") / udp, to="01:00:5e:00:00:fb"),
               from_vm1(good, to=ALL))
     play.send("uplink",
-              from_world(IP(src=IP2, dst=IP1) / udp),
-              from_world(IP(src=GATEWAY, dst=IP1) / udp),
-              from_world(IPv6(src=SIX2, dst=SIX1) / udp),
-              from_world(IP(src=WORLD, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2)),
-              from_world(IPv6(src=WORLD6, dst=SIX1) / UDP(sport=547, dport=546)),
-              from_world(IPv6(src=NEXT_HOP6, dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+              from_outside(IP(src=IP2, dst=IP1) / udp),
+              from_outside(IP(src=GATEWAY, dst=IP1) / udp),
+              from_outside(IPv6(src=SIX2, dst=SIX1) / udp),
+              from_outside(IP(src=EXTERNAL, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2)),
+              from_outside(IPv6(src=EXTERNAL6, dst=SIX1) / UDP(sport=547, dport=546)),
+              from_outside(IPv6(src=NEXT_HOP6, dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
                          to="33:33:00:00:00:01"),
-              from_world(ARP(op=2, hwsrc=ROUTER, psrc="192.0.2.77", pdst=UPLINK_IP)),
-              from_world(IP(src=WORLD, dst="203.0.113.9") / udp),
-              from_world(IP(src=WORLD, dst=UPLINK_IP) / TCP(sport=1, dport=22)),
-              from_world(IP(src=WORLD, dst=IP1, options=[IPOption_LSRR(routers=[IP2])]) / udp))
+              from_outside(ARP(op=2, hwsrc=ROUTER, psrc="192.0.2.77", pdst=UPLINK_IP)),
+              from_outside(IP(src=EXTERNAL, dst="203.0.113.9") / udp),
+              from_outside(IP(src=EXTERNAL, dst=UPLINK_IP) / TCP(sport=1, dport=22)),
+              from_outside(IP(src=EXTERNAL, dst=IP1, options=[IPOption_LSRR(routers=[IP2])]) / udp))
     # None of which keeps the good from passing.
     play.send("vm1", from_vm1(good), from_vm1(good6))
     return play
@@ -281,11 +297,13 @@ def storm():
         play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / hello))
     play.wait_ms(2000)
     for _ in range(12):
-        play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
-    # Half a second later half of each bucket is back.
+        play.send("vm1",
+            from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
+    # Half a second later half of each bucket is refilled.
     play.wait_ms(500)
     for _ in range(12):
-        play.send("vm1", from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
+        play.send("vm1",
+            from_vm1(IP(src=IP1, dst=IP2) / UDP(sport=1000, dport=2000) / (b"x" * 1400)))
         play.send("vm2", from_vm2(IP(src=IP2, dst=IP1) / hello))
     return play
 
@@ -295,18 +313,20 @@ IP71, IP81, SIX71 = "10.0.0.71", "10.0.0.81", "fd00:0:0:1::71"
 
 
 def tunnel(name, kind, six):
-    """A VM and its siblings behind two other hosts, one of them beyond a router, and what attackers on
-    the underlay try."""
+    """A VM and its siblings behind two other hosts, one of them behind a router, and what attackers
+    on the underlay try."""
     switch = config()
     ours, b, c, router, stranger = (
-        (UPLINK6, "2001:db8::66", "2001:db8:c::9", "2001:db8::fe", WORLD6) if six
-        else (UPLINK_IP, "192.0.2.66", "203.0.113.9", "192.0.2.254", WORLD))
+        (UPLINK6, "2001:db8::66", "2001:db8:c::9", "2001:db8::fe", EXTERNAL6) if six
+        else (UPLINK_IP, "192.0.2.66", "203.0.113.9", "192.0.2.254", EXTERNAL))
     port = {"geneve": 6081, "vxlan": 4789}[kind]
     switch["uplink"]["mtu"] = 1550
     switch["tunnel"] = {
-        "kind": kind, "vtep": ours, "port": port, "mac": SIDE, "udp_checksum": six, "mss_clamp": six,
+        "kind": kind, "vtep": ours, "port": port, "mac": SIDE, "udp_checksum": six,
+            "mss_clamp": six,
         "peers": [
-            {"name": "host-b", "vtep": b, "mac": FAR, "next_hop": b, "prefixes": [IP71 + "/32", SIX71 + "/128"]},
+            {"name": "host-b", "vtep": b, "mac": FAR, "next_hop": b,
+                "prefixes": [IP71 + "/32", SIX71 + "/128"]},
             {"name": "host-c", "vtep": c, "mac": FAR2, "next_hop": router,
              "prefixes": [IP81 + "/32", "10.0.8.0/24"]},
         ],
@@ -320,23 +340,24 @@ def tunnel(name, kind, six):
 
     def under(packet, source=b, **more):
         outer = IPv6(src=source, dst=ours, **more) if six else IP(src=source, dst=ours, **more)
-        return from_world(outer / UDP(sport=51000, dport=port) / packet)
+        return from_outside(outer / UDP(sport=51000, dport=port) / packet)
 
     def over(packet, source=b, mac=FAR, to=SIDE, **more):
         return under(header() / Ether(src=mac, dst=to) / packet, source, **more)
 
     udp = UDP(sport=1000, dport=2000) / b"hello"
     back = UDP(sport=2000, dport=1000) / b"hello"
-    # Nobody answers for a next hop yet; then both do.
+    # No next hop has answered yet; then both do.
     play.send("vm1", from_vm1(IP(src=IP1, dst=IP71) / udp))
     if six:
         play.send("uplink", *(
-            from_world(IPv6(src=hop, dst=UPLINK6, hlim=255) / ICMPv6ND_NA(tgt=hop, S=1, O=1)
+            from_outside(IPv6(src=hop, dst=UPLINK6, hlim=255) / ICMPv6ND_NA(tgt=hop, S=1, O=1)
                        / ICMPv6NDOptDstLLAddr(lladdr=mac))
             for hop, mac in ((b, "02:00:00:00:00:66"), (router, ROUTER))))
     else:
         play.send("uplink", *(
-            Ether(src=mac, dst=UPLINK) / ARP(op=2, hwsrc=mac, psrc=hop, hwdst=UPLINK, pdst=UPLINK_IP)
+            Ether(src=mac, dst=UPLINK) / ARP(op=2, hwsrc=mac, psrc=hop, hwdst=UPLINK,
+                pdst=UPLINK_IP)
             for hop, mac in ((b, "02:00:00:00:00:66"), (router, ROUTER))))
     # vm1 looks for its siblings, and speaks to them.
     play.send("vm1",
@@ -345,12 +366,14 @@ def tunnel(name, kind, six):
               from_vm1(IPv6(src=SIX1, dst=SIX71) / ICMPv6EchoRequest(id=7, seq=1, data=b"ping")),
               from_vm1(IP(src=IP1, dst=IP81, tos=0xbb, ttl=3) / udp / Padding(b"\0" * 6)),
               from_vm1(IP(src=IP1, dst="10.0.8.8")
-                       / TCP(sport=40000, dport=80, flags="S", options=[("MSS", 9000), ("SAckOK", b"")])))
+                       / TCP(sport=40000, dport=80, flags="S",
+                           options=[("MSS", 9000), ("SAckOK", b"")])))
     # They answer, and look for vm1 and the gateway.
     play.send("uplink",
               over(IP(src=IP71, dst=IP1) / ICMP(type=0, id=7, seq=1) / b"ping"),
               over(IPv6(src=SIX71, dst=SIX1) / ICMPv6EchoReply(id=7, seq=1, data=b"ping")),
-              over(IP(src=IP81, dst=IP1, tos=2) / back, source=c, mac=FAR2, **({"tc": 3} if six else {"tos": 3})),
+              over(IP(src=IP81, dst=IP1, tos=2) / back, source=c, mac=FAR2,
+                  **({"tc": 3} if six else {"tos": 3})),
               over(IP(src="10.0.8.8", dst=IP1)
                    / TCP(sport=80, dport=40000, flags="SA", options=[("MSS", 9000)]), source=c),
               over(ARP(op=1, hwsrc=FAR, psrc=IP71, pdst=IP1), to=ALL),
@@ -359,7 +382,8 @@ def tunnel(name, kind, six):
                    / ICMPv6NDOptSrcLLAddr(lladdr=FAR), to="33:33:ff:00:00:01"),
               over(IP(src=IP71, dst=GATEWAY) / ICMP(id=8, seq=1) / b"alive?"))
     if kind == "geneve":
-        play.send("uplink", under(header(options=[GeneveOptions(classid=1, type=1, data=b"skip")], optionlen=2)
+        play.send("uplink",
+            under(header(options=[GeneveOptions(classid=1, type=1, data=b"skip")], optionlen=2)
                                   / Ether(src=FAR, dst=SIDE) / IP(src=IP71, dst=IP1) / back))
     # What is refused.
     good = Ether(src=FAR, dst=SIDE) / IP(src=IP71, dst=IP1) / back
@@ -368,29 +392,33 @@ def tunnel(name, kind, six):
               under(header() / good, source=stranger),
               under(header(vni=5002) / good),
               under(Raw(bytes(header())[:7])),
-              from_world(outer / UDP(sport=51000, dport=port, chksum=0x1234) / header() / good),
-              from_world(outer / UDP(sport=51000, dport=port, len=600, chksum=0) / header() / good),
-              from_world((IPv6(src=b, dst=ours) / IPv6ExtHdrFragment(m=1, nh=17) if six
+              from_outside(outer / UDP(sport=51000, dport=port, chksum=0x1234) / header() / good),
+              from_outside(outer / UDP(sport=51000, dport=port, len=600,
+                  chksum=0) / header() / good),
+              from_outside((IPv6(src=b, dst=ours) / IPv6ExtHdrFragment(m=1, nh=17) if six
                           else IP(src=b, dst=ours, flags="MF"))
                          / UDP(sport=51000, dport=port, chksum=0) / header() / good),
               over(IP(src=IP81, dst=IP1) / back),
               over(IP(src=IP2, dst=IP1) / back),
-              over(IP(src=WORLD, dst=IP1) / back),
+              over(IP(src=EXTERNAL, dst=IP1) / back),
               over(IP(src=IP71, dst=IP81) / back),
-              over(IP(src=IP71, dst=WORLD) / back),
+              over(IP(src=IP71, dst=EXTERNAL) / back),
               over(IP(src=IP71, dst=IP1) / back, to=VM1),
               over(IP(src=IP71, dst=IP1) / back, to=ALL),
               over(Dot1Q(vlan=100) / IP(src=IP71, dst=IP1) / back),
               over(IP(src=IP71, dst=IP1) / back, **({"tc": 3} if six else {"tos": 3})),
               over(IP(src=IP71, dst=IP1) / UDP(sport=9, dport=4789) / VXLAN(vni=5001) / good),
-              over(IP(src=IP71, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2, chaddr=mac2str(VM1))),
-              over(IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(), to="33:33:00:00:00:01"),
+              over(IP(src=IP71, dst=IP1) / UDP(sport=67, dport=68) / BOOTP(op=2,
+                  chaddr=mac2str(VM1))),
+              over(IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+                  to="33:33:00:00:00:01"),
               over(ARP(op=1, hwsrc=FAR, psrc=IP1, pdst=IP1), to=ALL),
-              from_world(IP(src=IP71, dst=IP1) / back),
-              from_world(IP(src=WORLD, dst=IP71) / back))
+              from_outside(IP(src=IP71, dst=IP1) / back),
+              from_outside(IP(src=EXTERNAL, dst=IP71) / back))
     if kind == "geneve":
         play.send("uplink",
-                  under(header(options=[GeneveOptions(classid=1, type=0x81, data=b"must")], optionlen=2) / good),
+                  under(header(options=[GeneveOptions(classid=1, type=0x81, data=b"must")],
+                      optionlen=2) / good),
                   under(header(oam=1) / good))
     else:
         play.send("uplink", under(VXLAN(flags=0, vni=5001) / good))
@@ -400,11 +428,14 @@ def tunnel(name, kind, six):
     # A router of the underlay knows a narrow link.
     large = IP(src=IP1, dst=IP71, flags="DF") / UDP(sport=1000, dport=2000) / (b"x" * 1400)
     quoted = UDP(sport=51000, dport=port, chksum=0) / (b"\0" * 40)
-    told = (IPv6(src=router, dst=ours) / ICMPv6PacketTooBig(mtu=1400) / IPv6(src=ours, dst=b) / quoted if six
-            else IP(src=router, dst=ours) / ICMP(type=3, code=4, nexthopmtu=1400)
-            / IP(src=ours, dst=b, flags="DF", id=0) / quoted)
+    if six:
+        report = (IPv6(src=router, dst=ours) / ICMPv6PacketTooBig(mtu=1400)
+                  / IPv6(src=ours, dst=b) / quoted)
+    else:
+        report = (IP(src=router, dst=ours) / ICMP(type=3, code=4, nexthopmtu=1400)
+                  / IP(src=ours, dst=b, flags="DF", id=0) / quoted)
     play.send("vm1", from_vm1(large))
-    play.send("uplink", from_world(told))
+    play.send("uplink", from_outside(report))
     play.send("vm1", from_vm1(large))
     return play
 

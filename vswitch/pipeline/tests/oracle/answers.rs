@@ -67,7 +67,7 @@ fn packet<'a>(frame: &Ethernet2Slice<'a>) -> Result<Packet<'a>, String> {
     }
 }
 
-/// The upper layer behind whatever extension headers. They are known to be whole: the packet was
+/// The upper layer behind all extension headers. They are known to be whole: the packet was
 /// answered.
 pub(crate) fn behind_extensions(mut number: u8, mut rest: &[u8]) -> (u8, &[u8]) {
     while matches!(number, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
@@ -94,8 +94,8 @@ fn icmp_sum_is_right(packet: &Packet<'_>) -> bool {
     }
 }
 
-/// Checks `reply`, which `request` got at the side whose MAC is `own_mac`, against the answer that is
-/// owed.
+/// Checks `reply`, which `request` got at the side whose MAC is `own_mac`, against the answer that
+/// is owed.
 pub(crate) fn check(
     answer: &Answer,
     own_mac: MacAddr,
@@ -220,7 +220,8 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Checks the ICMP error that `request` from port `from` got for `reason`, and the MTU that it says.
+/// Checks the ICMP error that `request` from port `from` got for `reason`, and the MTU that it
+/// says.
 pub(crate) fn check_error(
     reason: DropReason,
     next_mtu: Option<u16>,

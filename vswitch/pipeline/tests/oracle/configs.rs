@@ -18,16 +18,17 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
     ]
 }
 
-/// What most rows are shown on. `vm1` is an ordinary VM; `vm2` has prefixes, further MACs and may not
-/// encapsulate; `vm3` serves DHCP and takes only small packets. There is an uplink with a hole in the
-/// underlay.
+/// What most rows are shown on. `vm1` is an ordinary VM; `vm2` has prefixes, further MACs and may
+/// not encapsulate; `vm3` serves DHCP and takes only small packets. There is an uplink with a hole
+/// in the underlay.
 pub(crate) fn three() -> SwitchConfig {
     switch(json!({
         "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
         "ports": [
             port("vm1", 1, json!({ "addresses": ["10.0.0.11/32", "fd00:0:0:1::11/128"] })),
             port("vm2", 2, json!({
-                "addresses": ["10.0.0.12/32", "10.0.0.64/28", "172.16.0.0/16", "fd00:0:0:1::12/128", "fd00:0:0:2::/112"],
+                "addresses": ["10.0.0.12/32", "10.0.0.64/28", "172.16.0.0/16", "fd00:0:0:1::12/128",
+                    "fd00:0:0:2::/112"],
                 "extra_macs": ["00:00:5e:00:01:07"],
                 "encapsulation": "deny",
             })),
@@ -41,8 +42,8 @@ pub(crate) fn three() -> SwitchConfig {
     }))
 }
 
-/// `vm1` may use tags, `vm2` may announce itself by RARP, `vm3` has learned nothing yet. The uplink's
-/// device does not filter MACs. Nobody serves DHCP.
+/// `vm1` may use tags, `vm2` may announce itself by RARP, `vm3` has learned nothing yet. The
+/// uplink's device does not filter MACs. No port serves DHCP.
 pub(crate) fn trunk() -> SwitchConfig {
     switch(json!({
         "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
@@ -62,8 +63,8 @@ pub(crate) fn trunk() -> SwitchConfig {
     }))
 }
 
-/// `vm2` serves DHCP to `vm3`, which has what it learns. The model does not learn: this switch is for
-/// tests that tell a story.
+/// `vm2` serves DHCP to `vm3`, which has what it learns. The model does not learn: this switch is
+/// for tests of a sequence of messages.
 pub(crate) fn learning() -> SwitchConfig {
     switch(json!({
         "gateway": { "ipv4": "10.0.0.1/24" },
@@ -169,8 +170,8 @@ pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
 }
 
 /// What most of the tunnel's rows are shown on: Geneve over IPv4 with every default, on an underlay
-/// that leaves 1,500 bytes. `vm2` has a prefix within one of host B's, a tag and a small MTU. Host B is
-/// on our link; behind the VTEP of C are two peers, off-link, each with a MAC of its own.
+/// that leaves 1,500 bytes. `vm2` has a prefix within one of host B's, a tag and a small MTU. Host
+/// B is on our link; behind the VTEP of C are two peers, off-link, each with a MAC of its own.
 pub(crate) fn geneve() -> SwitchConfig {
     tunnel_switch(
         json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550 }),
@@ -181,12 +182,14 @@ pub(crate) fn geneve() -> SwitchConfig {
             "udp_checksum": false,
             "peers": [
                 peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!([
-                    "10.0.0.71/32", "10.0.0.72/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128", "fd00:0:0:8::/64",
+                    "10.0.0.71/32", "10.0.0.72/32", "10.0.8.0/24", "172.16.0.0/12",
+                        "fd00:0:0:1::71/128", "fd00:0:0:8::/64",
                 ])),
                 peer("host-c1", "203.0.113.9", "192.0.2.254", 0x81, json!([
                     "10.0.0.81/32", "10.0.16.0/20", "fd00:0:0:1::81/128",
                 ])),
-                peer("host-c2", "203.0.113.9", "192.0.2.254", 0x82, json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+                peer("host-c2", "203.0.113.9", "192.0.2.254", 0x82,
+                    json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
             ],
         }),
     )
@@ -221,8 +224,10 @@ pub(crate) fn geneve6() -> SwitchConfig {
                 peer("host-b", "2001:db8::66", "2001:db8::66", 0x66, json!([
                     "10.0.0.71/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128",
                 ])),
-                peer("host-c1", "2001:db8:c::9", "2001:db8::fe", 0x81, json!(["10.0.0.81/32", "fd00:0:0:1::81/128"])),
-                peer("host-c2", "2001:db8:c::9", "2001:db8::fe", 0x82, json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+                peer("host-c1", "2001:db8:c::9", "2001:db8::fe", 0x81,
+                    json!(["10.0.0.81/32", "fd00:0:0:1::81/128"])),
+                peer("host-c2", "2001:db8:c::9", "2001:db8::fe", 0x82,
+                    json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
             ],
         }),
     )
@@ -245,7 +250,8 @@ pub(crate) fn vxlan6() -> SwitchConfig {
 /// VXLAN, and the whole world is behind the tunnel; the underlay has the same world in plain.
 pub(crate) fn only() -> SwitchConfig {
     tunnel_switch(
-        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550, "allow": ["192.0.2.128/25"] }),
+        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550,
+            "allow": ["192.0.2.128/25"] }),
         json!({
             "kind": "vxlan",
             "vtep": "192.0.2.2",
@@ -262,18 +268,20 @@ pub(crate) fn only() -> SwitchConfig {
     )
 }
 
-/// Geneve that leaves 576 bytes, for a tenant without IPv6; the device does not filter MACs, and the
-/// gateway's subnet is behind a peer but for what the ports have.
+/// Geneve that leaves 576 bytes, for a tenant without IPv6; the device does not filter MACs, and
+/// the gateway's subnet is behind a peer but for what the ports have.
 pub(crate) fn narrow() -> SwitchConfig {
     let mut config = tunnel_switch(
-        json!({ "ipv4": "192.0.2.2/24", "mtu": 626, "device": { "driver": "af_packet", "interface": "up0" } }),
+        json!({ "ipv4": "192.0.2.2/24", "mtu": 626,
+            "device": { "driver": "af_packet", "interface": "up0" } }),
         json!({
             "kind": "geneve",
             "vtep": "192.0.2.2",
             "port": 6081,
             "udp_checksum": true,
             "mss_clamp": true,
-            "peers": [peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!(["10.0.0.0/24", "172.16.0.0/16"]))],
+            "peers": [peer("host-b", "192.0.2.66", "192.0.2.66", 0x66,
+                json!(["10.0.0.0/24", "172.16.0.0/16"]))],
         }),
     );
     config.gateway.ipv6 = None;

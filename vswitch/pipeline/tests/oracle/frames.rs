@@ -1,4 +1,4 @@
-//! Building frames by hand: whatever is not said is as an honest station would have it.
+//! Frames built by hand. Fields that are not set have the values of a valid frame.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -109,7 +109,7 @@ impl V4 {
     }
 }
 
-/// Makes an IPv4 header's checksum right, whatever else is wrong with it.
+/// Sets the correct checksum of an IPv4 header, valid or not.
 pub(crate) fn set_ipv4_checksum(packet: &mut [u8]) {
     let header = (usize::from(packet[0] & 0x0f) * 4).min(packet.len());
     if header >= 20 {
@@ -127,7 +127,8 @@ pub(crate) struct V6 {
     pub(crate) hop_limit: u8,
     /// Traffic class: DSCP and ECN.
     pub(crate) class: u8,
-    /// Extension headers, each by its number and its bytes without the first, which is the next header.
+    /// Extension headers, each by its number and its bytes without the first, which is the next
+    /// header.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) upper: u8,
     pub(crate) payload: Vec<u8>,

@@ -1,7 +1,8 @@
-//! Random frames: mostly valid ones over a small pool of interesting addresses, and then some damage.
+//! Random frames: mostly valid ones over a small pool of interesting addresses, and then some
+//! damage.
 //!
-//! All chance is drawn from a string of bytes, so that `proptest` can shrink a frame and a fuzzer can
-//! steer it: where the bytes run out every choice is the first, which is the plainest.
+//! All chance is drawn from a string of bytes, so that `proptest` can shrink a frame and a fuzzer
+//! can steer it: where the bytes run out every choice is the first, which is the plainest.
 
 pub(crate) mod tunnel;
 
@@ -80,7 +81,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// One frame that somebody sends.
+/// One frame that a station sends.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) from: usize,
@@ -100,7 +101,7 @@ struct Sender<'c> {
     /// Everybody's.
     pool4: Vec<Ipv4Addr>,
     pool6: Vec<Ipv6Addr>,
-    /// Whom it speaks to, where that is not everybody.
+    /// Its destination, unless it is a broadcast.
     peers4: Vec<Ipv4Addr>,
     peers6: Vec<Ipv6Addr>,
 }
@@ -234,8 +235,8 @@ impl<'c> Sender<'c> {
             port: None,
             mac: rows::ROUTER,
             to: rows::UPLINK,
-            own4: vec![rows::WORLD, rows::NEXT_HOP],
-            own6: vec![rows::WORLD6, rows::NEXT_HOP6],
+            own4: vec![rows::EXTERNAL, rows::NEXT_HOP],
+            own6: vec![rows::EXTERNAL6, rows::NEXT_HOP6],
             pool4: only4(&pool),
             pool6: only6(&pool),
             peers4: Vec::new(),
@@ -565,8 +566,8 @@ impl<'c> Sender<'c> {
 
 /// A payload of that protocol.
 fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8> {
-    // So much that the MTUs of links and tunnels, of 576, 1280, 1300, 1450 and 1500 bytes, are just met
-    // or just missed.
+    // So much that the MTUs of links and tunnels, of 576, 1280, 1300, 1450 and 1500 bytes, are just
+    // met or just missed.
     let size = choices.mostly(
         &[4, 4, 0, 1, 30],
         &[
@@ -692,8 +693,8 @@ fn nd_options(choices: &mut Choices<'_>, own: Mac) -> Vec<Vec<u8>> {
     (0..count).map(|_| choices.pick(&known)).collect()
 }
 
-/// Changes a frame without regard to what it is: bytes, lengths, ends. Checksums are then made right
-/// again more often than not, so that the rows behind them are reached.
+/// Changes a frame without regard to what it is: bytes, lengths, ends. Checksums are then made
+/// right again more often than not, so that the rows behind them are reached.
 fn damage(choices: &mut Choices<'_>, bytes: &mut Vec<u8>) {
     for _ in 0..=choices.below(2) {
         match choices.pick(&[0, 0, 0, 1, 2, 3]) {

@@ -1,5 +1,6 @@
-//! How the switch is held against `docs/reference/spoof-filter.md` and `docs/reference/tunnel.md`: a slow, obvious [`model`] of
-//! the pages, the pages by example ([`rows`], [`tunnel_rows`]), and the frames and switches that both are tried on.
+//! How the switch is held against `docs/reference/spoof-filter.md` and `docs/reference/tunnel.md`:
+//! a slow, obvious [`model`] of the pages, the pages by example ([`rows`], [`tunnel_rows`]), and
+//! the frames and switches that both are tried on.
 
 #![allow(
     dead_code,

@@ -1,6 +1,7 @@
-//! The slow, obvious model of `docs/reference/spoof-filter.md` and, in [`tunnel`], of `docs/reference/tunnel.md`: what one
-//! frame must get, row by row in the pages' order, each row's code below a comment that names it. It shares nothing with the switch but
-//! the names of the reasons and the configuration's types, and prefers clarity to speed everywhere.
+//! The slow, obvious model of `docs/reference/spoof-filter.md` and, in [`tunnel`], of
+//! `docs/reference/tunnel.md`: what one frame must get, row by row in the pages' order, each row's
+//! code below a comment that names it. It shares nothing with the switch but the names of the
+//! reasons and the configuration's types, and prefers clarity to speed everywhere.
 
 pub(crate) mod tunnel;
 
@@ -116,7 +117,7 @@ impl Model {
         self.neighbours.insert(next_hop, mac);
     }
 
-    /// The VID of the tag that an answer to the last frame bears.
+    /// The VID of the tag that an answer to the last frame carries.
     pub(crate) fn tag_of_answer(&self) -> Option<u16> {
         self.last_tag
     }
@@ -214,7 +215,7 @@ impl Model {
         }))
     }
 
-    /// "No ND is ever forwarded." What is neither ND nor MLD goes on: `None`.
+    /// "No ND is ever forwarded." `None` for other messages.
     fn nd_service(
         &self,
         from: usize,
@@ -476,7 +477,8 @@ impl Model {
         Outcome::Forward { to, bytes }
     }
 
-    /// The first address of the gateway's subnet, which is nobody's but where the subnet is of two.
+    /// The first address of the gateway's subnet, which no station may have unless the subnet has
+    /// two addresses.
     fn is_first(&self, address: IpAddr) -> bool {
         nets(self.config.gateway.ipv4, self.config.gateway.ipv6)
             .into_iter()
@@ -496,7 +498,8 @@ impl Model {
         let tunnel = self.config.tunnel.as_ref();
         for (number, peer) in tunnel.iter().flat_map(|tunnel| &tunnel.peers).enumerate() {
             for prefix in &peer.prefixes {
-                // "The gateway's own address and its subnet's first and broadcast address are behind no peer."
+                // "The gateway's own address and its subnet's first and broadcast address are
+                // behind no peer."
                 let ours = self.is_gateway(destination)
                     || self.is_multicast(destination)
                     || self.is_first(destination)
@@ -524,7 +527,7 @@ impl Model {
                 IpAddr::V4(_) => uplink.next_hops.ipv4.is_some(),
                 IpAddr::V6(_) => uplink.next_hops.ipv6.is_some(),
             };
-            // "With `only`": neither the world nor the underlay.
+            // "With `only`": neither external addresses nor the underlay.
             let has_next_hop = has_next_hop && !tunnel.is_some_and(|tunnel| tunnel.only);
             let allowed = has_next_hop
                 && uplink.allow.iter().any(|net| net.contains(&destination))
@@ -619,8 +622,8 @@ impl Model {
                 .ports
                 .iter()
                 .any(|port| owns(port, packet.source));
-        // "A plain packet from the uplink whose source is behind a peer: as one of the tenant's own; but
-        // not if it is to one of the uplink's own addresses."
+        // "A plain packet from the uplink whose source is behind a peer: as one of the tenant's
+        // own; but not if it is to one of the uplink's own addresses."
         let to_us = uplink.own_addresses().any(|own| own == packet.destination);
         // "Link-local addresses and `::` never are."
         let of_the_link = match packet.source {
@@ -646,11 +649,11 @@ impl Model {
                     if !self.next_hops().contains(&target.into()) {
                         return Err(NdUnknown);
                     }
-                    let told = nd_options(icmp_type, packet.payload)
+                    let reported = nd_options(icmp_type, packet.payload)
                         .into_iter()
                         .find(|option| option.kind == TARGET_LINK_LAYER)
                         .and_then(|option| <[u8; 6]>::try_from(option.body).ok());
-                    let mac = told.unwrap_or(ethernet.source);
+                    let mac = reported.unwrap_or(ethernet.source);
                     if !is_group(mac) && mac != [0; 6] && mac != uplink.mac.octets() {
                         self.teach(target.into(), mac);
                     }
@@ -1006,7 +1009,8 @@ fn ipv4(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     })
 }
 
-/// The types of the options before the end of their list; `ipv4-malformed` where one runs over the end.
+/// The types of the options before the end of their list; `ipv4-malformed` where one runs over the
+/// end.
 fn ipv4_option_types(mut options: &[u8]) -> Result<Vec<u8>, DropReason> {
     let mut types = Vec::new();
     while let Some(&kind) = options.first() {
@@ -1134,7 +1138,8 @@ fn is_dhcp_clients(packet: &Packet<'_>, mac: MacAddr) -> bool {
         && message[24..28] == [0; 4]
 }
 
-/// IPv4 5: "a BOOTP message of at least 240 bytes with op …, htype 1, hlen 6 …, and the magic cookie".
+/// IPv4 5: "a BOOTP message of at least 240 bytes with op …, htype 1, hlen 6 …, and the magic
+/// cookie".
 fn is_bootp(message: &[u8], op: u8) -> bool {
     message.len() >= 240 && message[0..3] == [op, 1, 6] && message[236..240] == [99, 130, 83, 99]
 }

@@ -1,5 +1,6 @@
-//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that fall under it and frames that
-//! only just do not. This table is kept by hand; the model and the switch must both agree with it.
+//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that fall under it and
+//! frames that only just do not. This table is kept by hand; the model and the switch must both
+//! agree with it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -49,8 +50,8 @@ impl Case {
         }
     }
 
-    /// What a fresh switch makes of it, in short. The bytes must be the model's, and of all counters
-    /// nothing else may have moved.
+    /// What a fresh switch makes of it, in short. The bytes must be the model's, and of all
+    /// counters nothing else may have moved.
     ///
     /// # Errors
     /// Where switch and model disagree.
@@ -108,8 +109,8 @@ pub(crate) const IP1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 pub(crate) const IP2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
 pub(crate) const IP3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 99);
-pub(crate) const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(crate) const UNOWNED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 99);
+pub(crate) const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 pub(crate) const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub(crate) const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -118,7 +119,7 @@ const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 pub(crate) const fn inner(last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, last)
 }
-pub(crate) const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
+pub(crate) const EXTERNAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
 pub(crate) const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 pub(crate) const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
@@ -267,7 +268,7 @@ pub(crate) fn cases() -> Vec<Case> {
     rows.cases()
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn ethernet_rows(rows: &mut Rows) {
     let frame = v4(&plain());
 
@@ -308,7 +309,8 @@ fn ethernet_rows(rows: &mut Rows) {
         rows.drop(VlanTag, "a tag", tagged(&frame, protocol, 100));
     }
     rows.drop(VlanTag, "a priority tag", tagged(&frame, 0x8100, 0));
-    rows.drop(VlanTag, "a frame cut off inside its tag", tagged(&frame, 0x8100, 100)[..15].to_vec());
+    rows.drop(VlanTag, "a frame cut off inside its tag",
+        tagged(&frame, 0x8100, 100)[..15].to_vec());
     rows.add("a tag in the metadata", Some(100), frame.clone(), Expect::Drop(VlanTag));
     rows.add("a priority tag in the metadata", Some(0), frame.clone(), Expect::Drop(VlanTag));
     rows.on(configs::trunk(), 0);
@@ -323,12 +325,14 @@ fn ethernet_rows(rows: &mut Rows) {
     rows.drop(VlanTag, "trunk: a priority tag", tagged(&frame, 0x8100, 0));
     rows.drop(VlanTag, "trunk: a service tag with a listed VID", tagged(&frame, 0x88a8, 100));
     rows.drop(VlanTag, "trunk: two tags", tagged(&tagged(&frame, 0x8100, 200), 0x8100, 100));
-    rows.drop(VlanTag, "trunk: a service tag behind", tagged(&tagged(&frame, 0x88a8, 100), 0x8100, 100));
+    rows.drop(VlanTag, "trunk: a service tag behind",
+        tagged(&tagged(&frame, 0x88a8, 100), 0x8100, 100));
     rows.add("trunk: one tag in the metadata and one in the frame",
         Some(100), tagged(&frame, 0x8100, 100), Expect::Drop(VlanTag));
     rows.add("trunk: another VID in the metadata", Some(7), frame.clone(), Expect::Drop(VlanTag));
     for length in 14..18 {
-        rows.drop(Malformed, "trunk: cut off inside its tag", tagged(&frame, 0x8100, 100)[..length].to_vec());
+        rows.drop(Malformed, "trunk: cut off inside its tag",
+            tagged(&frame, 0x8100, 100)[..length].to_vec());
     }
     rows.drop(Ipv4Source, "trunk: a forged source behind a listed tag", {
         let forged = V4 {
@@ -340,7 +344,8 @@ fn ethernet_rows(rows: &mut Rows) {
 
     rows.on(configs::three(), 0);
     rows.row = "Ethernet 5";
-    rows.drop(Llc, "a spanning tree's BPDU", ethernet([1, 0x80, 0xc2, 0, 0, 0], VM1, 38, &[0x42, 0x42, 3, 0, 0]));
+    rows.drop(Llc, "a spanning tree's BPDU",
+        ethernet([1, 0x80, 0xc2, 0, 0, 0], VM1, 38, &[0x42, 0x42, 3, 0, 0]));
     rows.drop(Llc, "IPv4 in SNAP", ethernet(GW, VM1, 36, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0, 0x45]));
     rows.drop(Llc, "a length of zero", ethernet(GW, VM1, 0, &[]));
     rows.drop(Llc, "type 0x05ff, the last", ethernet(GW, VM1, 0x05ff, &[0; 46]));
@@ -370,7 +375,8 @@ fn ethernet_rows(rows: &mut Rows) {
     rows.drop(Rarp, "an announce of another sender", rarp(BROADCAST, &announce(3, VM1, VM2)));
     rows.drop(Rarp, "an announce of another target", rarp(BROADCAST, &announce(3, VM2, VM1)));
     rows.drop(Rarp, "an announce to one station", rarp(GW, &announce(3, VM2, VM2)));
-    rows.drop(Rarp, "an announce with an address", rarp(BROADCAST, &Arp { target: IP2, ..announce(3, VM2, VM2) }));
+    rows.drop(Rarp, "an announce with an address",
+        rarp(BROADCAST, &Arp { target: IP2, ..announce(3, VM2, VM2) }));
     rows.drop(Rarp, "an announce with a sender's address",
         rarp(BROADCAST, &Arp { sender: IP2, ..announce(3, VM2, VM2) }));
     rows.drop(Rarp, "an announce cut off", rarp(BROADCAST, &announce(3, VM2, VM2))[..41].to_vec());
@@ -387,7 +393,7 @@ fn ethernet_rows(rows: &mut Rows) {
     }
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn arp_rows(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "ARP 1";
@@ -412,7 +418,8 @@ fn arp_rows(rows: &mut Rows) {
     rows.drop(ArpMalformed, "opcode 257", mangled(6, 1));
 
     rows.row = "ARP 2";
-    rows.drop(ArpSenderMac, "the sibling's hardware address", arp_frame(&Arp { sender_mac: VM2, ..good.clone() }));
+    rows.drop(ArpSenderMac, "the sibling's hardware address",
+        arp_frame(&Arp { sender_mac: VM2, ..good.clone() }));
     rows.drop(ArpSenderMac, "an extra MAC in the Ethernet header alone", {
         let mut frame = arp_frame(&good);
         frame[22] ^= 1;
@@ -421,7 +428,8 @@ fn arp_rows(rows: &mut Rows) {
 
     rows.row = "ARP 3";
     rows.drop(ArpSenderIp, "the sibling's address", arp_frame(&arp(1, IP2, IP3)));
-    rows.drop(ArpSenderIp, "an announcement of the gateway's", arp_frame(&arp(1, GATEWAY, GATEWAY)));
+    rows.drop(ArpSenderIp, "an announcement of the gateway's",
+        arp_frame(&arp(1, GATEWAY, GATEWAY)));
     rows.drop(ArpSenderIp, "a reply as the gateway", arp_frame(&arp(2, GATEWAY, IP2)));
     rows.drop(ArpSenderIp, "a reply from 0.0.0.0", arp_frame(&arp(2, ZERO, IP2)));
     rows.on(configs::trunk(), 2);
@@ -440,26 +448,31 @@ fn arp_rows(rows: &mut Rows) {
     rows.drop(Absorbed, "a probe for the own address", arp_frame(&arp(1, ZERO, IP1)));
     rows.reply("a request for the gateway", arp_frame(&good));
     rows.reply("a request for the sibling", arp_frame(&arp(1, IP1, IP2)));
-    rows.reply("a request within the sibling's prefix", arp_frame(&arp(1, IP1, Ipv4Addr::new(10, 0, 0, 70))));
-    rows.reply("a request for the world", arp_frame(&arp(1, IP1, WORLD)));
+    rows.reply("a request within the sibling's prefix",
+        arp_frame(&arp(1, IP1, Ipv4Addr::new(10, 0, 0, 70))));
+    rows.reply("a request for an external address", arp_frame(&arp(1, IP1, EXTERNAL)));
     rows.reply("a probe for the sibling's address", arp_frame(&arp(1, ZERO, IP2)));
     rows.reply("a request to one station", ethernet(GW, VM1, ARP, &good.bytes()));
-    rows.reply("a request with padding", ethernet(BROADCAST, VM1, ARP, &[good.bytes(), vec![0; 18]].concat()));
-    rows.drop(ArpUnknown, "a request for nobody of the subnet", arp_frame(&arp(1, IP1, NOBODY)));
+    rows.reply("a request with padding",
+        ethernet(BROADCAST, VM1, ARP, &[good.bytes(), vec![0; 18]].concat()));
+    rows.drop(ArpUnknown, "a request for an unowned address of the subnet",
+        arp_frame(&arp(1, IP1, UNOWNED)));
     rows.drop(ArpUnknown, "a request for the underlay", arp_frame(&arp(1, IP1, NEXT_HOP)));
     rows.drop(ArpUnknown, "a request for loopback", arp_frame(&arp(1, IP1, Ipv4Addr::LOCALHOST)));
     rows.drop(ArpUnknown, "a request for a group", arp_frame(&arp(1, IP1, [224, 0, 0, 1].into())));
-    rows.drop(ArpUnknown, "a request for the subnet's broadcast", arp_frame(&arp(1, IP1, [10, 0, 0, 255].into())));
+    rows.drop(ArpUnknown, "a request for the subnet's broadcast",
+        arp_frame(&arp(1, IP1, [10, 0, 0, 255].into())));
     rows.drop(ArpUnknown, "a request for a link-local address",
         arp_frame(&arp(1, IP1, Ipv4Addr::new(169, 254, 169, 254))));
     rows.on(configs::lone(), 0);
-    rows.drop(ArpUnknown, "a request for the world, without an uplink", arp_frame(&arp(1, IP1, WORLD)));
+    rows.drop(ArpUnknown, "a request for an external address, without an uplink",
+        arp_frame(&arp(1, IP1, EXTERNAL)));
     rows.on(configs::ipv6(), 0);
     rows.drop(ArpSenderIp, "a port without IPv4", arp_frame(&arp(1, IP1, GATEWAY)));
     rows.drop(ArpUnknown, "a probe at a port without IPv4", arp_frame(&arp(1, ZERO, GATEWAY)));
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn ipv4_rows(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "IPv4 1";
@@ -468,7 +481,8 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(Ipv4Malformed, "nineteen bytes", good[..33].to_vec());
     rows.drop(Ipv4Malformed, "version 6", patched(&plain(), 0, &[0x65]).frame());
     rows.drop(Ipv4Malformed, "a header of four words", patched(&plain(), 0, &[0x44]).frame());
-    rows.drop(Ipv4Malformed, "a header beyond the total length", patched(&plain(), 0, &[0x4f]).frame());
+    rows.drop(Ipv4Malformed, "a header beyond the total length",
+        patched(&plain(), 0, &[0x4f]).frame());
     rows.drop(Ipv4Malformed, "a total length of 19", patched(&plain(), 2, &[0, 19]).frame());
     rows.drop(Ipv4Malformed, "a total length of 0", patched(&plain(), 2, &[0, 0]).frame());
     rows.drop(Ipv4Malformed, "one byte short of its total length", good[..good.len() - 1].to_vec());
@@ -480,7 +494,8 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.forward(1, "padding", [good.clone(), vec![0xaa; 13]].concat());
     let with_options = |options: &[u8]| V4 { options: options.to_vec(), ..plain() };
     rows.forward(1, "record route", v4(&with_options(&[7, 7, 4, 0, 0, 0, 0])));
-    rows.drop(Ipv4Malformed, "an option beyond the header", v4(&with_options(&[7, 9, 4, 0, 0, 0, 0, 0])));
+    rows.drop(Ipv4Malformed, "an option beyond the header",
+        v4(&with_options(&[7, 9, 4, 0, 0, 0, 0, 0])));
     rows.drop(Ipv4Malformed, "an option of length 0", v4(&with_options(&[7, 0, 0, 0])));
     rows.drop(Ipv4Malformed, "an option of length 1", v4(&with_options(&[7, 1, 0, 0])));
     rows.drop(Ipv4Malformed, "an option without its length", v4(&with_options(&[1, 1, 1, 7])));
@@ -496,7 +511,7 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(Ipv4Martian, "to 0.1.2.3", to([0, 1, 2, 3]));
     rows.drop(Ipv4Martian, "to class E", to([240, 0, 0, 1]));
     rows.drop(Ipv4Martian, "to 255.255.255.254", to([255, 255, 255, 254]));
-    rows.drop(Ipv4Source, "from class E, which is only nobody's", from([240, 0, 0, 1]));
+    rows.drop(Ipv4Source, "from class E, which is reserved", from([240, 0, 0, 1]));
 
     rows.row = "IPv4 3";
     let loose = [131, 7, 4, 10, 0, 0, 12];
@@ -505,7 +520,8 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.drop(Ipv4SourceRoute, "strict", v4(&with_options(&strict)));
     rows.drop(Ipv4SourceRoute, "behind other options",
         v4(&with_options(&[&[1, 148, 4, 0, 0], &loose[..]].concat())));
-    rows.forward(1, "behind the end of the options", v4(&with_options(&[&[0], &loose[..]].concat())));
+    rows.forward(1, "behind the end of the options",
+        v4(&with_options(&[&[0], &loose[..]].concat())));
     rows.drop(Ipv4Malformed, "but an option behind it runs over",
         v4(&with_options(&[&loose[..], &[7, 9, 4, 0, 0]].concat())));
 
@@ -520,21 +536,26 @@ fn ipv4_rows(rows: &mut Rows) {
     for length in [0, 13, 19] {
         let cut = segment[..length].to_vec();
         rows.drop(Ipv4Malformed, "TCP cut off", v4(&fragment(6, 0, cut.clone())));
-        rows.drop(Ipv4Fragment, "TCP's first fragment cut off", v4(&fragment(6, MORE_FRAGMENTS, cut)));
+        rows.drop(Ipv4Fragment, "TCP's first fragment cut off",
+            v4(&fragment(6, MORE_FRAGMENTS, cut)));
     }
     rows.drop(Ipv4Malformed, "TCP whose options are cut off",
         v4(&fragment(6, 0, tcp(1, 2, 8, b"")[..28].to_vec())));
     rows.drop(Ipv4Fragment, "TCP's first fragment whose options are cut off",
         v4(&fragment(6, MORE_FRAGMENTS, tcp(1, 2, 8, b"")[..24].to_vec())));
-    rows.drop(Ipv4Malformed, "TCP with a header of four words", v4(&fragment(6, 0, tcp(1, 2, 4, b"data"))));
+    rows.drop(Ipv4Malformed, "TCP with a header of four words",
+        v4(&fragment(6, 0, tcp(1, 2, 4, b"data"))));
     rows.forward(1, "TCP with options", v4(&fragment(6, DONT_FRAGMENT, tcp(1, 2, 8, b"data"))));
     rows.drop(Ipv4Malformed, "UDP cut off", v4(&fragment(17, 0, vec![0; 7])));
-    rows.drop(Ipv4Fragment, "UDP's first fragment cut off", v4(&fragment(17, MORE_FRAGMENTS, vec![0; 7])));
+    rows.drop(Ipv4Fragment, "UDP's first fragment cut off",
+        v4(&fragment(17, MORE_FRAGMENTS, vec![0; 7])));
     rows.drop(Ipv4Malformed, "ICMP cut off", v4(&fragment(1, 0, vec![8; 7])));
-    rows.drop(Ipv4Fragment, "ICMP's first fragment cut off", v4(&fragment(1, MORE_FRAGMENTS, vec![8; 7])));
+    rows.drop(Ipv4Fragment, "ICMP's first fragment cut off",
+        v4(&fragment(1, MORE_FRAGMENTS, vec![8; 7])));
     rows.forward(1, "an unknown protocol without a byte", v4(&fragment(253, 0, vec![])));
 
-    rows.drop(Ipv4Fragment, "one that ends beyond 65535 bytes", v4(&fragment(17, 8191, vec![0; 8])));
+    rows.drop(Ipv4Fragment, "one that ends beyond 65535 bytes",
+        v4(&fragment(17, 8191, vec![0; 8])));
     rows.forward(1, "one that ends there", v4(&fragment(17, 8191, vec![0; 7])));
 
     rows.row = "IPv4 5";
@@ -569,7 +590,8 @@ fn ipv4_rows(rows: &mut Rows) {
             ..discover.clone()
         })
     });
-    rows.drop(DhcpClient, "its first fragment", broadcast(&V4 { fragment: MORE_FRAGMENTS, ..discover.clone() }));
+    rows.drop(DhcpClient, "its first fragment",
+        broadcast(&V4 { fragment: MORE_FRAGMENTS, ..discover.clone() }));
     rows.drop(DhcpClient, "a later fragment", broadcast(&V4 { fragment: 4, ..discover.clone() }));
     rows.drop(Ipv4Source, "0.0.0.0 to one station", v4(&V4 { to: IP2, ..discover.clone() }));
     rows.drop(Ipv4Source, "0.0.0.0 by TCP",
@@ -578,9 +600,10 @@ fn ipv4_rows(rows: &mut Rows) {
     rows.row = "IPv4 6";
     rows.drop(Ipv4Source, "the sibling's", v4(&V4 { from: IP2, ..plain() }));
     rows.drop(Ipv4Source, "the gateway's", v4(&V4 { from: GATEWAY, ..plain() }));
-    rows.drop(Ipv4Source, "nobody's of the subnet", v4(&V4 { from: NOBODY, ..plain() }));
-    rows.drop(Ipv4Source, "the world's", v4(&V4 { from: WORLD, ..plain() }));
-    rows.drop(Ipv4Source, "a forged later fragment", v4(&V4 { from: IP2, fragment: 100, ..plain() }));
+    rows.drop(Ipv4Source, "an unowned address of the subnet", v4(&V4 { from: UNOWNED, ..plain() }));
+    rows.drop(Ipv4Source, "an external one", v4(&V4 { from: EXTERNAL, ..plain() }));
+    rows.drop(Ipv4Source, "a forged later fragment",
+        v4(&V4 { from: IP2, fragment: 100, ..plain() }));
     rows.on(configs::three(), 1);
     let of_vm2 = |from: [u8; 4]| {
         let packet = V4::new(from.into(), IP1, 17, udp(1000, 2000, b"hello"));
@@ -608,7 +631,8 @@ fn ipv4_rows(rows: &mut Rows) {
         v4(&V4 { fragment: MORE_FRAGMENTS, ..datagram(68, 67, &bootp(1, VM1)) }));
     rows.forward(1, "no BOOTREPLY to port 68", v4(&datagram(9, 68, &[1, 2])));
     rows.forward(1, "nothing to port 68", v4(&datagram(9, 68, b"")));
-    rows.forward(1, "a later fragment whose bytes look so", v4(&V4 { fragment: 8, ..datagram(67, 68, &[2]) }));
+    rows.forward(1, "a later fragment whose bytes look so",
+        v4(&V4 { fragment: 8, ..datagram(67, 68, &[2]) }));
     rows.on(configs::three(), 2);
     rows.forward(0, "by the DHCP server", {
         let packet = V4::new(IP3, IP1, 17, udp(67, 68, &bootp(2, VM1)));
@@ -629,7 +653,8 @@ fn ipv4_rows(rows: &mut Rows) {
         rows.drop(DropReason::Encapsulation, "a later fragment of a tunnel",
             ethernet(GW, VM2, IPV4, &V4 { fragment: 9, ..packet }.bytes()));
         rows.on(configs::three(), 0);
-        rows.forward(1, "a tunnel that is not denied", v4(&V4 { protocol, payload: plain().bytes(), ..plain() }));
+        rows.forward(1, "a tunnel that is not denied",
+            v4(&V4 { protocol, payload: plain().bytes(), ..plain() }));
     }
     rows.on(configs::three(), 1);
     for (from, to) in [(3544, 9), (9, 3544)] {
@@ -640,7 +665,7 @@ fn ipv4_rows(rows: &mut Rows) {
     }
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn ipv6_rows(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "IPv6 1";
@@ -657,7 +682,8 @@ fn ipv6_rows(rows: &mut Rows) {
     rows.forward(1, "padding", [good.clone(), vec![0xaa; 9]].concat());
 
     rows.row = "IPv6 2";
-    let headers = |count: usize| (0..count).fold(plain6(), |packet, _| packet.with(60, padding_options(0)));
+    let headers = |count: usize| (0..count).fold(plain6(), |packet,
+        _| packet.with(60, padding_options(0)));
     rows.forward(1, "eight extension headers", v6(&headers(8)));
     rows.drop(Ipv6Chain, "a ninth", v6(&headers(9)));
     rows.forward(1, "one of each kind", {
@@ -678,7 +704,8 @@ fn ipv6_rows(rows: &mut Rows) {
     rows.drop(Ipv6Chain, "a routing header of type 0", v6(&plain6().with(43, routing(0))));
     rows.forward(1, "a routing header of type 2", v6(&plain6().with(43, routing(2))));
     for upper in [132, 33, 136, 50, 47, 4, 41, 89, 103, 112, 46, 97, 108, 59] {
-        rows.forward(1, "an upper layer without a byte", v6(&V6 { upper, payload: vec![], ..plain6() }));
+        rows.forward(1, "an upper layer without a byte",
+            v6(&V6 { upper, payload: vec![], ..plain6() }));
     }
     for upper in [1, 2, 3, 61, 138, 141, 200, 253, 255] {
         rows.drop(Ipv6Chain, "an unknown header", v6(&V6 { upper, ..plain6() }));
@@ -748,7 +775,8 @@ fn ipv6_rows(rows: &mut Rows) {
         frame
     });
     rows.forward(1, "anything behind a fragment header with an offset",
-        v6(&V6 { upper: 253, payload: vec![0; 3], ..plain6() }.with(44, fragment_header(1, false))));
+        v6(&V6 { upper: 253, payload: vec![0; 3], ..plain6() }.with(44,
+            fragment_header(1, false))));
     rows.forward(1, "a whole first fragment", v6(&first(&of_tcp)));
 
     rows.row = "IPv6 3";
@@ -776,7 +804,8 @@ fn ipv6_rows(rows: &mut Rows) {
     let report = icmpv6(143, 0, &[0, 0, 0, 0]);
     rows.drop(Ipv6Source, "unspecified, in a fragment",
         v6_group(&V6::icmp(ANY6, MLD_ROUTERS, report.clone()).with(44, fragment_header(0, false))));
-    rows.drop(Ipv6Source, "unspecified, in an echo request", v6(&V6::icmp(ANY6, inner(1), icmpv6(128, 0, ECHO))));
+    rows.drop(Ipv6Source, "unspecified, in an echo request",
+        v6(&V6::icmp(ANY6, inner(1), icmpv6(128, 0, ECHO))));
     rows.drop(Ipv6Source, "unspecified, in an advertisement", {
         let na = neighbor(136, 0, inner(0x11), &[]);
         v6_group(&V6::icmp(ANY6, ALL_NODES, na))
@@ -800,7 +829,8 @@ fn ipv6_rows(rows: &mut Rows) {
             v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
     }
     for kind in [141, 142] {
-        rows.drop(NdSpoof, "inverse ND", v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
+        rows.drop(NdSpoof, "inverse ND",
+            v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
     }
 
     rows.row = "IPv6 5";
@@ -820,7 +850,7 @@ fn ipv6_rows(rows: &mut Rows) {
     rows.forward(1, "a tunnel that is not denied", v6(&V6 { upper: 41, ..plain6() }));
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn nd_rows(rows: &mut Rows) {
     let own = inner(0x11);
     let gateway = inner(1);
@@ -833,8 +863,10 @@ fn nd_rows(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "IPv6 6, nd-malformed";
     rows.reply("a good solicitation", v6_group(&good));
-    rows.drop(NdMalformed, "in an atomic fragment", v6_group(&good.clone().with(44, fragment_header(0, false))));
-    rows.drop(NdMalformed, "in a first fragment", v6_group(&good.clone().with(44, fragment_header(0, true))));
+    rows.drop(NdMalformed, "in an atomic fragment",
+        v6_group(&good.clone().with(44, fragment_header(0, false))));
+    rows.drop(NdMalformed, "in a first fragment",
+        v6_group(&good.clone().with(44, fragment_header(0, true))));
     rows.drop(NdMalformed, "over a router", v6_group(&V6 { hop_limit: 254, ..good.clone() }));
     rows.reply("behind a hop-by-hop header", v6_group(&good.clone().with(0, padding_options(0))));
     rows.drop(NdMalformed, "with a code", {
@@ -863,7 +895,8 @@ fn nd_rows(rows: &mut Rows) {
             rows.drop(NdMalformed, name, of(message[..length].to_vec()));
         }
     }
-    rows.drop(NdMalformed, "an option of length 0", v6_group(&solicit(ns(&[vec![14, 0, 0, 0, 0, 0, 0, 0]]))));
+    rows.drop(NdMalformed, "an option of length 0",
+        v6_group(&solicit(ns(&[vec![14, 0, 0, 0, 0, 0, 0, 0]]))));
     rows.drop(NdMalformed, "an option beyond the message",
         v6_group(&solicit(ns(&[vec![14, 2, 0, 0, 0, 0, 0, 0]]))));
     rows.drop(NdMalformed, "half an option's head", v6_group(&solicit(ns(&[vec![14]]))));
@@ -880,7 +913,8 @@ fn nd_rows(rows: &mut Rows) {
     });
 
     rows.row = "IPv6 6, router-advertisement and redirect";
-    rows.drop(RouterAdvertisement, "a rogue router", of(router_advertisement(&[link_layer(1, VM1)])));
+    rows.drop(RouterAdvertisement, "a rogue router",
+        of(router_advertisement(&[link_layer(1, VM1)])));
     rows.drop(RouterAdvertisement, "a rogue router from its link-local",
         v6_group(&V6::icmp(link_local(VM1), ALL_NODES, router_advertisement(&[]))));
     rows.drop(
@@ -894,23 +928,28 @@ fn nd_rows(rows: &mut Rows) {
     rows.drop(Redirect, "a redirect", of(redirect(own, inner(0x12))));
 
     rows.row = "IPv6 6, nd-spoof";
-    rows.drop(NdSpoof, "a solicitation with the sibling's MAC", v6_group(&solicit(ns(&[link_layer(1, VM2)]))));
+    rows.drop(NdSpoof, "a solicitation with the sibling's MAC",
+        v6_group(&solicit(ns(&[link_layer(1, VM2)]))));
     rows.drop(NdSpoof, "a solicitation with the sibling's MAC second",
         v6_group(&solicit(ns(&[source.clone(), link_layer(1, VM2)]))));
     let detect = |target: Ipv6Addr, to: Ipv6Addr, options: &[Vec<u8>]| {
         v6_group(&V6::icmp(ANY6, to, neighbor(135, 0, target, options)))
     };
     let sibling = inner(0x12);
-    rows.drop(NdSpoof, "duplicate detection of the sibling's", detect(sibling, solicited_node(sibling), &[]));
+    rows.drop(NdSpoof, "duplicate detection of the sibling's",
+        detect(sibling, solicited_node(sibling), &[]));
     rows.drop(NdSpoof, "duplicate detection to another group", detect(own, ALL_NODES, &[]));
     rows.drop(NdSpoof, "duplicate detection with a link-layer option",
         detect(own, solicited_node(own), std::slice::from_ref(&source)));
-    let advertise = |flags, address, options: &[Vec<u8>]| of(neighbor(136, flags, address, options));
+    let advertise = |flags, address,
+        options: &[Vec<u8>]| of(neighbor(136, flags, address, options));
     rows.drop(NdSpoof, "an advertisement of the sibling's", advertise(0x20, sibling, &[]));
     rows.drop(NdSpoof, "an advertisement of the gateway's",
         advertise(0x20, gateway, std::slice::from_ref(&target)));
-    rows.drop(NdSpoof, "an advertisement with the sibling's MAC", advertise(0x20, own, &[link_layer(2, VM2)]));
-    rows.drop(NdSpoof, "an advertisement as a router", advertise(0xa0, own, std::slice::from_ref(&target)));
+    rows.drop(NdSpoof, "an advertisement with the sibling's MAC",
+        advertise(0x20, own, &[link_layer(2, VM2)]));
+    rows.drop(NdSpoof, "an advertisement as a router",
+        advertise(0xa0, own, std::slice::from_ref(&target)));
     rows.drop(NdSpoof, "a Router Solicitation with the sibling's MAC",
         v6_group(&V6::icmp(own, ALL_ROUTERS, router_solicitation(&[link_layer(1, VM2)]))));
     rows.drop(NdSpoof, "a Router Solicitation from :: with a MAC",
@@ -920,8 +959,10 @@ fn nd_rows(rows: &mut Rows) {
     rows.drop(MldQuery, "a query", of(icmpv6(130, 0, &[0; 20])));
 
     rows.row = "ND service";
-    rows.drop(Absorbed, "an advertisement of the own address", advertise(0x60, own, std::slice::from_ref(&target)));
-    rows.drop(Absorbed, "an advertisement of the own link-local", advertise(0x20, link_local(VM1), &[]));
+    rows.drop(Absorbed, "an advertisement of the own address",
+        advertise(0x60, own, std::slice::from_ref(&target)));
+    rows.drop(Absorbed, "an advertisement of the own link-local",
+        advertise(0x20, link_local(VM1), &[]));
     for kind in [131, 132, 143] {
         rows.drop(Absorbed, "an MLD report", of(icmpv6(kind, 0, &[0; 20])));
         rows.drop(Absorbed, "an MLD report from ::",
@@ -932,26 +973,29 @@ fn nd_rows(rows: &mut Rows) {
         detect(link_local(VM1), solicited_node(link_local(VM1)), &[]));
     rows.drop(Absorbed, "a solicitation for the own address",
         v6_group(&V6::icmp(own, solicited_node(own), neighbor(135, 0, own, &[]))));
-    let asks = |target| { v6_group(&V6::icmp(own, solicited_node(target), neighbor(135, 0, target, &[]))) };
+    let asks = |target| { v6_group(&V6::icmp(own, solicited_node(target),
+        neighbor(135, 0, target, &[]))) };
     rows.reply("a solicitation for the gateway's link-local", asks(link_local(GW)));
     rows.reply("a solicitation for the sibling", asks(sibling));
-    rows.reply("a solicitation for the world", asks(WORLD6));
+    rows.reply("a solicitation for an external address", asks(EXTERNAL6));
     rows.reply("a solicitation to one station",
         v6(&V6::icmp(link_local(VM1), gateway, ns(std::slice::from_ref(&source)))));
-    rows.drop(NdUnknown, "a solicitation for nobody of the subnet", asks(inner(0x99)));
+    rows.drop(NdUnknown, "a solicitation for an unowned address of the subnet", asks(inner(0x99)));
     rows.drop(NdUnknown, "a solicitation for the underlay", asks(NEXT_HOP6));
     rows.drop(NdUnknown, "a solicitation for the sibling's link-local", asks(link_local(VM2)));
     rows.drop(NdUnknown, "a solicitation for ::", asks(ANY6));
     rows.drop(NdUnknown, "a solicitation for ::1", asks(Ipv6Addr::LOCALHOST));
     rows.reply("a Router Solicitation",
-        v6_group(&V6::icmp(link_local(VM1), ALL_ROUTERS, router_solicitation(std::slice::from_ref(&source)))));
-    rows.reply("a Router Solicitation from ::", v6_group(&V6::icmp(ANY6, ALL_ROUTERS, router_solicitation(&[]))));
+        v6_group(&V6::icmp(link_local(VM1), ALL_ROUTERS,
+            router_solicitation(std::slice::from_ref(&source)))));
+    rows.reply("a Router Solicitation from ::",
+        v6_group(&V6::icmp(ANY6, ALL_ROUTERS, router_solicitation(&[]))));
     rows.on(configs::ipv4(), 0);
     rows.drop(Absorbed, "a Router Solicitation where there is no IPv6",
         v6_group(&V6::icmp(ANY6, ALL_ROUTERS, router_solicitation(&[]))));
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn route_rows(rows: &mut Rows) {
     let echo = |to| V4::new(IP1, to, 1, icmp(8, 0, ECHO));
     let echo6 = |to| V6::icmp(inner(0x11), to, icmpv6(128, 0, ECHO));
@@ -960,7 +1004,7 @@ fn route_rows(rows: &mut Rows) {
 
     rows.row = "Route 1";
     rows.on(configs::lone(), 0);
-    rows.drop(DhcpNoServer, "a client where nobody serves", broadcast(&discover));
+    rows.drop(DhcpNoServer, "a client without a server", broadcast(&discover));
     rows.on(configs::inside(), 0);
     rows.forward(1, "a server as the client of the other", broadcast(&discover));
     rows.on(configs::three(), 2);
@@ -991,12 +1035,15 @@ fn route_rows(rows: &mut Rows) {
         v6(&V6::icmp(link_local(VM1), link_local(GW), icmpv6(128, 0, ECHO))));
     rows.drop(GatewayService, "a fragment of an echo request",
         v4(&V4 { fragment: MORE_FRAGMENTS, ..echo(GATEWAY) }));
-    rows.drop(GatewayService, "an echo reply", v4(&V4 { payload: icmp(0, 0, ECHO), ..echo(GATEWAY) }));
+    rows.drop(GatewayService, "an echo reply",
+        v4(&V4 { payload: icmp(0, 0, ECHO), ..echo(GATEWAY) }));
     rows.drop(GatewayService, "TCP", v4(&V4::new(IP1, GATEWAY, 6, tcp(1000, 22, 5, b""))));
     rows.error(GatewayService, "UDP", v4(&V4 { to: GATEWAY, ..plain() }));
     rows.error(GatewayService, "UDP by IPv6", v6(&V6 { to: inner(1), ..plain6() }));
-    rows.drop(GatewayService, "a later fragment of UDP", v4(&V4 { to: GATEWAY, fragment: 7, ..plain() }));
-    rows.drop(GatewayService, "UDP in an Ethernet broadcast", broadcast(&V4 { to: GATEWAY, ..plain() }));
+    rows.drop(GatewayService, "a later fragment of UDP",
+        v4(&V4 { to: GATEWAY, fragment: 7, ..plain() }));
+    rows.drop(GatewayService, "UDP in an Ethernet broadcast",
+        broadcast(&V4 { to: GATEWAY, ..plain() }));
     rows.drop(LinkLocalIp, "the link-local address at another port",
         v6(&echo6(link_local([2, 0, 0x13, 0x89, 0, 2]))));
 
@@ -1008,9 +1055,11 @@ fn route_rows(rows: &mut Rows) {
         };
         ethernet([1, 0, 0x5e, 0, 0, 0xfb], VM1, IPV4, &packet.bytes())
     });
-    rows.drop(Multicast, "a group in an Ethernet unicast", v4(&V4 { to: [239, 1, 1, 1].into(), ..plain() }));
+    rows.drop(Multicast, "a group in an Ethernet unicast",
+        v4(&V4 { to: [239, 1, 1, 1].into(), ..plain() }));
     rows.drop(Multicast, "broadcast", broadcast(&V4 { to: Ipv4Addr::BROADCAST, ..plain() }));
-    rows.drop(Multicast, "the subnet's broadcast", broadcast(&V4 { to: [10, 0, 0, 255].into(), ..plain() }));
+    rows.drop(Multicast, "the subnet's broadcast",
+        broadcast(&V4 { to: [10, 0, 0, 255].into(), ..plain() }));
     rows.drop(Multicast, "an IPv6 group", v6_group(&V6 { to: ALL_NODES, ..plain6() }));
 
     rows.row = "Route 4";
@@ -1020,45 +1069,54 @@ fn route_rows(rows: &mut Rows) {
     rows.drop(LinkLocalIp, "the end of fe80::/10",
         v6(&V6 { to: Ipv6Addr::new(0xfebf, 0, 0, 0, 0, 0, 0, 1), ..plain6() }));
     rows.drop(RouteNone, "to ::", v6(&V6 { to: ANY6, ..plain6() }));
-    rows.drop(RouteNone, "an IPv4 address as IPv6", v6(&V6 { to: WORLD.to_ipv6_mapped(), ..plain6() }));
+    rows.drop(RouteNone, "an IPv4 address as IPv6",
+        v6(&V6 { to: EXTERNAL.to_ipv6_mapped(), ..plain6() }));
     rows.drop(RouteNone, "to ::1", v6(&V6 { to: Ipv6Addr::LOCALHOST, ..plain6() }));
 
     rows.row = "Route 5";
     rows.drop(DstMac, "the sibling's address in a broadcast", broadcast(&plain()));
-    rows.drop(DstMac, "the world's address in a group",
-        ethernet(group_mac(ALL_NODES), VM1, IPV6, &V6 { to: WORLD6, ..plain6() }.bytes()));
+    rows.drop(DstMac, "an external address in a group",
+        ethernet(group_mac(ALL_NODES), VM1, IPV6, &V6 { to: EXTERNAL6, ..plain6() }.bytes()));
 
     rows.row = "Route 6";
     rows.error(RouteNone, "the own address", v4(&V4 { to: IP1, ..plain() }));
-    rows.error(RouteNone, "nobody of the subnet", v4(&V4 { to: NOBODY, ..plain() }));
-    rows.error(RouteNone, "nobody of the IPv6 subnet", v6(&V6 { to: inner(0x99), ..plain6() }));
-    rows.error(RouteNone, "the first fragment for nobody",
-        v4(&V4 { to: NOBODY, fragment: MORE_FRAGMENTS, ..plain() }));
-    rows.drop(RouteNone, "a later fragment for nobody", v4(&V4 { to: NOBODY, fragment: 9, ..plain() }));
+    rows.error(RouteNone, "an unowned address of the subnet", v4(&V4 { to: UNOWNED, ..plain() }));
+    rows.error(RouteNone, "an unowned address of the IPv6 subnet",
+        v6(&V6 { to: inner(0x99), ..plain6() }));
+    rows.error(RouteNone, "the first fragment for an unowned address",
+        v4(&V4 { to: UNOWNED, fragment: MORE_FRAGMENTS, ..plain() }));
+    rows.drop(RouteNone, "a later fragment for an unowned address",
+        v4(&V4 { to: UNOWNED, fragment: 9, ..plain() }));
     for kind in [3, 4, 11, 12] {
-        rows.drop(RouteNone, "an ICMP error for nobody", v4(&V4 { payload: icmp(kind, 0, ECHO), ..echo(NOBODY) }));
+        rows.drop(RouteNone, "an ICMP error for an unowned address",
+            v4(&V4 { payload: icmp(kind, 0, ECHO), ..echo(UNOWNED) }));
     }
-    rows.drop(RouteNone, "an ICMPv6 error for nobody", v6(&V6::icmp(inner(0x11), inner(0x99), icmpv6(1, 0, ECHO))));
-    rows.error(RouteNone, "an echo request for nobody", v4(&echo(NOBODY)));
+    rows.drop(RouteNone, "an ICMPv6 error for an unowned address",
+        v6(&V6::icmp(inner(0x11), inner(0x99), icmpv6(1, 0, ECHO))));
+    rows.error(RouteNone, "an echo request for an unowned address", v4(&echo(UNOWNED)));
     rows.drop(Underlay, "the next hop", v4(&V4 { to: NEXT_HOP, ..plain() }));
     rows.drop(Underlay, "the uplink's own address", v4(&V4 { to: UPLINK_IP, ..plain() }));
     rows.drop(Underlay, "the underlay by IPv6", v6(&V6 { to: NEXT_HOP6, ..plain6() }));
     rows.forward(3, "the hole in the underlay", v4(&V4 { to: [192, 0, 2, 200].into(), ..plain() }));
-    rows.forward(1, "within the sibling's prefix", v4(&V4 { to: [172, 16, 1, 1].into(), ..plain() }));
-    rows.forward(3, "the world", v4(&V4 { to: WORLD, ..plain() }));
-    rows.forward(3, "the world by IPv6", v6(&V6 { to: WORLD6, ..plain6() }));
+    rows.forward(1, "within the sibling's prefix",
+        v4(&V4 { to: [172, 16, 1, 1].into(), ..plain() }));
+    rows.forward(3, "an external address", v4(&V4 { to: EXTERNAL, ..plain() }));
+    rows.forward(3, "an external address by IPv6", v6(&V6 { to: EXTERNAL6, ..plain6() }));
     rows.on(configs::lone(), 0);
-    rows.error(RouteNone, "the world, without an uplink", v4(&V4 { to: WORLD, ..plain() }));
+    rows.error(RouteNone, "an external address, without an uplink",
+        v4(&V4 { to: EXTERNAL, ..plain() }));
 
     rows.on(configs::three(), 0);
     rows.row = "Route 7";
-    rows.drop(LinkLocalIp, "a link-local source", v6(&V6 { from: link_local(VM1), to: WORLD6, ..plain6() }));
+    rows.drop(LinkLocalIp, "a link-local source",
+        v6(&V6 { from: link_local(VM1), to: EXTERNAL6, ..plain6() }));
     for ttl in [0, 1] {
-        rows.error(DropReason::Ttl, "TTL spent", v4(&V4 { to: WORLD, ttl, ..plain() }));
-        rows.error(DropReason::Ttl, "hop limit spent", v6(&V6 { to: WORLD6, hop_limit: ttl, ..plain6() }));
+        rows.error(DropReason::Ttl, "TTL spent", v4(&V4 { to: EXTERNAL, ttl, ..plain() }));
+        rows.error(DropReason::Ttl, "hop limit spent",
+            v6(&V6 { to: EXTERNAL6, hop_limit: ttl, ..plain6() }));
         rows.forward(1, "TTL between siblings", v4(&V4 { ttl, ..plain() }));
     }
-    rows.forward(3, "TTL 2", v4(&V4 { to: WORLD, ttl: 2, ..plain() }));
+    rows.forward(3, "TTL 2", v4(&V4 { to: EXTERNAL, ttl: 2, ..plain() }));
 
     rows.row = "Route 8";
     let sized = |to, length: usize| V4 { to, payload: udp(1, 2, &vec![0; length - 28]), ..plain() };
@@ -1078,19 +1136,20 @@ fn route_rows(rows: &mut Rows) {
 
     rows.row = "Route 9";
     rows.resolved = false;
-    rows.drop(NeighbourUnresolved, "the world", v4(&V4 { to: WORLD, ..plain() }));
-    rows.drop(NeighbourUnresolved, "the world by IPv6", v6(&V6 { to: WORLD6, ..plain6() }));
+    rows.drop(NeighbourUnresolved, "an external address", v4(&V4 { to: EXTERNAL, ..plain() }));
+    rows.drop(NeighbourUnresolved, "an external address by IPv6",
+        v6(&V6 { to: EXTERNAL6, ..plain6() }));
     rows.forward(1, "the sibling, all the same", v4(&plain()));
     rows.resolved = true;
 }
 
-#[rustfmt::skip] // A table: one line per frame where it fits.
+#[rustfmt::skip] // A table: one frame a statement.
 fn uplink_rows(rows: &mut Rows) {
     let from_router = |ethertype, payload: &[u8]| ethernet(UPLINK, ROUTER, ethertype, payload);
     let v4 = |packet: &V4| from_router(IPV4, &packet.bytes());
     let v6 = |packet: &V6| from_router(IPV6, &packet.bytes());
-    let inbound = V4::new(WORLD, IP1, 17, udp(53, 1000, b"answer"));
-    let inbound6 = V6::new(WORLD6, inner(0x11), 17, udp(53, 1000, b"answer"));
+    let inbound = V4::new(EXTERNAL, IP1, 17, udp(53, 1000, b"answer"));
+    let inbound6 = V6::new(EXTERNAL6, inner(0x11), 17, udp(53, 1000, b"answer"));
 
     rows.on(configs::three(), 3);
     rows.row = "Uplink 1";
@@ -1112,16 +1171,24 @@ fn uplink_rows(rows: &mut Rows) {
 
     rows.on(configs::three(), 3);
     rows.row = "Uplink 2";
-    let of_router = |opcode, sender, target| Arp { sender_mac: ROUTER, ..arp(opcode, sender, target) };
-    rows.drop(ArpMalformed, "cut off", from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()[..27]));
-    rows.drop(ArpSenderMac, "another's hardware address", from_router(ARP, &arp(2, NEXT_HOP, UPLINK_IP).bytes()));
-    rows.drop(Absorbed, "the next hop's reply", from_router(ARP, &of_router(2, NEXT_HOP, UPLINK_IP).bytes()));
-    rows.drop(Absorbed, "the next hop's announcement", from_router(ARP, &of_router(1, NEXT_HOP, NEXT_HOP).bytes()));
-    rows.reply("a request for the uplink's address", from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()));
+    let of_router = |opcode, sender,
+        target| Arp { sender_mac: ROUTER, ..arp(opcode, sender, target) };
+    rows.drop(ArpMalformed, "cut off",
+        from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()[..27]));
+    rows.drop(ArpSenderMac, "another's hardware address",
+        from_router(ARP, &arp(2, NEXT_HOP, UPLINK_IP).bytes()));
+    rows.drop(Absorbed, "the next hop's reply",
+        from_router(ARP, &of_router(2, NEXT_HOP, UPLINK_IP).bytes()));
+    rows.drop(Absorbed, "the next hop's announcement",
+        from_router(ARP, &of_router(1, NEXT_HOP, NEXT_HOP).bytes()));
+    rows.reply("a request for the uplink's address",
+        from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "a stranger's announcement of the uplink's address",
         from_router(ARP, &of_router(1, UPLINK_IP, UPLINK_IP).bytes()));
-    rows.drop(ArpUnknown, "another's reply", from_router(ARP, &of_router(2, WORLD, UPLINK_IP).bytes()));
-    rows.drop(ArpUnknown, "a request for a port's address", from_router(ARP, &of_router(1, NEXT_HOP, IP1).bytes()));
+    rows.drop(ArpUnknown, "another's reply",
+        from_router(ARP, &of_router(2, EXTERNAL, UPLINK_IP).bytes()));
+    rows.drop(ArpUnknown, "a request for a port's address",
+        from_router(ARP, &of_router(1, NEXT_HOP, IP1).bytes()));
 
     rows.row = "Uplink 3";
     rows.drop(Ipv4Malformed, "a wrong checksum", {
@@ -1129,7 +1196,8 @@ fn uplink_rows(rows: &mut Rows) {
         frame[24] ^= 1;
         frame
     });
-    rows.drop(Ipv4Martian, "from loopback", v4(&V4 { from: Ipv4Addr::LOCALHOST, ..inbound.clone() }));
+    rows.drop(Ipv4Martian, "from loopback",
+        v4(&V4 { from: Ipv4Addr::LOCALHOST, ..inbound.clone() }));
     rows.drop(Ipv4SourceRoute, "loose", v4(&V4 { options: vec![131, 3, 4], ..inbound.clone() }));
     rows.drop(Ipv4Fragment, "a first fragment cut off",
         v4(&V4 { fragment: MORE_FRAGMENTS, payload: vec![0; 4], ..inbound.clone() }));
@@ -1140,17 +1208,24 @@ fn uplink_rows(rows: &mut Rows) {
 
     rows.row = "Uplink 4";
     rows.drop(IngressSource, "a port's own address", v4(&V4 { from: IP2, ..inbound.clone() }));
-    rows.drop(IngressSource, "of a port's prefix", v4(&V4 { from: [172, 16, 3, 3].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "of a port's prefix",
+        v4(&V4 { from: [172, 16, 3, 3].into(), ..inbound.clone() }));
     rows.drop(IngressSource, "the gateway's address", v4(&V4 { from: GATEWAY, ..inbound.clone() }));
-    rows.drop(IngressSource, "nobody's of the gateway's subnet", v4(&V4 { from: NOBODY, ..inbound.clone() }));
-    rows.drop(IngressSource, "the uplink's own", v4(&V4::new(UPLINK_IP, UPLINK_IP, 1, icmp(8, 0, ECHO))));
-    rows.drop(IngressSource, "of 240.0.0.0/4", v4(&V4 { from: [240, 0, 0, 1].into(), ..inbound.clone() }));
-    rows.drop(IngressSource, "of 0.0.0.0/8", v4(&V4 { from: [0, 0, 0, 9].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "an unowned address of the gateway's subnet",
+        v4(&V4 { from: UNOWNED, ..inbound.clone() }));
+    rows.drop(IngressSource, "the uplink's own",
+        v4(&V4::new(UPLINK_IP, UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    rows.drop(IngressSource, "of 240.0.0.0/4",
+        v4(&V4 { from: [240, 0, 0, 1].into(), ..inbound.clone() }));
+    rows.drop(IngressSource, "of 0.0.0.0/8",
+        v4(&V4 { from: [0, 0, 0, 9].into(), ..inbound.clone() }));
     rows.drop(IngressSource, "an IPv4 address as IPv6",
         v6(&V6 { from: IP2.to_ipv6_mapped(), ..inbound6.clone() }));
     rows.drop(IngressSource, "0.0.0.0", v4(&V4 { from: ZERO, ..inbound.clone() }));
-    rows.drop(IngressSource, "a port's IPv6 address", v6(&V6 { from: inner(0x12), ..inbound6.clone() }));
-    rows.drop(IngressSource, "the gateway's IPv6 address", v6(&V6 { from: inner(1), ..inbound6.clone() }));
+    rows.drop(IngressSource, "a port's IPv6 address",
+        v6(&V6 { from: inner(0x12), ..inbound6.clone() }));
+    rows.drop(IngressSource, "the gateway's IPv6 address",
+        v6(&V6 { from: inner(1), ..inbound6.clone() }));
     rows.drop(IngressSource, "::", v6(&V6 { from: ANY6, ..inbound6.clone() }));
     rows.drop(IngressSource, "::1", v6(&V6 { from: Ipv6Addr::LOCALHOST, ..inbound6.clone() }));
     rows.drop(IngressSource, "an IPv6 group", v6(&V6 { from: ALL_NODES, ..inbound6.clone() }));
@@ -1163,20 +1238,25 @@ fn uplink_rows(rows: &mut Rows) {
 
     rows.row = "Uplink 5";
     rows.drop(DhcpServer, "from port 67", v4(&V4 { payload: udp(67, 9, b""), ..inbound.clone() }));
-    rows.drop(DhcpServer, "a BOOTREPLY", v4(&V4 { payload: udp(9, 68, &bootp(2, VM1)), ..inbound.clone() }));
+    rows.drop(DhcpServer, "a BOOTREPLY",
+        v4(&V4 { payload: udp(9, 68, &bootp(2, VM1)), ..inbound.clone() }));
     rows.drop(DhcpServer, "a first fragment to port 68",
         v4(&V4 { fragment: MORE_FRAGMENTS, payload: udp(9, 68, &[1; 8]), ..inbound.clone() }));
-    rows.drop(Redirect, "an ICMP redirect", v4(&V4 { payload: icmp(5, 1, ECHO), protocol: 1, ..inbound.clone() }));
-    rows.drop(Dhcpv6Server, "to port 546", v6(&V6 { payload: udp(9, 546, b""), ..inbound6.clone() }));
-    rows.drop(Dhcpv6Server, "from port 547", v6(&V6 { payload: udp(547, 9, b""), ..inbound6.clone() }));
+    rows.drop(Redirect, "an ICMP redirect",
+        v4(&V4 { payload: icmp(5, 1, ECHO), protocol: 1, ..inbound.clone() }));
+    rows.drop(Dhcpv6Server, "to port 546",
+        v6(&V6 { payload: udp(9, 546, b""), ..inbound6.clone() }));
+    rows.drop(Dhcpv6Server, "from port 547",
+        v6(&V6 { payload: udp(547, 9, b""), ..inbound6.clone() }));
 
     rows.row = "Uplink 6";
     let to_all = |message| v6(&V6::icmp(NEXT_HOP6, ALL_NODES, message));
     rows.drop(MldQuery, "a query", to_all(icmpv6(130, 0, &[0; 20])));
     rows.drop(NdMalformed, "over a router",
-        v6(&V6 { hop_limit: 64, ..V6::icmp(NEXT_HOP6, ALL_NODES, neighbor(135, 0, UPLINK6, &[])) }));
+        v6(&V6 { hop_limit: 64,
+            ..V6::icmp(NEXT_HOP6, ALL_NODES, neighbor(135, 0, UPLINK6, &[])) }));
     rows.drop(RouterAdvertisement, "a Router Advertisement", to_all(router_advertisement(&[])));
-    rows.drop(Redirect, "a Redirect", to_all(redirect(WORLD6, WORLD6)));
+    rows.drop(Redirect, "a Redirect", to_all(redirect(EXTERNAL6, EXTERNAL6)));
     rows.drop(Absorbed, "a Router Solicitation", to_all(router_solicitation(&[])));
     rows.drop(NdSpoof, "an inverse solicitation", to_all(icmpv6(141, 0, &[0; 20])));
     for kind in [131, 132, 143] {
@@ -1184,25 +1264,29 @@ fn uplink_rows(rows: &mut Rows) {
     }
     rows.drop(Absorbed, "the next hop's advertisement",
         to_all(neighbor(136, 0xa0, NEXT_HOP6, &[link_layer(2, ROUTER)])));
-    rows.drop(NdUnknown, "another's advertisement", to_all(neighbor(136, 0xa0, WORLD6, &[])));
+    rows.drop(NdUnknown, "another's advertisement", to_all(neighbor(136, 0xa0, EXTERNAL6, &[])));
     rows.reply("a solicitation for the uplink's address",
         to_all(neighbor(135, 0, UPLINK6, &[link_layer(1, ROUTER)])));
     rows.drop(NdUnknown, "a solicitation from ::",
         v6(&V6::icmp(ANY6, solicited_node(UPLINK6), neighbor(135, 0, UPLINK6, &[]))));
-    rows.drop(NdUnknown, "a solicitation for a port's address", to_all(neighbor(135, 0, inner(0x11), &[])));
+    rows.drop(NdUnknown, "a solicitation for a port's address",
+        to_all(neighbor(135, 0, inner(0x11), &[])));
 
     rows.row = "Uplink 7";
-    rows.reply("an echo request", v4(&V4::new(WORLD, UPLINK_IP, 1, icmp(8, 0, ECHO))));
-    rows.reply("an echo request by IPv6", v6(&V6::icmp(WORLD6, UPLINK6, icmpv6(128, 0, ECHO))));
-    rows.drop(GatewayService, "TCP", v4(&V4::new(WORLD, UPLINK_IP, 6, tcp(1, 22, 5, b""))));
+    rows.reply("an echo request", v4(&V4::new(EXTERNAL, UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    rows.reply("an echo request by IPv6", v6(&V6::icmp(EXTERNAL6, UPLINK6, icmpv6(128, 0, ECHO))));
+    rows.drop(GatewayService, "TCP", v4(&V4::new(EXTERNAL, UPLINK_IP, 6, tcp(1, 22, 5, b""))));
     rows.drop(GatewayService, "UDP", v4(&V4 { to: UPLINK_IP, ..inbound.clone() }));
 
     rows.row = "Uplink 8";
     rows.drop(Multicast, "a group", v4(&V4 { to: [224, 0, 0, 5].into(), ..inbound.clone() }));
-    rows.drop(LinkLocalIp, "a port's link-local address", v6(&V6 { to: link_local(VM1), ..inbound6.clone() }));
+    rows.drop(LinkLocalIp, "a port's link-local address",
+        v6(&V6 { to: link_local(VM1), ..inbound6.clone() }));
     rows.forward(0, "with a TTL of 1", v4(&V4 { ttl: 1, ..inbound.clone() }));
-    rows.drop(NoTransit, "the world", v4(&V4 { to: [203, 0, 113, 1].into(), ..inbound.clone() }));
-    rows.drop(RouteNone, "nobody of the gateway's subnet", v4(&V4 { to: NOBODY, ..inbound.clone() }));
+    rows.drop(NoTransit, "an external address",
+        v4(&V4 { to: [203, 0, 113, 1].into(), ..inbound.clone() }));
+    rows.drop(RouteNone, "an unowned address of the gateway's subnet",
+        v4(&V4 { to: UNOWNED, ..inbound.clone() }));
     rows.drop(RouteNone, "the gateway's own address", v4(&V4 { to: GATEWAY, ..inbound.clone() }));
     rows.drop(DropReason::Mtu, "larger than the port's link",
         v4(&V4 { to: IP3, payload: udp(1, 2, &[0; 1301 - 28]), ..inbound.clone() }));

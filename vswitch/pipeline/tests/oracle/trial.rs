@@ -72,7 +72,7 @@ pub(crate) struct Switch {
     counters: Arc<Counters>,
     /// What lies in the buffer around each frame.
     residue: u8,
-    /// Whether it is asked for its notes, which the express lane has none of.
+    /// Whether it is traced, which the fast path does not support.
     pub(crate) traced: bool,
 }
 
@@ -164,7 +164,8 @@ impl Switch {
 #[derive(Debug)]
 pub(crate) struct Trial {
     switch: Switch,
-    /// Gets the same by the slow lane, in buffers that held something else: what leaves must not differ.
+    /// Gets the same by the general path, in buffers that held something else: what leaves must not
+    /// differ.
     twin: Switch,
     model: Model,
     tally: Vec<Tally>,
@@ -208,7 +209,8 @@ impl Trial {
     }
 
     /// Gives a frame to both and compares verdict, reason, bytes and the whole counter state. What
-    /// the switch did is handed back; an error is a sentence with everything needed to see it again.
+    /// the switch did is handed back; an error is a sentence with everything needed to see it
+    /// again.
     pub(crate) fn send(
         &mut self,
         now_ns: u64,
@@ -228,16 +230,20 @@ impl Trial {
         if wrong.is_ok() && twin != (verdict, became.clone()) {
             let (verdict, bytes) = twin;
             wrong = Err(format!(
-                "the slow lane, or what lay in the buffer, shows: {verdict:?} {}",
+                "the general path, or what lay in the buffer, shows: {verdict:?} {}",
                 hex(&bytes)
             ));
         }
         if wrong.is_ok() && self.twin.counted() != self.tally {
-            wrong = Err(format!("the slow lane counted {:?}", self.twin.counted()));
+            wrong = Err(format!(
+                "the general path counted {:?}",
+                self.twin.counted()
+            ));
         }
         wrong.map(|()| verdict).map_err(|wrong| {
             format!(
-                "{wrong}\n  from port {from}, tag {tag:?}, at {now_ns} ns: {}\n  expected {}\n  got {verdict:?} {}",
+                "{wrong}\n  from port {from}, tag {tag:?}, at {now_ns} ns: {}\n  \
+                 expected {}\n  got {verdict:?} {}",
                 hex(bytes),
                 describe(&expected),
                 hex(&became),
@@ -276,7 +282,8 @@ impl Trial {
         became: &[u8],
     ) -> Result<(), String> {
         let config = &self.switch.config.clone();
-        // An answer bears the tag of the frame that it answers; the checks read what is behind it.
+        // An answer carries the tag of the frame that it answers; the checks read what is behind
+        // it.
         let behind_tag = match (self.model.tag_of_answer(), became.get(12..16)) {
             (Some(tag), Some([0x81, 0, rest @ ..])) if rest == tag.to_be_bytes() => {
                 answers::untagged(became)

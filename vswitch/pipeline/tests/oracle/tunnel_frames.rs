@@ -1,4 +1,4 @@
-//! Building tunnel packets by hand: whatever is not said is as an honest peer would have it.
+//! Tunnel packets built by hand. Fields that are not set have the values of a valid packet.
 
 use std::net::IpAddr;
 
@@ -149,7 +149,7 @@ pub(crate) fn geneve_option(kind: u8, words: u8) -> Vec<u8> {
     option
 }
 
-/// Sets the checksum of the datagram that its length field speaks of (RFC 768).
+/// Sets the checksum of the datagram that its length field covers (RFC 768).
 pub(crate) fn set_udp_checksum(from: IpAddr, to: IpAddr, sum: Sum, datagram: &mut [u8]) {
     datagram[6..8].fill(0);
     if sum == Sum::Zero {
@@ -175,8 +175,8 @@ pub(crate) fn set_udp_checksum(from: IpAddr, to: IpAddr, sum: Sum, datagram: &mu
     datagram[6..8].copy_from_slice(&right.to_be_bytes());
 }
 
-/// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP, from the router, that quotes a
-/// datagram between those addresses to `port`.
+/// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP, from the router, that quotes
+/// a datagram between those addresses to `port`.
 pub(crate) fn too_big(
     config: &SwitchConfig,
     mtu: u32,

@@ -41,7 +41,7 @@ fn behind(config: &SwitchConfig, peer: usize) -> Vec<IpAddr> {
     addresses
 }
 
-/// From a port to whoever is behind a peer.
+/// From a port to an address behind a peer.
 fn into_tunnel(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
     let from = choices.below(config.ports.len());
     let peer = choices.below(tunnel(config).peers.len());
@@ -177,9 +177,9 @@ fn path_mtu(choices: &mut Choices<'_>, config: &SwitchConfig) -> Vec<u8> {
     frame
 }
 
-/// Makes the checksums of a tunnel packet right again that its bytes still point to: those of the inner
-/// packet, of the outer UDP header unless it has none, and of the outer IPv4 header. `inner_at` is where
-/// the inner frame begins.
+/// Makes the checksums of a tunnel packet right again that its bytes still point to: those of the
+/// inner packet, of the outer UDP header unless it has none, and of the outer IPv4 header.
+/// `inner_at` is where the inner frame begins.
 pub(crate) fn mend(frame: &mut [u8], inner_at: usize) {
     if let Some(inner) = frame.get_mut(inner_at..)
         && inner.len() >= 34

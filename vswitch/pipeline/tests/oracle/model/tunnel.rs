@@ -4,7 +4,7 @@ use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl}
 
 use super::*;
 
-/// How long a path's MTU holds, once told.
+/// How long a reported path MTU is valid.
 pub(crate) const PATH_MTU_NS: u64 = 600 * 1_000_000_000;
 /// The tunnel's header, of either kind: we send no options.
 const GENEVE_OR_VXLAN: usize = 8;
@@ -21,8 +21,8 @@ pub(crate) struct TunnelReply {
     pub(crate) peer: usize,
 }
 
-/// An outer frame as it must leave. What the page leaves open, or what can be told from the rest, is
-/// zero in `bytes`: the UDP source port, and both checksums.
+/// An outer frame as it must leave. What the page leaves open, or what can be reported from the
+/// rest, is zero in `bytes`: the UDP source port, and both checksums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outer {
     bytes: Vec<u8>,
@@ -31,7 +31,8 @@ pub(crate) struct Outer {
     pub(crate) flow: Option<Flow>,
 }
 
-/// "The inner addresses, protocol and ports (TCP, UDP; of fragments the addresses and protocol only)".
+/// "The inner addresses, protocol and ports (TCP, UDP; of fragments the addresses and protocol
+/// only)".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flow {
     source: IpAddr,
@@ -123,15 +124,16 @@ impl Model {
         tunnel.expect("a tunnel, where something is a tunnel's")
     }
 
-    /// "RAs of a tenant with a tunnel say the smaller of the port's MTU and what the tunnel carries."
+    /// "RAs of a tenant with a tunnel say the smaller of the port's MTU and what the tunnel
+    /// carries."
     pub(super) fn advertised_mtu(&self, port: &PortConfig) -> Option<u16> {
         let uplink = self.config.uplink.as_ref()?;
         let overhead = overhead(self.config.tunnel.as_ref()?);
         Some(port.mtu.min(uplink.mtu - overhead))
     }
 
-    /// "That is the uplink's MTU, or the path's where a router of the underlay has told of a smaller
-    /// one, less 50 bytes over IPv4 and 70 over IPv6."
+    /// "That is the uplink's MTU, or the path's where a router of the underlay has reported of a
+    /// smaller one, less 50 bytes over IPv4 and 70 over IPv6."
     pub(crate) fn carries(&self, peer: usize) -> u16 {
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
         let vtep = self.tunnel().peers[peer].vtep;
@@ -508,7 +510,7 @@ impl Model {
         true
     }
 
-    /// The peer that the message speaks of, and the MTU that it says.
+    /// The peer that the message is about, and its MTU.
     fn told_path_mtu(&self, packet: &Packet<'_>) -> Option<(IpAddr, u32)> {
         let tunnel = self.config.tunnel.as_ref()?;
         let message = packet.payload;
@@ -570,8 +572,8 @@ fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
             .is_some_and(|(_, to)| [4789, 6081, tunnel.port].contains(&to))
 }
 
-/// Out 6: the options' types; each has a header of four bytes and so many words more as its last five
-/// bits say (RFC 8926, 3.5).
+/// Out 6: the options' types; each has a header of four bytes and so many words more as its last
+/// five bits say (RFC 8926, 3.5).
 fn geneve_option_types(options: &[u8]) -> Result<Vec<u8>, DropReason> {
     let mut rest = options;
     let mut types = Vec::new();

@@ -1,0 +1,101 @@
+//! What a tunnel's outer headers take from the packet inside: class, TTL, and a hash of its flow.
+
+use super::ethernet::ETHERNET_LEN;
+use super::field::be32;
+use super::ipv4::{self, Ipv4};
+use super::ipv6::{self, Ipv6, traffic_class};
+use super::transport::{Fragment, Transport};
+use crate::frame::Frame;
+use crate::hash::mixed;
+use crate::number::protocol;
+
+/// What the outer headers take from the packet that they carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Inner {
+    /// The type of service or traffic class.
+    pub(super) tos: u8,
+    /// The TTL or hop limit.
+    pub(super) ttl: u8,
+    /// A hash of the addresses, the protocol and the ports.
+    pub(super) flow: u64,
+}
+
+impl Inner {
+    /// A frame that is no IP packet.
+    const OTHER: Self = Self {
+        tos: 0,
+        ttl: 64,
+        flow: 0,
+    };
+
+    /// `packet` begins with the IP header.
+    #[inline(always)]
+    pub fn of4(ip: &Ipv4, packet: &[u8]) -> Self {
+        let has_ports = ip.fragment == Fragment::Whole;
+        let ports = ports(has_ports, ip.transport, packet, usize::from(ip.header_len));
+        let tos = packet.get(1).copied().unwrap_or_default();
+        Self::flow4(tos, ip.ttl, (ip.source, ip.destination), ip.protocol, ports)
+    }
+
+    /// As [`Self::of4`] of the fields alone. `ports` are both as one number, 0 where there are
+    /// none.
+    #[inline(always)]
+    pub fn flow4(
+        tos: u8,
+        ttl: u8,
+        (source, destination): (u32, u32),
+        protocol: u8,
+        ports: u32,
+    ) -> Self {
+        let addresses = u64::from(source) << 32 | u64::from(destination);
+        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(protocol)));
+        Self { tos, ttl, flow }
+    }
+
+    /// As [`Self::of4`]. Behind a fragment header with another offset than 0 the upper layer is
+    /// unknown.
+    #[inline(always)]
+    pub fn of6(ip: &Ipv6, packet: &[u8]) -> Self {
+        let whole = ip.fragment == Fragment::Whole;
+        let ports = ports(whole, ip.transport, packet, usize::from(ip.upper_at));
+        let upper = if whole { ip.upper } else { protocol::NONE };
+        let ends = (ip.source, ip.destination);
+        Self::flow6(traffic_class(packet), ip.hop_limit, ends, upper, ports)
+    }
+
+    /// As [`Self::flow4`].
+    #[inline(always)]
+    pub fn flow6(
+        tos: u8,
+        ttl: u8,
+        (source, destination): (u128, u128),
+        upper: u8,
+        ports: u32,
+    ) -> Self {
+        let halves = |address: u128| mixed((address >> 64) as u64 ^ mixed(address as u64));
+        let addresses = halves(source) ^ halves(destination).rotate_left(32);
+        let flow = mixed(addresses ^ mixed(u64::from(ports) << 8 | u64::from(upper)));
+        Self { tos, ttl, flow }
+    }
+
+    /// As [`Self::of4`], of a whole frame that was just written.
+    pub fn of_frame(frame: &Frame<'_>) -> Self {
+        let packet = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
+        match packet.first().map(|first| first >> 4) {
+            Some(4) => ipv4::parse(packet).map_or(Self::OTHER, |ip| Self::of4(&ip, packet)),
+            _ => ipv6::parse(packet).map_or(Self::OTHER, |ip| Self::of6(&ip, packet)),
+        }
+    }
+}
+
+/// TCP's and UDP's ports, both as one number; 0 where a fragment may lack them.
+#[inline(always)]
+fn ports(has_ports: bool, transport: Transport, packet: &[u8], at: usize) -> u32 {
+    match transport {
+        Transport::Udp { .. } | Transport::Tcp if has_ports => packet
+            .get(at..)
+            .and_then(|transport| transport.first_chunk::<4>())
+            .map_or(0, |ports| be32(ports, 0)),
+        _ => 0,
+    }
+}
