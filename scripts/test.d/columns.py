@@ -1,7 +1,6 @@
 """Checks that no line of source, script or page is longer than 100 columns.
 
-In Markdown, tables and blocks of code may be: they cannot be wrapped. columns.allow lists files
-whose lines are still to be shortened.
+In Markdown, tables and blocks of code may be: they cannot be wrapped.
 """
 
 import pathlib
@@ -10,7 +9,6 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ALLOWED = pathlib.Path(__file__).with_name("columns.allow")
 COLUMNS_MAX = 100
 SUFFIXES = (".rs", ".py", ".sh", ".md")
 
@@ -43,7 +41,6 @@ def can_be_wrapped(line):
 def main():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "--cached", "--others",
                              "--exclude-standard"], check=True, text=True, stdout=subprocess.PIPE)
-    allowed = set(ALLOWED.read_text().split())
     files = problems = 0
     for name in listed.stdout.splitlines():
         path = ROOT / name
@@ -51,8 +48,6 @@ def main():
             continue
         files += 1
         lines = list(too_long(path.read_text(), path.suffix == ".md"))
-        if name in allowed:
-            continue
         problems += len(lines)
         for number, columns in lines:
             print(f"{name}:{number}: {columns} columns")
