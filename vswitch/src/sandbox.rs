@@ -318,6 +318,10 @@ fn allowed(needs: &Needs) -> Result<Rules, SandboxError> {
     let fcntl: Result<Vec<_>, _> = fcntl.iter().map(|op| equal(1, *op as u64)).collect();
     rules.insert(libc::SYS_fcntl, fcntl?);
 
+    // The log is replaced: only standard output and standard error can be.
+    let outputs: Result<Vec<_>, _> = [1, 2].into_iter().map(|fd| equal(1, fd)).collect();
+    rules.insert(libc::SYS_dup2, outputs?);
+
     // Non-blocking mode, and an interface's flags (DPDK reads whether the link is up).
     let mut ioctls = vec![
         equal(1, libc::FIONBIO)?,

@@ -28,7 +28,7 @@ Files (below --state-dir, all of root, mode 0700):
   released-users.json          users that new tenants get last; stays after the last release
   tenants/NAME/config.json     what NAME's switch is given
   tenants/NAME/run/control.sock  its control API
-  tenants/NAME/log             its output, cut to its tail at 1 MiB";
+  tenants/NAME/log, log.1      its output, and what was its output before that passed 1 MiB";
 
 /// Carves the NIC into tenants' ports and launches one switch per tenant.
 #[derive(Debug, Parser)]

@@ -10,6 +10,8 @@
 //!     │◄──────────────────── hello ────┤
 //!     ├── restore ────────────────────►│  the leases of the switch's predecessor, often none
 //!     │◄─────────────────── leases ────┤  now, and whenever one changes
+//!     ├── log, with a descriptor ─────►│  whenever the log has become too long
+//!     │◄────────────────────── log ────┤  the switch writes to the new one
 //! ```
 //!
 //! Either side may end at any time: a new supervisor connects to a running switch, and a supervisor
@@ -17,16 +19,19 @@
 //! [`Channel::peer_uid`], bound sizes and counts, and validate the contents against their own
 //! configuration. `docs/decisions/0009-supervisor-channel.md` has the reasons.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
-    listen, recv, send, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    bind, connect, listen, recv, recvmsg, send, sendmsg, socket_with,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,6 +41,9 @@ pub const VERSION: u32 = 1;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
 pub const MESSAGE_MAX: usize = 64 << 10;
+/// The shortest time between two logs. A switch closes the connection of a supervisor that sends
+/// them faster.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a switch tells its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,17 +59,23 @@ pub enum Report {
         /// At most one per port.
         leases: Vec<Lease>,
     },
+    /// The switch writes to the log that it was sent.
+    Log,
 }
 
 /// What a supervisor tells a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
-    /// The one message of a connection. The switch takes the leases that its configuration allows.
+    /// The first message of a connection, sent once. The switch takes the leases that its
+    /// configuration allows.
     Restore {
         /// What the tenant's switch before this one reported last; empty if that is unknown.
         leases: Vec<Lease>,
     },
+    /// The switch's log is now the file whose descriptor comes with this message, and with no
+    /// other. At most one each [`LOG_INTERVAL`].
+    Log,
 }
 
 /// The address that the tenant's DHCP server gave to a learning port.
@@ -92,6 +106,9 @@ pub enum ReceiveError {
     /// other side sent, and logs would have that.
     #[error("a message is malformed ({:?})", .0.classify())]
     Malformed(serde_json::Error),
+    /// It comes with more descriptors than its type has, or with fewer. They are closed.
+    #[error("a message comes with a wrong number of descriptors")]
+    Descriptors,
     /// The socket failed.
     #[error("the channel: {0}")]
     Socket(io::Error),
@@ -153,15 +170,33 @@ impl Channel {
     /// [`ErrorKind::WouldBlock`] if the other side reads too slowly, [`ErrorKind::InvalidInput`] if
     /// the message is too long; otherwise what the kernel says.
     pub fn send(&self, message: &impl Serialize) -> io::Result<()> {
-        let text = serde_json::to_vec(message)?;
-        if text.len() > MESSAGE_MAX {
-            return Err(ErrorKind::InvalidInput.into());
-        }
+        let text = encode(message)?;
         send(&self.0, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         Ok(())
     }
 
-    /// The next message.
+    /// Sends a message with a copy of a descriptor, or nothing.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_with(
+        &self,
+        message: &impl Serialize,
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let text = encode(message)?;
+        let descriptors = [descriptor];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(&text)], &mut control, flags)?;
+        Ok(())
+    }
+
+    /// The next message. The kernel closes descriptors that come with it.
     ///
     /// # Errors
     /// [`ReceiveError::Empty`] if there is none; any other error means that the connection is of no
@@ -169,22 +204,68 @@ impl Channel {
     pub fn receive<T: DeserializeOwned>(&self) -> Result<T, ReceiveError> {
         let mut text = vec![0; MESSAGE_MAX];
         let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
-        let (_, len) = recv(&self.0, &mut text[..], flags).map_err(|errno| {
-            let error = io::Error::from(errno);
-            match error.kind() {
-                ErrorKind::WouldBlock => ReceiveError::Empty,
-                ErrorKind::ConnectionReset => ReceiveError::Closed,
-                _ => ReceiveError::Socket(error),
-            }
-        })?;
-        match len {
-            // A message has at least two bytes, so this is the end.
-            0 => Err(ReceiveError::Closed),
-            _ => match text.get(..len) {
-                Some(text) => serde_json::from_slice(text).map_err(ReceiveError::Malformed),
-                None => Err(ReceiveError::TooLong(len)),
-            },
+        let (_, len) = recv(&self.0, &mut text[..], flags)?;
+        parse(&text, len)
+    }
+
+    /// The next order, and the log if it is [`Order::Log`].
+    ///
+    /// # Errors
+    /// As [`Channel::receive`]; [`ReceiveError::Descriptors`] if a log comes without a descriptor,
+    /// another order with one, or any with more.
+    pub fn receive_order(&self) -> Result<(Order, Option<OwnedFd>), ReceiveError> {
+        let mut text = vec![0; MESSAGE_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let mut parts = [IoSliceMut::new(&mut text)];
+        let received = recvmsg(&self.0, &mut parts, &mut control, flags)?;
+        // The space is aligned, so more than one may have arrived. What is not kept is closed.
+        let arrived: Vec<OwnedFd> = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let order = parse(&text, received.bytes)?;
+        let expected = usize::from(order == Order::Log);
+        if received.flags.contains(ReturnFlags::CTRUNC) || arrived.len() != expected {
+            return Err(ReceiveError::Descriptors);
         }
+        Ok((order, arrived.into_iter().next()))
+    }
+}
+
+impl From<rustix::io::Errno> for ReceiveError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        let error = io::Error::from(errno);
+        match error.kind() {
+            ErrorKind::WouldBlock => Self::Empty,
+            ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::Socket(error),
+        }
+    }
+}
+
+fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_vec(message)?;
+    if text.len() > MESSAGE_MAX {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    Ok(text)
+}
+
+/// A message of `len` bytes, of which the beginning is in `text`.
+fn parse<T: DeserializeOwned>(text: &[u8], len: usize) -> Result<T, ReceiveError> {
+    match len {
+        // A message has at least two bytes, so this is the end.
+        0 => Err(ReceiveError::Closed),
+        _ => match text.get(..len) {
+            Some(text) => serde_json::from_slice(text).map_err(ReceiveError::Malformed),
+            None => Err(ReceiveError::TooLong(len)),
+        },
     }
 }
 
@@ -196,6 +277,8 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn pair() -> (Channel, Channel) {
@@ -273,5 +356,73 @@ mod tests {
                 "{text}: {received:?}"
             );
         }
+    }
+
+    /// Sends an order with `count` copies of the end of a pipe at which is written; returns the
+    /// other end.
+    fn order_with(channel: &Channel, order: &Order, count: usize) -> std::io::PipeReader {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let text = serde_json::to_vec(order).expect("JSON");
+        let descriptors = vec![writer.as_fd(); count];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(count == 0 || control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let parts = [IoSlice::new(&text)];
+        sendmsg(&channel.0, &parts, &mut control, SendFlags::empty()).expect("it is sent");
+        reader
+    }
+
+    #[test]
+    fn log_order_arrives_with_its_descriptor() {
+        let (near, far) = pair();
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        near.send_with(&Order::Log, writer.as_fd())
+            .expect("it is sent");
+        drop(writer);
+        let (order, descriptor) = far.receive_order().expect("an order");
+        assert_eq!(order, Order::Log);
+        let descriptor = descriptor.expect("its descriptor");
+        let flags = rustix::io::fcntl_getfd(&descriptor).expect("its flags");
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        std::fs::File::from(descriptor)
+            .write_all(b"a line")
+            .expect("it is written");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("it is read");
+        assert_eq!(text, "a line");
+    }
+
+    #[test]
+    fn wrong_number_of_descriptors_is_refused_and_they_are_closed() {
+        let restore = Order::Restore { leases: Vec::new() };
+        for (order, count) in [
+            (&Order::Log, 0),
+            (&Order::Log, 2),
+            (&Order::Log, 8),
+            (&restore, 1),
+        ] {
+            let (near, far) = pair();
+            let mut reader = order_with(&near, order, count);
+            let received = far.receive_order();
+            assert!(
+                matches!(received, Err(ReceiveError::Descriptors)),
+                "{order:?} with {count}: {received:?}"
+            );
+            assert!(is_at_its_end(&mut reader), "{order:?} with {count}");
+        }
+    }
+
+    #[test]
+    fn descriptor_sent_to_a_supervisor_is_closed() {
+        let (near, far) = pair();
+        let mut reader = order_with(&far, &Order::Log, 1);
+        assert_eq!(near.receive::<Report>().expect("a message"), Report::Log);
+        assert!(is_at_its_end(&mut reader));
+    }
+
+    /// Whether nobody can write to the pipe any more. Does not wait for the writers to end.
+    fn is_at_its_end(reader: &mut std::io::PipeReader) -> bool {
+        rustix::io::ioctl_fionbio(&*reader, true).expect("it does not block");
+        matches!(reader.read(&mut [0]), Ok(0))
     }
 }

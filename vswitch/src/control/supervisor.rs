@@ -1,20 +1,26 @@
-//! The switch's end of the channel to its supervisor: leases out, and in again after a restart.
+//! The switch's end of the channel to its supervisor: leases out, and in again after a restart; a
+//! new log in.
 //!
 //! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
-//! What it may do is bounded by [`vswitch_api::channel`]: one order a connection, of one datagram.
+//! What it may do is bounded by [`vswitch_api::channel`]: one order of leases a connection, and one
+//! log each [`LOG_INTERVAL`].
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::unistd::{dup2_stderr, dup2_stdout};
+use rustix::fs::{FileType, fstat};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use vswitch_api::channel::{self, Channel, Lease, Order, ReceiveError, Report, VERSION};
+use vswitch_api::channel::{
+    self, Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, VERSION,
+};
 
 use super::socket::{SocketError, clear_stale};
 use super::{Control, WORKER_TIMEOUT, within};
@@ -86,8 +92,12 @@ enum ChannelError {
     Foreign(u32),
     #[error("no order came within {} s", ORDER_TIMEOUT.as_secs())]
     Silent,
-    #[error("a second order came, where there is only one")]
-    Talkative,
+    #[error("an order came that is not due: leases come once, and first")]
+    Order,
+    #[error("two logs came within {} s", LOG_INTERVAL.as_secs())]
+    Hasty,
+    #[error("a log came that is no regular file")]
+    NoFile,
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error(transparent)]
@@ -132,14 +142,17 @@ impl Control {
         }
         channel.send(&Report::Hello { version: VERSION })?;
         let order = tokio::time::timeout(ORDER_TIMEOUT, receive(connection, &channel)).await;
-        let Order::Restore { leases } = match order.map_err(|_| ChannelError::Silent)? {
+        let leases = match order.map_err(|_| ChannelError::Silent)? {
+            Ok((Order::Restore { leases }, _)) => leases,
+            Ok((Order::Log, _)) => return Err(ChannelError::Order),
             Err(ReceiveError::Closed) => return Ok(()),
-            order => order?,
+            Err(error) => return Err(error.into()),
         };
         if !leases.is_empty() {
             self.restore(&leases).await;
         }
         let mut reported = None;
+        let mut log_since: Option<Instant> = None;
         loop {
             let leases = self.leases();
             // Without a clock, as while a generation is swapped in, no remaining time is known.
@@ -158,7 +171,15 @@ impl Control {
             // A lease that changes is reported at the end of the interval.
             match tokio::time::timeout(REPORT_INTERVAL, receive(connection, &channel)).await {
                 Err(_) => {}
-                Ok(Ok(_)) => return Err(ChannelError::Talkative),
+                Ok(Ok((Order::Log, Some(log)))) => {
+                    if log_since.is_some_and(|since| since.elapsed() < LOG_INTERVAL) {
+                        return Err(ChannelError::Hasty);
+                    }
+                    replace_log(&log)?;
+                    log_since = Some(Instant::now());
+                    channel.send(&Report::Log)?;
+                }
+                Ok(Ok(_)) => return Err(ChannelError::Order),
                 Ok(Err(ReceiveError::Closed)) => return Ok(()),
                 Ok(Err(error)) => return Err(error.into()),
             }
@@ -235,14 +256,39 @@ impl Control {
     }
 }
 
-/// The next message.
-async fn receive(connection: &UnixStream, channel: &Channel) -> Result<Order, ReceiveError> {
+/// Has this process write its log to another file. Lines that are being written end where they
+/// began.
+fn replace_log(log: &OwnedFd) -> Result<(), ChannelError> {
+    // Not by the C library, which may use a system call that the sandbox refuses.
+    let identity = |descriptor| {
+        let found = fstat(descriptor).map_err(io::Error::from)?;
+        io::Result::Ok((found.st_dev, found.st_ino, found.st_mode))
+    };
+    let (_, _, mode) = identity(log.as_fd())?;
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
+        return Err(ChannelError::NoFile);
+    }
+    // The launcher sends both to the log.
+    let with_output = identity(io::stdout().as_fd())? == identity(io::stderr().as_fd())?;
+    dup2_stderr(log).map_err(io::Error::from)?;
+    if with_output {
+        dup2_stdout(log).map_err(io::Error::from)?;
+    }
+    tracing::info!("the log continues here");
+    Ok(())
+}
+
+/// The next order, and the log that comes with it.
+async fn receive(
+    connection: &UnixStream,
+    channel: &Channel,
+) -> Result<(Order, Option<OwnedFd>), ReceiveError> {
     loop {
         connection.readable().await.map_err(ReceiveError::Socket)?;
         let mut received = Err(ReceiveError::Empty);
         // Tells the runtime whether to wait for the next event.
         let _ = connection.try_io(Interest::READABLE, || {
-            received = channel.receive();
+            received = channel.receive_order();
             match &received {
                 Err(ReceiveError::Empty) => Err(ErrorKind::WouldBlock.into()),
                 _ => Ok(()),

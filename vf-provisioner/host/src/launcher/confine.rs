@@ -28,6 +28,7 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::log;
 use super::usage::Accounts;
 
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
@@ -236,7 +237,7 @@ pub fn outer() -> Result<(), String> {
         OpenOptions::new()
             .create(true)
             .append(true)
-            .mode(0o600)
+            .mode(log::MODE)
             .open(&task.log),
     )?;
     step(

@@ -1,5 +1,6 @@
 //! The switches of this host, whichever launcher runs them.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -79,6 +80,28 @@ impl Switches {
     /// If the file cannot be read or written.
     pub fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
         self.files(tenant).trim_log()
+    }
+
+    /// Replaces a log that is too long by an empty one, which `hand_over` gives to the switch. The
+    /// old one is kept beside it. Returns whether that was necessary.
+    ///
+    /// # Errors
+    /// If the files cannot be made or renamed, or `hand_over` fails; then the log stays.
+    pub fn replace_log(
+        &self,
+        tenant: &Name,
+        hand_over: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<bool, HostError> {
+        self.files(tenant).replace_log(hand_over)
+    }
+
+    /// Cuts the log and the one before it to their tails if they are much too long: the switch does
+    /// not write to the log that it was given.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn limit_logs(&self, tenant: &Name) -> Result<(), HostError> {
+        self.files(tenant).limit_logs()
     }
 
     /// The tenant's switch, if it runs.

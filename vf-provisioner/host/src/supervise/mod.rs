@@ -89,9 +89,10 @@ fn watch<'scope>(
             }
             let it = watched.entry(tenant.clone()).or_default();
             supervisor.look(scope, switch, it)?;
-            supervisor.advance(switch, channels.entry(tenant.clone()).or_default());
+            let channel = channels.entry(tenant.clone()).or_default();
+            supervisor.advance(switch, channel);
             // One tenant's log is no reason to leave the others unwatched.
-            if let Err(error) = supervisor.switches.trim_log(tenant) {
+            if let Err(error) = supervisor.limit_log(switch, channel) {
                 tracing::warn!(%tenant, %error, "the log stays as it is");
             }
         }
