@@ -114,7 +114,8 @@ fn supervisor(site: &Site) -> Supervisor {
     let patience = Duration::from_secs(20);
     let supervisor = Supervisor::start(site.command(), &[], &["t1"], site.dir.path(), patience);
     // The supervisor connects and learns of the lease without an event: both poll twice a second.
-    std::thread::sleep(Duration::from_secs(3));
+    // Counters follow after five seconds.
+    std::thread::sleep(Duration::from_secs(8));
     supervisor
 }
 
@@ -126,6 +127,9 @@ fn kill_switch(site: &Site, supervisor: &mut Supervisor) {
         nix::sys::signal::Signal::SIGKILL,
     )
     .expect("it is there");
+    let down = supervisor.wait_for("down", "t1");
+    let counted = down["last_counters"]["t1-guest"]["rx_frames"].as_u64();
+    assert!(counted.is_some_and(|frames| frames > 0), "{down}");
     supervisor.wait_for("restarted", "t1");
     let began = Instant::now();
     while !is_reachable(site) {

@@ -21,7 +21,7 @@ use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{ChannelSocket, Control, Socket, SocketError};
 use vswitch::worker::{Link, PollMode, Worker};
 use vswitch_api::channel::{
-    Channel, LOG_INTERVAL, Lease, MESSAGE_MAX, Order, ReceiveError, Report, VERSION,
+    Channel, LOG_INTERVAL, Lease, MESSAGE_MAX, Order, ReceiveError, Report, Totals, VERSION,
 };
 use wait::eventually;
 
@@ -153,6 +153,7 @@ fn supervisor_is_served_within_its_bounds() {
         let result = std::panic::catch_unwind(|| {
             leases_are_restored_and_reported(&its_path);
             supervisor_that_breaks_the_rules_is_disconnected(&its_path);
+            counters_are_reported_when_they_change(&its_path);
             log_is_replaced(&its_path);
         });
         link.stop();
@@ -225,6 +226,24 @@ fn supervisor_that_breaks_the_rules_is_disconnected(path: &Path) {
 
     // The switch serves the next one all the same.
     restore(&connect(path), &[]);
+}
+
+fn counters_are_reported_when_they_change(path: &Path) {
+    let channel = connect(path);
+    restore(&channel, &[]);
+    assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
+    let Ok(Report::Counters { ports }) = receive(&channel) else {
+        panic!("no counters");
+    };
+    let none = ["vm1", "vm2", "vm3"].map(|port| (port.to_owned(), Totals::default()));
+    assert_eq!(ports, none.into());
+    // Longer than the interval.
+    std::thread::sleep(Duration::from_secs(6));
+    let unchanged = channel.receive::<Report>();
+    assert!(
+        matches!(unchanged, Err(ReceiveError::Empty)),
+        "{unchanged:?}"
+    );
 }
 
 /// This process's standard output and standard error, which it gets back when this is dropped.

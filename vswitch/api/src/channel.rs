@@ -10,6 +10,7 @@
 //!     │◄──────────────────── hello ────┤
 //!     ├── restore ────────────────────►│  the leases of the switch's predecessor, often none
 //!     │◄─────────────────── leases ────┤  now, and whenever one changes
+//!     │◄───────────────── counters ────┤  every few seconds, if one has changed
 //!     ├── log, with a descriptor ─────►│  whenever the log has become too long
 //!     │◄────────────────────── log ────┤  the switch writes to the new one
 //! ```
@@ -19,6 +20,7 @@
 //! [`Channel::peer_uid`], bound sizes and counts, and validate the contents against their own
 //! configuration. `docs/decisions/0009-supervisor-channel.md` has the reasons.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
@@ -59,6 +61,11 @@ pub enum Report {
         /// At most one per port.
         leases: Vec<Lease>,
     },
+    /// What has been counted since the switch started, from time to time.
+    Counters {
+        /// By port; with `uplink`, if there is one.
+        ports: BTreeMap<String, Totals>,
+    },
     /// The switch writes to the log that it was sent.
     Log,
 }
@@ -88,6 +95,18 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// How long it is still valid, in seconds.
     pub seconds_left: u32,
+}
+
+/// The counters of one port, named as those of the control API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs)]
+pub struct Totals {
+    pub rx_frames: u64,
+    pub rx_bytes: u64,
+    pub tx_frames: u64,
+    pub tx_bytes: u64,
+    pub dropped: u64,
 }
 
 /// Why no message was received.
@@ -313,8 +332,19 @@ mod tests {
         assert_eq!(far.peer_uid().expect("a user"), uid);
         let empty = near.receive::<Report>();
         assert!(matches!(empty, Err(ReceiveError::Empty)), "{empty:?}");
+        let most = Totals {
+            rx_frames: u64::MAX,
+            rx_bytes: u64::MAX,
+            tx_frames: u64::MAX,
+            tx_bytes: u64::MAX,
+            dropped: u64::MAX,
+        };
+        let ports = (0..256).map(|number| (format!("a-port-with-a-name-{number:012}"), most));
+        let counters = Report::Counters {
+            ports: ports.collect(),
+        };
         // More ports than a switch can have.
-        for report in [Report::Hello { version: VERSION }, leases(256)] {
+        for report in [Report::Hello { version: VERSION }, leases(256), counters] {
             far.send(&report).expect("it is sent");
             assert_eq!(near.receive::<Report>().expect("a message"), report);
         }

@@ -1,10 +1,11 @@
-//! The switch's end of the channel to its supervisor: leases out, and in again after a restart; a
-//! new log in.
+//! The switch's end of the channel to its supervisor: leases out, and in again after a restart;
+//! counters out; a new log in.
 //!
 //! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
 //! What it may do is bounded by [`vswitch_api::channel`]: one order of leases a connection, and one
 //! log each [`LOG_INTERVAL`].
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
@@ -19,7 +20,7 @@ use rustix::fs::{FileType, fstat};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vswitch_api::channel::{
-    self, Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, VERSION,
+    self, Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, Totals, VERSION,
 };
 
 use super::socket::{SocketError, clear_stale};
@@ -27,6 +28,8 @@ use super::{Control, WORKER_TIMEOUT, within};
 
 /// How often the leases are compared with those that were reported last.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// How often counters are reported, if one has changed.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a supervisor may take to send its order.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a connection that failed, so that a supervisor that keeps failing costs little.
@@ -123,7 +126,9 @@ impl Control {
                 Err(error) => Err(error.into()),
             };
             match served {
-                Ok(()) => tracing::debug!("the supervisor has closed its channel"),
+                Ok(()) | Err(ChannelError::Receive(ReceiveError::Closed)) => {
+                    tracing::debug!("the supervisor has closed its channel");
+                }
                 Err(error) => {
                     tracing::warn!("the supervisor's channel: {error}");
                     tokio::time::sleep(RETRY_AFTER).await;
@@ -145,7 +150,6 @@ impl Control {
         let leases = match order.map_err(|_| ChannelError::Silent)? {
             Ok((Order::Restore { leases }, _)) => leases,
             Ok((Order::Log, _)) => return Err(ChannelError::Order),
-            Err(ReceiveError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         if !leases.is_empty() {
@@ -153,6 +157,7 @@ impl Control {
         }
         let mut reported = None;
         let mut log_since: Option<Instant> = None;
+        let (mut counted, mut counted_at) = (BTreeMap::new(), Instant::now());
         loop {
             let leases = self.leases();
             // Without a clock, as while a generation is swapped in, no remaining time is known.
@@ -160,12 +165,18 @@ impl Control {
                 let report = Report::Leases {
                     leases: self.remaining(&leases),
                 };
-                match channel.send(&report) {
-                    Ok(()) => reported = Some(leases),
-                    // It reads slowly: the next report is as good.
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                    Err(error) => return Err(error.into()),
+                if was_sent(&channel, &report)? {
+                    reported = Some(leases);
+                }
+            }
+            if counted_at.elapsed() >= COUNTERS_INTERVAL {
+                counted_at = Instant::now();
+                let ports = self.totals();
+                let report = Report::Counters {
+                    ports: ports.clone(),
+                };
+                if ports != counted && was_sent(&channel, &report)? {
+                    counted = ports;
                 }
             }
             // A lease that changes is reported at the end of the interval.
@@ -180,7 +191,6 @@ impl Control {
                     channel.send(&Report::Log)?;
                 }
                 Ok(Ok(_)) => return Err(ChannelError::Order),
-                Ok(Err(ReceiveError::Closed)) => return Ok(()),
                 Ok(Err(error)) => return Err(error.into()),
             }
         }
@@ -202,6 +212,22 @@ impl Control {
         ports
             .filter(|lease| !lease.address.is_unspecified())
             .collect()
+    }
+
+    /// The counters of all ports.
+    fn totals(&self) -> BTreeMap<String, Totals> {
+        let counters = self.counters.borrow();
+        let ports = counters.ports().map(|port| {
+            let totals = Totals {
+                rx_frames: port.rx_frames.get(),
+                rx_bytes: port.rx_bytes.get(),
+                tx_frames: port.tx_frames.get(),
+                tx_bytes: port.tx_bytes.get(),
+                dropped: port.dropped(),
+            };
+            (port.name.clone(), totals)
+        });
+        ports.collect()
     }
 
     fn remaining(&self, leases: &[Published]) -> Vec<Lease> {
@@ -253,6 +279,16 @@ impl Control {
         }
         // The worker publishes them at its next poll, so the next report includes them.
         within(WORKER_TIMEOUT, || self.now_ns() > now_ns).await;
+    }
+}
+
+/// Sends a report, unless the supervisor reads too slowly: the next report is as good.
+fn was_sent(channel: &Channel, report: &Report) -> Result<bool, ChannelError> {
+    match channel.send(report) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReceiveError::Closed.into()),
+        Err(error) => Err(error.into()),
     }
 }
 

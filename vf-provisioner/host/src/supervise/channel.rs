@@ -13,8 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tenant_config::{Addresses, Name, SwitchConfig};
-use vswitch_api::channel::{Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, VERSION};
+use tenant_config::{Addresses, Name, SwitchConfig, UPLINK_NAME};
+use vswitch_api::channel::{
+    Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, Totals, VERSION,
+};
 
 use super::events::{Event, emit};
 use super::supervisor::Supervisor;
@@ -41,9 +43,9 @@ enum ChannelError {
     Foreign(u32, u32),
     #[error("it speaks version {0} of the channel, and this supervisor version {VERSION}")]
     Version(u32),
-    #[error("it reports {0} leases, and has {1} ports")]
+    #[error("it reports on {0} ports, and may have {1}")]
     TooMany(usize, usize),
-    #[error("it reports leases before it says hello")]
+    #[error("it reports before it says hello")]
     Order,
     #[error("it confirms a log that it was not sent")]
     NoLog,
@@ -73,6 +75,8 @@ pub(super) struct SwitchChannel {
     leases: BTreeMap<String, (Ipv4Addr, Instant)>,
     /// The switch that reported them is gone, and its successor has not confirmed them yet.
     orphaned: bool,
+    /// What the connected switch, or the one before it, reported last; by port.
+    counters: BTreeMap<String, Totals>,
 }
 
 impl Supervisor<'_> {
@@ -174,6 +178,7 @@ impl SwitchChannel {
                 let channel = Channel::connect(&path)?;
                 self.greeted = false;
                 self.log_sent = None;
+                self.counters.clear();
                 self.next_try = Some(now + RECONNECT_AFTER);
                 match channel.peer_uid()? {
                     peer if peer == uid => channel,
@@ -191,8 +196,9 @@ impl SwitchChannel {
                     self.greeted = true;
                 }
                 Ok(Report::Hello { version }) => return Err(ChannelError::Version(version)),
-                Ok(Report::Leases { .. }) if !self.greeted => return Err(ChannelError::Order),
+                Ok(_) if !self.greeted => return Err(ChannelError::Order),
                 Ok(Report::Leases { leases }) => self.remember(config, leases, now)?,
+                Ok(Report::Counters { ports }) => self.count(config, ports)?,
                 Ok(Report::Log) if self.log_sent.take().is_none() => {
                     return Err(ChannelError::NoLog);
                 }
@@ -206,6 +212,30 @@ impl SwitchChannel {
         }
         self.channel = Some(channel);
         Ok(restored)
+    }
+
+    /// What the switch had counted, now that it is dead; by port, empty if that is unknown.
+    pub(super) fn last_counters(&mut self) -> BTreeMap<String, Totals> {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// Keeps the counters of ports that the switch has. A report may have crossed a change of the
+    /// configuration, so another port is no error.
+    fn count(
+        &mut self,
+        config: &SwitchConfig,
+        mut ports: BTreeMap<String, Totals>,
+    ) -> Result<(), ChannelError> {
+        let most = config.ports.len() + 1;
+        if ports.len() > most {
+            return Err(ChannelError::TooMany(ports.len(), most));
+        }
+        ports.retain(|name, _| {
+            let is_uplink = config.uplink.is_some() && name == UPLINK_NAME;
+            is_uplink || config.ports.iter().any(|port| port.name.as_str() == name)
+        });
+        self.counters = ports;
+        Ok(())
     }
 
     /// The leases of a switch that has ended, as long as they last.
@@ -370,6 +400,17 @@ addresses = "learn-dhcp"
         }
     }
 
+    /// A report in which each port has received one frame.
+    fn counters(ports: &[&str]) -> Report {
+        let one = Totals {
+            rx_frames: 1,
+            ..Totals::default()
+        };
+        Report::Counters {
+            ports: ports.iter().map(|port| ((*port).to_owned(), one)).collect(),
+        }
+    }
+
     /// Whether the supervisor has closed the channel.
     fn is_closed(switch: &Channel) -> bool {
         matches!(switch.receive::<Order>(), Err(ReceiveError::Closed))
@@ -424,7 +465,13 @@ addresses = "learn-dhcp"
         let many = leases(&vec![lease("vm2", 1000); 3]);
         let breaches = [
             ("more leases than ports", many, true),
+            (
+                "more counters than ports",
+                counters(&["a", "b", "c", "d"]),
+                true,
+            ),
             ("leases before the hello", leases(&[]), false),
+            ("counters before the hello", counters(&[]), false),
             ("another version", Report::Hello { version: 2 }, false),
             ("a log that was not sent", Report::Log, true),
         ];
@@ -450,6 +497,31 @@ addresses = "learn-dhcp"
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn counters_of_a_dead_switch_are_those_of_its_ports() {
+        let mut bed = Bed::new();
+        let (switch, _) = bed.connect();
+        // The tenant has no uplink.
+        send(&switch, &counters(&["vm1", "vm9", UPLINK_NAME]));
+        bed.advance();
+        drop(switch);
+        bed.advance();
+        let last = bed.supervisor.last_counters();
+        assert_eq!(last.keys().collect::<Vec<_>>(), ["vm1"]);
+        assert_eq!(last["vm1"].rx_frames, 1);
+        assert!(bed.supervisor.last_counters().is_empty(), "reported twice");
+
+        let (switch, _) = bed.connect();
+        send(&switch, &counters(&["vm1"]));
+        bed.advance();
+        drop(switch);
+        let (_successor, _) = bed.connect();
+        assert!(
+            bed.supervisor.last_counters().is_empty(),
+            "another switch's"
+        );
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What happened, one JSON object per line on standard output.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
 use tenant_config::Name;
+use vswitch_api::channel::Totals;
 
 /// One line.
 #[derive(Debug, Serialize)]
@@ -14,6 +16,9 @@ pub(super) enum Event<'a> {
     },
     Down {
         tenant: &'a Name,
+        /// By port, what it had counted a few seconds before.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        last_counters: BTreeMap<String, Totals>,
     },
     /// It is alive and executes nothing: it is killed, to be restarted.
     Stuck {

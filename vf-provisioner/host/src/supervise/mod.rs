@@ -88,9 +88,10 @@ fn watch<'scope>(
                 emit(&Event::Watching { tenant });
             }
             let it = watched.entry(tenant.clone()).or_default();
-            supervisor.look(scope, switch, it)?;
             let channel = channels.entry(tenant.clone()).or_default();
+            // First of all: what a switch reported before it died.
             supervisor.advance(switch, channel);
+            supervisor.look(scope, switch, it, channel)?;
             // One tenant's log is no reason to leave the others unwatched.
             if let Err(error) = supervisor.limit_log(switch, channel) {
                 tracing::warn!(%tenant, %error, "the log stays as it is");

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::pidfd_send_signal;
 use tenant_config::Name;
 
+use super::channel::SwitchChannel;
 use super::error::SuperviseError;
 use super::events::{Event, emit};
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
@@ -57,6 +58,7 @@ impl Supervisor<'_> {
         scope: &'scope Scope<'scope, '_>,
         switch: &Switch,
         it: &mut Watch,
+        channel: &mut SwitchChannel,
     ) -> Result<(), SuperviseError> {
         let tenant = &switch.tenant;
         if let Some(job) = &it.restart {
@@ -79,7 +81,11 @@ impl Supervisor<'_> {
             return Ok(());
         }
         if it.down_since.is_none() {
-            emit(&Event::Down { tenant });
+            let last_counters = channel.last_counters();
+            emit(&Event::Down {
+                tenant,
+                last_counters,
+            });
             it.down_since = Some(Instant::now());
         }
         let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
