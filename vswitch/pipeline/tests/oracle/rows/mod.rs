@@ -1,0 +1,282 @@
+//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that fall under it and
+//! frames that only just do not. This table is kept by hand; the model and the switch must both
+//! agree with it.
+
+mod arp;
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod nd;
+mod route;
+mod uplink;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use pipeline::DropReason::{self, *};
+use pipeline::Verdict;
+use tenant_config::SwitchConfig;
+
+use super::configs;
+use super::frames::*;
+use super::model::{Model, Outcome};
+use super::trial::Trial;
+
+/// One frame and what it must get.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    /// The page's row.
+    pub(crate) row: &'static str,
+    /// What the frame is.
+    pub(crate) name: &'static str,
+    pub(crate) config: SwitchConfig,
+    pub(crate) from: usize,
+    /// Whether the next hops of the uplink have answered before.
+    pub(crate) resolved: bool,
+    /// The control information of a tag that the device has taken out.
+    pub(crate) tag: Option<u16>,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) expect: Expect,
+}
+
+impl Case {
+    /// What the model makes of it, in short.
+    pub(crate) fn by_the_model(&self) -> Expect {
+        let mut model = Model::new(&self.config);
+        if self.resolved {
+            model.teach_all(ROUTER);
+        }
+        match model.expect(0, self.from, &self.frame, self.tag) {
+            Outcome::Forward { to, .. } => Expect::Forward(to),
+            Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
+            Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
+            Outcome::Drop {
+                reason,
+                icmp_error: true,
+                ..
+            } => Expect::DropWithError(reason),
+            Outcome::Drop { reason, .. } => Expect::Drop(reason),
+        }
+    }
+
+    /// What a fresh switch makes of it, in short. The bytes must be the model's, and of all
+    /// counters nothing else may have moved.
+    ///
+    /// # Errors
+    /// Where switch and model disagree.
+    pub(crate) fn by_the_switch(&self) -> Result<Expect, String> {
+        let mut trial = Trial::new(&self.config);
+        if self.resolved {
+            trial.resolve(0);
+        }
+        let verdict = trial.send(0, self.from, &self.frame, self.tag)?;
+        Ok(match verdict {
+            Verdict::Forward(port) => Expect::Forward(port.0.into()),
+            Verdict::Reply => Expect::Reply,
+            Verdict::Drop(reason) => Expect::Drop(reason),
+            Verdict::DropWithError(reason) => Expect::DropWithError(reason),
+        })
+    }
+}
+
+/// What does not get what the table says, each with its row; `found` says what it gets.
+pub(crate) fn wrong(
+    cases: &[Case],
+    found: impl Fn(&Case) -> Result<Expect, String>,
+) -> Vec<String> {
+    let wrong = cases.iter().filter_map(|case| {
+        let problem = match found(case) {
+            Ok(got) if got == case.expect => return None,
+            Ok(got) => format!("{got:?}, not {:?}", case.expect),
+            Err(disagreement) => disagreement,
+        };
+        Some(format!("{}: {}: {problem}", case.row, case.name))
+    });
+    wrong.collect()
+}
+
+/// What a frame must get, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Drop(DropReason),
+    DropWithError(DropReason),
+    /// To that port; the number of ports is the uplink.
+    Forward(usize),
+    Reply,
+}
+
+pub(crate) const VM1: Mac = [0x52, 0x54, 0, 0xaa, 0, 1];
+pub(crate) const VM2: Mac = [0x52, 0x54, 0, 0xaa, 0, 2];
+pub(crate) const VM3: Mac = [0x52, 0x54, 0, 0xaa, 0, 3];
+/// The gateway's side of `vm1`'s link.
+pub(crate) const GW: Mac = [2, 0, 0x13, 0x89, 0, 1];
+pub(crate) const UPLINK: Mac = [2, 0, 0x13, 0x89, 0, 0];
+/// The router of the underlay.
+pub(crate) const ROUTER: Mac = [2, 0, 0, 0, 0, 0xfe];
+
+pub(crate) const IP1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+pub(crate) const IP2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
+pub(crate) const IP3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const UNOWNED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 99);
+pub(crate) const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(crate) const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+/// `fd00:0:0:1::last`.
+pub(crate) const fn inner(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, last)
+}
+pub(crate) const EXTERNAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
+pub(crate) const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(crate) const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// The link-local address of one of this file's MACs.
+pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
+    let mac = tenant_config::MacAddr::new(mac).expect("a station's MAC");
+    mac.link_local()
+}
+
+/// The group that a solicitation for `target` goes to.
+pub(crate) fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = target.octets();
+    let high = 0xff00 | u16::from(a);
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, u16::from_be_bytes([b, c]))
+}
+
+/// Collects the cases of one row after the other.
+pub(crate) struct Rows {
+    cases: Vec<Case>,
+    config: SwitchConfig,
+    from: usize,
+    pub(crate) resolved: bool,
+    pub(crate) row: &'static str,
+}
+
+impl Rows {
+    pub(crate) fn new() -> Self {
+        Self {
+            cases: Vec::new(),
+            config: configs::three(),
+            from: 0,
+            resolved: true,
+            row: "",
+        }
+    }
+
+    pub(crate) fn cases(self) -> Vec<Case> {
+        self.cases
+    }
+
+    /// What follows is sent by port `from` of `config`.
+    pub(crate) fn on(&mut self, config: SwitchConfig, from: usize) {
+        self.config = config;
+        self.from = from;
+    }
+
+    fn add(&mut self, name: &'static str, tag: Option<u16>, frame: Vec<u8>, expect: Expect) {
+        self.cases.push(Case {
+            row: self.row,
+            name,
+            config: self.config.clone(),
+            from: self.from,
+            resolved: self.resolved,
+            tag,
+            frame,
+            expect,
+        });
+    }
+
+    pub(crate) fn drop(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::Drop(reason));
+    }
+
+    pub(crate) fn error(&mut self, reason: DropReason, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::DropWithError(reason));
+    }
+
+    pub(crate) fn forward(&mut self, to: usize, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::Forward(to));
+    }
+
+    pub(crate) fn reply(&mut self, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::Reply);
+    }
+}
+
+/// An IPv4 packet from `vm1`'s MAC to the gateway's.
+fn v4(packet: &V4) -> Vec<u8> {
+    ethernet(GW, VM1, IPV4, &packet.bytes())
+}
+
+/// An IPv6 packet from `vm1`'s MAC to the gateway's.
+fn v6(packet: &V6) -> Vec<u8> {
+    ethernet(GW, VM1, IPV6, &packet.bytes())
+}
+
+/// An IPv6 packet from `vm1`'s MAC to its group's.
+fn v6_group(packet: &V6) -> Vec<u8> {
+    ethernet(group_mac(packet.to), VM1, IPV6, &packet.bytes())
+}
+
+/// An IPv4 packet from `vm1`'s MAC to all stations.
+fn broadcast(packet: &V4) -> Vec<u8> {
+    ethernet(BROADCAST, VM1, IPV4, &packet.bytes())
+}
+
+/// `vm1` to `vm2` by UDP: the plainest packet there is.
+fn plain() -> V4 {
+    V4::new(IP1, IP2, 17, udp(1000, 2000, b"hello"))
+}
+
+/// The same by IPv6.
+fn plain6() -> V6 {
+    V6::new(inner(0x11), inner(0x12), 17, udp(1000, 2000, b"hello"))
+}
+
+/// `packet` with the bytes from `at` on replaced, and its header checksum made right again.
+fn patched(packet: &V4, at: usize, bytes: &[u8]) -> V4Bytes {
+    let mut raw = packet.bytes();
+    raw[at..at + bytes.len()].copy_from_slice(bytes);
+    set_ipv4_checksum(&mut raw);
+    V4Bytes(raw)
+}
+
+struct V4Bytes(Vec<u8>);
+
+impl V4Bytes {
+    fn frame(&self) -> Vec<u8> {
+        ethernet(GW, VM1, IPV4, &self.0)
+    }
+}
+
+fn arp(opcode: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Arp {
+    Arp {
+        opcode,
+        sender_mac: VM1,
+        sender,
+        target_mac: [0; 6],
+        target,
+    }
+}
+
+fn arp_frame(message: &Arp) -> Vec<u8> {
+    ethernet(BROADCAST, VM1, ARP, &message.bytes())
+}
+
+/// The whole table.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut rows = Rows::new();
+    ethernet::add(&mut rows);
+    arp::add(&mut rows);
+    ipv4::add(&mut rows);
+    ipv6::add(&mut rows);
+    nd::add(&mut rows);
+    route::add(&mut rows);
+    uplink::add(&mut rows);
+    rows.cases()
+}
