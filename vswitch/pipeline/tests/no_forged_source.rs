@@ -11,7 +11,7 @@ use oracle::configs;
 use oracle::generate::{self, Chance, Choices, Sent};
 use oracle::rows;
 use oracle::trial::{SECOND_NS, Switch, hex};
-use pipeline::Verdict;
+use pipeline::{PortId, Verdict};
 use proptest::prelude::*;
 use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig, TunnelKind};
 
@@ -290,110 +290,147 @@ fn check_with_tunnel(
     let uplink = config.ports.len();
     let tunnel = config.tunnel.as_ref().expect("a tunnel");
     let came = tunnelled(config, &sent.bytes).filter(|came| came.to == tunnel.vtep);
-    match (verdict, came) {
-        // Out of the tunnel, to a port.
-        (Verdict::Forward(to), Some(outer)) if sent.from == uplink => {
-            prop_assert!(
-                to.index() < uplink,
-                "what came from the uplink leaves by it"
-            );
-            let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
-            let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
-            prop_assert!(is_same(config, &inner, &leaves), "another packet");
-            prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
-            prop_assert_eq!(leaves.padding, 0, "padding leaves");
-            let Owner::Peer(peer) = owner(config, leaves.source) else {
-                return Err(TestCaseError::fail("a source that no peer has"));
-            };
-            prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
-            prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
-            let port = &config.ports[to.index()];
-            prop_assert_eq!(leaves.destination_mac, port.mac.octets());
-            prop_assert_eq!(leaves.source_mac, port.gateway_mac.octets());
-            prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
-            Ok(())
+    let enters = tunnelled(config, left).filter(|outer| outer.from == tunnel.vtep);
+    match (verdict, came, enters) {
+        (Verdict::Forward(to), Some(outer), _) if sent.from == uplink => {
+            check_decapsulated(config, to, &outer, left)
         }
-        // Into the tunnel, from a port.
-        (Verdict::Forward(to), _)
-            if to.index() == uplink
-                && tunnelled(config, left).is_some_and(|outer| outer.from == tunnel.vtep) =>
-        {
-            prop_assert!(sent.from < uplink, "what came from the uplink leaves by it");
-            let outer = tunnelled(config, left).expect("seen above");
-            let whole = read(left).expect("seen above");
-            let mtu = config.uplink.as_ref().expect("an uplink").mtu;
-            prop_assert!(whole.packet.len() <= usize::from(mtu), "too large");
-            prop_assert_eq!(whole.padding, 0);
-            let came =
-                read(&sent.bytes).ok_or_else(|| TestCaseError::fail("forwarded, but no IP"))?;
-            let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
-            prop_assert!(is_same(config, &came, &inner), "another packet");
-            prop_assert_eq!(came.hop_limit, inner.hop_limit);
-            prop_assert_eq!(inner.padding, 0, "padding leaves");
-            prop_assert!(
-                has(&config.ports[sent.from], inner.source),
-                "a forged source"
-            );
-            let Owner::Peer(peer) = owner(config, inner.destination) else {
-                return Err(TestCaseError::fail("to an unowned address behind a peer"));
-            };
-            let peer = &tunnel.peers[peer];
-            prop_assert_eq!(outer.to, peer.vtep, "to another peer");
-            prop_assert_eq!(inner.destination_mac, peer.mac.octets());
-            prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
-            Ok(())
+        (Verdict::Forward(to), _, Some(outer)) if to.index() == uplink => {
+            check_encapsulated(config, sent, &outer, left)
         }
-        // An answer into the tunnel.
-        (Verdict::Reply, Some(asked)) if sent.from == uplink => {
-            let outer = tunnelled(config, left);
-            let outer = outer.ok_or_else(|| TestCaseError::fail("an answer beside the tunnel"))?;
-            prop_assert_eq!((outer.from, outer.to), (asked.to, asked.from));
-            prop_assert_eq!(&outer.inner[..6], &asked.inner[6..12], "not to who asked");
-            prop_assert_eq!(&outer.inner[6..12], &tunnel.mac.octets());
-            let gateway = &config.gateway;
-            let own = [
-                gateway.ipv4.map(|net| IpAddr::V4(net.addr())),
-                gateway.ipv6.map(|net| IpAddr::V6(net.addr())),
-            ];
-            if let Some(answer) = read(&outer.inner) {
-                let advertised = IpAddr::V6(tunnel.mac.link_local());
-                let solicited = read(&asked.inner).map(|asked| asked.source);
-                prop_assert!(
-                    solicited == Some(answer.destination),
-                    "to {}",
-                    answer.destination
-                );
-                let target = answer.packet.get(48..64).filter(|_| answer.packet[6] == 58);
-                let target = target.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-                prop_assert!(
-                    own.contains(&Some(answer.source))
-                        || answer.source == advertised
-                        || target.is_some_and(|target| answer.source == IpAddr::from(target)),
-                    "an answer from {}",
-                    answer.source
-                );
-            } else {
-                // ARP: a reply of the gateway's or a port's address.
-                prop_assert_eq!(&outer.inner[12..22], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-                let reported: [u8; 4] = outer.inner[28..32].try_into().expect("four bytes");
-                let reported = IpAddr::from(reported);
-                let port = matches!(owner(config, reported), Owner::Port(_));
-                prop_assert!(port || own.contains(&Some(reported)), "ARP for {reported}");
-            }
-            Ok(())
+        (Verdict::Reply, Some(asked), _) if sent.from == uplink => {
+            check_tunnel_answer(config, &asked, left)
         }
-        (Verdict::Forward(to), _) => {
-            let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
-            let plain = sent.from == uplink || to.index() == uplink;
-            prop_assert!(!(plain && tunnel.only), "in plain, with only");
-            for address in [leaves.source, leaves.destination] {
-                let behind = matches!(owner(config, address), Owner::Peer(_));
-                prop_assert!(!behind, "{address} is behind a peer");
-            }
-            check_forwarded(config, sent, to.index(), left)
-        }
+        (Verdict::Forward(to), ..) => check_beside_tunnel(config, sent, to, left),
         _ => check_back(config, sent.from, left),
     }
+}
+
+/// Checks what left the tunnel for port `to`.
+fn check_decapsulated(
+    config: &SwitchConfig,
+    to: PortId,
+    outer: &Tunnelled,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    let uplink = config.ports.len();
+    let tunnel = config.tunnel.as_ref().expect("a tunnel");
+    prop_assert!(
+        to.index() < uplink,
+        "what came from the uplink leaves by it"
+    );
+    let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
+    let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
+    prop_assert!(is_same(config, &inner, &leaves), "another packet");
+    prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
+    prop_assert_eq!(leaves.padding, 0, "padding leaves");
+    let Owner::Peer(peer) = owner(config, leaves.source) else {
+        return Err(TestCaseError::fail("a source that no peer has"));
+    };
+    prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
+    prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+    let port = &config.ports[to.index()];
+    prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+    prop_assert_eq!(leaves.source_mac, port.gateway_mac.octets());
+    prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
+    Ok(())
+}
+
+/// Checks what a port sent into the tunnel.
+fn check_encapsulated(
+    config: &SwitchConfig,
+    sent: &Sent,
+    outer: &Tunnelled,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    let uplink = config.ports.len();
+    let tunnel = config.tunnel.as_ref().expect("a tunnel");
+    prop_assert!(sent.from < uplink, "what came from the uplink leaves by it");
+    let whole = read(left).expect("a packet of the tunnel");
+    let mtu = config.uplink.as_ref().expect("an uplink").mtu;
+    prop_assert!(whole.packet.len() <= usize::from(mtu), "too large");
+    prop_assert_eq!(whole.padding, 0);
+    let came = read(&sent.bytes).ok_or_else(|| TestCaseError::fail("forwarded, but no IP"))?;
+    let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
+    prop_assert!(is_same(config, &came, &inner), "another packet");
+    prop_assert_eq!(came.hop_limit, inner.hop_limit);
+    prop_assert_eq!(inner.padding, 0, "padding leaves");
+    prop_assert!(
+        has(&config.ports[sent.from], inner.source),
+        "a forged source"
+    );
+    let Owner::Peer(peer) = owner(config, inner.destination) else {
+        return Err(TestCaseError::fail("to an unowned address behind a peer"));
+    };
+    let peer = &tunnel.peers[peer];
+    prop_assert_eq!(outer.to, peer.vtep, "to another peer");
+    prop_assert_eq!(inner.destination_mac, peer.mac.octets());
+    prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
+    Ok(())
+}
+
+/// Checks an answer to a frame that came through the tunnel.
+fn check_tunnel_answer(
+    config: &SwitchConfig,
+    asked: &Tunnelled,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    let tunnel = config.tunnel.as_ref().expect("a tunnel");
+    let outer = tunnelled(config, left);
+    let outer = outer.ok_or_else(|| TestCaseError::fail("an answer beside the tunnel"))?;
+    prop_assert_eq!((outer.from, outer.to), (asked.to, asked.from));
+    prop_assert_eq!(&outer.inner[..6], &asked.inner[6..12], "not to the sender");
+    prop_assert_eq!(&outer.inner[6..12], &tunnel.mac.octets());
+    let gateway = &config.gateway;
+    let own = [
+        gateway.ipv4.map(|net| IpAddr::V4(net.addr())),
+        gateway.ipv6.map(|net| IpAddr::V6(net.addr())),
+    ];
+    if let Some(answer) = read(&outer.inner) {
+        let advertised = IpAddr::V6(tunnel.mac.link_local());
+        let solicited = read(&asked.inner).map(|asked| asked.source);
+        prop_assert!(
+            solicited == Some(answer.destination),
+            "to {}",
+            answer.destination
+        );
+        let target = answer.packet.get(48..64).filter(|_| answer.packet[6] == 58);
+        let target = target.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+        prop_assert!(
+            own.contains(&Some(answer.source))
+                || answer.source == advertised
+                || target.is_some_and(|target| answer.source == IpAddr::from(target)),
+            "an answer from {}",
+            answer.source
+        );
+    } else {
+        // ARP: a reply of the gateway's or a port's address.
+        prop_assert_eq!(&outer.inner[12..22], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+        let reported: [u8; 4] = outer.inner[28..32].try_into().expect("four bytes");
+        let reported = IpAddr::from(reported);
+        let port = matches!(owner(config, reported), Owner::Port(_));
+        prop_assert!(port || own.contains(&Some(reported)), "ARP for {reported}");
+    }
+    Ok(())
+}
+
+/// Checks what a tenant with a tunnel forwards outside it.
+fn check_beside_tunnel(
+    config: &SwitchConfig,
+    sent: &Sent,
+    to: PortId,
+    left: &[u8],
+) -> Result<(), TestCaseError> {
+    let uplink = config.ports.len();
+    let tunnel = config.tunnel.as_ref().expect("a tunnel");
+    let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
+    let plain = sent.from == uplink || to.index() == uplink;
+    prop_assert!(!(plain && tunnel.only), "in plain, with only");
+    for address in [leaves.source, leaves.destination] {
+        let behind = matches!(owner(config, address), Owner::Peer(_));
+        prop_assert!(!behind, "{address} is behind a peer");
+    }
+    check_forwarded(config, sent, to.index(), left)
 }
 
 /// Checks an answer or ICMP error that goes back to port `from`.

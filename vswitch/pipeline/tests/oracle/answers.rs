@@ -1,7 +1,7 @@
-//! Whether what the switch sends back of its own is the answer that is owed. Headers are read with
+//! Checks that the switch's own answers are the required ones. Headers are read with
 //! `etherparse`, a parser that is neither the switch's nor the model's.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{Ethernet2Slice, Ipv4Slice, Ipv6HeaderSlice};
 use pipeline::DropReason;
@@ -94,6 +94,16 @@ fn icmp_sum_is_right(packet: &Packet<'_>) -> bool {
     }
 }
 
+/// An answered packet, the answer, and how the answer was addressed.
+struct Exchange<'a> {
+    asked: Packet<'a>,
+    said: Packet<'a>,
+    /// The destination MAC of the answer.
+    to: Mac,
+    /// Whether that is the source MAC of the answered frame.
+    back: bool,
+}
+
 /// Checks `reply`, which `request` got at the side whose MAC is `own_mac`, against the answer that
 /// is owed.
 pub(crate) fn check(
@@ -104,118 +114,162 @@ pub(crate) fn check(
 ) -> Result<(), String> {
     let request = untagged(request);
     let request = Ethernet2Slice::from_slice_without_fcs(&request).map_err(|e| e.to_string())?;
-    let own_link_local = own_mac.link_local();
-    let own_mac = own_mac.octets();
     let reply_frame = Ethernet2Slice::from_slice_without_fcs(reply).map_err(|e| e.to_string())?;
     owed!(
-        reply_frame.source() == own_mac,
+        reply_frame.source() == own_mac.octets(),
         "sent from {:?}",
         reply_frame.source()
     );
-    let to = reply_frame.destination();
-    let back = to == request.source();
-
     if let Answer::Arp { mac, address } = answer {
-        let asked = request.payload_slice();
-        let expected = frames::Arp {
-            opcode: 2,
-            sender_mac: *mac,
-            sender: *address,
-            target_mac: request.source(),
-            target: std::net::Ipv4Addr::new(asked[14], asked[15], asked[16], asked[17]),
-        };
-        let expected = frames::ethernet(request.source(), *mac, frames::ARP, &expected.bytes());
-        let padding = &reply[expected.len().min(reply.len())..];
-        let same = reply.starts_with(&expected) && padding.iter().all(|byte| *byte == 0);
-        owed!(same, "an ARP reply other than {expected:02x?}");
-        return Ok(());
+        return check_arp(*mac, *address, &request, reply);
     }
 
-    let asked = packet(&request)?;
-    let said = packet(&reply_frame)?;
-    let (number, message) = said.upper;
+    let to = reply_frame.destination();
+    let exchange = Exchange {
+        asked: packet(&request)?,
+        said: packet(&reply_frame)?,
+        to,
+        back: to == request.source(),
+    };
     owed!(
-        icmp_sum_is_right(&said) || !icmp_sum_is_right(&asked),
+        icmp_sum_is_right(&exchange.said) || !icmp_sum_is_right(&exchange.asked),
         "a wrong ICMP checksum"
     );
     match answer {
         Answer::Arp { .. } => unreachable!("handled above"),
-        Answer::Echo => {
-            let kind = if said.source.is_ipv4() {
-                (1, 0)
-            } else {
-                (58, 129)
-            };
-            owed!((number, message[0]) == kind, "ICMP {number}/{}", message[0]);
-            let question = asked.upper.1;
-            owed!(message[1] == question[1], "another code");
-            owed!(message[4..] == question[4..], "an echo of something else");
-            owed!(
-                said.source == asked.destination,
-                "an echo from {}",
-                said.source
-            );
-            owed!(
-                said.destination == asked.source,
-                "an echo to {}",
-                said.destination
-            );
-            owed!(
-                said.hop_limit >= 32,
-                "an echo with a hop limit of {}",
-                said.hop_limit
-            );
-            owed!(back, "an echo to {to:?}");
-        }
+        Answer::Echo => check_echo(&exchange),
         Answer::NeighborAdvertisement { mac, address } => {
-            owed!(
-                (number, message[0], message[1]) == (58, 136, 0),
-                "no advertisement"
-            );
-            owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
-            owed!(
-                message[8..24] == address.octets(),
-                "an advertisement of something else"
-            );
-            let option = frames::link_layer(2, *mac);
-            owed!(message[24..] == option, "other options than {option:?}");
-            let solicited = message[4] & 0x40 != 0;
-            if asked.source.is_unspecified() {
-                owed!(
-                    said.destination == ALL_NODES,
-                    "sent to {}",
-                    said.destination
-                );
-                owed!(to == ALL_NODES_MAC && !solicited, "not to all nodes");
-            } else {
-                owed!(
-                    said.destination == asked.source,
-                    "sent to {}",
-                    said.destination
-                );
-                owed!(back && solicited, "not to who asked");
-            }
+            check_neighbor_advertisement(*mac, *address, &exchange)
         }
         Answer::RouterAdvertisement { mac, mtu } => {
-            owed!(
-                (number, message[0], message[1]) == (58, 134, 0),
-                "no Router Advertisement"
-            );
-            owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
-            owed!(said.source == own_link_local, "from {}", said.source);
-            // RFC 6085 allows a group's packet in a unicast frame.
-            let all = said.destination == ALL_NODES && (back || to == ALL_NODES_MAC);
-            let one = said.destination == asked.source && back;
-            owed!(all || one, "to {} at {to:?}", said.destination);
-            let option = frames::link_layer(1, *mac);
-            let options: Vec<_> = message[16..].chunks(8).collect();
-            owed!(options.contains(&&option[..]), "no MAC in {options:?}");
-            if let Some(mtu) = mtu {
-                let [high, low] = mtu.to_be_bytes();
-                let option = [5, 1, 0, 0, 0, 0, high, low];
-                owed!(options.contains(&&option[..]), "no MTU in {options:?}");
-            }
+            check_router_advertisement(*mac, *mtu, own_mac.link_local(), &exchange)
         }
+    }
+}
+
+fn check_arp(
+    mac: Mac,
+    address: Ipv4Addr,
+    request: &Ethernet2Slice<'_>,
+    reply: &[u8],
+) -> Result<(), String> {
+    let asked = request.payload_slice();
+    let expected = frames::Arp {
+        opcode: 2,
+        sender_mac: mac,
+        sender: address,
+        target_mac: request.source(),
+        target: Ipv4Addr::new(asked[14], asked[15], asked[16], asked[17]),
+    };
+    let expected = frames::ethernet(request.source(), mac, frames::ARP, &expected.bytes());
+    let padding = &reply[expected.len().min(reply.len())..];
+    let same = reply.starts_with(&expected) && padding.iter().all(|byte| *byte == 0);
+    owed!(same, "an ARP reply other than {expected:02x?}");
+    Ok(())
+}
+
+fn check_echo(exchange: &Exchange<'_>) -> Result<(), String> {
+    let Exchange {
+        asked, said, to, ..
+    } = exchange;
+    let (number, message) = said.upper;
+    let kind = if said.source.is_ipv4() {
+        (1, 0)
+    } else {
+        (58, 129)
+    };
+    owed!((number, message[0]) == kind, "ICMP {number}/{}", message[0]);
+    let question = asked.upper.1;
+    owed!(message[1] == question[1], "another code");
+    owed!(message[4..] == question[4..], "an echo of something else");
+    owed!(
+        said.source == asked.destination,
+        "an echo from {}",
+        said.source
+    );
+    owed!(
+        said.destination == asked.source,
+        "an echo to {}",
+        said.destination
+    );
+    owed!(
+        said.hop_limit >= 32,
+        "an echo with a hop limit of {}",
+        said.hop_limit
+    );
+    owed!(exchange.back, "an echo to {to:?}");
+    Ok(())
+}
+
+fn check_neighbor_advertisement(
+    mac: Mac,
+    address: Ipv6Addr,
+    exchange: &Exchange<'_>,
+) -> Result<(), String> {
+    let Exchange {
+        asked, said, to, ..
+    } = exchange;
+    let (number, message) = said.upper;
+    owed!(
+        (number, message[0], message[1]) == (58, 136, 0),
+        "no advertisement"
+    );
+    owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
+    owed!(
+        message[8..24] == address.octets(),
+        "an advertisement of something else"
+    );
+    let option = frames::link_layer(2, mac);
+    owed!(message[24..] == option, "other options than {option:?}");
+    let solicited = message[4] & 0x40 != 0;
+    if asked.source.is_unspecified() {
+        owed!(
+            said.destination == ALL_NODES,
+            "sent to {}",
+            said.destination
+        );
+        owed!(*to == ALL_NODES_MAC && !solicited, "not to all nodes");
+    } else {
+        owed!(
+            said.destination == asked.source,
+            "sent to {}",
+            said.destination
+        );
+        owed!(exchange.back && solicited, "not to the sender");
+    }
+    Ok(())
+}
+
+fn check_router_advertisement(
+    mac: Mac,
+    mtu: Option<u16>,
+    own_link_local: Ipv6Addr,
+    exchange: &Exchange<'_>,
+) -> Result<(), String> {
+    let Exchange {
+        asked,
+        said,
+        to,
+        back,
+    } = exchange;
+    let (number, message) = said.upper;
+    owed!(
+        (number, message[0], message[1]) == (58, 134, 0),
+        "no Router Advertisement"
+    );
+    owed!(said.hop_limit == 255, "a hop limit of {}", said.hop_limit);
+    owed!(said.source == own_link_local, "from {}", said.source);
+    // RFC 6085 allows a group's packet in a unicast frame.
+    let all = said.destination == ALL_NODES && (*back || *to == ALL_NODES_MAC);
+    let one = said.destination == asked.source && *back;
+    owed!(all || one, "to {} at {to:?}", said.destination);
+    let option = frames::link_layer(1, mac);
+    let options: Vec<_> = message[16..].chunks(8).collect();
+    owed!(options.contains(&&option[..]), "no MAC in {options:?}");
+    if let Some(mtu) = mtu {
+        let [high, low] = mtu.to_be_bytes();
+        let option = [5, 1, 0, 0, 0, 0, high, low];
+        owed!(options.contains(&&option[..]), "no MTU in {options:?}");
     }
     Ok(())
 }

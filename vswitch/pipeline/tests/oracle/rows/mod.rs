@@ -1,5 +1,5 @@
-//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that fall under it and
-//! frames that only just do not. This table is kept by hand; the model and the switch must both
+//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that match it and
+//! frames that narrowly do not. This table is kept by hand; the model and the switch must both
 //! agree with it.
 
 mod arp;
@@ -24,22 +24,22 @@ use super::trial::Trial;
 /// One frame and what it must get.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
-    /// The page's row.
+    /// The row of the page.
     pub(crate) row: &'static str,
-    /// What the frame is.
+    /// A short description of the frame.
     pub(crate) name: &'static str,
     pub(crate) config: SwitchConfig,
     pub(crate) from: usize,
-    /// Whether the next hops of the uplink have answered before.
+    /// Whether the MACs of the next hops are known.
     pub(crate) resolved: bool,
-    /// The control information of a tag that the device has taken out.
+    /// The control information of a tag that the device has moved into metadata.
     pub(crate) tag: Option<u16>,
     pub(crate) frame: Vec<u8>,
     pub(crate) expect: Expect,
 }
 
 impl Case {
-    /// What the model makes of it, in short.
+    /// The model's result.
     pub(crate) fn by_the_model(&self) -> Expect {
         let mut model = Model::new(&self.config);
         if self.resolved {
@@ -58,8 +58,8 @@ impl Case {
         }
     }
 
-    /// What a fresh switch makes of it, in short. The bytes must be the model's, and of all
-    /// counters nothing else may have moved.
+    /// The result of a fresh switch. The bytes must be the model's, and no other counter may have
+    /// changed.
     ///
     /// # Errors
     /// Where switch and model disagree.
@@ -78,7 +78,7 @@ impl Case {
     }
 }
 
-/// What does not get what the table says, each with its row; `found` says what it gets.
+/// The cases whose result, by `found`, is not the expected one, each with its row.
 pub(crate) fn wrong(
     cases: &[Case],
     found: impl Fn(&Case) -> Result<Expect, String>,
@@ -94,12 +94,12 @@ pub(crate) fn wrong(
     wrong.collect()
 }
 
-/// What a frame must get, in short.
+/// The expected result for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     Drop(DropReason),
     DropWithError(DropReason),
-    /// To that port; the number of ports is the uplink.
+    /// To that port; the number of ports stands for the uplink.
     Forward(usize),
     Reply,
 }
@@ -148,7 +148,7 @@ pub(crate) fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, u16::from_be_bytes([b, c]))
 }
 
-/// Collects the cases of one row after the other.
+/// Collects the cases, row by row.
 pub(crate) struct Rows {
     cases: Vec<Case>,
     config: SwitchConfig,
@@ -172,7 +172,7 @@ impl Rows {
         self.cases
     }
 
-    /// What follows is sent by port `from` of `config`.
+    /// The frames that follow are sent by port `from` of `config`.
     pub(crate) fn on(&mut self, config: SwitchConfig, from: usize) {
         self.config = config;
         self.from = from;
@@ -218,7 +218,7 @@ fn v6(packet: &V6) -> Vec<u8> {
     ethernet(GW, VM1, IPV6, &packet.bytes())
 }
 
-/// An IPv6 packet from `vm1`'s MAC to its group's.
+/// An IPv6 packet from `vm1`'s MAC to the MAC of its destination group.
 fn v6_group(packet: &V6) -> Vec<u8> {
     ethernet(group_mac(packet.to), VM1, IPV6, &packet.bytes())
 }
@@ -228,7 +228,7 @@ fn broadcast(packet: &V4) -> Vec<u8> {
     ethernet(BROADCAST, VM1, IPV4, &packet.bytes())
 }
 
-/// `vm1` to `vm2` by UDP: the plainest packet there is.
+/// A plain packet: `vm1` to `vm2` by UDP.
 fn plain() -> V4 {
     V4::new(IP1, IP2, 17, udp(1000, 2000, b"hello"))
 }
@@ -238,7 +238,7 @@ fn plain6() -> V6 {
     V6::new(inner(0x11), inner(0x12), 17, udp(1000, 2000, b"hello"))
 }
 
-/// `packet` with the bytes from `at` on replaced, and its header checksum made right again.
+/// `packet` with the bytes from `at` on replaced, and its header checksum updated.
 fn patched(packet: &V4, at: usize, bytes: &[u8]) -> V4Bytes {
     let mut raw = packet.bytes();
     raw[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,5 +1,5 @@
-//! `docs/reference/tunnel.md` by example: for each of its rows, frames that fall under it and
-//! frames that only just do not. This table is kept by hand; the model and the switch must both
+//! `docs/reference/tunnel.md` by example: for each of its rows, frames that match it and
+//! frames that narrowly do not. This table is kept by hand; the model and the switch must both
 //! agree with it.
 
 mod beside;

@@ -1,4 +1,7 @@
-//! The model of `docs/reference/tunnel.md`, row by row in the page's order.
+//! The model of `docs/reference/tunnel.md`, row by row in the page's order. Here are the rows into
+//! the tunnel and the path MTU; [`out`] has the rows out of it.
+
+mod out;
 
 use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl};
 
@@ -6,12 +9,10 @@ use super::*;
 
 /// How long a reported path MTU is valid.
 pub(crate) const PATH_MTU_NS: u64 = 600 * 1_000_000_000;
-/// The tunnel's header, of either kind: we send no options.
+/// The length of the tunnel's header, of either kind. The switch sends no options.
 const GENEVE_OR_VXLAN: usize = 8;
-const TRANSPARENT_ETHERNET: u16 = 0x6558;
-const ECN_CE: u8 = 3;
 
-/// What the switch answers into the tunnel.
+/// An answer of the switch into the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TunnelReply {
     pub(crate) answer: Answer,
@@ -21,13 +22,13 @@ pub(crate) struct TunnelReply {
     pub(crate) peer: usize,
 }
 
-/// An outer frame as it must leave. What the page leaves open, or what can be reported from the
-/// rest, is zero in `bytes`: the UDP source port, and both checksums.
+/// An outer frame that must leave. The UDP source port, which the page leaves open, and both
+/// checksums, which follow from the rest, are zero in `bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outer {
     bytes: Vec<u8>,
     udp_checksum: bool,
-    /// What the source port is made from; `None` where the page does not say.
+    /// The input of the source port's hash; `None` where the page does not specify it.
     pub(crate) flow: Option<Flow>,
 }
 
@@ -58,8 +59,8 @@ impl Flow {
 }
 
 impl Outer {
-    /// Whether `got` is this frame, with a source port out of the range and checksums that are
-    /// right; gives the source port.
+    /// Checks that `got` is this frame, with a source port within the range and right checksums.
+    /// Returns the source port.
     pub(crate) fn check(&self, got: &[u8]) -> Result<u16, String> {
         if got.len() != self.bytes.len() {
             return Err(format!("{} bytes, not {}", got.len(), self.bytes.len()));
@@ -103,13 +104,14 @@ impl Outer {
         Err(format!("another outer packet, from byte {differs:?} on"))
     }
 
-    /// The bytes, zero where they are free.
+    /// The bytes, with zeros for the fields that are left open.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// The pseudo-header (RFC 768, RFC 8200 8.1) and the datagram; right where it is 0xffff.
+/// The sum over the pseudo-header (RFC 768, RFC 8200 8.1) and the datagram; 0xffff if the checksum
+/// is right.
 fn udp_sum(addresses: &[u8], datagram: &[u8]) -> u16 {
     let mut covered = addresses.to_vec();
     covered.extend([0, UDP]);
@@ -124,15 +126,15 @@ impl Model {
         tunnel.expect("a tunnel, where something is a tunnel's")
     }
 
-    /// "RAs of a tenant with a tunnel say the smaller of the port's MTU and what the tunnel
-    /// carries."
+    /// "The Router Advertisements of a tenant with a tunnel give the smaller of the port's MTU and
+    /// what the tunnel carries."
     pub(super) fn advertised_mtu(&self, port: &PortConfig) -> Option<u16> {
         let uplink = self.config.uplink.as_ref()?;
         let overhead = overhead(self.config.tunnel.as_ref()?);
         Some(port.mtu.min(uplink.mtu - overhead))
     }
 
-    /// "That is the uplink's MTU, or the path's where a router of the underlay has reported of a
+    /// "That is the uplink's MTU, or the path's where a router of the underlay has reported a
     /// smaller one, less 50 bytes over IPv4 and 70 over IPv6."
     pub(crate) fn carries(&self, peer: usize) -> u16 {
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
@@ -145,8 +147,6 @@ impl Model {
         let (mtu, until_ns) = self.path_mtus.get(&vtep)?;
         (self.now_ns < *until_ns).then_some(*mtu)
     }
-
-    // ### Into the tunnel
 
     pub(super) fn enter_tunnel(
         &self,
@@ -180,7 +180,7 @@ impl Model {
         Outcome::Tunnel(self.encapsulated(number, &inner))
     }
 
-    /// The outer packet's table.
+    /// The outer packet, by its table.
     pub(crate) fn encapsulated(&self, peer: usize, inner: &[u8]) -> Outer {
         let tunnel = self.tunnel();
         let peer = &tunnel.peers[peer];
@@ -244,256 +244,15 @@ impl Model {
         }
     }
 
-    // ### Out of the tunnel
-
-    /// "A packet … that is UDP to the VTEP's address and the tunnel's port."
-    pub(super) fn is_tunnelled(&self, packet: &Packet<'_>) -> bool {
-        self.config.tunnel.as_ref().is_some_and(|tunnel| {
-            packet.destination == tunnel.vtep
-                && packet
-                    .udp_ports()
-                    .is_some_and(|(_, port)| port == tunnel.port)
-        })
-    }
-
-    pub(super) fn out_of_tunnel(&self, outer: &Packet<'_>) -> Result<Outcome, DropReason> {
-        let tunnel = self.tunnel();
-        // Out 1
-        if outer.fragment != Fragment::No {
-            return Err(TunnelFragment);
-        }
-        // Out 2
-        let sender = tunnel.peers.iter().find(|peer| peer.vtep == outer.source);
-        let Some(sender) = sender else {
-            return Err(TunnelPeer);
-        };
-        // Out 3
-        let length = usize::from(be16(outer.payload, 4));
-        if length < 8 || length > outer.payload.len() {
-            return Err(TunnelTruncated);
-        }
-        let datagram = &outer.payload[..length];
-        let addresses = match outer.source {
-            IpAddr::V4(_) => &outer.whole[12..20],
-            IpAddr::V6(_) => &outer.whole[8..40],
-        };
-        let right = if be16(datagram, 6) == 0 {
-            outer.source.is_ipv4() || !tunnel.udp_checksum
-        } else {
-            udp_sum(addresses, datagram) == 0xffff
-        };
-        if !right {
-            return Err(TunnelChecksum);
-        }
-        // Out 4
-        if length < 16 {
-            return Err(TunnelTruncated);
-        }
-        let header = &datagram[8..16];
-        let sound = match tunnel.kind {
-            TunnelKind::Vxlan => header[0] & 0x08 != 0,
-            TunnelKind::Geneve => {
-                let version = header[0] >> 6;
-                let control = header[1] & 0x80 != 0;
-                version == 0 && !control && be16(header, 2) == TRANSPARENT_ETHERNET
-            }
-        };
-        if !sound {
-            return Err(TunnelMalformed);
-        }
-        // Out 5
-        let vni = u32::from(be16(header, 4)) * 256 + u32::from(header[6]);
-        if vni != self.config.vni.get() {
-            return Err(TunnelVni);
-        }
-        // Out 6
-        let mut inner = &datagram[16..];
-        if tunnel.kind == TunnelKind::Geneve {
-            let options = usize::from(header[0] & 0x3f) * 4;
-            if options > inner.len() {
-                return Err(TunnelTruncated);
-            }
-            let types = geneve_option_types(&inner[..options])?;
-            if header[1] & 0x40 != 0 || types.iter().any(|kind| kind & 0x80 != 0) {
-                return Err(TunnelOption);
-            }
-            inner = &inner[options..];
-        }
-        // Out 8
-        let ethernet = ethernet(inner, None, u16::MAX, &[], |_| true)?;
-        match ethernet.ethertype {
-            ARP | IPV4 | IPV6 => {}
-            RARP => return Err(Rarp),
-            _ => return Err(EtherType),
-        }
-        if !is_group(ethernet.destination) && ethernet.destination != tunnel.mac.octets() {
-            return Err(DstMac);
-        }
-        // Out 9
-        let packet = match ethernet.ethertype {
-            ARP => return self.arp_out_of_tunnel(outer, inner, &arp(&ethernet)?),
-            IPV4 => ipv4(ethernet.payload)?,
-            _ => ipv6(ethernet.payload)?,
-        };
-        // Out 7, "looked at after row 9"
-        let outer_ecn = traffic_class(outer.whole) & 3;
-        let Some(ecn) = combined_ecn(traffic_class(packet.whole) & 3, outer_ecn) else {
-            return Err(TunnelEcn);
-        };
-        // Out 10
-        let link_local = packet.source.is_unspecified() || is_link_local(packet.source);
-        let honest = (packet.source.is_ipv6() && link_local)
-            || self.peer_with(packet.source, outer.source).is_some();
-        if is_nobodys(&packet) || !honest {
-            return Err(IngressSource);
-        }
-        // Out 11
-        unwanted_from_outside(&packet)?;
-        // Out 12
-        if is_nested(tunnel, &packet) {
-            return Err(TunnelNested);
-        }
-
-        // "Then the gateway's services."
-        if let Some(icmp_type) = packet.icmpv6_type() {
-            match icmp_type {
-                NA | RS | MLD_REPORT | MLD_DONE | MLDV2_REPORT => return Err(Absorbed),
-                NS if packet.source.is_unspecified() => return Err(Absorbed),
-                NS => {
-                    let target = nd_target(packet.payload);
-                    if !self.answers_into_tunnel_for(target.into()) {
-                        return Err(NdUnknown);
-                    }
-                    // "Answered into the tunnel, to the outer source": of its peers none is meant.
-                    let first = |peer: &PeerConfig| peer.vtep == sender.vtep;
-                    let peer = tunnel.peers.iter().position(first);
-                    return self.answer_into_tunnel(TunnelReply {
-                        answer: Answer::NeighborAdvertisement {
-                            mac: tunnel.mac.octets(),
-                            address: target,
-                        },
-                        asked: inner.to_vec(),
-                        peer: peer.expect("the outer source's"),
-                    });
-                }
-                _ => {}
-            }
-        }
-        if self.is_gateway(packet.destination) {
-            if !packet.is_echo_request() {
-                return Err(GatewayService);
-            }
-            let peer = self.peer_with(packet.source, outer.source);
-            let peer = peer.expect("an echo's source is behind a peer");
-            if packet.whole.len() > usize::from(self.carries(peer)) {
-                return Err(Mtu);
-            }
-            return self.answer_into_tunnel(TunnelReply {
-                answer: Answer::Echo,
-                asked: inner.to_vec(),
-                peer,
-            });
-        }
-
-        // "Then the route: rows 3 to 5 as from the uplink."
-        if self.is_multicast(packet.destination) {
-            return Err(Multicast);
-        }
-        if is_link_local(packet.destination) {
-            return Err(LinkLocalIp);
-        }
-        if is_embedded_ipv4(packet.destination) {
-            return Err(RouteNone);
-        }
-        if is_group(ethernet.destination) {
-            return Err(DstMac);
-        }
-        match self.route(packet.destination) {
-            Route::Port(to) => {
-                // What the tunnel carries to whom it came from: of one endpoint it is one number.
-                let same = |peer: &PeerConfig| peer.vtep == sender.vtep;
-                let peer = tunnel.peers.iter().position(same).expect("the sender");
-                let whole = with_ecn(packet.whole, ecn);
-                let whole = clamped(tunnel, &whole, &packet, self.carries(peer));
-                let changed = Packet {
-                    whole: &whole,
-                    ..packet
-                };
-                Ok(self.leave(to, &changed, |_| Mtu.into()))
-            }
-            Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
-            Route::Nowhere => Err(RouteNone),
-        }
-    }
-
-    fn arp_out_of_tunnel(
-        &self,
-        outer: &Packet<'_>,
-        inner: &[u8],
-        arp: &Arp,
-    ) -> Result<Outcome, DropReason> {
-        // Out 10
-        let sender: IpAddr = arp.sender.into();
-        let nobodys = arp.sender.octets()[0] == 0
-            || arp.sender.octets()[0] >= 224
-            || arp.sender.is_loopback()
-            || is_link_local(sender);
-        let Some(peer) = self.peer_with(sender, outer.source) else {
-            return Err(ArpSenderIp);
-        };
-        if nobodys {
-            return Err(ArpSenderIp);
-        }
-        // The services
-        if arp.opcode == 2 || arp.sender == arp.target {
-            return Err(Absorbed);
-        }
-        if !self.answers_into_tunnel_for(arp.target.into()) {
-            return Err(ArpUnknown);
-        }
-        self.answer_into_tunnel(TunnelReply {
-            answer: Answer::Arp {
-                mac: self.tunnel().mac.octets(),
-                address: arp.target,
-            },
-            asked: inner.to_vec(),
-            peer,
-        })
-    }
-
-    /// Out 10: the peer that `source` leads to, "by longest prefix", if its VTEP is `vtep`.
-    fn peer_with(&self, source: IpAddr, vtep: IpAddr) -> Option<usize> {
-        match self.route(source) {
-            Route::Peer(peer) => (self.tunnel().peers[peer].vtep == vtep).then_some(peer),
-            _ => None,
-        }
-    }
-
-    /// "For the gateway's address or one that leads to a port (never link-local)."
-    fn answers_into_tunnel_for(&self, address: IpAddr) -> bool {
-        let leads_to_port = matches!(self.route(address), Route::Port(_));
-        self.is_gateway(address) || (self.reaches_the_route(address) && leads_to_port)
-    }
-
-    /// "One whose next hop is not known: `neighbour-unresolved`."
-    fn answer_into_tunnel(&self, reply: TunnelReply) -> Result<Outcome, DropReason> {
-        let next_hop = self.tunnel().peers[reply.peer].next_hop;
-        if !self.neighbours.contains_key(&next_hop) {
-            return Err(NeighbourUnresolved);
-        }
-        Ok(Outcome::TunnelReply(reply))
-    }
-
-    // ### Beside the tunnel
-
-    /// Whether `packet`, which is to one of the uplink's own addresses, is an ICMP error about the
-    /// size of a packet of ours; what it says is then remembered.
-    pub(super) fn tells_path_mtu(&mut self, packet: &Packet<'_>) -> bool {
-        let Some((peer, said)) = self.told_path_mtu(packet) else {
+    /// Whether `packet`, which is to one of the uplink's own addresses, reports the path MTU of a
+    /// packet of ours. If so, the value is stored.
+    pub(super) fn learns_path_mtu(&mut self, packet: &Packet<'_>) -> bool {
+        let Some((peer, said)) = self.reported_path_mtu(packet) else {
             return false;
         };
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
-        // "576 bytes (1,280 with an IPv6 gateway) plus what the tunnel adds, or 1,280 over IPv6."
+        // "A value below 576 bytes (1,280 with an IPv6 gateway) plus what the tunnel adds, or below
+        // 1,280 over IPv6, is ignored."
         let with_ipv6 = self.config.gateway.ipv6.is_some();
         let inner = if with_ipv6 { 1280 } else { 576 };
         let least = match peer {
@@ -510,8 +269,8 @@ impl Model {
         true
     }
 
-    /// The peer that the message is about, and its MTU.
-    fn told_path_mtu(&self, packet: &Packet<'_>) -> Option<(IpAddr, u32)> {
+    /// The VTEP that the message is about, and the MTU that it states.
+    fn reported_path_mtu(&self, packet: &Packet<'_>) -> Option<(IpAddr, u32)> {
         let tunnel = self.config.tunnel.as_ref()?;
         let message = packet.payload;
         if packet.destination != tunnel.vtep || packet.fragment != Fragment::No {
@@ -572,36 +331,6 @@ fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
             .is_some_and(|(_, to)| [4789, 6081, tunnel.port].contains(&to))
 }
 
-/// Out 6: the options' types; each has a header of four bytes and so many words more as its last
-/// five bits say (RFC 8926, 3.5).
-fn geneve_option_types(options: &[u8]) -> Result<Vec<u8>, DropReason> {
-    let mut rest = options;
-    let mut types = Vec::new();
-    while !rest.is_empty() {
-        let length = 4 + usize::from(rest[3] & 0x1f) * 4;
-        if length > rest.len() {
-            return Err(TunnelTruncated);
-        }
-        types.push(rest[2]);
-        rest = &rest[length..];
-    }
-    Ok(types)
-}
-
-/// RFC 6040, 4.2, figure 4; `None`: drop.
-fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
-    const NOT_ECT: u8 = 0;
-    const ECT_1: u8 = 1;
-    const ECT_0: u8 = 2;
-    match (inner, outer) {
-        (NOT_ECT, ECN_CE) => None,
-        (NOT_ECT, _) => Some(NOT_ECT),
-        (_, ECN_CE) | (ECN_CE, _) => Some(ECN_CE),
-        (ECT_0, ECT_1) => Some(ECT_1),
-        (inner, _) => Some(inner),
-    }
-}
-
 /// TOS or traffic class.
 fn traffic_class(packet: &[u8]) -> u8 {
     match packet[0] >> 4 {
@@ -610,26 +339,9 @@ fn traffic_class(packet: &[u8]) -> u8 {
     }
 }
 
-/// `packet` with that ECN field, and its header checksum made right again if that changes it.
-fn with_ecn(packet: &[u8], ecn: u8) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    if traffic_class(&packet) & 3 == ecn {
-        return packet;
-    }
-    if packet[0] >> 4 == 6 {
-        packet[1] = packet[1] & 0xcf | ecn << 4;
-        return packet;
-    }
-    packet[1] = packet[1] & 0xfc | ecn;
-    let header = usize::from(packet[0] & 0x0f) * 4;
-    packet[10..12].fill(0);
-    let sum = !ones_complement_sum(&packet[..header]);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet
-}
-
 /// "A TCP SYN whose MSS option is larger than what the tunnel carries, less 40 bytes (IPv4) or 60
-/// (IPv6), has it lowered." `whole` is `packet`'s bytes, as changed so far.
+/// (IPv6), has it lowered." `whole` is `packet`'s bytes with
+/// the earlier changes.
 fn clamped(tunnel: &TunnelConfig, whole: &[u8], packet: &Packet<'_>, carries: u16) -> Vec<u8> {
     let mut whole = whole.to_vec();
     let is_syn = packet.transport() == Some(TCP) && packet.payload[13] & 2 != 0;
@@ -679,7 +391,7 @@ fn ethertype_of(packet: &Packet<'_>) -> u16 {
     }
 }
 
-/// The IP packet of an inner frame of ours; `None` for ARP.
+/// The IP packet of an inner frame that the switch sends; `None` for ARP.
 fn packet_in(frame: &[u8]) -> Option<Packet<'_>> {
     match be16(frame.get(..14)?, 12) {
         IPV4 => ipv4(&frame[14..]).ok(),

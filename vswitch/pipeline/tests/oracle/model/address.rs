@@ -1,0 +1,62 @@
+//! The sets of addresses that the rows name.
+
+use super::*;
+
+pub(super) fn prefixes(port: &PortConfig) -> &[ipnet::IpNet] {
+    match &port.addresses {
+        Addresses::Static(prefixes) => prefixes,
+        // No lease is acknowledged in these tests.
+        Addresses::Learned(_) => &[],
+    }
+}
+
+/// Whether `address` is "one of the port's addresses".
+pub(super) fn owns(port: &PortConfig, address: IpAddr) -> bool {
+    prefixes(port).iter().any(|net| net.contains(&address))
+}
+
+/// Whether `address` is "one of the port's addresses (its link-local counts)".
+pub(super) fn owns_or_link_local(port: &PortConfig, address: Ipv6Addr) -> bool {
+    owns(port, address.into()) || address == port.mac.link_local()
+}
+
+pub(super) fn nets(
+    ipv4: Option<ipnet::Ipv4Net>,
+    ipv6: Option<ipnet::Ipv6Net>,
+) -> impl Iterator<Item = ipnet::IpNet> {
+    let ipv4 = ipv4.map(ipnet::IpNet::V4);
+    let ipv6 = ipv6.map(ipnet::IpNet::V6);
+    ipv4.into_iter().chain(ipv6)
+}
+
+/// Route 4: 169.254.0.0/16 or fe80::/10.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.octets()[..2] == [169, 254],
+        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}
+
+/// Route 4: ::/96 and ::ffff:0:0/96.
+pub(super) fn is_embedded_ipv4(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.segments()[..5] == [0; 5] && [0, 0xffff].contains(&ip.segments()[5]),
+    }
+}
+
+impl Model {
+    pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
+        let gateway = &self.config.gateway;
+        nets(gateway.ipv4, gateway.ipv6).any(|net| net.addr() == address)
+    }
+
+    /// Route 3: "multicast, 255.255.255.255, or the gateway subnet's broadcast address".
+    pub(super) fn is_multicast(&self, address: IpAddr) -> bool {
+        let subnet_broadcast = self.config.gateway.ipv4.is_some_and(|net| {
+            // A /31 and a /32 have no broadcast address (RFC 3021).
+            net.prefix_len() < 31 && address == net.broadcast()
+        });
+        address.is_multicast() || address == Ipv4Addr::BROADCAST || subnet_broadcast
+    }
+}

@@ -1,0 +1,53 @@
+//! The rows of "ARP", and what the gateway answers.
+
+use super::*;
+
+pub(super) struct Arp {
+    pub(super) opcode: u16,
+    pub(super) sender: Ipv4Addr,
+    pub(super) target: Ipv4Addr,
+}
+
+/// ARP 1 and 2.
+pub(super) fn arp(ethernet: &Ethernet<'_>) -> Result<Arp, DropReason> {
+    let message = ethernet.payload;
+    // ARP 1
+    if message.len() < 28
+        || be16(message, 0) != 1
+        || be16(message, 2) != IPV4
+        || message[4..6] != [6, 4]
+        || !(1..=2).contains(&be16(message, 6))
+    {
+        return Err(ArpMalformed);
+    }
+    // ARP 2
+    if mac_at(message, 8) != ethernet.source {
+        return Err(ArpSenderMac);
+    }
+    Ok(Arp {
+        opcode: be16(message, 6),
+        sender: ipv4_at(message, 14),
+        target: ipv4_at(message, 24),
+    })
+}
+
+impl Model {
+    /// "The gateway then handles it; no ARP is ever forwarded."
+    pub(super) fn arp_service(
+        &self,
+        from: usize,
+        port: &PortConfig,
+        arp: &Arp,
+    ) -> Result<Outcome, DropReason> {
+        if arp.opcode == 2 || arp.sender == arp.target || owns(port, arp.target.into()) {
+            return Err(Absorbed);
+        }
+        if !self.answers_for(from, arp.target.into()) {
+            return Err(ArpUnknown);
+        }
+        Ok(Outcome::Reply(Answer::Arp {
+            mac: port.gateway_mac.octets(),
+            address: arp.target,
+        }))
+    }
+}

@@ -1,0 +1,157 @@
+//! The rows of "IPv6".
+
+use super::*;
+
+/// IPv6 1 and 2.
+pub(super) fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
+    // IPv6 1
+    if bytes.len() < 40 || bytes[0] >> 4 != 6 {
+        return Err(Ipv6Malformed);
+    }
+    let end = 40 + usize::from(be16(bytes, 4));
+    if end > bytes.len() {
+        return Err(Ipv6Malformed);
+    }
+    // IPv6 2
+    let whole = &bytes[..end];
+    let mut at = 40;
+    let mut next = whole[6];
+    let mut extension_headers = 0;
+    let mut fragment = Fragment::No;
+    let mut more = false;
+    let cut_off = |fragment, more| {
+        if fragment == Fragment::First && more {
+            Ipv6Fragment
+        } else {
+            Ipv6Malformed
+        }
+    };
+    let upper = loop {
+        match next {
+            // Extension headers.
+            0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => {}
+            // Upper layers.
+            TCP | UDP | ICMPV6 | 132 | 33 | 136 | 50 | 47 | 4 | 41 | 89 | 103 | 112 | 46 | 97
+            | 108 | 59 => break Some(next),
+            _ => return Err(Ipv6Chain),
+        }
+        let hop_by_hop_behind_another = next == 0 && extension_headers > 0;
+        let second_fragment_header = next == 44 && fragment != Fragment::No;
+        if hop_by_hop_behind_another || second_fragment_header || extension_headers == 8 {
+            return Err(Ipv6Chain);
+        }
+        let rest = &whole[at..];
+        if rest.len() < 8 {
+            return Err(cut_off(fragment, more));
+        }
+        let length = match next {
+            44 => 8,
+            51 => (usize::from(rest[1]) + 2) * 4,
+            _ => (usize::from(rest[1]) + 1) * 8,
+        };
+        if length > rest.len() {
+            return Err(cut_off(fragment, more));
+        }
+        if next == 43 && rest[2] == 0 {
+            return Err(Ipv6Chain);
+        }
+        extension_headers += 1;
+        at += length;
+        if next == 44 {
+            let field = be16(rest, 2);
+            if usize::from(field >> 3) * 8 + (whole.len() - at) > 65_535 {
+                return Err(Ipv6Fragment);
+            }
+            more = field & 1 != 0;
+            fragment = if field >> 3 == 0 {
+                Fragment::First
+            } else {
+                Fragment::Later
+            };
+        }
+        next = rest[0];
+        // Behind a fragment header with offset ≠ 0, "nothing … is read".
+        if fragment == Fragment::Later {
+            break None;
+        }
+    };
+    let payload = &whole[at..];
+    let whole_transport = match upper {
+        Some(TCP) => tcp_is_whole(payload),
+        Some(UDP) => payload.len() >= 8,
+        Some(ICMPV6) => payload.len() >= 4,
+        _ => true,
+    };
+    if !whole_transport {
+        return Err(cut_off(fragment, more));
+    }
+    Ok(Packet {
+        source: ipv6_at(bytes, 8).into(),
+        destination: ipv6_at(bytes, 24).into(),
+        hop_limit: bytes[7],
+        fragment,
+        upper,
+        payload,
+        whole,
+    })
+}
+
+/// IPv6 3 to 6.
+pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReason> {
+    let IpAddr::V6(source) = packet.source else {
+        unreachable!("an IPv6 packet has an IPv6 source");
+    };
+    // IPv6 3
+    if source.is_unspecified() {
+        let may_be_unspecified = packet.fragment == Fragment::No
+            && matches!(
+                packet.icmpv6_type(),
+                Some(RS | NS | MLD_REPORT | MLD_DONE | MLDV2_REPORT)
+            );
+        if !may_be_unspecified {
+            return Err(Ipv6Source);
+        }
+    } else if !owns_or_link_local(port, source) {
+        return Err(Ipv6Source);
+    }
+    // IPv6 4
+    if !port.dhcp_server && is_dhcpv6_servers(packet) {
+        return Err(Dhcpv6Server);
+    }
+    // IPv6 5
+    encapsulation(port, packet)?;
+    // IPv6 6
+    let Some(icmp_type) = packet.icmpv6_type() else {
+        return Ok(());
+    };
+    nd_well_formed(icmp_type, packet)?;
+    let mac = port.mac.octets();
+    let says = |kind, allowed: bool| {
+        nd_options(icmp_type, packet.payload)
+            .iter()
+            .filter(|option| option.kind == kind)
+            .all(|option| allowed && option.body == mac)
+    };
+    let honest = match icmp_type {
+        RA | 138 | 151 | 153 => return Err(RouterAdvertisement),
+        REDIRECT => return Err(Redirect),
+        141 | 142 => return Err(NdSpoof),
+        NS if !source.is_unspecified() => says(SOURCE_LINK_LAYER, true),
+        NS => {
+            let target = nd_target(packet.payload);
+            owns_or_link_local(port, target)
+                && packet.destination == solicited_node(target)
+                && says(SOURCE_LINK_LAYER, false)
+        }
+        NA => {
+            let router_flag = packet.payload[4] & 0x80 != 0;
+            owns_or_link_local(port, nd_target(packet.payload))
+                && says(TARGET_LINK_LAYER, true)
+                && !router_flag
+        }
+        RS => says(SOURCE_LINK_LAYER, !source.is_unspecified()),
+        MLD_QUERY => return Err(MldQuery),
+        _ => true,
+    };
+    if honest { Ok(()) } else { Err(NdSpoof) }
+}

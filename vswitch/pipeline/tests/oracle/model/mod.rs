@@ -1,0 +1,221 @@
+//! The slow, obvious model of `docs/reference/spoof-filter.md` and, in [`tunnel`], of
+//! `docs/reference/tunnel.md`: what one frame must get, row by row in the pages' order, each row's
+//! code below a comment that names it. It shares nothing with the switch but the names of the
+//! reasons and the configuration's types, and prefers clarity to speed everywhere.
+
+mod address;
+mod arp;
+mod bytes;
+mod dhcp;
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod nd;
+mod packet;
+mod route;
+mod storm;
+pub(crate) mod tunnel;
+mod uplink;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use pipeline::DropReason::{self, *};
+use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
+
+use self::address::*;
+use self::arp::*;
+use self::bytes::*;
+use self::dhcp::*;
+use self::ethernet::*;
+use self::ipv4::*;
+use self::ipv6::*;
+use self::nd::*;
+use self::packet::*;
+use self::route::*;
+use self::storm::*;
+use self::tunnel::{Outer, TunnelReply};
+use self::uplink::*;
+
+/// The required result for a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It leaves as these bytes by that port; the number of ports stands for the uplink.
+    Forward { to: usize, bytes: Vec<u8> },
+    /// It leaves by the uplink, inside this tunnel packet.
+    Tunnel(Outer),
+    /// It is answered to the port that it came from.
+    Reply(Answer),
+    /// It came through the tunnel and is answered into it.
+    TunnelReply(TunnelReply),
+    /// It is dropped. An ICMP error that is owed goes back unless the rate limit of errors is
+    /// reached.
+    Drop {
+        reason: DropReason,
+        icmp_error: bool,
+        /// The MTU of the next link that an ICMP error states.
+        mtu: Option<u16>,
+    },
+}
+
+/// The gateway's (or, on the uplink, the switch's) own answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// An ARP reply that says `mac` has `address`.
+    Arp { mac: [u8; 6], address: Ipv4Addr },
+    /// A Neighbor Advertisement that says `mac` has `address`.
+    NeighborAdvertisement { mac: [u8; 6], address: Ipv6Addr },
+    /// A Router Advertisement of the port's gateway.
+    RouterAdvertisement {
+        mac: [u8; 6],
+        /// The MTU that it states; `None` if it need not state one.
+        mtu: Option<u16>,
+    },
+    /// The echo reply to an echo request.
+    Echo,
+}
+
+impl From<DropReason> for Outcome {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop {
+            reason,
+            icmp_error: false,
+            mtu: None,
+        }
+    }
+}
+
+/// One switch as the page describes it: its configuration and its state.
+#[derive(Debug)]
+pub(crate) struct Model {
+    config: Arc<SwitchConfig>,
+    buckets: Vec<[Option<Bucket>; 5]>,
+    /// The VID of the last frame, which an answer to it carries.
+    last_tag: Option<u16>,
+    /// By port and address, the VID of the last frame that it sent.
+    tags: BTreeMap<(usize, IpAddr), Option<u16>>,
+    neighbours: BTreeMap<IpAddr, [u8; 6]>,
+    /// By VTEP, the path MTU and the time at which it expires.
+    path_mtus: BTreeMap<IpAddr, (u16, u64)>,
+    now_ns: u64,
+}
+
+impl Model {
+    pub(crate) fn new(config: &SwitchConfig) -> Self {
+        Self {
+            config: Arc::new(config.clone()),
+            last_tag: None,
+            tags: BTreeMap::new(),
+            buckets: config.ports.iter().map(Bucket::of_port).collect(),
+            neighbours: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+            now_ns: 0,
+        }
+    }
+
+    /// The number that stands for the uplink.
+    pub(crate) fn uplink(&self) -> usize {
+        self.config.ports.len()
+    }
+
+    /// Sets the MAC of every next hop, as if it had been learned.
+    pub(crate) fn teach_all(&mut self, mac: [u8; 6]) {
+        for next_hop in self.next_hops() {
+            self.teach(next_hop, mac);
+        }
+    }
+
+    /// The uplink's next hops, and those towards the peers of the tunnel.
+    fn next_hops(&self) -> Vec<IpAddr> {
+        let uplink = self.config.uplink.iter();
+        let routers = uplink.flat_map(|uplink| {
+            let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
+            ipv4.into_iter()
+                .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
+        });
+        let peers = self.config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        routers.chain(peers.map(|peer| peer.next_hop)).collect()
+    }
+
+    fn teach(&mut self, next_hop: IpAddr, mac: [u8; 6]) {
+        self.neighbours.insert(next_hop, mac);
+    }
+
+    /// The VID of the tag that an answer to the last frame carries.
+    pub(crate) fn tag_of_answer(&self) -> Option<u16> {
+        self.last_tag
+    }
+
+    /// The required result for `frame` from port number `from`. `tag` is the control information of
+    /// a VLAN tag that the device has moved into metadata.
+    pub(crate) fn expect(
+        &mut self,
+        now_ns: u64,
+        from: usize,
+        frame: &[u8],
+        tag: Option<u16>,
+    ) -> Outcome {
+        self.now_ns = now_ns;
+        let config = Arc::clone(&self.config);
+        let outcome = match (config.ports.get(from), &config.uplink) {
+            (Some(port), _) => self.of_port(now_ns, from, port, frame, tag),
+            (None, Some(uplink)) => self.of_uplink(uplink, frame, tag),
+            (None, None) => panic!("a frame from an uplink that does not exist"),
+        };
+        outcome.unwrap_or_else(Outcome::from)
+    }
+
+    fn of_port(
+        &mut self,
+        now_ns: u64,
+        from: usize,
+        port: &PortConfig,
+        frame: &[u8],
+        tag: Option<u16>,
+    ) -> Result<Outcome, DropReason> {
+        let ethernet = ethernet(frame, tag, port.mtu, &port.trunk, |source| {
+            source == port.mac.octets() || port.extra_macs.iter().any(|mac| mac.octets() == source)
+        })?;
+        self.last_tag = ethernet.tag;
+        match ethernet.ethertype {
+            RARP => {
+                // Ethernet 7
+                if !(port.announce && is_announce(&ethernet, port.mac)) {
+                    return Err(Rarp);
+                }
+                self.admit(now_ns, from, frame, &ethernet, None)?;
+                Err(Absorbed)
+            }
+            ARP => {
+                let arp = arp(&ethernet)?;
+                // ARP 3
+                let probe = arp.opcode == 1 && arp.sender.is_unspecified();
+                if !(probe || owns(port, arp.sender.into())) {
+                    return Err(ArpSenderIp);
+                }
+                self.admit(now_ns, from, frame, &ethernet, None)?;
+                self.arp_service(from, port, &arp)
+            }
+            IPV4 => {
+                let packet = ipv4(ethernet.payload)?;
+                ipv4_from_port(port, &packet)?;
+                self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                Ok(self.services_and_route(from, port, &ethernet, &packet))
+            }
+            IPV6 => {
+                let packet = ipv6(ethernet.payload)?;
+                ipv6_from_port(port, &packet)?;
+                self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                if let Some(icmp_type) = packet.icmpv6_type()
+                    && let Some(outcome) = self.nd_service(from, port, icmp_type, &packet)
+                {
+                    return Ok(outcome);
+                }
+                Ok(self.services_and_route(from, port, &ethernet, &packet))
+            }
+            // Ethernet 8
+            _ => Err(EtherType),
+        }
+    }
+}

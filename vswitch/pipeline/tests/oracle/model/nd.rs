@@ -1,0 +1,150 @@
+//! ND and MLD: the shape of the messages, and what the gateway answers.
+
+use super::*;
+
+pub(super) const MLD_QUERY: u8 = 130;
+pub(super) const MLD_REPORT: u8 = 131;
+pub(super) const MLD_DONE: u8 = 132;
+pub(super) const RS: u8 = 133;
+pub(super) const RA: u8 = 134;
+pub(super) const NS: u8 = 135;
+pub(super) const NA: u8 = 136;
+pub(super) const REDIRECT: u8 = 137;
+pub(super) const MLDV2_REPORT: u8 = 143;
+pub(super) const SOURCE_LINK_LAYER: u8 = 1;
+pub(super) const TARGET_LINK_LAYER: u8 = 2;
+
+pub(super) fn is_nd(icmp_type: u8) -> bool {
+    (RS..=REDIRECT).contains(&icmp_type)
+}
+
+/// The first point of IPv6 6.
+pub(super) fn nd_well_formed(icmp_type: u8, packet: &Packet<'_>) -> Result<(), DropReason> {
+    if !is_nd(icmp_type) {
+        return Ok(());
+    }
+    let message = packet.payload;
+    let unicast_target = || !matches!(icmp_type, NS | NA) || !nd_target(message).is_multicast();
+    let well_formed = packet.fragment == Fragment::No
+        && packet.hop_limit == 255
+        && message[1] == 0
+        && message.len() >= nd_fixed_part(icmp_type)
+        && nd_options_are_whole(icmp_type, message)
+        && unicast_target()
+        && icmpv6_sum(packet) == 0xffff;
+    if well_formed {
+        Ok(())
+    } else {
+        Err(NdMalformed)
+    }
+}
+
+pub(super) fn nd_fixed_part(icmp_type: u8) -> usize {
+    match icmp_type {
+        RS => 8,
+        RA => 16,
+        NS | NA => 24,
+        _ => 40,
+    }
+}
+
+/// The target of a solicitation or advertisement whose fixed part is whole.
+pub(super) fn nd_target(message: &[u8]) -> Ipv6Addr {
+    ipv6_at(message, 8)
+}
+
+pub(super) struct NdOption<'a> {
+    pub(super) kind: u8,
+    /// The bytes behind type and length.
+    pub(super) body: &'a [u8],
+}
+
+pub(super) fn nd_options_are_whole(icmp_type: u8, message: &[u8]) -> bool {
+    let mut rest = &message[nd_fixed_part(icmp_type)..];
+    while !rest.is_empty() {
+        if rest.len() < 2 {
+            return false;
+        }
+        let (kind, length) = (rest[0], usize::from(rest[1]) * 8);
+        let link_layer = kind == SOURCE_LINK_LAYER || kind == TARGET_LINK_LAYER;
+        if length == 0 || length > rest.len() || (link_layer && length != 8) {
+            return false;
+        }
+        rest = &rest[length..];
+    }
+    true
+}
+
+/// The options of a message that [`nd_options_are_whole`].
+pub(super) fn nd_options(icmp_type: u8, message: &[u8]) -> Vec<NdOption<'_>> {
+    let mut rest = &message[nd_fixed_part(icmp_type)..];
+    let mut options = Vec::new();
+    while !rest.is_empty() {
+        let length = usize::from(rest[1]) * 8;
+        options.push(NdOption {
+            kind: rest[0],
+            body: &rest[2..length],
+        });
+        rest = &rest[length..];
+    }
+    options
+}
+
+pub(super) fn solicited_node(target: Ipv6Addr) -> IpAddr {
+    let [.., a, b, c] = target.octets();
+    let mut group = "ff02::1:ff00:0"
+        .parse::<Ipv6Addr>()
+        .expect("an address")
+        .octets();
+    group[13..].copy_from_slice(&[a, b, c]);
+    Ipv6Addr::from(group).into()
+}
+
+/// RFC 4443 2.3: the sum over the pseudo-header and the message; 0xffff if the checksum is right.
+pub(super) fn icmpv6_sum(packet: &Packet<'_>) -> u16 {
+    let mut covered = Vec::new();
+    covered.extend(&packet.whole[8..40]);
+    covered.extend((packet.payload.len() as u32).to_be_bytes());
+    covered.extend([0, 0, 0, ICMPV6]);
+    covered.extend(packet.payload);
+    ones_complement_sum(&covered)
+}
+
+impl Model {
+    /// "No ND is ever forwarded." `None` for other messages.
+    pub(super) fn nd_service(
+        &self,
+        from: usize,
+        port: &PortConfig,
+        icmp_type: u8,
+        packet: &Packet<'_>,
+    ) -> Option<Outcome> {
+        let mac = port.gateway_mac.octets();
+        match icmp_type {
+            NA | MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
+            NS => {
+                let target = nd_target(packet.payload);
+                let known = target == port.gateway_mac.link_local()
+                    || self.answers_for(from, target.into());
+                Some(if owns_or_link_local(port, target) {
+                    Absorbed.into()
+                } else if known {
+                    Outcome::Reply(Answer::NeighborAdvertisement {
+                        mac,
+                        address: target,
+                    })
+                } else {
+                    NdUnknown.into()
+                })
+            }
+            RS if self.config.gateway.ipv6.is_some() => {
+                Some(Outcome::Reply(Answer::RouterAdvertisement {
+                    mac,
+                    mtu: self.advertised_mtu(port),
+                }))
+            }
+            RS => Some(Absorbed.into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The rows of "Services and route".
+
+use super::*;
+
+/// The target of an address in the route table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Port(usize),
+    /// Into the tunnel, to the peer of that number.
+    Peer(usize),
+    Uplink,
+    Underlay,
+    Nowhere,
+}
+
+impl Model {
+    pub(super) fn services_and_route(
+        &self,
+        from: usize,
+        port: &PortConfig,
+        ethernet: &Ethernet<'_>,
+        packet: &Packet<'_>,
+    ) -> Outcome {
+        let group = is_group(ethernet.destination);
+        // "None is sent where the gateway has no address of that family, about a fragment other
+        // than the first, about an ICMP error, or about a packet with an Ethernet group
+        // destination."
+        let has_address = match packet.source {
+            IpAddr::V4(_) => self.config.gateway.ipv4.is_some(),
+            IpAddr::V6(_) => self.config.gateway.ipv6.is_some(),
+        };
+        let with_error_of = |reason, mtu| Outcome::Drop {
+            reason,
+            icmp_error: packet.fragment != Fragment::Later
+                && !packet.is_icmp_error()
+                && !group
+                && has_address,
+            mtu,
+        };
+        let with_error = |reason| with_error_of(reason, None);
+        let too_big = |mtu| with_error_of(Mtu, Some(mtu));
+
+        // Route 1
+        if let Some(to) = self.dhcp_taker(from, port, packet) {
+            return match to {
+                Some(to) => self.leave(to, packet, |_| Mtu.into()),
+                None => DhcpNoServer.into(),
+            };
+        }
+        // Route 2
+        if self.is_gateway(packet.destination)
+            || packet.destination == IpAddr::V6(port.gateway_mac.link_local())
+        {
+            return if packet.is_echo_request() {
+                Outcome::Reply(Answer::Echo)
+            } else if packet.udp_ports().is_some() {
+                with_error(GatewayService)
+            } else {
+                GatewayService.into()
+            };
+        }
+        // Route 3
+        if self.is_multicast(packet.destination) {
+            return Multicast.into();
+        }
+        // Route 4
+        if is_link_local(packet.destination) {
+            return LinkLocalIp.into();
+        }
+        if is_embedded_ipv4(packet.destination) {
+            return RouteNone.into();
+        }
+        // Route 5
+        if group {
+            return DstMac.into();
+        }
+        // Route 6
+        match self.route(packet.destination) {
+            Route::Nowhere => with_error(RouteNone),
+            Route::Port(to) if to == from => with_error(RouteNone),
+            Route::Underlay => Underlay.into(),
+            Route::Port(to) => self.leave(to, packet, too_big),
+            Route::Peer(peer) => self.enter_tunnel(peer, packet, too_big),
+            // Route 7
+            Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
+            Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
+            Route::Uplink => self.leave(self.uplink(), packet, too_big),
+        }
+    }
+
+    /// Route 8 and 9, and the frame that leaves.
+    pub(super) fn leave(
+        &self,
+        to: usize,
+        packet: &Packet<'_>,
+        too_big: impl FnOnce(u16) -> Outcome,
+    ) -> Outcome {
+        let (mtu, own_mac, next_mac) = match self.config.ports.get(to) {
+            Some(port) => (port.mtu, port.gateway_mac, Some(port.mac.octets())),
+            None => {
+                let uplink = self.config.uplink.as_ref().expect("an uplink is routed to");
+                let next_hop = match packet.destination {
+                    IpAddr::V4(_) => uplink.next_hops.ipv4.map(IpAddr::V4),
+                    IpAddr::V6(_) => uplink.next_hops.ipv6.map(IpAddr::V6),
+                };
+                let known = next_hop.and_then(|hop| self.neighbours.get(&hop)).copied();
+                (uplink.mtu, uplink.mac, known)
+            }
+        };
+        // Route 8
+        if packet.whole.len() > usize::from(mtu) {
+            return too_big(mtu);
+        }
+        // Route 9
+        let Some(next_mac) = next_mac else {
+            return NeighbourUnresolved.into();
+        };
+        let mut whole = packet.whole.to_vec();
+        let ethertype = match packet.source {
+            IpAddr::V4(_) => IPV4,
+            IpAddr::V6(_) => IPV6,
+        };
+        if to == self.uplink() {
+            // Route 7: "otherwise it is decremented".
+            match packet.source {
+                IpAddr::V4(_) => {
+                    whole[8] -= 1;
+                    let header = usize::from(whole[0] & 0x0f) * 4;
+                    whole[10..12].fill(0);
+                    let sum = !ones_complement_sum(&whole[..header]);
+                    whole[10..12].copy_from_slice(&sum.to_be_bytes());
+                }
+                IpAddr::V6(_) => whole[7] -= 1,
+            }
+        }
+        let mut bytes = Vec::new();
+        bytes.extend(next_mac);
+        bytes.extend(own_mac.octets());
+        if let Some(Some(tag)) = self.tags.get(&(to, packet.destination)) {
+            bytes.extend(0x8100_u16.to_be_bytes());
+            bytes.extend(tag.to_be_bytes());
+        }
+        bytes.extend(ethertype.to_be_bytes());
+        bytes.extend(whole);
+        Outcome::Forward { to, bytes }
+    }
+
+    /// Route 6: "longest prefix".
+    pub(super) fn route(&self, destination: IpAddr) -> Route {
+        let mut routes: Vec<(u8, Route)> = Vec::new();
+        for (number, port) in self.config.ports.iter().enumerate() {
+            for prefix in prefixes(port) {
+                if prefix.contains(&destination) {
+                    routes.push((prefix.prefix_len(), Route::Port(number)));
+                }
+            }
+        }
+        let tunnel = self.config.tunnel.as_ref();
+        for (number, peer) in tunnel.iter().flat_map(|tunnel| &tunnel.peers).enumerate() {
+            for prefix in &peer.prefixes {
+                // "The gateway's own address and its subnet's first and broadcast address are
+                // behind no peer."
+                let ours = self.is_gateway(destination)
+                    || self.is_multicast(destination)
+                    || self.is_first(destination)
+                    || tunnel.is_some_and(|it| it.peers.iter().any(|it| it.vtep == destination));
+                if prefix.contains(&destination) && !ours {
+                    routes.push((prefix.prefix_len(), Route::Peer(number)));
+                }
+            }
+            // "The VTEPs of peers are closed to the VMs."
+            if destination == peer.vtep {
+                routes.push((
+                    if destination.is_ipv4() { 32 } else { 128 },
+                    Route::Underlay,
+                ));
+            }
+        }
+        let gateway = &self.config.gateway;
+        for prefix in nets(gateway.ipv4, gateway.ipv6) {
+            if prefix.contains(&destination) {
+                routes.push((prefix.prefix_len(), Route::Nowhere));
+            }
+        }
+        if let Some(uplink) = &self.config.uplink {
+            let has_next_hop = match destination {
+                IpAddr::V4(_) => uplink.next_hops.ipv4.is_some(),
+                IpAddr::V6(_) => uplink.next_hops.ipv6.is_some(),
+            };
+            // With `only`, neither external addresses nor the underlay are reached.
+            let has_next_hop = has_next_hop && !tunnel.is_some_and(|tunnel| tunnel.only);
+            let allowed = has_next_hop
+                && uplink.allow.iter().any(|net| net.contains(&destination))
+                && uplink.own_addresses().all(|own| own != destination);
+            for prefix in nets(uplink.ipv4, uplink.ipv6) {
+                if prefix.contains(&destination) {
+                    let route = if allowed {
+                        Route::Uplink
+                    } else {
+                        Route::Underlay
+                    };
+                    routes.push((prefix.prefix_len(), route));
+                }
+            }
+            if has_next_hop {
+                routes.push((0, Route::Uplink));
+            }
+        }
+        // Of equal lengths the first wins: a port or a peer before the subnet of the same length.
+        let longest = routes.iter().map(|(length, _)| *length).max();
+        let found = routes.iter().find(|(length, _)| Some(*length) == longest);
+        found.map_or(Route::Nowhere, |(_, route)| *route)
+    }
+
+    /// Whether `address` is the first of the gateway's subnet, which no station may have unless the
+    /// subnet has at most two addresses.
+    pub(super) fn is_first(&self, address: IpAddr) -> bool {
+        nets(self.config.gateway.ipv4, self.config.gateway.ipv6)
+            .into_iter()
+            .any(|net| net.max_prefix_len() - net.prefix_len() > 1 && net.network() == address)
+    }
+
+    /// Whether the gateway answers with its MAC for `address` at port `from`: its own address, or
+    /// "an address whose packets would be routed to another port, a peer or the uplink".
+    pub(super) fn answers_for(&self, from: usize, address: IpAddr) -> bool {
+        let leads_on = match self.route(address) {
+            Route::Port(to) => to != from,
+            Route::Uplink | Route::Peer(_) => true,
+            Route::Underlay | Route::Nowhere => false,
+        };
+        self.is_gateway(address) || (self.reaches_the_route(address) && leads_on)
+    }
+
+    /// Whether packets to `address` reach the longest prefix of row 6.
+    pub(super) fn reaches_the_route(&self, address: IpAddr) -> bool {
+        !is_martian_destination(address)
+            && !self.is_multicast(address)
+            && !is_link_local(address)
+            && !address.is_unspecified()
+            && !is_embedded_ipv4(address)
+    }
+}
