@@ -6,7 +6,7 @@ use packet::{DropReason, Frame, addr};
 
 use super::report::Refused;
 use super::{Egress, Outcome, Pass, Side};
-use crate::ids::{PeerId, PortId};
+use crate::ids::{NextHopId, PeerId, PortId};
 use crate::peer_route::{PeerRoute, Unfit};
 use crate::stage::{Notes, Stage};
 use crate::tables::{Tables, Target, UplinkRules};
@@ -84,7 +84,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         side: Side<'s>,
         target: Option<Target>,
         bound: &Bound,
-        next_hop: impl Fn(&UplinkRules) -> Option<crate::ids::NextHopId>,
+        next_hop: impl Fn(&UplinkRules) -> Option<NextHopId>,
     ) -> Result<Egress<'s>, Refused> {
         let tables = self.tables;
         let too_big = |mtu: u16| Refused::with(DropReason::Mtu, IcmpError::TooBig { mtu });
