@@ -26,6 +26,7 @@ pub struct Arp {
 }
 
 /// Row "ARP 1": the fields that say what kind of packet this is.
+#[inline(always)]
 pub fn parse(bytes: &[u8]) -> Result<Arp, DropReason> {
     let head = bytes
         .first_chunk::<ARP_LEN>()
@@ -54,6 +55,7 @@ pub fn is_announcement(bytes: &[u8], mac: [u8; 6]) -> bool {
 }
 
 /// Turns an ARP request into the reply that `own_mac` has the target. `None` if it does not fit.
+#[inline(always)]
 pub fn reply(frame: &mut Frame<'_>, own_mac: [u8; 6], request: &Arp) -> Option<()> {
     frame.resize(ETHERNET_LEN + ARP_LEN)?;
     write(
@@ -87,7 +89,11 @@ pub fn request(bytes: &mut [u8], to: [u8; 6], own: ([u8; 6], u32), wanted: u32) 
     ETHERNET_LEN + ARP_LEN
 }
 
+#[inline(always)]
 fn write(bytes: &mut [u8], to: [u8; 6], from: [u8; 6], arp: &ArpRepr) {
     ethernet::write(bytes, to, from, ethertype::ARP);
-    arp.emit(&mut ArpPacket::new_unchecked(&mut bytes[ETHERNET_LEN..]));
+    // Of known length, so that the bounds are checked once.
+    if let Some(packet) = bytes[ETHERNET_LEN..].first_chunk_mut::<ARP_LEN>() {
+        arp.emit(&mut ArpPacket::new_unchecked(packet));
+    }
 }

@@ -13,6 +13,7 @@ pub const VID_MASK: u16 = 0x0fff;
 ///
 /// # Panics
 /// If there are fewer than [`ETHERNET_LEN`] bytes.
+#[inline]
 pub fn write(bytes: &mut [u8], to: [u8; 6], from: [u8; 6], ethertype: u16) {
     bytes[..6].copy_from_slice(&to);
     bytes[6..12].copy_from_slice(&from);
