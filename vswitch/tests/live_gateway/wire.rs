@@ -58,6 +58,29 @@ fn dissects_without_complaint(test: &str, kind: Kind, family: Family, checksum: 
     assert_dissection(&capture.finish(), &what, kind, family, checksum);
 }
 
+/// What is read of each tunnel packet; values of the outer headers come first.
+fn fields(vni_field: &str) -> [&str; 17] {
+    [
+        "eth.dst",
+        "eth.src",
+        "ip.src",
+        "ip.dst",
+        "ipv6.src",
+        "ipv6.dst",
+        "ip.checksum.status",
+        "udp.checksum.status",
+        vni_field,
+        "udp.dstport",
+        "udp.srcport",
+        "ip.id",
+        "ip.flags.df",
+        "ip.ttl",
+        "ipv6.hlim",
+        "ipv6.flow",
+        "frame.protocols",
+    ]
+}
+
 fn assert_dissection(captured: &Captured, what: &str, kind: Kind, family: Family, checksum: bool) {
     let ours = format!("eth.src == {UPLINK_MAC}");
     assert_eq!(
@@ -75,25 +98,7 @@ fn assert_dissection(captured: &Captured, what: &str, kind: Kind, family: Family
     let outer = |host: u8| family.underlay(host).to_string();
     let mut seen = Vec::new();
     let vni_field = format!("{kind_name}.vni");
-    let fields = [
-        "eth.dst",
-        "eth.src",
-        "ip.src",
-        "ip.dst",
-        "ipv6.src",
-        "ipv6.dst",
-        "ip.checksum.status",
-        "udp.checksum.status",
-        &vni_field,
-        "udp.dstport",
-        "udp.srcport",
-        "ip.id",
-        "ip.flags.df",
-        "ip.ttl",
-        "ipv6.hlim",
-        "ipv6.flow",
-        "frame.protocols",
-    ];
+    let fields = fields(&vni_field);
     for row in captured.fields(&tunnel, &fields) {
         let [
             macs_to,
