@@ -114,18 +114,12 @@ impl Launcher for Vm {
                 Device::AfPacket { interface } | Device::AfXdp { interface } => {
                     let tap = tap_name(self.settings.manager, slot.uid, number, interface);
                     taps.push(Resource::Tap(Tap {
-                        end: End {
-                            namespace: Some(slot.namespace.clone()),
-                            interface: tap.clone(),
-                            mac: None,
-                            mtu: mtu.into(),
-                            up: true,
-                            arp: false,
-                            ipv6: false,
-                            offloads: false,
-                            alias: format!("{}/{what} VM", config.tenant),
-                            bridge: None,
-                        },
+                        end: End::of_switch(
+                            &slot.namespace,
+                            &tap,
+                            mtu,
+                            format!("{}/{what} VM", config.tenant),
+                        ),
                         owner: slot.uid,
                         wire: Some(interface.clone()),
                         needs: slot.needs.clone(),

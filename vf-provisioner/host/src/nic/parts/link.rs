@@ -58,6 +58,24 @@ pub struct End {
     pub bridge: Option<BridgePort>,
 }
 
+impl End {
+    /// An end that belongs to a switch: the kernel must not answer there.
+    pub(crate) fn of_switch(namespace: &str, interface: &str, mtu: u16, alias: String) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            interface: interface.to_owned(),
+            mac: None,
+            mtu: mtu.into(),
+            up: true,
+            arp: false,
+            ipv6: false,
+            offloads: false,
+            alias,
+            bridge: None,
+        }
+    }
+}
+
 /// How a bridge treats one of its ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgePort {

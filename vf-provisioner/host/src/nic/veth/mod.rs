@@ -92,7 +92,7 @@ impl Veth {
         let pair = Pair {
             switch: End {
                 mac: Some(uplink.mac),
-                ..switch_end(
+                ..End::of_switch(
                     &self.namespace(&config.tenant),
                     interface,
                     uplink.mtu,
@@ -132,22 +132,6 @@ impl Veth {
                 uplink,
             )),
         ])
-    }
-}
-
-/// An end that belongs to a switch: the kernel must not answer there.
-fn switch_end(namespace: &str, interface: &str, mtu: u16, alias: String) -> End {
-    End {
-        namespace: Some(namespace.to_owned()),
-        interface: interface.to_owned(),
-        mac: None,
-        mtu: mtu.into(),
-        up: true,
-        arp: false,
-        ipv6: false,
-        offloads: false,
-        alias,
-        bridge: None,
     }
 }
 
@@ -201,7 +185,7 @@ impl NicBackend for Veth {
             resources.push(Resource::Pair(Pair {
                 switch: End {
                     mac: Some(port.gateway_mac),
-                    ..switch_end(
+                    ..End::of_switch(
                         &switch_namespace,
                         interface,
                         port.mtu,
