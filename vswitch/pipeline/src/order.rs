@@ -16,7 +16,7 @@ impl<'s, N: Notes> Pass<'s, N> {
     #[inline(always)]
     pub(crate) fn run(&mut self, rules: Option<&'s PortRules>, frame: &mut Frame<'_>) -> Outcome {
         let received = frame.len();
-        let mut packet = Packet::EMPTY;
+        let mut packet = Packet::empty();
         let side = self.filter(rules, frame, &mut packet)?; // Stage::Filter
         self.limit(side, &packet, received)?; // Stage::Storm
         let side = self.leave_tunnel(side, frame, &mut packet)?; // Stage::Tunnel
@@ -52,25 +52,24 @@ impl<'s, N: Notes> Pass<'s, N> {
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Outcome<Side<'s>> {
-        let (side, accepted) = match (rules, &self.tables.uplink) {
+        let side = match (rules, &self.tables.uplink) {
             (Some(rules), _) => {
                 let leased = if rules.learns {
                     self.state.lease(self.tables, rules.id).address(self.now_ns)
                 } else {
                     None
                 };
-                let accepted = filter::from_port(self.tables, rules, leased, frame, packet);
-                (Side::Port(rules), accepted)
+                match filter::from_port(self.tables, rules, leased, frame, packet) {
+                    Ok(()) => Side::Port(rules),
+                    Err(reason) => return self.refuse(Stage::Filter, reason),
+                }
             }
-            (None, Some(uplink)) => {
-                let accepted = filter::from_uplink(self.tables, uplink, frame, packet);
-                (Side::Uplink(uplink), accepted)
-            }
+            (None, Some(uplink)) => match filter::from_uplink(self.tables, uplink, frame, packet) {
+                Ok(()) => Side::Uplink(uplink),
+                Err(reason) => return self.refuse(Stage::Filter, reason),
+            },
             (None, None) => return self.refuse(Stage::Filter, DropReason::RouteNone),
         };
-        if let Err(reason) = accepted {
-            return self.refuse(Stage::Filter, reason);
-        }
         self.notes
             .note(Stage::Filter, format_args!("pass: {packet}"));
         Ok(side)

@@ -19,12 +19,15 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// No packet yet.
-    pub const EMPTY: Self = Self {
-        vid: None,
-        group: false,
-        ip: Ip::Rarp,
-    };
+    /// No packet yet. A function, because a constant would be copied with its padding.
+    #[inline(always)]
+    pub fn empty() -> Self {
+        Self {
+            vid: None,
+            group: false,
+            ip: Ip::Rarp,
+        }
+    }
 }
 
 /// What a frame carries.

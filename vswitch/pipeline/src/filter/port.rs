@@ -37,7 +37,6 @@ pub(crate) fn from_port(
     };
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
-    (packet.vid, packet.group) = (vid, group);
     packet.ip = match ethertype {
         ethertype::IPV4 => Ip::V4(ipv4_from_port(&owner, payload)?),
         ethertype::IPV6 => Ip::V6(ipv6_from_port(&owner, payload)?),
@@ -46,6 +45,7 @@ pub(crate) fn from_port(
         ethertype::RARP => return Err(DropReason::Rarp),
         _ => return Err(DropReason::EtherType),
     };
+    (packet.vid, packet.group) = (vid, group);
     Ok(())
 }
 
