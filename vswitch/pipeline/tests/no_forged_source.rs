@@ -203,7 +203,7 @@ fn tunnelled(config: &SwitchConfig, bytes: &[u8]) -> Option<Tunnelled> {
             let header = usize::from(outer.packet[0] & 0x0f) * 4;
             (outer.packet[9], outer.packet.get(header..)?)
         }
-        IpAddr::V6(_) => oracle::answers::behind_extensions(outer.packet[6], &outer.packet[40..]),
+        IpAddr::V6(_) => oracle::answers::behind_extensions(outer.packet[6], &outer.packet[40..])?,
     };
     let word = |at: usize| {
         Some(u16::from_be_bytes([
@@ -548,5 +548,16 @@ fn truncated_frames_leave_nothing_forged() {
                 case.name
             );
         }
+    }
+}
+
+#[test]
+fn truncated_extension_header_has_no_upper_layer() {
+    let udp = [0x12, 0x34, 0x17, 0xc1, 0, 8, 0, 0];
+    let whole = [&[17, 0, 0, 0, 0, 0, 0, 0], &udp[..]].concat();
+    let upper = |bytes| oracle::answers::behind_extensions(60, bytes);
+    assert_eq!(upper(&whole), Some((17, &udp[..])));
+    for truncated in [&[][..], &[17], &[17, 120, 0, 0], &[17, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(upper(truncated), None, "{truncated:?}");
     }
 }

@@ -61,24 +61,27 @@ fn packet<'a>(frame: &Ethernet2Slice<'a>) -> Result<Packet<'a>, String> {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             hop_limit: header.hop_limit(),
-            upper: behind_extensions(header.next_header().0, &whole[40..]),
+            upper: behind_extensions(header.next_header().0, &whole[40..])
+                .ok_or("a truncated extension header")?,
             whole,
         })
     }
 }
 
-/// The upper layer behind all extension headers. They are known to be whole: the packet was
-/// answered.
-pub(crate) fn behind_extensions(mut number: u8, mut rest: &[u8]) -> (u8, &[u8]) {
+/// The upper layer behind all extension headers; `None` if one of them is truncated.
+pub(crate) fn behind_extensions(mut number: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     while matches!(number, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+        let [next, units, ..] = *rest else {
+            return None;
+        };
         let length = match number {
             44 => 8,
-            51 => (usize::from(rest[1]) + 2) * 4,
-            _ => (usize::from(rest[1]) + 1) * 8,
+            51 => (usize::from(units) + 2) * 4,
+            _ => (usize::from(units) + 1) * 8,
         };
-        (number, rest) = (rest[0], &rest[length..]);
+        (number, rest) = (next, rest.get(length..)?);
     }
-    (number, rest)
+    Some((number, rest))
 }
 
 /// Whether the ICMP or ICMPv6 checksum of `packet` is right.
