@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/red.toml");
-/// The first user of the default range, and of the only tenant.
-const USER: u32 = 66000;
+/// The default of --uid-base, and as many users as it has.
+const USERS: std::ops::Range<u32> = 66_000..67_000;
 /// The default of --packet-memory.
 const PACKET_MEMORY_BYTES: u64 = 32 << 20;
 
@@ -21,11 +21,11 @@ fn provisioner(command: &mut Command, arguments: &[&str]) -> Output {
     command.output().expect("it runs")
 }
 
-/// The IOMMU groups that belong to the switch's user.
-fn groups_of_the_switch() -> BTreeSet<String> {
+/// The IOMMU groups that belong to another user than root.
+fn groups_given_away() -> BTreeSet<String> {
     let nodes = fs::read_dir("/dev/vfio").expect("vfio is there").flatten();
     nodes
-        .filter(|node| node.metadata().is_ok_and(|meta| meta.uid() == USER))
+        .filter(|node| node.metadata().is_ok_and(|meta| meta.uid() != 0))
         .map(|node| node.file_name().to_string_lossy().into_owned())
         .collect()
 }
@@ -49,7 +49,7 @@ fn switch_gets_only_its_own_functions() {
     assert_eq!(refused.status.code(), Some(1), "{error}");
     let words = "cannot let the switch lock the 32768 KiB that its devices write to";
     assert!(error.contains(words), "{error}");
-    assert_eq!(groups_of_the_switch(), BTreeSet::new());
+    assert_eq!(groups_given_away(), BTreeSet::new());
 
     let applied = provisioner(
         &mut Command::new(PROVISIONER),
@@ -66,7 +66,7 @@ fn switch_gets_only_its_own_functions() {
     let pid = note["started"]["pid"].as_i64().expect("a number");
 
     // One for each of two ports, and the uplink's; root still owns the guests' functions.
-    let given = groups_of_the_switch();
+    let given = groups_given_away();
     assert_eq!(given.len(), 3, "{given:?}");
     let inside = fs::read_dir(format!("/proc/{pid}/root/dev/vfio")).expect("it is shown");
     let inside: BTreeSet<String> = inside
@@ -90,6 +90,10 @@ fn switch_gets_only_its_own_functions() {
             .expect("a value")
             .to_owned()
     };
+    // Not the one that the refused switch had: a released user is given again last.
+    let user = field("Uid");
+    let number: u32 = user.parse().expect("a number");
+    assert!(USERS.contains(&number) && number != USERS.start, "{user}");
     let none = "0000000000000000";
     assert_eq!(
         [
@@ -103,7 +107,7 @@ fn switch_gets_only_its_own_functions() {
         ]
         .map(field),
         [
-            &USER.to_string(),
+            &user,
             none,
             none,
             none,
@@ -127,5 +131,5 @@ fn switch_gets_only_its_own_functions() {
         "{}",
         String::from_utf8_lossy(&released.stderr)
     );
-    assert_eq!(groups_of_the_switch(), BTreeSet::new());
+    assert_eq!(groups_given_away(), BTreeSet::new());
 }
