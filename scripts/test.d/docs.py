@@ -121,7 +121,8 @@ class Sources:
     def declares(self, context, name):
         """Whether the module, crate or type `context` has an item of that name."""
         item = rf"(fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)\s+{name}\b"
-        of_module = re.compile(rf"^(?!\s).*\b{item}|^pub.* use .*\b{name}\b", re.MULTILINE)
+        of_module = re.compile(rf"^(?!\s).*\b{item}|^pub.* use .*\b{name}\b"
+                               rf"|^\s+fn\s+{name}\b(?=[^}}]*\bassert)", re.MULTILINE)
         of_type = re.compile(rf"^\s+.*\b{item}|^\s+(pub(\(\w+\))?\s+)?{name}\s*[,({{:=]",
                              re.MULTILINE)
         has_type = re.compile(rf"\b(struct|enum|union|trait)\s+{context}\b"
