@@ -122,7 +122,7 @@ class Sources:
         """Whether the module, crate or type `context` has an item of that name."""
         item = rf"(fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)\s+{name}\b"
         of_module = re.compile(rf"^(?!\s).*\b{item}|^pub.* use .*\b{name}\b"
-                               rf"|^\s+fn\s+{name}\b(?=[^}}]*\bassert)", re.MULTILINE)
+                               rf"|#\[test\]\n(\s*(//|#).*\n)*\s+fn {name}\b", re.MULTILINE)
         of_type = re.compile(rf"^\s+.*\b{item}|^\s+(pub(\(\w+\))?\s+)?{name}\s*[,({{:=]",
                              re.MULTILINE)
         has_type = re.compile(rf"\b(struct|enum|union|trait)\s+{context}\b"
