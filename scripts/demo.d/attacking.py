@@ -9,7 +9,7 @@ import time
 from scapy.config import conf
 
 from counting import Counters, inside
-from world import run
+from hosts import run
 
 
 @dataclasses.dataclass

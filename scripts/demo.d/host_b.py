@@ -7,18 +7,14 @@ A cable joins the two bridges. The guests' namespaces of this host are also atta
 host, under the same names, so that the demo can look at them.
 """
 
-import json
 import os
 import subprocess
 
-from world import (
-    INSTANCE, INSTANCE_B, PROVISIONER, ROOT_B, STATE_DIR_B, DemoError, ip, read_tenant, run,
-)
+from hosts import ScriptError, ip, read_tenant, run
+from world import INSTANCE, PROVISIONER, ROOT_B, SITE_B
 
 # Its switches run on another core than the first host's, where there is one.
-OPTIONS_B = ["--instance", INSTANCE_B, "--state-dir", str(STATE_DIR_B), "--uid-base", "67000",
-             "--cpus", str(max(os.sched_getaffinity(0)))]
-BRIDGE_B = f"{INSTANCE_B}-br0"
+OPTIONS_B = [*SITE_B.options(), "--uid-base", "67000", "--cpus", str(max(os.sched_getaffinity(0)))]
 # As the tenants' files have it.
 UNDERLAY_MTU = 1600
 
@@ -31,7 +27,7 @@ class HostB:
 
     def __init__(self, directory):
         self._directory = directory
-        self.tenants = [read_tenant(path, INSTANCE_B, STATE_DIR_B)
+        self.tenants = [read_tenant(path, SITE_B)
                         for path in sorted(directory.glob("*.toml"))]
         self._init = None
 
@@ -41,9 +37,8 @@ class HostB:
     def up(self, world, say):
         """Builds it, and the cable between the two."""
         say(f"a second host: vf-provisioner apply {self._directory}")
-        STATE_DIR_B.mkdir(mode=0o700)
-        options = STATE_DIR_B / "options.json"
-        options.write_text(json.dumps(OPTIONS_B))
+        SITE_B.state_dir.mkdir(mode=0o700)
+        options = SITE_B.remember(OPTIONS_B)
         ip("", f"netns add {ROOT_B}")
         ip(ROOT_B, "link set lo up")
         self._init = subprocess.Popen(
@@ -51,7 +46,7 @@ class HostB:
              str(options)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
         if self._init.stdout.readline() != "ready\n":
-            raise DemoError("the second host cannot have a /run/netns of its own")
+            raise ScriptError("the second host cannot have a /run/netns of its own")
         run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B,
              "apply", self._directory])
         self._connect(world)
@@ -75,8 +70,8 @@ class HostB:
     @staticmethod
     def _connect(world):
         """A cable between the bridges."""
-        a, b = f"{INSTANCE}-cable", f"{INSTANCE_B}-cable"
+        a, b = f"{INSTANCE}-cable", f"{SITE_B.instance}-cable"
         ip("", f"link add {a} mtu {UNDERLAY_MTU} type veth "
                f"peer name {b} mtu {UNDERLAY_MTU} netns {ROOT_B}")
         world.join_underlay(a)
-        ip(ROOT_B, f"link set {b} master {BRIDGE_B} up")
+        ip(ROOT_B, f"link set {b} master {SITE_B.bridge} up")

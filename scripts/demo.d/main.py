@@ -12,15 +12,15 @@ from attacks import all_attacks
 from between import Between, show_between
 from children import attend
 from host_b import OPTIONS_B, HostB
+from hosts import ScriptError
 from isolation import all_tries
 from report import Report
 from restart import kill_and_watch
+from sites import ROOT
 from sriov import MACHINE, Sriov, boot
 from traffic import Flow, all_good, running, speed
 from unprotected import Unprotected
-from world import (
-    EMULATED, OPTIONS, PROVISIONER, ROOT, ROOT_B, DemoError, World, clean, left_behind, traces,
-)
+from world import EMULATED, OPTIONS, PROVISIONER, ROOT_B, SITE, World
 
 REPORT = ROOT / "target" / "demo" / "report.json"
 TENANTS = [ROOT / "examples" / "red.toml", ROOT / "examples" / "blue.toml"]
@@ -162,12 +162,12 @@ def parse():
 
 def perform(world, report, options):
     """Builds the world, shows everything, and takes it down again; an exit status."""
-    before, status = traces(), 2
+    before, status = SITE.traces(), 2
     try:
         world.up(say)
         show(world, report, options.quick)
         status = 0
-    except DemoError as error:
+    except ScriptError as error:
         say(str(error))
     except KeyboardInterrupt:
         say("interrupted")
@@ -180,7 +180,7 @@ def perform(world, report, options):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             say("taking everything down")
             world.down()
-            report.leftovers = left_behind(before)
+            report.leftovers = SITE.left_behind(before)
             say("nothing is left behind: namespaces, interfaces, tables, control groups, mounts, "
                 "processes, files and hugepages are as they were"
                 if not report.leftovers else f"left behind: {report.leftovers}")
@@ -211,7 +211,7 @@ def conclude(report, options, started):
 def main():
     options = parse()
     if options.clean:
-        clean()
+        SITE.clean()
         if not options.quiet:
             say("nothing of the demo is left")
         return 0

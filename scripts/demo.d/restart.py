@@ -7,8 +7,8 @@ import signal
 import time
 
 from counting import Counters
+from hosts import ScriptError
 from traffic import Flow, running
-from world import DemoError
 
 
 @dataclasses.dataclass
@@ -70,7 +70,7 @@ def kill_and_watch(tenant, other, internet, pace, remote=None):
         time.sleep(1)
         pid = tenant.switch_pid()
         if pid is None:
-            raise DemoError(f"{tenant.name}'s switch does not run in {tenant.netns}")
+            raise ScriptError(f"{tenant.name}'s switch does not run in {tenant.netns}")
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         while (tenant.switch_pid() in (None, pid)) and time.monotonic() < killed + pace.patience_s:

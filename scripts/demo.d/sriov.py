@@ -12,7 +12,9 @@ import tempfile
 import time
 
 from boot import in_machine
-from world import BRIDGE, EMULATED, OPTIONS, ROOT, World, ip, run
+from hosts import ip, run
+from sites import ROOT
+from world import BRIDGE, EMULATED, OPTIONS, World
 
 MACHINE = pathlib.Path("/run/emulated-machine")
 NICS = ("pf0", "pf1")

@@ -7,7 +7,8 @@ a few: those with a group source, and those for the link-local groups of 802.1D.
 
 import dataclasses
 
-from world import BRIDGE, INSTANCE, Tenant, World, ip, refuse_if_taken, run
+from hosts import Internet, Tenant, ip, run
+from world import BRIDGE, INSTANCE, SITE, World
 
 ROUTER = f"{INSTANCE}-router"
 ROUTER_MAC = "52:54:00:dd:00:01"
@@ -24,7 +25,7 @@ class Unprotected(World):
     """Two tenants whose guests share a bridge."""
 
     def up(self, say):
-        refuse_if_taken()
+        SITE.refuse_if_taken("demo")
         self.ours = True
         say("connecting all guests to one bridge, with one router for both tenants")
         ip("", f"link add {BRIDGE} type bridge mcast_snooping 0")
@@ -45,7 +46,7 @@ class Unprotected(World):
         for tenant in self.tenants:
             for guest in tenant.guests:
                 self.configure(guest, tenant)
-        for via in self.next_hops:
+        for via in Internet.NEXT_HOPS:
             ip(ROUTER, f"route add default via {via}")
         self.tenants = [
             UnprotectedTenant(**{**vars(tenant), "uplink": dataclasses.replace(

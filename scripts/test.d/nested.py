@@ -27,9 +27,10 @@ sys.path.insert(0, str(ROOT / "scripts" / "demo.d"))
 from attacking import carry_out  # noqa: E402
 from attacks import all_attacks  # noqa: E402
 from boot import in_machine  # noqa: E402
+from hosts import ScriptError  # noqa: E402
 from sriov import Sriov  # noqa: E402
 from traffic import ping  # noqa: E402
-from world import EMULATED, OPTIONS, STATE_DIR, DemoError, left_behind, traces  # noqa: E402
+from world import EMULATED, OPTIONS, SITE, STATE_DIR  # noqa: E402
 
 LAUNCHER = sys.argv[1]
 OUT = ROOT / "target" / "nested" / LAUNCHER
@@ -65,7 +66,7 @@ class Nested(Sriov):
                                   check=False)
         if done.returncode != 0:
             lines = (OUT / "onboard.log").read_text().splitlines()[-5:]
-            raise DemoError("\n".join(["the tenant is not onboarded:", *lines]))
+            raise ScriptError("\n".join(["the tenant is not onboarded:", *lines]))
 
 
 @contextlib.contextmanager
@@ -153,17 +154,19 @@ def inside():
 
 
 def prove():
-    before, world, failures = traces(), Nested([ROOT / "examples" / "red.toml"]), ["it did not run"]
+    before, failures = SITE.traces(), ["it did not run"]
+    world = Nested([ROOT / "examples" / "red.toml"])
     try:
         with console_followed():
             world.up(say)
             say("everything answers")
             failures = show(world)
-    except DemoError as error:
+    except ScriptError as error:
         failures = [str(error)]
     finally:
         world.down()
-        failures += [f"left behind: {kind}: {what}" for kind, what in left_behind(before).items()]
+        failures += [f"left behind: {kind}: {what}"
+                     for kind, what in SITE.left_behind(before).items()]
     for failure in failures:
         say(f"FAILED: {failure}")
     say("passed" if not failures else "failed")

@@ -1,0 +1,185 @@
+"""The events: what happens to a tenant's switch, to the supervisor, to an apply, or to the host.
+
+An event is a function of the stage, the victim and the round's chances. It returns when the
+disturbance is over and healing has all that it needs; what it returns, if anything, restores the
+ordinary state after the victim is back.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import time
+
+from hosts import ScriptError, ip, run
+
+# How long something stays stopped or full.
+HOLD_S = 3
+# How long the supervisor is away.
+AWAY_S = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One kind of event."""
+
+    name: str
+    happen: object
+    # Whether all tenants are hit, since what goes is shared.
+    hits_all: bool = False
+    # Whether the victim may lose no frame either.
+    harmless: bool = False
+    # Whether it needs a switch in a VM.
+    vm: bool = False
+
+
+def kill_switch(stage, victim, _):
+    _signal_switch(stage, victim, signal.SIGKILL)
+
+
+def stop_switch(stage, victim, _):
+    _signal_switch(stage, victim, signal.SIGSTOP)
+
+
+def _signal_switch(stage, victim, number):
+    pid = stage.switch_pid(victim)
+    if pid is None:
+        raise ScriptError(f"{victim.name} has no switch to send {number.name}")
+    os.kill(pid, number)
+
+
+def kill_supervisor(stage, victim, _):
+    """The victim's switch dies while the supervisor is away."""
+    stage.kill_supervisor()
+    kill_switch(stage, victim, _)
+    time.sleep(AWAY_S)
+    stage.start_supervisor()
+
+
+def stop_supervisor(stage, victim, _):
+    """A watchdog ends a supervisor that does not answer."""
+    stage.supervisor.send_signal(signal.SIGSTOP)
+    kill_switch(stage, victim, _)
+    time.sleep(HOLD_S)
+    stage.kill_supervisor()
+    stage.start_supervisor()
+
+
+def kill_apply(stage, victim, chances):
+    """An apply of the changed file ends at one of the points at which a crash must do no harm."""
+    stage.files.change(victim.name, restart=chances[0] < 0.5)
+    stage.attempt("--kill-at", int(chances[1] * 10), *stage.apply_of(victim))
+    return _applied_again(stage, victim)
+
+
+def stop_apply(stage, victim, chances):
+    """An apply of the changed file stands still for a while."""
+    stage.files.change(victim.name, restart=chances[0] < 0.5)
+    with _applying(stage, victim) as child:
+        time.sleep(chances[1] / 2)
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(HOLD_S)
+        child.send_signal(signal.SIGCONT)
+    return _applied_again(stage, victim)
+
+
+def change_file(stage, victim, chances):
+    """The file is changed and applied: some changes restart the switch."""
+    stage.files.change(victim.name, restart=chances[0] < 0.5)
+    stage.provision(*stage.apply_of(victim))
+    return _applied_again(stage, victim)
+
+
+def _applied_again(stage, victim):
+    """Returns to the original file, once the victim is back."""
+    def restore():
+        stage.files.restore(victim.name)
+        stage.provision(*stage.apply_of(victim))
+    return restore
+
+
+@contextlib.contextmanager
+def _applying(stage, victim):
+    """An apply under way; it must succeed within a minute."""
+    child = subprocess.Popen(stage.command(*stage.apply_of(victim)), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield child
+        said, _ = child.communicate(timeout=60)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    if child.returncode != 0:
+        raise ScriptError(f"the apply that stood still failed: {said.strip()}")
+
+
+def delete_port(_, victim, chances):
+    """One end of a port's veth pair; the other goes with it."""
+    port = int(chances[0] * len(victim.guests))
+    guest = victim.guests[port]
+    if chances[1] < 0.5:
+        ip(guest.netns, "link delete eth0")
+    else:
+        gw = victim.config()["ports"][port]["device"]["interface"]
+        ip(victim.netns, f"link delete {gw}")
+
+
+def delete_namespace(_, victim, __):
+    ip("", f"netns delete {victim.netns}")
+
+
+def delete_inout(_, victim, __):
+    ip(victim.netns, f"link delete {victim.uplink.interface}")
+
+
+def delete_locks(stage, _, __):
+    """Every table of ours, as `nft flush ruleset` would."""
+    for entry in json.loads(run(["nft", "-j", "list", "tables"]))["nftables"]:
+        table = entry.get("table", {})
+        if table.get("name") == stage.site.instance:
+            run(["nft", "delete", "table", table["family"], table["name"]])
+
+
+def delete_socket(_, victim, __):
+    victim.control.unlink()
+
+
+def fill_state(stage, victim, _):
+    """The state directory is full; meanwhile the victim's switch dies, and an apply fails."""
+    ballast = stage.site.state_dir / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    try:
+        kill_switch(stage, victim, _)
+        stage.files.change(victim.name, restart=False)
+        stage.attempt(*stage.apply_of(victim))
+        time.sleep(HOLD_S)
+    finally:
+        stage.files.restore(victim.name)
+        ballast.unlink()
+    return _applied_again(stage, victim)
+
+
+def every_event(vm):
+    """All events that this run can have."""
+    events = [
+        Event("SIGKILL of the switch", kill_switch),
+        Event("SIGSTOP of the switch", stop_switch),
+        Event("SIGKILL of the supervisor", kill_supervisor),
+        Event("SIGSTOP of the supervisor", stop_supervisor),
+        Event("SIGKILL of an apply", kill_apply),
+        Event("SIGSTOP of an apply", stop_apply),
+        Event("veth end deleted", delete_port),
+        Event("namespace deleted", delete_namespace),
+        Event("In/Out pair deleted", delete_inout),
+        Event("nft tables deleted", delete_locks, hits_all=True),
+        Event("control socket deleted", delete_socket),
+        Event("state directory full", fill_state),
+        Event("tenant's file changed", change_file),
+        Event("SIGKILL of QEMU", kill_switch, vm=True),
+    ]
+    return [event for event in events if vm or not event.vm]

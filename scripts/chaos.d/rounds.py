@@ -1,0 +1,143 @@
+"""One round: an event, and whether everything is as promised afterwards."""
+
+import contextlib
+import dataclasses
+import json
+import time
+
+from hosts import ScriptError
+from leaks import inventory, leaked
+
+# How long a hit tenant may be away, from the end of the disturbance on.
+BACK_WITHIN_S = 30
+# How long no frame may be missing before the tenant counts as back.
+WHOLE_S = 0.5
+LOOK_EVERY_S = 0.1
+SETTLED_S = 3
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a round has come to. The report has these names."""
+
+    round: int
+    event: str
+    victim: str
+    # From the event until the victim's last missing frame; 0 if none was.
+    outage_s: float
+    # From the event until its traffic flowed and `verify` was clean; None if it did not come back.
+    back_s: float | None
+    # Of the other tenants, frames that were sent and that are missing.
+    others_sent: int
+    others_lost: int
+    leaks: list
+    # Each broken promise, as a sentence.
+    failures: list
+
+    def line(self):
+        back = "not back" if self.back_s is None else f"back {self.back_s:4.1f} s"
+        leaks = f"{len(self.leaks)} leaks" if self.leaks else "no leaks"
+        return (f"{self.round:4}  {self.event:26} {self.victim:6} out {self.outage_s:4.1f} s  "
+                f"{back}  others lost {self.others_lost} of {self.others_sent}  {leaks}")
+
+
+class Rounds:
+    """Carries out rounds on a stage."""
+
+    def __init__(self, stage, events):
+        self._stage = stage
+        self._events = {event.name: event for event in events}
+        # The supervisor has connected to every switch.
+        time.sleep(SETTLED_S)
+        # What is only passing by is in some of them.
+        samples = []
+        for _ in range(5):
+            samples.append(inventory(stage.site, stage.supervisor.pid))
+            time.sleep(0.3)
+        self._before = {kind: min_of([sample[kind] for sample in samples]) for kind in samples[0]}
+
+    def carry_out(self, drawn):
+        stage, event = self._stage, self._events[drawn.event]
+        victim = stage.tenant(drawn.victim)
+        hit = {tenant.name for tenant in stage.tenants} if event.hits_all else {victim.name}
+        failures, stage.unexpected = [], []
+        stage.traffic.cut()
+        began = time.monotonic()
+        restore, back_s = None, None
+        try:
+            restore = event.happen(stage, victim, drawn.chances)
+            back_s = self._wait_until_back(hit, began)
+        except ScriptError as error:
+            failures.append(str(error))
+        accounts = stage.traffic.cut()
+        outage_s = max([0, *(account.last_missing - began for name in hit
+                             for account in accounts[name].values()
+                             if account.last_missing is not None)])
+        if back_s is None and not failures:
+            failures.append(f"{drawn.victim} is not back after {BACK_WITHIN_S} s: "
+                            f"{self._why(hit)}")
+        if restore:
+            try:
+                restore()
+            except ScriptError as error:
+                failures.append(str(error))
+        after = stage.traffic.cut()
+        sent = lost = 0
+        for name in accounts.keys() - hit:
+            for flow in accounts[name]:
+                both = (accounts[name][flow], after[name][flow])
+                sent += sum(account.sent for account in both)
+                missing = sum(account.missing for account in both)
+                lost += missing
+                if missing:
+                    failures.append(f"{flow}: {missing} frames are missing")
+        leaks = leaked(self._before, lambda: inventory(stage.site, stage.supervisor.pid))
+        failures += [*stage.unexpected, *leaks]
+        if failures:
+            # The next round has nothing to do with this one.
+            with contextlib.suppress(ScriptError):
+                stage.repair()
+            self._wait_until_back({tenant.name for tenant in stage.tenants}, began)
+        return Outcome(drawn.number, drawn.event, "all" if event.hits_all else drawn.victim,
+                       round(outage_s, 2), back_s, sent, lost, leaks, failures)
+
+    def _wait_until_back(self, hit, began):
+        """Seconds from `began` until the tenants are back; None if they are not in time."""
+        stage, deadline = self._stage, time.monotonic() + BACK_WITHIN_S
+        while time.monotonic() < deadline:
+            stage.attend()
+            whole = stage.traffic.whole_s(hit)
+            if whole is not None and whole > WHOLE_S and self._is_clean():
+                return round(time.monotonic() - began, 2)
+            time.sleep(LOOK_EVERY_S)
+        return None
+
+    def _is_clean(self):
+        return not self._states() and self._stage.attempt("verify").returncode == 0
+
+    def _states(self):
+        """The tenants whose switch is not up or does not answer, as a sentence."""
+        status = self._stage.attempt("--json", "status")
+        if status.returncode != 0:
+            return status.stderr.strip()
+        bad = [f"{tenant['tenant']} is {tenant['state']}"
+               + ("" if tenant["ports"] else " and does not answer")
+               for tenant in json.loads(status.stdout)["tenants"]
+               if tenant["state"] != "up" or not tenant["ports"]]
+        return ", ".join(bad)
+
+    def _why(self, hit):
+        """What is wrong, for the report."""
+        whole = self._stage.traffic.whole_s(hit)
+        verify = self._stage.attempt("verify")
+        traffic = "its traffic is not whole" if whole is None else f"whole for {whole:.1f} s"
+        said = " / ".join((verify.stdout + verify.stderr).strip().splitlines())
+        return f"{traffic}; {self._states()}; verify: status {verify.returncode} {said}"
+
+
+def min_of(counters):
+    """What is in all of them."""
+    least = counters[0]
+    for counter in counters[1:]:
+        least &= counter
+    return least

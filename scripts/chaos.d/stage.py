@@ -1,0 +1,191 @@
+"""The stage: three tenants, an Internet, a supervisor, and what a host has besides: an init system
+that starts the supervisor again, and guests that configure an interface that appears.
+
+The state directory is a small file system of its own, so that it can be filled.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from counting import inside
+from files import NAMES, Files
+from hosts import Internet, ScriptError, configure, ip, read_tenant, run
+from sites import Site
+from traffic import Traffic
+
+STATE_DIR = pathlib.Path("/run/vf-provisioner-chaos")
+FILES = pathlib.Path(f"{STATE_DIR}-files")
+STATE_BYTES = 16 << 20
+# What an init system waits before it starts a service again.
+START_AGAIN_S = 1
+ANSWERS_WITHIN_S = 30
+COMMAND_WITHIN_S = 60
+# How often the supervisor looks for drift. Its default is for hosts with many tenants.
+VERIFY_EVERY_S = 5
+UID_BASE = 68000
+
+
+class Stage:
+    """`up` builds it, `down` leaves nothing of it."""
+
+    def __init__(self, profile, vm):
+        self.site = Site("chaos", STATE_DIR, profile)
+        # The last tenant's switch may run in a VM.
+        self._launchers = {name: "process" for name in NAMES}
+        if vm:
+            self._launchers[NAMES[-1]] = "vm"
+        self.ours = False
+        self.files = self.tenants = self.traffic = None
+        self.supervisor = None
+        # When the supervisor ended without being asked to: what to report.
+        self.unexpected = []
+        self._expected_end = False
+        self._guests = {}
+
+    # Building and removing
+
+    def up(self, say):
+        self.site.refuse_if_taken("chaos")
+        self.ours = True
+        STATE_DIR.mkdir(mode=0o700)
+        run(["mount", "-t", "tmpfs", "-o", f"size={STATE_BYTES},mode=700", "chaos-state",
+             STATE_DIR])
+        self.files = Files(FILES, self._launchers)
+        self.site.remember(self.options())
+        for launcher, directory in self.files.directories():
+            say(f"onboarding: vf-provisioner apply --launcher {launcher} {directory}")
+            self.provision(*self._apply(launcher, directory))
+        self.tenants = [read_tenant(self.files.path(name), self.site) for name in NAMES]
+        internet = Internet(self.site)
+        internet.connect(self.tenants,
+                         lambda link: ip("", f"link set {link} master {self.site.bridge} up"))
+        self.attend_guests()
+        self.start_supervisor()
+        say("waiting until every guest has an answer from the Internet")
+        self._wait_for_answers(internet.host)
+        self.traffic = Traffic(self.tenants, internet.host)
+
+    def _wait_for_answers(self, internet):
+        deadline = time.monotonic() + ANSWERS_WITHIN_S
+        for tenant in self.tenants:
+            for guest in tenant.guests:
+                for address in (internet.ipv4, internet.ipv6):
+                    ping = ["ping", "-q", "-c", "1", "-W", "1", address]
+                    while guest.run(ping, capture_output=True).returncode != 0:
+                        if time.monotonic() > deadline:
+                            raise ScriptError(f"{guest.name} has no answer from {address} after "
+                                              f"{ANSWERS_WITHIN_S} s\n{self.logs()}")
+
+    def down(self):
+        """Takes everything down, whatever state it is in."""
+        if self.traffic:
+            self.traffic.stop()
+        if self.supervisor and self.supervisor.poll() is None:
+            self.supervisor.send_signal(signal.SIGCONT)
+            self.supervisor.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(10)
+        clean(self.site)
+
+    # Commands
+
+    def options(self):
+        return [*self.site.options(), "--uid-base", str(UID_BASE)]
+
+    def command(self, *words):
+        return [str(word) for word in (self.site.provisioner, *self.options(), *words)]
+
+    def provision(self, *words):
+        """Runs a command of the provisioner, which must succeed."""
+        done = self.attempt(*words)
+        if done.returncode != 0:
+            raise ScriptError(f"vf-provisioner {' '.join(map(str, words))} failed with status "
+                              f"{done.returncode}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    def attempt(self, *words, within_s=COMMAND_WITHIN_S):
+        """The same; it may fail."""
+        command = self.command(*words)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False,
+                                  stdin=subprocess.DEVNULL, timeout=within_s)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 124, "", f"no end after {within_s} s")
+
+    @staticmethod
+    def _apply(launcher, directory):
+        return "--launcher", launcher, "apply", directory
+
+    def apply_of(self, tenant):
+        """The words that apply the directory in which the tenant's file is."""
+        return self._apply(self._launchers[tenant.name], self.files.directory(tenant.name))
+
+    def repair(self):
+        """What an operator does where nothing comes back by itself."""
+        for launcher, directory in self.files.directories():
+            self.provision(*self._apply(launcher, directory))
+
+    def tenant(self, name):
+        return next(tenant for tenant in self.tenants if tenant.name == name)
+
+    def switch_pid(self, tenant):
+        """The process of the tenant's switch or VM, as the provisioner has it; None if there is
+        none."""
+        status, = json.loads(self.provision("--json", "status", tenant.name))["tenants"]
+        return (status.get("switch") or {}).get("pid")
+
+    # The init system
+
+    def start_supervisor(self):
+        with (FILES / "supervise.log").open("a") as log:
+            self.supervisor = subprocess.Popen(
+                self.command("supervise", "--verify-every", VERIFY_EVERY_S),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                # Ctrl-C ends the run, and the run ends the supervisor.
+                start_new_session=True)
+
+    def kill_supervisor(self):
+        self.supervisor.kill()
+        self.supervisor.wait()
+
+    def attend(self):
+        """What the host does by itself: an ended supervisor is started again, and guests configure
+        new interfaces."""
+        status = self.supervisor.poll()
+        if status is not None:
+            self.unexpected.append(f"the supervisor ended by itself, with status {status}")
+            time.sleep(START_AGAIN_S)
+            self.start_supervisor()
+        self.attend_guests()
+
+    def attend_guests(self):
+        for tenant in self.tenants:
+            for guest in tenant.guests:
+                try:
+                    with inside(guest.netns):
+                        index = socket.if_nametoindex("eth0")
+                except OSError:
+                    continue  # it is gone
+                if self._guests.get(guest.netns) != index:
+                    # It may go away once more.
+                    with contextlib.suppress(ScriptError):
+                        configure(guest, tenant)
+                        self._guests[guest.netns] = index
+
+    def logs(self):
+        """The last lines of every log."""
+        logs = [*STATE_DIR.glob("tenants/*/log"), FILES / "supervise.log"]
+        return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+                         for log in logs if log.exists())
+
+
+def clean(site):
+    """Removes what a run has left."""
+    site.clean()
+    shutil.rmtree(FILES, ignore_errors=True)

@@ -1,0 +1,183 @@
+"""One instance of the provisioner on this machine, and every trace that it can leave."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+from hosts import ScriptError, run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What a script has made has the instance's name in it, or is below the state directory."""
+
+    # The prefix of the names of interfaces, control groups and namespaces.
+    instance: str
+    state_dir: pathlib.Path
+    # The build of the two programs: release or debug.
+    profile: str = "release"
+    # The commands with which another host's provisioner is run, if it is one.
+    inside: tuple = ()
+    # Sites of other hosts, whose state directories are below this one's.
+    others: tuple = ()
+
+    @property
+    def binaries(self):
+        return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / self.profile
+
+    @property
+    def vswitch(self):
+        return self.binaries / "vswitch"
+
+    @property
+    def provisioner(self):
+        return self.binaries / "vf-provisioner"
+
+    @property
+    def bridge(self):
+        return f"{self.instance}-br0"
+
+    @property
+    def internet_link(self):
+        return f"{self.instance}-inet"
+
+    def options(self):
+        """The provisioner's options, for this instance."""
+        return ["--instance", self.instance, "--state-dir", str(self.state_dir)]
+
+    def remember(self, options):
+        """Writes down the provisioner's options, for a later `clean`, which has no other way to
+        know them; the file."""
+        file = self.state_dir / "options.json"
+        file.write_text(json.dumps(options))
+        return file
+
+    def namespaces(self):
+        """The namespaces that have our name."""
+        listed = json.loads(run(["ip", "-json", "netns", "list"]) or "[]")
+        prefixes = tuple(f"{site.instance}-" for site in (self, *self.others))
+        return [netns["name"] for netns in listed if netns["name"].startswith(prefixes)]
+
+    def refuse_if_taken(self, script):
+        """There is one such world at a time."""
+        taken = [self.state_dir] if self.state_dir.exists() else []
+        taken += self.namespaces()
+        if taken:
+            raise ScriptError(f"{taken[0]} is there: another {script} runs, or one was killed. "
+                              f"If none runs, clean up with: scripts/{script} --clean")
+
+    def processes(self):
+        """Its processes: those in its namespaces, and those that name its state directory."""
+        found = inhabitants(self.namespaces())
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended meanwhile
+            if any(word.startswith(os.fsencode(self.state_dir)) for word in words):
+                found.add(int(path.parent.name))
+        return found - {os.getpid()}
+
+    def clean(self):
+        """Removes everything that has our name."""
+        if self.state_dir.exists() and self.provisioner.exists():
+            # The supervisor first: it would start the switches again.
+            for pid in self.processes():
+                command = pathlib.Path(f"/proc/{pid}/cmdline")
+                if command.exists() and b"supervise" in command.read_bytes().split(b"\0"):
+                    os.kill(pid, signal.SIGTERM)
+                    # A stopped one takes no signal before it goes on.
+                    os.kill(pid, signal.SIGCONT)
+                    wait_for_end(pid)
+            # The guests' processes: they would outlive the names of their namespaces.
+            end(inhabitants(name for name in self.namespaces() if "-sw-" not in name))
+            for site in (*self.others, self):
+                if (options := site.state_dir / "options.json").exists():
+                    subprocess.run([*site.inside, self.provisioner,
+                                    *json.loads(options.read_text()), "release", "--all"],
+                                   capture_output=True, check=False)
+        end(self.processes())
+        # Interfaces are deleted with their namespace, a moment later: one may be gone already.
+        for kind, names in (("netns", self.namespaces()),
+                            ("link", (self.internet_link, self.bridge))):
+            for name in names:
+                subprocess.run(["ip", kind, "delete", name], capture_output=True, check=False)
+        if self.state_dir.is_mount():
+            subprocess.run(["umount", "--lazy", self.state_dir], check=False)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(self.state_dir)], check=False)
+
+    def traces(self):
+        """Everything on this machine that the site could leave, to compare before and after."""
+        tables = json.loads(run(["nft", "-j", "list", "tables"]))["nftables"]
+        groups = [str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob(f"{self.instance}*")
+                  if path.is_dir()]
+        mounts = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+                  if str(self.state_dir) in line or f"/run/netns/{self.instance}" in line]
+        links = os.listdir("/sys/class/net")
+        return {
+            "namespaces": sorted(self.namespaces()),
+            "interfaces": sorted(link for link in links if link.startswith(self.instance)),
+            "nftables tables": sorted(table["table"]["name"] for table in tables
+                                      if "table" in table
+                                      and table["table"]["name"].startswith(self.instance)),
+            "control groups": sorted(groups),
+            "mounts": sorted(mounts),
+            "processes": sorted(self.processes()),
+            "files": [str(self.state_dir)] if self.state_dir.exists() else [],
+            "VFs": virtual_functions(),
+            "hugepages": pathlib.Path("/proc/sys/vm/nr_hugepages").read_text().split(),
+        }
+
+    def left_behind(self, before):
+        """What exists now and did not before: {kind: [names]}. The kernel takes a moment to remove
+        namespaces."""
+        deadline = time.monotonic() + 5
+        while True:
+            left = {kind: sorted(set(now) - set(before[kind]))
+                    for kind, now in self.traces().items()}
+            left = {kind: names for kind, names in left.items() if names}
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.1)
+
+
+def inhabitants(names):
+    """The processes in these namespaces."""
+    return {int(pid) for netns in names for pid in run(["ip", "netns", "pids", netns]).split()}
+
+
+def virtual_functions():
+    """The settings of every SR-IOV NIC."""
+    settings = []
+    for device in pathlib.Path("/sys/class/net").glob("*/device"):
+        for name in ("sriov_numvfs", "sriov_drivers_autoprobe"):
+            if (device / name).exists():
+                value = (device / name).read_text().strip()
+                settings.append(f"{device.parent.name} {name} {value}")
+    return sorted(settings)
+
+
+def end(pids):
+    """Kills these processes."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_for_end(pid)
+        except ProcessLookupError:
+            pass
+
+
+def wait_for_end(pid):
+    deadline = time.monotonic() + 5
+    while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        time.sleep(0.02)
