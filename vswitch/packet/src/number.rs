@@ -88,21 +88,71 @@ pub mod protocol {
     pub const SHIM6: u8 = 140;
 
     /// The IPv6 extension headers that a chain may have.
-    pub const EXTENSIONS: [u8; 8] = [
+    pub const EXTENSIONS: [u8; 5] = [
         HOP_BY_HOP,
         ROUTING,
         FRAGMENT,
         AUTHENTICATION,
         DESTINATION_OPTIONS,
-        MOBILITY,
-        HIP,
-        SHIM6,
     ];
+
+    /// Headers that bind other addresses to the sender: a mobile node's, a host identity's, those
+    /// of a site with several providers.
+    pub const BINDINGS: [u8; 3] = [MOBILITY, HIP, SHIM6];
 
     /// The upper layers that may end an IPv6 chain.
     pub const UPPER_LAYERS: [u8; 17] = [
         IPV4, TCP, UDP, DCCP, IPV6, RSVP, GRE, ESP, ICMPV6, NONE, OSPF, ETHERIP, PIM, IPCOMP, VRRP,
         SCTP, UDP_LITE,
+    ];
+}
+
+/// Options of IPv6's hop-by-hop and destination options headers.
+pub mod option6 {
+    /// One byte of padding; it has no length.
+    pub const PAD1: u8 = 0;
+    /// Padding.
+    pub const PADN: u8 = 1;
+    /// Tunnel encapsulation limit (RFC 2473).
+    pub const TUNNEL_ENCAPSULATION_LIMIT: u8 = 0x04;
+    /// Router alert (RFC 2711), which MLD has.
+    pub const ROUTER_ALERT: u8 = 0x05;
+    /// Security labels (CALIPSO, RFC 5570).
+    pub const CALIPSO: u8 = 0x07;
+    /// Performance and diagnostic metrics (RFC 8250).
+    pub const PDM: u8 = 0x0f;
+    /// In situ OAM (RFC 9486), in either header.
+    pub const IOAM: [u8; 2] = [0x11, 0x31];
+    /// Alternate marking (RFC 9343), in either header.
+    pub const ALTERNATE_MARKING: [u8; 2] = [0x12, 0x32];
+    /// RPL (RFC 9008, RFC 6553).
+    pub const RPL: [u8; 2] = [0x23, 0x63];
+    /// Quick-Start (RFC 4782).
+    pub const QUICK_START: u8 = 0x26;
+    /// Minimum path MTU (RFC 9268).
+    pub const MINIMUM_PATH_MTU: u8 = 0x30;
+    /// Depth-first forwarding (RFC 6971).
+    pub const DEPTH_FIRST_FORWARDING: u8 = 0xee;
+
+    /// The options without an address. Every other may have one or is not known: among them are
+    /// Home Address (0xc9), ILNP's nonce (0x8b), line and endpoint identification (0x8c, 0x8a),
+    /// and the tags of SMF (0x08) and MPL (0x6d).
+    pub const WITHOUT_ADDRESS: [u8; 15] = [
+        PAD1,
+        PADN,
+        TUNNEL_ENCAPSULATION_LIMIT,
+        ROUTER_ALERT,
+        CALIPSO,
+        PDM,
+        IOAM[0],
+        ALTERNATE_MARKING[0],
+        RPL[0],
+        QUICK_START,
+        MINIMUM_PATH_MTU,
+        IOAM[1],
+        ALTERNATE_MARKING[1],
+        RPL[1],
+        DEPTH_FIRST_FORWARDING,
     ];
 }
 
@@ -277,6 +327,8 @@ const fn set(list: &[u8]) -> [bool; 256] {
 
 static EXTENSIONS: [bool; 256] = set(&protocol::EXTENSIONS);
 static UPPER_LAYERS: [bool; 256] = set(&protocol::UPPER_LAYERS);
+static BINDINGS: [bool; 256] = set(&protocol::BINDINGS);
+static WITHOUT_ADDRESS: [bool; 256] = set(&option6::WITHOUT_ADDRESS);
 
 /// Whether an IPv6 chain may have that extension header.
 #[inline(always)]
@@ -288,6 +340,18 @@ pub fn is_extension(header: u8) -> bool {
 #[inline(always)]
 pub fn is_upper_layer(header: u8) -> bool {
     UPPER_LAYERS[usize::from(header)]
+}
+
+/// Whether that IP protocol binds other addresses to the sender.
+#[inline(always)]
+pub fn is_binding(protocol: u8) -> bool {
+    BINDINGS[usize::from(protocol)]
+}
+
+/// Whether that option of an IPv6 header has no address.
+#[inline(always)]
+pub fn has_no_address(option: u8) -> bool {
+    WITHOUT_ADDRESS[usize::from(option)]
 }
 
 #[cfg(test)]
@@ -302,6 +366,9 @@ mod tests {
                 is_upper_layer(number),
                 protocol::UPPER_LAYERS.contains(&number)
             );
+            assert_eq!(is_binding(number), protocol::BINDINGS.contains(&number));
+            let without = option6::WITHOUT_ADDRESS.contains(&number);
+            assert_eq!(has_no_address(number), without);
         }
     }
 }

@@ -108,6 +108,8 @@ reasons! {
     60 TunnelNested "tunnel-nested" "A tunnel packet inside the tunnel";
     61 TunnelOnly "tunnel-only"
        "Plain traffic from the underlay, where the tenant accepts only its tunnel";
+    62 SecondAddress "second-address"
+       "A header or option that has, or may have, another source or destination";
 }
 
 impl DropReason {

@@ -80,6 +80,63 @@ impl Wire {
     }
 }
 
+/// Whether a receiver would take another source or destination from the packet than its header's: a
+/// source route, a routing header with segments left, a home address, or a protocol that binds
+/// addresses.
+fn has_second_address(wire: &Wire) -> bool {
+    let packet = &wire.packet;
+    if wire.source.is_ipv4() {
+        let header = packet
+            .first()
+            .map_or(0, |first| usize::from(first & 0x0f) * 4);
+        let mut options = packet.get(20..header).unwrap_or_default();
+        while let [kind, rest @ ..] = options {
+            if matches!(kind, 131 | 137) {
+                return true;
+            }
+            let length = match kind {
+                0 => return false,
+                1 => 1,
+                _ => usize::from(*rest.first().unwrap_or(&255)),
+            };
+            options = options.get(length.max(1)..).unwrap_or_default();
+        }
+        return matches!(packet.get(9), Some(135 | 139 | 140));
+    }
+    let (mut number, mut at) = (packet[6], 40);
+    while let (0 | 43 | 44 | 51 | 60, Some([next, units, ..])) = (number, packet.get(at..)) {
+        let length = match number {
+            44 => 8,
+            51 => (usize::from(*units) + 2) * 4,
+            _ => (usize::from(*units) + 1) * 8,
+        };
+        let Some(header) = packet.get(at..at + length) else {
+            return false;
+        };
+        let routed = number == 43 && header[3] > 0;
+        let mut options = if matches!(number, 0 | 60) {
+            &header[2..]
+        } else {
+            &[][..]
+        };
+        let mut home = false;
+        while let [kind, rest @ ..] = options {
+            home |= *kind == 201;
+            let length = rest.first().map_or(0, |length| usize::from(*length) + 1);
+            let length = if *kind == 0 { 0 } else { length };
+            options = rest.get(length..).unwrap_or_default();
+        }
+        if routed || home {
+            return true;
+        }
+        if number == 44 && u16::from_be_bytes([header[2], header[3]]) > 7 {
+            return false;
+        }
+        (number, at) = (*next, at + length);
+    }
+    matches!(number, 135 | 139 | 140)
+}
+
 fn has(port: &PortConfig, address: IpAddr) -> bool {
     match &port.addresses {
         Addresses::Static(prefixes) => prefixes.iter().any(|net| net.contains(&address)),
@@ -104,6 +161,7 @@ fn check_forwarded(
     prop_assert_ne!(sent.from, to, "back to where it came from");
     prop_assert_eq!(leaves.unchanging(), came.unchanging(), "another packet");
     prop_assert_eq!(leaves.padding, 0, "padding leaves");
+    prop_assert!(!has_second_address(&leaves), "a second address leaves");
     prop_assert_eq!(
         leaves.source_mac,
         own_mac.octets(),
@@ -322,6 +380,7 @@ fn check_decapsulated(
     let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
     let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
     prop_assert!(is_same(config, &inner, &leaves), "another packet");
+    prop_assert!(!has_second_address(&leaves), "a second address comes out");
     prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
     prop_assert_eq!(leaves.padding, 0, "padding leaves");
     let Owner::Peer(peer) = owner(config, leaves.source) else {
@@ -353,6 +412,7 @@ fn check_encapsulated(
     let came = read(&sent.bytes).ok_or_else(|| TestCaseError::fail("forwarded, but no IP"))?;
     let inner = read(&outer.inner).ok_or_else(|| TestCaseError::fail("no IP inside"))?;
     prop_assert!(is_same(config, &came, &inner), "another packet");
+    prop_assert!(!has_second_address(&inner), "a second address goes in");
     prop_assert_eq!(came.hop_limit, inner.hop_limit);
     prop_assert_eq!(inner.padding, 0, "padding leaves");
     prop_assert!(
@@ -446,6 +506,7 @@ fn check_back(config: &SwitchConfig, from: usize, back: &[u8]) -> Result<(), Tes
     });
     prop_assert!(!other, "an answer to another port's station");
     prop_assert_eq!(answer.padding, 0, "something lies behind the answer");
+    prop_assert!(!has_second_address(&answer), "a second address goes back");
     Ok(())
 }
 
@@ -559,5 +620,23 @@ fn truncated_extension_header_has_no_upper_layer() {
     assert_eq!(upper(&whole), Some((17, &udp[..])));
     for truncated in [&[][..], &[17], &[17, 120, 0, 0], &[17, 0, 0, 0, 0, 0, 0]] {
         assert_eq!(upper(truncated), None, "{truncated:?}");
+    }
+}
+
+/// The property's own reader of second addresses knows each of them, and no other frame of the
+/// table that is forwarded has one.
+#[test]
+fn second_addresses_are_recognised() {
+    for case in rows::cases() {
+        let second = read(&case.frame).is_some_and(|wire| has_second_address(&wire));
+        match case.expect {
+            rows::Expect::Forward(_) | rows::Expect::Reply => {
+                assert!(!second, "{}: {}", case.row, case.name);
+            }
+            rows::Expect::Drop(pipeline::DropReason::Ipv4SourceRoute) => {
+                assert!(second, "{}: {}", case.row, case.name);
+            }
+            _ => {}
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use packet::number::{ethertype, icmpv6, protocol};
+use packet::number::{ethertype, icmpv6, option6, protocol};
 use packet::refused::{Field, REFUSED};
 use packet::{DropReason, Frame};
 use pipeline::{Generation, Pipeline, PortId, Stage};
@@ -156,6 +156,13 @@ fn known_headers_are_those_of_the_page() {
     let chain = row(&page, "### IPv6", 2);
     let headers = part(&chain, "Known headers:", ".").replace("at most one", "");
     assert_eq!(numbers(&headers), set(&protocol::EXTENSIONS));
+    let bindings = numbers(part(&chain, "Headers that bind", "`"));
+    assert_eq!(bindings, set(&protocol::BINDINGS));
+    let ipv4 = row(&page, "### IPv4", 3);
+    let bindings = numbers(part(&ipv4, "Protocol", "(see"));
+    assert_eq!(bindings, set(&protocol::BINDINGS));
+    let options = numbers(part(&chain, "Options without an address are", "."));
+    assert_eq!(options, set(&option6::WITHOUT_ADDRESS));
     let mut layers = numbers(part(&chain, "Known upper layers:", "."));
     // The page names these without their numbers.
     layers.extend(set(&[protocol::TCP, protocol::UDP, protocol::ICMPV6]));

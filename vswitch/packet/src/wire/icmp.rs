@@ -33,14 +33,18 @@ pub fn is_echo_request6(ip: &Ipv6) -> bool {
     ip.fragment == Fragment::Whole && ip.icmp_type() == Some(icmpv6::ECHO_REQUEST)
 }
 
-/// Turns an echo request into its reply.
+/// Turns an echo request into its reply, without the request's options.
 pub fn echo_reply4(frame: &mut Frame<'_>, own_mac: [u8; 6], ip: &Ipv4) -> Option<()> {
     frame.truncate(ETHERNET_LEN + usize::from(ip.total_len));
+    let header_len = usize::from(ip.header_len);
+    let to = remove_behind_header::<{ ipv4::HEADER_LEN }>(frame, header_len)?;
     let bytes = frame.bytes_mut();
-    let to = mac_at(bytes, 6);
     ethernet::write(bytes, to, own_mac, ethertype::IPV4);
-    let (header, message) = bytes[ETHERNET_LEN..].split_at_mut(usize::from(ip.header_len));
+    let (header, message) = bytes[ETHERNET_LEN..].split_at_mut(ipv4::HEADER_LEN);
+    let total_len = (ipv4::HEADER_LEN + message.len()) as u16;
     let mut header = Ipv4Packet::new_unchecked(header);
+    header.set_header_len(ipv4::HEADER_LEN as u8);
+    header.set_total_len(total_len);
     header.set_src_addr(ip.destination.into());
     header.set_dst_addr(ip.source.into());
     header.set_hop_limit(HOPS);
@@ -51,22 +55,38 @@ pub fn echo_reply4(frame: &mut Frame<'_>, own_mac: [u8; 6], ip: &Ipv4) -> Option
     Some(())
 }
 
-/// Turns an echo request into its reply.
+/// Turns an echo request into its reply, without the request's extension headers.
 pub fn echo_reply6(frame: &mut Frame<'_>, own_mac: [u8; 6], ip: &Ipv6) -> Option<()> {
     frame.truncate(ETHERNET_LEN + ip.total_len);
+    let upper_at = usize::from(ip.upper_at);
+    let to = remove_behind_header::<{ ipv6::HEADER_LEN }>(frame, upper_at)?;
     let bytes = frame.bytes_mut();
-    let to = mac_at(bytes, 6);
     ethernet::write(bytes, to, own_mac, ethertype::IPV6);
-    let (header, rest) = bytes[ETHERNET_LEN..].split_at_mut(ipv6::HEADER_LEN);
+    let (header, message) = bytes[ETHERNET_LEN..].split_at_mut(ipv6::HEADER_LEN);
     let mut header = Ipv6Packet::new_unchecked(header);
+    header.set_next_header(IpProtocol::Icmpv6);
+    header.set_payload_len(message.len() as u16);
     header.set_src_addr(ip.destination.into());
     header.set_dst_addr(ip.source.into());
     header.set_hop_limit(HOPS);
-    let message = &mut rest[usize::from(ip.upper_at) - ipv6::HEADER_LEN..];
     message[0] = icmpv6::ECHO_REPLY;
     let words = [icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY].map(type_word);
     checksum::adjust(message, 2, words[0], words[1]);
     Some(())
+}
+
+/// Removes what lies between the first `HEADER` bytes of the IP header and `upper_at`: options or
+/// extension headers. Returns the source MAC; the Ethernet header is to be written anew.
+fn remove_behind_header<const HEADER: usize>(
+    frame: &mut Frame<'_>,
+    upper_at: usize,
+) -> Option<[u8; 6]> {
+    let source = mac_at(frame.bytes(), 6);
+    let header: [u8; HEADER] = *frame.bytes().get(ETHERNET_LEN..)?.first_chunk()?;
+    frame.shrink_front(upper_at.checked_sub(HEADER)?);
+    let place = frame.bytes_mut().get_mut(ETHERNET_LEN..)?;
+    *place.first_chunk_mut()? = header;
+    Some(source)
 }
 
 /// The first 16 bits of a message of that type and code 0.

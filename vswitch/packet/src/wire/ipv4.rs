@@ -6,7 +6,7 @@ use super::field::{be16, be32};
 use super::transport;
 use super::transport::{Fragment, MAX_PACKET_LEN, Transport};
 use crate::addr;
-use crate::number::protocol;
+use crate::number::{is_binding, protocol};
 use crate::reason::DropReason;
 
 /// Bytes of a header without options.
@@ -93,6 +93,9 @@ pub fn parse(bytes: &[u8]) -> Result<Ipv4, DropReason> {
         return Err(DropReason::Ipv4SourceRoute);
     }
     let protocol = head[9];
+    if is_binding(protocol) {
+        return Err(DropReason::SecondAddress);
+    }
     let flags = be16(head, 6);
     let (offset, more) = (flags & 0x1fff, flags & 0x2000 != 0);
     let (fragment, transport) = if offset == 0 {

@@ -3,7 +3,7 @@
 use super::field::{be16, be128};
 use super::transport;
 use super::transport::{Fragment, MAX_PACKET_LEN, Transport};
-use crate::number::{is_extension, is_upper_layer, protocol};
+use crate::number::{has_no_address, is_binding, is_extension, is_upper_layer, option6, protocol};
 use crate::reason::DropReason;
 
 /// Bytes of the fixed header.
@@ -142,6 +142,7 @@ fn chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
             }
             protocol::HOP_BY_HOP if header != 0 => return Err(DropReason::Ipv6Chain),
             extension if is_extension(extension) => {}
+            binding if is_binding(binding) => return Err(DropReason::SecondAddress),
             _ => return Err(DropReason::Ipv6Chain),
         }
         if header == MAX_EXTENSION_HEADERS {
@@ -163,6 +164,11 @@ fn chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
         }
         match next {
             protocol::ROUTING if head[2] == 0 => return Err(DropReason::Ipv6Chain),
+            // Segments left: the packet goes on from its destination.
+            protocol::ROUTING if head[3] != 0 => return Err(DropReason::SecondAddress),
+            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => {
+                options_without_address(&packet[at + 2..at + len])?;
+            }
             protocol::FRAGMENT => {
                 let field = be16(head, 2);
                 if usize::from(field & !7) + (packet.len() - at - len) > MAX_PACKET_LEN {
@@ -187,4 +193,22 @@ fn chain(mut next: u8, packet: &[u8]) -> Result<Chain, DropReason> {
         at += len;
     }
     Err(DropReason::Ipv6Chain)
+}
+
+/// Walks the options of a header (RFC 8200, section 4.2), of which none may have an address.
+fn options_without_address(mut options: &[u8]) -> Result<(), DropReason> {
+    while let [kind, rest @ ..] = options {
+        if !has_no_address(*kind) {
+            return Err(DropReason::SecondAddress);
+        }
+        options = match *kind {
+            option6::PAD1 => rest,
+            _ => {
+                let len = *rest.first().ok_or(DropReason::Ipv6Malformed)?;
+                rest.get(1 + usize::from(len)..)
+                    .ok_or(DropReason::Ipv6Malformed)?
+            }
+        };
+    }
+    Ok(())
 }

@@ -185,6 +185,11 @@ fn check_echo(exchange: &Exchange<'_>) -> Result<(), String> {
     let question = asked.upper.1;
     owed!(message[1] == question[1], "another code");
     owed!(message[4..] == question[4..], "an echo of something else");
+    let header = if said.source.is_ipv4() { 20 } else { 40 };
+    owed!(
+        said.whole.len() == header + message.len(),
+        "an echo with options or extension headers"
+    );
     owed!(
         said.source == asked.destination,
         "an echo from {}",

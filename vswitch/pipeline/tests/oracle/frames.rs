@@ -194,6 +194,27 @@ pub(crate) fn routing(kind: u8) -> Vec<u8> {
     vec![0, kind, 0, 0, 0, 0, 0]
 }
 
+/// A routing header of that type with so many segments left, and one address.
+pub(crate) fn routing_by(kind: u8, left: u8, way: Ipv6Addr) -> Vec<u8> {
+    let mut rest = vec![2, kind, left, 0, 0, 0, 0];
+    rest.extend(way.octets());
+    rest
+}
+
+/// A header of options: `option` alone, padded to whole units of eight bytes.
+pub(crate) fn one_option(option: &[u8]) -> Vec<u8> {
+    let units = (option.len() + 2).div_ceil(8);
+    let mut rest = vec![(units - 1) as u8];
+    rest.extend(option);
+    rest.resize(units * 8 - 1, 0);
+    rest
+}
+
+/// The Home Address option (RFC 6275, section 6.3).
+pub(crate) fn home_address(home: Ipv6Addr) -> Vec<u8> {
+    [&[1, 2, 0, 0, 201, 16][..], &home.octets()].concat()
+}
+
 /// A fragment header: the offset in units of eight bytes.
 pub(crate) fn fragment_header(offset: u16, more: bool) -> Vec<u8> {
     let mut rest = vec![0];

@@ -351,7 +351,7 @@ impl<'c> Sender<'c> {
     }
 
     fn ipv4(&self, choices: &mut Choices<'_>) -> Vec<u8> {
-        let protocol = choices.pick(&[17, 17, 6, 6, 1, 1, 4, 41, 47, 58, 132, 253]);
+        let protocol = choices.pick(&[17, 17, 6, 6, 1, 1, 4, 41, 47, 58, 132, 139, 253]);
         let payload = transport(choices, protocol, &self.client_macs());
         let mut packet = V4::new(self.source4(choices), self.any4(choices), protocol, payload);
         packet.ttl = choices.pick(&[64, 64, 64, 255, 2, 1, 0]);
@@ -651,23 +651,41 @@ fn ipv4_options(choices: &mut Choices<'_>) -> Vec<u8> {
     options
 }
 
+/// Options, most of them without an address.
+fn options6(choices: &mut Choices<'_>) -> Vec<u8> {
+    match choices.pick(&[0, 0, 0, 0, 0, 1, 2, 3]) {
+        0 => padding_options(choices.mostly(&[0], &[1, 2, 31])),
+        1 => one_option(&home_address(
+            choices.pick(&[rows::inner(0x12), rows::EXTERNAL6]),
+        )),
+        2 => {
+            let kind = choices.byte();
+            one_option(&[kind, choices.pick(&[0, 1, 2, 3, 5])])
+        }
+        _ => one_option(&[5, 2, 0, 0]),
+    }
+}
+
 fn extensions(choices: &mut Choices<'_>) -> Vec<(u8, Vec<u8>)> {
     let count = choices.pick(&[0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 7, 8, 9]);
     let mut headers = Vec::new();
     for index in 0..count {
         let number = if index == 0 {
-            choices.pick(&[0, 60, 44, 44, 44, 43, 51, 135, 139, 140])
+            choices.pick(&[0, 60, 60, 44, 44, 44, 43, 43, 51])
         } else {
-            choices.mostly(&[60, 60, 43, 51, 135, 139, 140], &[0, 44, 44, 44])
+            choices.mostly(&[60, 60, 43, 51], &[0, 44, 44, 44, 135, 139, 140])
         };
         let body = match number {
-            43 => routing(choices.mostly(&[4, 2, 3], &[0])),
+            43 => {
+                let kind = choices.mostly(&[4, 2, 3], &[0, 253]);
+                routing_by(kind, choices.pick(&[0, 0, 0, 1, 255]), rows::inner(0x12))
+            }
             44 => fragment_header(
                 choices.mostly(&[0], &[1, 2, 185, 0x1fff]),
                 choices.once_in(2),
             ),
             51 => authentication(),
-            _ => padding_options(choices.mostly(&[0], &[1, 2, 31])),
+            _ => options6(choices),
         };
         headers.push((number, body));
     }

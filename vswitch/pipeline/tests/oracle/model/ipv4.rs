@@ -29,6 +29,9 @@ pub(super) fn ipv4(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     if options.contains(&131) || options.contains(&137) {
         return Err(Ipv4SourceRoute);
     }
+    if [135, 139, 140].contains(&bytes[9]) {
+        return Err(SecondAddress);
+    }
     // IPv4 4
     let more = be16(bytes, 6) & 0x2000 != 0;
     let offset = be16(bytes, 6) & 0x1fff;

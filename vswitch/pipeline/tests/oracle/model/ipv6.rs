@@ -29,7 +29,8 @@ pub(super) fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     let upper = loop {
         match next {
             // Extension headers.
-            0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => {}
+            0 | 43 | 44 | 51 | 60 => {}
+            135 | 139 | 140 => return Err(SecondAddress),
             // Upper layers.
             TCP | UDP | ICMPV6 | 132 | 33 | 136 | 50 | 47 | 4 | 41 | 89 | 103 | 112 | 46 | 97
             | 108 | 59 => break Some(next),
@@ -54,6 +55,12 @@ pub(super) fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
         }
         if next == 43 && rest[2] == 0 {
             return Err(Ipv6Chain);
+        }
+        if next == 43 && rest[3] > 0 {
+            return Err(SecondAddress);
+        }
+        if next == 0 || next == 60 {
+            options_have_no_address(&rest[2..length])?;
         }
         extension_headers += 1;
         at += length;
@@ -94,6 +101,26 @@ pub(super) fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
         payload,
         whole,
     })
+}
+
+/// "Options without an address"; whichever comes first of another option and one that runs over.
+fn options_have_no_address(mut options: &[u8]) -> Result<(), DropReason> {
+    while let Some(&kind) = options.first() {
+        match kind {
+            0 | 1 | 4 | 5 | 7 | 15 | 17 | 18 | 35 | 38 | 48 | 49 | 50 | 99 | 238 => {}
+            _ => return Err(SecondAddress),
+        }
+        let length = match (kind, options.get(1)) {
+            (0, _) => 1,
+            (_, Some(&after)) => 2 + usize::from(after),
+            (_, None) => return Err(Ipv6Malformed),
+        };
+        if length > options.len() {
+            return Err(Ipv6Malformed);
+        }
+        options = &options[length..];
+    }
+    Ok(())
 }
 
 /// IPv6 3 to 6.

@@ -80,6 +80,12 @@ fn source_routes(rows: &mut Rows) {
         v4(&with_options(&[&[0], &loose[..]].concat())));
     rows.drop(Ipv4Malformed, "but an option behind it runs over",
         v4(&with_options(&[&loose[..], &[7, 9, 4, 0, 0]].concat())));
+    for protocol in [135, 139, 140] {
+        rows.drop(SecondAddress, "a protocol that binds addresses",
+            v4(&V4 { protocol, ..plain() }));
+        rows.drop(SecondAddress, "a fragment of it",
+            v4(&V4 { protocol, fragment: 7, ..plain() }));
+    }
 }
 
 #[rustfmt::skip] // A table: one frame a statement.

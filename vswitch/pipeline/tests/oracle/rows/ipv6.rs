@@ -5,6 +5,7 @@ use super::*;
 pub(super) fn add(rows: &mut Rows) {
     headers(rows);
     chains(rows);
+    second_addresses(rows);
     cut_off_chains(rows);
     sources(rows);
     dhcp_servers(rows);
@@ -56,10 +57,7 @@ fn chains(rows: &mut Rows) {
             .with(60, padding_options(1))
             .with(43, routing(4))
             .with(44, fragment_header(0, false))
-            .with(51, authentication())
-            .with(135, padding_options(0))
-            .with(139, padding_options(4))
-            .with(140, padding_options(0)))
+            .with(51, authentication()))
     });
     rows.drop(Ipv6Chain, "hop-by-hop behind another",
         v6(&plain6().with(60, padding_options(0)).with(0, padding_options(0))));
@@ -76,6 +74,64 @@ fn chains(rows: &mut Rows) {
     }
     rows.drop(Ipv6Chain, "an unknown header behind others",
         v6(&V6 { upper: 253, ..behind_headers(3) }));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn second_addresses(rows: &mut Rows) {
+    rows.row = "IPv6 2, second-address";
+    rows.on(configs::three(), 0);
+    let behind = |number: u8, rest: Vec<u8>| v6(&plain6().with(number, rest));
+    let home = home_address(inner(0x12));
+    rows.drop(SecondAddress, "a home address", behind(60, one_option(&home)));
+    rows.drop(SecondAddress, "the own address as a home address",
+        behind(60, one_option(&home_address(inner(0x11)))));
+    rows.drop(SecondAddress, "a home address in the hop-by-hop header",
+        behind(0, one_option(&home)));
+    rows.drop(SecondAddress, "a home address behind other headers",
+        v6(&plain6().with(0, padding_options(0)).with(51, authentication())
+            .with(60, one_option(&home))));
+    rows.drop(SecondAddress, "a home address in a first fragment",
+        v6(&first(&plain6()).with(60, one_option(&home))));
+    rows.drop(SecondAddress, "a home address in an echo request to the gateway",
+        v6(&V6::icmp(inner(0x11), inner(1), icmpv6(128, 0, ECHO)).with(60, one_option(&home))));
+    for kind in [1, 2, 3, 4, 5, 6, 253, 255] {
+        rows.drop(SecondAddress, "a segment left", behind(43, routing_by(kind, 1, inner(0x13))));
+        rows.drop(SecondAddress, "a segment left, without an address", behind(43, {
+            let mut rest = routing(kind);
+            rest[2] = 255;
+            rest
+        }));
+        rows.forward(1, "no segment left", behind(43, routing_by(kind, 0, inner(0x13))));
+    }
+    rows.drop(Ipv6Chain, "type 0, with a segment left", behind(43, routing_by(0, 1, inner(0x13))));
+    for number in [135, 139, 140] {
+        rows.drop(SecondAddress, "a header that binds addresses",
+            behind(number, padding_options(4)));
+        rows.drop(SecondAddress, "the same at the end", v6(&V6 { upper: number, ..plain6() }));
+    }
+    rows.forward(1, "padding of one byte each", behind(60, one_option(&[0, 0, 0, 0])));
+    for option in [1, 4, 5, 7, 15, 17, 18, 35, 38, 48, 49, 50, 99, 238] {
+        rows.forward(1, "an option without an address", behind(60, one_option(&[option, 0])));
+        rows.forward(1, "the same, hop by hop", behind(0, one_option(&[option, 2, 9, 9])));
+    }
+    for option in [2, 3, 6, 8, 0x1e, 0x6d, 0x8a, 0x8b, 0x8c, 0xc2, 0xc9, 0xfe, 0xff] {
+        rows.drop(SecondAddress, "another option", behind(60, one_option(&[option, 0])));
+        rows.drop(SecondAddress, "another option, hop by hop",
+            behind(0, one_option(&[1, 0, 0, option, 0])));
+    }
+    rows.drop(Ipv6Malformed, "an option over the header's end", behind(60, vec![0, 1, 5, 0, 0, 0, 0]));
+    rows.forward(1, "an option up to the header's end", behind(60, vec![0, 1, 4, 0, 0, 0, 0]));
+    rows.drop(Ipv6Malformed, "an option without its length",
+        behind(60, vec![0, 0, 0, 0, 0, 0, 1]));
+    rows.drop(SecondAddress, "another option over the header's end",
+        behind(60, vec![0, 201, 16, 0, 0, 0, 0]));
+    rows.on(configs::three(), 3);
+    let inbound = V6::new(EXTERNAL6, inner(0x11), 17, udp(53, 1000, b"answer"));
+    rows.drop(SecondAddress, "from outside, at home inside",
+        ethernet(UPLINK, ROUTER, IPV6, &inbound.clone().with(60, one_option(&home)).bytes()));
+    rows.drop(SecondAddress, "from outside, with a segment left",
+        ethernet(UPLINK, ROUTER, IPV6,
+            &inbound.with(43, routing_by(4, 1, inner(0x12))).bytes()));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.

@@ -58,6 +58,11 @@ fn gateway(rows: &mut Rows) {
     rows.row = "Route 2";
     rows.reply("an echo request", v4(&echo(GATEWAY)));
     rows.reply("an echo request by IPv6", v6(&echo6(inner(1))));
+    rows.reply("an echo request with options",
+        v4(&V4 { options: vec![7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0], ..echo(GATEWAY) }));
+    rows.reply("an echo request behind extension headers",
+        v6(&echo6(inner(1)).with(60, padding_options(2)).with(43, routing_by(4, 0, inner(0x12)))
+            .with(51, authentication())));
     rows.reply("an echo request to the link-local address",
         v6(&V6::icmp(link_local(VM1), link_local(GW), icmpv6(128, 0, ECHO))));
     rows.drop(GatewayService, "a fragment of an echo request",
