@@ -116,6 +116,8 @@ impl Site {
                             socket: socket.clone(),
                             id: 0,
                             server: true,
+                            // Both sides are the bench's own.
+                            trusted_peer: true,
                         };
                         End::Memif(socket)
                     }
@@ -156,6 +158,7 @@ impl Site {
                 socket: socket.clone(),
                 id: 0,
                 server: false,
+                trusted_peer: true,
             }),
             End::VhostUser(socket) => LoadDevice::Virtual {
                 name: format!("net_virtio_user{number}"),

@@ -73,7 +73,8 @@ pub enum Device {
         /// The interface's name in the switch's network namespace.
         interface: String,
     },
-    /// A shared-memory packet interface.
+    /// A shared-memory packet interface. Its peer must be trusted: it reads and writes the memory
+    /// that the frames are in, at any time, and may crash or hang the switch.
     Memif {
         /// The unix socket of the pair.
         socket: PathBuf,
@@ -81,6 +82,10 @@ pub enum Device {
         id: u32,
         /// Whether this side listens.
         server: bool,
+        /// Declares that the peer is trusted as much as the switch. Without it the device is
+        /// refused; a VM is no such peer.
+        #[serde(default)]
+        trusted_peer: bool,
     },
     /// A PCI function bound to vfio-pci.
     Pci {
@@ -245,7 +250,13 @@ impl SwitchConfig {
         let ports = keyed.map(|(index, port)| (KeyPath::of("ports").index(index), port));
         let vm_macs: HashMap<MacAddr, KeyPath> = ports
             .clone()
-            .map(|(key, port)| (port.mac, key.key("mac")))
+            .flat_map(|(key, port)| {
+                let extra = port.extra_macs.iter().enumerate();
+                let extra = extra.map(|(index, mac)| (*mac, key.key("extra_macs").index(index)));
+                extra
+                    .chain([(port.mac, key.key("mac"))])
+                    .collect::<Vec<_>>()
+            })
             .collect();
         let keys = ports.map(|(key, _)| (key.key("gateway_mac"), key));
         let uplink = KeyPath::of("uplink");
@@ -259,6 +270,14 @@ impl SwitchConfig {
             }
             if *side.device == Device::Offline {
                 continue;
+            }
+            if let Device::Memif {
+                trusted_peer: false,
+                ..
+            } = side.device
+            {
+                let key = key.key("device").key("trusted_peer");
+                report.add(&key, SwitchProblem::UntrustedPeer);
             }
             if let Some(other) = devices.insert(side.device, key.clone()) {
                 let other = other.to_string();
@@ -312,4 +331,11 @@ pub enum SwitchProblem {
         /// The other port's key.
         other: String,
     },
+    /// A device whose peer shares memory with the switch, and is not declared trusted.
+    #[error(
+        "missing or false; the peer of a memif shares memory with the switch, can read and change \
+         frames there after they are checked, and can crash or hang it: write true only for a peer \
+         that is trusted as much as the switch, which a VM is not"
+    )]
+    UntrustedPeer,
 }

@@ -267,6 +267,51 @@ fn json_breaking_rules_refused() {
 }
 
 #[test]
+fn memif_without_trusted_peer_refused() {
+    let memif = |trusted: Option<bool>| {
+        let mut device = json!({
+            "driver": "memif", "socket": "/run/wire", "id": 0, "server": true,
+        });
+        if let Some(trusted) = trusted {
+            device["trusted_peer"] = trusted.into();
+        }
+        move |json: &mut Value| {
+            json["ports"][1]["device"] = device.clone();
+            json["uplink"]["device"] = device;
+            json["uplink"]["device"]["id"] = json!(1);
+        }
+    };
+    for trusted in [None, Some(false)] {
+        let errors = refusal(memif(trusted));
+        let lines: Vec<_> = errors.lines().collect();
+        assert_eq!(lines.len(), 2, "{errors}");
+        for (line, key) in lines.into_iter().zip([
+            "ports[1].device.trusted_peer (port \"two\")",
+            "uplink.device.trusted_peer",
+        ]) {
+            let start = format!("green.json: {key}: missing or false; the peer of a memif shares");
+            assert!(line.starts_with(&start), "{line}");
+        }
+    }
+    let mut json = green_json();
+    memif(Some(true))(&mut json);
+    SwitchConfig::from_json("green.json", &json.to_string()).expect("both peers are trusted");
+}
+
+#[test]
+fn gateway_mac_among_extra_macs_refused() {
+    let errors = refusal(|json| {
+        json["ports"][0]["extra_macs"] = json!(["00:00:5e:00:01:07"]);
+        json["ports"][1]["gateway_mac"] = json!("00:00:5e:00:01:07");
+    });
+    assert_eq!(
+        errors,
+        "green.json: ports[1].gateway_mac (port \"two\"): 00:00:5e:00:01:07 is also \
+         ports[0].extra_macs[0]; every MAC names one port"
+    );
+}
+
+#[test]
 fn json_without_ports_or_addresses_refused() {
     let errors = refusal(|json| {
         json["ports"] = json!([]);

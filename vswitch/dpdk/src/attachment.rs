@@ -73,7 +73,9 @@ impl<'a> Attachment<'a> {
                                  CAP_IPC_LOCK",
                 },
             },
-            Device::Memif { socket, id, server } => {
+            Device::Memif {
+                socket, id, server, ..
+            } => {
                 let path = socket.to_string_lossy();
                 if path.len() > 107 {
                     let path = socket.clone();
