@@ -18,11 +18,11 @@ macro_rules! for_each_kind {
                 /// Its interface name.
                 interface: String
             } "bridge {interface}",
-            /// The nftables table of the bridge's port locks.
+            /// The nftables tables of the bridge's port locks.
             Guard: crate::nic::parts::guard::Guard {
-                /// Its name in the bridge family.
+                /// Their name in the families netdev and bridge.
                 table: String
-            } "nftables table bridge {table}",
+            } "nftables tables {table}",
             /// A veth pair, named by the end that the switch owns.
             Pair: crate::nic::parts::link::Pair {
                 /// The namespace of the switch's end.
@@ -32,7 +32,7 @@ macro_rules! for_each_kind {
             } "veth pair {namespace}/{interface}",
             /// The lock of one bridge port.
             Lock: crate::nic::parts::guard::Lock {
-                /// The guard's table.
+                /// The guard's tables.
                 table: String,
                 /// The bridge port.
                 interface: String

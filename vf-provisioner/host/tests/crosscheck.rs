@@ -247,7 +247,7 @@ fn lets_through(rules: &[Value], source: IpAddr) -> bool {
     rule.as_array()
         .expect("a rule is a list")
         .iter()
-        .any(|it| it.get("accept").is_some())
+        .any(|it| it.get("accept").is_some() || it.get("goto").is_some())
 }
 
 #[test]

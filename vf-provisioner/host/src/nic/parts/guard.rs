@@ -1,45 +1,72 @@
 //! The bridge's port locks, in nftables.
 //!
-//! One table: a map leads from each In/Out port to its own chain, which allows only the tenant's
-//! own source addresses and drops the rest. All frames of any port with our name prefix that is not
-//! in the map are dropped. So a compromised switch cannot impersonate another tenant's VTEP.
+//! The lock of an In/Out port is a chain of the family netdev, where the host receives the port's
+//! frames: it allows what a switch sends with the tenant's own sources, marks that as judged, and
+//! drops the rest. The guard, of the family bridge, drops every frame of a port with our name
+//! prefix that is not so marked, and every frame of one to the host. So a compromised switch cannot
+//! speak as another tenant's VTEP, nor reach the host, and a lock that is missing lets nothing pass.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
+use tenant_config::{Addresses, MacAddr, SwitchConfig, UplinkConfig};
 
+use super::netlink::{is_up, set_up};
 use super::nft;
 use super::nft::{
-    ACCEPT, ARP_SENDER_IP, ARP_SENDER_MAC, COUNT, Command, DROP, ETHER_SOURCE, ETHER_TYPE, Hook,
-    ICMPV6_TYPE, INTERFACE, IPV4_SOURCE, IPV6_SOURCE, Listing, ND_TARGET, Operand, Operator,
-    Prefix, Statement, is, list, rule, run,
+    ACCEPT, ARP_HARDWARE, ARP_HARDWARE_LEN, ARP_OPERATION, ARP_PROTOCOL, ARP_PROTOCOL_LEN,
+    ARP_SENDER_IP, ARP_SENDER_MAC, COUNT, Command, DROP, ETHER_SOURCE, ETHER_TYPE, Family,
+    GROUP_BIT, GROUP_BLOCK, Hook, ICMP_TYPE, ICMPV6_TYPE, INTERFACE, IPV4_OFFSET, IPV4_SOURCE,
+    IPV6_HOPS, IPV6_LENGTH, IPV6_NEXT, IPV6_OFFSET, IPV6_SOURCE, Listing, MARK, ND_OPTION,
+    ND_TARGET, Operand, Operator, Place, Prefix, Statement, TRANSPORT, UDP_DESTINATION, UDP_SOURCE,
+    compared, is, is_not, list, rule, run,
 };
 use crate::error::HostError;
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
 
-const BASE: &str = "guard";
-const MAP: &str = "ports";
+/// Chains of the guard: of the family netdev, and two of the family bridge.
+const PASS: &str = "pass";
+const PORTS: &str = "ports";
+const HOST: &str = "host";
 
-/// The nftables table that drops all frames of In/Out ports without a lock.
+/// What the locks mark frames with that they have judged, and the guard asks for.
+const JUDGED: u64 = 0x6c6f_636b;
+
+/// Broadcast and multicast frames of one In/Out port: how many a second, and how many at once. A
+/// switch asks for a next hop once a second; that of a tunnel with 200 peers on its own link asks
+/// for all of them when it starts.
+const GROUP_RATE: u64 = 200;
+
+/// The nftables tables that drop all frames of In/Out ports that no lock has judged, and those to
+/// the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
-    /// Its name in the bridge family.
+    /// Their name, in the families netdev and bridge.
     pub table: String,
-    /// The rules of its base chain, as `nft -j` prints them.
+    /// The rules for what In/Out ports receive, in the family bridge, as `nft -j` prints them.
     pub rules: Vec<Value>,
+    /// The rules for what bridges deliver to the host, in the family bridge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<Value>,
+    /// The rules for packets whose source is the port's own, in the family netdev.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass: Vec<Value>,
 }
 
-/// The nftables chain that limits one In/Out port to the tenant's addresses.
+/// The nftables chain that limits one In/Out port to the tenant's addresses, where the host
+/// receives its frames. The port is up only with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
-    /// The guard's table.
+    /// The guard's tables.
     pub table: String,
     /// The bridge port.
     pub interface: String,
     /// The chain's rules, as `nft -j` prints them.
     pub rules: Vec<Value>,
+    /// Whether the port is administratively up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub up: bool,
 }
 
 impl Object for Guard {
@@ -99,19 +126,57 @@ impl Live for Lock {
     }
 }
 
-/// The table for bridge ports whose names begin with `prefix`.
+/// The tables for bridge ports whose names begin with `prefix`.
 pub(crate) fn guard(table: &str, prefix: &str) -> Guard {
-    let look_up = Statement::Vmap {
-        key: INTERFACE,
-        data: format!("@{MAP}"),
+    let from_a_port = || is(INTERFACE, format!("{prefix}*"));
+    let unmark = Statement::Mangle {
+        key: MARK,
+        value: 0,
     };
     Guard {
         table: table.to_owned(),
         rules: vec![
-            rule([look_up]),
-            rule([is(INTERFACE, format!("{prefix}*")), COUNT, DROP]),
+            rule([from_a_port(), is_not(MARK, JUDGED), COUNT, DROP]),
+            rule([from_a_port(), unmark]),
         ],
+        host: vec![rule([from_a_port(), COUNT, DROP])],
+        pass: pass_rules(),
     }
+}
+
+fn accept(conditions: impl IntoIterator<Item = Statement>) -> Value {
+    let mark = Statement::Mangle {
+        key: MARK,
+        value: JUDGED,
+    };
+    rule(conditions.into_iter().chain([mark, ACCEPT]))
+}
+
+/// What may leave of the packets whose source is the port's own: all that claims nothing about
+/// routers, neighbours or other stations' addresses.
+///
+/// Each rule accepts what it can read. A condition on what is not there, or is hidden behind
+/// extension headers that the kernel cannot follow, is never true, so nothing hides its type.
+/// Fragments but the first have no type; without the first they are nothing.
+fn pass_rules() -> Vec<Value> {
+    vec![
+        // DHCP and DHCPv6: no server's messages, and none to clients.
+        accept([
+            is_not(UDP_SOURCE, [67, 547]),
+            is_not(UDP_DESTINATION, [68, 546]),
+        ]),
+        // Neither ICMP, IGMP, UDP or ICMPv6, which have rules of their own, nor a header behind
+        // which the kernel does not look: mobility, HIP, shim6.
+        accept([is_not(TRANSPORT, [1, 2, 17, 58, 135, 139, 140])]),
+        accept([is_not(ICMP_TYPE, ["redirect", "router-advertisement"])]),
+        // Errors and echo (1 to 129), and what comes behind MLD, Neighbour Discovery and their kin
+        // (130 to 153).
+        accept([compared(ICMPV6_TYPE, Operator::AtMost, "echo-reply")]),
+        accept([compared(ICMPV6_TYPE, Operator::Above, 153)]),
+        accept([is_not(IPV4_OFFSET, 0)]),
+        accept([is_not(IPV6_OFFSET, 0)]),
+        rule([COUNT, DROP]),
+    ]
 }
 
 /// The lock of one In/Out port.
@@ -121,24 +186,33 @@ pub(crate) fn lock(
     config: &SwitchConfig,
     uplink: &UplinkConfig,
 ) -> Lock {
-    let other_mac = Statement::Match {
-        op: Operator::Unequal,
-        left: ETHER_SOURCE,
-        right: Operand::Text(uplink.mac.to_string()),
+    let excess = Statement::Limit {
+        rate: GROUP_RATE,
+        burst: GROUP_RATE,
+        per: "second",
+        inv: true,
     };
-    let mut rules = vec![rule([other_mac, COUNT, DROP])];
+    let to_a_group = || is(GROUP_BIT, "01:00:00:00:00:00");
+    let mut rules = vec![
+        rule([is_not(ETHER_SOURCE, uplink.mac.to_string()), COUNT, DROP]),
+        // Reserved groups are for the neighbouring bridge: the kernel gives them to the host.
+        rule([is(GROUP_BLOCK, "01:80:c2:00:00:00"), COUNT, DROP]),
+        rule([to_a_group(), excess, COUNT, DROP]),
+    ];
     // The kernel has removed a tag before this hook, and the rules below see the frame behind it.
     for tag in ["8021q", "8021ad"] {
         rules.push(rule([is(ETHER_TYPE, tag), COUNT, DROP]));
     }
     rules.extend(neighbour_rules(uplink));
+    // Nothing else that a switch sends to the underlay is for a group.
+    rules.push(rule([to_a_group(), COUNT, DROP]));
     for source in sources(config, uplink) {
         let left = match source {
             IpNet::V4(_) => IPV4_SOURCE,
             IpNet::V6(_) => IPV6_SOURCE,
         };
         let right = if source.prefix_len() == source.max_prefix_len() {
-            Operand::Text(source.addr().to_string())
+            source.addr().to_string().into()
         } else {
             let prefix = Prefix {
                 addr: source.network().to_string(),
@@ -146,61 +220,64 @@ pub(crate) fn lock(
             };
             Operand::Prefix { prefix }
         };
-        let own = Statement::Match {
-            op: Operator::Equal,
-            left,
-            right,
-        };
-        rules.push(rule([own, ACCEPT]));
+        rules.push(rule([is(left, right), Statement::Goto { target: PASS }]));
     }
     rules.push(rule([COUNT, DROP]));
     Lock {
         table: table.to_owned(),
         interface: interface.to_owned(),
         rules,
+        up: true,
     }
 }
 
-/// ARP and Neighbour Discovery, each only for the uplink's own addresses.
+/// ARP and Neighbour Discovery, each only for the uplink's own addresses and MAC, and in the form in
+/// which switches send it. What has another form is dropped below, wherever it is hidden.
 fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
     let mut rules = Vec::new();
     if let Some(net) = uplink.ipv4 {
-        rules.push(rule([
-            is(ARP_SENDER_MAC, uplink.mac),
-            is(ARP_SENDER_IP, net.addr()),
-            ACCEPT,
+        rules.push(accept([
+            is(ARP_HARDWARE, 1),
+            is(ARP_PROTOCOL, "ip"),
+            is(ARP_HARDWARE_LEN, 6),
+            is(ARP_PROTOCOL_LEN, 4),
+            is(ARP_OPERATION, ["request", "reply"]),
+            is(ARP_SENDER_MAC, uplink.mac.to_string()),
+            is(ARP_SENDER_IP, net.addr().to_string()),
         ]));
     }
-    let link_local = uplink.mac.link_local();
-    for station in uplink.ipv6.iter().flat_map(|net| [net.addr(), link_local]) {
-        rules.push(rule([
-            is(IPV6_SOURCE, station),
-            is(ICMPV6_TYPE, "nd-neighbor-solicit"),
-            ACCEPT,
-        ]));
-        rules.push(rule([
-            is(ICMPV6_TYPE, "nd-neighbor-advert"),
-            is(ND_TARGET, format!("0x{:032x}", u128::from(station))),
-            ACCEPT,
-        ]));
-    }
-    for kind in [
-        "nd-neighbor-solicit",
-        "nd-neighbor-advert",
-        "nd-router-advert",
-        "nd-router-solicit",
-        "nd-redirect",
-    ] {
-        rules.push(rule([is(ICMPV6_TYPE, kind), COUNT, DROP]));
+    if let Some(net) = uplink.ipv6 {
+        // No extension header, and exactly one option: the link-layer address.
+        let message = |kind: &str, option: u8| {
+            vec![
+                is(IPV6_LENGTH, 32),
+                is(IPV6_NEXT, 58),
+                is(IPV6_HOPS, 255),
+                is(IPV6_SOURCE, net.addr().to_string()),
+                is(ICMPV6_TYPE, kind),
+                is(ND_OPTION, link_layer_option(option, uplink.mac)),
+            ]
+        };
+        rules.push(accept(message("nd-neighbor-solicit", 1)));
+        let own = format!("0x{:032x}", u128::from(net.addr()));
+        let mut advert = message("nd-neighbor-advert", 2);
+        advert.push(is(ND_TARGET, own));
+        rules.push(accept(advert));
     }
     rules
 }
 
+/// An option of 8 bytes with a MAC, as a number.
+fn link_layer_option(kind: u8, mac: MacAddr) -> u64 {
+    let mut bytes = [kind, 1, 0, 0, 0, 0, 0, 0];
+    bytes[2..].copy_from_slice(&mac.octets());
+    u64::from_be_bytes(bytes)
+}
+
 /// The IP sources that may leave the tenant: its own on the underlay, the gateway's subnets, and
 /// the ports' further addresses; only its own on the underlay if it reaches nothing but its peers.
-/// The link-local address is allowed for Neighbour Discovery only, by other rules: a fragmented
-/// Router Advertisement shows no type to match, but hosts accept it from no other source (RFC 4861,
-/// 6.1.2).
+/// No link-local address: a fragmented Router Advertisement shows no type to match, but hosts
+/// accept it from no other source (RFC 4861, 6.1.2).
 fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     let mut sources: Vec<IpNet> = uplink.own_addresses().map(IpNet::from).collect();
     if config.tunnel.as_ref().is_some_and(|tunnel| tunnel.only) {
@@ -233,104 +310,181 @@ fn chain_of(interface: &str) -> String {
     format!("lock-{interface}")
 }
 
-fn add_rules<'a>(
-    table: &'a str,
-    chain: &'a str,
+fn place<'a>(family: Family, table: &'a str, name: &'a str) -> Place<'a> {
+    Place {
+        family,
+        table,
+        name,
+    }
+}
+
+/// The commands that make or replace a chain with its rules.
+fn set_chain<'a>(
+    at: Place<'a>,
+    hook: Option<&'a Hook>,
     rules: &'a [Value],
 ) -> impl Iterator<Item = Command<'a>> {
-    let add = move |expr| Command::Add(nft::Object::rule(table, chain, expr));
-    rules.iter().map(add)
+    let add = move |expr| {
+        Command::Add(nft::Object::Rule {
+            family: at.family,
+            table: at.table,
+            chain: at.name,
+            expr,
+        })
+    };
+    let chain = [
+        Command::Add(nft::Object::Chain { at, hook }),
+        Command::Flush(nft::Object::Chain { at, hook: None }),
+    ];
+    chain.into_iter().chain(rules.iter().map(add))
 }
 
-/// Makes or replaces the table's base chain in one transaction; its locks stay.
+/// The commands that remove a chain to which no rule leads.
+fn delete_chain(at: Place<'_>) -> [Command<'_>; 2] {
+    [
+        Command::Flush(nft::Object::Chain { at, hook: None }),
+        Command::Delete(nft::Object::Chain { at, hook: None }),
+    ]
+}
+
+/// Makes or replaces the tables' own chains in one transaction; locks stay. Another version's
+/// chains for the bridge are removed.
 fn set_guard(guard: &Guard) -> Result<(), HostError> {
     let table = &guard.table;
-    let mut commands = vec![
-        Command::Add(nft::Object::table(table)),
-        Command::Add(nft::Object::port_map(table, MAP)),
-        Command::Add(nft::Object::chain(table, BASE, Some(Hook::ingress()))),
-        Command::Flush(nft::Object::chain(table, BASE, None)),
-    ];
-    commands.extend(add_rules(table, BASE, &guard.rules));
-    run(&commands)
-}
-
-/// Makes or replaces a port's lock in one transaction.
-fn set_lock(lock: &Lock) -> Result<(), HostError> {
-    let (table, chain) = (&lock.table, &chain_of(&lock.interface));
-    let mut commands = vec![
-        Command::Add(nft::Object::chain(table, chain, None)),
-        Command::Flush(nft::Object::chain(table, chain, None)),
-    ];
-    commands.extend(add_rules(table, chain, &lock.rules));
-    let port = nft::Object::port(table, MAP, &lock.interface, chain);
-    commands.push(Command::Add(port));
-    run(&commands)
-}
-
-/// Removes the table with everything in it.
-fn delete_guard(guard: &Guard) -> Result<(), HostError> {
-    if list(&guard.table)?.is_none() {
-        return Ok(());
-    }
-    run(&[Command::Delete(nft::Object::table(&guard.table))])
-}
-
-/// Removes a port's lock; from then on the guard drops all frames of the port.
-fn delete_lock(lock: &Lock) -> Result<(), HostError> {
-    let Some(listing) = list(&lock.table)? else {
-        return Ok(());
-    };
-    let (table, chain) = (&lock.table, &chain_of(&lock.interface));
     let mut commands = Vec::new();
-    if leads_to(&listing, lock) {
-        let port = nft::Object::port(table, MAP, &lock.interface, chain);
-        commands.push(Command::Delete(port));
+    let bridge = list(Family::Bridge, table)?;
+    for family in Family::ALL {
+        commands.push(Command::Add(nft::Object::Table {
+            family,
+            name: table,
+        }));
     }
-    if listing.has_chain(chain) {
-        commands.push(Command::Flush(nft::Object::chain(table, chain, None)));
-        commands.push(Command::Delete(nft::Object::chain(table, chain, None)));
+    let chains = bridge.iter().flat_map(Listing::chains);
+    let others: Vec<_> = chains
+        .filter(|name| ![PORTS, HOST].contains(name))
+        .map(|name| place(Family::Bridge, table, name))
+        .collect();
+    for at in &others {
+        commands.push(Command::Flush(nft::Object::Chain {
+            at: *at,
+            hook: None,
+        }));
     }
-    if commands.is_empty() {
-        return Ok(());
+    for name in bridge.iter().flat_map(Listing::maps) {
+        let at = place(Family::Bridge, table, name);
+        commands.push(Command::Delete(nft::Object::Map { at }));
+    }
+    commands.extend(others.iter().flat_map(|at| delete_chain(*at)));
+    let (ports, host) = (Hook::bridge_ports(), Hook::bridge_host());
+    commands.extend(set_chain(
+        place(Family::Netdev, table, PASS),
+        None,
+        &guard.pass,
+    ));
+    commands.extend(set_chain(
+        place(Family::Bridge, table, PORTS),
+        Some(&ports),
+        &guard.rules,
+    ));
+    commands.extend(set_chain(
+        place(Family::Bridge, table, HOST),
+        Some(&host),
+        &guard.host,
+    ));
+    run(&commands)
+}
+
+/// Makes or replaces a port's lock in one transaction. The port is up only if that succeeds.
+fn set_lock(lock: &Lock) -> Result<(), HostError> {
+    let name = chain_of(&lock.interface);
+    let at = place(Family::Netdev, &lock.table, &name);
+    let hook = Hook::device(&lock.interface);
+    let mut commands = Vec::new();
+    let listing = list(Family::Netdev, &lock.table)?;
+    let elsewhere = listing.is_some_and(|it| it.has_chain(&name) && !it.is_hooked(&name, &hook));
+    if elsewhere || !nft::is_on_device(at, &lock.interface)? {
+        // A chain cannot be moved.
+        commands.push(Command::Add(nft::Object::Chain { at, hook: None }));
+        commands.extend(delete_chain(at));
+    }
+    commands.extend(set_chain(at, Some(&hook), &lock.rules));
+    run(&commands)?;
+    set_up(&lock.interface, lock.up)
+}
+
+/// Removes the tables with everything in them.
+fn delete_guard(guard: &Guard) -> Result<(), HostError> {
+    let mut commands = Vec::new();
+    for family in Family::ALL {
+        if list(family, &guard.table)?.is_some() {
+            commands.push(Command::Delete(nft::Object::Table {
+                family,
+                name: &guard.table,
+            }));
+        }
     }
     run(&commands)
 }
 
-fn leads_to(listing: &Listing, lock: &Lock) -> bool {
-    listing.leads_to(MAP, &lock.interface, &chain_of(&lock.interface))
+/// Takes a port down and removes its lock.
+fn delete_lock(lock: &Lock) -> Result<(), HostError> {
+    close(&lock.interface)?;
+    let name = chain_of(&lock.interface);
+    let listing = list(Family::Netdev, &lock.table)?;
+    if !listing.is_some_and(|listing| listing.has_chain(&name)) {
+        return Ok(());
+    }
+    run(&delete_chain(place(Family::Netdev, &lock.table, &name)))
 }
 
-/// Reads the table's base chain. A base chain with another hook reads as one without rules.
+/// Takes a port down, if it exists. Returns whether it was up.
+pub(crate) fn close(interface: &str) -> Result<bool, HostError> {
+    let was_up = is_up(interface)? == Some(true);
+    if was_up {
+        set_up(interface, false)?;
+    }
+    Ok(was_up)
+}
+
+/// Reads the tables' own chains. A chain with another hook reads as one without rules.
 fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
-    let listing = list(&wanted.table)?;
-    Ok(listing.map(|listing| Guard {
+    let netdev = list(Family::Netdev, &wanted.table)?;
+    let bridge = list(Family::Bridge, &wanted.table)?;
+    if netdev.is_none() && bridge.is_none() {
+        return Ok(None);
+    }
+    let hooked = |chain: &str, hook: &Hook| match &bridge {
+        Some(listing) if listing.is_hooked(chain, hook) => listing.rules(chain),
+        _ => Vec::new(),
+    };
+    Ok(Some(Guard {
         table: wanted.table.clone(),
-        rules: if listing.is_hooked(BASE, &Hook::ingress()) {
-            listing.rules(BASE)
-        } else {
-            Vec::new()
-        },
+        rules: hooked(PORTS, &Hook::bridge_ports()),
+        host: hooked(HOST, &Hook::bridge_host()),
+        pass: netdev
+            .map(|listing| listing.rules(PASS))
+            .unwrap_or_default(),
     }))
 }
 
-/// Reads a port's lock. A chain to which the map does not lead reads as one without rules.
+/// Reads a port's lock. A chain that is called elsewhere reads as one without rules.
 fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
-    let Some(listing) = list(&wanted.table)? else {
+    let name = chain_of(&wanted.interface);
+    let Some(listing) = list(Family::Netdev, &wanted.table)?.filter(|it| it.has_chain(&name))
+    else {
         return Ok(None);
     };
-    let chain = chain_of(&wanted.interface);
-    let leads = leads_to(&listing, wanted);
-    if !listing.has_chain(&chain) && !leads {
-        return Ok(None);
-    }
+    let at = place(Family::Netdev, &wanted.table, &name);
+    let is_called = listing.is_hooked(&name, &Hook::device(&wanted.interface))
+        && nft::is_on_device(at, &wanted.interface)?;
     Ok(Some(Lock {
         table: wanted.table.clone(),
         interface: wanted.interface.clone(),
-        rules: if leads {
-            listing.rules(&chain)
+        rules: if is_called {
+            listing.rules(&name)
         } else {
             Vec::new()
         },
+        up: is_up(&wanted.interface)? == Some(true),
     }))
 }

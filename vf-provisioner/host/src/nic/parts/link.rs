@@ -43,8 +43,9 @@ pub struct End {
     pub mac: Option<MacAddr>,
     /// Largest IP packet in bytes.
     pub mtu: u32,
-    /// Administratively up.
-    pub up: bool,
+    /// Administratively up; `None` for a bridge port, which its lock brings up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
     /// Whether the kernel resolves and answers ARP here.
     pub arp: bool,
     /// Whether the kernel's IPv6 is enabled here.
@@ -66,7 +67,7 @@ impl End {
             interface: interface.to_owned(),
             mac: None,
             mtu: mtu.into(),
-            up: true,
+            up: Some(true),
             arp: false,
             ipv6: false,
             offloads: false,
@@ -87,6 +88,10 @@ pub struct BridgePort {
     pub learning: bool,
     /// Whether unicast for unknown MACs is sent here.
     pub flood: bool,
+    /// Whether the bridge itself drops what comes from here with another source MAC than the
+    /// station's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
     /// The only station behind this port, as a permanent forwarding entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station: Option<MacAddr>,
@@ -203,6 +208,7 @@ pub(crate) fn configure(end: &End) -> Result<(), HostError> {
                 .isolated(port.isolated)
                 .learning(port.learning)
                 .flood(port.flood)
+                .locked(port.locked)
                 .build();
             let request = handle.link().set_port(link);
             request.execute().await.map_err(refused(what()))?;
@@ -216,7 +222,11 @@ pub(crate) fn configure(end: &End) -> Result<(), HostError> {
             }
         }
         let link = LinkUnspec::new_with_index(index);
-        let link = if end.up { link.up() } else { link.down() };
+        let link = match end.up {
+            Some(true) => link.up(),
+            Some(false) => link.down(),
+            None => return Ok(()),
+        };
         let request = handle.link().change(link.build());
         request.execute().await.map_err(refused(what()))
     })
@@ -258,7 +268,7 @@ pub(crate) fn observe(wanted: &End) -> Result<Option<ObservedEnd>, HostError> {
             interface: wanted.interface.clone(),
             mac: None,
             mtu: 0,
-            up: link.header.flags.contains(LinkFlags::Up),
+            up: wanted.up.map(|_| link.header.flags.contains(LinkFlags::Up)),
             arp: !link.header.flags.contains(LinkFlags::Noarp),
             ipv6: false,
             offloads: false,
@@ -324,6 +334,7 @@ async fn observe_port(
         isolated: false,
         learning: true,
         flood: true,
+        locked: false,
         station: None,
     };
     for attribute in attributes {
@@ -331,6 +342,7 @@ async fn observe_port(
             InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::Learning(on) => port.learning = *on,
             InfoBridgePort::UnicastFlood(on) => port.flood = *on,
+            InfoBridgePort::Locked(on) => port.locked = *on,
             _ => {}
         }
     }

@@ -4,8 +4,8 @@
 //! runs on a thread of its own that enters the namespace first and ends with it.
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::LinkMessage;
-use rtnetlink::Handle;
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec};
 use tenant_config::MacAddr;
 
 use super::netns::{exists, inside};
@@ -66,6 +66,27 @@ pub(crate) async fn index_of(handle: &Handle, interface: &str) -> Result<u32, Ho
             source: nix::Error::ENODEV.into(),
         }),
     }
+}
+
+/// Whether an interface is up; `None` if it does not exist.
+pub(crate) fn is_up(interface: &str) -> Result<Option<bool>, HostError> {
+    with_netlink(None, async |handle| {
+        let link = find(&handle, interface).await?;
+        Ok(link.map(|link| link.header.flags.contains(LinkFlags::Up)))
+    })
+}
+
+/// Sets an interface up or down.
+pub(crate) fn set_up(interface: &str, up: bool) -> Result<(), HostError> {
+    with_netlink(None, async |handle| {
+        let link = LinkUnspec::new_with_index(index_of(&handle, interface).await?);
+        let link = if up { link.up() } else { link.down() };
+        let request = handle.link().change(link.build());
+        request
+            .execute()
+            .await
+            .map_err(refused(format!("cannot set interface {interface}")))
+    })
 }
 
 /// Deletes an interface, and with it the other end of its pair, if it exists.

@@ -11,7 +11,26 @@ use serde_json::{Value, json};
 
 use crate::error::HostError;
 
-const FAMILY: &str = "bridge";
+/// The families of tables that the locks use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Family {
+    /// What one device receives, before anything of the host sees it.
+    Netdev,
+    /// What bridges forward or deliver to the host.
+    Bridge,
+}
+
+impl Family {
+    pub(super) const ALL: [Self; 2] = [Self::Netdev, Self::Bridge];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
+        }
+    }
+}
 
 /// The value that a statement reads.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -31,26 +50,73 @@ pub(super) enum Expression {
         offset: u16,
         len: u16,
     },
+    /// A field of an extension header of IPv6.
+    #[serde(rename = "exthdr")]
+    Extension {
+        name: &'static str,
+        field: &'static str,
+    },
+    /// Some bits of another value.
+    #[serde(rename = "&")]
+    Masked(&'static Expression, Mask),
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(super) enum Mask {
+    Text(&'static str),
+    Number(u16),
 }
 
 const fn field(protocol: &'static str, field: &'static str) -> Expression {
     Expression::Field { protocol, field }
 }
 
+const fn transport(offset: u16, len: u16) -> Expression {
+    let base = "th";
+    Expression::Bytes { base, offset, len }
+}
+
 pub(super) const INTERFACE: Expression = Expression::Meta { key: "iifname" };
+pub(super) const MARK: Expression = Expression::Meta { key: "mark" };
+/// What follows the IP header, for IPv6 behind its extension headers. Unreadable, so neither equal
+/// nor unequal to anything, if the kernel cannot follow these.
+pub(super) const TRANSPORT: Expression = Expression::Meta { key: "l4proto" };
+const ETHER_DESTINATION: Expression = field("ether", "daddr");
+/// The group bit of the destination.
+pub(super) const GROUP_BIT: Expression =
+    Expression::Masked(&ETHER_DESTINATION, Mask::Text("01:00:00:00:00:00"));
+/// The block of reserved groups that the destination is in.
+pub(super) const GROUP_BLOCK: Expression =
+    Expression::Masked(&ETHER_DESTINATION, Mask::Text("ff:ff:ff:ff:ff:f0"));
 pub(super) const ETHER_SOURCE: Expression = field("ether", "saddr");
 pub(super) const ETHER_TYPE: Expression = field("ether", "type");
+pub(super) const ARP_HARDWARE: Expression = field("arp", "htype");
+pub(super) const ARP_PROTOCOL: Expression = field("arp", "ptype");
+pub(super) const ARP_HARDWARE_LEN: Expression = field("arp", "hlen");
+pub(super) const ARP_PROTOCOL_LEN: Expression = field("arp", "plen");
+pub(super) const ARP_OPERATION: Expression = field("arp", "operation");
 pub(super) const ARP_SENDER_MAC: Expression = field("arp", "saddr ether");
 pub(super) const ARP_SENDER_IP: Expression = field("arp", "saddr ip");
 pub(super) const IPV4_SOURCE: Expression = field("ip", "saddr");
+pub(super) const IPV4_OFFSET: Expression =
+    Expression::Masked(&field("ip", "frag-off"), Mask::Number(0x1fff));
 pub(super) const IPV6_SOURCE: Expression = field("ip6", "saddr");
+pub(super) const IPV6_NEXT: Expression = field("ip6", "nexthdr");
+pub(super) const IPV6_HOPS: Expression = field("ip6", "hoplimit");
+pub(super) const IPV6_LENGTH: Expression = field("ip6", "length");
+pub(super) const IPV6_OFFSET: Expression = Expression::Extension {
+    name: "frag",
+    field: "frag-off",
+};
+pub(super) const UDP_SOURCE: Expression = field("udp", "sport");
+pub(super) const UDP_DESTINATION: Expression = field("udp", "dport");
+pub(super) const ICMP_TYPE: Expression = field("icmp", "type");
 pub(super) const ICMPV6_TYPE: Expression = field("icmpv6", "type");
 /// The target of a Neighbour Advertisement.
-pub(super) const ND_TARGET: Expression = Expression::Bytes {
-    base: "th",
-    offset: 64,
-    len: 128,
-};
+pub(super) const ND_TARGET: Expression = transport(64, 128);
+/// The first option of a Neighbour Solicitation or Advertisement, as far as a MAC's.
+pub(super) const ND_OPTION: Expression = transport(192, 64);
 
 /// How two values are compared.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -59,14 +125,47 @@ pub(super) enum Operator {
     Equal,
     #[serde(rename = "!=")]
     Unequal,
+    #[serde(rename = "<=")]
+    AtMost,
+    #[serde(rename = ">")]
+    Above,
 }
 
 /// The value that an expression is compared with.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum Operand {
+    Number(u64),
     Text(String),
     Prefix { prefix: Prefix },
+    Set { set: Vec<Operand> },
+}
+
+impl From<u64> for Operand {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<String> for Operand {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Operand {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl<T: Into<Self>, const N: usize> From<[T; N]> for Operand {
+    /// A set; `nft` prints it in ascending order.
+    fn from(all: [T; N]) -> Self {
+        Self::Set {
+            set: all.map(Into::into).into(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -84,9 +183,20 @@ pub(super) enum Statement {
         left: Expression,
         right: Operand,
     },
-    Vmap {
+    /// Matches what exceeds a rate, if `inv`.
+    Limit {
+        rate: u64,
+        burst: u64,
+        per: &'static str,
+        inv: bool,
+    },
+    /// Sets a value.
+    Mangle {
         key: Expression,
-        data: String,
+        value: u64,
+    },
+    Goto {
+        target: &'static str,
     },
     Counter(()),
     Accept(()),
@@ -97,13 +207,20 @@ pub(super) const COUNT: Statement = Statement::Counter(());
 pub(super) const ACCEPT: Statement = Statement::Accept(());
 pub(super) const DROP: Statement = Statement::Drop(());
 
-/// `left` equals the text of `right`.
-pub(super) fn is(left: Expression, right: impl ToString) -> Statement {
-    Statement::Match {
-        op: Operator::Equal,
-        left,
-        right: Operand::Text(right.to_string()),
-    }
+/// `left` compared with `right`.
+pub(super) fn compared(left: Expression, op: Operator, right: impl Into<Operand>) -> Statement {
+    let right = right.into();
+    Statement::Match { op, left, right }
+}
+
+/// `left` equals `right`.
+pub(super) fn is(left: Expression, right: impl Into<Operand>) -> Statement {
+    compared(left, Operator::Equal, right)
+}
+
+/// `left` can be read, and differs from `right`; from all of it, if that is a set.
+pub(super) fn is_not(left: Expression, right: impl Into<Operand>) -> Statement {
+    compared(left, Operator::Unequal, right)
 }
 
 /// A rule as it is kept.
@@ -112,125 +229,86 @@ pub(super) fn rule(statements: impl IntoIterator<Item = Statement>) -> Value {
     json!(statements)
 }
 
+/// A chain, as the commands name it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Place<'a> {
+    pub(super) family: Family,
+    pub(super) table: &'a str,
+    pub(super) name: &'a str,
+}
+
 /// An object of a table.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Object<'a> {
-    Table(Named<'a>),
-    Chain(Chain<'a>),
+    Table {
+        family: Family,
+        name: &'a str,
+    },
+    Chain {
+        #[serde(flatten)]
+        at: Place<'a>,
+        #[serde(flatten)]
+        hook: Option<&'a Hook>,
+    },
     Map {
         #[serde(flatten)]
-        at: InTable<'a>,
-        #[serde(rename = "type")]
-        of: &'static str,
-        map: &'static str,
+        at: Place<'a>,
     },
     Rule {
-        family: &'static str,
+        family: Family,
         table: &'a str,
         chain: &'a str,
         expr: &'a Value,
     },
-    Element {
-        #[serde(flatten)]
-        at: InTable<'a>,
-        elem: Vec<Value>,
-    },
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Named<'a> {
-    family: &'static str,
-    name: &'a str,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct InTable<'a> {
-    family: &'static str,
-    table: &'a str,
-    name: &'a str,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Chain<'a> {
-    #[serde(flatten)]
-    at: InTable<'a>,
-    #[serde(flatten)]
-    hook: Option<Hook>,
 }
 
 /// Where a base chain is called.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hook {
     #[serde(rename = "type")]
     kind: String,
     hook: String,
     prio: i32,
     policy: String,
+    /// `nft` 1.0.6 does not print it in JSON.
+    #[serde(
+        rename = "dev",
+        skip_deserializing,
+        skip_serializing_if = "Option::is_none"
+    )]
+    device: Option<String>,
 }
 
 impl Hook {
-    /// For every frame received on a bridge port, before the kernel's own filters.
-    pub(super) fn ingress() -> Self {
+    fn new(hook: &str, prio: i32, policy: &str) -> Self {
         Self {
             kind: "filter".to_owned(),
-            hook: "prerouting".to_owned(),
-            prio: -300,
-            policy: "accept".to_owned(),
-        }
-    }
-}
-
-impl<'a> Object<'a> {
-    pub(super) fn table(name: &'a str) -> Self {
-        Self::Table(Named {
-            family: FAMILY,
-            name,
-        })
-    }
-
-    pub(super) fn chain(table: &'a str, name: &'a str, hook: Option<Hook>) -> Self {
-        let at = in_table(table, name);
-        Self::Chain(Chain { at, hook })
-    }
-
-    /// A map from interfaces to verdicts.
-    pub(super) fn port_map(table: &'a str, name: &'a str) -> Self {
-        Self::Map {
-            at: in_table(table, name),
-            of: "ifname",
-            map: "verdict",
+            hook: hook.to_owned(),
+            prio,
+            policy: policy.to_owned(),
+            device: None,
         }
     }
 
-    /// An element of such a map that leads to a chain.
-    pub(super) fn port(table: &'a str, map: &'a str, interface: &str, chain: &str) -> Self {
-        Self::Element {
-            at: in_table(table, map),
-            elem: vec![jump(interface, chain)],
+    /// For every frame that a device receives, before other chains; what no rule accepts is
+    /// dropped.
+    pub(super) fn device(interface: &str) -> Self {
+        Self {
+            device: Some(interface.to_owned()),
+            ..Self::new("ingress", -500, "drop")
         }
     }
 
-    pub(super) fn rule(table: &'a str, chain: &'a str, expr: &'a Value) -> Self {
-        Self::Rule {
-            family: FAMILY,
-            table,
-            chain,
-            expr,
-        }
+    /// For every frame received on a bridge port, before the kernel's own filters.
+    pub(super) fn bridge_ports() -> Self {
+        Self::new("prerouting", -300, "accept")
     }
-}
 
-fn in_table<'a>(table: &'a str, name: &'a str) -> InTable<'a> {
-    InTable {
-        family: FAMILY,
-        table,
-        name,
+    /// For every frame that a bridge delivers to the host.
+    pub(super) fn bridge_host() -> Self {
+        Self::new("input", -300, "accept")
     }
-}
-
-fn jump(interface: &str, chain: &str) -> Value {
-    json!([interface, {"jump": {"target": chain}}])
 }
 
 /// One change of a transaction.
@@ -267,8 +345,6 @@ struct ListedChain {
 #[derive(Debug, Deserialize)]
 struct ListedMap {
     name: String,
-    #[serde(default)]
-    elem: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -287,18 +363,26 @@ impl Listing {
         self.chain(name).is_some()
     }
 
-    /// Whether the chain is called where it should be.
-    pub(super) fn is_hooked(&self, chain: &str, at: &Hook) -> bool {
-        let place = |hook: &Hook| (hook.kind.clone(), hook.hook.clone(), hook.prio);
-        let hook = self.chain(chain).and_then(|chain| chain.hook.as_ref());
-        hook.is_some_and(|hook| place(hook) == place(at))
+    /// The names of all chains.
+    pub(super) fn chains(&self) -> impl Iterator<Item = &str> {
+        let chains = self.nftables.iter().filter_map(|it| it.chain.as_ref());
+        chains.map(|chain| chain.name.as_str())
     }
 
-    /// Whether the map leads from the interface to the chain.
-    pub(super) fn leads_to(&self, map: &str, interface: &str, chain: &str) -> bool {
-        let wanted = jump(interface, chain);
-        let mut maps = self.nftables.iter().filter_map(|it| it.map.as_ref());
-        maps.any(|it| it.name == map && it.elem.contains(&wanted))
+    /// The names of all maps.
+    pub(super) fn maps(&self) -> impl Iterator<Item = &str> {
+        let maps = self.nftables.iter().filter_map(|it| it.map.as_ref());
+        maps.map(|map| map.name.as_str())
+    }
+
+    /// Whether the chain is called where it should be, the device apart.
+    pub(super) fn is_hooked(&self, chain: &str, at: &Hook) -> bool {
+        let at = Hook {
+            device: None,
+            ..at.clone()
+        };
+        let hook = self.chain(chain).and_then(|chain| chain.hook.as_ref());
+        hook == Some(&at)
     }
 
     /// The expressions of a chain's rules, with counters reset.
@@ -326,24 +410,39 @@ fn failed(message: impl ToString) -> HostError {
     }
 }
 
-/// Reads a table; `None` if it does not exist.
-pub(super) fn list(table: &str) -> Result<Option<Listing>, HostError> {
+/// What `nft list` prints; `None` if it does not exist.
+fn listed(arguments: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
     let output = Program::new("nft")
-        .args(["-j", "list", "table", FAMILY, table])
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .map_err(failed)?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        return if message.contains("No such file or directory") {
-            Ok(None)
-        } else {
-            Err(failed(message.trim()))
-        };
+    if output.status.success() {
+        return Ok(Some(output.stdout));
     }
-    serde_json::from_slice(&output.stdout)
-        .map(Some)
+    let message = String::from_utf8_lossy(&output.stderr);
+    if message.contains("No such file or directory") {
+        Ok(None)
+    } else {
+        Err(failed(message.trim()))
+    }
+}
+
+/// Reads a table; `None` if it does not exist. Protocols have numbers: their names are the host's
+/// to choose.
+pub(super) fn list(family: Family, table: &str) -> Result<Option<Listing>, HostError> {
+    let text = listed(&["-j", "-p", "list", "table", family.name(), table])?;
+    text.map(|text| serde_json::from_slice(&text))
+        .transpose()
         .map_err(failed)
+}
+
+/// Whether a chain is called for this device.
+pub(super) fn is_on_device(at: Place<'_>, interface: &str) -> Result<bool, HostError> {
+    let text = listed(&["list", "chain", at.family.name(), at.table, at.name])?;
+    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
+    let mut hooks = text.lines().filter(|line| line.contains(" hook "));
+    Ok(hooks.any(|line| line.contains(&format!("\"{interface}\""))))
 }
 
 /// Makes all changes in one transaction.
@@ -377,39 +476,54 @@ mod tests {
             addr: "10.0.0.0".to_owned(),
             len: 24,
         };
-        let unequal = Statement::Match {
-            op: Operator::Unequal,
-            left: IPV4_SOURCE,
-            right: Operand::Prefix { prefix },
-        };
-        let rule = rule([is(ND_TARGET, "0x01"), unequal, COUNT, DROP]);
-        let wanted = concat!(
-            r#"[{"match":{"op":"==","#,
-            r#""left":{"payload":{"base":"th","offset":64,"len":128}},"right":"0x01"}},"#,
-            r#"{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"saddr"}},"#,
-            r#""right":{"prefix":{"addr":"10.0.0.0","len":24}}}},{"counter":null},{"drop":null}]"#,
-        );
-        assert_eq!(rule.to_string(), wanted);
+        let rule = rule([
+            is(ND_TARGET, "0x01"),
+            is_not(IPV4_SOURCE, Operand::Prefix { prefix }),
+            is(GROUP_BIT, "01:00:00:00:00:00"),
+            is_not(IPV6_OFFSET, 0),
+            is_not(UDP_SOURCE, [67, 547]),
+            Statement::Limit {
+                rate: 9,
+                burst: 8,
+                per: "second",
+                inv: true,
+            },
+            COUNT,
+            DROP,
+        ]);
+        let wanted = json!([
+            {"match": {"op": "==", "left": {"payload": {"base": "th", "offset": 64, "len": 128}},
+                "right": "0x01"}},
+            {"match": {"op": "!=", "left": {"payload": {"protocol": "ip", "field": "saddr"}},
+                "right": {"prefix": {"addr": "10.0.0.0", "len": 24}}}},
+            {"match": {"op": "==", "left": {"&": [{"payload": {"protocol": "ether", "field":
+                "daddr"}}, "01:00:00:00:00:00"]}, "right": "01:00:00:00:00:00"}},
+            {"match": {"op": "!=", "left": {"exthdr": {"name": "frag", "field": "frag-off"}},
+                "right": 0}},
+            {"match": {"op": "!=", "left": {"payload": {"protocol": "udp", "field": "sport"}},
+                "right": {"set": [67, 547]}}},
+            {"limit": {"rate": 9, "burst": 8, "per": "second", "inv": true}},
+            {"counter": null},
+            {"drop": null}
+        ]);
+        assert_eq!(rule, wanted);
     }
 
     #[test]
-    fn listing_shows_hook_map_and_rules() {
+    fn listing_shows_hooks_and_rules() {
         let text = r#"{"nftables": [
             {"metainfo": {"version": "1.0.6"}},
-            {"table": {"family": "bridge", "name": "t", "handle": 1}},
-            {"map": {"family": "bridge", "name": "ports", "table": "t", "type": "ifname",
-                "map": "verdict", "elem": [["io1", {"jump": {"target": "lock-io1"}}]]}},
-            {"chain": {"family": "bridge", "table": "t", "name": "guard", "handle": 2,
-                "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}},
-            {"chain": {"family": "bridge", "table": "t", "name": "lock-io1", "handle": 3}},
-            {"rule": {"family": "bridge", "table": "t", "chain": "lock-io1", "handle": 4,
+            {"table": {"family": "netdev", "name": "t", "handle": 1}},
+            {"chain": {"family": "netdev", "table": "t", "name": "lock-io1", "handle": 2,
+                "type": "filter", "hook": "ingress", "prio": -500, "policy": "drop"}},
+            {"chain": {"family": "netdev", "table": "t", "name": "pass", "handle": 3}},
+            {"rule": {"family": "netdev", "table": "t", "chain": "pass", "handle": 4,
                 "expr": [{"counter": {"packets": 7, "bytes": 9}}, {"drop": null}]}}]}"#;
         let listing: Listing = serde_json::from_str(text).expect("a listing");
-        assert!(listing.is_hooked("guard", &Hook::ingress()));
-        assert!(!listing.is_hooked("lock-io1", &Hook::ingress()));
-        assert!(listing.has_chain("lock-io1") && !listing.has_chain("lock-io2"));
-        assert!(listing.leads_to("ports", "io1", "lock-io1"));
-        assert!(!listing.leads_to("ports", "io2", "lock-io2"));
-        assert_eq!(listing.rules("lock-io1"), [rule([COUNT, DROP])]);
+        assert!(listing.is_hooked("lock-io1", &Hook::device("io1")));
+        assert!(!listing.is_hooked("lock-io1", &Hook::bridge_ports()));
+        assert!(!listing.is_hooked("pass", &Hook::device("io1")));
+        assert!(listing.has_chain("pass") && !listing.has_chain("lock-io2"));
+        assert_eq!(listing.rules("pass"), [rule([COUNT, DROP])]);
     }
 }

@@ -16,6 +16,7 @@ use super::function::{Pf, PfSettings, VFIO, Vf, VfInterface, VfSettings};
 use super::netlink;
 use super::sysfs::{self, group_others, link_name, number};
 use crate::error::HostError;
+use crate::nic::parts::netlink::{is_up, set_up};
 use crate::object::{Context, Live};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -110,7 +111,7 @@ fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     let Some(vfs) = number(&path.join("sriov_numvfs")) else {
         return Ok(None);
     };
-    let Some(up) = netlink::is_up(&wanted.interface)? else {
+    let Some(up) = is_up(&wanted.interface)? else {
         return Ok(None);
     };
     Ok(Some(Pf {
@@ -164,7 +165,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     let autoprobe = if want.autoprobe { "1" } else { "0" };
     write(&path.join("sriov_drivers_autoprobe"), autoprobe)?;
     // Some NICs set up their functions only while the link is up.
-    netlink::set_up(&pf.interface, want.up || want.vfs != 0)?;
+    set_up(&pf.interface, want.up || want.vfs != 0)?;
     if is != want.vfs {
         if is != 0 {
             write(&path.join("sriov_numvfs"), "0")?;
@@ -183,7 +184,7 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
             ));
         }
     }
-    netlink::set_up(&pf.interface, want.up)
+    set_up(&pf.interface, want.up)
 }
 
 /// Restores the original settings of a PF. A PF that has vanished has none.

@@ -67,27 +67,6 @@ pub(super) fn set_vf(pf: &str, info: VfInfo) -> Result<(), HostError> {
     })
 }
 
-/// Whether an interface is up; `None` if it does not exist.
-pub(super) fn is_up(interface: &str) -> Result<Option<bool>, HostError> {
-    with_netlink(None, async |handle| {
-        let link = find(&handle, interface).await?;
-        Ok(link.map(|link| link.header.flags.contains(LinkFlags::Up)))
-    })
-}
-
-/// Sets an interface up or down.
-pub(super) fn set_up(interface: &str, up: bool) -> Result<(), HostError> {
-    with_netlink(None, async |handle| {
-        let link = LinkUnspec::new_with_index(index_of(&handle, interface).await?);
-        let link = if up { link.up() } else { link.down() };
-        let request = handle.link().change(link.build());
-        request
-            .execute()
-            .await
-            .map_err(refused(format!("cannot set interface {interface}")))
-    })
-}
-
 /// Moves a new interface to its namespace and renames it.
 pub(super) fn take_vf_interface(made: &str, wanted: &VfInterface) -> Result<(), HostError> {
     let what = format!(
