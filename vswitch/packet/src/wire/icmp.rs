@@ -23,14 +23,20 @@ const MAX_ERROR4_LEN: usize = 576;
 /// RFC 4443, section 2.4: as much as fits in the smallest IPv6 MTU.
 const MAX_ERROR6_LEN: usize = 1280;
 
-/// Whether the packet is an echo request that may be answered in place.
-pub fn is_echo_request4(ip: &Ipv4) -> bool {
-    ip.fragment == Fragment::Whole && ip.icmp_type() == Some(icmp::ECHO_REQUEST)
+/// Whether the packet is an echo request that may be answered in place: whole, and its checksum is
+/// right. `packet` begins with the IP header.
+pub fn is_echo_request4(ip: &Ipv4, packet: &[u8]) -> bool {
+    ip.fragment == Fragment::Whole
+        && ip.icmp_type() == Some(icmp::ECHO_REQUEST)
+        && checksum::holds(ip.payload(packet))
 }
 
-/// Whether the packet is an echo request that may be answered in place.
-pub fn is_echo_request6(ip: &Ipv6) -> bool {
-    ip.fragment == Fragment::Whole && ip.icmp_type() == Some(icmpv6::ECHO_REQUEST)
+/// As [`is_echo_request4`].
+pub fn is_echo_request6(ip: &Ipv6, packet: &[u8]) -> bool {
+    let (source, destination) = (ip.source.into(), ip.destination.into());
+    ip.fragment == Fragment::Whole
+        && ip.icmp_type() == Some(icmpv6::ECHO_REQUEST)
+        && Icmpv6Packet::new_unchecked(ip.payload(packet)).verify_checksum(&source, &destination)
 }
 
 /// Turns an echo request into its reply, without the request's options.

@@ -7,10 +7,17 @@ use packet::{DropReason, Frame, addr};
 
 use crate::tables::PortRules;
 
+/// Whose MACs a frame may come from.
+pub(super) enum Sender<'a> {
+    /// Those of a port.
+    Port(&'a PortRules),
+    /// Any station's but our own, which is this.
+    Other([u8; 6]),
+}
+
 /// The sender of a frame, as far as the Ethernet rows need it.
 pub(super) struct Station<'a> {
-    /// The rules of the port; none where any station may send.
-    pub(super) rules: Option<&'a PortRules>,
+    pub(super) sender: Sender<'a>,
     pub(super) mtu: u16,
     pub(super) trunk: &'a [u16],
 }
@@ -59,7 +66,11 @@ pub(super) fn parse(station: &Station<'_>, frame: &mut Frame<'_>) -> Result<Ethe
     if !addr::is_station_mac(source) {
         return Err(DropReason::SrcMacGroup);
     }
-    if station.rules.is_some_and(|rules| !rules.has_mac(source)) {
+    let allowed = match station.sender {
+        Sender::Port(rules) => rules.has_mac(source),
+        Sender::Other(own) => source != own,
+    };
+    if !allowed {
         return Err(DropReason::SrcMac);
     }
     let mut vid = None;

@@ -5,7 +5,7 @@ use packet::refused::{icmp_reason, protocol_reason};
 use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Station};
+use super::ethernet::{self, Ethernet, Sender, Station};
 use super::owner::Owner;
 use super::{dhcp, nd};
 use crate::tables::{PortRules, Tables};
@@ -21,7 +21,7 @@ pub(crate) fn from_port(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let station = Station {
-        rules: Some(rules),
+        sender: Sender::Port(rules),
         mtu: rules.mtu,
         trunk: &rules.trunk,
     };

@@ -5,7 +5,7 @@ use packet::wire::ecn::Ecn;
 use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Station};
+use super::ethernet::{self, Ethernet, Sender, Station};
 use super::outside;
 use crate::ids::{PeerId, VtepId};
 use crate::tables::{PackedTarget, Tables, Tunnel};
@@ -29,7 +29,7 @@ pub(crate) fn from_tunnel(
     packet: &mut Packet,
 ) -> Result<(PeerId, Option<Ecn>), DropReason> {
     let station = Station {
-        rules: None,
+        sender: Sender::Other(from.tunnel.mac),
         // The device has limited the outer packet.
         mtu: u16::MAX,
         trunk: &[],

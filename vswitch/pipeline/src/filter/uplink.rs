@@ -1,12 +1,12 @@
 //! What may come from the underlay: the rows of "From the uplink".
 
 use packet::number::ethertype;
-use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
+use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Station};
+use super::ethernet::{self, Ethernet, Sender, Station};
 use super::outside;
-use crate::tables::{Tables, UplinkRules};
+use crate::tables::{Tables, Target, UplinkRules};
 
 /// Accepts what may come from the underlay, and writes it to `packet`.
 #[inline(always)]
@@ -17,7 +17,7 @@ pub(crate) fn from_uplink(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let station = Station {
-        rules: None,
+        sender: Sender::Other(uplink.mac),
         mtu: uplink.mtu,
         trunk: &[],
     };
@@ -36,9 +36,23 @@ pub(crate) fn from_uplink(
     packet.ip = match ethertype {
         ethertype::IPV4 => Ip::V4(ipv4_from_uplink(tables, payload)?),
         ethertype::IPV6 => Ip::V6(ipv6_from_uplink(tables, payload)?),
-        _ => Ip::Arp(outside::parse_arp(mac_at(bytes, 6), payload)?),
+        _ => Ip::Arp(arp_from_uplink(tables, mac_at(bytes, 6), payload)?),
     };
     Ok(())
+}
+
+/// Row 2 of "From the uplink", as far as the filter goes.
+fn arp_from_uplink(tables: &Tables, source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
+    let arp = outside::parse_arp(source, payload)?;
+    let sender = arp.sender_ip;
+    let no_station = addr::is_martian_source4(sender)
+        || addr::is_reserved4(sender)
+        || (addr::is_this_network4(sender) && sender != 0)
+        || tables.route4(sender) == Some(Target::UnderlayEdge);
+    if no_station {
+        return Err(DropReason::ArpSenderIp);
+    }
+    Ok(arp)
 }
 
 #[inline(always)]

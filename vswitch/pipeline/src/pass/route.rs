@@ -146,7 +146,7 @@ fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, R
         (Side::Port(rules), Some(Target::Port(id))) if id != rules.id => Ok(Hop::Port(id)),
         (Side::Port(_), Some(Target::Uplink)) => Ok(Hop::Uplink),
         (Side::Port(_), Some(Target::Peer(id))) => Ok(Hop::Peer(id)),
-        (Side::Port(_), Some(Target::Underlay | Target::UplinkSelf)) => {
+        (Side::Port(_), Some(Target::Underlay | Target::UplinkSelf | Target::UnderlayEdge)) => {
             Err(Refused::silently(Underlay))
         }
         (Side::Port(_), Some(_)) => Err(Refused::with(RouteNone, IcmpError::HostUnreachable)),
@@ -157,7 +157,13 @@ fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, R
         (Side::Uplink(_) | Side::Peer(_), Some(Target::Port(id))) => Ok(Hop::Port(id)),
         (
             Side::Uplink(_) | Side::Peer(_),
-            Some(Target::Uplink | Target::Underlay | Target::UplinkSelf | Target::Peer(_)),
+            Some(
+                Target::Uplink
+                | Target::Underlay
+                | Target::UplinkSelf
+                | Target::UnderlayEdge
+                | Target::Peer(_),
+            ),
         ) => Err(Refused::silently(NoTransit)),
         (Side::Uplink(_) | Side::Peer(_), _) => Err(Refused::silently(RouteNone)),
     }

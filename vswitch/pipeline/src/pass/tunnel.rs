@@ -52,6 +52,9 @@ impl<'s, N: Notes> Pass<'s, N> {
         frame: &mut Frame<'_>,
         inner: &mut Packet,
     ) -> Outcome<Side<'s>> {
+        if inner.group {
+            return self.refuse(Stage::Tunnel, DropReason::DstMac);
+        }
         if outer.fragment != Fragment::Whole {
             return self.refuse(Stage::Tunnel, DropReason::TunnelFragment);
         }

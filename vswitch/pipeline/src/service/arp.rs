@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use packet::wire::{Arp, Packet, arp};
+use packet::wire::{Arp, Packet, arp, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use super::Owner;
@@ -20,6 +20,9 @@ impl<N: Notes> Pass<'_, N> {
         arp: &Arp,
         frame: &mut Frame<'_>,
     ) -> Outcome {
+        if packet.group && mac_at(frame.bytes(), 0) != addr::BROADCAST_MAC {
+            return self.refuse(Stage::Service, DropReason::DstMac);
+        }
         let expected = self.learn_next_hop(side, arp);
         if !arp.request || arp.sender_ip == arp.target_ip {
             let reason = if expected {

@@ -27,7 +27,10 @@ impl<N: Notes> Pass<'_, N> {
         if target != Some(side.own_target()) {
             return Ok(Served::Unserved(target));
         }
-        if icmp::is_echo_request4(ip) {
+        if packet.group {
+            return self.refuse(Stage::Service, DropReason::DstMac);
+        }
+        if icmp::is_echo_request4(ip, &frame.bytes()[ETHERNET_LEN..]) {
             let built = icmp::echo_reply4(frame, side.own_mac(), ip);
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMP echo"));
             return answered.map(Served::Answered);
@@ -58,7 +61,10 @@ impl<N: Notes> Pass<'_, N> {
         if target != Some(side.own_target()) && !link_local {
             return Ok(Served::Unserved(target));
         }
-        if icmp::is_echo_request6(ip) {
+        if packet.group {
+            return self.refuse(Stage::Service, DropReason::DstMac);
+        }
+        if icmp::is_echo_request6(ip, &frame.bytes()[ETHERNET_LEN..]) {
             let built = icmp::echo_reply6(frame, side.own_mac(), ip);
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMPv6 echo"));
             return answered.map(Served::Answered);

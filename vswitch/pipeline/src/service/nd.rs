@@ -22,6 +22,9 @@ impl<N: Notes> Pass<'_, N> {
         kind: u8,
         frame: &mut Frame<'_>,
     ) -> Outcome {
+        if packet.group && !addr::is_multicast6(ip.destination) {
+            return self.refuse(Stage::Service, DropReason::DstMac);
+        }
         let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
         match (kind, nd::target(ip, layer3), side) {
             (icmpv6::ROUTER_SOLICITATION, _, Side::Port(rules)) => {

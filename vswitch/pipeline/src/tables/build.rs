@@ -163,6 +163,13 @@ impl Routes {
         for net in allowed() {
             self.add(net, Target::Uplink);
         }
+        if let Some(net) = uplink.ipv4.filter(|net| net.prefix_len() < 31) {
+            self.add_host(net.network().into(), Target::UnderlayEdge);
+            self.add_host(net.broadcast().into(), Target::UnderlayEdge);
+        }
+        if let Some(net) = uplink.ipv6.filter(|net| net.prefix_len() < 127) {
+            self.add_host(net.network().into(), Target::UnderlayEdge);
+        }
         for address in uplink.own_addresses() {
             self.add_host(address, Target::UplinkSelf);
         }

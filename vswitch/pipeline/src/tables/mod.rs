@@ -140,7 +140,7 @@ impl Tables {
             Target::Unowned => "unreachable",
             Target::Broadcast => "broadcast",
             Target::Uplink => "uplink",
-            Target::Underlay => "underlay",
+            Target::Underlay | Target::UnderlayEdge => "underlay",
             Target::UplinkSelf => "uplink-self",
         };
         Route {

@@ -21,12 +21,14 @@ pub(crate) enum Target {
     Underlay,
     /// The switch's own address on the underlay.
     UplinkSelf,
+    /// The first or broadcast address of the underlay's own network, which no station has.
+    UnderlayEdge,
     /// Through the tunnel to a peer.
     Peer(PeerId),
 }
 
 impl Target {
-    /// Whether the address is the switch's or its tenant's.
+    /// Whether the address is the switch's, its tenant's, or no station's.
     pub(crate) fn is_inside(self) -> bool {
         match self {
             Self::Port(_)
@@ -34,6 +36,7 @@ impl Target {
             | Self::Unowned
             | Self::Broadcast
             | Self::UplinkSelf
+            | Self::UnderlayEdge
             | Self::Peer(_) => true,
             Self::Uplink | Self::Underlay => false,
         }
@@ -49,13 +52,14 @@ impl PackedTarget {
     const PEERS: u16 = 0x4000;
     /// Targets that are neither port nor peer start here.
     const OTHERS: u16 = 0x8000;
-    const OTHER_TARGETS: [Target; 6] = [
+    const OTHER_TARGETS: [Target; 7] = [
         Target::Gateway,
         Target::Unowned,
         Target::Broadcast,
         Target::Uplink,
         Target::Underlay,
         Target::UplinkSelf,
+        Target::UnderlayEdge,
     ];
     /// [`Target::Uplink`].
     pub(crate) const UPLINK: Self = Self::new(Target::Uplink);
@@ -72,6 +76,7 @@ impl PackedTarget {
             Target::Uplink => Self::OTHERS + 4,
             Target::Underlay => Self::OTHERS + 5,
             Target::UplinkSelf => Self::OTHERS + 6,
+            Target::UnderlayEdge => Self::OTHERS + 7,
         };
         match NonZeroU16::new(code) {
             Some(code) => Self(code),

@@ -46,6 +46,22 @@ pub(super) fn is_embedded_ipv4(address: IpAddr) -> bool {
 }
 
 impl Model {
+    /// Whether `address` is the first of an underlay's subnet, or the broadcast address of its IPv4
+    /// subnet, which no station has unless the subnet has at most two addresses.
+    pub(super) fn is_edge_of_underlay(&self, address: IpAddr) -> bool {
+        let Some(uplink) = &self.config.uplink else {
+            return false;
+        };
+        let tunnel = self.config.tunnel.as_ref();
+        let station = uplink.own_addresses().any(|own| own == address)
+            || tunnel.is_some_and(|it| it.peers.iter().any(|peer| peer.vtep == address));
+        let edge = nets(uplink.ipv4, uplink.ipv6).any(|net| {
+            let last = address.is_ipv4() && net.broadcast() == address;
+            net.max_prefix_len() - net.prefix_len() > 1 && (net.network() == address || last)
+        });
+        edge && !station
+    }
+
     pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
         let gateway = &self.config.gateway;
         nets(gateway.ipv4, gateway.ipv6).any(|net| net.addr() == address)

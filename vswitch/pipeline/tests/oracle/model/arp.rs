@@ -31,14 +31,23 @@ pub(super) fn arp(ethernet: &Ethernet<'_>) -> Result<Arp, DropReason> {
     })
 }
 
+/// "An ARP packet in a group frame other than a broadcast."
+pub(super) fn in_strange_group(ethernet: &Ethernet<'_>) -> bool {
+    is_group(ethernet.destination) && ethernet.destination != [0xff; 6]
+}
+
 impl Model {
     /// "The gateway then handles it; no ARP is ever forwarded."
     pub(super) fn arp_service(
         &self,
         from: usize,
         port: &PortConfig,
+        ethernet: &Ethernet<'_>,
         arp: &Arp,
     ) -> Result<Outcome, DropReason> {
+        if in_strange_group(ethernet) {
+            return Err(DstMac);
+        }
         if arp.opcode == 2 || arp.sender == arp.target || owns(port, arp.target.into()) {
             return Err(Absorbed);
         }

@@ -195,7 +195,7 @@ impl Model {
                     return Err(ArpSenderIp);
                 }
                 self.admit(now_ns, from, frame, &ethernet, None)?;
-                self.arp_service(from, port, &arp)
+                self.arp_service(from, port, &ethernet, &arp)
             }
             IPV4 => {
                 let packet = ipv4(ethernet.payload)?;
@@ -207,6 +207,9 @@ impl Model {
                 let packet = ipv6(ethernet.payload)?;
                 ipv6_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                if answers_nothing(&ethernet, &packet) {
+                    return Err(DstMac);
+                }
                 if let Some(icmp_type) = packet.icmpv6_type()
                     && let Some(outcome) = self.nd_service(from, port, icmp_type, &packet)
                 {

@@ -110,6 +110,16 @@ pub(super) fn icmpv6_sum(packet: &Packet<'_>) -> u16 {
     ones_complement_sum(&covered)
 }
 
+/// A message of ND or MLD for the gateway, to one station, in a group frame.
+pub(super) fn answers_nothing(ethernet: &Ethernet<'_>, packet: &Packet<'_>) -> bool {
+    is_group(ethernet.destination)
+        && !packet.destination.is_multicast()
+        && matches!(
+            packet.icmpv6_type(),
+            Some(NA | NS | RS | MLD_REPORT | MLD_DONE | MLDV2_REPORT)
+        )
+}
+
 impl Model {
     /// "No ND is ever forwarded." `None` for other messages.
     pub(super) fn nd_service(

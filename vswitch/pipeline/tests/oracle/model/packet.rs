@@ -50,10 +50,15 @@ impl Packet<'_> {
         (self.source.is_ipv4() && self.transport() == Some(ICMP)).then(|| self.payload[0])
     }
 
-    /// Route 2: "an ICMP echo request that is no fragment".
+    /// Route 2: "an ICMP echo request that is no fragment and whose checksum is right".
     pub(super) fn is_echo_request(&self) -> bool {
+        let right = || match self.source {
+            IpAddr::V4(_) => ones_complement_sum(self.payload) == 0xffff,
+            IpAddr::V6(_) => icmpv6_sum(self) == 0xffff,
+        };
         self.fragment == Fragment::No
             && (self.icmpv4_type() == Some(8) || self.icmpv6_type() == Some(128))
+            && right()
     }
 
     /// RFC 1122 3.2.2 and RFC 4443 2.1 name the error messages.

@@ -51,7 +51,9 @@ impl Model {
         if self.is_gateway(packet.destination)
             || packet.destination == IpAddr::V6(port.gateway_mac.link_local())
         {
-            return if packet.is_echo_request() {
+            return if group {
+                DstMac.into()
+            } else if packet.is_echo_request() {
                 Outcome::Reply(Answer::Echo)
             } else if packet.udp_ports().is_some() {
                 with_error(GatewayService)
@@ -191,7 +193,8 @@ impl Model {
             let has_next_hop = has_next_hop && !tunnel.is_some_and(|tunnel| tunnel.only);
             let allowed = has_next_hop
                 && uplink.allow.iter().any(|net| net.contains(&destination))
-                && uplink.own_addresses().all(|own| own != destination);
+                && uplink.own_addresses().all(|own| own != destination)
+                && !self.is_edge_of_underlay(destination);
             for prefix in nets(uplink.ipv4, uplink.ipv6) {
                 if prefix.contains(&destination) {
                     let route = if allowed {

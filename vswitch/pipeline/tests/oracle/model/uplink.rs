@@ -54,7 +54,9 @@ impl Model {
     ) -> Result<Outcome, DropReason> {
         self.last_tag = None;
         // Uplink 1: Ethernet 1, 2 and 4 to 8.
-        let ethernet = ethernet(frame, tag, uplink.mtu, &[], |_| true)?;
+        let ethernet = ethernet(frame, tag, uplink.mtu, &[], |source| {
+            source != uplink.mac.octets()
+        })?;
         match ethernet.ethertype {
             ARP | IPV4 | IPV6 => {}
             RARP => return Err(Rarp),
@@ -80,11 +82,19 @@ impl Model {
         ethernet: &Ethernet<'_>,
     ) -> Result<Outcome, DropReason> {
         let arp = arp(ethernet)?;
+        let no_station = match arp.sender.octets()[0] {
+            0 => !arp.sender.is_unspecified(),
+            first => first == 127 || first >= 224,
+        };
+        if no_station || self.is_edge_of_underlay(arp.sender.into()) {
+            return Err(ArpSenderIp);
+        }
+        if in_strange_group(ethernet) {
+            return Err(DstMac);
+        }
         let announces = arp.opcode == 2 || arp.sender == arp.target;
         if self.next_hops().contains(&arp.sender.into()) {
-            if ethernet.source != uplink.mac.octets() {
-                self.teach(arp.sender.into(), ethernet.source);
-            }
+            self.teach(arp.sender.into(), ethernet.source);
             if announces {
                 return Err(Absorbed);
             }
@@ -123,15 +133,22 @@ impl Model {
         };
         let behind_peer =
             !to_us && !of_the_link && matches!(self.route(packet.source), Route::Peer(_));
-        if inside || behind_peer || is_invalid_source(packet) {
+        let edge = self.is_edge_of_underlay(packet.source);
+        if inside || behind_peer || edge || is_invalid_source(packet) {
             return Err(IngressSource);
         }
         // Uplink 5 and 6
         unwanted_from_outside(packet)?;
         if self.is_tunnelled(packet) {
+            if is_group(ethernet.destination) {
+                return Err(DstMac);
+            }
             return self.out_of_tunnel(packet);
         }
         // Uplink 6
+        if answers_nothing(ethernet, packet) {
+            return Err(DstMac);
+        }
         if let Some(icmp_type) = packet.icmpv6_type()
             && let Some(outcome) = self.nd_from_uplink(uplink, ethernet, icmp_type, packet)
         {
@@ -139,6 +156,9 @@ impl Model {
         }
         // Uplink 7
         if uplink.own_addresses().any(|own| own == packet.destination) {
+            if is_group(ethernet.destination) {
+                return Err(DstMac);
+            }
             if packet.is_echo_request() {
                 return Ok(Outcome::Reply(Answer::Echo));
             }

@@ -73,6 +73,10 @@ fn service(rows: &mut Rows) {
     rows.reply("a request to one station", ethernet(GW, VM1, ARP, &good.bytes()));
     rows.reply("a request with padding",
         ethernet(BROADCAST, VM1, ARP, &[good.bytes(), vec![0; 18]].concat()));
+    rows.drop(DstMac, "a request in a group frame",
+        ethernet([1, 0, 0x5e, 0, 0, 1], VM1, ARP, &good.bytes()));
+    rows.drop(DstMac, "a reply in a group frame",
+        ethernet(group_mac(ALL_NODES), VM1, ARP, &arp(2, IP1, GATEWAY).bytes()));
     rows.drop(ArpUnknown, "a request for an unowned address of the subnet",
         arp_frame(&arp(1, IP1, UNOWNED)));
     rows.drop(ArpUnknown, "a request for the underlay", arp_frame(&arp(1, IP1, NEXT_HOP)));

@@ -191,6 +191,12 @@ fn answers(rows: &mut Rows) {
     rows.reply("a solicitation for an external address", asks(EXTERNAL6));
     rows.reply("a solicitation to one station",
         v6(&V6::icmp(link_local(VM1), GATEWAY6, ns(&[source()]))));
+    for message in [ns(&[source()]), router_solicitation(&[]), neighbor(136, 0, OWN, &[])] {
+        rows.drop(DstMac, "to one station, in a group frame", {
+            let packet = V6::icmp(OWN, GATEWAY6, message);
+            ethernet(group_mac(ALL_NODES), VM1, IPV6, &packet.bytes())
+        });
+    }
     rows.drop(NdUnknown, "a solicitation for an unowned address of the subnet", asks(inner(0x99)));
     rows.drop(NdUnknown, "a solicitation for the underlay", asks(NEXT_HOP6));
     rows.drop(NdUnknown, "a solicitation for the sibling's link-local", asks(link_local(VM2)));

@@ -74,8 +74,30 @@ fn gateway(rows: &mut Rows) {
     rows.error(GatewayService, "UDP by IPv6", v6(&V6 { to: inner(1), ..plain6() }));
     rows.drop(GatewayService, "a later fragment of UDP",
         v4(&V4 { to: GATEWAY, fragment: 7, ..plain() }));
-    rows.drop(GatewayService, "UDP in an Ethernet broadcast",
+    rows.drop(DstMac, "UDP in an Ethernet broadcast",
         broadcast(&V4 { to: GATEWAY, ..plain() }));
+    rows.drop(DstMac, "an echo request in an Ethernet broadcast", broadcast(&echo(GATEWAY)));
+    rows.drop(DstMac, "an echo request by IPv6 in a group frame",
+        ethernet(group_mac(ALL_NODES), VM1, IPV6, &echo6(inner(1)).bytes()));
+    rows.drop(DstMac, "an echo request to the link-local address in a group frame",
+        ethernet(group_mac(ALL_NODES), VM1, IPV6, &echo6(link_local(GW)).bytes()));
+    for at in [0, 1, 3, 7] {
+        rows.drop(GatewayService, "an echo request with a wrong checksum", {
+            let mut payload = icmp(8, 0, ECHO);
+            payload[if at == 0 { 2 } else { at }] ^= 1;
+            v4(&V4 { payload, ..echo(GATEWAY) })
+        });
+        rows.drop(GatewayService, "an echo request by IPv6 with a wrong checksum", {
+            let mut packet = echo6(inner(1));
+            packet.payload[if at == 0 { 2 } else { at }] ^= 1;
+            v6(&packet)
+        });
+    }
+    rows.forward(1, "one with a wrong checksum to the sibling", {
+        let mut payload = icmp(8, 0, ECHO);
+        payload[2] ^= 1;
+        v4(&V4 { payload, ..echo(IP2) })
+    });
     rows.drop(LinkLocalIp, "the link-local address at another port",
         v6(&echo6(link_local([2, 0, 0x13, 0x89, 0, 2]))));
 }
@@ -136,6 +158,10 @@ fn longest_prefix(rows: &mut Rows) {
     rows.error(RouteNone, "an echo request for an unowned address", v4(&echo(UNOWNED)));
     rows.drop(Underlay, "the next hop", v4(&V4 { to: NEXT_HOP, ..plain() }));
     rows.drop(Underlay, "the uplink's own address", v4(&V4 { to: UPLINK_IP, ..plain() }));
+    for last in [0, 255] {
+        rows.drop(Underlay, "the underlay's first or broadcast address, also in a hole",
+            v4(&V4 { to: [192, 0, 2, last].into(), ..plain() }));
+    }
     rows.drop(Underlay, "the underlay by IPv6", v6(&V6 { to: NEXT_HOP6, ..plain6() }));
     rows.forward(3, "the hole in the underlay", v4(&V4 { to: [192, 0, 2, 200].into(), ..plain() }));
     rows.forward(1, "within the sibling's prefix",

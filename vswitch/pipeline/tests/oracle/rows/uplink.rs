@@ -59,6 +59,10 @@ fn frames(rows: &mut Rows) {
     rows.drop(Malformed, "thirteen bytes", v4(&inbound())[..13].to_vec());
     rows.drop(Malformed, "too long", [v4(&inbound()), vec![0; 1500]].concat());
     rows.drop(SrcMacGroup, "from a group", ethernet(UPLINK, BROADCAST, IPV4, &inbound().bytes()));
+    rows.drop(SrcMac, "from the uplink's own MAC",
+        ethernet(UPLINK, UPLINK, IPV4, &inbound().bytes()));
+    rows.drop(SrcMac, "an echo request from the uplink's own MAC, with a tag",
+        tagged(&ethernet(UPLINK, UPLINK, IPV4, &inbound().bytes()), 0x8100, 100));
     rows.drop(VlanTag, "a tag", tagged(&v4(&inbound()), 0x8100, 100));
     rows.add("a tag in the metadata", Some(100), v4(&inbound()), Expect::Drop(VlanTag));
     rows.drop(Llc, "LLC", from_router(38, &[0x42, 0x42, 3]));
@@ -85,6 +89,19 @@ fn arp_messages(rows: &mut Rows) {
         from_router(ARP, &of_router(1, NEXT_HOP, NEXT_HOP).bytes()));
     rows.reply("a request for the uplink's address",
         from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()));
+    rows.drop(SrcMac, "a request from the uplink's own MAC",
+        ethernet(BROADCAST, UPLINK, ARP,
+            &Arp { sender_mac: UPLINK, ..arp(1, NEXT_HOP, UPLINK_IP) }.bytes()));
+    rows.reply("a probe for the uplink's address",
+        from_router(ARP, &of_router(1, ZERO, UPLINK_IP).bytes()));
+    for sender in [[192, 0, 2, 0], [192, 0, 2, 255], [224, 0, 0, 1], [255; 4], [127, 0, 0, 1],
+        [0, 0, 0, 1], [240, 0, 0, 1]] {
+        rows.drop(ArpSenderIp, "from what no station has",
+            from_router(ARP, &of_router(1, sender.into(), UPLINK_IP).bytes()));
+    }
+    rows.drop(DstMac, "a request in a group frame",
+        ethernet([1, 0, 0x5e, 0, 0, 1], ROUTER, ARP,
+            &of_router(1, NEXT_HOP, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "a stranger's announcement of the uplink's address",
         from_router(ARP, &of_router(1, UPLINK_IP, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "another's reply",
@@ -125,6 +142,16 @@ fn sources(rows: &mut Rows) {
         v4(&V4 { from: UNOWNED, ..inbound() }));
     rows.drop(IngressSource, "the uplink's own",
         v4(&V4::new(UPLINK_IP, UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    for last in [0, 255] {
+        rows.drop(IngressSource, "the underlay's first or broadcast address",
+            v4(&V4 { from: [192, 0, 2, last].into(), ..inbound() }));
+        rows.drop(IngressSource, "an echo request from there",
+            v4(&V4::new([192, 0, 2, last].into(), UPLINK_IP, 1, icmp(8, 0, ECHO))));
+    }
+    rows.drop(IngressSource, "the underlay's first IPv6 address",
+        v6(&V6 { from: "2001:db8::".parse().expect("an address"), ..inbound6() }));
+    rows.forward(0, "another of the underlay",
+        v4(&V4 { from: [192, 0, 2, 254].into(), ..inbound() }));
     rows.drop(IngressSource, "of 240.0.0.0/4",
         v4(&V4 { from: [240, 0, 0, 1].into(), ..inbound() }));
     rows.drop(IngressSource, "of 0.0.0.0/8",
@@ -196,6 +223,25 @@ fn services(rows: &mut Rows) {
     rows.row = "Uplink 7";
     rows.reply("an echo request", v4(&V4::new(EXTERNAL, UPLINK_IP, 1, icmp(8, 0, ECHO))));
     rows.reply("an echo request by IPv6", v6(&V6::icmp(EXTERNAL6, UPLINK6, icmpv6(128, 0, ECHO))));
+    rows.drop(GatewayService, "an echo request with a wrong checksum", {
+        let mut payload = icmp(8, 0, ECHO);
+        payload[2] ^= 1;
+        v4(&V4::new(EXTERNAL, UPLINK_IP, 1, payload))
+    });
+    rows.drop(GatewayService, "an echo request by IPv6 with a wrong checksum", {
+        let mut packet = V6::icmp(EXTERNAL6, UPLINK6, icmpv6(128, 0, ECHO));
+        packet.payload[2] ^= 1;
+        v6(&packet)
+    });
+    rows.drop(DstMac, "an echo request in an Ethernet broadcast",
+        ethernet(BROADCAST, ROUTER, IPV4,
+            &V4::new(EXTERNAL, UPLINK_IP, 1, icmp(8, 0, ECHO)).bytes()));
+    rows.drop(DstMac, "an echo request by IPv6 in a group frame",
+        ethernet(group_mac(ALL_NODES), ROUTER, IPV6,
+            &V6::icmp(EXTERNAL6, UPLINK6, icmpv6(128, 0, ECHO)).bytes()));
+    rows.drop(DstMac, "a solicitation to one station in a group frame",
+        ethernet(group_mac(ALL_NODES), ROUTER, IPV6,
+            &V6::icmp(NEXT_HOP6, UPLINK6, neighbor(135, 0, UPLINK6, &[])).bytes()));
     rows.drop(GatewayService, "TCP", v4(&V4::new(EXTERNAL, UPLINK_IP, 6, tcp(1, 22, 5, b""))));
     rows.drop(GatewayService, "UDP", v4(&V4 { to: UPLINK_IP, ..inbound() }));
 }

@@ -49,6 +49,8 @@ fn ethernet_headers(rows: &mut Rows) {
         rows.drop(SrcMacGroup, "from a group or zero",
             carry(ethernet(side(), mac, IPV4, &home().bytes())));
     }
+    rows.drop(SrcMac, "from our own side's MAC",
+        carry(ethernet(side(), side(), IPV4, &home().bytes())));
     rows.forward(0, "from any station", carry(ethernet(side(), VM1, IPV4, &home().bytes())));
     for protocol in [0x8100, 0x88a8, 0x9100] {
         rows.drop(VlanTag, "an inner tag", carry(tagged(&good(), protocol, 100)));

@@ -41,6 +41,11 @@ fn uplink_checks(rows: &mut Rows, name: &'static str, good: &TunnelPacket) {
     let malformed = if good.from.is_ipv4() { Ipv4Malformed } else { Ipv6Malformed };
     rows.drop(malformed, "shorter than its IP header says", cut);
     rows.drop(VlanTag, "a tag outside", tagged(&good.frame(), 0x8100, 100));
+    for group in [BROADCAST, [0x33, 0x33, 0, 0, 0, 1]] {
+        rows.drop(DstMac, "in a group frame", [&group[..], &good.frame()[6..]].concat());
+    }
+    rows.drop(SrcMac, "from the uplink's own MAC",
+        [&good.frame()[..6], &good.frame()[..6], &good.frame()[12..]].concat());
     rows.drop(if good.from.is_ipv4() { DhcpServer } else { Dhcpv6Server },
         "from a DHCP server's port",
         TunnelPacket { source_port: if good.from.is_ipv4() { 67 } else { 547 },

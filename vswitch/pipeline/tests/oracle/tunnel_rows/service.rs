@@ -76,6 +76,16 @@ fn echoes(rows: &mut Rows, config: &SwitchConfig, b: usize) {
     rows.reply("an echo request that was marked",
         from4(config, b,
         &V4 { class: 0xba, ..V4::new(IP71, GATEWAY, 1, icmp(8, 0, ECHO)) }).frame());
+    rows.drop(DstMac, "an echo request in a group frame", {
+        let packet = V4 { to: GATEWAY, protocol: 1, payload: icmp(8, 0, ECHO), ..home() };
+        let frame = ethernet(BROADCAST, asker(config, b), IPV4, &packet.bytes());
+        TunnelPacket::new(config, b, frame).frame()
+    });
+    rows.drop(GatewayService, "an echo request with a wrong checksum", {
+        let mut payload = icmp(8, 0, ECHO);
+        payload[2] ^= 1;
+        from4(config, b, &V4 { to: GATEWAY, protocol: 1, payload, ..home() }).frame()
+    });
     rows.drop(GatewayService, "a fragment of one",
         from4(config, b,
         &V4 { to: GATEWAY, protocol: 1, payload: icmp(8, 0, ECHO), fragment: MORE_FRAGMENTS,

@@ -38,7 +38,7 @@ impl Model {
         let ethernet = self.inner_ethernet(inner)?;
         // Out 9
         let packet = match ethernet.ethertype {
-            ARP => return self.arp_out_of_tunnel(outer, inner, &arp(&ethernet)?),
+            ARP => return self.arp_out_of_tunnel(outer, inner, &ethernet),
             IPV4 => ipv4(ethernet.payload)?,
             _ => ipv6(ethernet.payload)?,
         };
@@ -61,10 +61,16 @@ impl Model {
             return Err(TunnelNested);
         }
         // "Then the gateway's services."
+        if answers_nothing(&ethernet, &packet) {
+            return Err(DstMac);
+        }
         if let Some(outcome) = self.nd_out_of_tunnel(sender, inner, &packet)? {
             return Ok(outcome);
         }
         if self.is_gateway(packet.destination) {
+            if is_group(ethernet.destination) {
+                return Err(DstMac);
+            }
             return self.echo_out_of_tunnel(outer, inner, &packet);
         }
         self.route_out_of_tunnel(sender, &ethernet, ecn, packet)
@@ -134,7 +140,8 @@ impl Model {
 
     /// Out 8.
     fn inner_ethernet<'a>(&self, inner: &'a [u8]) -> Result<Ethernet<'a>, DropReason> {
-        let ethernet = ethernet(inner, None, u16::MAX, &[], |_| true)?;
+        let own = self.tunnel().mac.octets();
+        let ethernet = ethernet(inner, None, u16::MAX, &[], |source| source != own)?;
         match ethernet.ethertype {
             ARP | IPV4 | IPV6 => {}
             RARP => return Err(Rarp),
@@ -245,8 +252,9 @@ impl Model {
         &self,
         outer: &Packet<'_>,
         inner: &[u8],
-        arp: &Arp,
+        ethernet: &Ethernet<'_>,
     ) -> Result<Outcome, DropReason> {
+        let arp = arp(ethernet)?;
         // Out 10
         let sender: IpAddr = arp.sender.into();
         let invalid = arp.sender.octets()[0] == 0
@@ -260,6 +268,9 @@ impl Model {
             return Err(ArpSenderIp);
         }
         // "Then the gateway's services."
+        if in_strange_group(ethernet) {
+            return Err(DstMac);
+        }
         if arp.opcode == 2 || arp.sender == arp.target {
             return Err(Absorbed);
         }
