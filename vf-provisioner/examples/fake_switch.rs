@@ -1,8 +1,10 @@
 //! Replaces the switch in the provisioner's tests: it has the same arguments, answers ARP for the
-//! gateway as the filter allows, and is ready unless a file `wait` exists beside its control
-//! socket. It forwards nothing.
+//! gateway as the filter allows, and says that it is ready. It forwards nothing. Files beside its
+//! control socket change that: with `wait` it does not start, with `mute` it does not answer, and
+//! with `hang` it says that its worker forwards nothing.
 
 use std::error::Error;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -50,9 +52,18 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
     while socket.with_file_name("wait").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let _listener = UnixListener::bind(socket)?;
+    let listener = UnixListener::bind(socket)?;
+    listener.set_nonblocking(true)?;
+    let mut unanswered = Vec::new();
     eprintln!("fake switch of {} runs", config.tenant);
     while signal.read_signal()?.is_none() {
+        if let Ok((client, _)) = listener.accept() {
+            match socket.with_file_name("mute").exists() {
+                true => unanswered.push(client),
+                // A client that has gone is no failure.
+                false => drop(serve(client, socket.with_file_name("hang").exists())),
+            }
+        }
         for (port, socket) in &mut ports {
             while let Some((token, _)) = socket.receive(Instant::ZERO) {
                 if let Some(reply) = token.consume(|frame| answer(&config, port, frame)) {
@@ -63,6 +74,28 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Answers one request, whatever it is.
+fn serve(mut client: UnixStream, hangs: bool) -> std::io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut part = [0; 512];
+        match client.read(&mut part)? {
+            0 => return Ok(()),
+            length => request.extend(&part[..length]),
+        }
+    }
+    let (status, body) = match hangs {
+        true => ("503 Service Unavailable", r#"{"status":"starting"}"#),
+        false => ("200 OK", r#"{"status":"ready"}"#),
+    };
+    let length = body.len();
+    write!(
+        client,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 fn answer(config: &SwitchConfig, port: &PortConfig, frame: &[u8]) -> Option<ArpRepr> {

@@ -98,75 +98,19 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
         owned: state.owned.clone(),
         present: BTreeMap::new(),
     };
-    for resource in &desired.resources {
+    let wanted: Vec<&Resource> = desired.resources.iter().collect();
+    for (resource, is) in wanted.iter().zip(host.observe_all(&wanted)) {
         let key = resource.key();
-        let is = host
-            .observe(resource)
-            .map_err(|source| ApplyError::Observe {
-                key: key.clone(),
-                source: Box::new(source),
-            })?;
-        if let Some(is) = is {
-            observed.present.insert(key, is);
-        }
-    }
-    Ok(plan(&desired, &observed)?)
-}
-
-/// The drift of all tenants but `except`, a sentence each. If there is none, each gateway is asked
-/// with real frames.
-pub fn verify(
-    host: &mut dyn Host,
-    state: &State,
-    except: &BTreeSet<Name>,
-) -> Result<Vec<String>, ApplyError> {
-    let mut set = state.tenants.clone();
-    set.retain(|name, _| !except.contains(name));
-    let change = Change {
-        set,
-        ..Change::default()
-    };
-    let plan = plan_change(host, state, &change)?;
-    let deleted: BTreeMap<Key, &Resource> = plan
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Delete { resource } => Some((resource.key(), resource)),
-            _ => None,
-        })
-        .collect();
-    let made: BTreeSet<Key> = plan
-        .actions
-        .iter()
-        .filter(|action| matches!(action, Action::Create { .. }))
-        .map(|action| action.resource().key())
-        .collect();
-    let sentence = |action: &Action| {
-        let key = action.resource().key();
-        Some(match action {
-            Action::Delete { .. } if made.contains(&key) => return None,
-            Action::Delete { .. } => format!("{key} is left over"),
-            Action::Create { resource } => match deleted.get(&key) {
-                None => format!("{key} is missing"),
-                Some(is) if *is == resource => {
-                    format!("{key} must be restarted: it depends on what must be recreated")
-                }
-                Some(is) => format!("{key}: {}", resource.differences(is).join("; ")),
-            },
-            Action::Update { from, to } => format!("{key}: {}", to.differences(from).join("; ")),
-        })
-    };
-    let mut found: Vec<String> = plan.actions.iter().filter_map(sentence).collect();
-    if found.is_empty() {
-        for record in change.set.values() {
-            for probe in &record.probes {
-                if let Err(error) = host.probe(probe) {
-                    found.push(error.to_string());
-                }
+        match is {
+            Ok(Some(is)) => drop(observed.present.insert(key, is)),
+            Ok(None) => {}
+            Err(source) => {
+                let source = Box::new(source);
+                return Err(ApplyError::Observe { key, source });
             }
         }
     }
-    Ok(found)
+    Ok(plan(&desired, &observed)?)
 }
 
 /// Carries out `change`. After an error the host is as before, unless the error says otherwise.
@@ -299,8 +243,8 @@ impl Run<'_> {
             self.store.done(action)?;
             self.may_crash()?;
         }
-        for probe in probes {
-            self.host.probe(probe).map_err(|source| Stop::Host {
+        for (probe, answered) in probes.iter().zip(self.host.probe_all(probes)) {
+            answered.map_err(|source| Stop::Host {
                 step: format!("probe port {}", probe.port),
                 source: Box::new(source),
             })?;

@@ -1,13 +1,16 @@
 //! Files that are replaced whole, and sockets in folders that others may write.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tenant_config::Name;
+
+use crate::error::HostError;
 
 /// The directory of one tenant.
 pub(crate) fn tenant_directory(dir: &Path, tenant: &Name) -> PathBuf {
@@ -29,6 +32,32 @@ pub(crate) fn pin_socket(path: &Path) -> std::io::Result<(File, PathBuf)> {
     }
     let pinned = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     Ok((file, pinned.into()))
+}
+
+/// Whether this process or the host lacks descriptors or memory. That says nothing about the file
+/// or process that was asked for.
+pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+    let shortages = shortages.map(|errno| errno as i32);
+    error
+        .raw_os_error()
+        .is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Removes a file, or a folder with everything in it, if it exists.
+pub(crate) fn remove(path: &Path) -> Result<(), HostError> {
+    let removed = match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => std::fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(HostError::io(format!("cannot remove {}", path.display()))(
+                error,
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Replaces a file atomically: a reader sees the whole old or the whole new text, even after a

@@ -12,6 +12,10 @@ use crate::state::{Record, State};
 pub trait Host {
     /// Reads the object of `wanted`'s key; `None` if it does not exist. Changes nothing.
     fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError>;
+    /// Reads the objects of several keys, in their order, and waits for slow ones together.
+    fn observe_all(&self, wanted: &[&Resource]) -> Vec<Result<Option<Resource>, HostError>> {
+        wanted.iter().map(|wanted| self.observe(wanted)).collect()
+    }
     /// Makes the object. A crash may have left a part of it.
     fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
     /// Changes the object in place.
@@ -31,6 +35,10 @@ pub trait Host {
     /// Probes with real frames, from a guest's end, whether the switch answers the guest and no one
     /// else.
     fn probe(&mut self, probe: &Probe) -> Result<(), HostError>;
+    /// Several such probes, with the results in their order, and one wait for all slow switches.
+    fn probe_all(&mut self, probes: &[Probe]) -> Vec<Result<(), HostError>> {
+        probes.iter().map(|probe| self.probe(probe)).collect()
+    }
 }
 
 /// A host that is only a table of objects, with failures on demand. It tests plans and journals

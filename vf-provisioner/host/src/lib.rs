@@ -8,7 +8,7 @@
 //! carry frames, [`launcher`]s run switches.
 //!
 //! A file imports only lower layers: `key`, `error`, `object`; the objects in the folders;
-//! `resource`; `state`, `plan`, `apply`; backends and launchers; the registries on top.
+//! `resource`; `state`, `plan`, `apply`, `verify`; backends and launchers; the registries on top.
 
 pub mod accounts;
 pub mod apply;
@@ -23,6 +23,7 @@ mod kinds;
 pub mod launcher;
 pub mod nic;
 pub mod object;
+mod parallel;
 pub mod plan;
 pub mod real_host;
 mod released;
@@ -31,3 +32,4 @@ pub mod state;
 pub mod status;
 pub mod supervise;
 pub mod tenants;
+pub mod verify;

@@ -12,6 +12,7 @@ use crate::nic;
 use crate::nic::kind::NewTenant;
 use crate::nic::probe::{self, Probe};
 use crate::object::{Context, Live};
+use crate::parallel;
 use crate::resource::{Key, Resource};
 use crate::state::{Record, State};
 
@@ -38,6 +39,13 @@ macro_rules! host {
                         observed.map(|it| Resource::$kind(it.into()))
                     })*
                 })
+            }
+
+            fn observe_all(
+                &self,
+                wanted: &[&Resource],
+            ) -> Vec<Result<Option<Resource>, HostError>> {
+                parallel::map(wanted, |wanted| self.observe(wanted))
             }
 
             fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
@@ -73,6 +81,10 @@ macro_rules! host {
 
             fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
                 probe::ask(probe)
+            }
+
+            fn probe_all(&mut self, probes: &[Probe]) -> Vec<Result<(), HostError>> {
+                parallel::map(probes, probe::ask)
             }
         }
     };

@@ -212,7 +212,10 @@ impl TenantLock {
     }
 
     /// Waits for the lock. `None` if the tenant has no directory, and so no switch.
-    fn lock(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
+    ///
+    /// # Errors
+    /// If the tenant's directory cannot be opened.
+    pub fn lock(dir: &Path, tenant: &Name) -> Result<Option<Self>, StateError> {
         let path = tenant_directory(dir, tenant);
         let file = match File::open(&path) {
             Ok(file) => file,

@@ -14,7 +14,7 @@ use tenant_config::{Name, Tenant};
 use options::{Cli, Command, Global};
 
 use vf_host::accounts::account_of;
-use vf_host::apply::{ApplyError, Change, apply, never, plan_change, verify};
+use vf_host::apply::{ApplyError, Change, apply, never, plan_change};
 use vf_host::check;
 use vf_host::error::{HostError, OptionError};
 use vf_host::host::FakeHost;
@@ -29,6 +29,7 @@ use vf_host::state::{self, HostLock, Record, State, StateError};
 use vf_host::status;
 use vf_host::supervise;
 use vf_host::tenants::{PlacementError, Site, records};
+use vf_host::verify::{UnderWay, verify};
 
 /// How a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -493,13 +494,9 @@ fn unknown(name: &Name, state: &State) -> CliError {
 
 fn run_verify(global: &Global) -> Result<ExitCode, CliError> {
     need_root()?;
-    // Waits for applies and restarts under way, whose unfinished work is no drift.
-    let store = HostLock::open(&global.state_dir)?;
-    let tenants = store.state().tenants.clone();
-    let locks = store.lock_tenants(tenants.keys())?;
-    let found = verify(&mut global.host(), store.state(), &BTreeSet::new())?;
-    drop(locks);
-    store.remove_if_empty()?;
+    let (dir, none) = (&global.state_dir, BTreeSet::new());
+    let found = verify(&|| global.host(), dir, &none, UnderWay::Wait)?.unwrap_or_default();
+    let tenants = state::read(dir)?.tenants;
     if global.json {
         let accepted: BTreeMap<_, _> = tenants
             .iter()

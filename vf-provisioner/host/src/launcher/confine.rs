@@ -127,14 +127,22 @@ impl Started {
         Some(Self { pid, start_ticks })
     }
 
+    /// The letter of its state; `None` if it has ended.
+    fn state(&self) -> Option<String> {
+        let fields = stat(self.pid)?;
+        let start: u64 = fields.get(19)?.parse().ok()?;
+        let state = fields.into_iter().next()?;
+        (start == self.start_ticks && state != "Z" && state != "X").then_some(state)
+    }
+
     /// Whether it exists and is no zombie.
     pub fn is_alive(&self) -> bool {
-        let alive = |fields: Vec<String>| {
-            let start: u64 = fields.get(19)?.parse().ok()?;
-            let state = fields.first()?;
-            Some(start == self.start_ticks && state != "Z" && state != "X")
-        };
-        stat(self.pid).and_then(alive).unwrap_or(false)
+        self.state().is_some()
+    }
+
+    /// Whether it is stopped, as by SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        self.state().is_some_and(|state| state == "T")
     }
 
     /// Its usage; `None` if it has ended.

@@ -1,14 +1,51 @@
 //! The control API of a running switch, through its client: the switch's own command line.
 
+use std::fs::File;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use vswitch_api::client::{Client, ClientError};
+use vswitch_api::endpoint::Endpoint;
 
 use super::files::TenantFiles;
 use super::launched::Launched;
 use super::switch::Switch;
 use crate::error::HostError;
 use crate::files::pin_socket;
+
+/// How long a switch may take to say that it forwards frames, if its launcher does not say more.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a switch does not say that it forwards frames, if it does not. The wait is bounded.
+pub(super) fn unready(files: &TenantFiles, switch: &Switch) -> Option<String> {
+    let socket = files.control_socket();
+    let (_file, pinned) = match pin(&socket) {
+        Ok(pinned) => pinned,
+        Err(message) => return Some(message),
+    };
+    let client = Client::new(&pinned, switch.answers_within().unwrap_or(READY_WITHIN));
+    let error = client.get(Endpoint::Readyz.spec().path).err()?;
+    if let ClientError::Refused(_) = error {
+        return Some("its worker forwards no frames".to_owned());
+    }
+    Some(named(&error.to_string(), &pinned, &socket))
+}
+
+/// The socket's folder belongs to the switch, so a link in the place of the socket is not followed.
+fn pin(socket: &Path) -> Result<(File, PathBuf), String> {
+    pin_socket(socket).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("{} is not there", socket.display()),
+        _ => format!("{}: {error}", socket.display()),
+    })
+}
+
+/// A message about the pinned socket, with the socket's name.
+fn named(message: &str, pinned: &Path, socket: &Path) -> String {
+    let (pinned, socket) = (pinned.display().to_string(), socket.display().to_string());
+    message.replace(&pinned, &socket)
+}
 
 /// The ports as the switch reports them.
 pub(super) fn ports(files: &TenantFiles, switch: &Switch) -> Result<Vec<u8>, String> {
@@ -37,7 +74,6 @@ pub(super) fn reload(
     }
 }
 
-/// The socket's folder belongs to the switch, so a link in the place of the socket is not followed.
 fn command(
     files: &TenantFiles,
     switch: &Switch,
@@ -45,10 +81,7 @@ fn command(
     file: Option<&Path>,
 ) -> Result<Vec<u8>, String> {
     let socket = files.control_socket();
-    let (_file, pinned) = pin_socket(&socket).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{} is not there", socket.display()),
-        _ => format!("{}: {error}", socket.display()),
-    })?;
+    let (_file, pinned) = pin(&socket)?;
     let mut command = Command::new(&switch.binary);
     command.args(arguments).args(file);
     if let Some(patience) = switch.answers_within() {
@@ -69,8 +102,7 @@ fn command(
                 output.status
             ));
         }
-        let (pinned, socket) = (pinned.display().to_string(), socket.display().to_string());
-        return Err(message.trim().replace(&pinned, &socket));
+        return Err(named(message.trim(), &pinned, &socket));
     }
     Ok(output.stdout)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{Name, SwitchConfig};
 
 use crate::error::HostError;
-use crate::files::{replace, tenant_directory};
+use crate::files::{remove, replace, tenant_directory};
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
 
@@ -158,17 +158,7 @@ impl TenantFiles {
     /// Removes a dead switch's socket. The folder belongs to the switch, so anything may be in its
     /// place; the target of a link is left alone.
     pub(super) fn clear_run(&self, socket: &str) -> Result<(), HostError> {
-        let socket = self.run().join(socket);
-        let removed = match fs::remove_file(&socket) {
-            Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(&socket),
-            removed => removed,
-        };
-        match removed {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(HostError::io(format!("cannot remove {}", socket.display()))(error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.run().join(socket))
     }
 
     /// Writes the switch's configuration; only root and the switch may read it.

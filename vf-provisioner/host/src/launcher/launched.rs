@@ -12,7 +12,7 @@ use super::confine::Started;
 use super::files::{CHANNEL, CONTROL, TenantFiles};
 use super::switch::Switch;
 use crate::error::HostError;
-use crate::files::replace;
+use crate::files::{is_shortage, remove, replace};
 
 /// The note about a started switch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,19 +36,26 @@ impl TenantFiles {
         self.directory.join("process.json")
     }
 
+    /// A note that is damaged or cannot be read is none: whatever starts or stops the tenant's
+    /// switch ends the one of which nothing is known.
+    ///
+    /// # Errors
+    /// If this process or the host lacks descriptors or memory: that says nothing about the switch.
     pub(super) fn launched(&self) -> Result<Option<Launched>, HostError> {
         let path = self.note();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+        match read {
+            Ok(launched) => Ok(Some(launched)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_shortage(&error) => Err(HostError::io(format!(
+                "cannot read {}",
+                path.display()
+            ))(error)),
             Err(error) => {
-                return Err(HostError::io(format!("cannot read {}", path.display()))(
-                    error,
-                ));
+                tracing::warn!(file = %path.display(), %error, "the switch counts as absent");
+                Ok(None)
             }
-        };
-        // It is replaced atomically, so damaged content is not ours.
-        Ok(serde_json::from_slice(&text).ok())
+        }
     }
 
     pub(super) fn remember(&self, launched: &Launched) -> Result<(), HostError> {
@@ -56,6 +63,9 @@ impl TenantFiles {
         let what = format!("cannot write {}", path.display());
         let text = serde_json::to_vec_pretty(launched)
             .map_err(|error| HostError::io(&what)(error.into()))?;
+        if path.is_dir() {
+            remove(&path)?;
+        }
         replace(&path, &text, 0o600).map_err(HostError::io(what))
     }
 
@@ -90,14 +100,7 @@ impl TenantFiles {
     pub(super) fn forget(&self) -> Result<(), HostError> {
         self.clear_run(CONTROL)?;
         self.clear_run(CHANNEL)?;
-        let path = self.note();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(
-                "cannot remove {}",
-                path.display()
-            ))(error)),
-            _ => Ok(()),
-        }
+        remove(&self.note())
     }
 
     /// A pidfd of the switch, if it is alive and the one that was started.
@@ -108,8 +111,13 @@ impl TenantFiles {
         let Some(pid) = rustix::process::Pid::from_raw(launched.started.pid) else {
             return Ok(None);
         };
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
-            return Ok(None);
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) if is_shortage(&errno.into()) => {
+                let what = format!("cannot watch the switch, process {}", launched.started.pid);
+                return Err(HostError::io(what)(errno.into()));
+            }
+            Err(_) => return Ok(None),
         };
         // The number identifies one process only while we hold the descriptor.
         Ok((launched.ready && launched.started.is_alive()).then_some(pidfd))

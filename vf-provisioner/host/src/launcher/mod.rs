@@ -85,7 +85,7 @@ pub trait Runner {
     /// If it does not end.
     fn stop(&self, context: &Context, switch: &Switch) -> Result<(), HostError>;
 
-    /// Why a live switch executes nothing, if that can be seen from outside.
+    /// Why a live switch executes nothing, if that can be seen from outside, without asking it.
     fn stuck(&self, _context: &Context, _switch: &Switch) -> Option<String> {
         None
     }

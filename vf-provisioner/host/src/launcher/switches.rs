@@ -16,10 +16,10 @@ use crate::error::HostError;
 use crate::object::{Context, Live};
 
 impl Live for Switch {
-    /// A switch that executes nothing counts as absent.
+    /// A switch that forwards nothing counts as absent.
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
         let observed = TenantFiles::new(context, &self.tenant).observe_switch(self)?;
-        Ok(observed.filter(|_| runner(self).stuck(context, self).is_none()))
+        Ok(observed.filter(|switch| stuck(context, switch).is_none()))
     }
 
     fn create(&self, context: &Context) -> Result<(), HostError> {
@@ -40,6 +40,18 @@ impl Live for Switch {
     fn delete(&self, context: &Context) -> Result<(), HostError> {
         runner(self).stop(context, self)
     }
+}
+
+/// Why a switch that is alive forwards nothing, if it does not. Its process or machine is looked at
+/// first; then it is asked, with a bounded wait.
+fn stuck(context: &Context, switch: &Switch) -> Option<String> {
+    let files = TenantFiles::new(context, &switch.tenant);
+    let launched = files.launched().ok().flatten();
+    if launched.is_some_and(|launched| launched.started.is_stopped()) {
+        return Some("its process is stopped".to_owned());
+    }
+    let seen = runner(switch).stuck(context, switch);
+    seen.or_else(|| control::unready(&files, switch))
 }
 
 /// The switches of this host.
@@ -131,9 +143,10 @@ impl Switches {
         self.files(tenant).pidfd()
     }
 
-    /// Why a live switch executes nothing, if that can be seen from outside.
+    /// Why a switch that is alive forwards nothing, if it does not. The wait for its answer is
+    /// bounded.
     pub fn stuck(&self, switch: &Switch) -> Option<String> {
-        runner(switch).stuck(&self.context, switch)
+        stuck(&self.context, switch)
     }
 
     /// Restarts a dead switch as it was started before.

@@ -9,12 +9,12 @@ use tenant_config::Name;
 use super::events::{Event, emit, since_epoch};
 use super::restarts;
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
-use crate::apply::{ApplyError, verify};
-use crate::state::{HostLock, State};
+use crate::state::{State, StateError};
+use crate::verify::{UnderWay, verify};
 
 /// The result of a verification; `None` if an apply is under way, whose unfinished work is no
 /// drift.
-type Verification = Result<Option<Vec<String>>, ApplyError>;
+type Verification = Result<Option<Vec<String>>, StateError>;
 
 /// The verifications so far, and the one under way.
 pub(super) struct Drift {
@@ -102,11 +102,6 @@ impl Drift {
 impl Supervisor<'_> {
     /// What differs from what was set, of all tenants but those.
     fn verify(&self, except: &BTreeSet<Name>) -> Verification {
-        let Some(lock) = HostLock::try_open(self.dir)? else {
-            return Ok(None);
-        };
-        let found = verify(&mut (self.host)(), lock.state(), except);
-        lock.remove_if_empty()?;
-        found.map(Some)
+        verify(self.host, self.dir, except, UnderWay::Skip)
     }
 }

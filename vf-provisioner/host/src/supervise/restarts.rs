@@ -16,8 +16,11 @@ use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use crate::launcher::switch::Switch;
 use crate::state::{self, State, TenantLock};
 
-/// How often a switch that is alive is asked whether it executes anything.
-const ASK_EVERY: Duration = Duration::from_secs(3);
+/// The pause between two questions to a switch that is alive. Two that fail, one after the other,
+/// are its end.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// A slow machine is asked more rarely: a pause of this part of the time that it has to answer.
+const ASK_PART: u32 = 5;
 /// The first restart is immediate; each further one within [`CALM`] waits twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -34,8 +37,10 @@ pub(super) struct Watch {
     /// When its death was seen.
     pub(super) down_since: Option<Instant>,
     last_start: Option<Instant>,
-    /// When it was last asked whether it executes anything.
+    /// When it was last asked whether it forwards frames.
     asked: Option<Instant>,
+    /// Whether the last question failed.
+    suspect: bool,
     wait: Duration,
     pub(super) next_try: Option<Instant>,
     question: Option<Job<Option<String>>>,
@@ -73,6 +78,7 @@ impl Supervisor<'_> {
             return Ok(());
         }
         it.question = None;
+        it.suspect = false;
         it.pidfd = self.switches.pidfd(tenant)?;
         if it.pidfd.is_some() {
             // It runs: seen for the first time, or started by an apply or by a restart.
@@ -105,8 +111,8 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Asks from time to time whether a switch that is alive executes anything, and kills it if
-    /// not.
+    /// Asks from time to time whether a switch that is alive forwards frames, and kills it if it
+    /// does not say so twice.
     fn ask<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -118,7 +124,9 @@ impl Supervisor<'_> {
             Some(Progress::Finished(answer)) => {
                 it.question = None;
                 it.asked = Some(Instant::now());
-                if let Some(why) = answer.flatten() {
+                let failed = answer.flatten();
+                let again = std::mem::replace(&mut it.suspect, failed.is_some());
+                if let Some(why) = failed.filter(|_| again) {
                     let tenant = &switch.tenant;
                     emit(&Event::Stuck { tenant, why });
                     if let Some(pidfd) = &it.pidfd {
@@ -127,7 +135,7 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            None if it.asked.is_none_or(|last| last.elapsed() > ASK_EVERY) => {
+            None if it.asked.is_none_or(|last| last.elapsed() > pause(switch)) => {
                 let switch = switch.clone();
                 it.question = Some(self.spawn(scope, move || self.switches.stuck(&switch)));
             }
@@ -190,6 +198,12 @@ impl Watch {
             next_try_s: self.wait.as_secs_f64(),
         });
     }
+}
+
+/// The pause between two questions.
+fn pause(switch: &Switch) -> Duration {
+    let part = switch.answers_within().unwrap_or_default() / ASK_PART;
+    part.max(ASK_EVERY)
 }
 
 /// The tenants whose switch is being restarted.

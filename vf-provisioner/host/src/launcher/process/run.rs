@@ -125,16 +125,15 @@ fn wait_until_ready(
     };
     let began = Instant::now();
     loop {
-        let last = match control::ports(files, switch) {
-            Ok(_) => return Ok(()),
-            Err(message) => message,
+        let Some(last) = control::unready(files, switch) else {
+            return Ok(());
         };
         if !started.is_alive() {
             return Err(not_ready("it ended".to_owned()));
         }
         if began.elapsed() > READY_WITHIN {
             return Err(not_ready(format!(
-                "its control API did not answer within {} s ({last})",
+                "it was not ready within {} s ({last})",
                 READY_WITHIN.as_secs()
             )));
         }

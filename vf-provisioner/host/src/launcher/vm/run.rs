@@ -368,18 +368,18 @@ impl<'a> Run<'a> {
             }
             let mut last = "it has not opened the channel of its control API".to_owned();
             if sent == message.len() && watch.is_open(qemu::CONTROL) {
-                match control::ports(files, switch) {
-                    Ok(_) => {
+                match control::unready(files, switch) {
+                    None => {
                         let seconds = began.elapsed().as_secs_f64();
                         tracing::info!(%tenant, seconds, "the machine has booted");
                         return Ok(());
                     }
-                    Err(message) => last = message,
+                    Some(why) => last = why,
                 }
             }
             if began.elapsed() > patience {
                 return Err(format!(
-                    "its control API did not answer within {} s ({last})",
+                    "it was not ready within {} s ({last})",
                     patience.as_secs()
                 ));
             }
