@@ -324,38 +324,6 @@ fn slow_switch_delays_no_other_tenant() {
     assert_eq!(site.left(), site.nothing());
 }
 
-#[test]
-fn missing_tenant_directory_is_reported_and_restored_by_apply() {
-    let Some(site) = site("tvp", 77050) else {
-        return;
-    };
-    let file = site.tenant(1, 1);
-    site.good(&["apply", &file]);
-    let mut supervisor = supervisor(&site, &["t1"]);
-    let directory = site.state_dir().join("tenants/t1");
-    let pid = site.pid("t1");
-    fs::remove_dir_all(&directory).expect("it is there");
-    kill(pid, nix::sys::signal::Signal::SIGKILL);
-    let failed = supervisor.wait_for("restart_failed", "t1");
-    let message = format!(
-        "cannot open {}: No such file or directory",
-        directory.display()
-    );
-    let error = failed["error"].as_str().expect("a sentence");
-    assert!(error.contains(&message), "{error}");
-    site.good(&["apply", &file]);
-    assert_eq!(
-        site.json(&["status", "t1"])["tenants"][0]["state"],
-        "up",
-        "{:?}",
-        supervisor.events()
-    );
-    site.good(&["verify"]);
-    supervisor.stop();
-    site.good(&["release", "--all"]);
-    assert_eq!(site.left(), site.nothing());
-}
-
 /// Sends frames from the switch's In/Out side, with python3 but without scapy.
 fn send(namespace: &str, interface: &str, frames: &[String]) {
     let program = format!(

@@ -12,15 +12,18 @@ mod site;
 mod supervisor;
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use fake::site;
-use site::Site;
+use site::{Site, sh};
 use supervisor::Supervisor;
 
 /// A supervisor that watches these tenants.
@@ -153,6 +156,213 @@ fn switches_that_do_not_answer_delay_no_other_tenant() {
         "{:?}",
         began.elapsed()
     );
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn killed_apply_is_completed_or_undone_by_the_supervisor() {
+    let Some(site) = site("tfd", 92120) else {
+        return;
+    };
+    let other = site.tenant(2, 1);
+    site.good(&["apply", &site.tenant(1, 1), &other]);
+    let before = site.left();
+    let killed = |arguments: &[&str]| {
+        let output = site.run(&[&["--kill-at", "4"], arguments].concat());
+        assert_eq!(output.status.signal(), Some(9), "{output:?}");
+    };
+    // Half of the second port is made.
+    killed(&["apply", &site.tenant(1, 2), &other]);
+    let states = site.json(&["status"]);
+    assert_eq!(states["tenants"][0]["state"], "interrupted");
+    assert_eq!(states["tenants"][1]["state"], "up");
+    let mut supervisor = supervisor(&site, &["t2"]);
+    supervisor.wait_for("recovered", "t1");
+    supervisor.wait_for("watching", "t1");
+    assert_eq!(
+        site.good(&["plan", &site.tenant(1, 2), &other]),
+        "nothing to do\n"
+    );
+    site.good(&["verify"]);
+
+    // The third port cannot be made: its guest has an eth0 of its own.
+    let guest = "tfd-t1-vm3";
+    sh(&format!(
+        "ip netns add {guest}; ip -n {guest} link add eth0 type veth peer name other"
+    ));
+    killed(&["apply", &site.tenant(1, 3), &other]);
+    let undone = supervisor.wait_for("recovered", "t1");
+    let error = undone["error"].as_str().expect("why it is not completed");
+    assert!(error.contains("File exists"), "{error}");
+    supervisor.wait_for("watching", "t1");
+    sh(&format!("ip netns delete {guest}"));
+    assert_eq!(
+        site.good(&["plan", &site.tenant(1, 2), &other]),
+        "nothing to do\n"
+    );
+    site.good(&["verify"]);
+
+    killed(&["release", "t1"]);
+    supervisor.wait_for("removed", "");
+    let of_other = |it: &Value| it["tenant"] == "t2" && it["event"] != "watching";
+    assert!(!supervisor.events().iter().any(of_other));
+    supervisor.stop();
+    let own = |line: &String| line.contains("t1");
+    assert!(!site.left().iter().any(own), "{:?}", site.left());
+    assert!(before.iter().any(own));
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+/// A small file system of its own for the state; it is unmounted when this is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(site: &Site) -> Self {
+        let path = site.state_dir();
+        fs::create_dir(&path).expect("a folder");
+        sh(&format!(
+            "mount -t tmpfs -o size=2m,mode=700 tmpfs {}",
+            path.display()
+        ));
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let fill = self.0.join("fill");
+        sh(&format!("cat /dev/zero >>{}", fill.display()));
+        let more = fs::write(self.0.join("more"), "x");
+        assert_eq!(
+            more.map_err(|error| error.kind()),
+            Err(ErrorKind::StorageFull)
+        );
+        fs::remove_file(self.0.join("more")).expect("it is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        sh(&format!("umount {}", self.0.display()));
+    }
+}
+
+#[test]
+fn full_disk_stops_no_restart_no_roll_back_and_no_release() {
+    let Some(site) = site("tfe", 92160) else {
+        return;
+    };
+    let disk = SmallDisk::new(&site);
+    site.good(&["apply", &site.tenant(1, 1), &site.tenant(2, 1)]);
+    disk.fill();
+    let mut supervisor = supervisor(&site, &["t1", "t2"]);
+    signal(&site, "t1", Signal::SIGKILL);
+    supervisor.wait_for("restarted", "t1");
+    supervisor.stop();
+    // Without the space that was set aside.
+    fs::remove_file(disk.0.join("reserve")).expect("it is there");
+    disk.fill();
+    let objects = || {
+        let mut left = site.left();
+        left.retain(|line| !line.starts_with("a process"));
+        left
+    };
+    let (before, pid) = (objects(), site.pid("t1"));
+    for number in [1, 3] {
+        let output = site.run(&["apply", &site.tenant(number, 2)]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("No space left on device"), "{text}");
+        assert_eq!((objects(), site.pid("t1")), (before.clone(), pid));
+    }
+    site.good(&["verify"]);
+    site.good(&["release", "t1"]);
+    assert_eq!(site.status("t2")["state"], "up");
+    disk.fill();
+    site.good(&["release", "--all"]);
+    drop(disk);
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn damaged_file_of_a_tenant_affects_no_other() {
+    let Some(site) = site("tff", 92200) else {
+        return;
+    };
+    let files = [1, 2, 3].map(|number| site.tenant(number, 1));
+    site.good(&[&["apply"], &files.each_ref().map(String::as_str)[..]].concat());
+    let mut supervisor = supervisor(&site, &["t1", "t2", "t3"]);
+    let [first, second, other] = ["t1", "t2", "t3"].map(|tenant| site.pid(tenant));
+    let note = |tenant: &str| {
+        site.state_dir()
+            .join("tenants")
+            .join(tenant)
+            .join("process.json")
+    };
+    fs::remove_file(note("t1")).expect("it is there");
+    fs::create_dir(note("t1")).expect("a folder in its place");
+    fs::write(note("t2"), "{").expect("a damaged note");
+    assert_eq!(site.status("t1")["state"], "down");
+    for (tenant, pid) in [("t1", first), ("t2", second)] {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it goes on");
+        supervisor.wait_for("restarted", tenant);
+        assert_ne!(site.pid(tenant), pid);
+    }
+    // The state of all: it is watched as it was.
+    let file = site.state_dir().join("state.json");
+    let state = fs::read(&file).expect("the state");
+    fs::write(&file, &state[..100]).expect("it is cut");
+    supervisor.wait_for("state_unreadable", "");
+    let refused = site.run(&["apply", &files[0]]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    fs::write(&file, &state).expect("it is restored");
+    site.good(&["verify"]);
+    assert_eq!(site.pid("t3"), other);
+    supervisor.stop();
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn lost_objects_are_made_again_as_recorded() {
+    let Some(site) = site("tfg", 92240) else {
+        return;
+    };
+    let files = [1, 2, 3, 4, 5].map(|number| site.tenant(number, 1));
+    let all = files.each_ref().map(String::as_str);
+    site.good(&[&["apply"], &all[..]].concat());
+    let mut supervisor = supervisor(&site, &["t1", "t2", "t3", "t4", "t5"]);
+    let other = site.pid("t5");
+    // It goes with the guest's namespace, if nothing else holds that.
+    sh("ip -n tfg-host link add pin type veth peer name pin netns tfg-t1-vm1");
+    sh("ip netns delete tfg-t1-vm1");
+    sh("ip -n tfg-sw-t2 link delete inout");
+    sh("ip netns delete tfg-sw-t3");
+    fs::remove_dir_all(site.state_dir().join("tenants/t4")).expect("it is there");
+    sh("nsenter --net=/run/netns/tfg-host nft delete table bridge tfg");
+    let began = Instant::now();
+    for tenant in ["t1", "t2", "t3", "t4"] {
+        supervisor.wait_for("restarted", tenant);
+    }
+    for tenant in ["t1", "t2", "t3", "t4", "t5"] {
+        supervisor.wait_for("healed", tenant);
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        site.good(&[&["plan"], &all[..]].concat()),
+        "nothing to do\n"
+    );
+    site.good(&["verify"]);
+    assert_eq!(site.pid("t5"), other);
+    assert!(
+        !sh("ip -n tfg-host -o link").contains("pin"),
+        "its namespace is held"
+    );
+    supervisor.stop();
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing());
 }

@@ -120,24 +120,23 @@ pub fn apply(
     change: &Change,
     crash: CrashHere<'_>,
 ) -> Result<Applied, ApplyError> {
-    let _locks = store.lock_tenants(change.set.keys().chain(&change.release))?;
+    let mut locks = store.lock_tenants(change.set.keys().chain(&change.release))?;
     let plan = plan_change(host, store.state(), change)?;
     let before = store.state().tenants.clone();
-    let mut tenants = before.clone();
-    for name in &change.release {
-        tenants.remove(name);
+    let changing = changing(&before, change, &plan);
+    // The supervisor goes on to watch tenants that are as they should be.
+    locks.retain(|name, _| changing.contains(name));
+    if plan.actions.is_empty() && changing.is_empty() {
+        return Ok(Applied::default());
     }
-    for (name, record) in &change.set {
-        let complete = plan.actions.is_empty() && record.complete;
-        tenants.insert(
-            name.clone(),
-            Record {
-                complete,
-                ..record.clone()
-            },
-        );
+    let (during, after) = records(&before, change, &changing);
+    if let Err(error) = store.set_tenants(during) {
+        if !change.set.is_empty() {
+            return Err(error.into());
+        }
+        // A release makes the space that it needs.
+        tracing::warn!(%error, "releasing all the same");
     }
-    store.set_tenants(tenants.clone())?;
 
     let interrupted = |name: &&Name| before.get(*name).is_none_or(|record| !record.complete);
     let mut run = Run {
@@ -148,24 +147,21 @@ pub fn apply(
         unprobed: change.set.keys().filter(interrupted).cloned().collect(),
     };
     let probes = probes(change, &plan);
-    match run.forward(&plan, &probes) {
-        Ok(()) => {
-            for name in change.set.keys() {
-                if let Some(record) = tenants.get_mut(name) {
-                    record.complete = true;
-                }
-            }
-            run.store.set_tenants(tenants)?;
-            Ok(Applied {
-                actions: plan.actions,
-                probed: probes.into_iter().map(|probe| probe.port).collect(),
-            })
-        }
+    let forward = run.forward(&plan, &probes).and_then(|()| {
+        let recorded = run.store.set_tenants(after);
+        recorded.map_err(|error| Stop::state("record the tenants".to_owned(), error))
+    });
+    match forward {
+        Ok(()) => Ok(Applied {
+            actions: plan.actions,
+            probed: probes.into_iter().map(|probe| probe.port).collect(),
+        }),
         Err(Stop::Killed) => Err(ApplyError::Killed),
-        Err(Stop::State(error)) => Err(error.into()),
-        Err(Stop::Host { step, source }) => {
-            let left = run.roll_back()?;
-            run.store.set_tenants(before)?;
+        Err(Stop::Failed { step, source }) => {
+            let mut left = run.roll_back();
+            if let Err(error) = run.store.set_tenants(before) {
+                left.push(error.to_string());
+            }
             Err(if left.is_empty() {
                 ApplyError::RolledBack { step, source }
             } else {
@@ -173,6 +169,56 @@ pub fn apply(
             })
         }
     }
+}
+
+/// The tenants that a change does something to.
+fn changing(before: &BTreeMap<Name, Record>, change: &Change, plan: &Plan) -> BTreeSet<Name> {
+    let acted: BTreeSet<Key> = plan
+        .actions
+        .iter()
+        .map(|action| action.resource().key())
+        .collect();
+    let is_acted_on = |record: &Record| {
+        let own = record.resources.iter().filter(|it| !it.is_shared());
+        own.map(Resource::key).any(|key| acted.contains(&key))
+    };
+    let is_changing = |(name, record): &(&Name, &Record)| {
+        let before = before.get(*name);
+        !before.is_some_and(|before| before.complete && before.has_same_objects(record))
+            || is_acted_on(record)
+    };
+    let set = change.set.iter().filter(is_changing);
+    let released = change.release.iter();
+    set.map(|(name, _)| name).chain(released).cloned().collect()
+}
+
+/// The records while a change is under way, and after it.
+fn records(
+    before: &BTreeMap<Name, Record>,
+    change: &Change,
+    changing: &BTreeSet<Name>,
+) -> (BTreeMap<Name, Record>, BTreeMap<Name, Record>) {
+    let mut during = before.clone();
+    during.retain(|name, _| !change.release.contains(name));
+    let mut after = during.clone();
+    for (name, record) in &change.set {
+        if !changing.contains(name) {
+            continue;
+        }
+        let previous = match before.get(name) {
+            Some(before) if before.complete => Some(Box::new(before.clone())),
+            Some(interrupted) => interrupted.previous.clone(),
+            None => None,
+        };
+        let record = |complete, previous| Record {
+            complete,
+            previous,
+            ..record.clone()
+        };
+        during.insert(name.clone(), record(false, previous));
+        after.insert(name.clone(), record(true, None));
+    }
+    (during, after)
 }
 
 /// The ports of every tenant whose switch the plan starts or changes.
@@ -201,16 +247,31 @@ fn probes(change: &Change, plan: &Plan) -> Vec<Probe> {
 
 enum Stop {
     Killed,
-    State(StateError),
-    Host {
+    Failed {
         step: String,
         source: Box<HostError>,
     },
 }
 
-impl From<StateError> for Stop {
-    fn from(error: StateError) -> Self {
-        Self::State(error)
+impl Stop {
+    fn failed(step: String, source: HostError) -> Self {
+        let source = Box::new(source);
+        Self::Failed { step, source }
+    }
+
+    /// The state could not be written.
+    fn state(step: String, error: StateError) -> Self {
+        let source = match error {
+            StateError::Io { what, path, source } => HostError::Io {
+                what: format!("{what} {}", path.display()),
+                source,
+            },
+            damaged @ StateError::Damaged { .. } => HostError::Program {
+                program: "the record of what is done",
+                message: damaged.to_string(),
+            },
+        };
+        Self::failed(step, source)
     }
 }
 
@@ -228,26 +289,22 @@ impl Run<'_> {
         self.may_crash()?;
         for action in &plan.actions {
             tracing::info!(%action, "apply");
-            self.store.intend(action)?;
+            let intent = self.store.intend(action);
+            intent.map_err(|error| Stop::state(format!("record that it will {action}"), error))?;
             // A step that fails may have done half of its work.
             self.done.push(action.clone());
             self.may_crash()?;
             self.prove(action, plan)?;
-            self.execute(action)
-                .and_then(|()| self.read_back(action))
-                .map_err(|source| Stop::Host {
-                    step: action.to_string(),
-                    source: Box::new(source),
-                })?;
+            execute(self.host, action)
+                .and_then(|()| read_back(self.host, action))
+                .map_err(|source| Stop::failed(action.to_string(), source))?;
             self.may_crash()?;
-            self.store.done(action)?;
+            self.store.done(action);
             self.may_crash()?;
         }
         for (probe, answered) in probes.iter().zip(self.host.probe_all(probes)) {
-            answered.map_err(|source| Stop::Host {
-                step: format!("probe port {}", probe.port),
-                source: Box::new(source),
-            })?;
+            let step = || format!("probe port {}", probe.port);
+            answered.map_err(|source| Stop::failed(step(), source))?;
         }
         self.may_crash()
     }
@@ -275,15 +332,11 @@ impl Run<'_> {
             true => own,
             false => created.filter(|key| own.contains(key)).collect(),
         };
-        self.host
-            .prove(record, &new, state)
-            .map_err(|source| Stop::Host {
-                step: format!(
-                    "prove that no frame gets around the switch of tenant {}",
-                    switch.tenant
-                ),
-                source: Box::new(source),
-            })
+        self.host.prove(record, &new, state).map_err(|source| {
+            let tenant = &switch.tenant;
+            let step = format!("prove that no frame gets around the switch of tenant {tenant}");
+            Stop::failed(step, source)
+        })
     }
 
     fn may_crash(&mut self) -> Result<(), Stop> {
@@ -293,49 +346,52 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn execute(&mut self, action: &Action) -> Result<(), HostError> {
-        match action {
-            Action::Create { resource } => self.host.create(resource),
-            Action::Update { from, to } => self.host.update(from, to),
-            Action::Delete { resource } => self.host.delete(resource),
-        }
-    }
-
-    fn read_back(&self, action: &Action) -> Result<(), HostError> {
-        let wanted = action.resource();
-        let is = self.host.observe(wanted)?;
-        let differences = match (action, is) {
-            (Action::Delete { .. }, None) => return Ok(()),
-            (Action::Delete { .. }, Some(is)) if is.is_idle() => return Ok(()),
-            (Action::Delete { .. }, Some(is)) => match is.idle_settings() {
-                Some(idle) => idle.differences(&is).join("; "),
-                None => "it still exists".to_owned(),
-            },
-            (_, None) => "it does not exist".to_owned(),
-            (_, Some(is)) if is == *wanted => return Ok(()),
-            (_, Some(is)) => wanted.differences(&is).join("; "),
-        };
-        Err(HostError::ReadBack {
-            key: wanted.key(),
-            differences,
-        })
-    }
-
-    /// Rolls back the completed steps, last first, and continues after failures.
-    fn roll_back(&mut self) -> Result<Vec<String>, StateError> {
+    /// Rolls back the completed steps, last first, and continues after failures. The host is more
+    /// than its record: what cannot be recorded is rolled back all the same.
+    fn roll_back(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         for action in std::mem::take(&mut self.done).iter().rev() {
             let inverse = action.inverse();
             tracing::info!(action = %inverse, "roll back");
-            self.store.intend(&inverse)?;
-            match self
-                .execute(&inverse)
-                .and_then(|()| self.read_back(&inverse))
-            {
-                Ok(()) => self.store.done(&inverse)?,
+            if let Err(error) = self.store.intend(&inverse) {
+                tracing::warn!(action = %inverse, %error, "rolled back without a record");
+            }
+            let executed = execute(self.host, &inverse);
+            match executed.and_then(|()| read_back(self.host, &inverse)) {
+                Ok(()) => self.store.done(&inverse),
                 Err(error) => left.push(format!("{inverse}: {error}")),
             }
         }
-        Ok(left)
+        left
     }
+}
+
+/// Executes one step.
+pub(crate) fn execute(host: &mut dyn Host, action: &Action) -> Result<(), HostError> {
+    match action {
+        Action::Create { resource } => host.create(resource),
+        Action::Update { from, to } => host.update(from, to),
+        Action::Delete { resource } => host.delete(resource),
+    }
+}
+
+/// Compares the object of a step that was executed with what it should be now.
+pub(crate) fn read_back(host: &dyn Host, action: &Action) -> Result<(), HostError> {
+    let wanted = action.resource();
+    let is = host.observe(wanted)?;
+    let differences = match (action, is) {
+        (Action::Delete { .. }, None) => return Ok(()),
+        (Action::Delete { .. }, Some(is)) if is.is_idle() => return Ok(()),
+        (Action::Delete { .. }, Some(is)) => match is.idle_settings() {
+            Some(idle) => idle.differences(&is).join("; "),
+            None => "it still exists".to_owned(),
+        },
+        (_, None) => "it does not exist".to_owned(),
+        (_, Some(is)) if is == *wanted => return Ok(()),
+        (_, Some(is)) => wanted.differences(&is).join("; "),
+    };
+    Err(HostError::ReadBack {
+        key: wanted.key(),
+        differences,
+    })
 }

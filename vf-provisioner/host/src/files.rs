@@ -51,11 +51,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), HostError> {
         removed => removed,
     };
     match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(HostError::io(format!("cannot remove {}", path.display()))(
-                error,
-            ))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(HostError::io(format!(
+            "cannot remove {}",
+            path.display()
+        ))(error)),
         _ => Ok(()),
     }
 }
@@ -64,15 +63,21 @@ pub(crate) fn remove(path: &Path) -> Result<(), HostError> {
 /// power failure.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
+    let written = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(mode)
-        .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+    if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+        // Half a file would only take space.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     if let Some(parent) = path.parent() {
         File::open(parent)?.sync_all()?;
     }

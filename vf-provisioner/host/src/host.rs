@@ -16,6 +16,10 @@ pub trait Host {
     fn observe_all(&self, wanted: &[&Resource]) -> Vec<Result<Option<Resource>, HostError>> {
         wanted.iter().map(|wanted| self.observe(wanted)).collect()
     }
+    /// Whether the object of `wanted`'s key exists, seen as cheaply as possible.
+    fn exists(&self, wanted: &Resource) -> Result<bool, HostError> {
+        Ok(self.observe(wanted)?.is_some())
+    }
     /// Makes the object. A crash may have left a part of it.
     fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
     /// Changes the object in place.

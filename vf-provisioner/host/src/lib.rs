@@ -27,6 +27,7 @@ mod parallel;
 pub mod plan;
 pub mod real_host;
 mod released;
+mod reserve;
 pub mod resource;
 pub mod state;
 pub mod status;

@@ -77,6 +77,10 @@ pub trait Object: Sized {
 pub trait Live: Object {
     /// Reads the object of this key; `None` if it does not exist. Changes nothing.
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError>;
+    /// Whether it exists, seen as cheaply as possible: the supervisor asks often.
+    fn exists(&self, context: &Context) -> Result<bool, HostError> {
+        Ok(self.observe(context)?.is_some())
+    }
     /// Makes the object. A crash may have left a part of it.
     fn create(&self, context: &Context) -> Result<(), HostError>;
     /// Changes the existing object in place into `self`.

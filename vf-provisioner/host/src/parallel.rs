@@ -47,7 +47,10 @@ mod tests {
     #[test]
     fn results_are_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..100).collect();
-        assert_eq!(map(&items, |item| item * 2), (0..100).map(|it| it * 2).collect::<Vec<_>>());
+        assert_eq!(
+            map(&items, |item| item * 2),
+            (0..100).map(|it| it * 2).collect::<Vec<_>>()
+        );
         assert_eq!(map(&[] as &[usize], |item| *item), Vec::<usize>::new());
     }
 

@@ -48,6 +48,10 @@ macro_rules! host {
                 parallel::map(wanted, |wanted| self.observe(wanted))
             }
 
+            fn exists(&self, wanted: &Resource) -> Result<bool, HostError> {
+                match wanted { $(Resource::$kind(it) => it.exists(&self.context),)* }
+            }
+
             fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
                 match resource { $(Resource::$kind(it) => it.create(&self.context),)* }
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::replace;
+use crate::reserve::replace;
 
 /// The file's name.
 const FILE: &str = "released-users.json";
@@ -43,7 +43,7 @@ impl Released {
         if new == old {
             return Ok(());
         }
-        replace(&dir.join(FILE), &serde_json::to_vec(&new)?, 0o600)
+        replace(dir, &dir.join(FILE), &serde_json::to_vec(&new)?, 0o600)
     }
 
     pub(crate) fn into_uids(self) -> Vec<u32> {

@@ -1,9 +1,10 @@
 //! The state directory: the onboarded tenants, the objects that are ours, and the journal of an
 //! apply.
 //!
-//! `state.json` is replaced atomically; `journal` is appended to and flushed to the disk before
-//! (intent) and after (done) each action. An object is ours from its intent on, whether or not the
-//! action was executed, so a crash between the two loses no object.
+//! `state.json` is replaced atomically; `journal` is appended to and flushed to the disk before an
+//! object is made or changed (intent) and after one was deleted (done). An object is ours from its
+//! intent on, whether or not the action was executed, so a crash between the two loses no object.
+//! To delete an object twice does no harm, so deletion needs no space on the disk.
 //!
 //! Two locks, always taken in this order: [`HostLock`] serialises apply, verify and probe;
 //! [`TenantLock`] locks one tenant while an apply changes its switch or the supervisor restarts it.
@@ -20,11 +21,12 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tenant_config::{Name, NicAttribute};
 
-use crate::files::{replace, tenant_directory};
+use crate::files::tenant_directory;
 use crate::launcher::switch::Switch;
 use crate::nic::probe::Probe;
 use crate::plan::Action;
 use crate::released::Released;
+use crate::reserve;
 use crate::resource::{Key, Resource};
 
 const VERSION: u32 = 1;
@@ -40,6 +42,10 @@ pub struct Record {
     pub probes: Vec<Probe>,
     /// Whether its last apply completed.
     pub complete: bool,
+    /// While an apply changes it: what it was before, to return to if the apply is killed and
+    /// cannot be completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Box<Self>>,
 }
 
 impl Record {
@@ -49,6 +55,11 @@ impl Record {
             Resource::Switch(switch) => Some(switch),
             _ => None,
         })
+    }
+
+    /// Whether both describe the same objects, run by the same user and probed alike.
+    pub(crate) fn has_same_objects(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.resources == other.resources && self.probes == other.probes
     }
 
     /// The settings that its file allows the NIC to lack.
@@ -73,8 +84,17 @@ impl State {
         self.tenants
             .iter()
             .filter(|(name, _)| !changing.contains(*name))
-            .flat_map(|(_, record)| record.resources.iter().map(Resource::key))
+            .flat_map(|(_, record)| [Some(record), record.previous.as_deref()])
+            .flatten()
+            .flat_map(|record| record.resources.iter().map(Resource::key))
             .collect()
+    }
+
+    /// The objects that an interrupted apply or release has left: ours, and no tenant's.
+    pub fn left_over(&self) -> Vec<Key> {
+        let used = self.keys_of_others(&BTreeSet::new());
+        let owned = self.owned.keys();
+        owned.filter(|key| !used.contains(*key)).cloned().collect()
     }
 
     fn begin(&mut self, action: &Action) {
@@ -149,7 +169,7 @@ pub fn read(dir: &Path) -> Result<State, StateError> {
             reason,
         };
         let document: Document =
-            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if document.version != VERSION {
             let reason = format!("version {} is not {VERSION}", document.version);
             return Err(damaged(reason));
@@ -162,9 +182,10 @@ pub fn read(dir: &Path) -> Result<State, StateError> {
             .collect();
     }
     let path = dir.join("journal");
-    for line in read_if_there(&path)?.unwrap_or_default().lines() {
+    let journal = read_if_there(&path)?.unwrap_or_default();
+    for line in journal.split(|byte| *byte == b'\n') {
         // The action of a line that a crash cut off was never executed: it follows the flush.
-        match serde_json::from_str(line) {
+        match serde_json::from_slice(line) {
             Ok(Entry::Intent(action)) => state.begin(&action),
             Ok(Entry::Done(action)) => state.finish(&action),
             Err(_) => break,
@@ -182,8 +203,8 @@ fn uids(tenants: &BTreeMap<Name, Record>) -> BTreeSet<u32> {
     tenants.values().map(|record| record.uid).collect()
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>, StateError> {
-    match std::fs::read_to_string(path) {
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    match std::fs::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("cannot read", path)(error)),
@@ -293,7 +314,13 @@ impl HostLock {
             state,
             _lock: lock,
         };
-        store.save()?;
+        let journaled = store.journal.metadata().map_or(0, |journal| journal.len());
+        if journaled > 0
+            && let Err(error) = store.save()
+        {
+            // It says the same as the journal does.
+            tracing::warn!(%error, "the journal stays");
+        }
         Ok(Some(store))
     }
 
@@ -301,17 +328,16 @@ impl HostLock {
     pub fn lock_tenants<'a>(
         &self,
         tenants: impl IntoIterator<Item = &'a Name>,
-    ) -> Result<Vec<TenantLock>, StateError> {
+    ) -> Result<BTreeMap<Name, TenantLock>, StateError> {
         // A second lock of the same tenant would wait forever.
         let tenants: BTreeSet<&Name> = tenants.into_iter().collect();
-        let held = tenants
-            .into_iter()
-            .map(|tenant| TenantLock::lock(&self.dir, tenant));
-        Ok(held
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        let mut held = BTreeMap::new();
+        for tenant in tenants {
+            if let Some(lock) = TenantLock::lock(&self.dir, tenant)? {
+                held.insert(tenant.clone(), lock);
+            }
+        }
+        Ok(held)
     }
 
     /// The state, including the journal.
@@ -325,20 +351,29 @@ impl HostLock {
         let (before, now) = (uids(&self.state.tenants), uids(&tenants));
         Released::record(&self.dir, &before, &now)
             .map_err(failed("cannot record released users in", &self.dir))?;
-        self.state.tenants = tenants;
-        self.save()
+        let before = std::mem::replace(&mut self.state.tenants, tenants);
+        self.save().inspect_err(|_| self.state.tenants = before)
     }
 
-    /// Records that `action` is about to be done.
+    /// Records that `action` is about to be done. A deletion needs no record.
     pub fn intend(&mut self, action: &Action) -> Result<(), StateError> {
         self.state.begin(action);
+        if matches!(action, Action::Delete { .. }) {
+            return Ok(());
+        }
         self.append(&Entry::Intent(action.clone()))
     }
 
-    /// Records that `action` was done.
-    pub fn done(&mut self, action: &Action) -> Result<(), StateError> {
+    /// Records that `action` was done. Only a deletion needs a record; without it, the object is
+    /// deleted again some time.
+    pub fn done(&mut self, action: &Action) {
         self.state.finish(action);
-        self.append(&Entry::Done(action.clone()))
+        if !matches!(action, Action::Delete { .. }) {
+            return;
+        }
+        if let Err(error) = self.append(&Entry::Done(action.clone())) {
+            tracing::warn!(%action, %error, "done, and not recorded");
+        }
     }
 
     fn append(&mut self, entry: &Entry) -> Result<(), StateError> {
@@ -348,10 +383,14 @@ impl HostLock {
             reason: error.to_string(),
         })?;
         line.push(b'\n');
-        self.journal
-            .write_all(&line)
-            .and_then(|()| self.journal.sync_data())
-            .map_err(failed("cannot write", &path))
+        let journal = &mut self.journal;
+        let end = journal.metadata().map_err(failed("cannot read", &path))?;
+        let written = reserve::with(&self.dir, || {
+            let written = journal.write_all(&line).and_then(|()| journal.sync_data());
+            // The next line must not begin behind half of this one.
+            written.inspect_err(|_| drop(journal.set_len(end.len())))
+        });
+        written.map_err(failed("cannot write", &path))
     }
 
     fn save(&mut self) -> Result<(), StateError> {
@@ -365,7 +404,9 @@ impl HostLock {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        replace(&path, &text, 0o600).map_err(failed("cannot write", &path))?;
+        let written = reserve::replace(&self.dir, &path, &text, 0o600);
+        written.map_err(failed("cannot write", &path))?;
+        reserve::keep(&self.dir, reserve::size(text.len() as u64));
         self.journal
             .set_len(0)
             .and_then(|()| self.journal.sync_data())
@@ -376,9 +417,14 @@ impl HostLock {
     /// released users stays.
     pub fn remove_if_empty(self) -> Result<(), StateError> {
         if self.state == State::default() {
-            for name in ["journal", "state.json", "lock"] {
+            for name in [reserve::FILE, "journal", "state.json", "lock"] {
                 let path = self.dir.join(name);
-                std::fs::remove_file(&path).map_err(failed("cannot remove", &path))?;
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(failed("cannot remove", &path)(error));
+                    }
+                    _ => {}
+                }
             }
             // Other files belong to the operator.
             let _ = std::fs::remove_dir(self.dir.join("tenants"));

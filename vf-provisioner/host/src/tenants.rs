@@ -148,6 +148,7 @@ pub fn records(
             resources,
             probes,
             complete: false,
+            previous: None,
         };
         all.insert(name.clone(), record.clone());
         records.insert(name.clone(), record);

@@ -68,26 +68,23 @@ pub fn verify<H: Host>(
     let settled = tenants
         .iter()
         .map(|(name, record)| now.tenants.get(*name) == Some(*record));
-    let mut all = left_over(&before);
+    let mut all = before.left_over();
     all.retain(|key| now.owned.contains_key(key));
     let mut all: Vec<String> = all
         .into_iter()
         .map(|key| format!("{key} is left over"))
         .collect();
-    for (found, _) in found.into_iter().zip(settled).filter(|(_, settled)| *settled) {
+    for (found, _) in found
+        .into_iter()
+        .zip(settled)
+        .filter(|(_, settled)| *settled)
+    {
         all.extend(found);
     }
     // Tenants share some objects.
     let mut seen = BTreeSet::new();
     all.retain(|sentence| seen.insert(sentence.clone()));
     Ok(Some(all))
-}
-
-/// The objects that an interrupted apply or release has left: ours, and no tenant's.
-fn left_over(state: &State) -> Vec<Key> {
-    let used = state.keys_of_others(&BTreeSet::new());
-    let owned = state.owned.keys();
-    owned.filter(|key| !used.contains(*key)).cloned().collect()
 }
 
 /// What differs of one tenant's objects, a sentence each. If nothing does, each of its gateways is

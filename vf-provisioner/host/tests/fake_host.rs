@@ -538,3 +538,49 @@ proptest! {
         prop_assert_eq!(world.state(), State::default());
     }
 }
+
+/// Whatever of the state cannot be written, and whenever: the host is as before.
+#[test]
+fn state_error_is_rolled_back() {
+    let mut world = World::new();
+    let one = set(&[tenant(1, 1, 1500, true)], &world.state());
+    world.apply(&one).expect("it applies");
+    let (objects, state) = (world.host.objects.clone(), world.state());
+    let other = set(
+        &[tenant(1, 2, 1400, true), tenant(2, 1, 1500, true)],
+        &state,
+    );
+    // What stands in the place of a file that is to be written.
+    let in_the_way = world.path().join("state.new");
+    let steps = plan_change(&world.host, &state, &other)
+        .expect("a plan")
+        .actions
+        .len();
+    for moment in [0, 7, 3 * steps] {
+        let mut store = HostLock::open(world.path()).expect("the state directory opens");
+        let mut passed = 0;
+        let mut block = || {
+            if passed == moment {
+                std::fs::create_dir(&in_the_way).expect("a folder");
+            }
+            passed += 1;
+            false
+        };
+        let error = apply(&mut world.host, &mut store, &other, &mut block)
+            .expect_err("the state cannot be written");
+        assert!(error.to_string().contains("state.json"), "{error}");
+        assert_eq!(world.host.objects, objects, "{error}");
+        std::fs::remove_dir(&in_the_way).expect("it is there");
+        drop(store);
+        // The record says at worst that an apply was interrupted.
+        let back = Change {
+            release: BTreeSet::from([name(2)]),
+            ..one.clone()
+        };
+        world.apply(&back).expect("it is completed");
+        assert_eq!(
+            (&world.host.objects, world.state()),
+            (&objects, state.clone())
+        );
+    }
+}

@@ -14,7 +14,9 @@ fn state_of_an_earlier_version_is_rewritten_unchanged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("state.json");
     fs::write(&file, STATE).expect("the file is written");
-    let lock = HostLock::open(dir.path()).expect("the state is read");
+    let mut lock = HostLock::open(dir.path()).expect("the state is read");
+    let tenants = lock.state().tenants.clone();
+    lock.set_tenants(tenants).expect("the state is written");
     let kinds = |resource: &Resource| {
         let value = serde_json::to_value(resource).expect("it is data");
         value["kind"].as_str().map(str::to_owned)

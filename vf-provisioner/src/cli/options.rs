@@ -25,6 +25,7 @@ Exit codes:
 
 Files (below --state-dir, all of root, mode 0700):
   state.json, journal, lock    what is onboarded, what is ours, an apply under way
+  reserve                      space for a release and for restarts when the disk is full
   released-users.json          users that new tenants get last; stays after the last release
   tenants/NAME/config.json     what NAME's switch is given
   tenants/NAME/run/control.sock  its control API
@@ -162,8 +163,8 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "tenants")]
         all: bool,
     },
-    /// Watch the switches: restart dead ones, report drift. Ends on SIGTERM or SIGINT; the switches
-    /// keep running
+    /// Watch the switches: restart those that are dead or forward nothing, recreate what is missing,
+    /// complete killed applies, report drift. Ends on SIGTERM or SIGINT; the switches keep running
     Supervise {
         /// Seconds between two verifications; 0 is never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{Name, SwitchConfig};
 
 use crate::error::HostError;
-use crate::files::{remove, replace, tenant_directory};
+use crate::files::{remove, tenant_directory};
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
+use crate::reserve;
 
 /// The control socket, in the run folder.
 pub(super) const CONTROL: &str = "control.sock";
@@ -161,13 +162,19 @@ impl TenantFiles {
         remove(&self.run().join(socket))
     }
 
+    /// Replaces one of the files, also on a full disk.
+    pub(super) fn replace(&self, path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+        let state_dir = self.directory.ancestors().nth(2);
+        reserve::replace(state_dir.unwrap_or(&self.directory), path, content, mode)
+    }
+
     /// Writes the switch's configuration; only root and the switch may read it.
     pub(super) fn write_config(&self, config: &SwitchConfig, uid: u32) -> Result<(), HostError> {
         let path = self.config();
         let what = format!("cannot write {}", path.display());
         let text = serde_json::to_vec_pretty(config)
             .map_err(|error| HostError::io(&what)(error.into()))?;
-        replace(&path, &text, 0o440)
+        self.replace(&path, &text, 0o440)
             .and_then(|()| chown(&path, Some(0), Some(uid)))
             .map_err(HostError::io(what))
     }

@@ -12,7 +12,7 @@ use super::confine::Started;
 use super::files::{CHANNEL, CONTROL, TenantFiles};
 use super::switch::Switch;
 use crate::error::HostError;
-use crate::files::{is_shortage, remove, replace};
+use crate::files::{is_shortage, remove};
 
 /// The note about a started switch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,7 +66,8 @@ impl TenantFiles {
         if path.is_dir() {
             remove(&path)?;
         }
-        replace(&path, &text, 0o600).map_err(HostError::io(what))
+        self.replace(&path, &text, 0o600)
+            .map_err(HostError::io(what))
     }
 
     pub(super) fn restarts(&self) -> Result<u64, HostError> {

@@ -9,6 +9,19 @@ pub enum SuperviseError {
     /// Signals or descriptors cannot be waited for.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] nix::Error),
+    /// The supervisor could not watch so many tenants.
+    #[error(
+        "{tenants} tenants need {needed} descriptors and the hard limit is {limit}: raise it \
+         (`ulimit -Hn`, LimitNOFILE= of a systemd unit)"
+    )]
+    Descriptors {
+        /// The tenants.
+        tenants: usize,
+        /// The descriptors that they need at most.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
     /// The state directory failed.
     #[error(transparent)]
     State(#[from] StateError),

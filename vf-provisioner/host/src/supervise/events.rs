@@ -7,6 +7,8 @@ use serde::Serialize;
 use tenant_config::Name;
 use vswitch_api::channel::Totals;
 
+use crate::key::Key;
+
 /// One line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -40,6 +42,47 @@ pub(super) enum Event<'a> {
         error: String,
         next_try_s: f64,
     },
+    /// These objects do not exist any more; they are made again.
+    Missing {
+        tenant: &'a Name,
+        objects: Vec<String>,
+    },
+    /// These objects were made again, as they were recorded.
+    Healed {
+        tenant: &'a Name,
+        objects: Vec<String>,
+    },
+    HealFailed {
+        tenant: &'a Name,
+        error: String,
+        next_try_s: f64,
+    },
+    /// A killed apply was completed; or, with the error, it could not be, and the tenant is as it
+    /// was before.
+    Recovered {
+        tenant: Option<&'a Name>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// What a killed apply or release had left was removed.
+    Removed {
+        objects: Vec<String>,
+    },
+    RecoverFailed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tenant: Option<&'a Name>,
+        error: String,
+        next_try_s: f64,
+    },
+    /// This tenant's switch cannot be watched now; the others' are.
+    WatchFailed {
+        tenant: &'a Name,
+        error: String,
+    },
+    /// The state cannot be read; the tenants are watched as it last said.
+    StateUnreadable {
+        error: String,
+    },
     Released {
         tenant: &'a Name,
     },
@@ -52,6 +95,27 @@ pub(super) enum Event<'a> {
     Stopped {
         signal: &'static str,
     },
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn missing(tenant: &'a Name, keys: &[Key]) -> Self {
+        let objects = names(keys);
+        Self::Missing { tenant, objects }
+    }
+
+    pub(super) fn healed(tenant: &'a Name, keys: &[Key]) -> Self {
+        let objects = names(keys);
+        Self::Healed { tenant, objects }
+    }
+
+    pub(super) fn removed(keys: &[Key]) -> Self {
+        let objects = names(keys);
+        Self::Removed { objects }
+    }
+}
+
+fn names(keys: &[Key]) -> Vec<String> {
+    keys.iter().map(Key::to_string).collect()
 }
 
 /// Prints an event with the time.

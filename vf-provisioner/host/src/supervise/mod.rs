@@ -1,18 +1,24 @@
-//! Watches the switches: restarts dead ones, reports drift.
+//! Watches the switches: restarts dead ones, recreates what is missing, completes killed applies,
+//! reports drift.
 //!
-//! One loop decides what to do. Slow work (a restart, asking a switch whether it executes anything,
-//! a verification) runs on a thread of its own, so that no tenant waits for another's switch.
+//! One loop decides what to do. Slow work (a restart, asking a switch whether it forwards frames, a
+//! repair, a verification) runs on a thread of its own, so that no tenant waits for another's
+//! switch.
 
 mod channel;
+mod descriptors;
 mod drift;
 mod error;
 mod events;
+mod heal;
 mod metrics;
+mod recover;
 mod restarts;
 mod supervisor;
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -25,9 +31,11 @@ use self::channel::Channels;
 use self::drift::Drift;
 pub use self::error::SuperviseError;
 use self::events::{Event, emit};
+use self::heal::Healing;
 use self::metrics::MetricsFile;
 #[cfg(test)]
 pub(crate) use self::metrics::rows as metrics_rows;
+use self::recover::Recovery;
 use self::restarts::{Watched, switches};
 use self::supervisor::{LOOK_EVERY, Supervisor};
 use crate::launcher::switches::Switches;
@@ -42,6 +50,7 @@ pub fn run(
     verify_every: Duration,
     metrics: Option<&Path>,
 ) -> Result<(), SuperviseError> {
+    descriptors::raise(state::read(dir)?.tenants.len())?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
@@ -52,6 +61,7 @@ pub fn run(
         host,
         switches,
         bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        making: Mutex::default(),
     };
     let drift = Drift::new(verify_every);
     let metrics = metrics.map(MetricsFile::new);
@@ -71,8 +81,23 @@ fn watch<'scope>(
     let mut watched = Watched::new();
     // Of every tenant, also while an apply is changing its switch.
     let mut channels = Channels::new();
+    let mut healing = Healing::default();
+    let mut recovery = Recovery::default();
+    let mut state = state::read(supervisor.dir)?;
+    let mut unreadable = None;
     loop {
-        let state = state::read(supervisor.dir)?;
+        // A damaged state, or a lack of descriptors, leaves no switch unwatched.
+        match state::read(supervisor.dir) {
+            Ok(now) => (state, unreadable) = (now, None),
+            Err(error) => {
+                let error = Some(error.to_string());
+                if error != unreadable {
+                    let error = error.clone().unwrap_or_default();
+                    emit(&Event::StateUnreadable { error });
+                }
+                unreadable = error;
+            }
+        }
         let switches = switches(&state);
         watched.retain(|tenant, _| {
             let stays = switches.contains_key(tenant);
@@ -91,17 +116,21 @@ fn watch<'scope>(
             let channel = channels.entry(tenant.clone()).or_default();
             // First of all: what a switch reported before it died.
             supervisor.advance(switch, channel);
-            supervisor.look(scope, switch, it, channel)?;
+            let waits = healing.comes_first(tenant);
+            let looked = supervisor.look(scope, switch, it, channel, waits);
+            it.note(tenant, looked.err());
             // One tenant's log is no reason to leave the others unwatched.
             if let Err(error) = supervisor.limit_log(switch, channel) {
                 tracing::warn!(%tenant, %error, "the log stays as it is");
             }
         }
+        healing.look(supervisor, scope, &state);
+        recovery.look(supervisor, scope, &state);
         drift.look(supervisor, scope, &state, &watched);
         if let Some(metrics) = &mut metrics {
             metrics.write(&drift, &state, &watched);
         }
-        if let Some(signal) = wait(supervisor, signal, &watched, &channels)? {
+        if let Some(signal) = wait(supervisor, signal, &watched, &channels, &healing)? {
             return Ok(signal);
         }
     }
@@ -113,11 +142,13 @@ fn wait(
     signal: &SignalFd,
     watched: &Watched,
     channels: &Channels,
+    healing: &Healing,
 ) -> Result<Option<&'static str>, nix::Error> {
     let now = Instant::now();
     let next = watched
         .values()
         .filter_map(|it| it.next_try)
+        .chain(healing.next_try())
         .map(|next| next.saturating_duration_since(now))
         .fold(LOOK_EVERY, Duration::min);
     let mut fds = vec![

@@ -21,10 +21,12 @@ use crate::state::{self, State, TenantLock};
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// A slow machine is asked more rarely: a pause of this part of the time that it has to answer.
 const ASK_PART: u32 = 5;
-/// The first restart is immediate; each further one within [`CALM`] waits twice as long.
+/// The first restart is immediate; each further one waits twice as long, unless the switch has run
+/// for [`CALM_WAITS`] times the last wait, and at least for [`CALM`].
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(30);
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_secs(5);
+const CALM_WAITS: u32 = 10;
 
 /// The switches by tenant.
 pub(super) type Watched = BTreeMap<Name, Watch>;
@@ -41,6 +43,8 @@ pub(super) struct Watch {
     asked: Option<Instant>,
     /// Whether the last question failed.
     suspect: bool,
+    /// Why it could not be watched at the last look.
+    pub(super) error: Option<String>,
     wait: Duration,
     pub(super) next_try: Option<Instant>,
     question: Option<Job<Option<String>>>,
@@ -57,13 +61,15 @@ enum Attempt {
 }
 
 impl Supervisor<'_> {
-    /// Sees whether a switch is alive, and restarts it when it is time.
+    /// Sees whether a switch is alive, and restarts it when it is time. A restart `waits` while
+    /// what the switch depends on is made again.
     pub(super) fn look<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         switch: &Switch,
         it: &mut Watch,
         channel: &mut SwitchChannel,
+        waits: bool,
     ) -> Result<(), SuperviseError> {
         let tenant = &switch.tenant;
         if let Some(job) = &it.restart {
@@ -94,7 +100,11 @@ impl Supervisor<'_> {
             });
             it.down_since = Some(Instant::now());
         }
-        let calm = it.last_start.is_none_or(|last| last.elapsed() > CALM);
+        if waits {
+            return Ok(());
+        }
+        let calm_after = (it.wait * CALM_WAITS).max(CALM);
+        let calm = it.last_start.is_none_or(|last| last.elapsed() > calm_after);
         if it.next_try.is_none() && calm {
             it.wait = Duration::ZERO;
         }
@@ -148,8 +158,12 @@ impl Supervisor<'_> {
     fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
         let tenant = &switch.tenant;
         let lock = TenantLock::try_lock(self.dir, tenant);
-        let state = state::read(self.dir)?;
-        if switches(&state).get(tenant) != Some(switch) || self.switches.pidfd(tenant)?.is_some() {
+        // No apply and no release begins while the state cannot be read.
+        let is_wanted = match state::read(self.dir) {
+            Ok(state) => switches(&state).get(tenant) == Some(switch),
+            Err(_) => true,
+        };
+        if !is_wanted || self.switches.pidfd(tenant)?.is_some() {
             return Ok(Attempt::NotNeeded);
         }
         // The switch should run, so a missing directory is no release's doing: it is an error.
@@ -171,6 +185,17 @@ impl Watch {
         };
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
+    }
+
+    /// Notes why the switch could not be watched, and reports it once.
+    pub(super) fn note(&mut self, tenant: &Name, error: Option<SuperviseError>) {
+        let error = error.map(|error| error.to_string());
+        if error != self.error
+            && let Some(error) = error.clone()
+        {
+            emit(&Event::WatchFailed { tenant, error });
+        }
+        self.error = error;
     }
 
     /// Notes the result of a restart; `None` if its thread has none.

@@ -1,6 +1,7 @@
 //! What all parts of the supervisor share, and the threads that do the slow work.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) struct Supervisor<'a> {
     pub(super) switches: &'a Switches,
     /// Rung when a thread has a result.
     pub(super) bell: EventFd,
+    /// Held while objects are made that tenants may share.
+    pub(super) making: Mutex<()>,
 }
 
 /// The work of a thread, until its result is taken.

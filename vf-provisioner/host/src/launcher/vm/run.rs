@@ -16,7 +16,6 @@ use super::plan::memory_limit;
 use super::qmp::Monitor;
 use super::{libvirt, qemu, qmp, settings, tap};
 use crate::error::{HostError, OptionError};
-use crate::files::replace;
 use crate::finding::{Finding, Verdict, program};
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
@@ -251,10 +250,11 @@ impl<'a> Run<'a> {
             message,
         };
         let definition = self.files.log().with_file_name("domain.xml");
-        replace(&definition, self.domain().as_bytes(), 0o600).map_err(HostError::io(format!(
-            "cannot write {}",
-            definition.display()
-        )))?;
+        let written = self
+            .files
+            .replace(&definition, self.domain().as_bytes(), 0o600);
+        let what = format!("cannot write {}", definition.display());
+        written.map_err(HostError::io(what))?;
         let mut taps = Vec::new();
         for function in &machine.functions {
             if let Function::Tap {

@@ -25,7 +25,7 @@ use crate::error::HostError;
 use crate::key::Key;
 use crate::nic::parts::link::{End, configure, observe};
 use crate::nic::parts::netlink::{delete_link, find, index_of, refused, with_netlink};
-use crate::nic::parts::netns::{exists, inside, path};
+use crate::nic::parts::netns::{exists, has_interface, inside, path};
 use crate::object::{Context, Live, Object};
 
 /// `ETH_P_ALL` of linux/if_ether.h.
@@ -65,6 +65,10 @@ impl Object for Tap {
 impl Live for Tap {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
         look(self)
+    }
+
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        has_interface(self.end.namespace.as_deref(), &self.end.interface)
     }
 
     fn create(&self, _: &Context) -> Result<(), HostError> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::{ipv6, set_ipv6};
 use super::netlink::{delete_link, find, index_of, refused, with_netlink};
+use super::netns::has_interface;
 use crate::error::HostError;
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
@@ -38,6 +39,10 @@ impl Object for Bridge {
 impl Live for Bridge {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
         observe(self)
+    }
+
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        has_interface(None, &self.interface)
     }
 
     fn create(&self, _: &Context) -> Result<(), HostError> {

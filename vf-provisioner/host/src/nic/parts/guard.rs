@@ -113,6 +113,11 @@ impl Live for Lock {
         observe_lock(self)
     }
 
+    /// It is part of the table, which is looked for once for all tenants.
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        Ok(true)
+    }
+
     fn create(&self, _: &Context) -> Result<(), HostError> {
         set_lock(self)
     }

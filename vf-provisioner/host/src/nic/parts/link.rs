@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tenant_config::MacAddr;
 
 use super::netlink::{delete_link, find, index_of, mac_of, refused, with_netlink};
-use super::netns::{exists, inside, path};
+use super::netns::{exists, has_interface, inside, path};
 use crate::error::HostError;
 use crate::key::Key;
 use crate::object::{Context, Live, Object};
@@ -120,6 +120,11 @@ impl Live for Pair {
         observe_pair(self)
     }
 
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        let has = |end: &End| has_interface(end.namespace.as_deref(), &end.interface);
+        Ok(has(&self.switch)? && has(&self.peer)?)
+    }
+
     fn create(&self, _: &Context) -> Result<(), HostError> {
         create_pair(self)
     }
@@ -137,6 +142,10 @@ impl Live for Pair {
 fn create_pair(pair: &Pair) -> Result<(), HostError> {
     let switch = pair.switch.namespace.as_deref();
     delete_link(switch, &pair.switch.interface)?;
+    // The switch's end may be in a namespace without a name, which the kernel removes later.
+    if observe(&pair.peer)?.is_some_and(|peer| peer.end.alias == pair.peer.alias) {
+        delete_link(pair.peer.namespace.as_deref(), &pair.peer.interface)?;
+    }
     let own;
     let peer_namespace = match &pair.peer.namespace {
         Some(name) => path(name),

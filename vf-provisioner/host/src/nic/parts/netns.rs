@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,18 @@ impl Live for Namespace {
     fn delete(&self, _: &Context) -> Result<(), HostError> {
         delete(&self.name)
     }
+}
+
+/// Whether a namespace has an interface; it need not exist itself.
+pub(crate) fn has_interface(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
+    if namespace.is_some_and(|name| !exists(name)) {
+        return Ok(false);
+    }
+    inside(namespace, || match if_nametoindex(interface) {
+        Ok(_) => Ok(true),
+        Err(nix::Error::ENODEV) => Ok(false),
+        Err(errno) => Err(HostError::sys(format!("cannot find interface {interface}"))(errno)),
+    })
 }
 
 /// The file of a named namespace.
