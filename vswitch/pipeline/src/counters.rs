@@ -208,6 +208,80 @@ impl PeerCounters {
     }
 }
 
+macro_rules! rejections {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:literal;)*) => {
+        /// Why a router's report of a smaller path MTU changes nothing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum PathMtuRejection {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl PathMtuRejection {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),*).trim_ascii(),)*
+                }
+            }
+        }
+    };
+}
+
+rejections! {
+    /// It is a fragment, cut off, or has a wrong checksum.
+    Malformed "malformed";
+    /// It quotes no packet that the switch can have sent.
+    Quote "quote";
+    /// No packet of the quoted size was sent to that endpoint lately.
+    Unsent "unsent";
+    /// The quoted packet has another source port than the switch's: somebody guesses.
+    SourcePort "source-port";
+    /// Too many guesses were wrong: its source's, or all together.
+    Distrusted "distrusted";
+    /// The reported MTU is smaller than any link's may be.
+    TooSmall "too-small";
+}
+
+/// What became of routers' reports of a smaller path MTU.
+#[derive(Debug, Default)]
+pub struct PathMtuCounters {
+    /// Reports that lowered a path MTU.
+    pub believed: Counter,
+    rejected: [Counter; PathMtuRejection::ALL.len()],
+}
+
+impl PathMtuCounters {
+    /// The metric of [`Self::believed`].
+    pub const BELIEVED: Metric<1> = Metric::counter(
+        "vswitch_path_mtu_believed_total",
+        Unit::Number,
+        ["tenant"],
+        "Routers' reports that lowered the path MTU to a peer.",
+    );
+    /// The metric of [`Self::rejected`].
+    pub const REJECTED: Metric<2> = Metric::counter(
+        "vswitch_path_mtu_rejected_total",
+        Unit::Number,
+        ["tenant", "reason"],
+        "Reports of a smaller path MTU that were not believed, by reason.",
+    );
+
+    /// The reports that were rejected for that reason.
+    pub fn rejected(&self, why: PathMtuRejection) -> &Counter {
+        &self.rejected[why as usize]
+    }
+}
+
 /// A next hop on the underlay, as it was at the last poll.
 #[derive(Debug, Default)]
 pub struct NextHopView(Counter);
@@ -248,6 +322,8 @@ pub struct Counters {
     /// The largest IP packet that the tunnel carries to each of its endpoints, in bytes, at the
     /// last poll. In their order.
     pub inner_mtu: Box<[Counter]>,
+    /// What became of reports of a smaller one.
+    pub path_mtu: Arc<PathMtuCounters>,
     /// The pipeline's clock at the last poll, in nanoseconds.
     pub polled_ns: Counter,
 }
@@ -285,6 +361,7 @@ impl Counters {
                 .flat_map(|tunnel| tunnel.vteps())
                 .map(|_| Counter::default())
                 .collect(),
+            path_mtu: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.path_mtu)),
             polled_ns: Counter::default(),
         }
     }

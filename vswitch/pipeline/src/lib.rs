@@ -13,7 +13,7 @@
 //! | layer | files |
 //! |---|---|
 //! | formats | the crate `packet` |
-//! | words | `ids`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
+//! | words | `ids`, `secret`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
 //! | tables | `tables/`: immutable, built off the worker |
 //! | memory | `counters`, `state/`: what the worker counts and remembers |
 //! | policy | `filter/`, `storm`, `peer_route`, `clock` (frames that are due by the clock) |
@@ -37,6 +37,7 @@ mod lpm;
 mod order;
 mod pass;
 mod peer_route;
+mod secret;
 mod service;
 mod shared;
 mod stage;
@@ -51,8 +52,11 @@ use std::sync::Arc;
 use packet::Frame;
 use tenant_config::{MacAddr, SwitchConfig};
 
-pub use self::counters::{Counter, Counters, NextHopView, PeerCounters, PortCounters};
+pub use self::counters::{
+    Counter, Counters, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters, PortCounters,
+};
 pub use self::ids::PortId;
+pub use self::secret::FlowSecret;
 pub use self::stage::Stage;
 pub use self::tables::{Groups, Route, Tables};
 pub use packet::DropReason;
@@ -87,9 +91,25 @@ pub struct Generation {
 
 impl Generation {
     /// Makes `config` ready. Ports and peers keep the counters that `previous` has for their names,
-    /// and parts of the tables that do not change are shared with it.
+    /// and parts of the tables that do not change are shared with it. So is the secret; without
+    /// `previous` there is none ([`FlowSecret::PUBLIC`]).
     pub fn build(config: &SwitchConfig, previous: Option<(&Tables, &Counters)>) -> Self {
-        let tables = Tables::build(config, previous.map(|(tables, _)| tables));
+        let secret = previous.map_or(FlowSecret::PUBLIC, |(tables, _)| tables.secret.clone());
+        Self::with(config, previous, secret)
+    }
+
+    /// Makes the first configuration of a switch ready, with the secret that the switch keeps to
+    /// its end.
+    pub fn first(config: &SwitchConfig, secret: FlowSecret) -> Self {
+        Self::with(config, None, secret)
+    }
+
+    fn with(
+        config: &SwitchConfig,
+        previous: Option<(&Tables, &Counters)>,
+        secret: FlowSecret,
+    ) -> Self {
+        let tables = Tables::build(config, previous.map(|(tables, _)| tables), secret);
         let counters = Counters::new(&tables, previous.map(|(_, counters)| counters));
         Self {
             state: State::new(&tables),
@@ -286,7 +306,8 @@ impl BurstPass<'_> {
         if N::SILENT {
             let sent = match (self.express, self.rules) {
                 (Some(rules), _) => {
-                    express::forward(self.tables, self.state, self.all, rules, frame)
+                    let state = &mut *self.state;
+                    express::forward(self.tables, state, self.all, rules, self.now_ns, frame)
                 }
                 (None, None) => {
                     let inner = express::decapsulate(self.tables, self.all, self.now_ns, frame);

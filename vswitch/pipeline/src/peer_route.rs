@@ -1,11 +1,12 @@
 //! The way of one packet to a peer of the tunnel.
 
+use packet::wire::ETHERNET_LEN;
 use packet::wire::flow::Inner;
 use packet::wire::tunnel::Template;
 use packet::{DropReason, Frame};
 
 use crate::counters::Counters;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, VtepId};
 use crate::state::State;
 use crate::tables::Tunnel;
 
@@ -14,6 +15,7 @@ use crate::tables::Tunnel;
 pub(crate) struct PeerRoute<'t> {
     tunnel: &'t Tunnel,
     pub(crate) peer: PeerId,
+    vtep: VtepId,
     mac: [u8; 6],
     template: &'t Template,
     next_hop: [u8; 6],
@@ -47,6 +49,7 @@ impl<'t> PeerRoute<'t> {
         Ok(Self {
             tunnel,
             peer: id,
+            vtep: peer.vtep,
             mac: peer.mac,
             template: &vtep.template,
             next_hop: next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?,
@@ -66,19 +69,24 @@ impl<'t> PeerRoute<'t> {
         frame.set_macs(self.mac, self.tunnel.mac);
     }
 
-    /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
+    /// Puts the outer headers around the frame, counts it, and remembers its size. `None` if there
+    /// is no room for them.
     #[inline(always)]
     pub(crate) fn seal(
         &self,
-        counters: &Counters,
+        (counters, state, now_ns): (&Counters, &mut State, u64),
         inner: Inner,
         frame: &mut Frame<'_>,
     ) -> Option<()> {
         let carried = frame.len();
-        self.tunnel
-            .carrier
-            .seal(self.template, self.next_hop, inner, frame)?;
+        let carrier = &self.tunnel.carrier;
+        let source_port = carrier.seal(self.template, self.next_hop, inner, frame)?;
         counters.peer(self.peer).sent(carried);
+        let len = (carried - ETHERNET_LEN) as u16;
+        if len > self.tunnel.min_len {
+            let path = &mut state.paths[self.vtep.index()];
+            path.sent.note(len, source_port, now_ns);
+        }
         Some(())
     }
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use oracle::configs;
 use oracle::frames::*;
 use oracle::generate::{self, Chance, Choices};
-use oracle::model::tunnel::PATH_MTU_NS;
 use oracle::rows::{self, Case, GATEWAY, GW, VM1, inner};
 use oracle::trial::{SECOND_NS, Trial};
 use oracle::tunnel_frames::*;
@@ -152,103 +151,331 @@ fn truncated_tunnel_packets_agree_with_model() {
     }
 }
 
+/// A packet of `length` bytes from `vm1` to an address behind a peer.
+fn of_length(to: [u8; 4], length: u16) -> Vec<u8> {
+    let packet = V4 {
+        to: to.into(),
+        payload: udp(1, 2, &vec![0; usize::from(length) - 28]),
+        ..away()
+    };
+    ethernet(GW, VM1, IPV4, &packet.bytes())
+}
+
+/// Behind peer B, and behind the two peers that share the VTEP of C.
+const BEHIND_B: [u8; 4] = [10, 0, 0, 71];
+const BEHIND_C: [[u8; 4]; 2] = [[10, 0, 0, 81], [10, 0, 0, 82]];
+
+const ABSORBED: Result<Verdict, String> = Ok(Verdict::Drop(DropReason::Absorbed));
+const REFUSED: Result<Verdict, String> = Ok(Verdict::Drop(DropReason::GatewayService));
+const TO_UPLINK: Result<Verdict, String> = Ok(Verdict::Forward(PortId(OUT as u16)));
+
+/// A switch whose tunnel leaves room for reports, its model, and a clock.
+struct Underlay {
+    config: SwitchConfig,
+    trial: Trial,
+    now_ns: u64,
+}
+
+impl Underlay {
+    /// One for each tenant with the peers B and C and an MTU that a report may lower.
+    fn all() -> Vec<(&'static str, Self)> {
+        let mut configs = configs::tunnels();
+        // The one has a single peer with other addresses, the others accept no smaller MTU.
+        configs.retain(|(name, _)| !["only", "narrow", "vxlan6"].contains(name));
+        let start = |config: SwitchConfig| {
+            let mut trial = Trial::new(&config);
+            trial.resolve(0);
+            let now_ns = 0;
+            Self {
+                config,
+                trial,
+                now_ns,
+            }
+        };
+        let each = configs.into_iter();
+        each.map(|(name, config)| (name, start(config))).collect()
+    }
+
+    /// The uplink's MTU.
+    fn mtu(&self) -> u16 {
+        self.config.uplink.as_ref().expect("an uplink").mtu
+    }
+
+    /// Advances the clock.
+    fn wait(&mut self, seconds: u64) {
+        self.now_ns += seconds * SECOND_NS;
+        self.trial.poll(self.now_ns);
+        self.trial.resolve(self.now_ns);
+    }
+
+    fn send(&mut self, from: usize, frame: &[u8]) -> Result<Verdict, String> {
+        self.now_ns += 1;
+        self.trial.send(self.now_ns, from, frame, None)
+    }
+
+    /// Sends an outer packet of `mtu` bytes, and hands back what a router quotes of it.
+    fn sent(&mut self, to: [u8; 4], mtu: u16) -> Vec<u8> {
+        let inner = of_length(to, mtu - tunnel(&self.config).overhead());
+        assert_eq!(self.send(0, &inner), TO_UPLINK);
+        quote_of(&self.trial.last_left.take().expect("a frame left"))
+    }
+
+    /// A router's word about the packet that begins with `quote`.
+    fn report(&mut self, router: u8, mtu: u16, quote: &[u8]) -> Result<Verdict, String> {
+        let report = report(&self.config, router, mtu.into(), quote);
+        self.send(OUT, &report)
+    }
+
+    /// Checks that outer packets of `mtu` bytes leave for that address, and no larger ones.
+    fn carries(&mut self, to: [u8; 4], mtu: u16) {
+        let largest = mtu - tunnel(&self.config).overhead();
+        assert_eq!(self.send(0, &of_length(to, largest)), TO_UPLINK, "{mtu}");
+        if largest < self.config.ports[0].mtu {
+            let too_large = self.send(0, &of_length(to, largest + 1));
+            let error = Verdict::DropWithError(DropReason::Mtu);
+            assert_eq!(too_large, Ok(error), "{mtu}");
+        }
+        self.now_ns += SECOND_NS;
+    }
+}
+
 /// A path's MTU is believed for ten minutes, never grows by a message, and is of one VTEP.
 #[test]
 fn path_mtu_only_decreases_until_it_expires() {
-    for (name, config) in configs::tunnels() {
-        if name == "only" || name == "narrow" {
-            // The one has a single peer with other addresses, the other accepts no smaller MTU.
-            continue;
-        }
-        let tunnel = tunnel(&config);
-        let with = tunnel.overhead();
-        let uplink = config.uplink.as_ref().expect("an uplink").mtu;
-        let least = 1280 + with;
-        let to_b = |length: usize| {
-            let packet = V4 {
-                payload: udp(1, 2, &vec![0; length - 28]),
-                ..away()
-            };
-            ethernet(GW, VM1, IPV4, &packet.bytes())
-        };
-        let to_c = |length: usize, last: u8| {
-            let packet = V4 {
-                to: [10, 0, 0, last].into(),
-                payload: udp(1, 2, &vec![0; length - 28]),
-                ..away()
-            };
-            ethernet(GW, VM1, IPV4, &packet.bytes())
-        };
-        let mut trial = Trial::new(&config);
-        let mut now_ns = 0;
-        let check = |trial: &mut Trial, at_ns: u64, b: u16, c: u16| {
-            trial.poll(at_ns);
-            trial.resolve(at_ns);
-            for (mtu, frame) in [
-                (b, to_b(usize::from(b - with))),
-                (c, to_c(usize::from(c - with), 81)),
-                (c, to_c(usize::from(c - with), 82)),
-            ] {
-                let fits = trial.send(at_ns, 0, &frame, None);
-                assert_eq!(
-                    fits,
-                    Ok(Verdict::Forward(PortId(OUT as u16))),
-                    "{name}: {mtu}"
-                );
-            }
-            let limit = config.ports[0].mtu;
-            for (mtu, frame) in [
-                (b, to_b(usize::from(b - with) + 1)),
-                (c, to_c(usize::from(c - with) + 1, 81)),
-                (c, to_c(usize::from(c - with) + 1, 82)),
-            ] {
-                if mtu - with < limit {
-                    let too_large = trial.send(at_ns, 0, &frame, None);
-                    let error = Verdict::DropWithError(DropReason::Mtu);
-                    assert_eq!(too_large, Ok(error), "{name}: {mtu}");
-                }
-            }
-        };
-        let report = |trial: &mut Trial, at_ns: u64, peer: usize, mtu: u16| {
-            let vtep = tunnel.peers[peer].vtep;
-            let message = too_big(&config, mtu.into(), tunnel.vtep, vtep, tunnel.port);
-            let reported = trial.send(at_ns, OUT, &message, None);
-            assert_eq!(
-                reported,
-                Ok(Verdict::Drop(DropReason::Absorbed)),
-                "{name}: {mtu}"
-            );
-        };
-        check(&mut trial, now_ns, uplink, uplink);
+    for (name, mut at) in Underlay::all() {
+        let (uplink, least) = (at.mtu(), 1280 + tunnel(&at.config).overhead());
         // What is not believed.
-        for mtu in [0, 68, 576, least - 1, uplink + 1, 9000] {
-            report(&mut trial, now_ns, B, mtu);
-            check(&mut trial, now_ns, uplink, uplink);
+        for mtu in [0, 68, 576, least - 1] {
+            let quote = at.sent(BEHIND_B, uplink);
+            assert_eq!(at.report(0, mtu, &quote), ABSORBED, "{name}: {mtu}");
+            at.carries(BEHIND_B, uplink);
         }
-        if uplink == least {
-            continue;
+        for mtu in [uplink, uplink + 1, 9000] {
+            let quote = at.sent(BEHIND_B, uplink);
+            assert_eq!(at.report(0, mtu, &quote), REFUSED, "{name}: {mtu}");
+            at.carries(BEHIND_B, uplink);
         }
         // One VTEP's is not another's, and two peers with one VTEP share it.
-        report(&mut trial, now_ns, B, uplink - 20);
-        check(&mut trial, now_ns, uplink - 20, uplink);
-        report(&mut trial, now_ns, 1, uplink - 30);
-        check(&mut trial, now_ns, uplink - 20, uplink - 30);
+        let quote = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, uplink - 20, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, uplink - 20);
+        at.carries(BEHIND_C[0], uplink);
+        let quote = at.sent(BEHIND_C[0], uplink);
+        assert_eq!(at.report(0, uplink - 30, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, uplink - 20);
+        for to in BEHIND_C {
+            at.carries(to, uplink - 30);
+        }
         // It goes down, but not up.
-        report(&mut trial, now_ns, B, least);
-        check(&mut trial, now_ns, least, uplink - 30);
-        now_ns += SECOND_NS;
-        report(&mut trial, now_ns, B, uplink - 20);
-        check(&mut trial, now_ns, least, uplink - 30);
-        // Ten minutes after it was reported; saying it again prolongs it.
-        report(&mut trial, now_ns, 1, uplink - 30);
-        now_ns = PATH_MTU_NS - SECOND_NS;
-        check(&mut trial, now_ns, least, uplink - 30);
-        now_ns = PATH_MTU_NS + SECOND_NS / 2;
-        check(&mut trial, now_ns, uplink, uplink - 30);
-        now_ns = PATH_MTU_NS + 3 * SECOND_NS;
-        check(&mut trial, now_ns, uplink, uplink);
-        report(&mut trial, now_ns, B, uplink - 1);
-        check(&mut trial, now_ns, uplink - 1, uplink);
+        let quote = at.sent(BEHIND_B, uplink - 20);
+        assert_eq!(at.report(0, least, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, least);
+        assert_eq!(at.report(0, uplink - 21, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, least);
+        // Ten minutes after each was believed.
+        at.wait(580);
+        at.carries(BEHIND_B, least);
+        at.carries(BEHIND_C[0], uplink - 30);
+        at.wait(30);
+        at.carries(BEHIND_B, uplink);
+        at.carries(BEHIND_C[0], uplink);
+        let quote = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, uplink - 1, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, uplink - 1);
+    }
+}
+
+/// Ten minutes are ten minutes: a report that is repeated all the time does not prolong them, since
+/// no packet that large is sent any more.
+#[test]
+fn repeated_report_does_not_prolong_path_mtu() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let quote = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, smaller, &quote), ABSORBED, "{name}");
+        for second in 1..600 {
+            at.wait(1);
+            let again = at.report(0, smaller, &quote);
+            if second > 10 {
+                assert_eq!(again, REFUSED, "{name}: second {second}");
+            }
+            let _ = at.sent(BEHIND_B, smaller);
+        }
+        at.wait(1);
+        at.carries(BEHIND_B, uplink);
+    }
+}
+
+/// A quote with one thing wrong, each with what that is. `other` is a quote of another flow.
+fn forged_quotes(genuine: &[u8], other: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let udp_at = if genuine[0] >> 4 == 4 { 20 } else { 40 };
+    let inner_at = udp_at + 16;
+    let port_of = |quote: &[u8]| [quote[udp_at], quote[udp_at + 1]];
+    let with = |at: usize, bytes: &[u8]| {
+        let mut quote = genuine.to_vec();
+        quote[at..at + bytes.len()].copy_from_slice(bytes);
+        if udp_at == 20 {
+            set_ipv4_checksum(&mut quote[..20]);
+        }
+        quote
+    };
+    let changed = |at: usize, bit: u8| with(at, &[genuine[at] ^ bit]);
+    let mut forged = vec![
+        ("source port 1", with(udp_at, &[0, 1])),
+        ("another flow's source port", with(udp_at, &port_of(other))),
+        ("the next source port", changed(udp_at + 1, 1)),
+        ("to another port", changed(udp_at + 3, 1)),
+        ("another UDP length", changed(udp_at + 5, 1)),
+        ("another VNI", changed(udp_at + 14, 1)),
+        ("other flags of the tunnel", changed(udp_at + 8, 0x40)),
+        ("the reserved byte", changed(udp_at + 15, 1)),
+        ("to another MAC", changed(inner_at + 5, 1)),
+        ("from another MAC", changed(inner_at + 11, 1)),
+        ("another type inside", with(inner_at + 12, &[0x86, 0xdd])),
+        ("another length inside", changed(inner_at + 17, 1)),
+        ("from another VM", with(inner_at + 29, &[12])),
+        ("from no VM", with(inner_at + 29, &[99])),
+        ("from a peer's VM", with(inner_at + 29, &[72])),
+        ("to another peer's VM", with(inner_at + 33, &[81])),
+        ("another flow", with(inner_at + 34, &[9, 9])),
+    ];
+    let has_sum = genuine[udp_at + 6..udp_at + 8] != [0, 0];
+    let sum: [u8; 2] = if has_sum { [0, 0] } else { [1, 2] };
+    forged.push(("with or without a checksum", with(udp_at + 6, &sum)));
+    let mut wrong_sum = genuine.to_vec();
+    wrong_sum[10] ^= 1;
+    match udp_at {
+        20 => forged.extend([
+            ("identification 7", with(4, &[0, 7])),
+            ("no DF", with(6, &[0])),
+            ("a fragment", with(6, &[0x60])),
+            ("another protocol", with(9, &[6])),
+            ("options", with(0, &[0x46])),
+            ("TTL 0", with(8, &[0])),
+            ("another length", changed(3, 1)),
+            ("a wrong header checksum", wrong_sum),
+        ]),
+        _ => forged.extend([
+            ("a flow label", with(3, &[1])),
+            ("another next header", with(6, &[6])),
+            ("hop limit 0", with(7, &[0])),
+            ("another length", changed(5, 1)),
+        ]),
+    }
+    forged
+}
+
+/// Whoever sees no packet of ours is not believed, whatever else of it he knows: not about a flow
+/// whose ports he guesses, and not by quoting as little as IP allows.
+#[test]
+fn forged_quotes_are_not_believed() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let udp_at = if tunnel(&at.config).vtep.is_ipv4() {
+            20
+        } else {
+            40
+        };
+        let least = udp_at + 8;
+        let genuine = at.sent(BEHIND_B, uplink);
+        let other = at.sent(BEHIND_C[0], uplink);
+        let forged = forged_quotes(&genuine, &other);
+        let all = forged.len() as u8;
+        for ((what, quote), router) in forged.into_iter().zip(1..) {
+            let got = at.report(router, smaller, &quote);
+            assert_eq!(got, REFUSED, "{name}: {what}");
+        }
+        // The least that may be quoted, by somebody who has seen nothing.
+        for port in [0xc000_u16, 0xc350, 0xffff] {
+            let mut quote = genuine[..least].to_vec();
+            quote[udp_at..udp_at + 2].copy_from_slice(&port.to_be_bytes());
+            assert_eq!(
+                at.report(all + 1, smaller, &quote),
+                REFUSED,
+                "{name}: {port}"
+            );
+        }
+        assert_eq!(
+            at.report(all + 2, smaller, &genuine[..least - 1]),
+            REFUSED,
+            "{name}"
+        );
+        at.carries(BEHIND_B, uplink);
+        // Nobody of these was the router.
+        assert_eq!(at.report(0, smaller, &genuine), ABSORBED, "{name}");
+        at.carries(BEHIND_B, smaller);
+        at.carries(BEHIND_C[0], uplink);
+    }
+}
+
+/// The first of the largest packets may be quoted as briefly as IP allows.
+#[test]
+fn short_quote_of_first_large_packet_is_believed() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let least = if tunnel(&at.config).vtep.is_ipv4() {
+            28
+        } else {
+            48
+        };
+        let quote = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, smaller, &quote[..least]), ABSORBED, "{name}");
+        at.carries(BEHIND_B, smaller);
+    }
+}
+
+/// Belief needs a packet of that size to that endpoint within the last seconds.
+#[test]
+fn report_about_packet_that_was_not_sent_lately_is_refused() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let quote = at.sent(BEHIND_B, uplink);
+        at.wait(10);
+        assert_eq!(at.report(0, smaller, &quote), REFUSED, "{name}");
+        let _ = at.sent(BEHIND_B, uplink - 1);
+        let _ = at.sent(BEHIND_C[0], uplink);
+        assert_eq!(at.report(0, smaller, &quote), REFUSED, "{name}");
+        at.carries(BEHIND_B, uplink);
+        let _ = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, smaller, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, smaller);
+    }
+}
+
+/// Who guesses source ports gets three guesses in ten minutes, and all together a hundred.
+#[test]
+fn guessed_source_ports_are_limited() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let udp_at = if tunnel(&at.config).vtep.is_ipv4() {
+            20
+        } else {
+            40
+        };
+        let genuine = at.sent(BEHIND_B, uplink);
+        let guess = |number: u8| {
+            let mut quote = genuine.clone();
+            quote[udp_at + 1] ^= number;
+            quote
+        };
+        for number in 1..=3 {
+            assert_eq!(at.report(1, smaller, &guess(number)), REFUSED, "{name}");
+        }
+        // Even the right one is one too many; the router is heard all the same.
+        assert_eq!(at.report(1, smaller, &genuine), REFUSED, "{name}");
+        assert_eq!(at.report(0, uplink - 1, &genuine), ABSORBED, "{name}");
+        for number in 4..101 {
+            assert_eq!(
+                at.report(number / 2, smaller, &guess(number)),
+                REFUSED,
+                "{name}"
+            );
+        }
+        let genuine = at.sent(BEHIND_B, uplink - 1);
+        assert_eq!(at.report(0, smaller, &genuine), REFUSED, "{name}");
+        at.wait(600);
+        let genuine = at.sent(BEHIND_B, uplink);
+        assert_eq!(at.report(0, smaller, &genuine), ABSORBED, "{name}");
     }
 }
 
@@ -422,7 +649,12 @@ proptest! {
         let mut choices = Choices::new(&chance.0);
         let mut now_ns = 0;
         while !choices.is_spent() {
-            let sent = generate::tunnel::frame(&mut choices, config);
+            let sent = match &trial.last_left {
+                Some(left) if choices.once_in(6) => {
+                    generate::tunnel::report_about(&mut choices, config, left)
+                }
+                _ => generate::tunnel::frame(&mut choices, config),
+            };
             now_ns += SECOND_NS;
             if resolved && choices.once_in(12) {
                 now_ns += choices.pick(&[590, 300, 599]) * SECOND_NS;

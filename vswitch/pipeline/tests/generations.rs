@@ -7,7 +7,7 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::rows::{EXTERNAL, GW, IP1, IP2, VM1};
 use oracle::trial::{SECOND_NS, Switch};
-use oracle::tunnel_frames::{too_big, tunnel};
+use oracle::tunnel_frames::{quote_of, report, tunnel};
 use oracle::tunnel_rows::{B, OUT, away};
 use pipeline::{DropReason, PortId, Verdict};
 use tenant_config::SwitchConfig;
@@ -30,13 +30,9 @@ fn narrowed() -> (SwitchConfig, Switch, usize) {
     let mtu = config.uplink.as_ref().expect("an uplink").mtu - 20;
     let mut switch = Switch::new(&config, 0xee);
     switch.resolve(0);
-    let report = too_big(
-        &config,
-        mtu.into(),
-        tunnel.vtep,
-        tunnel.peers[B].vtep,
-        tunnel.port,
-    );
+    let largest = usize::from(mtu + 20 - tunnel.overhead());
+    let (_, left) = switch.process(1, 0, &to_host_b(largest), None);
+    let report = report(&config, 0, mtu.into(), &quote_of(&left));
     let taken = switch.process(1, OUT, &report, None).0;
     assert_eq!(taken, Verdict::Drop(DropReason::Absorbed));
     let max_len = usize::from(mtu - tunnel.overhead());
@@ -152,7 +148,7 @@ fn counters_survive_new_configuration() {
     let (config, mut switch, max_len) = narrowed();
     has_path_mtu(&mut switch, max_len);
     let counted = switch.counted();
-    assert_eq!(counted[0].rx_frames, 2);
+    assert_eq!(counted[0].rx_frames, 3);
     switch.configure(&config);
     assert_eq!(switch.counted(), counted);
     let mut fewer = config.clone();

@@ -28,6 +28,7 @@ const PACKET: &[&str] = &[
     "wire/packet",
     "wire/flow",
     "wire/tunnel",
+    "wire/quote",
     "wire/mod",
     "lib",
 ];
@@ -35,6 +36,7 @@ const PACKET: &[&str] = &[
 /// The files of `pipeline`, from the bottom.
 const PIPELINE: &[&str] = &[
     "ids",
+    "secret",
     "stage",
     "bucket",
     "lpm",
@@ -49,6 +51,7 @@ const PIPELINE: &[&str] = &[
     "tables/build",
     // What the worker counts and remembers.
     "counters",
+    "state/guess",
     "state/lease",
     "state/next_hop",
     "state/path_mtu",
@@ -83,6 +86,7 @@ const PIPELINE: &[&str] = &[
     "service/arp",
     "service/dhcp",
     "service/nd",
+    "service/path_mtu",
     "service/echo",
     "order",
     "lib",

@@ -10,6 +10,7 @@ use std::thread;
 use dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tenant_config::{Device, MacAddr, SwitchConfig, SwitchDevice};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -19,7 +20,7 @@ use super::{CliError, RunArgs};
 use crate::control::{ChannelSocket, Control, Socket, SocketError, clear_stale, is_live_stream};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Link, Worker};
-use pipeline::Generation;
+use pipeline::{FlowSecret, Generation};
 
 /// Why a switch does not run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,8 @@ pub(super) enum RunError {
     ControlEnded,
     #[error("the worker: {0}")]
     Worker(io::Error),
+    #[error("random bytes for the secret of the tunnel's source ports: {0}")]
+    Secret(io::Error),
     #[error("the CPUs of this process: {0}")]
     Affinity(#[from] nix::Error),
 }
@@ -77,7 +80,8 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let memif_sockets = MemifSockets::clear(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
-    let generation = Generation::build(&config, None);
+    let secret = flow_secret().map_err(RunError::Secret)?;
+    let generation = Generation::first(&config, secret);
     let views = (generation.counters(), generation.tables());
     let ports = ports.into_iter().map(ports::Port::from).collect();
     let mut worker =
@@ -127,6 +131,16 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
     info!("ended");
     ended
+}
+
+/// A secret of its own for each start.
+fn flow_secret() -> io::Result<FlowSecret> {
+    let mut random = [0; 32];
+    let mut filled = 0;
+    while filled < random.len() {
+        filled += getrandom(&mut random[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(FlowSecret::new(random))
 }
 
 /// The requested CPU, or the first allowed one.

@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use hyper::StatusCode;
-use pipeline::{DropReason, NextHopView};
+use pipeline::{DropReason, NextHopView, PathMtuCounters, PathMtuRejection};
 use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
 use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::endpoint::routes::Route;
 use vswitch_api::endpoint::switch::{PacketBuffers, Switch};
-use vswitch_api::endpoint::tunnels::{Peer, Tunnel};
+use vswitch_api::endpoint::tunnels::{PathMtu, Peer, Rejected, Tunnel};
 use vswitch_api::endpoint::worker::{WakeBucket, Worker};
 
 use super::{Control, HttpError, WORKER_TIMEOUT, within};
@@ -143,6 +143,7 @@ impl Control {
             port: tunnel.port,
             mac: tunnel.mac.to_string(),
             mtu: uplink.mtu.saturating_sub(tunnel.overhead()),
+            path_mtu: path_mtu_reports(&counters.path_mtu),
             peers: peers.collect(),
         })
     }
@@ -192,6 +193,18 @@ impl Control {
                 })
                 .collect(),
         }
+    }
+}
+
+fn path_mtu_reports(counters: &PathMtuCounters) -> PathMtu {
+    let rejected = PathMtuRejection::ALL.iter().map(|why| Rejected {
+        reason: why.name().to_owned(),
+        reports: counters.rejected(*why).get(),
+        help: why.help().to_owned(),
+    });
+    PathMtu {
+        believed: counters.believed.get(),
+        rejected: rejected.collect(),
     }
 }
 

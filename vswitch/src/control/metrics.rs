@@ -1,6 +1,9 @@
 //! Collects the metrics that are declared beside the counters.
 
-use pipeline::{Counters, DropReason, NextHopView, PeerCounters, PortCounters};
+use pipeline::{
+    Counters, DropReason, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
+    PortCounters,
+};
 use vswitch_api::metrics::{Metric, Reading, Unit, Writer};
 
 use super::Control;
@@ -40,6 +43,8 @@ pub(crate) fn reference() -> String {
     text += &NextHopView::PEER_REACHABLE.markdown_row();
     text += &Counters::PEER_MTU.markdown_row();
     text += &PeerCounters::LAST_SEEN.markdown_row();
+    text += &PathMtuCounters::BELIEVED.markdown_row();
+    text += &PathMtuCounters::REJECTED.markdown_row();
     text.extend(rows(WorkerStats::METRICS));
     text + &WorkerStats::WAKE.markdown_row()
 }
@@ -109,6 +114,12 @@ impl Control {
             if let Some(seconds) = counters.last_seen_s(peer) {
                 last_seen.sample(labels, seconds);
             }
+        }
+        let reports = &counters.path_mtu;
+        out.single(&PathMtuCounters::BELIEVED, [tenant], reports.believed.get());
+        let mut rejected = out.family(&PathMtuCounters::REJECTED);
+        for why in PathMtuRejection::ALL {
+            rejected.sample([tenant, why.name()], reports.rejected(*why).get());
         }
     }
 }

@@ -9,10 +9,11 @@
 //!
 //! [`Endpoint`] says which requests there are. `answer` builds the answers, `configure` installs a
 //! configuration, `supervisor` serves the supervisor, `metrics` collects what the counters'
-//! declarations say.
+//! declarations say, `events` logs what an operator should hear of.
 
 mod answer;
 mod configure;
+mod events;
 mod metrics;
 mod socket;
 mod supervisor;
@@ -141,6 +142,7 @@ impl Control {
                 tokio::select! {
                     () = accept => Ok(()),
                     failed = supervised => failed,
+                    never = control.log_events() => match never {},
                     () = end => Ok(()),
                 }
             })

@@ -1,5 +1,7 @@
 //! `GET /v1/tunnels`: the tenant's tunnel and its peers.
 
+use std::fmt::Write as _;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +40,31 @@ pub struct Tunnel {
     pub mac: String,
     /// The largest IP packet inside the tunnel, in bytes, by the uplink's MTU.
     pub mtu: u16,
+    /// What became of routers' reports of a smaller path MTU.
+    #[serde(default)]
+    pub path_mtu: PathMtu,
     /// The peers in the order of the configuration.
     pub peers: Vec<Peer>,
+}
+
+/// Routers' reports of a smaller path MTU.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PathMtu {
+    /// Reports that lowered the path MTU to a peer.
+    pub believed: u64,
+    /// Reports that were not believed, by reason.
+    pub rejected: Vec<Rejected>,
+}
+
+/// The reports that were not believed for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// The reason's name.
+    pub reason: String,
+    /// How many there were.
+    pub reports: u64,
+    /// What the reason means.
+    pub help: String,
 }
 
 /// A peer of the tunnel. Frames and bytes are those inside the tunnel, from the destination MAC on.
@@ -116,8 +141,18 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         port,
         mac,
         mtu,
+        path_mtu,
         ..
     } = tunnel;
     let head = format!("{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}");
-    format!("{head}, packets up to {mtu} bytes\n\n{table}")
+    let mut reports = format!("path MTU reports: {} believed", path_mtu.believed);
+    let all: u64 = path_mtu.rejected.iter().map(|why| why.reports).sum();
+    let _ = write!(reports, ", {all} rejected");
+    for Rejected {
+        reason, reports: n, ..
+    } in path_mtu.rejected.iter().filter(|why| why.reports > 0)
+    {
+        let _ = write!(reports, "; {reason} {n}");
+    }
+    format!("{head}, packets up to {mtu} bytes\n{reports}\n\n{table}")
 }

@@ -1,7 +1,9 @@
 //! What a tunnel's outer headers take from the packet inside: class, TTL, and a hash of its flow.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::ethernet::ETHERNET_LEN;
-use super::field::be32;
+use super::field::{be16, be32, be128};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6, traffic_class};
 use super::transport::{Fragment, Transport};
@@ -78,6 +80,48 @@ impl Inner {
         Self { tos, ttl, flow }
     }
 
+    /// As [`Self::of4`] or [`Self::of6`], of a packet of which only the beginning is there. `None`
+    /// if that does not show the flow.
+    pub(super) fn of_beginning(packet: &[u8]) -> Option<Beginning> {
+        match packet.first()? >> 4 {
+            4 => Self::of_beginning4(packet),
+            6 => Self::of_beginning6(packet),
+            _ => None,
+        }
+    }
+
+    fn of_beginning4(packet: &[u8]) -> Option<Beginning> {
+        let head = packet.first_chunk::<{ ipv4::HEADER_LEN }>()?;
+        let (source, destination) = (be32(head, 12), be32(head, 16));
+        let whole = be16(head, 6) & 0x3fff == 0;
+        let at = usize::from(head[0] & 0x0f) * 4;
+        let ports = ports_of_beginning(whole, head[9], packet, at)?;
+        let inner = Self::flow4(head[1], head[8], (source, destination), head[9], ports);
+        Some(Beginning {
+            inner,
+            source: Ipv4Addr::from_bits(source).into(),
+            destination: Ipv4Addr::from_bits(destination).into(),
+            len: usize::from(be16(head, 2)),
+        })
+    }
+
+    fn of_beginning6(packet: &[u8]) -> Option<Beginning> {
+        let head = packet.first_chunk::<{ ipv6::HEADER_LEN }>()?;
+        let (source, destination) = (be128(head, 8), be128(head, 24));
+        let (upper, at, fragment) = ipv6::upper(packet)?;
+        let whole = fragment == Fragment::Whole;
+        let upper = if whole { upper } else { protocol::NONE };
+        let ports = ports_of_beginning(whole, upper, packet, at)?;
+        let class = traffic_class(packet);
+        let inner = Self::flow6(class, head[7], (source, destination), upper, ports);
+        Some(Beginning {
+            inner,
+            source: Ipv6Addr::from_bits(source).into(),
+            destination: Ipv6Addr::from_bits(destination).into(),
+            len: ipv6::HEADER_LEN + usize::from(be16(head, 4)),
+        })
+    }
+
     /// As [`Self::of4`], of a whole frame that was just written.
     pub fn of_frame(frame: &Frame<'_>) -> Self {
         let packet = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
@@ -86,6 +130,23 @@ impl Inner {
             _ => ipv6::parse(packet).map_or(Self::OTHER, |ip| Self::of6(&ip, packet)),
         }
     }
+}
+
+/// What the beginning of a packet shows.
+pub(super) struct Beginning {
+    pub(super) inner: Inner,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Bytes of the whole packet, as its header says.
+    pub(super) len: usize,
+}
+
+/// As [`ports`], of a packet that the filter has passed whole. `None` if the ports are not there.
+fn ports_of_beginning(whole: bool, upper: u8, packet: &[u8], at: usize) -> Option<u32> {
+    if !whole || !matches!(upper, protocol::TCP | protocol::UDP) {
+        return Some(0);
+    }
+    Some(be32(packet.get(at..)?.first_chunk::<4>()?, 0))
 }
 
 /// TCP's and UDP's ports, both as one number; 0 where a fragment may lack them.

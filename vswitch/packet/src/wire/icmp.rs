@@ -6,7 +6,7 @@ use smoltcp::wire::{
 };
 
 use super::ethernet::ETHERNET_LEN;
-use super::field::mac_at;
+use super::field::{be16, be32, mac_at};
 use super::ipv4::Ipv4;
 use super::ipv6::Ipv6;
 use super::transport::Fragment;
@@ -144,6 +144,59 @@ impl IcmpError {
 
 /// The code of [`icmp::UNREACHABLE`] that reports a smaller MTU (RFC 1191).
 pub const FRAGMENTATION_NEEDED: u8 = 4;
+
+/// A router's report that a packet is larger than what its next link carries.
+#[derive(Debug, Clone, Copy)]
+pub struct TooBig<'p> {
+    /// What that link carries, in bytes.
+    pub mtu: u32,
+    /// The beginning of the packet, from its IP header on.
+    pub quote: &'p [u8],
+}
+
+/// Why a packet is no [`TooBig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTooBig {
+    /// It says something else.
+    Other,
+    /// It is a fragment, cut off, or has a wrong checksum.
+    Malformed,
+}
+
+/// The report in an ICMP packet. `packet` begins with the IP header.
+pub fn too_big4<'p>(ip: &Ipv4, packet: &'p [u8]) -> Result<TooBig<'p>, NotTooBig> {
+    let message = ip.payload(packet);
+    let code = message.get(1).copied();
+    if ip.icmp_type() != Some(icmp::UNREACHABLE) || code != Some(FRAGMENTATION_NEEDED) {
+        return Err(NotTooBig::Other);
+    }
+    match message.split_at_checked(ICMP_HEADER_LEN) {
+        Some((head, quote)) if ip.fragment == Fragment::Whole && checksum::holds(message) => {
+            let mtu = u32::from(be16(head, 6));
+            Ok(TooBig { mtu, quote })
+        }
+        _ => Err(NotTooBig::Malformed),
+    }
+}
+
+/// As [`too_big4`]. RFC 4443, section 3.2: the receiver ignores the code.
+pub fn too_big6<'p>(ip: &Ipv6, packet: &'p [u8]) -> Result<TooBig<'p>, NotTooBig> {
+    if ip.icmp_type() != Some(icmpv6::PACKET_TOO_BIG) {
+        return Err(NotTooBig::Other);
+    }
+    let message = ip.payload(packet);
+    let holds = || {
+        Icmpv6Packet::new_unchecked(message)
+            .verify_checksum(&ip.source.into(), &ip.destination.into())
+    };
+    match message.split_at_checked(ICMP_HEADER_LEN) {
+        Some((head, quote)) if ip.fragment == Fragment::Whole && holds() => {
+            let mtu = be32(head, 4);
+            Ok(TooBig { mtu, quote })
+        }
+        _ => Err(NotTooBig::Malformed),
+    }
+}
 
 /// Whether an error may be sent about the packet (RFC 1122, section 3.2.2).
 pub fn may_be_reported4(ip: &Ipv4) -> bool {

@@ -112,6 +112,14 @@ impl Fragment {
     }
 }
 
+/// The upper layer, its offset and the packet's place among its fragments, of a packet of which at
+/// least the chain of headers is there.
+pub(super) fn upper(packet: &[u8]) -> Option<(u8, usize, Fragment)> {
+    let next = packet.first_chunk::<HEADER_LEN>()?[6];
+    let chain = chain(next, packet).ok()?;
+    Some((chain.upper, chain.upper_at, chain.fragment))
+}
+
 struct Chain {
     upper: u8,
     upper_at: usize,

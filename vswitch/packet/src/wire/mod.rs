@@ -16,6 +16,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
 mod packet;
+pub mod quote;
 pub mod tcp;
 mod transport;
 pub mod tunnel;

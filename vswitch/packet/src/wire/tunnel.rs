@@ -10,26 +10,28 @@ use super::ecn::Ecn;
 use super::ethernet::ETHERNET_LEN;
 use super::field::{be16, be32, be128};
 use super::flow::Inner;
-use super::ipv4::Ipv4;
-use super::ipv6::Ipv6;
 use super::ipv6::traffic_class;
 use super::packet::Ip;
 use super::transport::Fragment;
 use super::{checksum, ipv4, ipv6};
 use crate::frame::Frame;
+use crate::hash::Key;
 use crate::number::{ethertype, port, protocol};
 use crate::reason::DropReason;
 
-const UDP_LEN: usize = 8;
+pub(super) const UDP_LEN: usize = 8;
 /// Without options, the headers of both kinds have the same length.
-const TUNNEL_LEN: usize = 8;
+pub(super) const TUNNEL_LEN: usize = 8;
 /// What precedes an inner Ethernet frame.
 const OUTER4_LEN: usize = ETHERNET_LEN + ipv4::HEADER_LEN + UDP_LEN + TUNNEL_LEN;
-const OUTER6_LEN: usize = ETHERNET_LEN + ipv6::HEADER_LEN + UDP_LEN + TUNNEL_LEN;
+pub(super) const OUTER6_LEN: usize = ETHERNET_LEN + ipv6::HEADER_LEN + UDP_LEN + TUNNEL_LEN;
 const _: () = assert!(
     OUTER6_LEN <= Frame::HEADROOM,
     "the outer headers must fit in front"
 );
+
+/// RFC 6335: the dynamic ports, of which a packet's flow chooses one.
+pub(super) const FIRST_SOURCE_PORT: u16 = 0xc000;
 
 /// RFC 7348, section 5: the VNI is valid.
 const VXLAN_FLAG_I: u8 = 0x08;
@@ -54,11 +56,11 @@ pub struct Carrier {
     kind: Kind,
     vni: u32,
     /// Our own endpoint.
-    own: IpAddr,
+    pub(super) own: IpAddr,
     port: u16,
-    udp_checksum: bool,
+    pub(super) udp_checksum: bool,
     /// The outer TTL; `None` copies the inner one.
-    ttl: Option<u8>,
+    pub(super) ttl: Option<u8>,
     /// The DSCP bits that the outer header copies from the inner one (with the ECN bits), and its
     /// fixed bits.
     tos: (u8, u8),
@@ -88,10 +90,20 @@ pub struct Settings {
 /// The outer headers of all packets to one endpoint; fields that differ between packets are zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    bytes: [u8; OUTER6_LEN],
+    pub(super) bytes: [u8; OUTER6_LEN],
+    /// Of the hash that makes a flow's source port.
+    key: Key,
     /// The sum of the IPv4 header in `bytes`. Reading the header back right after writing it would
     /// stall the processor.
     sum4: u64,
+}
+
+impl Template {
+    /// The UDP source port of a flow's packets.
+    #[inline(always)]
+    pub(super) fn source_port(&self, inner: &Inner) -> u16 {
+        FIRST_SOURCE_PORT | (self.key.hash(inner.flow) >> 50) as u16
+    }
 }
 
 /// A packet that may be the tunnel's, as far as [`Carrier::takes`] and [`Carrier::open`] need it.
@@ -214,8 +226,9 @@ impl Carrier {
         outer.udp.is_some_and(|(_, to)| to == self.port) && self.own == outer.destination
     }
 
-    /// The headers of packets from the station `own_mac` to the endpoint `peer`.
-    pub fn template(&self, own_mac: [u8; 6], peer: IpAddr) -> Template {
+    /// The headers of packets from the station `own_mac` to the endpoint `peer`. Who sees these
+    /// packets learns the source ports that `key` makes, so each endpoint has a key of its own.
+    pub fn template(&self, own_mac: [u8; 6], peer: IpAddr, key: Key) -> Template {
         let ttl = self.ttl.unwrap_or(0);
         let mut outer = vec![0; 6];
         outer.extend(own_mac);
@@ -244,10 +257,11 @@ impl Carrier {
         let mut bytes = [0; OUTER6_LEN];
         bytes.copy_from_slice(&outer);
         let sum4 = checksum::sum(&bytes[ETHERNET_LEN..ETHERNET_LEN + ipv4::HEADER_LEN]);
-        Template { bytes, sum4 }
+        Template { bytes, key, sum4 }
     }
 
-    /// Puts the outer headers in front of an Ethernet frame. `None` if there is no room.
+    /// Puts the outer headers in front of an Ethernet frame, and returns the UDP source port. `None`
+    /// if there is no room.
     #[inline(always)]
     pub fn seal(
         &self,
@@ -255,11 +269,10 @@ impl Carrier {
         next_hop: [u8; 6],
         inner: Inner,
         frame: &mut Frame<'_>,
-    ) -> Option<()> {
+    ) -> Option<u16> {
         let carried = frame.len();
         let udp_len = (UDP_LEN + TUNNEL_LEN + carried) as u16;
-        // RFC 6335: the dynamic ports.
-        let source_port = 0xc000 | (inner.flow >> 50) as u16;
+        let source_port = template.source_port(&inner);
         let (copied, fixed) = self.tos;
         let tos = inner.tos & copied | fixed;
         let udp_at = match self.own {
@@ -306,7 +319,7 @@ impl Carrier {
             let sum = if sum == 0 { u16::MAX } else { sum };
             bytes[udp_at + 6..udp_at + 8].copy_from_slice(&sum.to_ne_bytes());
         }
-        Some(())
+        Some(source_port)
     }
 
     /// Whether the UDP checksum of a packet that ends with its datagram at `udp_at` is right, or
@@ -426,55 +439,6 @@ impl Carrier {
             && header == self.plain_header;
         let holds = || self.checksum_holds(&bytes[ETHERNET_LEN..], at - ETHERNET_LEN);
         (plain && holds()).then_some(at + UDP_LEN + TUNNEL_LEN)
-    }
-
-    /// The address and the MTU in an ICMP error that a router sent about a packet of ours: it does
-    /// not carry more than so many bytes to that endpoint. Row 4 of "Beside the tunnel".
-    pub fn too_big4(&self, ip: &Ipv4, packet: &[u8]) -> Option<(IpAddr, u32)> {
-        use super::icmp::FRAGMENTATION_NEEDED;
-        use crate::number::icmp::UNREACHABLE;
-        let message = ip.payload(packet);
-        let head = message.first_chunk::<36>()?;
-        let is_icmp = ip.icmp_type().is_some() && ip.fragment == Fragment::Whole;
-        if !is_icmp || head[..2] != [UNREACHABLE, FRAGMENTATION_NEEDED] {
-            return None;
-        }
-        let quote = &message[8..];
-        // What we send is no fragment and has no options.
-        let plain = quote[0] == 0x45 && be16(quote, 6) & 0x3fff == 0;
-        if !plain || quote[9] != protocol::UDP || !checksum::holds(message) {
-            return None;
-        }
-        let end = |at| Ipv4Addr::from_bits(be32(quote, at)).into();
-        self.is_ours(end(12), quote.get(20..)?)?;
-        Some((end(16), u32::from(be16(head, 6))))
-    }
-
-    /// As [`Self::too_big4`].
-    pub fn too_big6(&self, ip: &Ipv6, packet: &[u8]) -> Option<(IpAddr, u32)> {
-        use crate::number::icmpv6::PACKET_TOO_BIG;
-        let message = ip.payload(packet);
-        let head = message.first_chunk::<56>()?;
-        let is_icmp = ip.icmp_type().is_some() && ip.fragment == Fragment::Whole;
-        // RFC 4443, section 3.2: the receiver ignores the code.
-        if !is_icmp || head[0] != PACKET_TOO_BIG {
-            return None;
-        }
-        let quote = &message[8..];
-        let holds = smoltcp::wire::Icmpv6Packet::new_unchecked(message)
-            .verify_checksum(&ip.source.into(), &ip.destination.into());
-        if quote[0] >> 4 != 6 || quote[6] != protocol::UDP || !holds {
-            return None;
-        }
-        let end = |at| Ipv6Addr::from_bits(be128(quote, at)).into();
-        self.is_ours(end(8), quote.get(40..)?)?;
-        Some((end(24), be32(head, 4)))
-    }
-
-    /// Whether a datagram from that address is one that [`Self::seal`] wrote.
-    fn is_ours(&self, from: IpAddr, udp: &[u8]) -> Option<()> {
-        let ports = udp.first_chunk::<4>()?;
-        (be16(ports, 2) == self.port && from == self.own).then_some(())
     }
 }
 

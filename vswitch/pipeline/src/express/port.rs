@@ -25,9 +25,10 @@ enum Decision {
 #[inline(always)]
 pub(crate) fn forward(
     tables: &Tables,
-    state: &State,
+    state: &mut State,
     counters: &Counters,
     rules: &PortRules,
+    now_ns: u64,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
     if frame.stripped_tag().is_some() {
@@ -53,7 +54,7 @@ pub(crate) fn forward(
             Some(to)
         }
         Decision::Peer(id, len, inner) => {
-            into_tunnel(tables, state, counters, id, (len, inner), frame)
+            into_tunnel(tables, (counters, state, now_ns), id, (len, inner), frame)
         }
     }
 }
@@ -62,8 +63,7 @@ pub(crate) fn forward(
 #[inline(never)]
 fn into_tunnel(
     tables: &Tables,
-    state: &State,
-    counters: &Counters,
+    (counters, state, now_ns): (&Counters, &mut State, u64),
     id: PeerId,
     (len, inner): (usize, Inner),
     frame: &mut Frame<'_>,
@@ -75,7 +75,7 @@ fn into_tunnel(
     }
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
-    route.seal(counters, inner, frame)?;
+    route.seal((counters, state, now_ns), inner, frame)?;
     Some(tables.uplink_id())
 }
 

@@ -423,7 +423,7 @@ fn carried_frames() -> impl Strategy<Value = (bool, Vec<u8>)> {
 #[test]
 fn common_frames_take_the_fast_path() {
     let taken = |kind| {
-        let pipeline = pipeline(false);
+        let mut pipeline = pipeline(false);
         let mut bytes = vec![0; Frame::HEADROOM];
         bytes.extend(ordinary(kind, (53, 5353), 40));
         let len = bytes.len() - Frame::HEADROOM;
@@ -433,9 +433,10 @@ fn common_frames_take_the_fast_path() {
         let counters = pipeline.counters();
         super::forward(
             &pipeline.tables,
-            &pipeline.state,
+            &mut pipeline.state,
             &counters,
             rules,
+            1,
             &mut frame,
         )
     };

@@ -53,7 +53,8 @@ impl<N: Notes> Pass<'_, N> {
             Err(Unfit::TooBig(_)) => return self.refuse(Stage::Tunnel, DropReason::Mtu),
         };
         let inner = Inner::of_frame(frame);
-        if route.seal(self.counters, inner, frame).is_none() {
+        let memory = (self.counters, &mut *self.state, self.now_ns);
+        if route.seal(memory, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         self.notes

@@ -35,8 +35,8 @@ impl<N: Notes> Pass<'_, N> {
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMP echo"));
             return answered.map(Served::Answered);
         }
-        if self.learn_path_mtu4(side, ip, frame) {
-            return self.refuse(Stage::Service, DropReason::Absorbed);
+        if let Some(reason) = self.judge_path_mtu4(side, ip, frame) {
+            return self.refuse(Stage::Service, reason);
         }
         let refused = unserved(ip.udp());
         self.report4(Stage::Service, (side, packet, ip), frame, refused)
@@ -69,42 +69,11 @@ impl<N: Notes> Pass<'_, N> {
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMPv6 echo"));
             return answered.map(Served::Answered);
         }
-        if self.learn_path_mtu6(side, ip, frame) {
-            return self.refuse(Stage::Service, DropReason::Absorbed);
+        if let Some(reason) = self.judge_path_mtu6(side, ip, frame) {
+            return self.refuse(Stage::Service, reason);
         }
         let refused = unserved(ip.udp());
         self.report6(Stage::Service, (side, packet, ip), frame, refused)
-    }
-
-    /// Learns the path MTU from a router of the underlay, which reports that it carries no more
-    /// than so many bytes of a packet of ours: row 4 of "Beside the tunnel". Returns whether it
-    /// did.
-    fn learn_path_mtu4(&mut self, side: Side<'_>, ip: &Ipv4, frame: &Frame<'_>) -> bool {
-        let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
-            return false;
-        };
-        let report = tunnel.carrier.too_big4(ip, &frame.bytes()[ETHERNET_LEN..]);
-        self.learn_path_mtu(report)
-    }
-
-    /// As [`Self::learn_path_mtu4`].
-    fn learn_path_mtu6(&mut self, side: Side<'_>, ip: &Ipv6, frame: &Frame<'_>) -> bool {
-        let (Side::Uplink(_), Some(tunnel)) = (side, &self.tables.tunnel) else {
-            return false;
-        };
-        let report = tunnel.carrier.too_big6(ip, &frame.bytes()[ETHERNET_LEN..]);
-        self.learn_path_mtu(report)
-    }
-
-    fn learn_path_mtu(&mut self, report: Option<(std::net::IpAddr, u32)>) -> bool {
-        let (Some(tunnel), Some((endpoint, mtu))) = (&self.tables.tunnel, report) else {
-            return false;
-        };
-        let Some(vtep) = tunnel.vtep_at(endpoint) else {
-            return false;
-        };
-        self.state.paths[vtep.index()].reported(tunnel, mtu, self.now_ns);
-        true
     }
 }
 

@@ -5,6 +5,7 @@ mod arp;
 mod dhcp;
 mod echo;
 mod nd;
+mod path_mtu;
 
 use crate::pass::Sent;
 use crate::tables::Target;

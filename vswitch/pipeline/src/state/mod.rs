@@ -2,14 +2,16 @@
 //! bounded and allocated with the generation, off the worker. It is never shared: each worker has
 //! its own.
 
+mod guess;
 mod lease;
 mod next_hop;
 mod path_mtu;
 mod tags;
 
+pub(crate) use self::guess::Guesses;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::next_hop::NextHop;
-pub(crate) use self::path_mtu::PathMtu;
+pub(crate) use self::path_mtu::{PathMtu, Reported};
 pub(crate) use self::tags::TagCache;
 
 use std::sync::Arc;
@@ -84,6 +86,8 @@ pub(crate) struct State {
     pub(crate) solicit_from: usize,
     /// The tunnel's endpoints.
     pub(crate) paths: Box<[PathMtu]>,
+    /// Who forges reports about them.
+    pub(crate) guesses: Box<Guesses>,
     pub(crate) next_advertisement_ns: u64,
 }
 
@@ -108,6 +112,7 @@ impl State {
             next_hops: next_hops.collect(),
             solicit_from: 0,
             paths: paths.collect(),
+            guesses: Box::default(),
             next_advertisement_ns: 0,
         }
     }
@@ -215,6 +220,7 @@ impl State {
                 }
             }
         }
+        std::mem::swap(&mut self.guesses, &mut previous.guesses);
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
         };

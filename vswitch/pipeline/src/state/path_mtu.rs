@@ -1,4 +1,4 @@
-//! The path MTU to an endpoint of the tunnel.
+//! The path MTU to an endpoint of the tunnel, and what was sent there lately.
 
 use crate::tables::Tunnel;
 
@@ -9,6 +9,19 @@ pub(crate) struct PathMtu {
     max_len: u16,
     /// When to try larger packets again.
     until_ns: u64,
+    /// The packets that a router can have seen.
+    pub(crate) sent: SentLately,
+}
+
+/// What became of a report that is no forgery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reported {
+    /// The path MTU is lower now.
+    Lowered,
+    /// It was as low before.
+    Known,
+    /// No link may have so small an MTU.
+    TooSmall,
 }
 
 impl PathMtu {
@@ -19,30 +32,38 @@ impl PathMtu {
         Self {
             max_len: tunnel.max_len,
             until_ns: u64::MAX,
+            sent: SentLately::default(),
         }
     }
 
     /// A router on the path reported that it carries at most `mtu` bytes.
-    pub(crate) fn reported(&mut self, tunnel: &Tunnel, mtu: u32, now_ns: u64) {
-        let carried = mtu.saturating_sub(u32::from(tunnel.carrier.overhead()));
-        if mtu >= u32::from(tunnel.min_path_mtu) && carried <= u32::from(self.max_len) {
-            self.max_len = carried as u16;
-            self.until_ns = now_ns.saturating_add(Self::VALID_NS);
+    pub(crate) fn reported(&mut self, tunnel: &Tunnel, mtu: u32, now_ns: u64) -> Reported {
+        if mtu < u32::from(tunnel.min_path_mtu) {
+            return Reported::TooSmall;
         }
+        let carried = mtu.saturating_sub(u32::from(tunnel.carrier.overhead()));
+        if carried >= u32::from(self.max_len) {
+            return Reported::Known;
+        }
+        self.max_len = carried as u16;
+        self.until_ns = now_ns.saturating_add(Self::VALID_NS);
+        Reported::Lowered
     }
 
     /// Drops a report that is too old.
     pub(crate) fn poll(&mut self, tunnel: &Tunnel, now_ns: u64) {
         if now_ns >= self.until_ns {
-            *self = Self::new(tunnel);
+            self.max_len = tunnel.max_len;
+            self.until_ns = u64::MAX;
         }
     }
 
     /// Keeps what was known under the previous tables, if it is still valid.
     pub(crate) fn keep(&mut self, tunnel: &Tunnel, previous: Self) {
+        self.sent = previous.sent;
         let path = previous.max_len + tunnel.carrier.overhead();
         if previous.max_len < self.max_len && path >= tunnel.min_path_mtu {
-            *self = previous;
+            (self.max_len, self.until_ns) = (previous.max_len, previous.until_ns);
         }
     }
 
@@ -50,5 +71,97 @@ impl PathMtu {
     #[inline(always)]
     pub(crate) fn max_len(&self) -> u16 {
         self.max_len
+    }
+}
+
+/// The largest packet of the present period and of the one before. Only packets count that are
+/// larger than any path must carry: of others no report is believed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SentLately {
+    /// The number of the present period.
+    period: u32,
+    now: Largest,
+    before: Largest,
+}
+
+/// The first of the largest packets of a period.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Largest {
+    /// Bytes of the IP packet in the tunnel; 0 if there was none.
+    len: u16,
+    /// The UDP source port of the outer packet.
+    source_port: u16,
+}
+
+impl SentLately {
+    /// A period is so many nanoseconds as a power of two: 4.3 seconds. A router's answer comes
+    /// within less, and nothing older than two periods counts.
+    const PERIOD_BITS: u32 = 32;
+
+    /// A packet leaves.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, len: u16, source_port: u16, now_ns: u64) {
+        if (now_ns >> Self::PERIOD_BITS) as u32 != self.period {
+            self.turn(now_ns);
+        }
+        if len > self.now.len {
+            self.now = Largest { len, source_port };
+        }
+    }
+
+    /// Begins the period of that time.
+    #[cold]
+    fn turn(&mut self, now_ns: u64) {
+        let period = (now_ns >> Self::PERIOD_BITS) as u32;
+        if period == self.period {
+            return;
+        }
+        self.before = match period == self.period.wrapping_add(1) {
+            true => self.now,
+            false => Largest::default(),
+        };
+        self.now = Largest::default();
+        self.period = period;
+    }
+
+    /// Whether a packet of at least that length was sent lately.
+    pub(crate) fn reaches(&mut self, len: usize, now_ns: u64) -> bool {
+        self.turn(now_ns);
+        usize::from(self.now.len.max(self.before.len)) >= len
+    }
+
+    /// Whether the first of the largest packets, now or in the period before, has that length and
+    /// source port.
+    pub(crate) fn has(&mut self, len: usize, source_port: u16, now_ns: u64) -> bool {
+        self.turn(now_ns);
+        [self.now, self.before]
+            .iter()
+            .any(|sent| usize::from(sent.len) == len && sent.source_port == source_port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: u64 = 1 << SentLately::PERIOD_BITS;
+
+    #[test]
+    fn sent_packet_counts_for_one_to_two_periods() {
+        let mut sent = SentLately::default();
+        assert!(!sent.reaches(1, 5));
+        sent.note(1400, 50_000, PERIOD);
+        sent.note(1450, 50_001, PERIOD + 1);
+        sent.note(1450, 50_002, PERIOD + 2);
+        sent.note(1300, 50_003, 2 * PERIOD);
+        for at in [2 * PERIOD, 3 * PERIOD - 1] {
+            assert!(sent.reaches(1450, at) && !sent.reaches(1451, at));
+            assert!(sent.has(1450, 50_001, at) && sent.has(1300, 50_003, at));
+            assert!(!sent.has(1450, 50_002, at) && !sent.has(1400, 50_000, at));
+        }
+        assert!(sent.reaches(1300, 3 * PERIOD) && !sent.reaches(1301, 3 * PERIOD));
+        assert!(!sent.reaches(1, 5 * PERIOD));
+        sent.note(1400, 50_000, 9 * PERIOD);
+        assert!(!sent.reaches(1, 11 * PERIOD), "a period was skipped");
     }
 }

@@ -13,11 +13,16 @@ use super::uplink::UplinkRules;
 use super::{Subnet, Tables, groups};
 use crate::ids::{NextHopId, PeerId, PortId};
 use crate::lpm::Lpm;
+use crate::secret::FlowSecret;
 use crate::shared::shared;
 
 impl Tables {
     /// The tables of that configuration; unchanged parts are those of `previous`.
-    pub(crate) fn build(config: &SwitchConfig, previous: Option<&Self>) -> Self {
+    pub(crate) fn build(
+        config: &SwitchConfig,
+        previous: Option<&Self>,
+        secret: FlowSecret,
+    ) -> Self {
         let ports = config.ports.iter().zip(0..);
         let ports: Vec<_> = ports
             .map(|(port, id)| PortRules::new(PortId(id), port))
@@ -48,11 +53,12 @@ impl Tables {
             egress: shared(egress, previous.map(|tables| &tables.egress)),
             ports: shared(ports, previous.map(|tables| &tables.ports)),
             uplink,
-            tunnel: Tunnel::build(config, previous_tunnel, next_hop_id),
+            tunnel: Tunnel::build(config, previous_tunnel, &secret, next_hop_id),
             peer_names: shared(
                 peer_names.collect(),
                 previous.map(|tables| &tables.peer_names),
             ),
+            secret,
             next_hops: Arc::clone(&next_hops),
             gateway4: ipv4.map(|net| net.addr().to_bits()),
             gateway4_subnet: ipv4.map(|net| Subnet {

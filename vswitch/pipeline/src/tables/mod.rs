@@ -24,6 +24,7 @@ pub(crate) use self::uplink::UplinkRules;
 
 use crate::ids::{NextHopId, PortId};
 use crate::lpm::{Key, Lpm};
+use crate::secret::FlowSecret;
 
 /// A subnet of the gateway's.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,7 @@ pub struct Tables {
     pub(crate) uplink: Option<UplinkRules>,
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) peer_names: Arc<[String]>,
+    pub(crate) secret: FlowSecret,
     /// Next hops on the underlay, sorted, without repetition.
     pub(crate) next_hops: Arc<[IpAddr]>,
     pub(crate) gateway4: Option<u32>,

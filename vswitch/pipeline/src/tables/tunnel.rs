@@ -13,6 +13,7 @@ use tenant_config::{
 
 use crate::ids::{NextHopId, PeerId, VtepId};
 use crate::lpm::Lpm;
+use crate::secret::FlowSecret;
 use crate::shared::shared;
 
 /// What one generation knows of its tunnel.
@@ -28,6 +29,8 @@ pub(crate) struct Tunnel {
     pub(crate) max_len: u16,
     /// The smallest path MTU that is believed.
     pub(crate) min_path_mtu: u16,
+    /// The largest IP packet that it carries then, in bytes.
+    pub(crate) min_len: u16,
     peers: Arc<[Peer]>,
     vteps: Arc<[Vtep]>,
     /// By the numbers of their addresses; all are of our own family.
@@ -78,6 +81,7 @@ impl Tunnel {
     pub(super) fn build(
         config: &SwitchConfig,
         previous: Option<&Self>,
+        secret: &FlowSecret,
         next_hop: impl Fn(IpAddr) -> NextHopId,
     ) -> Option<Self> {
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
@@ -90,7 +94,11 @@ impl Tunnel {
                 vteps.push(Vtep {
                     next_hop: next_hop(peer.next_hop),
                     first_peer: PeerId(id),
-                    template: carrier.template(uplink.mac.octets(), peer.vtep),
+                    template: carrier.template(
+                        uplink.mac.octets(),
+                        peer.vtep,
+                        secret.key(peer.vtep),
+                    ),
                 });
                 VtepId((vteps.len() - 1) as u16)
             });
@@ -106,6 +114,7 @@ impl Tunnel {
             IpAddr::V4(_) => 0,
             IpAddr::V6(_) => MIN_MTU_IPV6,
         };
+        let min_path_mtu = (min_inner + overhead).max(min_outer);
         let hosts = places.iter();
         let hosts = hosts.map(|(address, vtep)| (number(*address), 128, *vtep));
         let mut hosts: Vec<_> = hosts.collect();
@@ -117,7 +126,8 @@ impl Tunnel {
             mss_clamp: tunnel.mss_clamp,
             only: tunnel.only,
             max_len: uplink.mtu.saturating_sub(overhead),
-            min_path_mtu: (min_inner + overhead).max(min_outer),
+            min_path_mtu,
+            min_len: min_path_mtu - overhead,
             by_address: Lpm::build(hosts, previous.map(|previous| &previous.by_address)),
             peers: shared(peers, previous.map(|previous| &previous.peers)),
             vteps: shared(vteps, previous.map(|previous| &previous.vteps)),

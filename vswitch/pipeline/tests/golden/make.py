@@ -14,8 +14,11 @@ The frames are built by scapy, not by the builders of the tests, so that a mista
 twice.
 """
 
+import hashlib
+import ipaddress
 import json
 import pathlib
+from socket import inet_aton
 
 from scapy.all import (
     ARP, BOOTP, DHCP, DNS, DNSQR, Dot1Q, Dot3, Ether, GRE, ICMP, IP, IPOption_LSRR, IPv6,
@@ -45,6 +48,19 @@ EXTERNAL6 = "2001:db8:ffff::7"
 NEXT_HOP, UPLINK_IP = "192.0.2.1", "192.0.2.2"
 NEXT_HOP6, UPLINK6 = "2001:db8::1", "2001:db8::2"
 LL1 = "fe80::5054:ff:feaa:1"
+
+
+def source_port(vtep, source, destination, protocol, sport, dport):
+    """The UDP source port of an inner IPv4 flow towards that VTEP, of a switch without a secret."""
+    def mixed(word):
+        product = word * 0x9e3779b97f4a7c15 % 2**64
+        return product ^ product >> 32
+
+    addresses = int.from_bytes(inet_aton(source) + inet_aton(destination), "big")
+    flow = mixed(addresses ^ mixed((sport << 16 | dport) << 8 | protocol))
+    digest = hashlib.sha256(bytes(32) + ipaddress.ip_address(vtep).packed).digest()
+    mask, multiplier = (int.from_bytes(digest[at:at + 8], "big") for at in (0, 8))
+    return 0xc000 | (flow ^ mask) * (multiplier | 1) % 2**64 >> 50
 
 
 def config(**of_vm1):
@@ -425,17 +441,24 @@ def tunnel(name, kind, six):
     play.send("vm1",
               from_vm1(IP(src=IP1, dst=IP71) / UDP(sport=9, dport=6081) / b"nested"),
               from_vm1(IP(src=IP2, dst=IP71) / udp))
-    # A router of the underlay knows a narrow link.
+    # Somebody reports a packet of ours as too big that he has not seen; then a router of the
+    # underlay, which has a narrow link, reports one that it was given.
     large = IP(src=IP1, dst=IP71, flags="DF") / UDP(sport=1000, dport=2000) / (b"x" * 1400)
-    quoted = UDP(sport=51000, dport=port, chksum=0) / (b"\0" * 40)
-    if six:
-        report = (IPv6(src=router, dst=ours) / ICMPv6PacketTooBig(mtu=1400)
-                  / IPv6(src=ours, dst=b) / quoted)
-    else:
-        report = (IP(src=router, dst=ours) / ICMP(type=3, code=4, nexthopmtu=1400)
-                  / IP(src=ours, dst=b, flags="DF", id=0) / quoted)
+
+    def report(sport):
+        sent = UDP(sport=sport, dport=port, **({} if six else {"chksum": 0}))
+        sent = sent / header() / Ether(src=SIDE, dst=FAR) / large
+        if six:
+            quote = bytes(IPv6(src=ours, dst=b) / sent)[:1232]
+            return from_outside(IPv6(src=router, dst=ours) / ICMPv6PacketTooBig(mtu=1400) / quote)
+        quote = bytes(IP(src=ours, dst=b, flags="DF", id=0) / sent)[:548]
+        return from_outside(IP(src=router, dst=ours) / ICMP(type=3, code=4, nexthopmtu=1400)
+                            / quote)
+
     play.send("vm1", from_vm1(large))
-    play.send("uplink", from_outside(report))
+    play.send("uplink", report(51000))
+    play.send("vm1", from_vm1(large))
+    play.send("uplink", report(source_port(b, IP1, IP71, 17, 1000, 2000)))
     play.send("vm1", from_vm1(large))
     return play
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, SwitchConfig};
 
 use super::model::tunnel::Flow;
+use super::model::tunnel::path_mtu::Belief;
 use super::model::{Model, Outcome};
 use super::{answers, rows};
 
@@ -171,6 +172,8 @@ pub(crate) struct Trial {
     tally: Vec<Tally>,
     /// The UDP source ports of the inner flows that have gone into the tunnel.
     pub(crate) flows: BTreeMap<Flow, u16>,
+    /// The last frame that has gone into the tunnel, as it left.
+    pub(crate) last_left: Option<Vec<u8>>,
     /// Whether the rate of ICMP errors may be spent, so that one that is owed may stay away.
     pub(crate) errors_may_be_spent: bool,
 }
@@ -187,6 +190,7 @@ impl Trial {
             },
             model: Model::new(config),
             flows: BTreeMap::new(),
+            last_left: None,
             errors_may_be_spent: false,
         }
     }
@@ -304,6 +308,7 @@ impl Trial {
                 if usize::from(port.0) == self.model.uplink() =>
             {
                 let source_port = outer.check(became)?;
+                self.left(became);
                 self.check_flow(outer.flow, source_port)
             }
             (Outcome::Reply(answer), Verdict::Reply) => {
@@ -324,7 +329,20 @@ impl Trial {
                 }
                 let outer = self.model.encapsulated(reply.peer, inner);
                 let source_port = outer.check(became)?;
+                self.left(became);
                 self.check_flow(outer.flow, source_port)
+            }
+            (
+                Outcome::Report(belief),
+                Verdict::Drop(got @ (DropReason::Absorbed | DropReason::GatewayService)),
+            ) => {
+                let heard = got == DropReason::Absorbed;
+                self.model.heard(heard);
+                match belief {
+                    Belief::Must if !heard => Err("a router's report is not heard".to_owned()),
+                    Belief::Never if heard => Err("a forged report is believed".to_owned()),
+                    _ => Ok(()),
+                }
             }
             (
                 Outcome::Drop {
@@ -354,6 +372,12 @@ impl Trial {
             }
             _ => Err("another verdict".to_owned()),
         }
+    }
+
+    /// A frame has left into the tunnel.
+    fn left(&mut self, frame: &[u8]) {
+        self.model.left(frame);
+        self.last_left = Some(frame.to_vec());
     }
 
     /// Equal flows have equal source ports.

@@ -175,8 +175,8 @@ pub(crate) fn set_udp_checksum(from: IpAddr, to: IpAddr, sum: Sum, datagram: &mu
     datagram[6..8].copy_from_slice(&right.to_be_bytes());
 }
 
-/// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP, from the router, that quotes
-/// a datagram between those addresses to `port`.
+/// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP, from the router, about a
+/// datagram between those addresses to `port` that the switch never sent.
 pub(crate) fn too_big(
     config: &SwitchConfig,
     mtu: u32,
@@ -185,22 +185,59 @@ pub(crate) fn too_big(
     port: u16,
 ) -> Vec<u8> {
     let datagram = udp(50_000, port, &[0xcd; 24]);
-    match (quoted_from, quoted_to, tunnel(config).vtep) {
-        (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(vtep)) => {
+    let quote = match (quoted_from, quoted_to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
             let quote = V4 {
                 fragment: DONT_FRAGMENT,
                 ..V4::new(from, to, 17, datagram)
             };
-            let rest = [&mtu.to_be_bytes()[..], &quote.bytes()].concat();
-            let packet = V4::new(rows::NEXT_HOP, vtep, 1, icmp(3, 4, &rest));
+            quote.bytes()
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => V6::new(from, to, 17, datagram).bytes(),
+        _ => panic!("a quote of two families"),
+    };
+    report(config, 0, mtu, &quote)
+}
+
+/// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP about the packet that begins
+/// with `quote`, from router number `router`, or from the uplink's next hop if that is 0.
+pub(crate) fn report(config: &SwitchConfig, router: u8, mtu: u32, quote: &[u8]) -> Vec<u8> {
+    let rest = [&mtu.to_be_bytes()[..], quote].concat();
+    match tunnel(config).vtep {
+        IpAddr::V4(vtep) => {
+            let from = match router {
+                0 => rows::NEXT_HOP,
+                router => [203, 0, 113, 100 + router].into(),
+            };
+            let packet = V4::new(from, vtep, 1, icmp(3, 4, &rest));
             frames::ethernet(rows::UPLINK, rows::ROUTER, IPV4, &packet.bytes())
         }
-        (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(vtep)) => {
-            let quote = V6::new(from, to, 17, datagram);
-            let rest = [&mtu.to_be_bytes()[..], &quote.bytes()].concat();
-            let packet = V6::icmp(rows::NEXT_HOP6, vtep, icmpv6(2, 0, &rest));
+        IpAddr::V6(vtep) => {
+            let from = match router {
+                0 => rows::NEXT_HOP6,
+                router => std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xd, router.into(), 0, 0, 0, 1),
+            };
+            let packet = V6::icmp(from, vtep, icmpv6(2, 0, &rest));
             frames::ethernet(rows::UPLINK, rows::ROUTER, IPV6, &packet.bytes())
         }
-        _ => panic!("a quote of another family"),
+    }
+}
+
+/// The packet in a frame that went into the tunnel, as a router quotes it: as much as fits, with
+/// its TTL decremented if that was not 1.
+pub(crate) fn quote_of(left: &[u8]) -> Vec<u8> {
+    let packet = &left[14..];
+    match packet[0] >> 4 {
+        4 => {
+            let mut quote = packet[..packet.len().min(548)].to_vec();
+            quote[8] = (quote[8] - 1).max(1);
+            set_ipv4_checksum(&mut quote);
+            quote
+        }
+        _ => {
+            let mut quote = packet[..packet.len().min(1232)].to_vec();
+            quote[7] = (quote[7] - 1).max(1);
+            quote
+        }
     }
 }

@@ -3,13 +3,13 @@
 use tenant_config::TunnelKind;
 
 use super::super::tunnel_frames::{
-    Sum, TunnelPacket, geneve_header, geneve_option, too_big, tunnel,
+    Sum, TunnelPacket, geneve_header, geneve_option, quote_of, report, too_big, tunnel,
 };
 use super::*;
 
 /// A frame from anywhere to anywhere, of a tenant with a tunnel: more often than not a tunnel's.
 pub(crate) fn frame(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
-    match choices.pick(&[0, 0, 0, 0, 0, 1, 1, 1, 2, 3]) {
+    match choices.pick(&[0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 4]) {
         0 => Sent {
             from: config.ports.len(),
             tag: None,
@@ -21,6 +21,7 @@ pub(crate) fn frame(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
             tag: None,
             bytes: path_mtu(choices, config),
         },
+        3 => large_packet(choices, config),
         _ => super::frame(choices, config),
     }
 }
@@ -175,6 +176,66 @@ fn path_mtu(choices: &mut Choices<'_>, config: &SwitchConfig) -> Vec<u8> {
         damage(choices, &mut frame);
     }
     frame
+}
+
+/// A packet from a port to an address behind a peer, of about the size that the tunnel carries.
+fn large_packet(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
+    let peer = choices.below(tunnel(config).peers.len());
+    let addresses = only4(&behind(config, peer));
+    let port = choices.below(config.ports.len());
+    let own = only4(
+        &prefixes(&config.ports[port])
+            .iter()
+            .flat_map(ends)
+            .collect::<Vec<_>>(),
+    );
+    let mtu = config.uplink.as_ref().expect("an uplink").mtu;
+    let most = (mtu - tunnel(config).overhead()).min(config.ports[port].mtu);
+    let length = most - choices.pick(&[0, 0, 1, 21, 40]);
+    let flow = choices.pick(&[1, 2]);
+    let packet = V4::new(
+        choices.pick(&own),
+        choices.pick(&addresses),
+        17,
+        udp(1000, flow, &vec![0; usize::from(length) - 28]),
+    );
+    let port_config = &config.ports[port];
+    let (to, from) = (port_config.gateway_mac.octets(), port_config.mac.octets());
+    Sent {
+        from: port,
+        tag: None,
+        bytes: ethernet(to, from, IPV4, &packet.bytes()),
+    }
+}
+
+/// A router's word about a frame that went into the tunnel, or about one like it.
+pub(crate) fn report_about(choices: &mut Choices<'_>, config: &SwitchConfig, left: &[u8]) -> Sent {
+    let mut quote = quote_of(left);
+    let length = quote.len();
+    quote.truncate(choices.mostly(&[length, length, 128], &[28, 48, 50, 60, length / 2]));
+    let forged = choices.once_in(3);
+    if forged {
+        let at = choices.below(quote.len().min(100));
+        quote[at] ^= 1 << (choices.byte() % 8);
+        if quote[0] >> 4 == 4 && quote.len() >= 20 && !choices.once_in(4) {
+            set_ipv4_checksum(&mut quote[..20]);
+        }
+    }
+    let router = if forged {
+        choices.pick(&[1, 2, 3, 4, 5, 6])
+    } else {
+        0
+    };
+    let full = left.len() as u32 - 14;
+    let mtu = choices.mostly(
+        &[full - 1, full - 20],
+        &[1330, 1350, 626, 576, 0, full, full + 1],
+    );
+    Sent {
+        from: config.ports.len(),
+        tag: None,
+        bytes: report(config, router, mtu, &quote),
+    }
 }
 
 /// Makes the checksums of a tunnel packet right again that its bytes still point to: those of the

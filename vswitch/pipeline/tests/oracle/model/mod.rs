@@ -35,6 +35,7 @@ use self::nd::*;
 use self::packet::*;
 use self::route::*;
 use self::storm::*;
+use self::tunnel::path_mtu::{Belief, Witness};
 use self::tunnel::{Outer, TunnelReply};
 use self::uplink::*;
 
@@ -49,6 +50,9 @@ pub(crate) enum Outcome {
     Reply(Answer),
     /// It came through the tunnel and is answered into it.
     TunnelReply(TunnelReply),
+    /// It reports a path MTU: dropped as [`Absorbed`] if the switch follows it, otherwise as
+    /// [`GatewayService`].
+    Report(Belief),
     /// It is dropped. An ICMP error that is owed goes back unless the rate limit of errors is
     /// reached.
     Drop {
@@ -96,8 +100,7 @@ pub(crate) struct Model {
     /// By port and address, the VID of the last frame that it sent.
     tags: BTreeMap<(usize, IpAddr), Option<u16>>,
     neighbours: BTreeMap<IpAddr, [u8; 6]>,
-    /// By VTEP, the path MTU and the time at which it expires.
-    path_mtus: BTreeMap<IpAddr, (u16, u64)>,
+    witness: Witness,
     now_ns: u64,
 }
 
@@ -109,7 +112,7 @@ impl Model {
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
             neighbours: BTreeMap::new(),
-            path_mtus: BTreeMap::new(),
+            witness: Witness::default(),
             now_ns: 0,
         }
     }

@@ -162,8 +162,8 @@ impl Model {
             if packet.is_echo_request() {
                 return Ok(Outcome::Reply(Answer::Echo));
             }
-            if self.learns_path_mtu(packet) {
-                return Err(Absorbed);
+            if let Some(outcome) = self.report(packet) {
+                return Ok(outcome);
             }
             return Err(GatewayService);
         }

@@ -18,6 +18,7 @@ use tenant_config::SwitchConfig;
 
 use super::configs;
 use super::frames::*;
+use super::model::tunnel::path_mtu::Belief;
 use super::model::{Model, Outcome};
 use super::trial::Trial;
 
@@ -49,6 +50,8 @@ impl Case {
             Outcome::Forward { to, .. } => Expect::Forward(to),
             Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
+            Outcome::Report(Belief::Must) => Expect::Drop(Absorbed),
+            Outcome::Report(_) => Expect::Drop(GatewayService),
             Outcome::Drop {
                 reason,
                 icmp_error: true,

@@ -161,7 +161,7 @@ fn path_mtus(rows: &mut Rows) {
         let peer = tunnel(&config).peers[B].vtep;
         rows.on(config.clone(), OUT);
         for mtu in [0, 1, 575, 576, 1279, 1280, 1400, 1570, 9000, 0xffff, 0x1_0580, u32::MAX] {
-            rows.drop(Absorbed, name, too_big(&config, mtu, vtep, peer, port));
+            rows.drop(GatewayService, name, too_big(&config, mtu, vtep, peer, port));
         }
         let mut wrong_sum = too_big(&config, 1400, vtep, peer, port);
         wrong_sum[if vtep.is_ipv4() { 36 } else { 56 }] ^= 1;
@@ -185,7 +185,8 @@ fn path_mtu_quotes(rows: &mut Rows) {
     let error = |kind, code,
         quote: &[u8]| plain(&V4::new(NEXT_HOP, UPLINK_IP, 1,
         icmp(kind, code, &[&[0, 0, 5, 0x78], quote].concat())));
-    rows.drop(Absorbed, "the least that is quoted", error(3, 4, &quote.bytes()[..28]));
+    rows.drop(GatewayService, "a whole quote of what was never sent", error(3, 4, &quote.bytes()));
+    rows.drop(GatewayService, "the least that is quoted", error(3, 4, &quote.bytes()[..28]));
     rows.drop(GatewayService, "a quote cut off", error(3, 4, &quote.bytes()[..19]));
     rows.drop(GatewayService, "no quote", error(3, 4, &[]));
     rows.drop(GatewayService, "another code", error(3, 3, &quote.bytes()));

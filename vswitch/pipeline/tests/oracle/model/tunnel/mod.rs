@@ -1,14 +1,13 @@
 //! The model of `docs/reference/tunnel.md`, row by row in the page's order. Here are the rows into
-//! the tunnel and the path MTU; [`out`] has the rows out of it.
+//! the tunnel; [`out`] has the rows out of it, [`path_mtu`] the promise about path MTUs.
 
 mod out;
+pub(crate) mod path_mtu;
 
 use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl};
 
 use super::*;
 
-/// How long a reported path MTU is valid.
-pub(crate) const PATH_MTU_NS: u64 = 600 * 1_000_000_000;
 /// The length of the tunnel's header, of either kind. The switch sends no options.
 const GENEVE_OR_VXLAN: usize = 8;
 
@@ -143,11 +142,6 @@ impl Model {
         path.min(uplink.mtu) - overhead(self.tunnel())
     }
 
-    fn path_mtu(&self, vtep: IpAddr) -> Option<u16> {
-        let (mtu, until_ns) = self.path_mtus.get(&vtep)?;
-        (self.now_ns < *until_ns).then_some(*mtu)
-    }
-
     pub(super) fn enter_tunnel(
         &self,
         number: usize,
@@ -242,76 +236,6 @@ impl Model {
             udp_checksum: tunnel.udp_checksum,
             flow,
         }
-    }
-
-    /// Whether `packet`, which is to one of the uplink's own addresses, reports the path MTU of a
-    /// packet of ours. If so, the value is stored.
-    pub(super) fn learns_path_mtu(&mut self, packet: &Packet<'_>) -> bool {
-        let Some((peer, said)) = self.reported_path_mtu(packet) else {
-            return false;
-        };
-        let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
-        // "A value below 576 bytes (1,280 with an IPv6 gateway) plus what the tunnel adds, or below
-        // 1,280 over IPv6, is ignored."
-        let with_ipv6 = self.config.gateway.ipv6.is_some();
-        let inner = if with_ipv6 { 1280 } else { 576 };
-        let least = match peer {
-            IpAddr::V4(_) => inner + 50,
-            IpAddr::V6(_) => (inner + 70).max(1280),
-        };
-        let most = self.path_mtu(peer).unwrap_or(uplink.mtu);
-        if let Ok(said) = u16::try_from(said)
-            && (least..=most).contains(&said)
-        {
-            let until_ns = self.now_ns + PATH_MTU_NS;
-            self.path_mtus.insert(peer, (said, until_ns));
-        }
-        true
-    }
-
-    /// The VTEP that the message is about, and the MTU that it states.
-    fn reported_path_mtu(&self, packet: &Packet<'_>) -> Option<(IpAddr, u32)> {
-        let tunnel = self.config.tunnel.as_ref()?;
-        let message = packet.payload;
-        if packet.destination != tunnel.vtep || packet.fragment != Fragment::No {
-            return None;
-        }
-        let quote = message.get(8..)?;
-        let (source, destination, udp): (IpAddr, IpAddr, usize) = match packet.source {
-            IpAddr::V4(_) => {
-                let ours = packet.icmpv4_type() == Some(3)
-                    && message[1] == 4
-                    && ones_complement_sum(message) == 0xffff
-                    && quote.len() >= 20 + 8
-                    && quote[0] == 0x45
-                    && quote[9] == UDP
-                    && be16(quote, 6) & 0x1fff == 0;
-                if !ours {
-                    return None;
-                }
-                (ipv4_at(quote, 12).into(), ipv4_at(quote, 16).into(), 20)
-            }
-            IpAddr::V6(_) => {
-                let ours = packet.icmpv6_type() == Some(2)
-                    && icmpv6_sum(packet) == 0xffff
-                    && quote.len() >= 40 + 8
-                    && quote[0] >> 4 == 6
-                    && quote[6] == UDP;
-                if !ours {
-                    return None;
-                }
-                (ipv6_at(quote, 8).into(), ipv6_at(quote, 24).into(), 40)
-            }
-        };
-        let of_a_peer = tunnel.peers.iter().any(|peer| peer.vtep == destination);
-        if source != tunnel.vtep || !of_a_peer || be16(quote, udp + 2) != tunnel.port {
-            return None;
-        }
-        let said = match packet.source {
-            IpAddr::V4(_) => u32::from(be16(message, 6)),
-            IpAddr::V6(_) => u32::from(be16(message, 4)) * 65_536 + u32::from(be16(message, 6)),
-        };
-        Some((destination, said))
     }
 }
 
