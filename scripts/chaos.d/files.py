@@ -51,23 +51,22 @@ class Files:
         return [(launcher, self._directory / launcher)
                 for launcher in sorted(set(self._launchers.values()))]
 
-    def write(self, tenant, mtu=1500, limit=100):
+    def write(self, tenant, mtu=1500, limit=100, ports=2):
         n = list(self._launchers).index(tenant) + 1
         text = TEXT.format(name=tenant, vni=7700 + n, n=n, host=10 + n, mtu=mtu)
-        text += "".join(PORT.format(name=tenant, n=n, vm=vm, limit=limit) for vm in (1, 2))
+        text += "".join(PORT.format(name=tenant, n=n, vm=vm, limit=limit)
+                        for vm in range(1, ports + 1))
         # Whole or not at all: an apply may read it now.
         new = self.path(tenant).with_suffix(".new")
         new.write_text(text)
         new.rename(self.path(tenant))
 
-    def change(self, tenant, restart):
-        """Another version of the tenant's file: one that restarts its switch, or one that is
-        reloaded."""
+    def change(self, tenant, chance):
+        """Another version of the tenant's file: a limit, which is reloaded, or the uplink's MTU or
+        one more port, which restart the switch."""
         version = next(self._versions[tenant])
-        if restart:
-            self.write(tenant, mtu=1500 + 10 * (1 + version % 9))
-        else:
-            self.write(tenant, limit=101 + version % 99)
+        changes = ({"limit": 101 + version % 99}, {"mtu": 1510 + 10 * (version % 9)}, {"ports": 3})
+        self.write(tenant, **changes[int(chance * len(changes))])
 
     def restore(self, tenant):
         self.write(tenant)

@@ -59,58 +59,53 @@ class Rounds:
     def carry_out(self, drawn):
         stage, event = self._stage, self._events[drawn.event]
         victim = stage.tenant(drawn.victim)
-        hit = {tenant.name for tenant in stage.tenants} if event.hits_all else {victim.name}
+        hit = stage.traffic.to_internet() if event.hits_uplinks else stage.traffic.of_tenant(victim)
         failures, stage.unexpected = [], []
         stage.traffic.cut()
         began = time.monotonic()
-        restore, back_s = None, None
+        restore = back_s = None
         try:
             restore = event.happen(stage, victim, drawn.chances)
             back_s = self._wait_until_back(hit, began)
+            if back_s is None:
+                failures.append(f"not back after {BACK_WITHIN_S} s: {self._why(hit)}")
         except ScriptError as error:
             failures.append(str(error))
-        accounts = stage.traffic.cut()
-        outage_s = max([0, *(account.last_missing - began for name in hit
-                             for account in accounts[name].values()
-                             if account.last_missing is not None)])
-        if back_s is None and not failures:
-            failures.append(f"{drawn.victim} is not back after {BACK_WITHIN_S} s: "
-                            f"{self._why(hit)}")
+        cuts = [stage.traffic.cut()]
+        last = max((cuts[0][flow].last_missing or began for flow in hit), default=began)
         if restore:
             try:
                 restore()
             except ScriptError as error:
                 failures.append(str(error))
-        after = stage.traffic.cut()
-        sent = lost = 0
-        for name in accounts.keys() - hit:
-            for flow in accounts[name]:
-                both = (accounts[name][flow], after[name][flow])
-                sent += sum(account.sent for account in both)
-                missing = sum(account.missing for account in both)
-                lost += missing
-                if missing:
-                    failures.append(f"{flow}: {missing} frames are missing")
+            cuts.append(stage.traffic.cut())
+        sent, lost = others(cuts, hit)
+        failures += [f"{flow}: {missing} frames are missing" for flow, missing in lost.items()]
         leaks = leaked(self._before, lambda: inventory(stage.site, stage.supervisor.pid))
         failures += [*stage.unexpected, *leaks]
         if failures:
             # The next round has nothing to do with this one.
             with contextlib.suppress(ScriptError):
                 stage.repair()
-            self._wait_until_back({tenant.name for tenant in stage.tenants}, began)
-        return Outcome(drawn.number, drawn.event, "all" if event.hits_all else drawn.victim,
-                       round(outage_s, 2), back_s, sent, lost, leaks, failures)
+            self._wait_until_back(set(cuts[0]), began)
+        return Outcome(drawn.number, drawn.event, "all" if event.hits_uplinks else drawn.victim,
+                       round(last - began, 2), back_s, sent, sum(lost.values()), leaks, failures)
 
     def _wait_until_back(self, hit, began):
-        """Seconds from `began` until the tenants are back; None if they are not in time."""
+        """Seconds from `began` until these flows are whole and `verify` is clean; None if not in
+        time."""
         stage, deadline = self._stage, time.monotonic() + BACK_WITHIN_S
         while time.monotonic() < deadline:
             stage.attend()
-            whole = stage.traffic.whole_s(hit)
-            if whole is not None and whole > WHOLE_S and self._is_clean():
+            # What has just happened may not have cost a frame yet: it has after the verification.
+            if self._is_whole(hit) and self._is_clean() and self._is_whole(hit):
                 return round(time.monotonic() - began, 2)
             time.sleep(LOOK_EVERY_S)
         return None
+
+    def _is_whole(self, hit):
+        whole = self._stage.traffic.whole_s(hit)
+        return whole is not None and whole > WHOLE_S
 
     def _is_clean(self):
         return not self._states() and self._stage.attempt("verify").returncode == 0
@@ -133,6 +128,17 @@ class Rounds:
         traffic = "its traffic is not whole" if whole is None else f"whole for {whole:.1f} s"
         said = " / ".join((verify.stdout + verify.stderr).strip().splitlines())
         return f"{traffic}; {self._states()}; verify: status {verify.returncode} {said}"
+
+
+def others(cuts, hit):
+    """Of the flows that were not hit: the frames that were sent, and {flow: missing ones}."""
+    sent, lost = 0, {}
+    for cut in cuts:
+        for flow in cut.keys() - hit:
+            sent += cut[flow].sent
+            if cut[flow].missing:
+                lost[flow] = lost.get(flow, 0) + cut[flow].missing
+    return sent, lost
 
 
 def min_of(counters):

@@ -16,11 +16,14 @@ import time
 from counting import inside
 from files import NAMES, Files
 from hosts import Internet, ScriptError, configure, ip, read_tenant, run
-from sites import Site
+from sites import ROOT, Site
 from traffic import Traffic
 
 STATE_DIR = pathlib.Path("/run/vf-provisioner-chaos")
 FILES = pathlib.Path(f"{STATE_DIR}-files")
+SUPERVISE_LOG = FILES / "supervise.log"
+# Where that stays.
+KEPT_LOG = ROOT / "target" / "chaos" / "supervise.log"
 STATE_BYTES = 16 << 20
 # What an init system waits before it starts a service again.
 START_AGAIN_S = 1
@@ -91,6 +94,9 @@ class Stage:
             self.supervisor.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.supervisor.wait(10)
+        if FILES.exists():
+            KEPT_LOG.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(SUPERVISE_LOG, KEPT_LOG)
         clean(self.site)
 
     # Commands
@@ -143,7 +149,7 @@ class Stage:
     # The init system
 
     def start_supervisor(self):
-        with (FILES / "supervise.log").open("a") as log:
+        with SUPERVISE_LOG.open("a") as log:
             self.supervisor = subprocess.Popen(
                 self.command("supervise", "--verify-every", VERIFY_EVERY_S),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -180,7 +186,7 @@ class Stage:
 
     def logs(self):
         """The last lines of every log."""
-        logs = [*STATE_DIR.glob("tenants/*/log"), FILES / "supervise.log"]
+        logs = [*STATE_DIR.glob("tenants/*/log"), SUPERVISE_LOG]
         return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:])
                          for log in logs if log.exists())
 

@@ -20,7 +20,8 @@ def flows_of(tenant, internet):
                        (internet, one, False), (two, internet, True), (internet, two, True)):
         ends = [[host.netns, host.ipv6 if ipv6 else host.ipv4] for host in (a, b)]
         yield {"name": f"{tenant.name}: {a.name} → {b.name}, {'IPv6' if ipv6 else 'IPv4'}",
-               "tenant": tenant.name, "ends": ends, "per_second": PER_SECOND}
+               "tenant": tenant.name,
+               "outside": internet in (a, b), "ends": ends, "per_second": PER_SECOND}
 
 
 class Traffic:
@@ -28,7 +29,7 @@ class Traffic:
 
     def __init__(self, tenants, internet):
         flows = [flow for tenant in tenants for flow in flows_of(tenant, internet)]
-        self._tenant_of = {flow["name"]: flow["tenant"] for flow in flows}
+        self._flows = flows
         self._process = subprocess.Popen(
             [sys.executable, SENDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             # Ctrl-C ends the run, and the run ends its traffic.
@@ -43,18 +44,22 @@ class Traffic:
             raise ScriptError("the traffic ended by itself; its message is above")
         return json.loads(answer)
 
-    def whole_s(self, tenants):
-        """For how long no frame of these tenants is missing; None if the newest ones are."""
-        ages = [age for name, age in self._ask("whole").items()
-                if self._tenant_of[name] in tenants]
+    def of_tenant(self, tenant):
+        """The names of a tenant's flows."""
+        return {flow["name"] for flow in self._flows if flow["tenant"] == tenant.name}
+
+    def to_internet(self):
+        """The names of all flows to and from the Internet."""
+        return {flow["name"] for flow in self._flows if flow["outside"]}
+
+    def whole_s(self, names):
+        """For how long no frame of these flows is missing; None if the newest ones are."""
+        ages = [age for name, age in self._ask("whole").items() if name in names]
         return None if None in ages else min(ages)
 
     def cut(self):
-        """{tenant: {flow: account}} of every frame since the last cut."""
-        accounts = {}
-        for name, account in self._ask("cut").items():
-            accounts.setdefault(self._tenant_of[name], {})[name] = Account(**account)
-        return accounts
+        """{flow: account} of every frame since the last cut."""
+        return {name: Account(**account) for name, account in self._ask("cut").items()}
 
     def stop(self):
         self._process.stdin.close()

@@ -11,6 +11,7 @@ sys.path += [str(ROOT / "scripts" / "chaos.d"), str(ROOT / "scripts" / "lib")]
 from accounting import Account, Ledger  # noqa: E402
 from drawing import draw  # noqa: E402
 from leaks import more_than  # noqa: E402
+from rounds import others  # noqa: E402
 
 EVENTS = [("one", ()), ("two", ()), ("three", ("green",))]
 TENANTS = ("red", "blue", "green")
@@ -118,6 +119,13 @@ class LedgerTest(unittest.TestCase):
         self.send(3)
         self.ledger.refuse(self.ledger.send(3.5))
         self.assertIsNone(self.ledger.whole_since(3.6, grace_s=0.5))
+
+
+class OthersTest(unittest.TestCase):
+    def test_hit_flows_are_not_counted_and_cuts_are_added(self):
+        cut = {"hit": Account(9, 9, 0, 1), "whole": Account(5, 0, 0, None),
+               "holed": Account(5, 1, 2, 1)}
+        self.assertEqual(others([cut, cut], {"hit"}), (20, {"holed": 6}))
 
 
 class LeakTest(unittest.TestCase):
