@@ -51,8 +51,11 @@ fn config() -> SwitchConfig {
 }
 
 fn lease(port: &str, host: u8, seconds_left: u32) -> Lease {
+    let ports = config().ports;
+    let known = ports.iter().find(|known| known.name.as_str() == port);
     Lease {
         port: port.to_owned(),
+        mac: known.map_or([2; 6], |known| known.mac.octets()),
         address: Ipv4Addr::new(10, 0, 0, host),
         seconds_left,
     }
@@ -190,9 +193,16 @@ fn leases_are_restored_and_reported(path: &Path) {
     assert_eq!(reported(&first, 3600), named(&taken[..1]));
     drop(first);
 
+    // As if the port had had another MAC when the lease was granted.
+    let mut strange = taken[1].clone();
+    strange.mac[5] = 9;
     // Another supervisor gets the same report, and does not replace leases that are in use.
     let second = connect(path);
-    restore(&second, &[lease("vm2", 54, 3600), taken[1].clone()]);
+    restore(&second, &[lease("vm2", 54, 3600), strange.clone()]);
+    assert_eq!(reported(&second, 3600), named(&taken[..1]));
+    drop(second);
+    let second = connect(path);
+    restore(&second, &[strange, taken[1].clone()]);
     assert_eq!(reported(&second, 3600), named(&taken));
 }
 

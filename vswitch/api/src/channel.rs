@@ -39,7 +39,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages. A side that meets another version closes the connection.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
 pub const MESSAGE_MAX: usize = 64 << 10;
@@ -91,6 +91,8 @@ pub enum Order {
 pub struct Lease {
     /// The port's name.
     pub port: String,
+    /// The port's MAC, for which the server granted the address.
+    pub mac: [u8; 6],
     /// The address.
     pub address: Ipv4Addr,
     /// How long it is still valid, in seconds.
@@ -312,6 +314,7 @@ mod tests {
     fn leases(count: u32) -> Report {
         let lease = |number: u32| Lease {
             port: format!("a-port-with-a-long-name-{number:039}"),
+            mac: [0xfe; 6],
             address: Ipv4Addr::from_bits(u32::MAX - number),
             seconds_left: u32::MAX,
         };

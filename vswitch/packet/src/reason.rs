@@ -110,6 +110,9 @@ reasons! {
        "Plain traffic from the underlay, where the tenant accepts only its tunnel";
     62 SecondAddress "second-address"
        "A header or option that has, or may have, another source or destination";
+    63 DhcpIdentity "dhcp-identity"
+       "A DHCP client's message in the name of another port, or of more clients than one port has";
+    64 Dhcpv6Client "dhcpv6-client" "To a DHCPv6 server, but no DHCPv6 client's message";
 }
 
 impl DropReason {

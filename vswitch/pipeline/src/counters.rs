@@ -41,6 +41,27 @@ impl Counter {
     }
 }
 
+/// A MAC, or none, that one thread sets and others read.
+#[derive(Debug, Default)]
+pub struct PublishedMac(Counter);
+
+impl PublishedMac {
+    const PRESENT: u64 = 1 << 48;
+
+    /// The MAC a moment ago.
+    pub fn get(&self) -> Option<[u8; 6]> {
+        let value = self.0.get();
+        let [_, _, mac @ ..] = value.to_be_bytes();
+        (value & Self::PRESENT != 0).then_some(mac)
+    }
+
+    pub(crate) fn set(&self, mac: Option<[u8; 6]>) {
+        self.0.set(mac.map_or(0, |[a, b, c, d, e, f]| {
+            Self::PRESENT | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        }));
+    }
+}
+
 /// The counters of one port. Every frame that came in is counted in exactly one of `forwarded`,
 /// `replies` and `drops` (`tx-full` and `no-buffer` apart, which count what could not go *out*).
 #[derive(Debug)]
@@ -63,6 +84,8 @@ pub struct PortCounters {
     pub tx_bytes: Counter,
     /// The IPv4 address that DHCP gave the port, as a number; 0 without one.
     pub leased_ipv4: Counter,
+    /// The MAC that the port has, while it has a lease.
+    pub leased_mac: PublishedMac,
     /// When that lease ends, in nanoseconds of the pipeline's clock; 0 without one.
     pub leased_until_ns: Counter,
     drops: [Counter; DropReason::COUNT],
@@ -117,6 +140,7 @@ impl PortCounters {
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
             leased_ipv4: Counter::default(),
+            leased_mac: PublishedMac::default(),
             leased_until_ns: Counter::default(),
             drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
         }
@@ -284,7 +308,7 @@ impl PathMtuCounters {
 
 /// A next hop on the underlay, as it was at the last poll.
 #[derive(Debug, Default)]
-pub struct NextHopView(Counter);
+pub struct NextHopView(PublishedMac);
 
 impl NextHopView {
     /// The metric of a peer's next hop.
@@ -295,19 +319,13 @@ impl NextHopView {
         "Whether the next hop towards the peer answers.",
     );
 
-    const RESOLVED: u64 = 1 << 48;
-
     /// Its MAC, while it answers.
     pub fn mac(&self) -> Option<[u8; 6]> {
-        let value = self.0.get();
-        let [_, _, mac @ ..] = value.to_be_bytes();
-        (value & Self::RESOLVED != 0).then_some(mac)
+        self.0.get()
     }
 
     pub(crate) fn publish(&self, mac: Option<[u8; 6]>) {
-        self.0.set(mac.map_or(0, |[a, b, c, d, e, f]| {
-            Self::RESOLVED | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-        }));
+        self.0.set(mac);
     }
 }
 

@@ -122,12 +122,17 @@ impl Generation {
     /// pipeline's clock. A lease that the pipeline has when it installs this generation wins over
     /// it.
     ///
-    /// Refused, with `false`, if DHCP could not have given it: the port does not learn, the address
-    /// is not free in the gateway's subnet, or another port has it.
-    pub fn restore_lease(&mut self, port: &str, address: Ipv4Addr, until_ns: u64) -> bool {
-        let address = address.to_bits();
+    /// Refused, with `false`, if DHCP could not have given it: the port has another MAC or does not
+    /// learn, the address is not free in the gateway's subnet, or another port has it.
+    pub fn restore_lease(
+        &mut self,
+        (port, mac): (&str, MacAddr),
+        address: Ipv4Addr,
+        until_ns: u64,
+    ) -> bool {
+        let (station, address) = ((port, mac.octets()), address.to_bits());
         self.state
-            .restore_lease(&self.tables, port, address, until_ns)
+            .restore_lease(&self.tables, station, address, until_ns)
     }
 
     /// The counters that its worker writes.
@@ -239,17 +244,19 @@ impl Pipeline {
             }
         }
         self.publish(now_ns);
+    }
+
+    /// Publishes the leases, and what is known of the underlay.
+    fn publish(&mut self, now_ns: u64) {
         self.state.revalidate_leases(&self.tables);
-        for (index, port) in self.state.ports.iter().enumerate() {
-            let (leased, until_ns) = port.lease.current(now_ns).unwrap_or_default();
-            let counters = self.counters.port(index);
+        for (rules, port) in self.tables.ports.iter().zip(&self.state.ports) {
+            let lease = port.lease.current(now_ns);
+            let (leased, until_ns) = lease.unwrap_or_default();
+            let counters = self.counters.port(rules.id.index());
+            counters.leased_mac.set(lease.map(|_| rules.mac));
             counters.leased_ipv4.set(u64::from(leased));
             counters.leased_until_ns.set(until_ns);
         }
-    }
-
-    /// Publishes what is known of the underlay.
-    fn publish(&self, now_ns: u64) {
         let Counters {
             next_hops,
             inner_mtu,

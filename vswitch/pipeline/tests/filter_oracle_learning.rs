@@ -11,7 +11,7 @@ use oracle::rows::{EXTERNAL, GATEWAY, GW, IP1, IP2, VM1, VM2, VM3};
 use oracle::trial::{SECOND_NS, Switch};
 use pipeline::DropReason;
 use pipeline::{Generation, PortId, Verdict};
-use tenant_config::{Addresses, SwitchConfig};
+use tenant_config::{Addresses, MacAddr, SwitchConfig};
 
 const ZERO: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// What the server gives to `vm3`.
@@ -66,6 +66,10 @@ fn ack() -> Message {
         yours: LEASED,
         lease_s: 60,
     }
+}
+
+fn mac(octets: Mac) -> MacAddr {
+    MacAddr::new(octets).expect("a station's MAC")
 }
 
 /// One switch, and what its stations have said so far.
@@ -336,8 +340,11 @@ impl Story {
     fn restore(&mut self, port: &str, address: Ipv4Addr) -> bool {
         let until_ns = self.now_ns + 60 * SECOND_NS;
         let mut taken = false;
+        let ports = &self.switch.config.ports;
+        let station = ports.iter().find(|known| known.name.as_str() == port);
+        let station = station.map_or(mac(VM3), |port| port.mac);
         self.switch.reload(|generation| {
-            taken = generation.restore_lease(port, address, until_ns);
+            taken = generation.restore_lease((port, station), address, until_ns);
         });
         taken
     }
@@ -388,8 +395,8 @@ fn restored_lease_of_a_second_port_is_refused() {
     let mut config = configs::learning();
     config.ports[0].addresses = config.ports[2].addresses.clone();
     let mut generation = Generation::build(&config, None);
-    assert!(generation.restore_lease("vm1", LEASED, SECOND_NS));
-    assert!(!generation.restore_lease("vm3", LEASED, SECOND_NS));
+    assert!(generation.restore_lease(("vm1", mac(VM1)), LEASED, SECOND_NS));
+    assert!(!generation.restore_lease(("vm3", mac(VM3)), LEASED, SECOND_NS));
 }
 
 #[test]
@@ -415,7 +422,7 @@ fn restored_lease_yields_to_one_acknowledged_at_another_port() {
     config.ports[0].addresses = config.ports[CLIENT].addresses.clone();
     let until_ns = story.now_ns + 60 * SECOND_NS;
     story.switch.configure_with(&config, |generation| {
-        assert!(generation.restore_lease("vm1", LEASED, until_ns));
+        assert!(generation.restore_lease(("vm1", mac(VM1)), LEASED, until_ns));
     });
     let packet = V4::new(LEASED, IP2, 17, udp(2000, 1000, b"hello"));
     let stolen = story.send(0, &ethernet(GW, VM1, IPV4, &packet.bytes()));
@@ -498,7 +505,7 @@ fn restored_lease_replaces_one_whose_address_is_assigned() {
     let mut restored = Ipv4Addr::new(10, 0, 0, 51);
     let until_ns = story.now_ns + 60 * SECOND_NS;
     story.switch.configure_with(&assigned(), |generation| {
-        assert!(generation.restore_lease("vm3", restored, until_ns));
+        assert!(generation.restore_lease(("vm3", mac(VM3)), restored, until_ns));
     });
     assert_eq!(story.from(restored), Verdict::Forward(PortId(0)));
     restored = LEASED;

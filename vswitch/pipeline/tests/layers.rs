@@ -51,6 +51,7 @@ const PIPELINE: &[&str] = &[
     "tables/build",
     // What the worker counts and remembers.
     "counters",
+    "state/client",
     "state/guess",
     "state/lease",
     "state/next_hop",
@@ -66,6 +67,7 @@ const PIPELINE: &[&str] = &[
     "filter/port",
     "filter/uplink",
     "filter/tunnel",
+    "filter/client",
     "filter/mod",
     "storm",
     "peer_route",

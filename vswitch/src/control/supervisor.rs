@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{dup2_stderr, dup2_stdout};
 use rustix::fs::{FileType, fstat};
+use tenant_config::MacAddr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vswitch_api::channel::{
@@ -111,6 +112,7 @@ enum ChannelError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Published {
     port: String,
+    mac: [u8; 6],
     address: Ipv4Addr,
     until_ns: u64,
 }
@@ -206,6 +208,7 @@ impl Control {
         let counters = self.counters.borrow();
         let ports = counters.ports().map(|port| Published {
             port: port.name.clone(),
+            mac: port.leased_mac.get().unwrap_or_default(),
             address: Ipv4Addr::from_bits(port.leased_ipv4.get() as u32),
             until_ns: port.leased_until_ns.get(),
         });
@@ -234,6 +237,7 @@ impl Control {
         let now_ns = self.now_ns();
         let each = leases.iter().map(|lease| Lease {
             port: lease.port.clone(),
+            mac: lease.mac,
             address: lease.address,
             seconds_left: u32::try_from(lease.until_ns.saturating_sub(now_ns) / SECOND_NS)
                 .unwrap_or(u32::MAX),
@@ -256,12 +260,17 @@ impl Control {
         let mut taken = 0;
         for Lease {
             port,
+            mac,
             address,
             seconds_left,
         } in leases
         {
+            let Ok(mac) = MacAddr::new(*mac) else {
+                tracing::warn!(port, "a lease is not restored: its MAC is no station's");
+                continue;
+            };
             let until_ns = now_ns.saturating_add(u64::from(*seconds_left) * SECOND_NS);
-            if generation.restore_lease(port, *address, until_ns) {
+            if generation.restore_lease((port, mac), *address, until_ns) {
                 taken += 1;
             } else {
                 tracing::warn!(

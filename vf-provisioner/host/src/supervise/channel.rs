@@ -71,8 +71,8 @@ pub(super) struct SwitchChannel {
     next_log: Option<Instant>,
     /// When to connect again, at the earliest.
     next_try: Option<Instant>,
-    /// By port: the address, and when its lease ends.
-    leases: BTreeMap<String, (Ipv4Addr, Instant)>,
+    /// By port: its MAC and address, and when the lease ends.
+    leases: BTreeMap<String, ([u8; 6], Ipv4Addr, Instant)>,
     /// The switch that reported them is gone, and its successor has not confirmed them yet.
     orphaned: bool,
     /// What the connected switch, or the one before it, reported last; by port.
@@ -242,11 +242,12 @@ impl SwitchChannel {
     fn orphans(&self, now: Instant) -> Vec<Lease> {
         let leases = self.leases.iter().filter(|_| self.orphaned);
         leases
-            .filter_map(|(port, (address, ends))| {
+            .filter_map(|(port, (mac, address, ends))| {
                 let left = ends.checked_duration_since(now)?.as_secs();
                 let seconds_left = u32::try_from(left).ok().filter(|left| *left > 0)?;
                 Some(Lease {
                     port: port.clone(),
+                    mac: *mac,
                     address: *address,
                     seconds_left,
                 })
@@ -272,7 +273,7 @@ impl SwitchChannel {
         };
         let known = leases.into_iter().filter_map(|lease| {
             let ends = now.checked_add(Duration::from_secs(lease.seconds_left.into()))?;
-            learns(&lease.port).then_some((lease.port, (lease.address, ends)))
+            learns(&lease.port).then_some((lease.port, (lease.mac, lease.address, ends)))
         });
         self.leases = known.collect();
         self.orphaned = false;
@@ -389,6 +390,7 @@ addresses = "learn-dhcp"
     fn lease(port: &str, seconds_left: u32) -> Lease {
         Lease {
             port: port.to_owned(),
+            mac: [0x52, 0x54, 0, 0xaa, 0, 2],
             address: Ipv4Addr::new(10, 0, 0, 50),
             seconds_left,
         }
@@ -472,7 +474,13 @@ addresses = "learn-dhcp"
             ),
             ("leases before the hello", leases(&[]), false),
             ("counters before the hello", counters(&[]), false),
-            ("another version", Report::Hello { version: 2 }, false),
+            (
+                "another version",
+                Report::Hello {
+                    version: VERSION + 1,
+                },
+                false,
+            ),
             ("a log that was not sent", Report::Log, true),
         ];
         for (name, report, greeted) in breaches {

@@ -1,6 +1,6 @@
 //! DHCP's messages (RFC 2131, RFC 2132), as far as decisions need them.
 
-use super::field::{be32, mac_at};
+use super::field::{be16, be32, mac_at};
 use super::ipv4::Ipv4;
 use super::transport::Fragment;
 use crate::number::port;
@@ -8,22 +8,38 @@ use crate::number::port;
 /// The operation of a server's message.
 const BOOTREPLY: u8 = 2;
 
-/// DHCP options and message types.
+/// DHCP options and message types (RFC 2132, RFC 3011, RFC 3046).
 pub mod option {
-    /// The option that gives the message's type.
-    pub const MESSAGE_TYPE: u8 = 53;
+    /// The address that a client wants.
+    pub const REQUESTED_ADDRESS: u8 = 50;
     /// The option that gives the lease's time in seconds.
     pub const LEASE_TIME: u8 = 51;
+    /// Options go on in the fields of names.
+    pub const OVERLOAD: u8 = 52;
+    /// The option that gives the message's type.
+    pub const MESSAGE_TYPE: u8 = 53;
+    /// The server that a client's message is for.
+    pub const SERVER: u8 = 54;
+    /// The identifier by which servers know a client.
+    pub const CLIENT_IDENTIFIER: u8 = 61;
+    /// What a relay agent says of a client.
+    pub const RELAY_AGENT: u8 = 82;
+    /// The subnet that a server is to take the address from.
+    pub const SUBNET_SELECTION: u8 = 118;
     /// A client looks for servers.
     pub const DISCOVER: u8 = 1;
     /// A client asks for an address.
     pub const REQUEST: u8 = 3;
+    /// A client refuses the address that it was given.
+    pub const DECLINE: u8 = 4;
     /// A server grants an address.
     pub const ACK: u8 = 5;
     /// A server refuses an address.
     pub const NAK: u8 = 6;
     /// A client gives its address up.
     pub const RELEASE: u8 = 7;
+    /// A client asks for everything but an address.
+    pub const INFORM: u8 = 8;
 }
 
 /// BOOTP's fixed part with the magic cookie.
@@ -35,6 +51,8 @@ pub struct Bootp {
     pub xid: u32,
     /// The relay agent's address (`giaddr`).
     pub relay: u32,
+    /// The address that the client has (`ciaddr`).
+    pub client_ip: u32,
     /// The client's new address (`yiaddr`).
     pub your_ip: u32,
     /// The client's hardware address (`chaddr`).
@@ -54,6 +72,7 @@ impl Bootp {
             request: head[0] == 1,
             xid: be32(head, 4),
             relay: be32(head, 24),
+            client_ip: be32(head, 12),
             your_ip: be32(head, 16),
             client_mac: mac_at(head, 28),
         })
@@ -76,6 +95,105 @@ impl Bootp {
                 [_] => return None,
             };
         }
+    }
+}
+
+/// A client's message, with everything by which a server decides whose lease it is about.
+///
+/// Servers read options differently where a client writes them strangely: some take the first of
+/// two, some join them, some read on in the fields of names. A message that two servers could read
+/// differently is none.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientMessage<'p> {
+    /// BOOTP's fixed part.
+    pub bootp: Bootp,
+    /// The message's type; `None` for BOOTP.
+    pub kind: Option<u8>,
+    /// The address that the client wants, or refuses.
+    pub requested: Option<u32>,
+    /// Whether it names the server that it is for.
+    pub names_server: bool,
+    /// The client's identifier.
+    pub identifier: Option<&'p [u8]>,
+}
+
+impl<'p> ClientMessage<'p> {
+    /// Reads a UDP datagram, from its header on. `None` if it is no client's message, is a relay
+    /// agent's, or can be read in two ways.
+    pub fn parse(datagram: &'p [u8]) -> Option<Self> {
+        let (header, payload) = datagram.split_first_chunk::<8>()?;
+        let bootp = Bootp::parse(payload).filter(|bootp| bootp.request && bootp.relay == 0)?;
+        if usize::from(be16(header, 4)) != datagram.len() {
+            return None;
+        }
+        let mut message = Self {
+            bootp,
+            kind: None,
+            requested: None,
+            names_server: false,
+            identifier: None,
+        };
+        let mut options = payload.get(Bootp::LEN..)?;
+        loop {
+            options = match options {
+                [0, rest @ ..] => rest,
+                [255, ..] | [] => return Some(message),
+                [kind, len, rest @ ..] => {
+                    let (value, rest) = rest.split_at_checked(usize::from(*len))?;
+                    message.take(*kind, value)?;
+                    rest
+                }
+                [_] => return None,
+            };
+        }
+    }
+
+    /// Takes one option; `None` if the message may not have it.
+    fn take(&mut self, kind: u8, value: &'p [u8]) -> Option<()> {
+        let is_new = match kind {
+            option::OVERLOAD | option::RELAY_AGENT | option::SUBNET_SELECTION => false,
+            option::MESSAGE_TYPE => {
+                let [kind] = *value else { return None };
+                let is_clients = matches!(
+                    kind,
+                    option::DISCOVER
+                        | option::REQUEST
+                        | option::DECLINE
+                        | option::RELEASE
+                        | option::INFORM
+                );
+                is_clients && self.kind.replace(kind).is_none()
+            }
+            option::REQUESTED_ADDRESS => {
+                let address = u32::from_be_bytes(value.try_into().ok()?);
+                self.requested.replace(address).is_none()
+            }
+            option::SERVER => value.len() == 4 && !std::mem::replace(&mut self.names_server, true),
+            // RFC 2132, section 9.14: at least two bytes.
+            option::CLIENT_IDENTIFIER => {
+                value.len() >= 2 && self.identifier.replace(value).is_none()
+            }
+            _ => true,
+        };
+        is_new.then_some(())
+    }
+
+    /// The address that the client gives up: what a release or a decline is about. The outer `None`
+    /// is another message, the inner one a message that names no address.
+    pub fn given_up(&self) -> Option<Option<u32>> {
+        match self.kind {
+            Some(option::RELEASE) => Some(Some(self.bootp.client_ip).filter(|ip| *ip != 0)),
+            Some(option::DECLINE) => Some(self.requested),
+            _ => None,
+        }
+    }
+}
+
+/// The MAC that an identifier of the form "hardware type, address" names (RFC 2132, section 9.14).
+pub fn named_mac(identifier: &[u8]) -> Option<[u8; 6]> {
+    match identifier {
+        [1, mac @ ..] => mac.try_into().ok(),
+        _ => None,
     }
 }
 

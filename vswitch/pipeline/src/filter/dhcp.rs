@@ -2,7 +2,7 @@
 
 use packet::DropReason;
 use packet::number::{port, protocol};
-use packet::wire::dhcp::{self, Bootp};
+use packet::wire::dhcp::{self, ClientMessage};
 use packet::wire::{Fragment, Ipv4};
 
 use crate::tables::PortRules;
@@ -43,8 +43,9 @@ pub(super) fn from_port(
 
 /// A message of the port's own DHCP client, to any address.
 fn is_client(rules: &PortRules, ip: &Ipv4, packet: &[u8]) -> bool {
-    let own = |bootp: Bootp| bootp.request && bootp.client_mac == rules.mac && bootp.relay == 0;
-    dhcp::is_request(ip) && Bootp::parse(ip.udp_payload(packet)).is_some_and(own)
+    dhcp::is_request(ip)
+        && ClientMessage::parse(ip.payload(packet))
+            .is_some_and(|message| message.bootp.client_mac == rules.mac)
 }
 
 /// Row "IPv4 7", the first half. The next fragment may change what a first one seems to carry, so a
@@ -60,6 +61,24 @@ pub(super) fn not_from_server(
         return Err(DropReason::DhcpServer);
     }
     Ok(())
+}
+
+/// Row 5 of "From the uplink": servers would believe what a client outside says of those inside.
+#[inline(always)]
+pub(super) fn not_to_server((_, to): (u16, u16)) -> Result<(), DropReason> {
+    if to == port::DHCP_SERVER {
+        return Err(DropReason::DhcpClient);
+    }
+    Ok(())
+}
+
+/// As [`not_to_server`].
+#[inline(always)]
+pub(super) fn not_to_server6(udp: Option<(u16, u16)>) -> Result<(), DropReason> {
+    match udp {
+        Some((_, port::DHCPV6_SERVER)) => Err(DropReason::Dhcpv6Client),
+        _ => Ok(()),
+    }
 }
 
 /// Row "IPv6 4".

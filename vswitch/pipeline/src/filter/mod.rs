@@ -3,6 +3,7 @@
 //!
 //! Default deny: a frame passes only if it reaches the end of its function.
 
+pub(crate) mod client;
 mod dhcp;
 mod ethernet;
 mod nd;

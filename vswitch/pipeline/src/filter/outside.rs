@@ -40,6 +40,7 @@ pub(super) fn has_invalid_source6(ip: &Ipv6) -> bool {
 pub(super) fn services4(ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
     if let Some(udp) = ip.udp() {
         dhcp::not_from_server(ip, udp, packet)?;
+        dhcp::not_to_server(udp)?;
     }
     match ip.icmp_type().and_then(icmp_reason) {
         Some(reason) => Err(reason),
@@ -51,6 +52,7 @@ pub(super) fn services4(ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
 #[inline(always)]
 pub(super) fn services6(ip: &Ipv6, packet: &[u8]) -> Result<(), DropReason> {
     dhcp::not_from_server6(ip.udp())?;
+    dhcp::not_to_server6(ip.udp())?;
     if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {
         nd::from_outside(ip, packet)?;
     }

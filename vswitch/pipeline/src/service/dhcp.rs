@@ -1,9 +1,10 @@
 //! DHCP's relay between a tenant's clients and its server, and the leases that ports learn from it.
 
-use packet::wire::dhcp::{self, Bootp};
+use packet::wire::dhcp::{self, Bootp, ClientMessage};
 use packet::wire::{ETHERNET_LEN, Ipv4};
 use packet::{DropReason, Frame};
 
+use crate::filter::client;
 use crate::ids::PortId;
 use crate::pass::{Outcome, Pass};
 use crate::stage::{Notes, Stage};
@@ -36,9 +37,13 @@ impl<N: Notes> Pass<'_, N> {
     ) -> Option<Outcome> {
         let packet = frame.bytes().get(ETHERNET_LEN..)?;
         let payload = ip.udp_payload(packet);
-        if rules.learns && dhcp::is_request(ip) {
-            let lease = self.state.lease(self.tables, rules.id);
-            lease.client_sent(payload);
+        // The filter has let pass no other message of a port that is no server.
+        if dhcp::is_request(ip) && (dhcp::is_client_broadcast(ip) || !rules.dhcp_server) {
+            let message = ClientMessage::parse(ip.payload(packet))?;
+            let judged = client::from_client(self.tables, self.state, rules, &message, self.now_ns);
+            if let Err(reason) = judged {
+                return Some(self.refuse(Stage::Service, reason));
+            }
         }
         let receiver = if dhcp::is_client_broadcast(ip) {
             self.tables.dhcp_server_for(rules.id)
@@ -61,21 +66,16 @@ impl<N: Notes> Pass<'_, N> {
         Some(self.rewrite_to_port(frame, usize::from(ip.total_len), to, None))
     }
 
-    /// The port that a server's message is for; where the port learns, its lease is noted.
+    /// The port that a server's message is for; what it grants is noted.
     fn dhcp_client_of(&mut self, server: &PortRules, payload: &[u8]) -> Option<PortId> {
         let reply = Bootp::parse(payload)?;
         let id = self
             .tables
             .port_of_mac(reply.client_mac)
             .filter(|&id| id != server.id)?;
-        if self.tables.port(id).learns {
-            let holder = self
-                .state
-                .lease_owner(self.tables, reply.your_ip, self.now_ns);
-            let free = self.tables.is_free4(reply.your_ip) && holder.is_none_or(|port| port == id);
-            let lease = self.state.lease(self.tables, id);
-            lease.server_sent(payload, self.now_ns, free);
-        }
+        let rules = self.tables.port(id);
+        let reply = (&reply, payload);
+        client::from_server(self.tables, self.state, rules, reply, self.now_ns);
         Some(id)
     }
 }

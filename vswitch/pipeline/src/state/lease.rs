@@ -1,14 +1,9 @@
 //! Addresses that DHCP gave to ports.
 
-use packet::wire::dhcp::{Bootp, option};
-
-use crate::bucket::SECOND_NS;
-
 /// A learning port's address: granted by an acknowledgement of the tenant's server that answers the
 /// port's own transaction, for the time of the lease.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseState {
-    transaction: Option<u32>,
     /// The address, and the end of the lease.
     lease: Option<(u32, u64)>,
     /// The generation for which the lease was last checked.
@@ -31,8 +26,8 @@ impl LeaseState {
         self.generation = generation;
     }
 
-    /// Forgets the lease and the transaction.
-    pub(super) fn reset(&mut self) {
+    /// Forgets the lease.
+    pub(crate) fn reset(&mut self) {
         *self = Self {
             generation: self.generation,
             ..Self::default()
@@ -66,47 +61,22 @@ impl LeaseState {
     /// stays if there is no previous one, or if its address is not free.
     pub(super) fn keep(&mut self, previous: &mut Self, is_free: impl FnOnce(u32) -> bool) {
         match (self.lease, previous.lease) {
-            (Some(_), None) => self.transaction = previous.transaction,
+            (Some(_), None) => {}
             (Some(_), Some((address, _))) if !is_free(address) => {}
             _ => std::mem::swap(self, previous),
         }
     }
 
-    /// The port's VM sent this BOOTP payload.
-    pub(crate) fn client_sent(&mut self, payload: &[u8]) {
-        let Some(bootp) = Bootp::parse(payload).filter(|bootp| bootp.request) else {
-            return;
-        };
-        match Bootp::option(payload, option::MESSAGE_TYPE) {
-            Some(&[option::DISCOVER | option::REQUEST]) => self.transaction = Some(bootp.xid),
-            Some(&[option::RELEASE]) => self.reset(),
-            _ => {}
-        }
+    /// The tenant's server granted the address.
+    pub(crate) fn grant(&mut self, address: u32, until_ns: u64) {
+        self.lease = Some((address, until_ns));
     }
 
-    /// The tenant's server sent this BOOTP payload to the port's VM. `free` says whether the
-    /// address is in the gateway's subnet and has no owner.
-    pub(crate) fn server_sent(&mut self, payload: &[u8], now_ns: u64, free: bool) {
-        let Some(bootp) = Bootp::parse(payload) else {
-            return;
-        };
-        if self.transaction != Some(bootp.xid) {
-            return;
-        }
-        match Bootp::option(payload, option::MESSAGE_TYPE) {
-            Some(&[option::ACK]) => {
-                let Some(&[a, b, c, d]) = Bootp::option(payload, option::LEASE_TIME) else {
-                    return;
-                };
-                let seconds = u32::from_be_bytes([a, b, c, d]);
-                if free {
-                    let until_ns = now_ns.saturating_add(u64::from(seconds) * SECOND_NS);
-                    self.transaction = None;
-                    self.lease = Some((bootp.your_ip, until_ns));
-                }
-            }
-            Some(&[option::NAK]) => self.reset(),
-            _ => {}
+    /// The port's VM gave up the address, or one that it did not name.
+    pub(crate) fn gave_up(&mut self, address: Option<u32>) {
+        let has = |address| self.lease.is_some_and(|(leased, _)| leased == address);
+        if address.is_none_or(has) {
+            self.reset();
         }
     }
 }

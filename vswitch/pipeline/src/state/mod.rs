@@ -2,12 +2,14 @@
 //! bounded and allocated with the generation, off the worker. It is never shared: each worker has
 //! its own.
 
+mod client;
 mod guess;
 mod lease;
 mod next_hop;
 mod path_mtu;
 mod tags;
 
+pub(crate) use self::client::Claims;
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::next_hop::NextHop;
@@ -46,21 +48,33 @@ pub(crate) struct PortState {
     pub(crate) storm: StormBuckets,
     pub(crate) icmp_errors: Bucket,
     pub(crate) lease: LeaseState,
+    /// Present where a port of the tenant serves DHCP.
+    pub(crate) claims: Option<Box<Claims>>,
     /// Present on trunk ports.
     pub(crate) tags: Option<Box<TagCache>>,
 }
 
 impl PortState {
-    /// Keeps what was remembered of the port under the previous rules.
-    fn keep(&mut self, tables: &Tables, rules: &PortRules, previous: &mut Self) {
+    /// Keeps what was remembered of the port under the previous rules, `old`. A port with another
+    /// MAC is another station: only its limits remain as they were.
+    fn keep(&mut self, tables: &Tables, rules: &PortRules, old: &PortRules, previous: &mut Self) {
         self.storm = previous.storm;
         self.icmp_errors = previous.icmp_errors;
+        if rules.mac != old.mac {
+            return;
+        }
+        if self.claims.is_some() && previous.claims.is_some() {
+            std::mem::swap(&mut self.claims, &mut previous.claims);
+        }
         if rules.learns {
             self.lease
                 .keep(&mut previous.lease, |address| tables.is_free4(address));
         }
         if self.tags.is_some() && previous.tags.is_some() {
             std::mem::swap(&mut self.tags, &mut previous.tags);
+            if let Some(tags) = self.tags.as_mut().filter(|_| rules.trunk != old.trunk) {
+                tags.retain(&rules.trunk);
+            }
         }
     }
 }
@@ -97,6 +111,7 @@ impl State {
             storm: StormBuckets::FULL,
             icmp_errors: Bucket::FULL,
             lease: LeaseState::default(),
+            claims: tables.has_dhcp.then(Box::default),
             tags: (!rules.trunk.is_empty()).then(Box::default),
         });
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
@@ -137,6 +152,39 @@ impl State {
         lease
     }
 
+    /// The identifiers of the port's DHCP client, where a port of the tenant serves DHCP.
+    pub(crate) fn claims(&mut self, id: PortId) -> Option<&mut Claims> {
+        self.ports[id.index()].claims.as_deref_mut()
+    }
+
+    /// Whether another port than `id` owns an identifier of DHCP.
+    pub(crate) fn is_claimed(
+        &self,
+        tables: &Tables,
+        id: PortId,
+        identifier: &[u8],
+        now_ns: u64,
+    ) -> bool {
+        let others = tables.ports.iter().filter(|rules| rules.id != id);
+        let mut claims = others.filter_map(|rules| self.ports[rules.id.index()].claims.as_ref());
+        !identifier.is_empty() && claims.any(|claims| claims.owns(identifier, now_ns))
+    }
+
+    /// Whether a station other than the one behind that port has the address, or the gateway has.
+    pub(crate) fn is_anothers4(
+        &mut self,
+        tables: &Tables,
+        id: PortId,
+        address: u32,
+        now_ns: u64,
+    ) -> bool {
+        match self.route4(tables, address, now_ns) {
+            Some(Target::Port(owner)) => owner != id,
+            Some(Target::Unowned) => false,
+            _ => tables.is_near4(address),
+        }
+    }
+
     /// Checks every lease that was not used since the generation began.
     pub(crate) fn revalidate_leases(&mut self, tables: &Tables) {
         if self.leases_checked == self.generation {
@@ -165,11 +213,11 @@ impl State {
     }
 
     /// Gives a port the lease that it had before a restart. False if DHCP could not have given it:
-    /// the port does not learn, the address is not free, or another port has it.
+    /// the port has another MAC or does not learn, the address is not free, or another port has it.
     pub(crate) fn restore_lease(
         &mut self,
         tables: &Tables,
-        port: &str,
+        (port, mac): (&str, [u8; 6]),
         address: u32,
         until_ns: u64,
     ) -> bool {
@@ -181,7 +229,7 @@ impl State {
             .ports
             .iter()
             .find(|rules| rules.learns && tables.names[rules.id.index()] == port);
-        match rules {
+        match rules.filter(|rules| rules.mac == mac) {
             Some(rules) if !is_taken && tables.is_free4(address) => {
                 self.port(rules.id).lease.restore(address, until_ns);
                 self.restored = true;
@@ -218,6 +266,11 @@ impl State {
                 if let Some(id) = old.next_hop_at(*address) {
                     *next_hop = previous.next_hops[id.index()];
                 }
+            }
+        }
+        if let Some(uplink) = &tables.uplink {
+            for next_hop in &mut self.next_hops {
+                next_hop.forget_if(uplink.mac);
             }
         }
         std::mem::swap(&mut self.guesses, &mut previous.guesses);
@@ -264,8 +317,9 @@ impl State {
             // Almost always, the port has its previous place.
             let place = Some(rules.id.index()).filter(|id| *id < old.ports.len() && is_same(id));
             if let Some(id) = place.or_else(|| (0..old.ports.len()).find(is_same)) {
+                let old = &old.ports[id];
                 self.port(rules.id)
-                    .keep(tables, rules, &mut previous.ports[id]);
+                    .keep(tables, rules, old, &mut previous.ports[id]);
             }
         }
     }

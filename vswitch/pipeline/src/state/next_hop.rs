@@ -32,6 +32,13 @@ impl NextHop {
         };
     }
 
+    /// Forgets a MAC that is now the uplink's own.
+    pub(crate) fn forget_if(&mut self, own: [u8; 6]) {
+        if self.mac == Some(own) {
+            *self = Self::default();
+        }
+    }
+
     /// Whether to solicit it now; its MAC is dropped after too many solicitations without an
     /// answer.
     pub(crate) fn wants_solicitation(&mut self, now_ns: u64) -> bool {

@@ -28,6 +28,15 @@ impl TagCache {
         self.0[Self::slot(address)] = (address, vid);
     }
 
+    /// Forgets the tags that the port may no longer use.
+    pub(crate) fn retain(&mut self, trunk: &[u16]) {
+        for slot in &mut self.0 {
+            if slot.1.is_some_and(|vid| !trunk.contains(&vid)) {
+                *slot = (0, None);
+            }
+        }
+    }
+
     pub(crate) fn vid(&self, address: u128) -> Option<u16> {
         let (known, vid) = self.0[Self::slot(address)];
         if known == address { vid } else { None }

@@ -243,6 +243,17 @@ impl Tables {
         ports.find(|port| port.mac == mac).map(|port| port.id)
     }
 
+    /// The port that may send from that MAC.
+    pub(crate) fn owner_of_mac(&self, mac: [u8; 6]) -> Option<PortId> {
+        let mut ports = self.ports.iter();
+        ports.find(|port| port.has_mac(mac)).map(|port| port.id)
+    }
+
+    /// Whether the address is in the gateway's subnet.
+    pub(crate) fn is_near4(&self, address: u32) -> bool {
+        self.gateway4_subnet.is_some_and(|net| net.has(address))
+    }
+
     /// The Router Advertisement of that port, if the tenant has an IPv6 gateway.
     pub(crate) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement> {
         self.gateway6.map(|gateway| Advertisement {

@@ -63,8 +63,7 @@ pub(crate) fn trunk() -> SwitchConfig {
     }))
 }
 
-/// `vm2` serves DHCP to `vm3`, which has what it learns. The model does not learn: this switch is
-/// for tests of a sequence of messages.
+/// `vm2` serves DHCP to `vm3`, which has what it learns: for tests of a sequence of messages.
 pub(crate) fn learning() -> SwitchConfig {
     switch(json!({
         "gateway": { "ipv4": "10.0.0.1/24" },
@@ -79,6 +78,23 @@ pub(crate) fn learning() -> SwitchConfig {
             "ipv4": "192.0.2.2/24",
             "next_hops": { "ipv4": "192.0.2.1" },
         },
+    }))
+}
+
+/// Three ports learn from two servers, `vm2` and `vm3`; `vm6` may use tags.
+pub(crate) fn learners() -> SwitchConfig {
+    let learner = json!({ "addresses": "learn-dhcp" });
+    let tagged = json!({ "addresses": "learn-dhcp", "trunk": [100, 200] });
+    switch(json!({
+        "gateway": { "ipv4": "10.0.0.1/24" },
+        "ports": [
+            port("vm1", 1, json!({ "addresses": ["10.0.0.11/32"] })),
+            port("vm2", 2, json!({ "addresses": ["10.0.0.12/32"], "dhcp_server": true })),
+            port("vm3", 3, json!({ "addresses": ["10.0.0.16/32"], "dhcp_server": true })),
+            port("vm4", 4, learner.clone()),
+            port("vm5", 5, learner),
+            port("vm6", 6, tagged),
+        ],
     }))
 }
 

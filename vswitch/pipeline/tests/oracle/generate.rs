@@ -23,6 +23,11 @@ impl Chance {
     pub(crate) fn any() -> impl Strategy<Value = Self> {
         prop::collection::vec(any::<u8>(), 0..400).prop_map(Self)
     }
+
+    /// For a sequence of many events.
+    pub(crate) fn long() -> impl Strategy<Value = Self> {
+        prop::collection::vec(any::<u8>(), 0..1600).prop_map(Self)
+    }
 }
 
 impl std::fmt::Debug for Chance {

@@ -11,6 +11,7 @@ pub(crate) mod answers;
 pub(crate) mod configs;
 pub(crate) mod frames;
 pub(crate) mod generate;
+pub(crate) mod lease_story;
 pub(crate) mod model;
 pub(crate) mod rows;
 pub(crate) mod trial;

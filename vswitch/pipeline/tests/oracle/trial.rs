@@ -202,6 +202,13 @@ impl Trial {
         self.model.teach_all(rows::ROUTER);
     }
 
+    /// Replaces the configuration of both, which has the same ports.
+    pub(crate) fn configure(&mut self, config: &SwitchConfig) {
+        self.switch.configure(config);
+        self.twin.configure(config);
+        self.model.configure(config);
+    }
+
     /// Lets both do what is due by the clock, which is at least to forget; hands back what is sent.
     pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
         let sent = self.switch.poll(now_ns);

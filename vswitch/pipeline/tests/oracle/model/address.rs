@@ -5,7 +5,7 @@ use super::*;
 pub(super) fn prefixes(port: &PortConfig) -> &[ipnet::IpNet] {
     match &port.addresses {
         Addresses::Static(prefixes) => prefixes,
-        // No lease is acknowledged in these tests.
+        // Nothing is learned yet.
         Addresses::Learned(_) => &[],
     }
 }

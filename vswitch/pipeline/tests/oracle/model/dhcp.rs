@@ -4,12 +4,10 @@ use super::*;
 
 /// IPv4 5: a DHCP client's message.
 pub(super) fn is_dhcp_clients(packet: &Packet<'_>, mac: MacAddr) -> bool {
-    let message = packet.payload.get(8..).unwrap_or_default();
     packet.fragment == Fragment::No
         && packet.udp_ports() == Some((68, 67))
-        && is_bootp(message, 1)
-        && mac_at(message, 28) == mac.octets()
-        && message[24..28] == [0; 4]
+        && Message::read(packet.payload)
+            .is_some_and(|message| message.mac == mac.octets() && !message.relayed)
 }
 
 /// IPv4 5: "a BOOTP message of at least 240 bytes with op …, htype 1, hlen 6 …, and the magic

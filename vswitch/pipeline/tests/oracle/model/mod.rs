@@ -6,6 +6,7 @@
 mod address;
 mod arp;
 mod bytes;
+mod client;
 mod dhcp;
 mod ethernet;
 mod ipv4;
@@ -27,6 +28,7 @@ use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig,
 use self::address::*;
 use self::arp::*;
 use self::bytes::*;
+use self::client::*;
 use self::dhcp::*;
 use self::ethernet::*;
 use self::ipv4::*;
@@ -93,7 +95,12 @@ impl From<DropReason> for Outcome {
 /// One switch as the page describes it: its configuration and its state.
 #[derive(Debug)]
 pub(crate) struct Model {
+    /// The configuration, in which each learning port has what it has learned.
     config: Arc<SwitchConfig>,
+    /// The configuration as it was given.
+    written: Arc<SwitchConfig>,
+    /// What is remembered of DHCP clients, by the port's name.
+    clients: BTreeMap<String, Client>,
     buckets: Vec<[Option<Bucket>; 5]>,
     /// The VID of the last frame, which an answer to it carries.
     last_tag: Option<u16>,
@@ -108,6 +115,8 @@ impl Model {
     pub(crate) fn new(config: &SwitchConfig) -> Self {
         Self {
             config: Arc::new(config.clone()),
+            written: Arc::new(config.clone()),
+            clients: BTreeMap::new(),
             last_tag: None,
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
@@ -160,6 +169,7 @@ impl Model {
         tag: Option<u16>,
     ) -> Outcome {
         self.now_ns = now_ns;
+        self.config = self.with_leases(now_ns);
         let config = Arc::clone(&self.config);
         let outcome = match (config.ports.get(from), &config.uplink) {
             (Some(port), _) => self.of_port(now_ns, from, port, frame, tag),
@@ -204,7 +214,14 @@ impl Model {
                 let packet = ipv4(ethernet.payload)?;
                 ipv4_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
-                Ok(self.services_and_route(from, port, &ethernet, &packet))
+                self.dhcp_client_said(from, port, &packet)?;
+                let outcome = self.services_and_route(from, port, &ethernet, &packet);
+                if let Some(Some(to)) = self.dhcp_taker(from, port, &packet)
+                    && !packet.source.is_unspecified()
+                {
+                    self.dhcp_server_said(to, &packet.payload[8..]);
+                }
+                Ok(outcome)
             }
             IPV6 => {
                 let packet = ipv6(ethernet.payload)?;

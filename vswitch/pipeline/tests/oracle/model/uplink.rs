@@ -25,9 +25,16 @@ pub(super) fn unwanted_from_outside(packet: &Packet<'_>) -> Result<(), DropReaso
     if is_dhcp_servers(packet) {
         return Err(DhcpServer);
     }
+    let to = packet.udp_ports().map(|(_, to)| to);
+    if to == Some(67) && packet.source.is_ipv4() {
+        return Err(DhcpClient);
+    }
     routers_icmpv4(packet)?;
     if is_dhcpv6_servers(packet) {
         return Err(Dhcpv6Server);
+    }
+    if to == Some(547) && packet.source.is_ipv6() {
+        return Err(Dhcpv6Client);
     }
     // Uplink 6
     let Some(icmp_type) = packet.icmpv6_type() else {

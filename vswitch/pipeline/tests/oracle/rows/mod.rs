@@ -3,6 +3,7 @@
 //! agree with it.
 
 mod arp;
+mod client;
 mod ethernet;
 mod ipv4;
 mod ipv6;
@@ -279,6 +280,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ipv4::add(&mut rows);
     ipv6::add(&mut rows);
     nd::add(&mut rows);
+    client::add(&mut rows);
     route::add(&mut rows);
     uplink::add(&mut rows);
     rows.cases()

@@ -183,12 +183,20 @@ fn dhcp_and_redirects(rows: &mut Rows) {
         v4(&V4 { payload: udp(9, 68, &bootp(2, VM1)), ..inbound() }));
     rows.drop(DhcpServer, "a first fragment to port 68",
         v4(&V4 { fragment: MORE_FRAGMENTS, payload: udp(9, 68, &[1; 8]), ..inbound() }));
+    rows.drop(DhcpClient, "a client's release to the server",
+        v4(&V4 { to: IP3, payload: udp(68, 67, &bootp(1, VM1)), ..inbound() }));
+    rows.drop(DhcpClient, "a relay agent's message, by its first fragment",
+        v4(&V4 { fragment: MORE_FRAGMENTS, payload: udp(9, 67, &bootp(1, VM1)), ..inbound() }));
+    rows.forward(0, "a later fragment whose bytes look so",
+        v4(&V4 { fragment: 9, payload: udp(68, 67, b""), ..inbound() }));
     rows.drop(Redirect, "an ICMP redirect",
         v4(&V4 { payload: icmp(5, 1, ECHO), protocol: 1, ..inbound() }));
     rows.drop(Dhcpv6Server, "to port 546",
         v6(&V6 { payload: udp(9, 546, b""), ..inbound6() }));
     rows.drop(Dhcpv6Server, "from port 547",
         v6(&V6 { payload: udp(547, 9, b""), ..inbound6() }));
+    rows.drop(Dhcpv6Client, "to port 547",
+        v6(&V6 { payload: udp(546, 547, b""), ..inbound6() }));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.

@@ -112,6 +112,9 @@ fn services_messages(rows: &mut Rows) {
     rows.drop(DhcpServer, "from port 67", from_b(&V4 { payload: udp(67, 9, b""), ..home() }));
     rows.drop(DhcpServer, "a BOOTREPLY",
         from_b(&V4 { payload: udp(9, 68, &bootp(2, VM1)), ..home() }));
+    rows.drop(DhcpClient, "a client's message to a server",
+        from_b(&V4 { payload: udp(68, 67, &bootp(1, VM1)), ..home() }));
+    rows.drop(Dhcpv6Client, "to port 547", from_b6(&V6 { payload: udp(546, 547, b""), ..home6() }));
     rows.drop(Redirect, "a redirect",
         from_b(&V4 { protocol: 1, payload: icmp(5, 1, ECHO), ..home() }));
     rows.drop(RouterAdvertisement, "IRDP",
