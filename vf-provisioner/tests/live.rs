@@ -120,7 +120,7 @@ fn switch_is_confined() {
                 || target.starts_with("anon_inode:")
                 || target == "/dev/null"
                 || target == "/null"
-                || target.ends_with("/log");
+                || target.ends_with("/log.pipe");
             assert!(own, "it holds {target}");
             if let Some(inode) = target.strip_prefix("socket:") {
                 spaces.push(PathBuf::from(inode));

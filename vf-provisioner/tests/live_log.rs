@@ -1,4 +1,4 @@
-//! The log of a switch that has become too long goes on in a new file, and no line is lost.
+//! A switch's log is bounded, whatever the switch writes, and goes on with another supervisor.
 //!
 //! The real switch in its sandbox, on this host's kernel, as root. Without root the test prints
 //! that and passes.
@@ -10,17 +10,21 @@ mod site;
 #[path = "common/supervisor.rs"]
 mod supervisor;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use site::{Site, sh};
 use supervisor::Supervisor;
 
-/// The supervisor replaces a longer log.
+/// The supervisor begins a new log before it would be longer.
 const MAX_BYTES: u64 = 1 << 20;
+/// What a pipe holds.
+const PIPE_BYTES: usize = 1 << 16;
 
 fn tenant(address: &str) -> String {
     format!(
@@ -37,15 +41,17 @@ addresses = ["{address}"]
     )
 }
 
-/// Appends numbered lines, as the switch would, until the log is too long; returns them.
-fn fill(log: &Path, round: u32) -> String {
-    let mut file = OpenOptions::new().append(true).open(log).expect("the log");
-    let lines: String = (0..25_000)
-        .map(|number| format!("{round}: {number:06}, a line of a log that is much too long\n"))
-        .collect();
-    assert!(lines.len() as u64 > MAX_BYTES);
-    file.write_all(lines.as_bytes()).expect("it is written");
-    lines
+/// The pipe to which the switch writes, as the switch has it.
+fn pipe(log: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    options.open(log.with_extension("pipe")).expect("the pipe")
+}
+
+/// Writes as much as the pipe has room for, in the switch's place.
+fn fill(pipe: &mut File) {
+    while pipe.write(&[b'x'; PIPE_BYTES]).is_ok() {}
+    while pipe.write(b"x").is_ok() {}
 }
 
 fn read(log: &Path) -> String {
@@ -64,7 +70,7 @@ fn wait_for(log: &Path, lines: &str) {
 }
 
 #[test]
-fn log_that_is_too_long_continues_in_a_new_file() {
+fn flood_of_a_switch_is_bounded_and_its_last_words_are_kept() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
@@ -77,34 +83,55 @@ fn log_that_is_too_long_continues_in_a_new_file() {
         site.good(&["apply", file.to_str().expect("UTF-8")]);
     };
     apply("10.1.0.2");
-    let patience = Duration::from_secs(20);
-    let supervisor = Supervisor::start(site.command(), &[], &["t1"], dir, patience);
     let pid = site.pid("t1");
     let log = site.state_dir().join("tenants/t1/log");
-    let before = log.with_extension("1");
+    let lengths = || {
+        let paths = [log.clone(), log.with_extension("1")];
+        paths.map(|path| fs::metadata(path).map_or(0, |log| log.len()))
+    };
+    // Without a supervisor, too.
+    assert!(read(&log).contains("carrying frames"), "{}", read(&log));
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
+    let size = limits
+        .lines()
+        .find(|line| line.starts_with("Max file size"));
+    let size: Vec<&str> = size.expect("a limit").split_whitespace().skip(3).collect();
+    assert_eq!(size, ["0", "0", "bytes"]);
 
-    let mut started = read(&log);
-    for round in 0..2 {
-        // The supervisor sends no two logs at once.
-        std::thread::sleep(Duration::from_secs(3));
-        let lines = fill(&log, round);
-        wait_for(&before, &lines);
-        wait_for(&log, "the log continues here");
-        let old = read(&before);
-        assert!(old.starts_with(&started), "{started}");
-        started = read(&log);
-        assert_eq!(started.lines().count(), 1, "{started}");
-        let (new, old) = [&log, &before]
-            .map(|path| fs::metadata(path).expect("it is there"))
-            .into();
-        assert_eq!((new.uid(), new.mode()), (old.uid(), old.mode()));
-    }
-    // Whatever the switch logs later is in the new file.
-    let length = read(&before).len();
+    // Nobody empties the pipe, so the switch drops a line, and carries on.
+    let mut writer = pipe(&log);
+    fill(&mut writer);
     apply("10.1.0.3");
+    let patience = Duration::from_secs(20);
+    let start = || Supervisor::start(site.command(), &[], &["t1"], dir, patience);
+    let supervisor = start();
+    wait_for(&log, "xxxxxxxx");
+    apply("10.1.0.4");
+    wait_for(&log, "lines missing here, because the log was full: 1\n");
     wait_for(&log, "configuration in use");
-    assert_eq!(read(&before).len(), length);
+
+    // A flood fills two logs, and no more.
+    let began = Instant::now();
+    while lengths()[1] == 0 {
+        fill(&mut writer);
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", lengths());
+        assert!(lengths().iter().all(|length| *length <= MAX_BYTES));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    // The switch does not notice that its supervisor is another one.
+    supervisor.stop();
+    fill(&mut writer);
+    let supervisor = start();
     assert_eq!(site.pid("t1"), pid);
+    // What a switch says at its end is not lost, and its successor goes on.
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it lives");
+    wait_for(&log, "SIGTERM: ending");
+    wait_for(&log, "carrying frames");
+    let text = read(&log);
+    let [ending, carrying] = ["SIGTERM: ending", "carrying frames"].map(|line| text.rfind(line));
+    assert!(ending < carrying);
+    assert!(lengths().iter().all(|length| *length <= MAX_BYTES));
 
     supervisor.stop();
     site.good(&["release", "--all"]);

@@ -6,10 +6,7 @@
 #[path = "common/wait.rs"]
 mod wait;
 
-use std::fs::{self, File};
-use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +18,7 @@ use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{ChannelSocket, Control, Socket, SocketError};
 use vswitch::worker::{Link, PollMode, Worker};
 use vswitch_api::channel::{
-    Channel, LOG_INTERVAL, Lease, MESSAGE_MAX, Order, ReceiveError, Report, Totals, VERSION,
+    Channel, Lease, MESSAGE_MAX, Order, ReceiveError, Report, Totals, VERSION,
 };
 use wait::eventually;
 
@@ -157,7 +154,6 @@ fn supervisor_is_served_within_its_bounds() {
             leases_are_restored_and_reported(&its_path);
             supervisor_that_breaks_the_rules_is_disconnected(&its_path);
             counters_are_reported_when_they_change(&its_path);
-            log_is_replaced(&its_path);
         });
         link.stop();
         result
@@ -254,81 +250,4 @@ fn counters_are_reported_when_they_change(path: &Path) {
         matches!(unchanged, Err(ReceiveError::Empty)),
         "{unchanged:?}"
     );
-}
-
-/// This process's standard output and standard error, which it gets back when this is dropped.
-struct Outputs(OwnedFd, OwnedFd);
-
-impl Outputs {
-    fn keep() -> Self {
-        let keep = |output: std::os::fd::BorrowedFd<'_>| output.try_clone_to_owned();
-        Self(
-            keep(io::stdout().as_fd()).expect("a descriptor"),
-            keep(io::stderr().as_fd()).expect("a descriptor"),
-        )
-    }
-}
-
-impl Drop for Outputs {
-    fn drop(&mut self) {
-        nix::unistd::dup2_stdout(&self.0).expect("standard output");
-        nix::unistd::dup2_stderr(&self.1).expect("standard error");
-    }
-}
-
-fn log_is_replaced(path: &Path) {
-    let _outputs = Outputs::keep();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
-    let log = |name: &str| path.with_file_name(name);
-    let new = |name: &str| File::create_new(log(name)).expect("a file");
-    let lines = |name: &str| fs::read_to_string(log(name)).expect("the log");
-    let send = |channel: &Channel, log: &File| {
-        let sent = channel.send_with(&Order::Log, log.as_fd());
-        sent.expect("it is sent");
-    };
-    let greeted = || {
-        let channel = connect(path);
-        restore(&channel, &[]);
-        assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
-        channel
-    };
-
-    let channel = greeted();
-    send(&channel, &new("first"));
-    assert_eq!(receive(&channel), Ok(Report::Log));
-    assert!(lines("first").contains("the log continues here"));
-    std::thread::sleep(LOG_INTERVAL);
-    send(&channel, &new("second"));
-    assert_eq!(receive(&channel), Ok(Report::Log));
-    assert_eq!(lines("first").lines().count(), 1, "{}", lines("first"));
-    assert_eq!(lines("second").lines().count(), 1, "{}", lines("second"));
-
-    // Too soon.
-    send(&channel, &new("third"));
-    is_closed(&channel);
-    // No descriptor.
-    let channel = greeted();
-    channel.send(&Order::Log).expect("it is sent");
-    is_closed(&channel);
-    // No file.
-    let channel = greeted();
-    let (_reader, writer) = io::pipe().expect("a pipe");
-    let sent = channel.send_with(&Order::Log, writer.as_fd());
-    sent.expect("it is sent");
-    is_closed(&channel);
-    // A descriptor with another order, and a log before the leases.
-    let restore = Order::Restore { leases: Vec::new() };
-    for order in [restore, Order::Log] {
-        let channel = connect(path);
-        let sent = channel.send_with(&order, new(&format!("{order:?}")).as_fd());
-        sent.expect("it is sent");
-        is_closed(&channel);
-    }
-    assert_eq!(lines("third"), "");
-    // The refusals are in the log that was taken last.
-    eventually("all are logged", || lines("second").lines().count() == 6);
-    assert_eq!(lines("first").lines().count(), 1, "{}", lines("first"));
 }

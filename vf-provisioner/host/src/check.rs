@@ -81,10 +81,7 @@ fn packet_sockets() -> Result<String, String> {
 }
 
 fn control_groups() -> Result<String, String> {
-    Mounts::find().map(|mounts| match mounts {
-        Mounts::Unified(at) => format!("version 2 on {}", at.display()),
-        Mounts::Legacy([cpu, ..], _) => format!("version 1, cpu on {}", cpu.display()),
-    })
+    Mounts::find().map(|mounts| mounts.to_string())
 }
 
 fn switch(binary: &Path) -> Result<String, String> {

@@ -25,6 +25,12 @@ impl Hugepages {
         }
     }
 
+    /// The MiB of the pages that hold so many MiB.
+    pub fn whole_mib(&self, mib: u32) -> u32 {
+        let bytes = self.pages(mib.into()) * self.page_bytes;
+        u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+    }
+
     /// How many pages hold this many MiB.
     pub fn pages(&self, mib: u64) -> u64 {
         (mib << 20).div_ceil(self.page_bytes)

@@ -11,8 +11,6 @@
 //!     ├── restore ────────────────────►│  the leases of the switch's predecessor, often none
 //!     │◄─────────────────── leases ────┤  now, and whenever one changes
 //!     │◄───────────────── counters ────┤  every few seconds, if one has changed
-//!     ├── log, with a descriptor ─────►│  whenever the log has become too long
-//!     │◄────────────────────── log ────┤  the switch writes to the new one
 //! ```
 //!
 //! Either side may end at any time: a new supervisor connects to a running switch, and a supervisor
@@ -21,19 +19,16 @@
 //! configuration. `docs/decisions/0009-supervisor-channel.md` has the reasons.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    bind, connect, listen, recv, recvmsg, send, sendmsg, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, recv, send, socket_with,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -43,10 +38,6 @@ pub const VERSION: u32 = 2;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
 pub const MESSAGE_MAX: usize = 64 << 10;
-/// The shortest time between two logs. A switch closes the connection of a supervisor that sends
-/// them faster.
-pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What a switch tells its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -66,8 +57,6 @@ pub enum Report {
         /// By port; with `uplink`, if there is one.
         ports: BTreeMap<String, Totals>,
     },
-    /// The switch writes to the log that it was sent.
-    Log,
 }
 
 /// What a supervisor tells a switch.
@@ -80,9 +69,6 @@ pub enum Order {
         /// What the tenant's switch before this one reported last; empty if that is unknown.
         leases: Vec<Lease>,
     },
-    /// The switch's log is now the file whose descriptor comes with this message, and with no
-    /// other. At most one each [`LOG_INTERVAL`].
-    Log,
 }
 
 /// The address that the tenant's DHCP server gave to a learning port.
@@ -127,9 +113,6 @@ pub enum ReceiveError {
     /// other side sent, and logs would have that.
     #[error("a message is malformed ({:?})", .0.classify())]
     Malformed(serde_json::Error),
-    /// It comes with more descriptors than its type has, or with fewer. They are closed.
-    #[error("a message comes with a wrong number of descriptors")]
-    Descriptors,
     /// The socket failed.
     #[error("the channel: {0}")]
     Socket(io::Error),
@@ -196,27 +179,6 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends a message with a copy of a descriptor, or nothing.
-    ///
-    /// # Errors
-    /// As [`Channel::send`].
-    pub fn send_with(
-        &self,
-        message: &impl Serialize,
-        descriptor: BorrowedFd<'_>,
-    ) -> io::Result<()> {
-        let text = encode(message)?;
-        let descriptors = [descriptor];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(ErrorKind::InvalidInput.into());
-        }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(&text)], &mut control, flags)?;
-        Ok(())
-    }
-
     /// The next message. The kernel closes descriptors that come with it.
     ///
     /// # Errors
@@ -227,35 +189,6 @@ impl Channel {
         let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
         let (_, len) = recv(&self.0, &mut text[..], flags)?;
         parse(&text, len)
-    }
-
-    /// The next order, and the log if it is [`Order::Log`].
-    ///
-    /// # Errors
-    /// As [`Channel::receive`]; [`ReceiveError::Descriptors`] if a log comes without a descriptor,
-    /// another order with one, or any with more.
-    pub fn receive_order(&self) -> Result<(Order, Option<OwnedFd>), ReceiveError> {
-        let mut text = vec![0; MESSAGE_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let mut parts = [IoSliceMut::new(&mut text)];
-        let received = recvmsg(&self.0, &mut parts, &mut control, flags)?;
-        // The space is aligned, so more than one may have arrived. What is not kept is closed.
-        let arrived: Vec<OwnedFd> = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let order = parse(&text, received.bytes)?;
-        let expected = usize::from(order == Order::Log);
-        if received.flags.contains(ReturnFlags::CTRUNC) || arrived.len() != expected {
-            return Err(ReceiveError::Descriptors);
-        }
-        Ok((order, arrived.into_iter().next()))
     }
 }
 
@@ -298,7 +231,10 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{IoSlice, Read};
+    use std::mem::MaybeUninit;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 
     use super::*;
 
@@ -391,66 +327,37 @@ mod tests {
         }
     }
 
-    /// Sends an order with `count` copies of the end of a pipe at which is written; returns the
+    /// Sends a message with `count` copies of the end of a pipe at which is written; returns the
     /// other end.
-    fn order_with(channel: &Channel, order: &Order, count: usize) -> std::io::PipeReader {
+    fn with_descriptors(
+        channel: &Channel,
+        message: &impl Serialize,
+        count: usize,
+    ) -> std::io::PipeReader {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let text = serde_json::to_vec(order).expect("JSON");
+        let text = serde_json::to_vec(message).expect("JSON");
         let descriptors = vec![writer.as_fd(); count];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(count == 0 || control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
         let parts = [IoSlice::new(&text)];
         sendmsg(&channel.0, &parts, &mut control, SendFlags::empty()).expect("it is sent");
         reader
     }
 
     #[test]
-    fn log_order_arrives_with_its_descriptor() {
-        let (near, far) = pair();
-        let (mut reader, writer) = std::io::pipe().expect("a pipe");
-        near.send_with(&Order::Log, writer.as_fd())
-            .expect("it is sent");
-        drop(writer);
-        let (order, descriptor) = far.receive_order().expect("an order");
-        assert_eq!(order, Order::Log);
-        let descriptor = descriptor.expect("its descriptor");
-        let flags = rustix::io::fcntl_getfd(&descriptor).expect("its flags");
-        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-        std::fs::File::from(descriptor)
-            .write_all(b"a line")
-            .expect("it is written");
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("it is read");
-        assert_eq!(text, "a line");
-    }
-
-    #[test]
-    fn wrong_number_of_descriptors_is_refused_and_they_are_closed() {
-        let restore = Order::Restore { leases: Vec::new() };
-        for (order, count) in [
-            (&Order::Log, 0),
-            (&Order::Log, 2),
-            (&Order::Log, 8),
-            (&restore, 1),
-        ] {
+    fn descriptors_that_come_with_a_message_are_closed() {
+        for count in [1, 8] {
             let (near, far) = pair();
-            let mut reader = order_with(&near, order, count);
-            let received = far.receive_order();
-            assert!(
-                matches!(received, Err(ReceiveError::Descriptors)),
-                "{order:?} with {count}: {received:?}"
-            );
-            assert!(is_at_its_end(&mut reader), "{order:?} with {count}");
+            let hello = Report::Hello { version: VERSION };
+            let mut reader = with_descriptors(&far, &hello, count);
+            assert_eq!(near.receive::<Report>().expect("a message"), hello);
+            assert!(is_at_its_end(&mut reader));
+            let restore = Order::Restore { leases: Vec::new() };
+            let mut reader = with_descriptors(&near, &restore, count);
+            assert_eq!(far.receive::<Order>().expect("a message"), restore);
+            assert!(is_at_its_end(&mut reader));
         }
-    }
-
-    #[test]
-    fn descriptor_sent_to_a_supervisor_is_closed() {
-        let (near, far) = pair();
-        let mut reader = order_with(&far, &Order::Log, 1);
-        assert_eq!(near.receive::<Report>().expect("a message"), Report::Log);
-        assert!(is_at_its_end(&mut reader));
     }
 
     /// Whether nobody can write to the pipe any more. Does not wait for the writers to end.

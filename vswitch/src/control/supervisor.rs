@@ -1,28 +1,23 @@
 //! The switch's end of the channel to its supervisor: leases out, and in again after a restart;
-//! counters out; a new log in.
+//! counters out.
 //!
 //! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
-//! What it may do is bounded by [`vswitch_api::channel`]: one order of leases a connection, and one
-//! log each [`LOG_INTERVAL`].
+//! What it may do is bounded by [`vswitch_api::channel`]: one order of leases a connection.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{dup2_stderr, dup2_stdout};
-use rustix::fs::{FileType, fstat};
 use tenant_config::MacAddr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use vswitch_api::channel::{
-    self, Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, Totals, VERSION,
-};
+use vswitch_api::channel::{self, Channel, Lease, Order, ReceiveError, Report, Totals, VERSION};
 
 use super::socket::{SocketError, clear_stale};
 use super::{Control, WORKER_TIMEOUT, within};
@@ -98,10 +93,6 @@ enum ChannelError {
     Silent,
     #[error("an order came that is not due: leases come once, and first")]
     Order,
-    #[error("two logs came within {} s", LOG_INTERVAL.as_secs())]
-    Hasty,
-    #[error("a log came that is no regular file")]
-    NoFile,
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error(transparent)]
@@ -150,15 +141,13 @@ impl Control {
         channel.send(&Report::Hello { version: VERSION })?;
         let order = tokio::time::timeout(ORDER_TIMEOUT, receive(connection, &channel)).await;
         let leases = match order.map_err(|_| ChannelError::Silent)? {
-            Ok((Order::Restore { leases }, _)) => leases,
-            Ok((Order::Log, _)) => return Err(ChannelError::Order),
+            Ok(Order::Restore { leases }) => leases,
             Err(error) => return Err(error.into()),
         };
         if !leases.is_empty() {
             self.restore(&leases).await;
         }
         let mut reported = None;
-        let mut log_since: Option<Instant> = None;
         let (mut counted, mut counted_at) = (BTreeMap::new(), Instant::now());
         loop {
             let leases = self.leases();
@@ -184,14 +173,6 @@ impl Control {
             // A lease that changes is reported at the end of the interval.
             match tokio::time::timeout(REPORT_INTERVAL, receive(connection, &channel)).await {
                 Err(_) => {}
-                Ok(Ok((Order::Log, Some(log)))) => {
-                    if log_since.is_some_and(|since| since.elapsed() < LOG_INTERVAL) {
-                        return Err(ChannelError::Hasty);
-                    }
-                    replace_log(&log)?;
-                    log_since = Some(Instant::now());
-                    channel.send(&Report::Log)?;
-                }
                 Ok(Ok(_)) => return Err(ChannelError::Order),
                 Ok(Err(error)) => return Err(error.into()),
             }
@@ -301,39 +282,14 @@ fn was_sent(channel: &Channel, report: &Report) -> Result<bool, ChannelError> {
     }
 }
 
-/// Has this process write its log to another file. Lines that are being written end where they
-/// began.
-fn replace_log(log: &OwnedFd) -> Result<(), ChannelError> {
-    // Not by the C library, which may use a system call that the sandbox refuses.
-    let identity = |descriptor| {
-        let found = fstat(descriptor).map_err(io::Error::from)?;
-        io::Result::Ok((found.st_dev, found.st_ino, found.st_mode))
-    };
-    let (_, _, mode) = identity(log.as_fd())?;
-    if FileType::from_raw_mode(mode) != FileType::RegularFile {
-        return Err(ChannelError::NoFile);
-    }
-    // The launcher sends both to the log.
-    let with_output = identity(io::stdout().as_fd())? == identity(io::stderr().as_fd())?;
-    dup2_stderr(log).map_err(io::Error::from)?;
-    if with_output {
-        dup2_stdout(log).map_err(io::Error::from)?;
-    }
-    tracing::info!("the log continues here");
-    Ok(())
-}
-
-/// The next order, and the log that comes with it.
-async fn receive(
-    connection: &UnixStream,
-    channel: &Channel,
-) -> Result<(Order, Option<OwnedFd>), ReceiveError> {
+/// The next order.
+async fn receive(connection: &UnixStream, channel: &Channel) -> Result<Order, ReceiveError> {
     loop {
         connection.readable().await.map_err(ReceiveError::Socket)?;
         let mut received = Err(ReceiveError::Empty);
         // Tells the runtime whether to wait for the next event.
         let _ = connection.try_io(Interest::READABLE, || {
-            received = channel.receive_order();
+            received = channel.receive();
             match &received {
                 Err(ReceiveError::Empty) => Err(ErrorKind::WouldBlock.into()),
                 _ => Ok(()),

@@ -1,5 +1,7 @@
-//! Control groups: version 2 if it has the controllers, else version 1.
+//! Control groups: version 2 if it has the controllers, else version 1. Hugepages have a controller
+//! of their own, of either version, which a host may lack.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use crate::object::{Context, Live, Object};
 
 const CPU_PERIOD_US: u64 = 100_000;
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const HUGETLB: &str = "hugetlb";
 /// How long killed processes may take to end.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 const MIB: u64 = 1 << 20;
@@ -30,6 +33,15 @@ pub struct Cgroup {
     pub memory_mib: u32,
     /// Upper bound of tasks.
     pub tasks: u32,
+    /// Upper bound of memory in hugepages of each size, in MiB, which the bound of memory does not
+    /// include.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hugepages_mib: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Object for Cgroup {
@@ -70,7 +82,36 @@ pub(super) fn mounts() -> Result<Mounts, HostError> {
 
 /// Where the control groups are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mounts {
+pub struct Mounts {
+    base: Base,
+    /// The hierarchy with the controller of hugepages.
+    hugetlb: Option<Hugetlb>,
+}
+
+impl fmt::Display for Mounts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.base {
+            Base::Unified(at) => write!(out, "version 2 on {}", at.display())?,
+            Base::Legacy([cpu, ..], _) => write!(out, "version 1, cpu on {}", cpu.display())?,
+        }
+        match &self.hugetlb {
+            Some(hugetlb) => write!(out, "; hugepages on {}", hugetlb.mount.display()),
+            None => write!(out, "; none for hugepages"),
+        }
+    }
+}
+
+/// Where hugepages are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hugetlb {
+    mount: PathBuf,
+    /// Whether it is of version 2.
+    unified: bool,
+}
+
+/// Where everything else is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Base {
     /// One hierarchy for all controllers.
     Unified(PathBuf),
     /// One hierarchy each, in the order cpu, memory, pids; and the one that counts processor time,
@@ -89,8 +130,10 @@ impl Mounts {
     }
 
     fn parse(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Result<Self, String> {
+        let mut unified = None;
         let mut legacy: [Option<PathBuf>; 3] = [None, None, None];
         let mut accounting = None;
+        let mut hugetlb = None;
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
                 continue;
@@ -103,50 +146,57 @@ impl Mounts {
             if kind == "cgroup2" {
                 let there = controllers(&mount);
                 let there: Vec<&str> = there.split_whitespace().collect();
+                if there.contains(&HUGETLB) {
+                    let mount = mount.clone();
+                    hugetlb = Some(Hugetlb {
+                        mount,
+                        unified: true,
+                    });
+                }
                 if CONTROLLERS.iter().all(|name| there.contains(name)) {
-                    return Ok(Self::Unified(mount));
+                    unified = Some(mount);
                 }
             } else if kind == "cgroup" {
                 let options = right.nth(1).unwrap_or_default();
+                let has = |name: &str| options.split(',').any(|option| option == name);
                 for (place, name) in legacy.iter_mut().zip(CONTROLLERS) {
-                    if options.split(',').any(|option| option == name) {
+                    if has(name) {
                         *place = Some(mount.clone());
                     }
                 }
-                if options.split(',').any(|option| option == "cpuacct") {
-                    accounting = Some(mount.clone());
+                if has(HUGETLB) {
+                    hugetlb = Some(Hugetlb {
+                        mount: mount.clone(),
+                        unified: false,
+                    });
+                }
+                if has("cpuacct") {
+                    accounting = Some(mount);
                 }
             }
         }
-        match legacy {
-            [Some(cpu), Some(memory), Some(pids)] => {
+        let base = match (unified, legacy) {
+            (Some(mount), _) => Base::Unified(mount),
+            (None, [Some(cpu), Some(memory), Some(pids)]) => {
                 let accounting = accounting.filter(|mount| *mount != cpu);
-                Ok(Self::Legacy([cpu, memory, pids], accounting))
+                Base::Legacy([cpu, memory, pids], accounting)
             }
-            legacy => {
-                let missing: Vec<&str> = CONTROLLERS
-                    .iter()
-                    .zip(&legacy)
-                    .filter(|(_, place)| place.is_none())
-                    .map(|(name, _)| *name)
-                    .collect();
-                Err(format!(
-                    "no control group hierarchy with {}: mount cgroup2 on /sys/fs/cgroup with \
-                     these controllers, or their version 1 hierarchies",
-                    missing.join(", ")
-                ))
-            }
-        }
+            (None, legacy) => return Err(missing(&legacy)),
+        };
+        Ok(Self { base, hugetlb })
     }
 
+    /// The group's directories in the hierarchies, of which that of hugepages is the last if it is
+    /// a separate one.
     fn directories(&self, path: &str) -> Vec<PathBuf> {
-        match self {
-            Self::Unified(mount) => vec![mount.join(path)],
-            Self::Legacy(mounts, accounting) => {
-                let all = mounts.iter().chain(accounting);
-                all.map(|mount| mount.join(path)).collect()
+        let mut all = self.base.directories(path);
+        let hugetlb = self.hugetlb.iter().map(|it| it.mount.join(path));
+        for directory in hugetlb {
+            if !all.contains(&directory) {
+                all.push(directory);
             }
         }
+        all
     }
 
     /// The files to which a process writes its number to join.
@@ -160,17 +210,17 @@ impl Mounts {
 
     /// The limits: the file, and the value to write and to read back.
     fn limits(&self, group: &Cgroup) -> Vec<(PathBuf, String)> {
-        let directories = self.directories(&group.path);
+        let directories = self.base.directories(&group.path);
         let quota_us = u64::from(group.cpu_percent) * CPU_PERIOD_US / 100;
         let memory = (u64::from(group.memory_mib) * MIB).to_string();
         let tasks = group.tasks.to_string();
-        match (self, directories.as_slice()) {
-            (Self::Unified(_), [all]) => vec![
+        match (&self.base, directories.as_slice()) {
+            (Base::Unified(_), [all]) => vec![
                 (all.join("cpu.max"), format!("{quota_us} {CPU_PERIOD_US}")),
                 (all.join("memory.max"), memory),
                 (all.join("pids.max"), tasks),
             ],
-            (Self::Legacy(..), [cpu, memory_at, pids, ..]) => vec![
+            (Base::Legacy(..), [cpu, memory_at, pids, ..]) => vec![
                 (cpu.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string()),
                 (cpu.join("cpu.cfs_quota_us"), quota_us.to_string()),
                 (memory_at.join("memory.limit_in_bytes"), memory),
@@ -182,16 +232,11 @@ impl Mounts {
 
     /// Makes the group, if it does not exist, and sets its limits.
     pub fn set(&self, group: &Cgroup) -> Result<(), HostError> {
-        if let Self::Unified(mount) = self {
-            // Controllers are enabled level by level.
-            let mut at = mount.clone();
-            for part in Path::new(&group.path) {
-                let control = at.join("cgroup.subtree_control");
-                fs::write(&control, "+cpu +memory +pids")
-                    .map_err(HostError::io(format!("cannot write {}", control.display())))?;
-                at.push(part);
-                make(&at)?;
-            }
+        if let Base::Unified(mount) = &self.base {
+            enable(mount, &group.path, "+cpu +memory +pids")?;
+        }
+        if let Some(hugetlb) = self.hugetlb.iter().find(|it| it.unified) {
+            enable(&hugetlb.mount, &group.path, "+hugetlb")?;
         }
         for directory in self.directories(&group.path) {
             make(&directory)?;
@@ -200,7 +245,47 @@ impl Mounts {
             fs::write(&file, &value)
                 .map_err(HostError::io(format!("cannot write {}", file.display())))?;
         }
+        let bytes = (u64::from(group.hugepages_mib) * MIB).to_string();
+        for Hugepages { file, .. } in self.hugepages(&group.path)? {
+            fs::write(&file, &bytes)
+                .map_err(HostError::io(format!("cannot write {}", file.display())))?;
+        }
         Ok(())
+    }
+
+    /// The limits of hugepages, two of each size; none without the controller.
+    fn hugepages(&self, path: &str) -> Result<Vec<Hugepages>, HostError> {
+        let Some(Hugetlb { mount, .. }) = &self.hugetlb else {
+            return Ok(Vec::new());
+        };
+        let directory = mount.join(path);
+        let what = format!("cannot read {}", directory.display());
+        let entries = fs::read_dir(&directory).map_err(HostError::io(what))?;
+        let names = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().to_str()?.to_owned();
+            Some((directory.join(&name), page_bytes(&name)?))
+        });
+        Ok(names
+            .map(|(file, page_bytes)| Hugepages { file, page_bytes })
+            .collect())
+    }
+
+    /// The bound of hugepages, as wanted if each limit is, else one that is not.
+    fn hugepages_mib(&self, wanted: &Cgroup) -> Result<u32, HostError> {
+        let bytes = u64::from(wanted.hugepages_mib) * MIB;
+        for Hugepages { file, page_bytes } in self.hugepages(&wanted.path)? {
+            let text = fs::read_to_string(&file)
+                .map_err(HostError::io(format!("cannot read {}", file.display())))?;
+            // "max" is no number.
+            let limit = text.trim().parse::<u64>().unwrap_or(u64::MAX);
+            // The kernel takes whole pages only.
+            if limit != bytes - bytes % page_bytes {
+                return Ok(u32::try_from(limit / MIB)
+                    .unwrap_or(u32::MAX)
+                    .max(wanted.hugepages_mib.saturating_add(1)));
+            }
+        }
+        Ok(wanted.hugepages_mib)
     }
 
     /// Reads the group; `None` unless it exists in every hierarchy.
@@ -233,15 +318,16 @@ impl Mounts {
             cpu_percent: clamp((quota * 100).checked_div(period).unwrap_or(0)),
             memory_mib: clamp(memory / MIB),
             tasks: clamp(tasks),
+            hugepages_mib: self.hugepages_mib(wanted)?,
         }))
     }
 
     /// The usage of the group's processes, including ended ones.
     pub fn accounts(&self, path: &str) -> Option<Accounts> {
         let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
-        let directories = self.directories(path);
-        match (self, directories.as_slice()) {
-            (Self::Unified(_), [all]) => {
+        let directories = self.base.directories(path);
+        match (&self.base, directories.as_slice()) {
+            (Base::Unified(_), [all]) => {
                 let text = fs::read_to_string(all.join("cpu.stat")).ok()?;
                 let usage = text
                     .lines()
@@ -254,7 +340,7 @@ impl Mounts {
                     memory_peak_bytes: number(all.join("memory.peak")).unwrap_or(memory_bytes),
                 })
             }
-            (Self::Legacy(..), [cpu, memory, _, rest @ ..]) => {
+            (Base::Legacy(..), [cpu, memory, _, rest @ ..]) => {
                 let cpu = rest.first().unwrap_or(cpu);
                 Some(Accounts {
                     cpu_s: number(cpu.join("cpuacct.usage"))? as f64 / 1e9,
@@ -326,6 +412,65 @@ impl Mounts {
     }
 }
 
+impl Base {
+    fn directories(&self, path: &str) -> Vec<PathBuf> {
+        match self {
+            Self::Unified(mount) => vec![mount.join(path)],
+            Self::Legacy(mounts, accounting) => {
+                let all = mounts.iter().chain(accounting);
+                all.map(|mount| mount.join(path)).collect()
+            }
+        }
+    }
+}
+
+/// A limit of hugepages of one size.
+struct Hugepages {
+    file: PathBuf,
+    page_bytes: u64,
+}
+
+/// The size of the pages that a file of this name limits: `hugetlb.2MB.max`,
+/// `hugetlb.2MB.rsvd.limit_in_bytes`; `None` for other files.
+fn page_bytes(name: &str) -> Option<u64> {
+    let (size, file) = name.strip_prefix("hugetlb.")?.split_once('.')?;
+    let limits = ["max", "rsvd.max", "limit_in_bytes", "rsvd.limit_in_bytes"];
+    limits.contains(&file).then_some(())?;
+    let units = [("KB", 10), ("MB", 20), ("GB", 30)];
+    units.iter().find_map(|(unit, shift)| {
+        let number: u64 = size.strip_suffix(unit)?.parse().ok()?;
+        Some(number << shift).filter(|bytes| *bytes > 0)
+    })
+}
+
+/// Enables controllers of a group of version 2, level by level.
+fn enable(mount: &Path, path: &str, controllers: &str) -> Result<(), HostError> {
+    let mut at = mount.to_owned();
+    for part in Path::new(path) {
+        let control = at.join("cgroup.subtree_control");
+        fs::write(&control, controllers)
+            .map_err(HostError::io(format!("cannot write {}", control.display())))?;
+        at.push(part);
+        make(&at)?;
+    }
+    Ok(())
+}
+
+/// What to do about hierarchies that are not there.
+fn missing(legacy: &[Option<PathBuf>; 3]) -> String {
+    let missing: Vec<&str> = CONTROLLERS
+        .iter()
+        .zip(legacy)
+        .filter(|(_, place)| place.is_none())
+        .map(|(name, _)| *name)
+        .collect();
+    format!(
+        "no control group hierarchy with {}: mount cgroup2 on /sys/fs/cgroup with these \
+         controllers, or their version 1 hierarchies",
+        missing.join(", ")
+    )
+}
+
 fn make(directory: &Path) -> Result<(), HostError> {
     fs::create_dir_all(directory).map_err(HostError::io(format!(
         "cannot make control group {}",
@@ -366,10 +511,13 @@ mod tests {
         let at = |name: &str| Path::new("/sys/fs/cgroup").join(name);
         assert_eq!(
             found,
-            Ok(Mounts::Legacy(
-                [at("cpu,cpuacct"), at("memory"), at("pids")],
-                None
-            ))
+            Ok(Mounts {
+                base: Base::Legacy([at("cpu,cpuacct"), at("memory"), at("pids")], None),
+                hugetlb: Some(Hugetlb {
+                    mount: at("unified"),
+                    unified: true,
+                }),
+            })
         );
         let apart = "34 20 0:29 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n";
         let found = Mounts::parse(
@@ -378,10 +526,13 @@ mod tests {
         );
         assert_eq!(
             found,
-            Ok(Mounts::Legacy(
-                [at("cpu,cpuacct"), at("memory"), at("pids")],
-                Some(at("cpuacct"))
-            ))
+            Ok(Mounts {
+                base: Base::Legacy(
+                    [at("cpu,cpuacct"), at("memory"), at("pids")],
+                    Some(at("cpuacct"))
+                ),
+                hugetlb: None,
+            })
         );
     }
 
@@ -389,7 +540,54 @@ mod tests {
     fn version_2_is_used_if_it_has_the_controllers() {
         let found = Mounts::parse(LEGACY, |_| "cpuset cpu io memory pids\n".to_owned());
         let at = PathBuf::from("/sys/fs/cgroup/unified");
-        assert_eq!(found, Ok(Mounts::Unified(at)));
+        let base = Base::Unified(at.clone());
+        let without = Mounts {
+            base: base.clone(),
+            hugetlb: None,
+        };
+        assert_eq!(found, Ok(without));
+        let found = Mounts::parse(LEGACY, |_| "cpu memory pids hugetlb\n".to_owned());
+        let with = Mounts {
+            base,
+            hugetlb: Some(Hugetlb {
+                mount: at.clone(),
+                unified: true,
+            }),
+        };
+        assert_eq!(
+            with.directories("a/b"),
+            [at.join("a/b")],
+            "it is one directory"
+        );
+        assert_eq!(found, Ok(with));
+    }
+
+    #[test]
+    fn version_1_of_hugepages_is_joined() {
+        let hugetlb = "34 20 0:29 / /sys/fs/cgroup/hugetlb rw - cgroup cgroup rw,hugetlb\n";
+        let found = Mounts::parse(&format!("{LEGACY}{hugetlb}"), |_| String::new());
+        let joins = found.expect("all are there").joins("mts/red");
+        assert_eq!(
+            joins.last(),
+            Some(&PathBuf::from(
+                "/sys/fs/cgroup/hugetlb/mts/red/cgroup.procs"
+            ))
+        );
+    }
+
+    #[test]
+    fn limits_of_hugepages_are_told_by_their_names() {
+        for (name, bytes) in [
+            ("hugetlb.2MB.max", Some(2 << 20)),
+            ("hugetlb.1GB.rsvd.max", Some(1 << 30)),
+            ("hugetlb.64KB.limit_in_bytes", Some(64 << 10)),
+            ("hugetlb.2MB.rsvd.limit_in_bytes", Some(2 << 20)),
+            ("hugetlb.2MB.current", None),
+            ("hugetlb.2MB.events", None),
+            ("memory.max", None),
+        ] {
+            assert_eq!(page_bytes(name), bytes, "{name}");
+        }
     }
 
     #[test]

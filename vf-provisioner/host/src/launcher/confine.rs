@@ -10,12 +10,13 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::libc::O_NONBLOCK;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
 use nix::sys::prctl;
@@ -28,7 +29,6 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::log;
 use super::usage::Accounts;
 
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
@@ -60,7 +60,7 @@ pub struct Task {
     pub run: PathBuf,
     /// The same as the switch sees it.
     pub run_inside: PathBuf,
-    /// Where its output goes.
+    /// The named pipe that is its output. It never waits for room in it.
     pub log: PathBuf,
     /// Whether it starts with CAP_NET_RAW, to open packet sockets in its own network namespace.
     pub raw_sockets: bool,
@@ -71,6 +71,8 @@ pub struct Task {
     pub cpu: Option<u32>,
     /// How much memory it may lock; `None` is limited by the control group only.
     pub locked_bytes: Option<u64>,
+    /// The largest file that it may write, also one without a name, such as memory.
+    pub file_bytes: u64,
 }
 
 /// A file or directory of the host.
@@ -240,14 +242,7 @@ pub fn outer() -> Result<(), String> {
         "enter the network namespace",
         setns(namespace, CloneFlags::CLONE_NEWNET),
     )?;
-    let log = step(
-        &format!("open {}", task.log.display()),
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(log::MODE)
-            .open(&task.log),
-    )?;
+    let log = open_log(&task.log)?;
     step(
         "make namespaces",
         unshare(
@@ -289,6 +284,19 @@ pub fn outer() -> Result<(), String> {
         }
         Some(_) => Err(failure),
         None => Err(format!("the inner confinement ended at once {failure}")),
+    }
+}
+
+/// Opens the pipe of the log. With both of its ends in the switch, the pipe lasts as long as the
+/// switch, and a switch without a reader gets no error but that the pipe is full.
+fn open_log(path: &Path) -> Result<File, String> {
+    let what = format!("open {}", path.display());
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(O_NONBLOCK);
+    let log = step(&what, options.open(path))?;
+    match step(&what, log.metadata())?.file_type().is_fifo() {
+        true => Ok(log),
+        false => Err(format!("cannot {what}: it is no pipe")),
     }
 }
 
@@ -512,7 +520,11 @@ fn give_up_privileges(task: &Task) -> Result<(), String> {
         let what = format!("bind it to core {cpu} (see --cpus)");
         step(&what, sched_setaffinity(Pid::from_raw(0), &cores))?;
     }
-    for (limit, most) in [(Limit::RLIMIT_CORE, 0), (Limit::RLIMIT_NOFILE, OPEN_FILES)] {
+    for (limit, most) in [
+        (Limit::RLIMIT_CORE, 0),
+        (Limit::RLIMIT_NOFILE, OPEN_FILES),
+        (Limit::RLIMIT_FSIZE, task.file_bytes),
+    ] {
         // A container may have set a lower hard limit, which we may not raise.
         let (_, hard) = step("read resource limits", getrlimit(limit))?;
         let most = most.min(hard);

@@ -1,27 +1,58 @@
 //! The log of a tenant's switch.
+//!
+//! A switch has no file to write to. Its standard error is a named pipe in the tenant's directory,
+//! which only root can open. The supervisor, and each command that starts or stops a switch, moves
+//! what is in the pipe to the log, and starts a new one before it becomes too long. Nobody has to
+//! wait for anybody: a switch drops and counts what a full pipe has no room for, and the pipe keeps
+//! what it holds while one process has it open, the switch or a [`LogHolder`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use nix::libc::O_NONBLOCK;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use rustix::fs::{FlockOperation, flock};
 
 use super::files::TenantFiles;
 use crate::error::HostError;
 
-/// A longer log is replaced, or cut to its tail if that cannot be, and before a start.
+/// A log that would become longer is kept as the one before, and a new one begins.
 const MAX_BYTES: u64 = 1 << 20;
-/// A log that grows longer although it is to be replaced is cut to its tail all the same.
-const HARD_MAX_BYTES: u64 = 2 * MAX_BYTES;
+/// What is kept of a log that libvirt writes.
 const KEPT_BYTES: u64 = 1 << 18;
-/// Of a log: for root alone.
-pub(super) const MODE: u32 = 0o600;
+/// What is moved at a time: as much as a pipe holds.
+const PIPE_BYTES: usize = 1 << 16;
+/// Of a log and its pipe: for root alone.
+const MODE: u32 = 0o600;
+
+/// Keeps what is in a switch's pipe although the switch ends: a pipe that no process has open is
+/// empty.
+#[derive(Debug)]
+pub struct LogHolder {
+    _pipe: File,
+    /// Its device and number. A tenant that is set up again has another.
+    identity: (u64, u64),
+}
 
 impl TenantFiles {
+    /// The pipe that is a switch's standard error.
+    pub(super) fn log_pipe(&self) -> PathBuf {
+        self.log().with_extension("pipe")
+    }
+
+    /// The log before the present one.
+    fn log_before(&self) -> PathBuf {
+        self.log().with_extension("1")
+    }
+
     /// The last lines of the log, for an error.
     pub(super) fn tail(&self) -> String {
         let path = self.log();
+        // What cannot be moved is missing.
+        let _ = self.collect_log();
         let last = File::open(&path)
             .and_then(last_lines)
             .unwrap_or_default()
@@ -33,56 +64,118 @@ impl TenantFiles {
         }
     }
 
-    /// Cuts a log that is too long to its tail. Writers append behind that.
-    pub(crate) fn trim_log(&self) -> Result<(), HostError> {
-        trim(&self.log(), MAX_BYTES)
+    /// Makes the pipe for a switch that is started, unless it is there.
+    pub(super) fn make_log_pipe(&self) -> Result<Option<LogHolder>, HostError> {
+        let path = self.log_pipe();
+        let what = || format!("cannot make {}", path.display());
+        match mkfifo(&path, Mode::from_bits_truncate(MODE)) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(errno) => return Err(HostError::io(what())(errno.into())),
+        }
+        // What another switch has written last, if nobody was there to take it.
+        self.collect_last();
+        let mut holder = None;
+        self.hold_log(&mut holder)?;
+        Ok(holder)
     }
 
-    /// Cuts the log and the one before it if they have grown too long although a switch was given
-    /// another.
-    pub(crate) fn limit_logs(&self) -> Result<(), HostError> {
-        trim(&self.log(), HARD_MAX_BYTES)?;
-        trim(&self.log_before(), HARD_MAX_BYTES)
-    }
-
-    /// The log before the one that the switch was given last.
-    fn log_before(&self) -> PathBuf {
-        self.log().with_extension("1")
-    }
-
-    /// Replaces a log that is too long by an empty one, which `hand_over` gives to the switch.
-    /// Returns whether that was necessary.
-    ///
-    /// The two files change places: both keep their names for ever, so whatever a switch writes to
-    /// the one that it should have closed is seen and limited. Until the switch has taken the new
-    /// file its lines go to the old one.
-    pub(crate) fn replace_log(
-        &self,
-        hand_over: impl FnOnce(&File) -> std::io::Result<()>,
-    ) -> Result<bool, HostError> {
-        let (log, before) = (self.log(), self.log_before());
-        let replace = || {
-            if std::fs::metadata(&log)?.len() <= MAX_BYTES {
-                return Ok(false);
+    /// Removes the pipe, for a machine whose log is written by libvirt, and cuts that log.
+    pub(super) fn remove_log_pipe(&self) -> Result<(), HostError> {
+        let path = self.log_pipe();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("cannot remove {}", path.display());
+                return Err(HostError::io(what)(error));
             }
-            let new = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(MODE)
-                .open(&before)?;
-            new.set_len(0)?;
-            exchange(&log, &before)?;
-            match hand_over(&new) {
-                Ok(()) => Ok(true),
-                Err(error) => exchange(&log, &before).and(Err(error)),
+            _ => {}
+        }
+        self.collect_log()
+    }
+
+    /// Keeps the pipe open in `holder`, unless it is already.
+    pub(crate) fn hold_log(&self, holder: &mut Option<LogHolder>) -> Result<(), HostError> {
+        let path = self.log_pipe();
+        let identity = |file: &std::fs::Metadata| (file.dev(), file.ino());
+        let mut hold = || {
+            let there = std::fs::metadata(&path).ok().as_ref().map(identity);
+            if there == holder.as_ref().map(|holder| holder.identity) {
+                return Ok(());
             }
+            *holder = match open_pipe(&path)? {
+                Some(pipe) => Some(LogHolder {
+                    identity: identity(&pipe.metadata()?),
+                    _pipe: pipe,
+                }),
+                None => None,
+            };
+            Ok(())
         };
-        replace().map_err(HostError::io(format!("cannot replace {}", log.display())))
+        hold().map_err(HostError::io(format!("cannot open {}", path.display())))
+    }
+
+    /// As [`Self::collect_log`], but no reason to stop: without room for its log, a switch can
+    /// still be started and ended.
+    pub(super) fn collect_last(&self) {
+        if let Err(error) = self.collect_log() {
+            tracing::warn!(%error, "what the switch has written is not logged");
+        }
+    }
+
+    /// Moves what is in the pipe to the log. A log without a pipe, as libvirt and switches of
+    /// earlier versions write it, is cut to its tail if it is too long.
+    pub(crate) fn collect_log(&self) -> Result<(), HostError> {
+        let (log, path) = (self.log(), self.log_pipe());
+        let what = format!("cannot open {}", path.display());
+        let Some(mut pipe) = open_pipe(&path).map_err(HostError::io(what))? else {
+            return trim(&log, MAX_BYTES);
+        };
+        let mut collect = || {
+            match flock(&pipe, FlockOperation::NonBlockingLockExclusive) {
+                // Another process is just moving it.
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+                locked => locked?,
+            }
+            let text = read_pipe(&mut pipe)?;
+            if text.is_empty() {
+                return Ok(());
+            }
+            let length = std::fs::metadata(&log).map_or(0, |log| log.len());
+            if length + text.len() as u64 > MAX_BYTES {
+                std::fs::rename(&log, self.log_before())?;
+            }
+            let mut options = OpenOptions::new();
+            let mut log = options.create(true).append(true).mode(MODE).open(&log)?;
+            log.write_all(&text)
+        };
+        collect().map_err(HostError::io(format!("cannot write {}", log.display())))
     }
 }
 
-fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
-    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+/// Opens a pipe for reading, without a wait for its writer; `None` if there is none.
+fn open_pipe(path: &Path) -> std::io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    match options.read(true).custom_flags(O_NONBLOCK).open(path) {
+        Ok(pipe) if pipe.metadata()?.file_type().is_fifo() => Ok(Some(pipe)),
+        Ok(_) => Err(std::io::Error::other("it is no pipe")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is in a pipe, and no more than a pipe holds: its writer may go on writing for ever.
+fn read_pipe(pipe: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut part = [0; 1 << 12];
+    while text.len() < PIPE_BYTES {
+        match pipe.read(&mut part) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&part[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(text)
 }
 
 /// Cuts a log of more than `most` bytes to its tail. Writers append behind that.
@@ -133,51 +226,118 @@ mod tests {
 
     use super::*;
 
-    /// A tenant's files, with logs of that many bytes.
-    fn files(log: u64, before: u64) -> (tempfile::TempDir, TenantFiles) {
+    /// A tenant's files, with a pipe, and the end of it that a switch has.
+    fn files() -> (tempfile::TempDir, TenantFiles, File) {
         let state_dir = tempfile::tempdir().expect("a directory");
         let files = TenantFiles::below(state_dir.path(), &"red".parse().expect("a name"));
         std::fs::create_dir_all(&files.directory).expect("a directory");
-        for (path, length) in [(files.log(), log), (files.log_before(), before)] {
-            let file = File::create(path).expect("a file");
-            file.set_len(length).expect("its length");
+        files.make_log_pipe().expect("a pipe");
+        let switch = switch(&files);
+        (state_dir, files, switch)
+    }
+
+    fn switch(files: &TenantFiles) -> File {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(O_NONBLOCK);
+        options.open(files.log_pipe()).expect("its standard error")
+    }
+
+    fn collected(files: &TenantFiles) -> String {
+        files.collect_log().expect("it is moved");
+        std::fs::read_to_string(files.log()).unwrap_or_default()
+    }
+
+    #[test]
+    fn lines_are_moved_from_the_pipe_to_the_log() {
+        let (_state_dir, files, mut switch) = files();
+        assert_eq!(collected(&files), "");
+        for line in ["one\n", "two\n"] {
+            switch.write_all(line.as_bytes()).expect("there is room");
         }
-        (state_dir, files)
-    }
-
-    fn lengths(files: &TenantFiles) -> [u64; 2] {
-        [files.log(), files.log_before()]
-            .map(|path| std::fs::metadata(path).expect("it is there").len())
-    }
-
-    #[test]
-    fn log_that_is_too_long_is_replaced_by_an_empty_one() {
-        let (_state_dir, files) = files(MAX_BYTES, 7);
-        let replaced = files.replace_log(|_| panic!("it is short"));
-        assert!(!replaced.expect("nothing to do"));
-        assert_eq!(lengths(&files), [MAX_BYTES, 7]);
-
-        let (_state_dir, files) = self::files(MAX_BYTES + 1, 7);
-        let replaced = files.replace_log(|mut new| new.write_all(b"new"));
-        assert!(replaced.expect("it is replaced"));
-        assert_eq!(lengths(&files), [3, MAX_BYTES + 1]);
+        assert_eq!(collected(&files), "one\ntwo\n");
+        assert_eq!(collected(&files), "one\ntwo\n");
+        let mode = std::fs::metadata(files.log()).expect("the log").mode();
+        assert_eq!(mode & 0o777, MODE);
     }
 
     #[test]
-    fn log_that_is_not_taken_stays() {
-        let (_state_dir, files) = files(MAX_BYTES + 1, 7);
-        let replaced = files.replace_log(|_| Err(ErrorKind::WouldBlock.into()));
-        assert!(replaced.is_err());
-        assert_eq!(lengths(&files), [MAX_BYTES + 1, 0]);
+    fn last_words_stay_while_the_pipe_is_held() {
+        let (_state_dir, files, mut first) = files();
+        let mut holder = None;
+        files.hold_log(&mut holder).expect("it is held");
+        first.write_all(b"held\n").expect("there is room");
+        drop(first);
+        assert_eq!(collected(&files), "held\n");
+        let mut second = switch(&files);
+        drop(holder);
+        second.write_all(b"lost\n").expect("there is room");
+        drop(second);
+        assert_eq!(collected(&files), "held\n");
     }
 
     #[test]
-    fn both_logs_are_limited() {
-        let (_state_dir, files) = files(HARD_MAX_BYTES, HARD_MAX_BYTES + 1);
-        files.limit_logs().expect("they are cut");
-        assert_eq!(lengths(&files), [HARD_MAX_BYTES, KEPT_BYTES]);
-        std::fs::remove_file(files.log_before()).expect("it was there");
-        files.limit_logs().expect("a log before is not needed");
+    fn holder_follows_a_new_pipe() {
+        let (_state_dir, files, _switch) = files();
+        let mut holder = None;
+        files.hold_log(&mut holder).expect("it is held");
+        let first = holder.as_ref().map(|holder| holder.identity);
+        let old = files.log_pipe().with_extension("old");
+        std::fs::rename(files.log_pipe(), &old).expect("it is there");
+        files.make_log_pipe().expect("a pipe");
+        files.hold_log(&mut holder).expect("it is held");
+        assert_ne!(holder.as_ref().map(|holder| holder.identity), first);
+        std::fs::remove_file(files.log_pipe()).expect("it is there");
+        files.hold_log(&mut holder).expect("nothing to hold");
+        assert!(holder.is_none());
+    }
+
+    #[test]
+    fn flood_of_lines_fills_two_logs_at_most() {
+        let (_state_dir, files, mut switch) = files();
+        for _ in 0..100 {
+            // A pipe may take less.
+            let _ = switch.write(&[b'x'; PIPE_BYTES]);
+            files.collect_log().expect("it is moved");
+            for path in [files.log(), files.log_before()] {
+                let length = std::fs::metadata(path).map_or(0, |log| log.len());
+                assert!(length <= MAX_BYTES, "{length}");
+            }
+        }
+        assert!(files.log_before().exists());
+    }
+
+    #[test]
+    fn pipe_that_is_being_moved_is_left_alone() {
+        let (_state_dir, files, mut switch) = files();
+        switch.write_all(b"line\n").expect("there is room");
+        let other = File::open(files.log_pipe()).expect("it is there");
+        flock(&other, FlockOperation::LockExclusive).expect("it is locked");
+        assert_eq!(collected(&files), "");
+        drop(other);
+        assert_eq!(collected(&files), "line\n");
+    }
+
+    #[test]
+    fn log_without_a_pipe_is_cut() {
+        let (_state_dir, files, _switch) = files();
+        files.remove_log_pipe().expect("it is removed");
+        let log = File::create(files.log()).expect("a file");
+        for (length, left) in [(MAX_BYTES, MAX_BYTES), (MAX_BYTES + 1, KEPT_BYTES)] {
+            log.set_len(length).expect("its length");
+            files.collect_log().expect("it is cut");
+            assert_eq!(log.metadata().expect("its length").len(), left);
+        }
+        std::fs::remove_file(files.log()).expect("it was there");
+        files.collect_log().expect("a log is not needed");
+    }
+
+    #[test]
+    fn file_in_place_of_the_pipe_is_refused() {
+        let (_state_dir, files, _switch) = files();
+        std::fs::remove_file(files.log_pipe()).expect("it was there");
+        File::create(files.log_pipe()).expect("a file");
+        assert!(files.collect_log().is_err());
+        assert!(files.make_log_pipe().is_err());
     }
 
     #[test]

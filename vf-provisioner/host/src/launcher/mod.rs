@@ -9,7 +9,7 @@ mod control;
 pub mod files;
 pub mod kind;
 mod launched;
-mod log;
+pub mod log;
 pub mod process;
 pub mod registry;
 pub mod switch;

@@ -1,6 +1,5 @@
 //! The switches of this host, whichever launcher runs them.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -9,6 +8,7 @@ use tenant_config::Name;
 use super::cgroup::mounts;
 use super::control;
 use super::files::TenantFiles;
+use super::log::LogHolder;
 use super::registry::runner;
 use super::switch::Switch;
 use super::usage::{Accounts, Running};
@@ -81,39 +81,27 @@ impl Switches {
         is_process.then(|| self.files(&switch.tenant).channel_socket())
     }
 
-    /// The log of a tenant's switch.
+    /// The log of a tenant's switch, with what it has written so far.
     pub fn log(&self, tenant: &Name) -> PathBuf {
-        self.files(tenant).log()
+        let files = self.files(tenant);
+        files.collect_last();
+        files.log()
     }
 
-    /// Cuts a log that is too long to its tail. Writers append behind that.
+    /// Keeps in `holder` what the tenant's switch writes, also if the switch ends.
     ///
     /// # Errors
-    /// If the file cannot be read or written.
-    pub fn trim_log(&self, tenant: &Name) -> Result<(), HostError> {
-        self.files(tenant).trim_log()
+    /// If its pipe cannot be opened.
+    pub fn hold_log(&self, tenant: &Name, holder: &mut Option<LogHolder>) -> Result<(), HostError> {
+        self.files(tenant).hold_log(holder)
     }
 
-    /// Replaces a log that is too long by an empty one, which `hand_over` gives to the switch. The
-    /// old one is kept beside it. Returns whether that was necessary.
+    /// Moves what the tenant's switch has written to its log, whose length is bounded.
     ///
     /// # Errors
-    /// If the files cannot be made or renamed, or `hand_over` fails; then the log stays.
-    pub fn replace_log(
-        &self,
-        tenant: &Name,
-        hand_over: impl FnOnce(&File) -> std::io::Result<()>,
-    ) -> Result<bool, HostError> {
-        self.files(tenant).replace_log(hand_over)
-    }
-
-    /// Cuts the log and the one before it to their tails if they are much too long: the switch does
-    /// not write to the log that it was given.
-    ///
-    /// # Errors
-    /// If a file cannot be read or written.
-    pub fn limit_logs(&self, tenant: &Name) -> Result<(), HostError> {
-        self.files(tenant).limit_logs()
+    /// If the log cannot be written.
+    pub fn collect_log(&self, tenant: &Name) -> Result<(), HostError> {
+        self.files(tenant).collect_log()
     }
 
     /// The tenant's switch, if it runs.

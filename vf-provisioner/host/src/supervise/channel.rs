@@ -1,12 +1,10 @@
 //! The supervisor's end of the channel to a switch: it remembers the leases that the switch
-//! reports, and gives them to the tenant's next switch; and it gives the switch a new log when the
-//! old one is too long.
+//! reports, and gives them to the tenant's next switch.
 //!
 //! A switch is not trusted. What it may send is bounded by [`vswitch_api::channel`]; how much of it
 //! is read at a time, here; and of what it reports only the leases of ports that learn are kept.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,14 +12,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tenant_config::{Addresses, Name, SwitchConfig, UPLINK_NAME};
-use vswitch_api::channel::{
-    Channel, LOG_INTERVAL, Lease, Order, ReceiveError, Report, Totals, VERSION,
-};
+use vswitch_api::channel::{Channel, Lease, Order, ReceiveError, Report, Totals, VERSION};
 
 use super::events::{Event, emit};
 use super::supervisor::Supervisor;
 use crate::error::HostError;
 use crate::files::pin_socket;
+use crate::launcher::log::LogHolder;
 use crate::launcher::switch::Switch;
 
 /// The pause between two connections: a switch that closes each at once is not to keep the
@@ -29,10 +26,6 @@ use crate::launcher::switch::Switch;
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 /// The pause after a switch has broken the rules of the channel.
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(30);
-/// How long a switch may take to confirm that it writes to a new log.
-const LOG_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause between two logs: the switch's own, and a margin.
-const LOG_PAUSE: Duration = LOG_INTERVAL.saturating_mul(2);
 /// Messages that are read at a time.
 const MESSAGES_AT_ONCE: usize = 4;
 
@@ -47,10 +40,6 @@ enum ChannelError {
     TooMany(usize, usize),
     #[error("it reports before it says hello")]
     Order,
-    #[error("it confirms a log that it was not sent")]
-    NoLog,
-    #[error("it did not take its new log within {} s", LOG_TIMEOUT.as_secs())]
-    Unconfirmed,
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error("cannot be written to: {0}")]
@@ -65,10 +54,8 @@ pub(super) type Channels = BTreeMap<Name, SwitchChannel>;
 pub(super) struct SwitchChannel {
     channel: Option<Channel>,
     greeted: bool,
-    /// When a log was sent that the switch has not confirmed.
-    log_sent: Option<Instant>,
-    /// When to send the next log, at the earliest.
-    next_log: Option<Instant>,
+    /// What the switch has written, until it is moved to the log.
+    log: Option<LogHolder>,
     /// When to connect again, at the earliest.
     next_try: Option<Instant>,
     /// By port: its MAC and address, and when the lease ends.
@@ -92,32 +79,15 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Keeps the switch's log short: gives the switch a new one by the channel. The log of a switch
-    /// that offers none is cut.
-    pub(super) fn limit_log(
+    /// Moves what the switch has written to its log.
+    pub(super) fn collect_log(
         &self,
         switch: &Switch,
         channel: &mut SwitchChannel,
     ) -> Result<(), HostError> {
         let tenant = &switch.tenant;
-        if self.switches.channel_socket(switch).is_none() {
-            return self.switches.trim_log(tenant);
-        }
-        let now = Instant::now();
-        let mut replaced = Ok(());
-        if let Some(taker) = channel.takes_log(now) {
-            let hand_over = |log: &File| taker.send_with(&Order::Log, log.as_fd());
-            match self.switches.replace_log(tenant, hand_over) {
-                Ok(true) => channel.log_was_sent(now),
-                Ok(false) => {}
-                Err(error) => {
-                    channel.next_log = Some(now + RETRY_AFTER_ERROR);
-                    replaced = Err(error);
-                }
-            }
-        }
-        self.switches.limit_logs(tenant)?;
-        replaced
+        self.switches.hold_log(tenant, &mut channel.log)?;
+        self.switches.collect_log(tenant)
     }
 }
 
@@ -151,18 +121,6 @@ impl SwitchChannel {
         channel.map(AsFd::as_fd)
     }
 
-    /// The connection by which the switch would take a new log now.
-    fn takes_log(&self, now: Instant) -> Option<&Channel> {
-        let is_due = self.next_log.is_none_or(|next| next <= now);
-        let takes = self.greeted && self.log_sent.is_none() && is_due;
-        self.channel.as_ref().filter(|_| takes)
-    }
-
-    fn log_was_sent(&mut self, now: Instant) {
-        self.log_sent = Some(now);
-        self.next_log = Some(now + LOG_PAUSE);
-    }
-
     fn try_advance(
         &mut self,
         config: &SwitchConfig,
@@ -177,7 +135,6 @@ impl SwitchChannel {
                 let (_pinned, path) = pin_socket(socket)?;
                 let channel = Channel::connect(&path)?;
                 self.greeted = false;
-                self.log_sent = None;
                 self.counters.clear();
                 self.next_try = Some(now + RECONNECT_AFTER);
                 match channel.peer_uid()? {
@@ -199,16 +156,9 @@ impl SwitchChannel {
                 Ok(_) if !self.greeted => return Err(ChannelError::Order),
                 Ok(Report::Leases { leases }) => self.remember(config, leases, now)?,
                 Ok(Report::Counters { ports }) => self.count(config, ports)?,
-                Ok(Report::Log) if self.log_sent.take().is_none() => {
-                    return Err(ChannelError::NoLog);
-                }
-                Ok(Report::Log) => {}
                 Err(ReceiveError::Empty) => break,
                 Err(error) => return Err(error.into()),
             }
-        }
-        if self.log_sent.is_some_and(|sent| now > sent + LOG_TIMEOUT) {
-            return Err(ChannelError::Unconfirmed);
         }
         self.channel = Some(channel);
         Ok(restored)
@@ -369,10 +319,7 @@ addresses = "learn-dhcp"
             assert!(self.supervisor.hello().is_some());
             let restored = self.advance();
             assert!(self.supervisor.hello().is_none());
-            let (order, _) = switch.receive_order().expect("the order");
-            let Order::Restore { leases } = order else {
-                panic!("{order:?}");
-            };
+            let Order::Restore { leases } = switch.receive().expect("the order");
             assert_eq!(restored, leases.len());
             (switch, leases)
         }
@@ -481,7 +428,6 @@ addresses = "learn-dhcp"
                 },
                 false,
             ),
-            ("a log that was not sent", Report::Log, true),
         ];
         for (name, report, greeted) in breaches {
             let mut bed = Bed::new();
@@ -530,37 +476,6 @@ addresses = "learn-dhcp"
             bed.supervisor.last_counters().is_empty(),
             "another switch's"
         );
-    }
-
-    #[test]
-    fn next_log_waits_for_the_confirmation_and_a_pause() {
-        let mut bed = Bed::new();
-        assert!(bed.supervisor.takes_log(bed.now).is_none(), "not connected");
-        let (switch, _) = bed.connect();
-        assert!(bed.supervisor.takes_log(bed.now).is_some());
-        bed.supervisor.log_was_sent(bed.now);
-        bed.now += LOG_PAUSE;
-        assert!(bed.supervisor.takes_log(bed.now).is_none(), "unconfirmed");
-        send(&switch, &Report::Log);
-        bed.advance();
-        assert!(bed.supervisor.takes_log(bed.now).is_some());
-        bed.supervisor.log_was_sent(bed.now);
-        send(&switch, &Report::Log);
-        bed.advance();
-        assert!(bed.supervisor.takes_log(bed.now).is_none(), "no pause");
-    }
-
-    #[test]
-    fn switch_that_does_not_confirm_its_log_is_disconnected() {
-        let mut bed = Bed::new();
-        let (switch, _) = bed.connect();
-        bed.supervisor.log_was_sent(bed.now);
-        bed.now += LOG_TIMEOUT;
-        bed.advance();
-        assert!(!is_closed(&switch));
-        bed.now += LOG_INTERVAL;
-        bed.advance();
-        assert!(is_closed(&switch));
     }
 
     #[test]

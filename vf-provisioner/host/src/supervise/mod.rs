@@ -120,8 +120,8 @@ fn watch<'scope>(
             let looked = supervisor.look(scope, switch, it, channel, waits);
             it.note(tenant, looked.err());
             // One tenant's log is no reason to leave the others unwatched.
-            if let Err(error) = supervisor.limit_log(switch, channel) {
-                tracing::warn!(%tenant, %error, "the log stays as it is");
+            if let Err(error) = supervisor.collect_log(switch, channel) {
+                tracing::warn!(%tenant, %error, "what its switch writes is not logged");
             }
         }
         healing.look(supervisor, scope, &state);

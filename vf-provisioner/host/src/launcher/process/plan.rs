@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tenant_config::{Memory, SwitchConfig};
 
+use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::Cgroup;
 use crate::launcher::files::{CONTROL, Directory};
 use crate::launcher::switch::Switch;
@@ -66,6 +67,10 @@ impl Launcher for Process {
                 cpu_percent: self.limits.cpu_percent,
                 memory_mib: self.limits.memory_mib + config.memory.mib,
                 tasks: TASKS,
+                hugepages_mib: match config.memory.hugepages {
+                    true => packet_mib(config.memory),
+                    false => 0,
+                },
             }),
             Resource::Switch(Switch {
                 tenant: config.tenant.clone(),
@@ -79,5 +84,13 @@ impl Launcher for Process {
                 needs: slot.needs.clone(),
             }),
         ]
+    }
+}
+
+/// Packet memory in MiB, in whole pages.
+pub(super) fn packet_mib(memory: Memory) -> u32 {
+    match memory.hugepages {
+        true => Hugepages::read().whole_mib(memory.mib),
+        false => memory.mib,
     }
 }

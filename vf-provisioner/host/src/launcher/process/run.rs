@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::pidfd_send_signal;
-use tenant_config::{Device, Memory, SwitchConfig};
+use tenant_config::{Device, SwitchConfig};
 
 use super::options::Options;
-use super::plan::{INSIDE, Process};
+use super::plan::{INSIDE, Process, packet_mib};
 use crate::error::{HostError, OptionError};
-use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::{CHANNEL, CONTROL, TenantFiles};
@@ -63,8 +62,9 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
     mounts.empty(&switch.cgroup, STOP_WITHIN)?;
     files.clear_run(CONTROL)?;
     files.clear_run(CHANNEL)?;
-    files.trim_log()?;
+    let _held = files.make_log_pipe()?;
     files.write_config(&switch.config, switch.uid)?;
+    let packet_bytes = u64::from(packet_mib(switch.config.memory)) << 20;
     let task = Task {
         tenant: tenant.to_string(),
         namespace: netns::path(&switch.namespace),
@@ -90,13 +90,15 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
         devices: give_nodes(switch, functions(&switch.config))?,
         run: files.run(),
         run_inside: PathBuf::from(INSIDE),
-        log: files.log(),
+        log: files.log_pipe(),
         // It drops the capability before it receives the first frame.
         raw_sockets: opens_raw_sockets(&switch.config),
         groups: Vec::new(),
         // The switch binds its own worker.
         cpu: None,
-        locked_bytes: Some(locked_bytes(switch.config.memory)),
+        locked_bytes: Some(packet_bytes),
+        // Its packet memory is a file without a name. It writes no other.
+        file_bytes: packet_bytes,
     };
     let started = task.start().map_err(|message| HostError::NotReady {
         tenant: tenant.clone(),
@@ -110,6 +112,7 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
     };
     files.remember(&launched)?;
     wait_until_ready(&files, switch, &started)?;
+    files.collect_last();
     launched.ready = true;
     files.remember(&launched)
 }
@@ -143,6 +146,8 @@ fn wait_until_ready(
 
 fn stop(context: &Context, switch: &Switch) -> Result<(), HostError> {
     let files = TenantFiles::new(context, &switch.tenant);
+    let mut held = None;
+    files.hold_log(&mut held)?;
     if let Some(pidfd) = files.pidfd()? {
         // It may have ended meanwhile.
         let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::TERM);
@@ -152,6 +157,7 @@ fn stop(context: &Context, switch: &Switch) -> Result<(), HostError> {
         }
     }
     mounts()?.empty(&switch.cgroup, STOP_WITHIN)?;
+    files.collect_last();
     // The running switch may have other devices than the wanted one.
     if let Some(launched) = files.launched()? {
         take_nodes_back(functions(&launched.switch.config));
@@ -164,15 +170,6 @@ fn opens_raw_sockets(config: &SwitchConfig) -> bool {
     config
         .devices()
         .any(|side| matches!(side.device, Device::AfPacket { .. } | Device::AfXdp { .. }))
-}
-
-/// A switch's packet memory in bytes, in whole pages.
-fn locked_bytes(memory: Memory) -> u64 {
-    let bytes = u64::from(memory.mib) << 20;
-    if !memory.hugepages {
-        return bytes;
-    }
-    bytes.next_multiple_of(Hugepages::read().page_bytes)
 }
 
 fn config_inside() -> PathBuf {

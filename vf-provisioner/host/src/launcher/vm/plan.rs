@@ -9,6 +9,7 @@ use super::machine::{Function, Machine, Manager};
 use super::qemu;
 use super::settings::Settings;
 use super::tap::Tap;
+use crate::hugepages::Hugepages;
 use crate::launcher::process::plan::Process;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::Assignment;
@@ -150,7 +151,11 @@ impl Launcher for Vm {
             match resource {
                 // The machine's memory includes the switch's packet memory.
                 Resource::Cgroup(group) => {
-                    group.memory_mib = memory_limit(self.base.limits.memory_mib, &machine)
+                    group.memory_mib = memory_limit(self.base.limits.memory_mib, &machine);
+                    group.hugepages_mib = match machine.hugepages {
+                        true => Hugepages::read().whole_mib(machine.memory_mib),
+                        false => 0,
+                    };
                 }
                 Resource::Switch(switch) => {
                     switch.needs.extend(taps.iter().map(Resource::key));

@@ -17,6 +17,7 @@ use super::qmp::Monitor;
 use super::{libvirt, qemu, qmp, settings, tap};
 use crate::error::{HostError, OptionError};
 use crate::finding::{Finding, Verdict, program};
+use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::TenantFiles;
@@ -167,7 +168,13 @@ impl<'a> Run<'a> {
         for name in SOCKETS {
             files.clear_run(&format!("{name}.sock"))?;
         }
-        files.trim_log()?;
+        let _held = match machine.manager {
+            Manager::Qemu => files.make_log_pipe()?,
+            Manager::Libvirt => {
+                files.remove_log_pipe()?;
+                None
+            }
+        };
         files.write_config(&switch.config, switch.uid)?;
         let started = match machine.manager {
             Manager::Qemu => self.start()?,
@@ -182,6 +189,7 @@ impl<'a> Run<'a> {
         files.remember(&launched)?;
         self.boot(&started)
             .map_err(|message| not_ready(format!("{message}{}", files.tail())))?;
+        files.collect_last();
         launched.ready = true;
         files.remember(&launched)
     }
@@ -211,11 +219,13 @@ impl<'a> Run<'a> {
             devices: devices(switch, machine)?,
             run: files.run(),
             run_inside: PathBuf::from(qemu::RUN),
-            log: files.log(),
+            log: files.log_pipe(),
             raw_sockets: false,
             groups: groups(machine),
             cpu: switch.cpu,
             locked_bytes: if qemu::has_vf(machine) { None } else { Some(0) },
+            // The machine's memory is a file without a name. It writes no other.
+            file_bytes: u64::from(Hugepages::read().whole_mib(machine.memory_mib)) << 20,
         };
         task.start().map_err(|message| HostError::NotReady {
             tenant: tenant.clone(),
@@ -405,6 +415,8 @@ impl<'a> Run<'a> {
             }
             Ok(true)
         };
+        let mut held = None;
+        files.hold_log(&mut held)?;
         let mut ended = files.pidfd()?.is_none();
         if !ended && let Ok(mut watch) = self.watch() {
             if watch.is_open(qemu::CONFIG)
@@ -427,6 +439,7 @@ impl<'a> Run<'a> {
             let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
         mounts()?.empty(&switch.cgroup, QUIT_WITHIN)?;
+        files.collect_last();
         // The running switch may have other functions than the wanted one.
         let launched = files.launched()?.map(|launched| launched.switch);
         for switch in launched.iter().chain([*switch]) {
