@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod control;
+mod log;
 pub mod sandbox;
 pub mod vm;
 pub mod worker;

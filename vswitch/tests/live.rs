@@ -3,12 +3,16 @@
 
 #[path = "common/bed.rs"]
 mod bed;
+#[path = "common/descriptors.rs"]
+mod descriptors;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bed::{Bed, Pings, SWITCH, Switch, eventually, http};
+use descriptors::{descriptors, of_a_switch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -400,4 +404,111 @@ fn switch_starts_after_predecessor_was_killed() {
         3
     );
     assert_eq!(site.switch().get("/v1/worker")["sleeps"], 0);
+}
+
+/// Waits until `pid` has open what it should have, besides its standard input and outputs.
+#[track_caller]
+fn has_open(pid: u32, wanted: &BTreeMap<String, usize>) {
+    let mut found = BTreeMap::new();
+    let begun = Instant::now();
+    // A client's connection is closed a moment later.
+    while begun.elapsed() < Duration::from_secs(10) {
+        found = descriptors(pid, 3);
+        if found == *wanted {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(found, *wanted);
+}
+
+#[test]
+fn switch_has_the_documented_descriptors_open() {
+    let Some(mut site) = Site::new("switch_has_the_documented_descriptors_open") else {
+        return;
+    };
+    let channel = site.bed.path("channel.sock");
+    site.start(&["--channel", channel.to_str().expect("UTF-8")]);
+    let wanted = of_a_switch(&[("packet socket", 3), ("listener on channel.sock", 2)]);
+    has_open(site.switch().child.id(), &wanted);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", site.pid()));
+    let limits = limits.expect("it lives");
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let fields = line.expect("a limit").split_whitespace();
+        fields.take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The test's own output may be a file.
+    let output = std::fs::metadata("/proc/self/fd/2").expect("standard error");
+    if !output.is_file() {
+        assert_eq!(limit("Max file size"), ["0", "0"]);
+    }
+    assert_eq!(limit("Max core file size"), ["0", "0"]);
+    let open: Vec<u64> = limit("Max open files")
+        .iter()
+        .map(|most| most.parse().expect("a number"))
+        .collect();
+    assert!(open[0] == open[1] && open[0] < 100, "{open:?}");
+}
+
+/// A switch with a port on each of two ends of a memif, and nothing else.
+fn memif_config(bed: &Bed, name: &str, server: bool) -> Value {
+    let last = u32::from(server);
+    json!({
+        "tenant": name,
+        "vni": 5001,
+        "gateway": { "ipv4": "10.0.0.1/24" },
+        "ports": [{
+            "name": format!("{name}-port"),
+            "device": {
+                "driver": "memif",
+                "socket": bed.path("memif.sock"),
+                "id": 0,
+                "server": server,
+                "trusted_peer": true,
+            },
+            "gateway_mac": format!("02:00:13:89:00:0{last}"),
+            "mac": format!("52:54:00:aa:00:0{last}"),
+            "addresses": [format!("10.0.0.1{last}/32")],
+        }],
+        "control_socket": bed.path(&format!("{name}/control.sock")),
+    })
+}
+
+#[test]
+fn switches_joined_by_memif_have_the_documented_descriptors_open() {
+    let test = "switches_joined_by_memif_have_the_documented_descriptors_open";
+    // In one namespace, whose tables list the connection.
+    let Some(bed) = Bed::new(test, &["sw"]) else {
+        return;
+    };
+    for name in ["server", "client"] {
+        std::fs::create_dir(bed.path(name)).expect("a directory");
+    }
+    let start = |name| {
+        let config = memif_config(&bed, name, name == "server");
+        Switch::start(&bed, "sw", &config, &[])
+    };
+    // A connection, the shared memory, and an event for each ring.
+    let joined = [
+        ("memory of a memif", 1),
+        ("event", 2),
+        ("seqpacket connection", 1),
+    ];
+    let server = start("server");
+    let mut client = start("client");
+    for round in 0..3 {
+        eventually("they are joined", || {
+            let port = server.get("/v1/ports")["ports"][0].clone();
+            port["link_up"] == true
+        });
+        let listening = [joined.as_slice(), &[("listener on memif.sock", 1)]].concat();
+        has_open(server.child.id(), &of_a_switch(&listening));
+        has_open(client.child.id(), &of_a_switch(&joined));
+        if round < 2 {
+            client.child.kill().expect("SIGKILL");
+            client.child.wait().expect("it ends");
+            client = start("client");
+        }
+    }
 }

@@ -3,10 +3,17 @@
 #include <linux/if_packet.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <syslog.h>
 
 int rte_errno_shim(void)
 {
 	return rte_errno;
+}
+
+void rte_log_to_stderr_shim(void)
+{
+	closelog();
+	rte_openlog_stream(stderr);
 }
 
 unsigned int rte_lcore_id_shim(void)

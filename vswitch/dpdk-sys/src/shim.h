@@ -24,6 +24,10 @@ static const uint64_t RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM = RTE_ETH_RX_OFFLOAD_VL
 /* `rte_errno` is a macro over a thread-local variable. */
 int rte_errno_shim(void);
 
+/* DPDK's messages go to standard error, and no longer to the system's log as well: after start-up
+ * that would take a new socket. Closes the one that the EAL has opened. */
+void rte_log_to_stderr_shim(void);
+
 unsigned int rte_lcore_id_shim(void);
 
 struct rte_mbuf *rte_pktmbuf_alloc_shim(struct rte_mempool *pool);

@@ -160,13 +160,6 @@ impl<'a> Attachment<'a> {
         }
     }
 
-    pub(crate) fn interface(&self) -> Option<&'a str> {
-        match self.kind {
-            Kind::Socket { interface, .. } => Some(interface),
-            Kind::Pci { .. } | Kind::Virtual => None,
-        }
-    }
-
     pub(crate) fn vlan(&self) -> Option<VlanId> {
         match self.kind {
             Kind::Pci { vlan, .. } => vlan,
@@ -186,6 +179,17 @@ pub(crate) fn frame_room(mtu: u16) -> u16 {
         .checked_next_power_of_two()
         .unwrap_or(1 << 15)
         .max(2048)
+}
+
+/// The memory that a memif shares with its peer, in bytes, at most: a ring each way, and a buffer
+/// for each of its slots.
+pub fn memif_bytes(mtu: u16) -> u64 {
+    const RINGS: u64 = 2;
+    /// Of a ring, and of a slot in it.
+    const HEADER: u64 = 1 << 12;
+    const DESCRIPTOR: u64 = 16;
+    let slots = 1 << PortOptions::default().rx_desc.ilog2();
+    RINGS * (HEADER + slots * (DESCRIPTOR + u64::from(frame_room(mtu))))
 }
 
 /// Mbufs that a device holds in its rings. The socket drivers copy, and hold none.

@@ -11,32 +11,40 @@ use nix::libc;
 #[derive(Debug)]
 pub(crate) struct Interface {
     name: [u8; libc::IFNAMSIZ],
-    socket: OwnedFd,
+    /// Any socket, through which the kernel is asked. The driver's own does; an XDP socket answers
+    /// no such question, so that needs another, which nobody can connect or send by.
+    asked: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Driver(RawFd),
+    Own(OwnedFd),
 }
 
 impl Interface {
-    pub(crate) fn new(interface: &str) -> std::io::Result<Self> {
+    /// Asks through `socket`, the driver's, which outlives this; or through one of its own.
+    pub(crate) fn new(interface: &str, socket: Option<RawFd>) -> std::io::Result<Self> {
         let mut name = [0; libc::IFNAMSIZ];
         // The driver has opened it by that name, so the name and a NUL fit.
         for (to, from) in name.iter_mut().zip(interface.bytes()) {
             *to = from;
         }
-        let flags = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and owned by nothing else.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { name, socket })
+        let asked = match socket {
+            Some(socket) => Asked::Driver(socket),
+            None => Asked::Own(unconnected()?),
+        };
+        Ok(Self { name, asked })
     }
 
     pub(crate) fn is_running(&self) -> bool {
         // SAFETY: a C struct of numbers and pointers, all of which may be zero.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         request.ifr_name = self.name.map(|byte| byte as libc::c_char);
-        let fd = self.socket.as_raw_fd();
+        let fd = match &self.asked {
+            Asked::Driver(socket) => *socket,
+            Asked::Own(socket) => socket.as_raw_fd(),
+        };
         // SAFETY: this request reads the name and writes the flags, the union's field that is read
         // then.
         unsafe {
@@ -44,6 +52,18 @@ impl Interface {
                 && c_int::from(request.ifr_ifru.ifru_flags) & libc::IFF_RUNNING != 0
         }
     }
+}
+
+/// A stream socket without a peer. Unlike a datagram socket it sends to no path.
+fn unconnected() -> std::io::Result<OwnedFd> {
+    let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: just opened, and owned by nothing else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The sockets of this process. A driver does not say which is its own.

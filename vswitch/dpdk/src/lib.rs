@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod attachment;
+pub mod attempt;
 mod kernel;
 mod lcore;
 mod mbuf;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use tenant_config::{MacAddr, Memory, PciAddress};
 use thiserror::Error;
 
+pub use attachment::memif_bytes;
 pub use lcore::set_time_slice;
 pub use mbuf::{Burst, Mbuf, Mempool};
 pub use port::{Port, PortOptions, PortStats};
@@ -131,6 +133,8 @@ impl Eal {
                 cpu: options.cpu,
             });
         }
+        // SAFETY: the EAL has started.
+        unsafe { dpdk_sys::rte_log_to_stderr_shim() };
         remove_runtime_directory();
         Ok(Self(Arc::new(Environment {
             abandoned: AtomicBool::new(false),

@@ -168,7 +168,6 @@ impl Port {
                 return Err(failed("find", code));
             }
         }
-        let interface = attachment.interface().map(Interface::new).transpose();
         // From here on, dropping it closes the device.
         let mut port = Self {
             id,
@@ -183,8 +182,6 @@ impl Port {
             _pool: pool.clone(),
             _eal: eal.clone(),
         };
-        port.interface = interface
-            .map_err(|error| failed("watch", -error.raw_os_error().unwrap_or(libc::EIO)))?;
         port.start(attachment, pool, options)
             .map_err(|(step, code)| failed(step, code))?;
         port.wake = match attachment.kind {
@@ -211,7 +208,25 @@ impl Port {
             }
             Kind::Virtual => Wake::Never,
         };
+        port.interface = port
+            .watched(attachment)
+            .map_err(|error| failed("watch", -error.raw_os_error().unwrap_or(libc::EIO)))?;
         Ok(port)
+    }
+
+    /// The kernel interface that the started port is on, if any.
+    fn watched(&self, attachment: &Attachment<'_>) -> std::io::Result<Option<Interface>> {
+        let Kind::Socket {
+            family, interface, ..
+        } = attachment.kind
+        else {
+            return Ok(None);
+        };
+        let socket = match self.wake {
+            Wake::Socket(fd) if family == libc::AF_PACKET => Some(fd),
+            _ => None,
+        };
+        Interface::new(interface, socket).map(Some)
     }
 
     fn start(

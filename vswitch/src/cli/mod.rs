@@ -63,8 +63,11 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Make one attempt, inside the sandbox
-        #[arg(long, hide = true)]
+        #[arg(long, hide = true, requires = "directory")]
         probe: Option<usize>,
+        /// Where it has its sockets
+        #[arg(long, hide = true)]
+        directory: Option<PathBuf>,
     },
     /// List the drop reasons with their numbers
     Reasons {
@@ -285,9 +288,10 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => client::reload(&args),
         Command::CheckSandbox {
             probe: Some(number),
+            directory: Some(directory),
             ..
-        } => return check::probe(number),
-        Command::CheckSandbox { json, probe: None } => check::check(json),
+        } => return check::probe(number, &directory),
+        Command::CheckSandbox { json, .. } => check::check(json),
         Command::Reasons { json } => reasons(json),
         Command::Metrics => print(&metrics_reference()),
         Command::Openapi => print(&format!("{:#}\n", openapi::document())),
@@ -300,7 +304,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let code = error.exit_code();
-            eprintln!("vswitch: {error}");
+            // A log that is full is no reason to panic.
+            let _ = writeln!(io::stderr(), "vswitch: {error}");
             code
         }
     }

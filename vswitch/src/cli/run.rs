@@ -18,8 +18,9 @@ use tracing::{info, warn};
 use super::config::load_switch;
 use super::{CliError, RunArgs};
 use crate::control::{ChannelSocket, Control, Socket, SocketError, clear_stale, is_live_stream};
+use crate::log::Log;
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
-use crate::worker::{Link, Worker};
+use crate::worker::{Link, PollMode, Worker};
 use pipeline::{FlowSecret, Generation};
 
 /// Why a switch does not run.
@@ -50,7 +51,7 @@ pub(super) enum RunError {
 pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
     log_to_stderr();
     let config = load_switch(&args.config)?;
-    Ok(carry(args, config)?)
+    Ok(start(args, config)?.carry()?)
 }
 
 fn log_to_stderr() {
@@ -59,13 +60,24 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(Log::default())
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .init();
 }
 
-fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
+/// A switch whose devices and sockets are open, and which is confined.
+pub(super) struct Started {
+    worker: Worker,
+    poll: PollMode,
+    control: thread::JoinHandle<Result<(), RunError>>,
+    /// They remove their files when they are dropped.
+    _sockets: (Option<Socket>, Option<ChannelSocket>, MemifSockets),
+}
+
+/// Opens everything that `config` names, and drops all privileges.
+pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, RunError> {
+    close_inherited();
     let this_thread = Pid::from_raw(0);
     let allowed = sched_getaffinity(this_thread)?;
     let cpu = worker_cpu(args.cpu, &allowed)?;
@@ -84,7 +96,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
     let generation = Generation::first(&config, secret);
     let views = (generation.counters(), generation.tables());
     let ports = ports.into_iter().map(ports::Port::from).collect();
-    let mut worker =
+    let worker =
         Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
     info!(
         tenant = %config.tenant, vni = config.vni.get(), ports = config.ports.len(), cpu,
@@ -96,6 +108,7 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
         .then(|| Needs::of(&config, control_path.into_iter().chain(channel_path)));
     match &needs {
         Some(needs) => {
+            sandbox::limit_resources(needs)?;
             // DPDK's interrupt thread runs already, and must confine itself.
             let of_eal = needs.clone();
             let done = eal.on_interrupt_thread(move || sandbox::confine_thread(&of_eal))?;
@@ -121,16 +134,47 @@ fn carry(args: &RunArgs, config: SwitchConfig) -> Result<(), RunError> {
         sandbox::filter_all_threads(needs)?;
     }
 
-    info!("carrying frames");
-    worker.run(args.poll);
-    // The kernel closes the devices with the process. Closing them by DPDK is less safe: its memif
-    // frees memory that the interrupt thread still uses.
-    std::mem::forget(worker);
-    drop(memif_sockets);
-    // It has told the worker to stop, and is ending.
-    let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
-    info!("ended");
-    ended
+    Ok(Started {
+        worker,
+        poll: args.poll,
+        control,
+        _sockets: (socket, channel, memif_sockets),
+    })
+}
+
+impl Started {
+    /// Carries frames until a signal ends it.
+    fn carry(self) -> Result<(), RunError> {
+        let Self {
+            mut worker,
+            poll,
+            control,
+            _sockets,
+        } = self;
+        info!("carrying frames");
+        worker.run(poll);
+        // The kernel closes the devices with the process. Closing them by DPDK is less safe: its
+        // memif frees memory that the interrupt thread still uses.
+        std::mem::forget(worker);
+        // It has told the worker to stop, and is ending.
+        let ended = control.join().unwrap_or(Err(RunError::ControlEnded));
+        info!("ended");
+        ended
+    }
+}
+
+/// Closes what was inherited beside standard input, output and error. Nothing else is open yet.
+fn close_inherited() {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 /// A secret of its own for each start.

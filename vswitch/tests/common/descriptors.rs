@@ -1,0 +1,98 @@
+//! What a process has open, by kind, as the kernel lists it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The kinds of the open descriptors from `first` on, with their numbers.
+pub(crate) fn descriptors(pid: u32, first: u32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    let directory = format!("/proc/{pid}/fd");
+    for entry in fs::read_dir(directory).expect("it lives").flatten() {
+        let number = entry.file_name().to_string_lossy().parse::<u32>();
+        // One may be closed meanwhile.
+        let target = fs::read_link(entry.path());
+        if let (Ok(number), Ok(target)) = (number, target)
+            && number >= first
+        {
+            *kinds.entry(kind(pid, &target)).or_default() += 1;
+        }
+    }
+    kinds
+}
+
+fn kind(pid: u32, target: &Path) -> String {
+    let text = target.to_string_lossy();
+    if let Some(inode) = text.strip_prefix("socket:[") {
+        return socket(pid, inode.trim_end_matches(']'));
+    }
+    if text.starts_with("pipe:[") {
+        return "pipe".to_owned();
+    }
+    match text.strip_prefix("/dev/vfio/") {
+        Some("vfio") => return "VFIO container".to_owned(),
+        Some(_) => return "VFIO group".to_owned(),
+        None => {}
+    }
+    let known = [
+        ("/null", "null"),
+        ("/log.pipe", "log"),
+        ("/schedstat", "schedstat"),
+        ("[eventfd]", "event"),
+        ("[eventpoll]", "epoll"),
+        ("[timerfd]", "timer"),
+        ("[vfio-device]", "VFIO device"),
+        ("/memfd:nohuge (deleted)", "packet memory"),
+        ("/memfd:memif_region_0 (deleted)", "memory of a memif"),
+    ];
+    let known = known.iter().find(|(end, _)| text.ends_with(end));
+    known.map_or_else(|| text.clone().into_owned(), |(_, kind)| (*kind).to_owned())
+}
+
+/// The kind of a socket, by its line in the tables of the process's network namespace.
+fn socket(pid: u32, inode: &str) -> String {
+    let line = |table: &str, column: usize| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok()?;
+        let mut lines = table.lines().map(|line| {
+            let fields: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            fields
+        });
+        lines.find(|fields| fields.get(column).is_some_and(|it| it == inode))
+    };
+    if line("packet", 8).is_some() {
+        return "packet socket".to_owned();
+    }
+    let Some(unix) = line("unix", 6) else {
+        return format!("another socket, {inode}");
+    };
+    const LISTENS: &str = "00010000";
+    let path = unix
+        .get(7)
+        .map(|path| path.rsplit('/').next().unwrap_or_default());
+    match (unix[3] == LISTENS, unix[4].as_str(), path) {
+        (true, _, Some(name)) => format!("listener on {name}"),
+        (_, "0001", _) => "stream connection".to_owned(),
+        (_, "0005", _) => "seqpacket connection".to_owned(),
+        (_, kind, _) => format!("unix socket of type {kind}"),
+    }
+}
+
+/// What every switch has open from descriptor 3 on, and `more`: its devices.
+pub(crate) fn of_a_switch(more: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    let every = [
+        ("epoll", 4),
+        ("event", 2),
+        ("listener on control.sock", 2),
+        ("packet memory", 1),
+        ("pipe", 2),
+        ("schedstat", 1),
+        // By which signals reach the control thread.
+        ("stream connection", 3),
+        ("timer", 1),
+    ];
+    let mut all = BTreeMap::new();
+    for (kind, number) in every.iter().chain(more) {
+        *all.entry((*kind).to_owned()).or_default() += number;
+    }
+    all
+}
