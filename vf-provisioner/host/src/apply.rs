@@ -147,10 +147,16 @@ pub fn apply(
         unprobed: change.set.keys().filter(interrupted).cloned().collect(),
     };
     let probes = probes(change, &plan);
-    let forward = run.forward(&plan, &probes).and_then(|()| {
-        let recorded = run.store.set_tenants(after);
-        recorded.map_err(|error| Stop::state("record the tenants".to_owned(), error))
-    });
+    let forward = match run.forward(&plan, &probes) {
+        Ok(()) => match run.store.set_tenants(after) {
+            // What is released is not made again.
+            Err(error) if change.set.is_empty() => return Err(error.into()),
+            recorded => {
+                recorded.map_err(|error| Stop::state("record the tenants".to_owned(), error))
+            }
+        },
+        stopped => stopped,
+    };
     match forward {
         Ok(()) => Ok(Applied {
             actions: plan.actions,

@@ -3,7 +3,7 @@
 //! it.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -67,6 +67,24 @@ pub(crate) fn with<T>(dir: &Path, mut work: impl FnMut() -> io::Result<T>) -> io
     let done = work();
     keep(dir, bytes);
     done
+}
+
+/// Replaces a file in `dir` as [`replace`] does. If there is no space even so, a content that is not
+/// longer is written over the old one, which needs none: a crash at that moment leaves a damaged
+/// file, but a disk that stays full would keep every tenant.
+pub(crate) fn replace_or_overwrite(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let error = match replace(dir, path, content, 0o600) {
+        Err(error) if is_full(&error) => error,
+        done => return done,
+    };
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let length = content.len() as u64;
+    if file.metadata()?.len() < length {
+        return Err(error);
+    }
+    file.write_all(content)?;
+    file.set_len(length)?;
+    file.sync_all()
 }
 
 /// Replaces a file below `dir` atomically, with the space that was set aside if there is too little.

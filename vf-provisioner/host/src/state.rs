@@ -404,7 +404,7 @@ impl HostLock {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        let written = reserve::replace(&self.dir, &path, &text, 0o600);
+        let written = reserve::replace_or_overwrite(&self.dir, &path, &text);
         written.map_err(failed("cannot write", &path))?;
         reserve::keep(&self.dir, reserve::size(text.len() as u64));
         self.journal

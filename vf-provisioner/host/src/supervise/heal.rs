@@ -36,6 +36,17 @@ pub(super) struct Healing {
     tenants: BTreeMap<Name, Repair>,
 }
 
+/// Whether a tenant is to be repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// As far as is known, nothing is missing.
+    None,
+    /// Before its switch is restarted.
+    First,
+    /// It has failed, and is tried again.
+    Later,
+}
+
 /// The repair of one tenant.
 struct Repair {
     job: Option<Job<Result<Outcome, HealError>>>,
@@ -80,13 +91,15 @@ impl Healing {
         self.tenants
             .retain(|name, it| it.job.is_some() || is_watched(name));
         let mut whole = Vec::new();
+        let mut made = BTreeSet::new();
         for (tenant, it) in &mut self.tenants {
             match it.job.as_ref().map(Job::progress) {
                 Some(Progress::Running) => {}
                 Some(Progress::Finished(result)) => {
                     it.job = None;
-                    if it.settle(tenant, result) {
+                    if let Some(keys) = it.settle(tenant, result) {
                         whole.push(tenant.clone());
+                        made.extend(keys);
                     }
                 }
                 None if Instant::now() >= it.next_try => {
@@ -100,13 +113,30 @@ impl Healing {
         for tenant in whole {
             self.tenants.remove(&tenant);
         }
+        // What others had in a shared object is gone with it.
+        let shares = |it: &Resource| it.is_shared() && made.contains(&it.key());
+        for (tenant, record) in &state.tenants {
+            if record.complete && record.resources.iter().any(shares) {
+                self.begin(tenant);
+            }
+        }
     }
 
-    /// Whether a tenant's objects are to be repaired before its switch is restarted. If that has
-    /// failed, the restart is tried as well.
-    pub(super) fn comes_first(&self, tenant: &Name) -> bool {
-        let repair = self.tenants.get(tenant);
-        repair.is_some_and(|it| it.job.is_some() || it.wait.is_zero())
+    /// The repair of a tenant as against the restart of its switch. If it has failed, the restart is
+    /// tried as well.
+    pub(super) fn priority(&self, tenant: &Name) -> Priority {
+        match self.tenants.get(tenant) {
+            None => Priority::None,
+            Some(it) if it.job.is_some() || it.wait.is_zero() => Priority::First,
+            Some(_) => Priority::Later,
+        }
+    }
+
+    /// Repairs a tenant now, unless that is under way.
+    pub(super) fn begin(&mut self, tenant: &Name) {
+        self.tenants
+            .entry(tenant.clone())
+            .or_insert_with(Repair::new);
     }
 
     /// When the next repair is due.
@@ -129,11 +159,7 @@ impl Healing {
                 for (tenant, keys) in missing.into_iter().flatten() {
                     self.tenants.entry(tenant).or_insert_with_key(|tenant| {
                         emit(&Event::missing(tenant, &keys));
-                        Repair {
-                            job: None,
-                            next_try: Instant::now(),
-                            wait: Duration::ZERO,
-                        }
+                        Repair::new()
                     });
                 }
             }
@@ -147,18 +173,30 @@ impl Healing {
 }
 
 impl Repair {
-    /// Notes a result, and returns whether nothing is left to do; `None` if the thread has none.
-    fn settle(&mut self, tenant: &Name, result: Option<Result<Outcome, HealError>>) -> bool {
+    fn new() -> Self {
+        Self {
+            job: None,
+            next_try: Instant::now(),
+            wait: Duration::ZERO,
+        }
+    }
+
+    /// Notes a result; `None` if the thread has none. Returns what was made, if the repair is over.
+    fn settle(
+        &mut self,
+        tenant: &Name,
+        result: Option<Result<Outcome, HealError>>,
+    ) -> Option<Vec<Key>> {
         let error = match result {
             Some(Ok(Outcome::Healed(keys))) => {
                 if !keys.is_empty() {
                     emit(&Event::healed(tenant, &keys));
                 }
-                return true;
+                return Some(keys);
             }
             Some(Ok(Outcome::Busy)) => {
                 self.next_try = Instant::now() + LOOK_EVERY;
-                return false;
+                return None;
             }
             Some(Err(error)) => error.to_string(),
             None => NO_THREAD.to_owned(),
@@ -171,7 +209,7 @@ impl Repair {
             error,
             next_try_s,
         });
-        false
+        None
     }
 }
 
@@ -179,6 +217,12 @@ impl Repair {
 /// cannot be lost.
 fn is_made(resource: &Resource) -> bool {
     !matches!(resource, Resource::Switch(_)) && resource.idle_settings().is_none()
+}
+
+/// The objects of a tenant that are ours and may be lost.
+fn losable<'a>(state: &'a State, record: &'a Record) -> impl Iterator<Item = &'a Resource> {
+    let made = record.resources.iter().filter(|it| is_made(it));
+    made.filter(|it| state.owned.contains_key(&it.key()))
 }
 
 impl Supervisor<'_> {
@@ -189,11 +233,8 @@ impl Supervisor<'_> {
         let mut there = BTreeMap::new();
         let mut missing = BTreeMap::new();
         for (name, record) in state.tenants.iter().filter(|(_, it)| it.complete) {
-            for resource in record.resources.iter().filter(|it| is_made(it)) {
+            for resource in losable(state, record) {
                 let key = resource.key();
-                if !state.owned.contains_key(&key) {
-                    continue;
-                }
                 let look = || host.exists(resource).unwrap_or(true);
                 if !*there.entry(key.clone()).or_insert_with(look) {
                     missing
@@ -204,6 +245,14 @@ impl Supervisor<'_> {
             }
         }
         missing
+    }
+
+    /// Whether an object of one tenant is ours and does not exist.
+    pub(super) fn has_lost_something(&self, state: &State, tenant: &Name) -> bool {
+        let host = (self.host)();
+        let record = state.tenants.get(tenant).into_iter();
+        let mut losable = record.flat_map(|record| losable(state, record));
+        losable.any(|resource| !host.exists(resource).unwrap_or(true))
     }
 
     /// Repairs everything that was recorded of a tenant, except its switch, if anything is missing.

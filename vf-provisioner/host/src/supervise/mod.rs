@@ -116,9 +116,12 @@ fn watch<'scope>(
             let channel = channels.entry(tenant.clone()).or_default();
             // First of all: what a switch reported before it died.
             supervisor.advance(switch, channel);
-            let waits = healing.comes_first(tenant);
-            let looked = supervisor.look(scope, switch, it, channel, waits);
+            let repair = healing.priority(tenant);
+            let looked = supervisor.look(scope, switch, it, channel, repair);
             it.note(tenant, looked.err());
+            if std::mem::take(&mut it.incomplete) {
+                healing.begin(tenant);
+            }
             // One tenant's log is no reason to leave the others unwatched.
             if let Err(error) = supervisor.collect_log(switch, channel) {
                 tracing::warn!(%tenant, %error, "what its switch writes is not logged");

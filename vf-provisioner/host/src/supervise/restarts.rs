@@ -12,6 +12,7 @@ use tenant_config::Name;
 use super::channel::SwitchChannel;
 use super::error::SuperviseError;
 use super::events::{Event, emit};
+use super::heal::Priority;
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use crate::launcher::switch::Switch;
 use crate::state::{self, State, TenantLock};
@@ -43,6 +44,8 @@ pub(super) struct Watch {
     asked: Option<Instant>,
     /// Whether the last question failed.
     suspect: bool,
+    /// Whether an object of the tenant was missing when its switch was to be restarted.
+    pub(super) incomplete: bool,
     /// Why it could not be watched at the last look.
     pub(super) error: Option<String>,
     wait: Duration,
@@ -55,21 +58,23 @@ pub(super) struct Watch {
 enum Attempt {
     /// The switch runs, or must not run any more, or an apply is changing it.
     NotNeeded,
+    /// An object of the tenant is missing.
+    Incomplete,
     /// Ready since then.
     Ready(Instant),
     Failed(String),
 }
 
 impl Supervisor<'_> {
-    /// Sees whether a switch is alive, and restarts it when it is time. A restart `waits` while
-    /// what the switch depends on is made again.
+    /// Sees whether a switch is alive, and restarts it when it is time. The repair of what it depends
+    /// on comes first.
     pub(super) fn look<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         switch: &Switch,
         it: &mut Watch,
         channel: &mut SwitchChannel,
-        waits: bool,
+        repair: Priority,
     ) -> Result<(), SuperviseError> {
         let tenant = &switch.tenant;
         if let Some(job) = &it.restart {
@@ -100,7 +105,7 @@ impl Supervisor<'_> {
             });
             it.down_since = Some(Instant::now());
         }
-        if waits {
+        if repair == Priority::First {
             return Ok(());
         }
         let calm_after = (it.wait * CALM_WAITS).max(CALM);
@@ -115,7 +120,7 @@ impl Supervisor<'_> {
         it.next_try = None;
         let switch = switch.clone();
         it.restart = Some(self.spawn(scope, move || {
-            self.restart(&switch)
+            self.restart(&switch, repair == Priority::None)
                 .unwrap_or_else(|error| Attempt::Failed(error.to_string()))
         }));
         Ok(())
@@ -153,18 +158,19 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Restarts a dead switch, unless an apply or a release holds it. Once we have the lock, the
-    /// switch may run again or be gone.
-    fn restart(&self, switch: &Switch) -> Result<Attempt, SuperviseError> {
+    /// Restarts a dead switch, unless an apply or a release holds it, or, if that is to be seen, the
+    /// tenant has lost an object. Once we have the lock, the switch may run again or be gone.
+    fn restart(&self, switch: &Switch, looks: bool) -> Result<Attempt, SuperviseError> {
         let tenant = &switch.tenant;
         let lock = TenantLock::try_lock(self.dir, tenant);
         // No apply and no release begins while the state cannot be read.
-        let is_wanted = match state::read(self.dir) {
-            Ok(state) => switches(&state).get(tenant) == Some(switch),
-            Err(_) => true,
-        };
-        if !is_wanted || self.switches.pidfd(tenant)?.is_some() {
+        let state = state::read(self.dir).ok();
+        let is_wanted = |state: &State| switches(state).get(tenant) == Some(switch);
+        if !state.as_ref().is_none_or(is_wanted) || self.switches.pidfd(tenant)?.is_some() {
             return Ok(Attempt::NotNeeded);
+        }
+        if looks && state.is_some_and(|state| self.has_lost_something(&state, tenant)) {
+            return Ok(Attempt::Incomplete);
         }
         // The switch should run, so a missing directory is no release's doing: it is an error.
         let Some(_lock) = lock? else {
@@ -200,7 +206,8 @@ impl Watch {
 
     /// Notes the result of a restart; `None` if its thread has none.
     fn settle(&mut self, tenant: &Name, attempt: Option<Attempt>) {
-        if matches!(attempt, Some(Attempt::NotNeeded)) {
+        if matches!(attempt, Some(Attempt::NotNeeded | Attempt::Incomplete)) {
+            self.incomplete = matches!(attempt, Some(Attempt::Incomplete));
             self.next_try = Some(Instant::now() + LOOK_EVERY);
             return;
         }
