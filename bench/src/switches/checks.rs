@@ -2,6 +2,7 @@
 //! prefixes that no packet may be sent to.
 
 use packet::DropReason;
+use packet::encapsulation;
 use packet::number::{icmpv6, protocol};
 use packet::refused::{Field, REFUSED};
 
@@ -20,9 +21,22 @@ pub(super) fn refused(field: Field, reason: DropReason) -> impl Iterator<Item = 
         .map(|row| row.number)
 }
 
-/// Upper layers that encapsulate.
+/// UDP ports of encapsulations.
+pub(super) fn encapsulation_ports() -> impl Iterator<Item = u16> {
+    encapsulation::UDP_PORTS.into_iter()
+}
+
+/// Protocols that encapsulate. The filter also refuses those that it does not know.
 pub(super) fn encapsulations() -> impl Iterator<Item = u16> {
-    refused(Field::Protocol, DropReason::Encapsulation)
+    encapsulation::PROTOCOLS.into_iter()
+}
+
+/// Upper layers over IPv6 that encapsulate.
+pub(super) fn encapsulations6() -> impl Iterator<Item = u16> {
+    encapsulations().filter(|number| {
+        let layers = protocol::UPPER_LAYERS;
+        layers.iter().any(|layer| u16::from(*layer) == *number)
+    })
 }
 
 /// The other upper layers over IPv6 that the filter accepts.
@@ -87,9 +101,15 @@ pub(super) mod tests {
     pub(crate) fn filter_numbers() -> BTreeSet<(String, u16)> {
         let table = REFUSED.iter().map(|row| (row.field, row.number));
         table
-            .filter(|(field, _)| *field != Field::EtherType)
+            // IGMP is for groups, which the peers' rules drop by their address.
+            .filter(|(field, _)| !matches!(field, Field::EtherType | Field::Igmp))
             .chain(gateway_icmpv6().map(|kind| (Field::Icmpv6, kind)))
             .map(|(field, number)| (format!("{field:?}"), number))
+            .chain(encapsulations().map(|number| ("Protocol".to_owned(), number)))
+            .chain(encapsulation_ports().flat_map(|number| {
+                [Field::UdpSource, Field::UdpDestination]
+                    .map(|field| (format!("{field:?}"), number))
+            }))
             .collect()
     }
 

@@ -38,6 +38,8 @@ pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// IPv4 in IP.
     pub const IPV4: u8 = 4;
     /// TCP.
@@ -166,8 +168,6 @@ pub mod port {
     pub const DHCPV6_CLIENT: u16 = 546;
     /// A DHCPv6 server.
     pub const DHCPV6_SERVER: u16 = 547;
-    /// Teredo, which carries IPv6.
-    pub const TEREDO: u16 = 3544;
     /// VXLAN.
     pub const VXLAN: u16 = 4789;
     /// Geneve.
@@ -186,12 +186,6 @@ pub mod port {
     #[inline(always)]
     pub const fn is_dhcpv6_server(from: u16, to: u16) -> bool {
         from == DHCPV6_SERVER || to == DHCPV6_CLIENT
-    }
-
-    /// Whether a datagram from or to these ports carries another packet.
-    #[inline(always)]
-    pub const fn is_encapsulation(from: u16, to: u16) -> bool {
-        from == TEREDO || to == TEREDO
     }
 
     /// Whether a datagram to that port is a tunnel packet by the usual ports.
@@ -219,6 +213,8 @@ pub mod icmp {
     pub const TIME_EXCEEDED: u8 = 11;
     /// A header field is wrong.
     pub const PARAMETER_PROBLEM: u8 = 12;
+    /// A router names a better one to a mobile host (deprecated by RFC 6918).
+    pub const MOBILE_REDIRECT: u8 = 32;
 
     /// Whether the message reports an error.
     #[inline(always)]
@@ -228,6 +224,20 @@ pub mod icmp {
             UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM
         )
     }
+}
+
+/// IGMP types (RFC 9776, RFC 4286).
+pub mod igmp {
+    /// A router asks for listeners.
+    pub const QUERY: u8 = 0x11;
+    /// Routers of DVMRP among themselves (RFC 1075).
+    pub const DVMRP: u8 = 0x13;
+    /// Routers of PIM version 1 among themselves.
+    pub const PIM: u8 = 0x14;
+    /// A multicast router announces itself.
+    pub const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 0x30;
+    /// A multicast router withdraws.
+    pub const MULTICAST_ROUTER_TERMINATION: u8 = 0x32;
 }
 
 /// ICMPv6 types (RFC 4443, RFC 4861, RFC 2710, RFC 3810, RFC 2894, RFC 3122, RFC 4286).
@@ -266,10 +276,26 @@ pub mod icmpv6 {
     pub const INVERSE_ADVERTISEMENT: u8 = 142;
     /// MLDv2: a listener reports.
     pub const MLD2_REPORT: u8 = 143;
+    /// A mobile node is told of home agents (RFC 6275).
+    pub const HOME_AGENT_REPLY: u8 = 145;
+    /// A mobile node is told of its home's prefixes (RFC 6275).
+    pub const MOBILE_PREFIX_ADVERTISEMENT: u8 = 147;
+    /// A router shows its certificates (RFC 3971).
+    pub const CERTIFICATION_PATH_ADVERTISEMENT: u8 = 149;
     /// A multicast router announces itself.
     pub const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
     /// A multicast router withdraws.
     pub const MULTICAST_ROUTER_TERMINATION: u8 = 153;
+    /// Fast handovers, among them a router's advertisement by proxy (RFC 5568).
+    pub const FAST_HANDOVER: u8 = 154;
+    /// RPL: routes and prefixes of a lossy network (RFC 6550).
+    pub const RPL: u8 = 155;
+    /// ILNP: a node says that it is elsewhere (RFC 6743).
+    pub const LOCATOR_UPDATE: u8 = 156;
+    /// Duplicate address detection over several hops: a question (RFC 6775).
+    pub const DUPLICATE_ADDRESS_REQUEST: u8 = 157;
+    /// Duplicate address detection over several hops: an answer.
+    pub const DUPLICATE_ADDRESS_CONFIRMATION: u8 = 158;
 
     /// Whether the message reports an error.
     #[inline(always)]

@@ -57,7 +57,7 @@ reasons! {
        "A first fragment without its whole transport header, or a TCP fragment at offset 1";
     19 DhcpServer "dhcp-server" "A DHCP server's message from a port that is no DHCP server";
     20 Encapsulation "encapsulation"
-       "IP-in-IP, 6in4, GRE or Teredo where the port denies encapsulation";
+       "A packet in a packet, where the port denies encapsulation";
     21 Ipv6Malformed "ipv6-malformed" "IPv6 with a wrong version or length, or a truncated header";
     22 Ipv6Chain "ipv6-chain"
        "An extension header chain that is too long, out of order, unknown or of routing type 0";
@@ -113,6 +113,7 @@ reasons! {
     63 DhcpIdentity "dhcp-identity"
        "A DHCP client's message in the name of another port, or of more clients than one port has";
     64 Dhcpv6Client "dhcpv6-client" "To a DHCPv6 server, but no DHCPv6 client's message";
+    65 IgmpQuery "igmp-query" "An IGMP query: the tenant has no multicast router";
 }
 
 impl DropReason {

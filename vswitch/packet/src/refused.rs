@@ -3,7 +3,9 @@
 //! The filter and the fast path take their look-ups from it. The specification's page is compared
 //! with it, and so can other rules be that must agree with the filter.
 
-use crate::number::{ethertype, icmp, icmpv6, port, protocol};
+use crate::encapsulation;
+use crate::number::{ethertype, icmp, icmpv6, igmp, port};
+use crate::port_set::PortSet;
 use crate::reason::DropReason;
 
 /// A field of a frame that holds an assigned number.
@@ -11,14 +13,14 @@ use crate::reason::DropReason;
 pub enum Field {
     /// Ethernet's type.
     EtherType,
-    /// The protocol of IPv4, the upper layer of IPv6.
-    Protocol,
     /// UDP's source port.
     UdpSource,
     /// UDP's destination port.
     UdpDestination,
     /// The type of ICMP in IPv4.
     Icmp,
+    /// The type of IGMP.
+    Igmp,
     /// The type of ICMPv6.
     Icmpv6,
 }
@@ -36,8 +38,6 @@ pub enum Condition {
     NoDhcpServerReply,
     /// Unless the port is a DHCP server, or it is a DHCP client's message of the port.
     NoDhcpClient,
-    /// Where the port denies encapsulation.
-    EncapsulationDenied,
 }
 
 /// A number that the filter refuses.
@@ -67,7 +67,7 @@ const fn row(field: Field, number: u16, reason: DropReason, condition: Condition
 pub const REFUSED: &[Refused] = {
     use Condition::*;
     use DropReason::*;
-    use Field::{EtherType, Icmp, Icmpv6, Protocol, UdpDestination, UdpSource};
+    use Field::{EtherType, Icmp, Icmpv6, Igmp, UdpDestination, UdpSource};
     &[
         row(EtherType, ethertype::VLAN, VlanTag, NoTrunk),
         row(EtherType, ethertype::SERVICE_VLAN, VlanTag, Always),
@@ -89,35 +89,26 @@ pub const REFUSED: &[Refused] = {
             Dhcpv6Server,
             NoDhcpServer,
         ),
-        row(UdpSource, port::TEREDO, Encapsulation, EncapsulationDenied),
-        row(
-            UdpDestination,
-            port::TEREDO,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::IPV4 as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::IPV6 as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
-        row(
-            Protocol,
-            protocol::GRE as u16,
-            Encapsulation,
-            EncapsulationDenied,
-        ),
         row(Icmp, icmp::REDIRECT as u16, Redirect, Always),
+        row(Icmp, icmp::MOBILE_REDIRECT as u16, Redirect, Always),
         row(
             Icmp,
             icmp::ROUTER_ADVERTISEMENT as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(Igmp, igmp::QUERY as u16, IgmpQuery, Always),
+        row(Igmp, igmp::DVMRP as u16, RouterAdvertisement, Always),
+        row(Igmp, igmp::PIM as u16, RouterAdvertisement, Always),
+        row(
+            Igmp,
+            igmp::MULTICAST_ROUTER_ADVERTISEMENT as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(
+            Igmp,
+            igmp::MULTICAST_ROUTER_TERMINATION as u16,
             RouterAdvertisement,
             Always,
         ),
@@ -133,6 +124,44 @@ pub const REFUSED: &[Refused] = {
             Icmpv6,
             icmpv6::ROUTER_RENUMBERING as u16,
             RouterAdvertisement,
+            Always,
+        ),
+        row(
+            Icmpv6,
+            icmpv6::HOME_AGENT_REPLY as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(
+            Icmpv6,
+            icmpv6::MOBILE_PREFIX_ADVERTISEMENT as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(
+            Icmpv6,
+            icmpv6::CERTIFICATION_PATH_ADVERTISEMENT as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(
+            Icmpv6,
+            icmpv6::FAST_HANDOVER as u16,
+            RouterAdvertisement,
+            Always,
+        ),
+        row(Icmpv6, icmpv6::RPL as u16, RouterAdvertisement, Always),
+        row(Icmpv6, icmpv6::LOCATOR_UPDATE as u16, Redirect, Always),
+        row(
+            Icmpv6,
+            icmpv6::DUPLICATE_ADDRESS_REQUEST as u16,
+            NdSpoof,
+            Always,
+        ),
+        row(
+            Icmpv6,
+            icmpv6::DUPLICATE_ADDRESS_CONFIRMATION as u16,
+            NdSpoof,
             Always,
         ),
         row(Icmpv6, icmpv6::INVERSE_SOLICITATION as u16, NdSpoof, Always),
@@ -170,20 +199,20 @@ const fn reasons_of(field: Field) -> [Option<DropReason>; 256] {
     reasons
 }
 
-static REFUSED_PROTOCOLS: [Option<DropReason>; 256] = reasons_of(Field::Protocol);
 static REFUSED_ICMP: [Option<DropReason>; 256] = reasons_of(Field::Icmp);
+static REFUSED_IGMP: [Option<DropReason>; 256] = reasons_of(Field::Igmp);
 static REFUSED_ICMPV6: [Option<DropReason>; 256] = reasons_of(Field::Icmpv6);
-
-/// Why a port that denies encapsulation may not send that protocol.
-#[inline(always)]
-pub fn protocol_reason(protocol: u8) -> Option<DropReason> {
-    REFUSED_PROTOCOLS[usize::from(protocol)]
-}
 
 /// Why nobody may send that ICMP type.
 #[inline(always)]
 pub fn icmp_reason(kind: u8) -> Option<DropReason> {
     REFUSED_ICMP[usize::from(kind)]
+}
+
+/// Why nobody may send that IGMP type.
+#[inline(always)]
+pub fn igmp_reason(kind: u8) -> Option<DropReason> {
+    REFUSED_IGMP[usize::from(kind)]
 }
 
 /// Why nobody may send that ICMPv6 type.
@@ -192,31 +221,47 @@ pub fn icmpv6_reason(kind: u8) -> Option<DropReason> {
     REFUSED_ICMPV6[usize::from(kind)]
 }
 
-/// The UDP ports of one field that mean something to the filter or to storm control, which a fast
-/// path must leave to the general one, repeated until there are eight.
-pub const fn special_ports(field: Field) -> [u16; 8] {
-    let mut ports = [0; 8];
-    let mut count = 0;
-    let mut at = 0;
+/// How many UDP ports [`REFUSED`] has.
+const fn count_ports() -> usize {
+    let (mut count, mut at) = (0, 0);
     while at < REFUSED.len() {
-        if REFUSED[at].field as u8 == field as u8 {
+        if matches!(REFUSED[at].field, Field::UdpSource | Field::UdpDestination) {
+            count += 1;
+        }
+        at += 1;
+    }
+    count
+}
+
+/// The UDP ports that mean something to the filter or to storm control, of either end, and `more`.
+const fn special_ports<const N: usize>(more: &[u16]) -> [u16; N] {
+    // Not refused, but counted as DHCP.
+    let mut ports = [port::DHCPV6_SERVER; N];
+    let (mut count, mut at) = (0, 0);
+    while at < REFUSED.len() {
+        if matches!(REFUSED[at].field, Field::UdpSource | Field::UdpDestination) {
             ports[count] = REFUSED[at].number;
             count += 1;
         }
         at += 1;
     }
-    if matches!(field, Field::UdpDestination) {
-        // Not refused, but counted as DHCP.
-        ports[count] = port::DHCPV6_SERVER;
+    let mut at = 0;
+    while at < more.len() {
+        ports[count] = more[at];
         count += 1;
-    }
-    let mut copy = 0;
-    while count + copy < ports.len() {
-        ports[count + copy] = ports[copy];
-        copy += 1;
+        at += 1;
     }
     ports
 }
+
+/// The UDP ports that a fast path must leave to the general one.
+pub static SPECIAL_PORTS: PortSet = PortSet::new(&special_ports::<{ count_ports() + 1 }>(&[]));
+
+/// The same, for a port that denies encapsulation.
+pub static SPECIAL_PORTS_OF_DENYING: PortSet = {
+    const COUNT: usize = count_ports() + 1 + encapsulation::UDP_PORTS.len();
+    PortSet::new(&special_ports::<COUNT>(&encapsulation::UDP_PORTS))
+};
 
 #[cfg(test)]
 mod tests {
@@ -238,25 +283,23 @@ mod tests {
                 rows.find(|row| row.field == field && row.number == u16::from(number))
                     .map(|row| row.reason)
             };
-            assert_eq!(protocol_reason(number), of(Field::Protocol));
             assert_eq!(icmp_reason(number), of(Field::Icmp));
+            assert_eq!(igmp_reason(number), of(Field::Igmp));
             assert_eq!(icmpv6_reason(number), of(Field::Icmpv6));
         }
     }
 
     #[test]
     fn special_ports_cover_refusals_and_dhcp() {
-        let from = special_ports(Field::UdpSource);
-        let to = special_ports(Field::UdpDestination);
         for number in 0..=u16::MAX {
-            let refused = |field| {
-                let mut rows = REFUSED.iter();
-                rows.any(|row| row.field == field && row.number == number)
-            };
-            let special = refused(Field::UdpSource);
-            assert_eq!(from.contains(&number), special, "from {number}");
-            let special = refused(Field::UdpDestination) || port::is_dhcp(number);
-            assert_eq!(to.contains(&number), special, "to {number}");
+            let udp = |field| matches!(field, Field::UdpSource | Field::UdpDestination);
+            let refused = REFUSED
+                .iter()
+                .any(|row| udp(row.field) && row.number == number);
+            let special = refused || port::is_dhcp(number);
+            assert_eq!(SPECIAL_PORTS.has(number), special, "{number}");
+            let special = special || encapsulation::is_udp((number, 0));
+            assert_eq!(SPECIAL_PORTS_OF_DENYING.has(number), special, "{number}");
         }
     }
 }

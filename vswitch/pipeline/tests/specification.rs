@@ -7,7 +7,7 @@ use std::path::Path;
 
 use packet::number::{ethertype, icmpv6, option6, protocol};
 use packet::refused::{Field, REFUSED};
-use packet::{DropReason, Frame};
+use packet::{DropReason, Frame, encapsulation};
 use pipeline::{Generation, Pipeline, PortId, Stage};
 use tenant_config::{MacAddr, Tenant};
 
@@ -108,7 +108,7 @@ fn refused_ethertypes_are_those_of_the_page() {
 #[test]
 fn refused_ports_and_protocols_are_those_of_the_page() {
     let page = page("reference/spoof-filter.md");
-    let table = refused(&[Field::UdpSource, Field::UdpDestination, Field::Protocol]);
+    let table = refused(&[Field::UdpSource, Field::UdpDestination]);
     let expected = |reason: DropReason| table[&reason].clone();
     let servers = row(&page, "### IPv4", 7);
     let ports = part(&servers, "from port", "as a first fragment");
@@ -118,11 +118,27 @@ fn refused_ports_and_protocols_are_those_of_the_page() {
     let ports = row(&page, "### IPv6", 4);
     let ports = numbers(part(&ports, "from port", "`"));
     assert_eq!(ports, expected(DropReason::Dhcpv6Server));
-    for (section, row_number, phrase) in [("### IPv4", 9, "protocol"), ("### IPv6", 5, "layer")] {
-        let row = row(&page, section, row_number);
-        let mut found = numbers(part(&row, phrase, ", or UDP"));
-        found.extend(numbers(part(&row, "to port", "`")));
-        assert_eq!(found, expected(DropReason::Encapsulation), "{section}");
+}
+
+#[test]
+fn encapsulations_are_those_of_the_page() {
+    let page = page("reference/spoof-filter.md");
+    let row = row(&page, "### IPv4", 10);
+    let allowed = numbers(part(&row, "A protocol other than", "."));
+    let expected = (0..=255).filter(|protocol| !encapsulation::is_protocol(*protocol));
+    assert_eq!(allowed, expected.map(u16::from).collect());
+    for (phrase, ports) in [
+        (
+            "UDP (offset 0) from or to port",
+            &encapsulation::UDP_PORTS[..],
+        ),
+        (
+            "TCP (offset 0) from or to port",
+            &encapsulation::TCP_PORTS[..],
+        ),
+    ] {
+        let found = numbers(part(&row, phrase, "."));
+        assert_eq!(found, ports.iter().copied().collect(), "{phrase}");
     }
 }
 
@@ -131,6 +147,8 @@ fn refused_icmp_types_are_those_of_the_page() {
     let page = page("reference/spoof-filter.md");
     let found = row(&page, "### IPv4", 8).replace("8. ICMP (offset 0)", "");
     assert_eq!(clauses(&found), refused(&[Field::Icmp]));
+    let found = row(&page, "### IPv4", 9).replace("9. IGMP (offset 0)", "");
+    assert_eq!(clauses(&found), refused(&[Field::Igmp]));
     let from_port = row(&page, "### IPv6", 6);
     let from_uplink = row(&page, "## From the uplink", 6);
     let rows = [

@@ -19,7 +19,8 @@ use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig,
 
 use crate::network::NEXT_HOP_MAC;
 use crate::switches::checks::{
-    MARTIANS, MARTIANS_IPV6, encapsulations, link_icmpv6, refused, refused_icmp, upper_layers,
+    MARTIANS, MARTIANS_IPV6, encapsulation_ports, encapsulations, encapsulations6, link_icmpv6,
+    refused, refused_icmp, upper_layers,
 };
 
 // The tables, in the order in which a frame passes them. `reg0` holds its tenant.
@@ -80,12 +81,13 @@ fn arp_target(net: &IpNet) -> Option<String> {
 
 /// Matches on packets that encapsulate.
 fn encapsulation() -> impl Iterator<Item = String> {
-    let protocols = encapsulations()
-        .flat_map(|number| ["ip", "ipv6"].map(|family| format!("{family},nw_proto={number}")));
-    let teredo = ["udp", "udp6"]
-        .into_iter()
-        .flat_map(|family| udp_ports(family, DropReason::Encapsulation));
-    protocols.chain(teredo)
+    let ipv4 = encapsulations().map(|number| format!("ip,nw_proto={number}"));
+    let ipv6 = encapsulations6().map(|number| format!("ipv6,nw_proto={number}"));
+    let ports = ["udp", "udp6"].into_iter().flat_map(|family| {
+        encapsulation_ports()
+            .flat_map(move |port| ["tp_src", "tp_dst"].map(|end| format!("{family},{end}={port}")))
+    });
+    ipv4.chain(ipv6).chain(ports)
 }
 
 /// Matches on UDP ports that the filter refuses for a reason.
@@ -213,7 +215,7 @@ impl Rules {
             self.drop(TRANSPORT, 100, &format!("icmp6,icmp_type={kind}"));
         }
         self.go_to(TRANSPORT, 0, "ip", ROUTE);
-        for protocol in upper_layers().chain(encapsulations()) {
+        for protocol in upper_layers().chain(encapsulations6()) {
             let matching = format!("ipv6,nw_proto={protocol}");
             self.go_to(TRANSPORT, 0, &matching, ROUTE);
         }
@@ -452,15 +454,15 @@ mod tests {
             for part in line.split(',') {
                 let (key, value) = part.split_once('=').unwrap_or((part, ""));
                 let field = match key {
-                    "nw_proto" => Field::Protocol,
-                    "tp_src" => Field::UdpSource,
-                    "tp_dst" => Field::UdpDestination,
-                    "icmp_type" if line.contains(",icmp,") => Field::Icmp,
-                    "icmp_type" => Field::Icmpv6,
+                    "nw_proto" => "Protocol",
+                    "tp_src" => "UdpSource",
+                    "tp_dst" => "UdpDestination",
+                    "icmp_type" if line.contains(",icmp,") => "Icmp",
+                    "icmp_type" => "Icmpv6",
                     _ => continue,
                 };
                 let number: u16 = value.parse().expect("a number");
-                dropped.insert((format!("{field:?}"), number));
+                dropped.insert((field.to_owned(), number));
             }
         }
         assert_eq!(dropped, filter_numbers());

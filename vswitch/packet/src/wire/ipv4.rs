@@ -52,6 +52,15 @@ impl Ipv4 {
         }
     }
 
+    /// The IGMP type.
+    #[inline(always)]
+    pub fn igmp_type(&self) -> Option<u8> {
+        match self.transport {
+            Transport::Igmp { kind } => Some(kind),
+            _ => None,
+        }
+    }
+
     /// The bytes behind the IP header.
     pub fn payload<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
         packet
@@ -101,6 +110,9 @@ pub fn parse(bytes: &[u8]) -> Result<Ipv4, DropReason> {
     let (fragment, transport) = if offset == 0 {
         let transport = match protocol {
             protocol::ICMP => transport::parse::<8>(protocol, payload),
+            protocol::IGMP => payload
+                .first_chunk::<8>()
+                .map(|head| Transport::Igmp { kind: head[0] }),
             _ => transport::parse::<0>(protocol, payload),
         };
         match (transport, more) {

@@ -36,6 +36,11 @@ pub enum Transport {
         /// The type.
         kind: u8,
     },
+    /// IGMP.
+    Igmp {
+        /// The type.
+        kind: u8,
+    },
     /// A protocol that is not parsed, or a fragment that has no transport header.
     Opaque,
 }

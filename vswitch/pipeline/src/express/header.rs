@@ -1,6 +1,6 @@
 //! Headers without anything unusual.
 
-use packet::refused::{Field, special_ports};
+use packet::PortSet;
 use packet::wire::{ETHERNET_LEN, tcp};
 
 use crate::tables::Tunnel;
@@ -31,16 +31,14 @@ impl Upper {
 
 /// Passes UDP whose header is whole and whose ports mean nothing to the filter.
 #[inline(always)]
-pub(super) fn udp(total_len: usize, min_len: usize, from: u16, to: u16) -> Option<()> {
-    // All are compared, without a branch: one vector comparison each.
-    const FROM: [u16; 8] = special_ports(Field::UdpSource);
-    const TO: [u16; 8] = special_ports(Field::UdpDestination);
-    let mut ordinary = true;
-    for lane in 0..8 {
-        ordinary &= from != FROM[lane];
-        ordinary &= to != TO[lane];
-    }
-    (ordinary && total_len >= min_len).then_some(())
+pub(super) fn udp(
+    total_len: usize,
+    min_len: usize,
+    ports: (u16, u16),
+    special: &PortSet,
+) -> Option<()> {
+    let ordinary = !special.has_any(ports);
+    (ordinary & (total_len >= min_len)).then_some(())
 }
 
 /// Passes TCP whose header is whole.

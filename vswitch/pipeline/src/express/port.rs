@@ -4,7 +4,7 @@ use packet::number::protocol;
 use packet::wire::ethernet::source_and_type;
 use packet::wire::flow::Inner;
 use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4};
-use packet::{Frame, addr};
+use packet::{Frame, addr, encapsulation};
 
 use super::header::{HEAD4, HEAD6, Upper, tcp, udp};
 use crate::counters::Counters;
@@ -95,9 +95,12 @@ fn forward4(
         return None;
     }
     let (source, destination) = (be32(head, 26), be32(head, 30));
+    let ports = (be16(head, 34), be16(head, 36));
     match head[23] {
-        protocol::UDP => udp(usize::from(total_len), 28, be16(head, 34), be16(head, 36))?,
-        protocol::TCP => tcp(usize::from(total_len), 20, head[46])?,
+        protocol::UDP => udp(usize::from(total_len), 28, ports, rules.special_ports)?,
+        protocol::TCP if !encapsulation::is_tcp(ports) => {
+            tcp(usize::from(total_len), 20, head[46])?;
+        }
         _ => return None,
     }
     let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
@@ -153,9 +156,10 @@ fn forward6(
     if (head[14] >> 4) ^ 6 | (head[0] & 1) != 0 || total_len > room {
         return None;
     }
+    let ports = (be16(head, 54), be16(head, 56));
     match head[20] {
-        protocol::UDP => udp(total_len, 48, be16(head, 54), be16(head, 56))?,
-        protocol::TCP => tcp(total_len, 40, *bytes.get(66)?)?,
+        protocol::UDP => udp(total_len, 48, ports, rules.special_ports)?,
+        protocol::TCP if !encapsulation::is_tcp(ports) => tcp(total_len, 40, *bytes.get(66)?)?,
         _ => return None,
     }
     let (source, destination) = (be128(head, 22), be128(head, 38));

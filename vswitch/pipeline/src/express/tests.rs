@@ -248,6 +248,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         Just(3544),
         Just(4789),
         Just(6081),
+        Just(7471),
+        Just(8472),
         any::<u16>()
     ];
     let edits = prop::collection::vec((0..80usize, any::<u8>()), 0..3);

@@ -1,6 +1,7 @@
 //! From the underlay to a port: out of the tunnel, or in plain.
 
 use packet::number::{ethertype, protocol};
+use packet::refused::SPECIAL_PORTS;
 use packet::wire::tunnel::Opened;
 use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4, mac_at};
 use packet::{Frame, addr};
@@ -121,7 +122,7 @@ fn common4(
     let upper = match head[23] {
         protocol::UDP => {
             let to = be16(head, 36);
-            udp(len, 28, be16(head, 34), to).map(|()| Upper::Udp(to))?
+            udp(len, 28, (be16(head, 34), to), &SPECIAL_PORTS).map(|()| Upper::Udp(to))?
         }
         protocol::TCP => tcp(len, 20, head[46]).map(|()| Upper::Tcp(head[47]))?,
         _ => return None,
@@ -147,7 +148,7 @@ fn common6(
     let upper = match head[20] {
         protocol::UDP => {
             let to = be16(head, 56);
-            udp(len, 48, be16(head, 54), to).map(|()| Upper::Udp(to))?
+            udp(len, 48, (be16(head, 54), to), &SPECIAL_PORTS).map(|()| Upper::Udp(to))?
         }
         protocol::TCP => {
             let flags = *bytes.get(67)?;

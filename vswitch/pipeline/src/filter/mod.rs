@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 mod dhcp;
+mod encapsulation;
 mod ethernet;
 mod nd;
 mod outside;

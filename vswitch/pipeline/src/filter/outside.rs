@@ -1,8 +1,8 @@
 //! Rows that the uplink and the tunnel share: what may come from outside.
 
 use packet::number::{ethertype, icmpv6, protocol};
-use packet::refused::icmp_reason;
-use packet::wire::{Arp, Fragment, Ipv4, Ipv6, arp};
+use packet::refused::{icmp_reason, igmp_reason};
+use packet::wire::{Arp, Fragment, Ipv4, Ipv6, Transport, arp};
 use packet::{DropReason, addr};
 
 use super::{dhcp, nd};
@@ -42,7 +42,18 @@ pub(super) fn services4(ip: &Ipv4, packet: &[u8]) -> Result<(), DropReason> {
         dhcp::not_from_server(ip, udp, packet)?;
         dhcp::not_to_server(udp)?;
     }
-    match ip.icmp_type().and_then(icmp_reason) {
+    not_of_routers(ip)
+}
+
+/// Rows "IPv4 8 and 9".
+#[inline(always)]
+pub(super) fn not_of_routers(ip: &Ipv4) -> Result<(), DropReason> {
+    let refused = match ip.transport {
+        Transport::Icmp { kind } => icmp_reason(kind),
+        Transport::Igmp { kind } => igmp_reason(kind),
+        _ => None,
+    };
+    match refused {
         Some(reason) => Err(reason),
         None => Ok(()),
     }

@@ -1,13 +1,13 @@
 //! What a port's VM may send: the rows of "From a port".
 
-use packet::number::{ethertype, icmpv6, port, protocol};
-use packet::refused::{icmp_reason, protocol_reason};
+use packet::number::{ethertype, icmpv6, protocol};
 use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use super::ethernet::{self, Ethernet, Sender, Station};
+use super::outside::not_of_routers;
 use super::owner::Owner;
-use super::{dhcp, nd};
+use super::{dhcp, encapsulation, nd};
 use crate::tables::{PortRules, Tables};
 
 /// Accepts what a port's VM may send, and writes it to `packet`; `leased` is the address that DHCP
@@ -80,12 +80,11 @@ fn ipv4_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv4, DropReason>
     }
     if let Some(udp) = ip.udp() {
         dhcp::from_port(rules, &ip, udp, payload)?;
-        not_encapsulated(rules, udp)?;
     } else {
-        if let Some(reason) = ip.icmp_type().and_then(icmp_reason) {
-            return Err(reason);
-        }
-        not_encapsulation(rules, ip.protocol)?;
+        not_of_routers(&ip)?;
+    }
+    if rules.deny_encapsulation && encapsulation::is_carrier4(&ip, payload) {
+        return Err(DropReason::Encapsulation);
     }
     Ok(ip)
 }
@@ -102,34 +101,14 @@ fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason>
     } else if !owner.has6(ip.source) {
         return Err(DropReason::Ipv6Source);
     }
-    if let Some(udp) = ip.udp() {
-        if !rules.dhcp_server {
-            dhcp::not_from_server6(Some(udp))?;
-        }
-        not_encapsulated(rules, udp)?;
-    } else {
-        not_encapsulation(rules, ip.upper)?;
+    if !rules.dhcp_server {
+        dhcp::not_from_server6(ip.udp())?;
+    }
+    if rules.deny_encapsulation && encapsulation::is_carrier6(&ip, payload) {
+        return Err(DropReason::Encapsulation);
     }
     if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {
         nd::from_port(owner, &ip, payload)?;
     }
     Ok(ip)
-}
-
-/// Rows "IPv4 9" and "IPv6 5" for UDP.
-#[inline(always)]
-fn not_encapsulated(rules: &PortRules, (from, to): (u16, u16)) -> Result<(), DropReason> {
-    if rules.deny_encapsulation && port::is_encapsulation(from, to) {
-        return Err(DropReason::Encapsulation);
-    }
-    Ok(())
-}
-
-/// Rows "IPv4 9" and "IPv6 5" for other protocols.
-#[inline(always)]
-fn not_encapsulation(rules: &PortRules, protocol: u8) -> Result<(), DropReason> {
-    match protocol_reason(protocol) {
-        Some(reason) if rules.deny_encapsulation => Err(reason),
-        _ => Ok(()),
-    }
 }

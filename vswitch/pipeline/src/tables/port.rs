@@ -1,6 +1,8 @@
 //! What one port may do.
 
+use packet::PortSet;
 use packet::number::ethertype;
+use packet::refused::{SPECIAL_PORTS, SPECIAL_PORTS_OF_DENYING};
 use packet::wire::ethernet::source_and_type_of;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig};
 
@@ -31,6 +33,8 @@ pub(crate) struct PortRules {
     pub(crate) deny_encapsulation: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
+    /// The UDP ports that the fast path leaves to the general one.
+    pub(crate) special_ports: &'static PortSet,
     /// Whether the fast path serves the port: it has no tags, no limits of all frames and no
     /// learned address.
     pub(crate) express: bool,
@@ -70,6 +74,10 @@ impl PortRules {
             learns: matches!(port.addresses, Addresses::Learned(_)),
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
+            special_ports: match port.encapsulation {
+                Encapsulation::Allow => &SPECIAL_PORTS,
+                Encapsulation::Deny => &SPECIAL_PORTS_OF_DENYING,
+            },
             limited: port.limits != Limits::default(),
             limits: port.limits,
             express: port.trunk.is_empty()

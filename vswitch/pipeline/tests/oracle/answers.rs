@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{Ethernet2Slice, Ipv4Slice, Ipv6HeaderSlice};
+use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use pipeline::DropReason;
 use tenant_config::{MacAddr, SwitchConfig};
 
@@ -43,16 +43,17 @@ pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
 fn packet<'a>(frame: &Ethernet2Slice<'a>) -> Result<Packet<'a>, String> {
     let bytes = frame.payload_slice();
     if bytes.first().is_some_and(|first| first >> 4 == 4) {
-        let ip = Ipv4Slice::from_slice(bytes).map_err(|error| error.to_string())?;
-        let header = ip.header();
+        let header = Ipv4HeaderSlice::from_slice(bytes).map_err(|error| error.to_string())?;
+        let whole = bytes.get(..usize::from(header.total_len()));
+        let whole = whole.ok_or("a truncated packet")?;
         let sum_is_right = frames::checksum(header.slice()) == 0;
         owed!(sum_is_right, "a wrong IPv4 checksum");
         Ok(Packet {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             hop_limit: header.ttl(),
-            upper: (ip.payload().ip_number.0, ip.payload().payload),
-            whole: &bytes[..usize::from(header.total_len())],
+            upper: (header.protocol().0, &whole[header.slice().len()..]),
+            whole,
         })
     } else {
         let header = Ipv6HeaderSlice::from_slice(bytes).map_err(|error| error.to_string())?;

@@ -356,7 +356,9 @@ impl<'c> Sender<'c> {
     }
 
     fn ipv4(&self, choices: &mut Choices<'_>) -> Vec<u8> {
-        let protocol = choices.pick(&[17, 17, 6, 6, 1, 1, 4, 41, 47, 58, 132, 139, 253]);
+        let protocol = choices.pick(&[
+            17, 17, 17, 6, 6, 6, 1, 1, 2, 4, 41, 47, 51, 51, 58, 97, 132, 139, 253,
+        ]);
         let payload = transport(choices, protocol, &self.client_macs());
         let mut packet = V4::new(self.source4(choices), self.any4(choices), protocol, payload);
         packet.ttl = choices.pick(&[64, 64, 64, 255, 2, 1, 0]);
@@ -583,7 +585,9 @@ fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8
     let filler = vec![b'x'; size];
     let bytes = match protocol {
         17 => {
-            let ports = [1000, 53, 67, 68, 546, 547, 3544, 4789, 6081, 16081];
+            let ports = [
+                1000, 53, 67, 68, 546, 547, 3544, 4500, 4789, 6081, 7471, 8472, 16081,
+            ];
             let usual = [1000, 2000];
             let from = choices.mostly(&usual, &ports);
             let to = choices.mostly(&[1000, 2000, 1000, 2000, 6081], &ports);
@@ -596,13 +600,24 @@ fn transport(choices: &mut Choices<'_>, protocol: u8, clients: &[Mac]) -> Vec<u8
             udp(from, to, &message)
         }
         6 if choices.once_in(2) => maximum_segment(choices),
+        2 => {
+            let kind = choices.pick(&[17, 18, 22, 34, 19, 20, 48, 49, 50]);
+            [&[kind, 0, 0, 0][..], &filler].concat()
+        }
+        51 => {
+            let next = choices.pick(&[17, 6, 4, 50, 51, 97, 1]);
+            let behind = choices.pick(&[udp(1000, 4789, &filler), udp(1000, 9, &filler), filler]);
+            [vec![next], authentication(), behind].concat()
+        }
+        6 if choices.once_in(8) => tcp(1000, 7471, 5, &filler),
         6 => tcp(1000, 80, choices.mostly(&[5, 8, 15], &[0, 4]), &filler),
         1 => {
             let kind = choices.pick(&[8, 8, 0, 3, 4, 5, 11, 12, 13]);
             icmp(kind, 0, &[ECHO, &filler].concat())
         }
         58 => {
-            let kind = choices.pick(&[128, 128, 129, 1, 2, 3, 4, 100, 127, 138, 200]);
+            let kind =
+                choices.pick(&[128, 128, 129, 1, 2, 3, 4, 100, 127, 138, 147, 156, 157, 200]);
             icmpv6(kind, 0, &[ECHO, &filler].concat())
         }
         _ => filler,

@@ -45,7 +45,7 @@ pub(super) fn ipv4(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     }
     let whole_transport = match protocol {
         TCP => tcp_is_whole(payload),
-        UDP | ICMP => payload.len() >= 8,
+        UDP | ICMP | IGMP => payload.len() >= 8,
         _ => true,
     };
     if offset == 0 && !whole_transport {
@@ -127,29 +127,74 @@ pub(super) fn ipv4_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(
             return Err(DhcpClient);
         }
     }
-    // IPv4 8
-    routers_icmpv4(packet)?;
-    // IPv4 9
+    // IPv4 8 and 9
+    routers_messages4(packet)?;
+    // IPv4 10
     encapsulation(port, packet)
 }
 
-/// IPv4 8.
-pub(super) fn routers_icmpv4(packet: &Packet<'_>) -> Result<(), DropReason> {
+/// IPv4 8 and 9.
+pub(super) fn routers_messages4(packet: &Packet<'_>) -> Result<(), DropReason> {
     match packet.icmpv4_type() {
-        Some(5) => Err(Redirect),
-        Some(9) => Err(RouterAdvertisement),
+        Some(5 | 32) => return Err(Redirect),
+        Some(9) => return Err(RouterAdvertisement),
+        _ => {}
+    }
+    match packet.igmp_type() {
+        Some(17) => Err(IgmpQuery),
+        Some(19 | 20 | 48 | 50) => Err(RouterAdvertisement),
         _ => Ok(()),
     }
 }
 
-/// IPv4 9 and IPv6 5.
+/// IPv4 10 and IPv6 5.
 pub(super) fn encapsulation(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReason> {
-    let tunnel = matches!(packet.upper, Some(4 | 41 | 47));
-    let teredo = packet
-        .udp_ports()
-        .is_some_and(|(from, to)| from == 3544 || to == 3544);
-    if port.encapsulation == Encapsulation::Deny && (tunnel || teredo) {
+    if port.encapsulation == Encapsulation::Deny && may_hold_a_packet(packet) {
         return Err(DropReason::Encapsulation);
     }
     Ok(())
+}
+
+fn may_hold_a_packet(packet: &Packet<'_>) -> bool {
+    let Some(mut protocol) = packet.upper else {
+        return false;
+    };
+    let mut rest = packet.payload;
+    if protocol == AH && packet.fragment != Fragment::No {
+        return true;
+    }
+    let mut authentication_headers = 0;
+    while protocol == AH {
+        authentication_headers += 1;
+        if authentication_headers > 8 || rest.len() < 2 {
+            return true;
+        }
+        let length = (usize::from(rest[1]) + 2) * 4;
+        if length > rest.len() {
+            return true;
+        }
+        protocol = rest[0];
+        rest = &rest[length..];
+    }
+    if !matches!(
+        protocol,
+        1 | 2 | 6 | 17 | 33 | 46 | 50 | 58 | 59 | 88 | 89 | 112 | 132 | 136
+    ) {
+        return true;
+    }
+    if packet.fragment == Fragment::Later || !matches!(protocol, TCP | UDP) {
+        return false;
+    }
+    if rest.len() < 4 {
+        return true;
+    }
+    let holds = |port| match (protocol, port) {
+        (TCP, 7471) => true,
+        (TCP, _) => false,
+        (_, 434 | 1701 | 2123 | 2152 | 2268 | 3386 | 3544 | 3653 | 4191 | 4341 | 4342) => true,
+        (_, 4754 | 4755 | 4789 | 4790 | 5072 | 5246 | 5247 | 5436 | 5437 | 6080 | 6081) => true,
+        (_, 6633 | 6635 | 6636 | 8060 | 8472 | 12222 | 12223 | 17754) => true,
+        _ => false,
+    };
+    holds(be16(rest, 0)) || holds(be16(rest, 2))
 }

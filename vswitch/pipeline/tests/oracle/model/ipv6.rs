@@ -160,9 +160,9 @@ pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(
             .all(|option| allowed && option.body == mac)
     };
     let honest = match icmp_type {
-        RA | 138 | 151 | 153 => return Err(RouterAdvertisement),
-        REDIRECT => return Err(Redirect),
-        141 | 142 => return Err(NdSpoof),
+        RA | 138 | 145 | 147 | 149 | 151 | 153 | 154 | 155 => return Err(RouterAdvertisement),
+        REDIRECT | 156 => return Err(Redirect),
+        141 | 142 | 157 | 158 => return Err(NdSpoof),
         NS if !source.is_unspecified() => says(SOURCE_LINK_LAYER, true),
         NS => {
             let target = nd_target(packet.payload);

@@ -3,6 +3,8 @@
 use super::*;
 
 pub(super) const ICMP: u8 = 1;
+pub(super) const IGMP: u8 = 2;
+pub(super) const AH: u8 = 51;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
@@ -48,6 +50,10 @@ impl Packet<'_> {
 
     pub(super) fn icmpv4_type(&self) -> Option<u8> {
         (self.source.is_ipv4() && self.transport() == Some(ICMP)).then(|| self.payload[0])
+    }
+
+    pub(super) fn igmp_type(&self) -> Option<u8> {
+        (self.source.is_ipv4() && self.transport() == Some(IGMP)).then(|| self.payload[0])
     }
 
     /// Route 2: "an ICMP echo request that is no fragment and whose checksum is right".

@@ -29,7 +29,7 @@ pub(super) fn unwanted_from_outside(packet: &Packet<'_>) -> Result<(), DropReaso
     if to == Some(67) && packet.source.is_ipv4() {
         return Err(DhcpClient);
     }
-    routers_icmpv4(packet)?;
+    routers_messages4(packet)?;
     if is_dhcpv6_servers(packet) {
         return Err(Dhcpv6Server);
     }
@@ -45,9 +45,9 @@ pub(super) fn unwanted_from_outside(packet: &Packet<'_>) -> Result<(), DropReaso
     }
     nd_well_formed(icmp_type, packet)?;
     match icmp_type {
-        RA | 138 | 151 | 153 => Err(RouterAdvertisement),
-        REDIRECT => Err(Redirect),
-        141 | 142 => Err(NdSpoof),
+        RA | 138 | 145 | 147 | 149 | 151 | 153 | 154 | 155 => Err(RouterAdvertisement),
+        REDIRECT | 156 => Err(Redirect),
+        141 | 142 | 157 | 158 => Err(NdSpoof),
         _ => Ok(()),
     }
 }

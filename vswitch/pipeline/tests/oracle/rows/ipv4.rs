@@ -221,28 +221,130 @@ fn routers_messages(rows: &mut Rows) {
     rows.row = "IPv4 8";
     rows.on(configs::three(), 0);
     rows.drop(Redirect, "an ICMP redirect", v4(&V4::new(IP1, IP2, 1, icmp(5, 1, ECHO))));
+    rows.drop(Redirect, "an ICMP redirect of a mobile host",
+        v4(&V4::new(IP1, IP2, 1, icmp(32, 0, ECHO))));
     rows.drop(RouterAdvertisement, "an ICMP router advertisement",
         v4(&V4::new(IP1, IP2, 1, icmp(9, 0, ECHO))));
+
+    rows.row = "IPv4 9";
+    let igmp = |kind: u8| V4::new(IP1, IP2, 2, vec![kind, 0, 0, 0, 0, 0, 0, 0]);
+    rows.drop(IgmpQuery, "an IGMP query to the sibling", v4(&igmp(17)));
+    rows.drop(IgmpQuery, "an IGMP query to all",
+        ethernet([1, 0, 0x5e, 0, 0, 1], VM1, IPV4,
+            &V4 { to: [224, 0, 0, 1].into(), options: vec![148, 4, 0, 0], ..igmp(17) }.bytes()));
+    rows.drop(IgmpQuery, "a query in a first fragment",
+        v4(&V4 { fragment: MORE_FRAGMENTS, ..igmp(17) }));
+    for kind in [19, 20, 48, 50] {
+        rows.drop(RouterAdvertisement, "a multicast router's message", v4(&igmp(kind)));
+    }
+    for kind in [16, 18, 21, 22, 23, 34, 47, 49, 51] {
+        rows.forward(1, "another IGMP message", v4(&igmp(kind)));
+    }
+    rows.drop(Ipv4Malformed, "IGMP cut off", v4(&V4 { payload: vec![17; 7], ..igmp(17) }));
+    rows.drop(Ipv4Fragment, "IGMP's first fragment cut off",
+        v4(&V4 { payload: vec![17; 7], fragment: MORE_FRAGMENTS, ..igmp(17) }));
+    rows.forward(1, "a later fragment of IGMP", v4(&V4 { fragment: 9, ..igmp(17) }));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
 fn encapsulation(rows: &mut Rows) {
-    rows.row = "IPv4 9";
-    for protocol in [4, 41, 47] {
+    rows.row = "IPv4 10";
+    let of_vm2 = |packet: &V4| ethernet(GW, VM2, IPV4, &packet.bytes());
+    let harmless = [1, 2, 6, 17, 33, 46, 50, 58, 59, 88, 89, 112, 132, 136];
+    let binding = [135, 139, 140];
+    for protocol in (0..=255).filter(|protocol| !binding.contains(protocol)) {
         rows.on(configs::three(), 1);
-        let packet = V4::new(IP2, IP1, protocol, plain().bytes());
-        rows.drop(DropReason::Encapsulation, "a tunnel", ethernet(GW, VM2, IPV4, &packet.bytes()));
-        rows.drop(DropReason::Encapsulation, "a later fragment of a tunnel",
-            ethernet(GW, VM2, IPV4, &V4 { fragment: 9, ..packet }.bytes()));
+        let payload = match protocol {
+            1 => icmp(8, 0, ECHO),
+            6 => tcp(1000, 80, 5, b"data"),
+            51 => vec![4; 40],
+            _ => udp(1000, 2000, &plain().bytes()),
+        };
+        let packet = V4::new(IP2, IP1, protocol, payload);
+        let (whole, later) = (of_vm2(&packet), of_vm2(&V4 { fragment: 9, ..packet.clone() }));
+        if harmless.contains(&protocol) {
+            rows.forward(0, "a protocol that carries no packet", whole);
+            rows.forward(0, "a later fragment of it", later);
+        } else {
+            rows.drop(DropReason::Encapsulation, "a protocol that may carry packets", whole);
+            rows.drop(DropReason::Encapsulation, "a later fragment of it", later);
+        }
         rows.on(configs::three(), 0);
-        rows.forward(1, "a tunnel that is not denied",
-            v4(&V4 { protocol, payload: plain().bytes(), ..plain() }));
+        rows.forward(1, "the same where it is not denied",
+            v4(&V4 { from: IP1, to: IP2, ..packet }));
     }
     rows.on(configs::three(), 1);
-    for (from, to) in [(3544, 9), (9, 3544)] {
-        let packet = V4::new(IP2, IP1, 17, udp(from, to, b"teredo"));
-        rows.drop(DropReason::Encapsulation, "Teredo", ethernet(GW, VM2, IPV4, &packet.bytes()));
-        rows.forward(0, "a later fragment that looks like Teredo",
-            ethernet(GW, VM2, IPV4, &V4 { fragment: 9, ..packet }.bytes()));
+    for port in CARRIERS {
+        for (from, to) in [(port, 9), (9, port)] {
+            let packet = V4::new(IP2, IP1, 17, udp(from, to, b"a packet"));
+            rows.drop(DropReason::Encapsulation, "a tunnel by UDP", of_vm2(&packet));
+            rows.forward(0, "a later fragment that looks like it",
+                of_vm2(&V4 { fragment: 9, ..packet }));
+        }
     }
+    for port in [53, 443, 500, 1194, 1700, 1702, 4500, 4788, 4791, 6082, 8471, 51820] {
+        rows.forward(0, "another UDP port", of_vm2(&V4::new(IP2, IP1, 17, udp(port, port, b""))));
+    }
+    for (from, to) in [(7471, 9), (9, 7471)] {
+        let segment = |from, to| of_vm2(&V4::new(IP2, IP1, 6, tcp(from, to, 5, b"a frame")));
+        rows.drop(DropReason::Encapsulation, "STT", segment(from, to));
+        rows.forward(0, "another TCP port", segment(from ^ 1, to ^ 1));
+    }
+    rows.forward(0, "a UDP carrier's port in TCP",
+        of_vm2(&V4::new(IP2, IP1, 6, tcp(4789, 4789, 5, b""))));
+    rows.forward(0, "a TCP carrier's port in UDP",
+        of_vm2(&V4::new(IP2, IP1, 17, udp(7471, 7471, b""))));
+    behind_authentication(rows);
+}
+
+/// The UDP ports of tunnels.
+pub(super) const CARRIERS: [u16; 30] = [
+    434, 1701, 2123, 2152, 2268, 3386, 3544, 3653, 4191, 4341, 4342, 4754, 4755, 4789, 4790, 5072,
+    5246, 5247, 5436, 5437, 6080, 6081, 6633, 6635, 6636, 8060, 8472, 12222, 12223, 17754,
+];
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn behind_authentication(rows: &mut Rows) {
+    rows.on(configs::three(), 1);
+    let packet = |count: usize, last: u8, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        for number in 0..count {
+            bytes.push(if number + 1 == count { last } else { 51 });
+            bytes.extend(authentication());
+        }
+        bytes.extend(payload);
+        V4::new(IP2, IP1, 51, bytes)
+    };
+    let of_vm2 = |packet: &V4| ethernet(GW, VM2, IPV4, &packet.bytes());
+    let plain = plain().bytes();
+    for count in [1, 2, 8] {
+        for last in [4, 41, 47, 97, 115, 137, 253] {
+            rows.drop(DropReason::Encapsulation, "a tunnel behind authentication headers",
+                of_vm2(&packet(count, last, &plain)));
+        }
+        rows.forward(0, "UDP behind them", of_vm2(&packet(count, 17, &udp(1000, 2000, b""))));
+        rows.forward(0, "TCP behind them", of_vm2(&packet(count, 6, &tcp(1000, 80, 5, b""))));
+        rows.forward(0, "ESP behind them", of_vm2(&packet(count, 50, b"")));
+        rows.drop(DropReason::Encapsulation, "a tunnel by UDP behind them",
+            of_vm2(&packet(count, 17, &udp(1000, 4789, b""))));
+        rows.drop(DropReason::Encapsulation, "STT behind them",
+            of_vm2(&packet(count, 6, &tcp(1000, 7471, 5, b""))));
+        rows.drop(DropReason::Encapsulation, "UDP whose ports are cut off",
+            of_vm2(&packet(count, 17, &[0, 9, 0])));
+    }
+    rows.drop(DropReason::Encapsulation, "a ninth authentication header",
+        of_vm2(&packet(9, 17, &udp(1000, 2000, b""))));
+    let good = packet(1, 17, &udp(1000, 2000, b""));
+    for length in [0, 1, 2, 11, 23] {
+        let payload = good.payload[..length].to_vec();
+        rows.drop(DropReason::Encapsulation, "a cut-off authentication header",
+            of_vm2(&V4 { payload, ..good.clone() }));
+    }
+    for fragment in [MORE_FRAGMENTS, 9] {
+        rows.drop(DropReason::Encapsulation, "an authentication header in a fragment",
+            of_vm2(&V4 { fragment, ..good.clone() }));
+    }
+    rows.on(configs::three(), 0);
+    rows.forward(1, "a tunnel behind one, where it is not denied",
+        v4(&V4 { from: IP1, to: IP2, ..packet(1, 4, &plain) }));
 }

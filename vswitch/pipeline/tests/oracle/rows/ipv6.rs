@@ -261,12 +261,18 @@ fn dhcp_servers(rows: &mut Rows) {
 fn routers_messages(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "IPv6 6";
-    for kind in [138, 151, 153] {
+    for kind in [138, 145, 147, 149, 151, 153, 154, 155] {
         rows.drop(RouterAdvertisement, "another router's message",
             v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
     }
-    for kind in [141, 142] {
-        rows.drop(NdSpoof, "inverse ND",
+    rows.drop(Redirect, "a locator update",
+        v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(156, 0, &[0; 20]))));
+    for kind in [139, 140, 144, 146, 148, 150, 152, 159, 160, 161] {
+        rows.forward(1, "another message",
+            v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
+    }
+    for kind in [141, 142, 157, 158] {
+        rows.drop(NdSpoof, "inverse ND, or duplicates over several hops",
             v6(&V6::icmp(inner(0x11), inner(0x12), icmpv6(kind, 0, &[0; 20]))));
     }
 }
@@ -277,14 +283,29 @@ fn encapsulation(rows: &mut Rows) {
     rows.on(configs::three(), 1);
     let of_vm2 = |packet: &V6| ethernet(GW, VM2, IPV6, &packet.bytes());
     let tunnel = |upper| V6::new(inner(0x12), inner(0x11), upper, plain().bytes());
-    for upper in [4, 41, 47] {
+    for upper in [4, 41, 47, 97, 103, 108] {
         rows.drop(DropReason::Encapsulation, "a tunnel", of_vm2(&tunnel(upper)));
         rows.drop(DropReason::Encapsulation, "a tunnel behind other headers",
             of_vm2(&tunnel(upper).with(60, padding_options(0))));
+        rows.drop(DropReason::Encapsulation, "a tunnel behind an authentication header",
+            of_vm2(&tunnel(upper).with(51, authentication())));
+        rows.drop(DropReason::Encapsulation, "a tunnel's first fragment",
+            of_vm2(&tunnel(upper).with(44, fragment_header(0, true))));
     }
-    for (from, to) in [(3544, 9), (9, 3544)] {
-        let packet = V6::new(inner(0x12), inner(0x11), 17, udp(from, to, b""));
-        rows.drop(DropReason::Encapsulation, "Teredo", of_vm2(&packet));
+    for upper in [33, 46, 50, 59, 89, 112, 132, 136] {
+        rows.forward(0, "an upper layer that carries no packet", of_vm2(&tunnel(upper)));
+    }
+    for port in super::ipv4::CARRIERS {
+        for (from, to) in [(port, 9), (9, port)] {
+            let packet = V6::new(inner(0x12), inner(0x11), 17, udp(from, to, b""));
+            rows.drop(DropReason::Encapsulation, "a tunnel by UDP", of_vm2(&packet));
+            rows.drop(DropReason::Encapsulation, "a tunnel by UDP behind authentication",
+                of_vm2(&packet.with(51, authentication())));
+        }
+    }
+    for (from, to) in [(7471, 9), (9, 7471)] {
+        let packet = V6::new(inner(0x12), inner(0x11), 6, tcp(from, to, 5, b""));
+        rows.drop(DropReason::Encapsulation, "STT", of_vm2(&packet));
     }
     rows.on(configs::three(), 0);
     rows.forward(1, "a tunnel that is not denied", v6(&V6 { upper: 41, ..plain6() }));

@@ -191,6 +191,12 @@ fn dhcp_and_redirects(rows: &mut Rows) {
         v4(&V4 { fragment: 9, payload: udp(68, 67, b""), ..inbound() }));
     rows.drop(Redirect, "an ICMP redirect",
         v4(&V4 { payload: icmp(5, 1, ECHO), protocol: 1, ..inbound() }));
+    for (kind, reason) in [(17, IgmpQuery), (48, RouterAdvertisement), (19, RouterAdvertisement)] {
+        rows.drop(reason, "a multicast router's message",
+            v4(&V4 { payload: vec![kind; 8], protocol: 2, ..inbound() }));
+    }
+    rows.forward(0, "a tunnel, which the port's own rule does not concern",
+        v4(&V4 { payload: udp(4789, 4789, b""), ..inbound() }));
     rows.drop(Dhcpv6Server, "to port 546",
         v6(&V6 { payload: udp(9, 546, b""), ..inbound6() }));
     rows.drop(Dhcpv6Server, "from port 547",
