@@ -254,6 +254,35 @@ fn switch_is_restarted_if_its_device_is_recreated() {
 }
 
 #[test]
+fn lock_is_recreated_with_its_port() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, true)], &world.state());
+    world.apply(&change).expect("it applies");
+    let resources = &change.set[&name(1)].resources;
+    let lock = resources
+        .iter()
+        .find(|resource| matches!(resource, Resource::Lock(_)))
+        .expect("there is a lock");
+    let pair = lock.needs().and_then(BTreeSet::first).expect("its pair");
+    // The lock seems right while the old port is being removed.
+    world.host.objects.remove(pair);
+    let state = world.state();
+    let again = set(&[tenant(1, 1, 1500, true)], &state);
+    let plan = plan_change(&world.host, &state, &again).expect("there is a plan");
+    let steps: Vec<String> = plan.actions.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "delete switch of tenant t1".to_owned(),
+            format!("delete {}", lock.key()),
+            format!("create {pair}"),
+            format!("create {}", lock.key()),
+            "create switch of tenant t1".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn address_change_restarts_nothing() {
     let mut world = World::new();
     let change = set(&[tenant(1, 1, 1500, false)], &world.state());

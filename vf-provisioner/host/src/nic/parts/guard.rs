@@ -6,6 +6,8 @@
 //! prefix that is not so marked, and every frame of one to the host. So a compromised switch cannot
 //! speak as another tenant's VTEP, nor reach the host, and a lock that is missing lets nothing pass.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,6 +69,9 @@ pub struct Lock {
     /// Whether the port is administratively up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub up: bool,
+    /// The pair of which the port is an end: a new port comes without a lock, and down.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub needs: BTreeSet<Key>,
 }
 
 impl Object for Guard {
@@ -105,6 +110,10 @@ impl Object for Lock {
             table: self.table.clone(),
             interface: self.interface.clone(),
         }
+    }
+
+    fn needs(&self) -> Option<&BTreeSet<Key>> {
+        Some(&self.needs)
     }
 }
 
@@ -184,10 +193,11 @@ fn pass_rules() -> Vec<Value> {
     ]
 }
 
-/// The lock of one In/Out port.
+/// The lock of one In/Out port, an end of `pair`.
 pub(crate) fn lock(
     table: &str,
     interface: &str,
+    pair: Key,
     config: &SwitchConfig,
     uplink: &UplinkConfig,
 ) -> Lock {
@@ -233,6 +243,7 @@ pub(crate) fn lock(
         interface: interface.to_owned(),
         rules,
         up: true,
+        needs: BTreeSet::from([pair]),
     }
 }
 
@@ -491,5 +502,6 @@ fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
             Vec::new()
         },
         up: is_up(&wanted.interface)? == Some(true),
+        needs: wanted.needs.clone(),
     }))
 }

@@ -21,6 +21,7 @@ use super::probe::Probe;
 use super::{AssignError, Assignment, NicBackend};
 use crate::error::OptionError;
 use crate::finding::Finding;
+use crate::object::Object;
 use crate::resource::Resource;
 use crate::state::State;
 
@@ -119,6 +120,13 @@ impl Veth {
                 }),
             },
         };
+        let lock = guard::lock(
+            self.names.instance(),
+            &bridge_port,
+            pair.key(),
+            config,
+            uplink,
+        );
         Some(vec![
             Resource::Bridge(bridge),
             Resource::Guard(guard::guard(
@@ -126,12 +134,7 @@ impl Veth {
                 &self.bridge_port_prefix(),
             )),
             Resource::Pair(pair),
-            Resource::Lock(guard::lock(
-                self.names.instance(),
-                &bridge_port,
-                config,
-                uplink,
-            )),
+            Resource::Lock(lock),
         ])
     }
 }
