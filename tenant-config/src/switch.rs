@@ -2,6 +2,7 @@
 //! provisioner writes it and the switch reads it; it holds nothing of any other tenant.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -103,6 +104,19 @@ impl Device {
     /// Otherwise the switch filters them.
     pub const fn filters_mac(&self) -> bool {
         matches!(self, Self::Offline | Self::Pci { .. })
+    }
+}
+
+/// The driver and the device, as the control API and `status` show them.
+impl fmt::Display for Device {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offline => out.write_str("offline"),
+            Self::AfPacket { interface } => write!(out, "af_packet:{interface}"),
+            Self::AfXdp { interface } => write!(out, "af_xdp:{interface}"),
+            Self::Memif { socket, id, .. } => write!(out, "memif:{}:{id}", socket.display()),
+            Self::Pci { address, .. } => write!(out, "pci:{address}"),
+        }
     }
 }
 

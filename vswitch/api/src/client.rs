@@ -1,21 +1,28 @@
-//! The client of the control API: one request for each connection, with a bounded wait.
+//! The client of the control API: one request for each connection, with one deadline for all of it.
+//!
+//! The switch may have been taken over. Its answer is read up to [`Operation::answer_max`] bytes,
+//! straight into the answer's type; an error quotes little of it, and that plain.
+//!
+//! [`Operation::answer_max`]: crate::endpoint::Operation::answer_max
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tokio::net::UnixStream;
 
+use crate::endpoint::{Endpoint, Failure, Operation};
+use crate::plain::quote;
 use crate::{PREFER, REQUEST_ID};
 
-/// The largest answer that is read: more than the largest that a switch gives.
-const ANSWER_MAX: usize = 64 << 20;
+/// The largest head of an answer, in bytes.
+const HEAD_MAX: usize = 64 << 10;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +40,7 @@ pub enum ClientError {
     },
     /// The switch took too long.
     #[error(
-        "{socket}: no answer in {timeout:?}; a switch on a slow machine may need a longer \
+        "{socket}: no answer in {timeout:.0?}; a switch on a slow machine may need a longer \
          --timeout",
         socket = socket.display()
     )]
@@ -48,38 +55,80 @@ pub enum ClientError {
     Protocol {
         /// The socket.
         socket: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it; plain.
         error: String,
+    },
+    /// What came back is the answer to another client's request, which can happen where clients
+    /// share a VM's channel.
+    #[error("{socket}: this is the answer to another's request", socket = socket.display())]
+    Foreign {
+        /// The socket.
+        socket: PathBuf,
     },
     /// The switch answered with an error.
     #[error("the switch refuses: {0}")]
-    Refused(String),
+    Refused(
+        /// Its reason; plain and short.
+        String,
+    ),
 }
 
 /// A client of one switch.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    /// For the first request.
+    connected: Mutex<Option<UnixStream>>,
+}
+
+/// A request, and how much of its answer is read.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    answer_max: usize,
 }
 
 impl Client {
-    /// A client of the switch that listens on `socket`. Each answer may take `timeout`.
+    /// A client of the switch that listens on `socket`. A request may take `timeout` in all, from
+    /// the connection to the last byte of the answer.
     pub fn new(socket: impl Into<PathBuf>, timeout: Duration) -> Self {
         Self {
             socket: socket.into(),
             timeout,
+            connected: Mutex::new(None),
         }
     }
 
-    /// `GET`: the answer's JSON. Asks once more if the first answer is not to this request, which
-    /// can happen where clients share a VM's channel.
+    /// A client for one request over `stream`, which is connected to `socket`.
+    pub fn connected(stream: UnixStream, socket: impl Into<PathBuf>, timeout: Duration) -> Self {
+        Self {
+            connected: Mutex::new(Some(stream)),
+            ..Self::new(socket, timeout)
+        }
+    }
+
+    /// `GET` with that query, which is empty or begins with `?`: the bytes of the answer. Asks once
+    /// more within the same time if the first answer is not to this request.
     ///
     /// # Errors
     /// If there is no answer, or one with a status other than 200.
-    pub fn get(&self, path: &str) -> Result<Value, ClientError> {
-        match self.request(Method::GET, path, Bytes::new()) {
-            Err(ClientError::Protocol { .. }) => self.request(Method::GET, path, Bytes::new()),
+    pub fn get(&self, endpoint: Endpoint, query: &str) -> Result<Vec<u8>, ClientError> {
+        let spec = endpoint.spec();
+        let path = format!("{}{query}", spec.path);
+        let until = Instant::now() + self.timeout;
+        let ask = || {
+            let call = Call {
+                method: Method::GET,
+                path: &path,
+                body: Bytes::new(),
+                answer_max: spec.get.answer_max,
+            };
+            self.request(call, until)
+        };
+        match ask() {
+            Err(ClientError::Foreign { .. }) => ask(),
             answer => answer,
         }
     }
@@ -88,34 +137,53 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Self::get`], and if the answer is not a `T`.
-    pub fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        serde_json::from_value(self.get(path)?).map_err(|error| self.protocol(error))
+    pub fn read<T: DeserializeOwned>(&self, endpoint: Endpoint) -> Result<T, ClientError> {
+        self.parse(&self.get(endpoint, "")?)
     }
 
-    /// `PUT`: the answer's JSON.
+    /// `PUT`, whose answer is read as a `T`.
     ///
     /// # Errors
-    /// If there is no answer, or one with a status other than 200.
-    pub fn put(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
-        self.request(Method::PUT, path, body.into())
+    /// If the endpoint has no such method, if there is no answer or one with a status other than
+    /// 200, or if the answer is not a `T`.
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        endpoint: Endpoint,
+        body: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        let spec = endpoint.spec();
+        let Some(put) = &spec.put else {
+            return Err(self.protocol(format!("PUT is not a method of {}", spec.path)));
+        };
+        let Operation { answer_max, .. } = put.operation;
+        let call = Call {
+            method: Method::PUT,
+            path: spec.path,
+            body: body.into(),
+            answer_max,
+        };
+        self.parse(&self.request(call, Instant::now() + self.timeout)?)
     }
 
     /// An answer that cannot be understood.
     pub fn protocol(&self, error: impl ToString) -> ClientError {
         ClientError::Protocol {
             socket: self.socket.clone(),
-            error: error.to_string(),
+            error: quote(&error.to_string()),
         }
     }
 
-    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Value, ClientError> {
+    fn parse<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(answer).map_err(|error| self.protocol(error))
+    }
+
+    fn request(&self, call: Call<'_>, until: Instant) -> Result<Vec<u8>, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| self.connect(error))?;
         runtime.block_on(async {
-            let answer = self.exchange(method, path, body);
-            tokio::time::timeout(self.timeout, answer)
+            tokio::time::timeout_at(until.into(), self.exchange(call))
                 .await
                 .unwrap_or_else(|_| {
                     Err(ClientError::Timeout {
@@ -126,15 +194,35 @@ impl Client {
         })
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Value, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = TokioIo::new(stream.map_err(|error| self.connect(error))?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+    async fn stream(&self) -> io::Result<tokio::net::UnixStream> {
+        match self.take_connected() {
+            None => tokio::net::UnixStream::connect(&self.socket).await,
+            Some(stream) => {
+                stream.set_nonblocking(true)?;
+                tokio::net::UnixStream::from_std(stream)
+            }
+        }
+    }
+
+    fn take_connected(&self) -> Option<UnixStream> {
+        let mut connected = self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connected.take()
+    }
+
+    async fn exchange(&self, call: Call<'_>) -> Result<Vec<u8>, ClientError> {
+        let Call {
+            method,
+            path,
+            body,
+            answer_max,
+        } = call;
+        let stream = self.stream().await.map_err(|error| self.connect(error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(HEAD_MAX)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.protocol(error))?;
         tokio::spawn(connection);
@@ -153,20 +241,40 @@ impl Client {
             .map_err(|error| self.protocol(error))?;
         let answered = response.headers().get(REQUEST_ID);
         if answered.is_some_and(|other| other != id.as_str()) {
-            return Err(self.protocol("this is the answer to another's request"));
+            let socket = self.socket.clone();
+            return Err(ClientError::Foreign { socket });
         }
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|error| self.protocol(error))?;
-        let value: Value =
-            serde_json::from_slice(&body.to_bytes()).map_err(|error| self.protocol(error))?;
+        let answer = self.collect(response.into_body(), answer_max).await?;
         if status == StatusCode::OK {
-            return Ok(value);
+            return Ok(answer);
         }
-        let error = value["error"].as_str().unwrap_or("it gives no reason");
-        Err(ClientError::Refused(error.to_owned()))
+        let failure: Failure = self.parse(&answer)?;
+        Err(ClientError::Refused(quote(&failure.error)))
+    }
+
+    /// Reads a body into one piece of memory: a list of small pieces would take many times more.
+    async fn collect<B>(&self, mut body: B, most: usize) -> Result<Vec<u8>, ClientError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let too_long = || self.protocol(format!("the answer has more than {most} bytes"));
+        if body.size_hint().lower() > most as u64 {
+            return Err(too_long());
+        }
+        let mut answer = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.protocol(error))?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            if data.len() > most - answer.len() {
+                return Err(too_long());
+            }
+            answer.extend_from_slice(data);
+        }
+        Ok(answer)
     }
 
     fn connect(&self, source: io::Error) -> ClientError {
@@ -193,10 +301,20 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use serde_json::json;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::endpoint::config::Installed;
+
+    const GENERATION: &str = r#"{"generation":7}"#;
+
+    fn get(client: &Client) -> Result<Vec<u8>, ClientError> {
+        client.get(Endpoint::Worker, "")
+    }
+
+    fn put(client: &Client) -> Result<Installed, ClientError> {
+        client.put(Endpoint::Config, b"{}".to_vec())
+    }
 
     /// Makes the response to a request.
     type Answer = fn(&str) -> String;
@@ -227,11 +345,7 @@ mod tests {
         let id = request
             .lines()
             .find(|line| line.starts_with("x-request-id: "));
-        response(
-            "200 OK",
-            &format!("{}\r\n", id.expect("an id")),
-            r#"{"generation":7}"#,
-        )
+        response("200 OK", &format!("{}\r\n", id.expect("an id")), GENERATION)
     }
 
     fn answer_to_another(_: &str) -> String {
@@ -253,43 +367,34 @@ mod tests {
             ok(request)
         }
         let (client, _directory) = switch(&[checked]);
-        assert_eq!(
-            client.get("/v1/worker").expect("an answer"),
-            json!({ "generation": 7 })
-        );
+        assert_eq!(get(&client).expect("an answer"), GENERATION.as_bytes());
     }
 
     #[test]
     fn get_asks_once_more_after_an_answer_to_another_request() {
         let (client, _directory) = switch(&[answer_to_another, ok]);
-        assert_eq!(
-            client.get("/").expect("an answer"),
-            json!({ "generation": 7 })
-        );
+        assert_eq!(get(&client).expect("an answer"), GENERATION.as_bytes());
         let (client, _directory) = switch(&[answer_to_another, answer_to_another]);
-        assert!(matches!(client.get("/"), Err(ClientError::Protocol { .. })));
+        assert!(matches!(get(&client), Err(ClientError::Foreign { .. })));
     }
 
     #[test]
     fn put_is_not_repeated() {
         let (client, _directory) = switch(&[answer_to_another, ok]);
-        assert!(matches!(
-            client.put("/", Vec::new()),
-            Err(ClientError::Protocol { .. })
-        ));
+        assert!(matches!(put(&client), Err(ClientError::Foreign { .. })));
     }
 
     #[test]
     fn failure_is_refused_with_its_sentence() {
         let (client, _directory) = switch(&[conflict]);
-        let error = client.put("/v1/config", b"{}".to_vec()).expect_err("409");
+        let error = put(&client).expect_err("409");
         assert_eq!(error.to_string(), "the switch refuses: memory is another");
     }
 
     #[test]
     fn missing_socket_is_a_connect_error() {
         let client = Client::new("/nowhere/control.sock", Duration::from_secs(1));
-        assert!(matches!(client.get("/"), Err(ClientError::Connect { .. })));
+        assert!(matches!(get(&client), Err(ClientError::Connect { .. })));
     }
 
     #[test]
@@ -298,6 +403,6 @@ mod tests {
         let path = directory.path().join("control.sock");
         let _listener = UnixListener::bind(&path).expect("a socket");
         let client = Client::new(path, Duration::from_millis(50));
-        assert!(matches!(client.get("/"), Err(ClientError::Timeout { .. })));
+        assert!(matches!(get(&client), Err(ClientError::Timeout { .. })));
     }
 }

@@ -1,17 +1,19 @@
-//! The control API of a switch, for both of its sides, and the two text formats that its programs
-//! share: Prometheus metrics and tables for a terminal.
+//! The control API of a switch, for both of its sides, and the text formats that its programs share:
+//! Prometheus metrics, tables for a terminal, and other processes' text made plain.
 //!
 //! The API is HTTP/1.1 with JSON on a unix socket. [`Endpoint`] is the table of its endpoints. The
 //! server, the command line's `show`, the message of a 404 and the OpenAPI document take the paths,
 //! methods, types and tables from there. Beside it, [`channel`] joins a switch and its supervisor.
 #![forbid(unsafe_code)]
 
+pub mod bounded;
 pub mod channel;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod endpoint;
 pub mod metrics;
 pub mod openapi;
+pub mod plain;
 pub mod table;
 
 pub use endpoint::Endpoint;

@@ -5,11 +5,14 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::plain::Plain;
+
 /// The content type of a [`Writer`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The longest label value in characters; the rest is cut off. The switch's names are shorter.
-/// Label values may come from another process, which must not make the text arbitrarily long.
+/// Label values may come from another process, which must not make the text arbitrarily long. A
+/// value is cut before it is escaped, so never between a backslash and what it escapes.
 const LABEL_MAX: usize = 256;
 
 /// The type of a metric.
@@ -330,12 +333,15 @@ impl<const LABELS: usize> Family<'_, LABELS> {
     }
 }
 
-/// A label's value: backslash, quote and newline are escaped, after the value was cut off.
+/// A label's value: what a terminal would not show is made plain, then backslash and quote are
+/// escaped, all after the value was cut off.
 struct EscapedLabel<'a>(&'a str);
 
 impl Display for EscapedLabel<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars().take(LABEL_MAX) {
+        let end = self.0.char_indices().nth(LABEL_MAX);
+        let value = &self.0[..end.map_or(self.0.len(), |(end, _)| end)];
+        for character in Plain(value).to_string().chars() {
             match character {
                 '"' => out.write_str("\\\"")?,
                 other => escape(out, other)?,
@@ -458,6 +464,20 @@ test_wake_count{of="x"} 4
         (rest.as_str() == " 7\n").then_some(labels)
     }
 
+    #[test]
+    fn label_is_not_cut_between_backslash_and_quote() {
+        for before in 250..260 {
+            let name = format!("{}\\\"\n\u{1b}", "a".repeat(before));
+            let mut out = Writer::default();
+            out.family(&FRAMES).sample(["red", &name], 7);
+            let text = out.finish();
+            let sample = text.lines().last().expect("a sample");
+            let labels = read_labels(&format!("{sample}\n")).expect("one whole sample");
+            assert!(labels[1].starts_with(&"a".repeat(before.min(LABEL_MAX))));
+            assert!(!text.contains('\u{1b}'));
+        }
+    }
+
     /// Mostly what needs escaping, and longer than a label may be.
     fn hostile() -> impl Strategy<Value = String> {
         prop_oneof![
@@ -477,7 +497,9 @@ test_wake_count{of="x"} 4
             out.family(&FRAMES).sample([&tenant, &port], 7);
             let text = out.finish();
             let sample = text.split_inclusive('\n').skip(2).collect::<String>();
-            let cut = |text: &str| text.chars().take(LABEL_MAX).collect::<String>();
+            let cut = |text: &str| {
+                Plain(text.chars().take(LABEL_MAX).collect::<String>()).to_string()
+            };
             prop_assert_eq!(read_labels(&sample), Some(vec![cut(&tenant), cut(&port)]));
         }
 

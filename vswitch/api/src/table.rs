@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use crate::plain::cut;
+
+/// The longest cell in characters. One long cell would make every row as long.
+pub(crate) const CELL_MAX: usize = 256;
+
 /// The head of a column, and on which side its cells are aligned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -42,9 +47,11 @@ impl Table {
         }
     }
 
-    /// Adds a row. Missing cells are empty; cells beyond the last column are not printed.
+    /// Adds a row. Missing cells are empty; cells beyond the last column are not printed. A cell is
+    /// cut to [`CELL_MAX`] characters and made plain: its text may come from another process.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter().map(|cell| cut(&cell, CELL_MAX));
+        self.rows.push(cells.collect());
     }
 
     /// The same table with these rows added.
@@ -104,6 +111,17 @@ mod tests {
                 "u        12345\n"
             )
         );
+    }
+
+    #[test]
+    fn hostile_cell_is_cut_and_plain() {
+        let mut table = Table::new([left("A"), left("B")]);
+        table.row(["\u{1b}[2J\n".to_owned(), "x".repeat(1 << 20)]);
+        table.row(["1".to_owned(), "2".to_owned()]);
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains("\\u{1b}[2J\\n  xx"), "{text}");
+        assert!(text.len() < 1000, "{}", text.len());
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use vswitch_api::Endpoint;
 use vswitch_api::client::{Client, ClientError};
-use vswitch_api::endpoint::drops::{self, Drop};
+use vswitch_api::endpoint::Form;
+use vswitch_api::endpoint::config::Installed;
+use vswitch_api::endpoint::drops::{self, Drop, Drops};
 use vswitch_api::endpoint::ports::{Port, Ports};
+use vswitch_api::plain::{self, PlainWriter};
 use vswitch_api::table::{Table, left, right};
 
 use super::{CliError, ControlArgs, ReloadArgs, ShowArgs, Shown, TopArgs};
@@ -18,26 +21,18 @@ fn client(switch: &ControlArgs) -> Client {
 
 pub(super) fn show(args: &ShowArgs) -> Result<(), CliError> {
     let client = client(&args.switch);
-    let Shown(spec, table) = args.what;
-    let all = args.all
-        && spec
-            .get
-            .flags
-            .iter()
-            .any(|flag| flag.name == drops::ALL.name);
+    let Shown(endpoint, show) = args.what;
+    let flags = endpoint.spec().get.flags;
+    let all = args.all && flags.iter().any(|flag| flag.name == drops::ALL.name);
     let query = if all {
         format!("?{}=1", drops::ALL.name)
     } else {
         String::new()
     };
-    let answer = client.get(&format!("{}{query}", spec.path))?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{answer}")?;
-        return Ok(());
-    }
-    let text = (table.text)(answer).map_err(|error| client.protocol(error))?;
-    out.write_all(text.as_bytes())?;
+    let answer = client.get(endpoint, &query)?;
+    let form = if args.json { Form::Json } else { Form::Table };
+    let text = (show.print)(&answer, form).map_err(|error| client.protocol(error))?;
+    PlainWriter(io::stdout().lock()).write_all(text.as_bytes())?;
     Ok(())
 }
 
@@ -46,12 +41,8 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
     let config = super::config::load_switch(&args.config)?;
     let body = serde_json::to_vec(&config).map_err(io::Error::other)?;
     let client = client(&args.switch);
-    let answer = client.put(Endpoint::Config.spec().path, body)?;
-    writeln!(
-        io::stdout(),
-        "generation {} is in use",
-        answer["generation"]
-    )?;
+    let Installed { generation } = client.put(Endpoint::Config, body)?;
+    writeln!(io::stdout(), "generation {generation} is in use")?;
     Ok(())
 }
 
@@ -59,13 +50,13 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<(), CliError> {
 struct Snapshot {
     at: Instant,
     ports: Ports,
-    drops: Vec<Drop>,
+    drops: Drops,
 }
 
 impl Snapshot {
     fn take(client: &Client) -> Result<Self, ClientError> {
-        let ports = client.read(Endpoint::Ports.spec().path)?;
-        let drops = client.read(Endpoint::Drops.spec().path)?;
+        let ports = client.read(Endpoint::Ports)?;
+        let drops = client.read(Endpoint::Drops)?;
         Ok(Self {
             at: Instant::now(),
             ports,
@@ -91,14 +82,18 @@ pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
             .collect();
         if args.json {
             let seconds = (now.at - before.at).as_secs_f64();
-            let ports: Vec<Value> = rates.iter().map(Rates::json).collect();
-            let line = json!({ "tenant": tenant, "seconds": seconds, "ports": ports });
-            writeln!(out, "{line}")?;
+            let line = Sample {
+                tenant,
+                seconds,
+                ports: &rates,
+            };
+            writeln!(out, "{}", plain::json(&line).map_err(io::Error::from)?)?;
         } else {
             if clear {
                 // Home, and erase to the end.
                 write!(out, "\x1b[H\x1b[J")?;
             }
+            let tenant = plain::quote(tenant);
             writeln!(out, "tenant {tenant}, every {} s\n", args.interval)?;
             write!(out, "{}", rate_table(&rates))?;
         }
@@ -108,8 +103,18 @@ pub(super) fn top(args: &TopArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// One line of `top --json`.
+#[derive(Serialize)]
+struct Sample<'a> {
+    tenant: &'a str,
+    seconds: f64,
+    ports: &'a [Rates],
+}
+
 /// A port's traffic in one interval, per second.
+#[derive(Serialize)]
 struct Rates {
+    #[serde(rename = "name")]
     port: String,
     rx_pps: f64,
     rx_bps: f64,
@@ -146,14 +151,6 @@ impl Rates {
                 .max_by_key(|(frames, _)| *frames)
                 .map(|(_, reason)| reason.clone()),
         }
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "name": self.port, "rx_pps": self.rx_pps, "rx_bps": self.rx_bps,
-            "tx_pps": self.tx_pps, "tx_bps": self.tx_bps,
-            "drop_pps": self.drop_pps, "top_reason": self.top_reason,
-        })
     }
 }
 

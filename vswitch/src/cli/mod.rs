@@ -23,7 +23,8 @@ use crate::control::metrics_reference;
 use crate::worker::PollMode;
 use pipeline::DropReason;
 use vswitch_api::client::ClientError;
-use vswitch_api::endpoint::{Show, Spec};
+use vswitch_api::endpoint::Show;
+use vswitch_api::plain::PlainWriter;
 use vswitch_api::{Endpoint, openapi};
 
 const EXIT_CODES: &str = "\
@@ -169,15 +170,14 @@ impl ControlArgs {
 
 /// An endpoint that `show` prints.
 #[derive(Debug, Clone, Copy)]
-struct Shown(&'static Spec, &'static Show);
+struct Shown(Endpoint, &'static Show);
 
 /// Parses the name of a [`Shown`]; the names are those of the table of endpoints.
 fn shown() -> impl TypedValueParser<Value = Shown> {
     let all = || {
-        Endpoint::ALL.iter().filter_map(|endpoint| {
-            let spec = endpoint.spec();
-            Some(Shown(spec, spec.show.as_ref()?))
-        })
+        Endpoint::ALL
+            .iter()
+            .filter_map(|endpoint| Some(Shown(*endpoint, endpoint.spec().show.as_ref()?)))
     };
     let names = all().map(|Shown(_, show)| PossibleValue::new(show.name).help(show.help));
     PossibleValuesParser::new(names).try_map(move |name| {
@@ -196,7 +196,7 @@ struct ShowArgs {
     /// With `drops`: also reasons without frames
     #[arg(long)]
     all: bool,
-    /// Print the control API's JSON unchanged
+    /// Print the control API's answer as JSON
     #[arg(long)]
     json: bool,
 }
@@ -304,8 +304,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let code = error.exit_code();
-            // A log that is full is no reason to panic.
-            let _ = writeln!(io::stderr(), "vswitch: {error}");
+            // An error may quote a file or an answer. A log that is full is no reason to panic.
+            let _ = writeln!(PlainWriter(io::stderr()), "vswitch: {error}");
             code
         }
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 use pipeline::{DropReason, NextHopView, PathMtuCounters, PathMtuRejection};
-use tenant_config::{Addresses, Device, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
+use tenant_config::{Addresses, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
 use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
@@ -40,7 +40,7 @@ impl Control {
             .zip(sides)
             .map(|(port, (side, state))| Port {
                 name: port.name.clone(),
-                device: device_name(side.device),
+                device: side.device.to_string(),
                 link_up: state.link_up.load(Ordering::Relaxed),
                 rx_missed: load(&state.rx_missed),
                 rx_frames: port.rx_frames.get(),
@@ -251,14 +251,4 @@ fn state_of(mac: Option<&String>) -> String {
         "unresolved"
     };
     state.to_owned()
-}
-
-fn device_name(device: &Device) -> String {
-    match device {
-        Device::Offline => "offline".to_owned(),
-        Device::AfPacket { interface } => format!("af_packet:{interface}"),
-        Device::AfXdp { interface } => format!("af_xdp:{interface}"),
-        Device::Memif { socket, id, .. } => format!("memif:{}:{id}", socket.display()),
-        Device::Pci { address, .. } => format!("pci:{address}"),
-    }
 }

@@ -5,13 +5,11 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use pipeline::Generation;
 use tenant_config::SwitchConfig;
+use vswitch_api::endpoint::CONFIG_MAX;
 use vswitch_api::endpoint::config::Installed;
 
 use super::{Control, HttpError, Reply, WORKER_TIMEOUT, json_reply, within};
 use crate::worker::load;
-
-/// The largest configuration that is read: some 100,000 addresses.
-const BODY_MAX: usize = 8 << 20;
 
 impl Control {
     pub(super) async fn configure(&self, body: Incoming) -> Result<Reply, HttpError> {
@@ -72,12 +70,12 @@ impl Control {
 }
 
 async fn read_config(body: Incoming) -> Result<SwitchConfig, HttpError> {
-    let body = Limited::new(body, BODY_MAX)
+    let body = Limited::new(body, CONFIG_MAX)
         .collect()
         .await
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
-                let error = format!("the body is larger than {BODY_MAX} bytes");
+                let error = format!("the body is larger than {CONFIG_MAX} bytes");
                 HttpError(StatusCode::PAYLOAD_TOO_LARGE, error)
             } else {
                 HttpError(StatusCode::BAD_REQUEST, format!("the body: {error}"))

@@ -49,7 +49,7 @@ const CHUNK: usize = 64 << 10;
 /// Returns when the switch answers that its worker is running.
 pub(super) fn wait_until_ready(socket: &Path) {
     let client = Client::new(socket, READY_MAX);
-    let ready = || client.get(Endpoint::Readyz.spec().path).is_ok();
+    let ready = || client.get(Endpoint::Readyz, "").is_ok();
     let began = Instant::now();
     while !(socket.exists() && ready()) {
         thread::sleep(pause(began.elapsed()));

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Put, Reply, Spec, schema_of};
+use super::{ANSWER_MAX, CONFIG_MAX, Operation, Put, Reply, Spec, schema_of};
 
 /// What the endpoint offers.
 pub const SPEC: Spec = Spec {
@@ -12,6 +12,7 @@ pub const SPEC: Spec = Spec {
         summary: "The configuration in use",
         flags: &[],
         reply: Reply::Json(switch_config),
+        answer_max: CONFIG_MAX,
         failures: &[],
     },
     put: Some(Put {
@@ -19,6 +20,7 @@ pub const SPEC: Spec = Spec {
             summary: "Replaces the configuration; answers once the new one is in use",
             flags: &[],
             reply: Reply::Json(schema_of::<Installed>),
+            answer_max: ANSWER_MAX,
             failures: &[
                 (409, "The difference takes a restart of the switch"),
                 (413, "The body is larger than 8 MiB"),

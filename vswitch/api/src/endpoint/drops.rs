@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Flag, Operation, Reply, Show, Spec, schema_of, show};
+use super::{ANSWER_MAX, Flag, Operation, PORTS_MAX, Reply, Show, Spec, schema_of, show};
+use crate::bounded::List;
 use crate::table::{Table, left, right};
 
 /// The flag that includes reasons without frames.
@@ -19,15 +20,20 @@ pub const SPEC: Spec = Spec {
         summary: "Frames dropped, by port and reason",
         flags: &[ALL],
         reply: Reply::Json(schema_of::<Vec<Drop>>),
+        // Each port's every reason: at most 3 MiB.
+        answer_max: 4 * ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "drops",
         help: "Frames dropped, by port and reason",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
+
+/// The answer, as a client reads it. A reason's number has 8 bits.
+pub type Drops = List<Drop, { PORTS_MAX << 8 }>;
 
 /// An element of the answer of `GET /v1/drops`. Reasons without frames are left out unless
 /// `?all=1` asks for them.
@@ -45,14 +51,14 @@ pub struct Drop {
     pub help: String,
 }
 
-fn text(drops: &Vec<Drop>) -> String {
+fn text(drops: &Drops) -> String {
     let mut table = Table::new([
         left("PORT"),
         left("REASON"),
         right("FRAMES"),
         left("MEANING"),
     ]);
-    for drop in drops {
+    for drop in drops.iter() {
         table.row([
             drop.port.clone(),
             drop.reason.clone(),

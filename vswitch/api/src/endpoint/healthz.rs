@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Spec, schema_of};
+use super::{ANSWER_MAX, Operation, Reply, Spec, schema_of};
 
 /// The answer of `/healthz` and `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,7 @@ pub const SPEC: Spec = Spec {
         summary: "Whether the process is alive",
         flags: &[],
         reply: Reply::Json(schema_of::<Health>),
+        answer_max: ANSWER_MAX,
         failures: &[],
     },
     put: None,

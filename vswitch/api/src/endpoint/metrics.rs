@@ -1,6 +1,6 @@
 //! `GET /metrics`: all counters for Prometheus.
 
-use super::{Operation, Reply, Spec};
+use super::{ANSWER_MAX, Operation, Reply, Spec};
 use crate::metrics::CONTENT_TYPE;
 
 /// What the endpoint offers.
@@ -10,6 +10,7 @@ pub const SPEC: Spec = Spec {
         summary: "All counters as Prometheus text 0.0.4",
         flags: &[],
         reply: Reply::Text(CONTENT_TYPE),
+        answer_max: 4 * ANSWER_MAX,
         failures: &[],
     },
     put: None,

@@ -15,7 +15,22 @@ pub mod worker;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::plain;
+
+/// The largest answer, in bytes, that a client reads; [`Operation::answer_max`] has the exceptions,
+/// which list what the configuration does.
+pub const ANSWER_MAX: usize = 1 << 20;
+/// The largest configuration, in bytes, that a switch reads: some 100,000 addresses.
+pub const CONFIG_MAX: usize = 8 << 20;
+/// The most ports that an answer lists: a tenant's, and the uplink.
+pub const PORTS_MAX: usize = 257;
+/// The most peers that an answer lists: a tunnel's.
+pub const PEERS_MAX: usize = 1024;
+/// The most prefixes that an answer lists: a tunnel's.
+pub const PREFIXES_MAX: usize = 131_072;
+/// The most routes or neighbours that an answer lists: twice as many as a tunnel has prefixes.
+pub const ADDRESSES_MAX: usize = 2 * PREFIXES_MAX;
 
 /// The endpoints in the order in which they are listed.
 macro_rules! endpoints {
@@ -76,6 +91,8 @@ pub struct Operation {
     pub flags: &'static [Flag],
     /// The answer of status 200.
     pub reply: Reply,
+    /// The largest answer in bytes, of any status; a client reads no more.
+    pub answer_max: usize,
     /// The other statuses that it may answer with, each with its reason. Their bodies are
     /// [`Failure`]s.
     pub failures: &'static [(u16, &'static str)],
@@ -116,20 +133,38 @@ pub fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// An answer for people: a subcommand of `vswitch show`.
+/// An answer for people and programs: a subcommand of `vswitch show`.
 #[derive(Debug)]
 pub struct Show {
     /// The subcommand.
     pub name: &'static str,
     /// One line on what it shows.
     pub help: &'static str,
-    /// The answer as text that ends with a newline.
-    pub text: fn(Value) -> serde_json::Result<String>,
+    /// The bytes of an answer, read into its type and printed: text that ends with a newline, and
+    /// that a terminal shows as it is.
+    pub print: fn(&[u8], Form) -> serde_json::Result<String>,
 }
 
-/// Reads an answer and prints it with `text`: for [`Show::text`].
-fn show<T: DeserializeOwned>(answer: Value, text: fn(&T) -> String) -> serde_json::Result<String> {
-    Ok(text(&serde_json::from_value(answer)?))
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As a table.
+    Table,
+    /// As JSON on one line.
+    Json,
+}
+
+/// Reads an answer, and prints it as JSON or with `text`: for [`Show::print`].
+fn show<T: DeserializeOwned + Serialize>(
+    answer: &[u8],
+    form: Form,
+    text: fn(&T) -> String,
+) -> serde_json::Result<String> {
+    let answer = serde_json::from_slice(answer)?;
+    Ok(match form {
+        Form::Table => text(&answer),
+        Form::Json => plain::json(&answer)? + "\n",
+    })
 }
 
 /// A cell for what may be absent.
@@ -165,8 +200,33 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::path::Path;
 
     use super::*;
+
+    /// A switch that was taken over sends as many elements as it likes, of any value.
+    #[test]
+    fn lists_are_read_bounded_and_sums_do_not_overflow() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/endpoint");
+        let mut lists = 0;
+        for file in std::fs::read_dir(folder).expect("the endpoints") {
+            let path = file.expect("an endpoint").path();
+            if path.ends_with("mod.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("its text");
+            assert!(!text.contains(".sum()"), "{}", path.display());
+            let mut before = "";
+            for line in text.lines() {
+                let is_list = line.trim_start().starts_with("pub ") && line.contains(": Vec<");
+                lists += usize::from(is_list);
+                let is_bounded = before.contains("deserialize_with = \"list::");
+                assert!(!is_list || is_bounded, "{}: {line}", path.display());
+                before = line;
+            }
+        }
+        assert!(lists >= 5, "{lists}");
+    }
 
     #[test]
     fn paths_and_subcommands_are_unique() {

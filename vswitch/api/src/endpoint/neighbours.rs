@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Show, Spec, or_dash, schema_of, show};
+use super::{ADDRESSES_MAX, ANSWER_MAX, Operation, Reply, Show, Spec, or_dash, schema_of, show};
+use crate::bounded::List;
 use crate::table::{Table, left};
 
 /// What the endpoint offers.
@@ -13,13 +14,14 @@ pub const SPEC: Spec = Spec {
         summary: "The tenant's VMs and the underlay's next hops, with their MACs",
         flags: &[],
         reply: Reply::Json(schema_of::<Vec<Neighbour>>),
+        answer_max: 16 * ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "neighbours",
         help: "Whose MACs are known",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
 
@@ -36,9 +38,9 @@ pub struct Neighbour {
     pub state: String,
 }
 
-fn text(neighbours: &Vec<Neighbour>) -> String {
+fn text(neighbours: &List<Neighbour, ADDRESSES_MAX>) -> String {
     let mut table = Table::new([left("ADDRESS"), left("PORT"), left("MAC"), left("STATE")]);
-    for neighbour in neighbours {
+    for neighbour in neighbours.iter() {
         table.row([
             neighbour.address.clone(),
             neighbour.port.clone(),

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::worker::Worker;
-use super::{Operation, Reply, Show, Spec, schema_of, show};
+use super::{ANSWER_MAX, Operation, PORTS_MAX, Reply, Show, Spec, schema_of, show};
+use crate::bounded::list;
 use crate::table::{Table, left, right};
 
 /// What the endpoint offers.
@@ -14,13 +15,14 @@ pub const SPEC: Spec = Spec {
         summary: "The counters of each port, and what the worker spent on them",
         flags: &[],
         reply: Reply::Json(schema_of::<Ports>),
+        answer_max: ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "ports",
         help: "Each port's counters, and what a frame costs",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
 
@@ -30,6 +32,7 @@ pub struct Ports {
     /// The tenant's name.
     pub tenant: String,
     /// The tenant's ports in the order of the configuration, then the uplink.
+    #[serde(deserialize_with = "list::<_, _, PORTS_MAX>")]
     pub ports: Vec<Port>,
     /// What the worker spent on them.
     pub worker: Worker,

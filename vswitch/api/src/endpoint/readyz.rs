@@ -1,7 +1,7 @@
 //! `GET /readyz`: whether the worker forwards frames.
 
 use super::healthz::Health;
-use super::{Operation, Reply, Spec, schema_of};
+use super::{ANSWER_MAX, Operation, Reply, Spec, schema_of};
 
 /// What the endpoint offers.
 pub const SPEC: Spec = Spec {
@@ -10,6 +10,7 @@ pub const SPEC: Spec = Spec {
         summary: "Whether the worker is running",
         flags: &[],
         reply: Reply::Json(schema_of::<Health>),
+        answer_max: ANSWER_MAX,
         failures: &[(503, "The worker made no round within 2 s")],
     },
     put: None,

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Show, Spec, or_dash, schema_of, show};
+use super::{ADDRESSES_MAX, ANSWER_MAX, Operation, Reply, Show, Spec, or_dash, schema_of, show};
+use crate::bounded::List;
 use crate::table::{Table, left};
 
 /// What the endpoint offers.
@@ -13,13 +14,14 @@ pub const SPEC: Spec = Spec {
         summary: "The route table, longest prefix first",
         flags: &[],
         reply: Reply::Json(schema_of::<Vec<Route>>),
+        answer_max: 16 * ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "routes",
         help: "Where each destination leads",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
 
@@ -38,9 +40,9 @@ pub struct Route {
     pub peer: Option<String>,
 }
 
-fn text(routes: &Vec<Route>) -> String {
+fn text(routes: &List<Route, ADDRESSES_MAX>) -> String {
     let mut table = Table::new([left("PREFIX"), left("KIND"), left("TO")]);
-    for route in routes {
+    for route in routes.iter() {
         let to = or_dash(route.port.as_ref().or(route.peer.as_ref()));
         table.row([route.prefix.clone(), route.kind.clone(), to]);
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Show, Spec, schema_of, show};
+use super::{ANSWER_MAX, Operation, Reply, Show, Spec, schema_of, show};
 use crate::table::{Table, left, right};
 
 /// What the endpoint offers.
@@ -13,13 +13,14 @@ pub const SPEC: Spec = Spec {
         summary: "Which switch runs, and since when",
         flags: &[],
         reply: Reply::Json(schema_of::<Switch>),
+        answer_max: ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "switch",
         help: "Its version, uptime and the configuration's generation",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
 

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Show, Spec, schema_of, show};
-use crate::table::{Table, left, right};
+use super::{CONFIG_MAX, Operation, PEERS_MAX, PREFIXES_MAX, Reply, Show, Spec, schema_of, show};
+use crate::bounded::list;
+use crate::plain::cut;
+use crate::table::{CELL_MAX, Table, left, right};
 
 /// What the endpoint offers.
 pub const SPEC: Spec = Spec {
@@ -15,13 +17,14 @@ pub const SPEC: Spec = Spec {
         summary: "The tenant's tunnel and its peers; `null` for a tenant without a tunnel",
         flags: &[],
         reply: Reply::Json(schema_of::<Option<Tunnel>>),
+        answer_max: CONFIG_MAX,
         failures: &[],
     },
     put: None,
     show: Some(Show {
         name: "tunnels",
         help: "The tunnel's peers: frames, next hops, when each was last heard",
-        text: |answer| show(answer, text),
+        print: |answer, form| show(answer, form, text),
     }),
 };
 
@@ -44,8 +47,12 @@ pub struct Tunnel {
     #[serde(default)]
     pub path_mtu: PathMtu,
     /// The peers in the order of the configuration.
+    #[serde(deserialize_with = "list::<_, _, PEERS_MAX>")]
     pub peers: Vec<Peer>,
 }
+
+/// The most reasons for not believing a report.
+const REJECTIONS_MAX: usize = 64;
 
 /// Routers' reports of a smaller path MTU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +60,7 @@ pub struct PathMtu {
     /// Reports that lowered the path MTU to a peer.
     pub believed: u64,
     /// Reports that were not believed, by reason.
+    #[serde(deserialize_with = "list::<_, _, REJECTIONS_MAX>")]
     pub rejected: Vec<Rejected>,
 }
 
@@ -98,6 +106,7 @@ pub struct Peer {
     /// Seconds since the last of them; `null` before the first.
     pub last_seen_s: Option<u64>,
     /// The prefixes behind the peer.
+    #[serde(deserialize_with = "list::<_, _, PREFIXES_MAX>")]
     pub prefixes: Vec<String>,
 }
 
@@ -144,15 +153,17 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         path_mtu,
         ..
     } = tunnel;
+    let [kind, vtep, mac] = [kind, vtep, mac].map(|text| cut(text, CELL_MAX));
     let head = format!("{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}");
     let mut reports = format!("path MTU reports: {} believed", path_mtu.believed);
-    let all: u64 = path_mtu.rejected.iter().map(|why| why.reports).sum();
+    let rejected = path_mtu.rejected.iter().map(|why| why.reports);
+    let all = rejected.fold(0, u64::saturating_add);
     let _ = write!(reports, ", {all} rejected");
     for Rejected {
         reason, reports: n, ..
     } in path_mtu.rejected.iter().filter(|why| why.reports > 0)
     {
-        let _ = write!(reports, "; {reason} {n}");
+        let _ = write!(reports, "; {} {n}", cut(reason, CELL_MAX));
     }
     format!("{head}, packets up to {mtu} bytes\n{reports}\n\n{table}")
 }

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, Reply, Spec, schema_of};
+use crate::bounded::list;
+
+use super::{ANSWER_MAX, Operation, Reply, Spec, schema_of};
 
 /// What the endpoint offers.
 pub const SPEC: Spec = Spec {
@@ -12,11 +14,15 @@ pub const SPEC: Spec = Spec {
         summary: "What the worker did and what it cost",
         flags: &[],
         reply: Reply::Json(schema_of::<Worker>),
+        answer_max: ANSWER_MAX,
         failures: &[],
     },
     put: None,
     show: None,
 };
+
+/// The most buckets of a histogram.
+const BUCKETS_MAX: usize = 64;
 
 /// The answer of `GET /v1/worker`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +51,7 @@ pub struct Worker {
     /// The longest such time, in nanoseconds.
     pub wake_max_ns: u64,
     /// Wakes by that time. Each bucket counts its own wakes only, not those of smaller buckets.
+    #[serde(deserialize_with = "list::<_, _, BUCKETS_MAX>")]
     pub wake_histogram: Vec<WakeBucket>,
 }
 
