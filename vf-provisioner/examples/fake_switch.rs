@@ -1,7 +1,8 @@
 //! Replaces the switch in the provisioner's tests: it has the same arguments, answers ARP for the
 //! gateway as the filter allows, and says that it is ready. It forwards nothing. Files beside its
 //! control socket change that: with `wait` it does not start, with `mute` it does not answer, and
-//! with `hang` it says that its worker forwards nothing.
+//! with `hang` it says that its worker forwards nothing. It has no ports to report on, and takes no
+//! configuration.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -17,6 +18,7 @@ use smoltcp::wire::{
     EthernetRepr,
 };
 use tenant_config::{Device, PortConfig, SwitchConfig};
+use vswitch_api::endpoint::worker::Worker;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,11 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.first().map(String::as_str) {
         Some("--version") => println!("fake_switch 0"),
         Some("run") => run(value("--config").ok_or("no --config")?)?,
-        Some("show") => {
-            UnixStream::connect(value("--control").ok_or("no --control")?)?;
-            println!("[]");
-        }
-        _ => return Err("run or show".into()),
+        _ => return Err("only run".into()),
     }
     Ok(())
 }
@@ -76,20 +74,28 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, of which the first line is enough to know.
 fn serve(mut client: UnixStream, hangs: bool) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
+    while !request.contains(&b'\n') {
         let mut part = [0; 512];
         match client.read(&mut part)? {
             0 => return Ok(()),
             length => request.extend(&part[..length]),
         }
     }
-    let (status, body) = match hangs {
-        true => ("503 Service Unavailable", r#"{"status":"starting"}"#),
-        false => ("200 OK", r#"{"status":"ready"}"#),
+    let (status, body) = if hangs {
+        let body = r#"{"error":"the worker does not go round"}"#;
+        ("503 Service Unavailable", body.to_owned())
+    } else if request.starts_with(b"GET /readyz ") {
+        ("200 OK", r#"{"status":"ready"}"#.to_owned())
+    } else if request.starts_with(b"GET /v1/ports ") {
+        let worker = serde_json::to_string(&Worker::default())?;
+        let body = format!(r#"{{"tenant":"","ports":[],"worker":{worker}}}"#);
+        ("200 OK", body)
+    } else {
+        ("409 Conflict", r#"{"error":"it is a fake"}"#.to_owned())
     };
     let length = body.len();
     write!(

@@ -4,10 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use tenant_config::Name;
 
 use crate::error::HostError;
@@ -57,6 +59,17 @@ pub(crate) fn remove(path: &Path) -> Result<(), HostError> {
         ))(error)),
         _ => Ok(()),
     }
+}
+
+/// Connects to a socket, without waiting: if its server accepts no connection, its full queue is an
+/// error.
+pub(crate) fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Replaces a file atomically: a reader sees the whole old or the whole new text, even after a

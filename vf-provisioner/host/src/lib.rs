@@ -13,6 +13,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod check;
+mod child;
 pub mod error;
 mod files;
 pub mod finding;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
 use serde_json::json;
 use tenant_config::{Name, NicAttribute};
+use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::metrics::{Metric, Unit, Value, Writer};
 use vswitch_api::table::{Table, left, right};
 
@@ -12,6 +12,7 @@ use crate::error::HostError;
 use crate::launcher::registry;
 use crate::launcher::switches::Switches;
 use crate::launcher::usage::{Accounts, Running};
+use crate::parallel;
 use crate::resource::Resource;
 use crate::state::{Record, State};
 
@@ -28,8 +29,8 @@ pub struct Status {
     log: std::path::PathBuf,
     running: Option<Running>,
     accounts: Option<Accounts>,
-    /// The switch's ports as it reports them, if it answers.
-    ports: Option<serde_json::Value>,
+    /// The record's ports with the counters that the switch reports, if it answers.
+    ports: Option<Ports>,
     /// Its virtual functions.
     functions: Vec<serde_json::Value>,
     /// The settings that its file allows the NIC to lack.
@@ -43,7 +44,7 @@ pub fn look(
     only: Option<&Name>,
 ) -> Result<Vec<Status>, HostError> {
     let tenants = state.tenants.iter();
-    tenants
+    let mut all = tenants
         .filter(|(name, _)| only.is_none_or(|only| only == *name))
         .map(|(name, record)| {
             let running = switches.running(name)?;
@@ -62,13 +63,24 @@ pub fn look(
                     .collect(),
                 accepted: record.accepted(),
                 accounts: switch.and_then(|switch| switches.accounts(switch)),
-                ports: switch
-                    .filter(|_| running.is_some())
-                    .and_then(|switch| switches.ports(switch)),
+                ports: None,
                 running,
             })
         })
-        .collect()
+        .collect::<Result<Vec<Status>, HostError>>()?;
+    // One that does not answer delays no other.
+    let ports = parallel::map(&all, |it| {
+        it.running.as_ref()?;
+        let switch = state.tenants.get(&it.tenant)?.switch()?;
+        let answer = switches.ports(switch);
+        answer
+            .inspect_err(|why| tracing::info!(tenant = %it.tenant, %why, "no counters"))
+            .ok()
+    });
+    for (it, ports) in all.iter_mut().zip(ports) {
+        it.ports = ports;
+    }
+    Ok(all)
 }
 
 fn word(record: &Record, running: bool) -> &'static str {
@@ -79,40 +91,14 @@ fn word(record: &Record, running: bool) -> &'static str {
     }
 }
 
-/// A port's counters, as the switch reports them.
-#[derive(Debug, Serialize)]
-struct Traffic {
-    port: String,
-    from_frames: u64,
-    from_bytes: u64,
-    to_frames: u64,
-    to_bytes: u64,
-    dropped: u64,
-}
-
 impl Status {
     /// The values of the labels [`TENANT`].
     fn labels(&self) -> [&str; 2] {
         [self.tenant.as_str(), &self.launcher]
     }
 
-    fn traffic(&self) -> Vec<Traffic> {
-        let ports = self
-            .ports
-            .as_ref()
-            .and_then(|ports| ports["ports"].as_array());
-        let traffic = |port: &serde_json::Value| {
-            let count = |name: &str| port[name].as_u64().unwrap_or(0);
-            Traffic {
-                port: port["name"].as_str().unwrap_or_default().to_owned(),
-                from_frames: count("rx_frames"),
-                from_bytes: count("rx_bytes"),
-                to_frames: count("tx_frames"),
-                to_bytes: count("tx_bytes"),
-                dropped: count("dropped"),
-            }
-        };
-        ports.into_iter().flatten().map(traffic).collect()
+    fn ports(&self) -> &[Port] {
+        self.ports.as_ref().map_or(&[], |ports| &ports.ports)
     }
 }
 
@@ -159,10 +145,10 @@ pub fn table(all: &[Status]) -> String {
     for it in all {
         let running = it.running.as_ref();
         let accounts = it.accounts.as_ref();
-        let traffic = it.traffic();
-        let sum = |count: fn(&Traffic) -> u64| {
-            let sum = traffic.iter().map(count).sum::<u64>().to_string();
-            or_dash(it.ports.as_ref().map(|_| sum))
+        // A switch may report any number.
+        let sum = |count: fn(&Port) -> u64| {
+            let sum = it.ports().iter().map(count).fold(0, u64::saturating_add);
+            or_dash(it.ports.as_ref().map(|_| sum.to_string()))
         };
         table.row([
             it.tenant.to_string(),
@@ -175,8 +161,8 @@ pub fn table(all: &[Status]) -> String {
             or_dash(accounts.map(|it| format!("{:.2}", it.cpu_s))),
             or_dash(accounts.map(|it| format!("{:.1}", it.memory_bytes as f64 / MIB))),
             or_dash(accounts.map(|it| format!("{:.1}", it.memory_peak_bytes as f64 / MIB))),
-            sum(|port| port.from_frames),
-            sum(|port| port.from_bytes),
+            sum(|port| port.rx_frames),
+            sum(|port| port.rx_bytes),
         ]);
     }
     table.to_string()
@@ -258,30 +244,32 @@ pub fn metrics(all: &[Status]) -> String {
     accounts(&CPU, |it| it.cpu_s.into());
     accounts(&MEMORY, |it| it.memory_bytes.into());
     accounts(&MEMORY_PEAK, |it| it.memory_peak_bytes.into());
-    let traffic: Vec<(&Status, Traffic)> = all
+    let traffic: Vec<(&Status, &Port)> = all
         .iter()
-        .flat_map(|it| it.traffic().into_iter().map(move |port| (it, port)))
+        .flat_map(|it| it.ports().iter().map(move |port| (it, port)))
         .collect();
-    let mut directions = |metric, from: fn(&Traffic) -> u64, to: fn(&Traffic) -> u64| {
+    let mut directions = |metric, from: fn(&Port) -> u64, to: fn(&Port) -> u64| {
         let mut family = out.family(metric);
         for (it, port) in &traffic {
             let [tenant, launcher] = it.labels();
-            family.sample([tenant, launcher, &port.port, "from"], from(port));
-            family.sample([tenant, launcher, &port.port, "to"], to(port));
+            family.sample([tenant, launcher, &port.name, "from"], from(port));
+            family.sample([tenant, launcher, &port.name, "to"], to(port));
         }
     };
-    directions(&PORT_FRAMES, |it| it.from_frames, |it| it.to_frames);
-    directions(&PORT_BYTES, |it| it.from_bytes, |it| it.to_bytes);
+    directions(&PORT_FRAMES, |it| it.rx_frames, |it| it.tx_frames);
+    directions(&PORT_BYTES, |it| it.rx_bytes, |it| it.tx_bytes);
     let mut dropped = out.family(&PORT_DROPPED);
     for (it, port) in &traffic {
         let [tenant, launcher] = it.labels();
-        dropped.sample([tenant, launcher, &port.port], port.dropped);
+        dropped.sample([tenant, launcher, &port.name], port.dropped);
     }
     out.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use vswitch_api::endpoint::worker::Worker;
+
     use super::*;
     use crate::supervise;
 
@@ -302,10 +290,19 @@ mod tests {
             }),
             functions: Vec::new(),
             accepted: BTreeSet::new(),
-            ports: Some(json!({"ports": [{
-                "name": "vm\"1", "rx_frames": 5, "rx_bytes": 6, "tx_frames": 7, "tx_bytes": 8,
-                "dropped": 9,
-            }]})),
+            ports: Some(Ports {
+                tenant: "red".to_owned(),
+                ports: vec![Port {
+                    name: "vm\"1".to_owned(),
+                    rx_frames: 5,
+                    rx_bytes: 6,
+                    tx_frames: 7,
+                    tx_bytes: 8,
+                    dropped: 9,
+                    ..Port::default()
+                }],
+                worker: Worker::default(),
+            }),
         };
         let text = metrics(&[status]);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();

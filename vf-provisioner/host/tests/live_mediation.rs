@@ -237,7 +237,8 @@ fn missing_source_check_of_a_fabric_is_reported() {
     assert_eq!(report.of(Verdict::Lost), nothing);
 }
 
-/// An executable in place of the switch's that prints `drops` and counts its calls.
+/// A program that in place of the provisioner's own answers with what `drops` prints, and counts its
+/// calls.
 fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     let program = dir.path().join("switch");
     let calls = dir.path().join("calls");
@@ -255,8 +256,9 @@ fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     // Without a socket the switch is not asked.
     std::os::unix::net::UnixListener::bind(&control).expect("a socket");
     Place::Switch {
-        program,
+        program: Some(program),
         control,
+        uid: 0,
         port: "vm2".to_owned(),
     }
 }
@@ -289,15 +291,17 @@ fn counted_frames_are_a_leak_only_if_silence_counts_none() {
         (row.verdict, row.seen)
     };
     let said = |frames: &str| {
-        format!(r#"echo '[{{"port":"vm2","reason":"src-mac","frames":'{frames}'}}]'"#)
+        let drop = r#"{"port":"vm2","reason":"src-mac","number":1,"help":"","frames":"#;
+        format!(r#"echo '{{"answer":{{"drops":[{drop}'{frames}'}}]}}}}'"#)
     };
     assert_eq!(verdict(&said("7")), (Verdict::Refused, 0));
-    assert_eq!(verdict("echo '[]'"), (Verdict::Refused, 0));
+    let none = r#"echo '{"answer":{"drops":[]}}'"#;
+    assert_eq!(verdict(none), (Verdict::Refused, 0));
     // More in the first sender's window, and no more after that.
     let once = said("$((n > 1 ? 12 : 7))");
     assert_eq!(verdict(&once), (Verdict::Leak, 5));
     // A reason appears with the first frame that is counted.
-    let appears = format!("[ $n -gt 1 ] || {{ echo '[]'; exit; }}; {}", said("5"));
+    let appears = format!("[ $n -gt 1 ] || {{ {none}; exit; }}; {}", said("5"));
     assert_eq!(verdict(&appears), (Verdict::Leak, 5));
     let always = said("$n");
     assert_eq!(verdict(&always), (Verdict::Inconclusive, 1));

@@ -20,7 +20,7 @@ use vf_host::error::{HostError, OptionError};
 use vf_host::host::FakeHost;
 use vf_host::hugepages::Hugepages;
 use vf_host::launcher::registry::LauncherKind;
-use vf_host::launcher::{Launcher, confine, vm};
+use vf_host::launcher::{Launcher, ask, confine, vm};
 use vf_host::nic::mediation::{self, Options, Weakness, onboarded};
 use vf_host::nic::sriov::sysfs;
 use vf_host::plan::{Action, Plan};
@@ -30,6 +30,7 @@ use vf_host::status;
 use vf_host::supervise;
 use vf_host::tenants::{PlacementError, Site, records};
 use vf_host::verify::{UnderWay, verify};
+use vswitch_api::plain::{self, PlainWriter};
 
 /// How a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -70,15 +71,17 @@ impl From<OptionError> for CliError {
 /// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::Confine { inner } = &cli.command {
-        let result = match inner {
-            None => confine::outer(),
-            Some(task) => Err(confine::inner(task)),
-        };
+    let step = match &cli.command {
+        Command::Ask => Some(ask::answer()),
+        Command::Confine { inner: None } => Some(confine::outer()),
+        Command::Confine { inner: Some(task) } => Some(Err(confine::inner(task))),
+        _ => None,
+    };
+    if let Some(result) = step {
         return match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
-                eprintln!("{message}");
+                complain(&message);
                 ExitCode::from(1)
             }
         };
@@ -87,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| PlainWriter(std::io::stderr()))
         .with_ansi(false)
         .without_time()
         .init();
@@ -97,19 +100,26 @@ pub(crate) fn main() -> ExitCode {
             if cli.global.json {
                 print_json(&json!({"error": error.to_string()}));
             }
-            eprintln!("vf-provisioner: {error}");
+            complain(&format!("vf-provisioner: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-/// A closed standard output is no failure.
+/// What is printed may quote a switch, a log or a file, so a terminal must not obey it. A closed
+/// standard output is no failure.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = PlainWriter(std::io::stdout()).write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(PlainWriter(std::io::stderr()), "{text}");
 }
 
 fn print_json(value: &serde_json::Value) {
-    print(&format!("{value:#}\n"));
+    // Every value can be written.
+    print(&plain::json_pretty(value).unwrap_or_default());
+    print("\n");
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, CliError> {
@@ -174,7 +184,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
                 .map_err(|error| CliError::Failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Confine { .. } => Ok(ExitCode::SUCCESS),
+        Command::Ask | Command::Confine { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -592,7 +602,7 @@ fn run_release(global: &Global, tenants: &[Name], all: bool) -> Result<ExitCode,
     };
     for name in &change.release {
         if !store.state().tenants.contains_key(name) {
-            eprintln!("vf-provisioner: tenant {name} is not onboarded");
+            complain(&format!("vf-provisioner: tenant {name} is not onboarded"));
         }
     }
     let code = global.apply(&mut store, change, false)?;

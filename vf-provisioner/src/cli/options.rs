@@ -174,6 +174,8 @@ pub(super) enum Command {
         metrics: Option<PathBuf>,
     },
     #[command(hide = true)]
+    Ask,
+    #[command(hide = true)]
     Confine {
         #[arg(long, value_name = "TASK")]
         inner: Option<String>,

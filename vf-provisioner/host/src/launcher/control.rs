@@ -1,55 +1,57 @@
-//! The control API of a running switch, through its client: the switch's own command line.
+//! The control API of a running switch.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use vswitch_api::client::{Client, ClientError};
-use vswitch_api::endpoint::Endpoint;
+use tenant_config::SwitchConfig;
+use vswitch_api::endpoint::ports::{Port, Ports};
 
+use super::ask::{Answer, AskError, Asker, Question};
 use super::files::TenantFiles;
 use super::launched::Launched;
 use super::switch::Switch;
 use crate::error::HostError;
-use crate::files::pin_socket;
 
-/// How long a switch may take to say that it forwards frames, if its launcher does not say more.
-const READY_WITHIN: Duration = Duration::from_secs(5);
+/// How long a switch may take to answer, if its launcher does not say.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why a switch does not say that it forwards frames, if it does not. The wait is bounded.
-pub(super) fn unready(files: &TenantFiles, switch: &Switch) -> Option<String> {
-    let socket = files.control_socket();
-    let (_file, pinned) = match pin(&socket) {
-        Ok(pinned) => pinned,
-        Err(message) => return Some(message),
+fn ask(files: &TenantFiles, switch: &Switch, question: &Question) -> Result<Answer, AskError> {
+    let asker = Asker {
+        program: None,
+        socket: &files.control_socket(),
+        uid: switch.uid,
+        within: switch.answers_within().unwrap_or(ANSWERS_WITHIN),
     };
-    let client = Client::new(&pinned, switch.answers_within().unwrap_or(READY_WITHIN));
-    let error = client.get(Endpoint::Readyz.spec().path).err()?;
-    if let ClientError::Refused(_) = error {
-        return Some("its worker forwards no frames".to_owned());
+    asker.ask(question)
+}
+
+/// Whether the switch's worker runs; if not, why.
+pub(super) fn ready(files: &TenantFiles, switch: &Switch) -> Result<(), AskError> {
+    match ask(files, switch, &Question::Ready)? {
+        Answer::Ready => Ok(()),
+        _ => Err(AskError::mixed_up()),
     }
-    Some(named(&error.to_string(), &pinned, &socket))
 }
 
-/// The socket's folder belongs to the switch, so a link in the place of the socket is not followed.
-fn pin(socket: &Path) -> Result<(File, PathBuf), String> {
-    pin_socket(socket).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{} is not there", socket.display()),
-        _ => format!("{}: {error}", socket.display()),
-    })
+/// Why a switch does not say that it forwards frames, if it does not. The wait is bounded. If it
+/// could not be asked, nothing is known.
+pub(super) fn unready(files: &TenantFiles, switch: &Switch) -> Option<String> {
+    match ready(files, switch) {
+        Ok(()) => None,
+        Err(AskError::Switch(why)) => Some(why),
+        Err(AskError::Client(why)) => {
+            tracing::warn!(tenant = %switch.tenant, %why, "the switch could not be asked");
+            None
+        }
+    }
 }
 
-/// A message about the pinned socket, with the socket's name.
-fn named(message: &str, pinned: &Path, socket: &Path) -> String {
-    let (pinned, socket) = (pinned.display().to_string(), socket.display().to_string());
-    message.replace(&pinned, &socket)
-}
-
-/// The ports as the switch reports them.
-pub(super) fn ports(files: &TenantFiles, switch: &Switch) -> Result<Vec<u8>, String> {
-    command(files, switch, &["show", "ports", "--json"], None)
+/// The counters of the switch's ports. Which ports those are is not for the switch to say.
+pub(super) fn ports(files: &TenantFiles, switch: &Switch) -> Result<Ports, String> {
+    match ask(files, switch, &Question::Ports) {
+        Ok(Answer::Ports(ports)) => recorded(ports, &switch.config),
+        Ok(_) => Err(AskError::mixed_up().to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Gives a running switch another configuration without losing a frame. A switch that refuses it (a
@@ -60,49 +62,115 @@ pub(super) fn reload(
 ) -> Result<Result<(), String>, HostError> {
     let launched = files.launched()?;
     files.write_config(&switch.config, switch.uid)?;
-    let config = files.config();
-    let reload = command(files, switch, &["reload", "--config"], Some(&config));
-    match (reload, launched) {
-        (Ok(_), Some(launched)) => {
+    let reloaded = serde_json::to_string(&switch.config)
+        .map_err(|error| error.to_string())
+        .and_then(|config| {
+            let asked = ask(files, switch, &Question::Reload(config));
+            asked.map_err(|error| error.to_string())
+        });
+    match (reloaded, launched) {
+        (Ok(Answer::Reload), Some(launched)) => {
             files.remember(&Launched {
                 switch: switch.clone(),
                 ..launched
             })?;
             Ok(Ok(()))
         }
-        (reload, _) => Ok(Err(reload.err().unwrap_or_default())),
+        (Ok(Answer::Reload), None) => Ok(Err(String::new())),
+        (Ok(_), _) => Ok(Err(AskError::mixed_up().to_string())),
+        (Err(why), _) => Ok(Err(why)),
     }
 }
 
-fn command(
-    files: &TenantFiles,
-    switch: &Switch,
-    arguments: &[&str],
-    file: Option<&Path>,
-) -> Result<Vec<u8>, String> {
-    let socket = files.control_socket();
-    let (_file, pinned) = pin(&socket)?;
-    let mut command = Command::new(&switch.binary);
-    command.args(arguments).args(file);
-    if let Some(patience) = switch.answers_within() {
-        command.args(["--timeout", &patience.as_secs().to_string()]);
+/// The ports of the configuration, with the counters that the switch reports for their names. A
+/// report may have crossed a change of the configuration, so another port is no error, and a port
+/// that it lacks has counted nothing.
+fn recorded(answer: Ports, config: &SwitchConfig) -> Result<Ports, String> {
+    let most = config.devices().count();
+    if answer.ports.len() > most {
+        return Err(format!(
+            "it reports on {} ports, and has {most}",
+            answer.ports.len()
+        ));
     }
-    let output = command
-        .arg("--control")
-        .arg(&pinned)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("cannot run {}: {error}", switch.binary.display()))?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        if message.trim().is_empty() {
-            return Err(format!(
-                "{} ended without a message ({})",
-                switch.binary.display(),
-                output.status
-            ));
+    let port = |name: &str, device: String| {
+        let reported = answer.ports.iter().find(|port| port.name == name);
+        Port {
+            name: name.to_owned(),
+            device,
+            ..reported.cloned().unwrap_or_default()
         }
-        return Err(named(message.trim(), &pinned, &socket));
+    };
+    Ok(Ports {
+        tenant: config.tenant.to_string(),
+        ports: config
+            .devices()
+            .map(|side| port(side.name, side.device.to_string()))
+            .collect(),
+        worker: answer.worker,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tenant_config::Tenant;
+    use vswitch_api::endpoint::worker::Worker;
+
+    use super::*;
+
+    const TENANT: &str = r#"
+name = "red"
+vni = 5001
+[gateway]
+ipv4 = "10.0.0.1/24"
+[[port]]
+name = "vm1"
+mac = "52:54:00:aa:00:01"
+addresses = ["10.0.0.11"]
+[[port]]
+name = "vm2"
+mac = "52:54:00:aa:00:02"
+addresses = ["10.0.0.12"]
+"#;
+
+    fn config() -> SwitchConfig {
+        Tenant::parse("red.toml", TENANT)
+            .expect("a tenant")
+            .offline_config()
     }
-    Ok(output.stdout)
+
+    fn answer(ports: &[(&str, u64)]) -> Ports {
+        let port = |(name, rx_frames): &(&str, u64)| Port {
+            name: (*name).to_owned(),
+            device: "\u{1b}[2J".to_owned(),
+            rx_frames: *rx_frames,
+            ..Port::default()
+        };
+        Ports {
+            tenant: "blue".to_owned(),
+            ports: ports.iter().map(port).collect(),
+            worker: Worker::default(),
+        }
+    }
+
+    #[test]
+    fn names_and_devices_are_the_records() {
+        let hostile = "vm2\"} 1\nvf_provisioner_tenant_up{tenant=\"blue";
+        let answer = answer(&[(hostile, 5), ("vm2", 7)]);
+        let ports = recorded(answer, &config()).expect("two ports");
+        assert_eq!(ports.tenant, "red");
+        let shown: Vec<_> = ports
+            .ports
+            .iter()
+            .map(|port| (port.name.as_str(), port.device.as_str(), port.rx_frames))
+            .collect();
+        assert_eq!(shown, [("vm1", "offline", 0), ("vm2", "offline", 7)]);
+    }
+
+    #[test]
+    fn more_ports_than_the_record_has_are_refused() {
+        let answer = answer(&[("vm1", 0), ("vm1", 0), ("vm1", 0)]);
+        let refused = recorded(answer, &config()).expect_err("three ports");
+        assert_eq!(refused, "it reports on 3 ports, and has 2");
+    }
 }

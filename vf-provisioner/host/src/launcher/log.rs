@@ -15,6 +15,7 @@ use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rustix::fs::{FlockOperation, flock};
+use vswitch_api::plain::Plain;
 
 use super::files::TenantFiles;
 use crate::error::HostError;
@@ -204,7 +205,7 @@ fn trim(path: &Path, most: u64) -> Result<(), HostError> {
 }
 
 /// The last lines of a log of any length. The switch wrote them and an operator's terminal shows
-/// them, so control characters are replaced.
+/// them, so they are made plain.
 fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
     const BYTES: u64 = 2000;
     const LINES: usize = 5;
@@ -215,9 +216,7 @@ fn last_lines(mut log: impl Read + Seek) -> std::io::Result<Vec<String>> {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = lines[lines.len().saturating_sub(LINES)..].iter();
-    Ok(shown
-        .map(|line| line.replace(char::is_control, "?"))
-        .collect())
+    Ok(shown.map(|line| Plain(line).to_string()).collect())
 }
 
 #[cfg(test)]
@@ -341,13 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn last_lines_are_bounded_and_without_control_characters() {
+    fn last_lines_are_bounded_and_plain() {
         let lines = |text: &[u8]| last_lines(Cursor::new(text)).expect("it is read");
         assert_eq!(lines(b""), Vec::<String>::new());
         assert_eq!(lines(b"1\n2\n3\n4\n5\n6\n"), ["2", "3", "4", "5", "6"]);
         assert_eq!(
             lines(b"\x1b[2Jall is well\x07\xff"),
-            ["?[2Jall is well?\u{fffd}"]
+            ["\\u{1b}[2Jall is well\\u{7}\u{fffd}"]
         );
         let long = vec![b'x'; 1 << 20];
         assert_eq!(lines(&long), ["x".repeat(2000)]);

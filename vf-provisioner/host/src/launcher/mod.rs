@@ -3,6 +3,7 @@
 //! A launcher is a folder and one line of [`registry`]. `process` runs a switch as a confined
 //! process; `vm` as a machine, which QEMU runs in the same confinement, or libvirt.
 
+pub mod ask;
 pub mod cgroup;
 pub mod confine;
 mod control;

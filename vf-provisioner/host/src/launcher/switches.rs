@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use tenant_config::Name;
+use vswitch_api::endpoint::ports::Ports;
 
 use super::cgroup::mounts;
 use super::control;
@@ -156,9 +157,11 @@ impl Switches {
         })
     }
 
-    /// The ports as the switch reports them, as JSON; `None` if it does not answer.
-    pub fn ports(&self, switch: &Switch) -> Option<serde_json::Value> {
-        let text = control::ports(&self.files(&switch.tenant), switch).ok()?;
-        serde_json::from_slice(&text).ok()
+    /// The ports of the record, with the counters that the switch reports.
+    ///
+    /// # Errors
+    /// A plain sentence, if it does not answer, or not as a switch does.
+    pub fn ports(&self, switch: &Switch) -> Result<Ports, String> {
+        control::ports(&self.files(&switch.tenant), switch)
     }
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 use tenant_config::Name;
 use vswitch_api::channel::Totals;
+use vswitch_api::plain;
 
 use crate::key::Key;
 
@@ -127,6 +128,8 @@ pub(super) fn emit(event: &Event<'_>) {
     {
         line.extend(event);
     }
+    // Every value can be written.
+    let line = plain::json(&line).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     // The switches are watched even if nobody reads the events.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

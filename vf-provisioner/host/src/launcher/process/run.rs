@@ -128,8 +128,9 @@ fn wait_until_ready(
     };
     let began = Instant::now();
     loop {
-        let Some(last) = control::unready(files, switch) else {
-            return Ok(());
+        let last = match control::ready(files, switch) {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
         };
         if !started.is_alive() {
             return Err(not_ready("it ended".to_owned()));

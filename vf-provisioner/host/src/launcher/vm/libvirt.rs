@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tenant_config::Name;
@@ -10,7 +11,14 @@ use tenant_config::Name;
 use super::image::{INITRAMFS, KERNEL};
 use super::machine::{Accel, Function, Machine};
 use super::qemu::{self, NO_OFFLOADS};
+use crate::child::{self, Bounds, ChildError};
 use crate::launcher::switch::Switch;
+
+/// libvirt waits for QEMU, which its machine may have taken over.
+const BOUNDS: Bounds = Bounds {
+    within: Duration::from_secs(60),
+    output: 1 << 20,
+};
 
 /// What a domain needs in addition to the machine.
 #[derive(Debug, Clone, Copy)]
@@ -227,21 +235,23 @@ fn host_address(address: &str) -> String {
 
 /// Runs virsh; the operator chooses the connection (`LIBVIRT_DEFAULT_URI`).
 pub(super) fn virsh(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("virsh")
-        .arg("--quiet")
-        .args(arguments)
-        // Some words of the output are compared.
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| {
+    let mut virsh = Command::new("virsh");
+    // Some words of the output are compared.
+    virsh.arg("--quiet").args(arguments).env("LC_ALL", "C");
+    let ended = child::run(&mut virsh, &[], BOUNDS).map_err(|error| match error {
+        ChildError::Start(error) => {
             format!("virsh does not start ({error}): install the package libvirt-clients")
-        })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        error => format!("virsh {}: {error}", arguments.join(" ")),
+    })?;
+    if ended.status.success() {
+        return Ok(String::from_utf8_lossy(&ended.output).into_owned());
     }
-    let message = String::from_utf8_lossy(&output.stderr);
-    Err(format!("virsh {}: {}", arguments.join(" "), message.trim()))
+    Err(format!(
+        "virsh {}: {}",
+        arguments.join(" "),
+        ended.message()
+    ))
 }
 
 /// Starts the domain and limits QEMU's total memory before the first instruction. The definition
@@ -272,17 +282,26 @@ pub(super) fn is_open(name: &str, channel: &str) -> bool {
         .any(|line| line.contains(&target) && line.contains("state='connected'"))
 }
 
-/// The process of the domain: the one with its UUID.
-pub(super) fn pid(name: &str) -> Option<i32> {
+/// The process of the domain: the one of its user with its UUID. Any program can write that into its
+/// own arguments.
+pub(super) fn pid(name: &str, uid: u32) -> Option<i32> {
     let uuid = uuid(name);
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| runs_as(*pid, uid))
         .find(|pid: &i32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split(|byte| *byte == 0);
             words.any(|word| word == b"-uuid") && words.next() == Some(uuid.as_bytes())
         })
+}
+
+/// Whether all of a process's user ids are this one.
+fn runs_as(pid: i32, uid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.is_some_and(|ids| ids.split_whitespace().all(|id| id.parse() == Ok(uid)))
 }
 
 #[cfg(test)]
@@ -309,6 +328,14 @@ mod tests {
         assert_ne!(uuid("mts-red"), uuid("mts-blue"));
         let uuid = uuid("mts-red");
         assert_eq!((uuid.len(), &uuid[14..15]), (36, "8"));
+    }
+
+    #[test]
+    fn process_is_recognised_by_its_user() {
+        let (own, uid) = (std::process::id() as i32, nix::unistd::geteuid().as_raw());
+        assert!(runs_as(own, uid));
+        assert!(!runs_as(own, uid + 1));
+        assert!(!runs_as(0, uid));
     }
 
     #[test]

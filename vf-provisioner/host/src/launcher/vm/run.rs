@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
         }
         begun.map_err(not_ready)?;
         libvirt::virsh(&["resume", &name]).map_err(not_ready)?;
-        let started = libvirt::pid(&name).and_then(Started::identify);
+        let started = libvirt::pid(&name, switch.uid).and_then(Started::identify);
         started.ok_or_else(|| {
             not_ready(format!(
                 "libvirt has started domain {name}, but no process has its UUID: does libvirt run \
@@ -378,13 +378,13 @@ impl<'a> Run<'a> {
             }
             let mut last = "it has not opened the channel of its control API".to_owned();
             if sent == message.len() && watch.is_open(qemu::CONTROL) {
-                match control::unready(files, switch) {
-                    None => {
+                match control::ready(files, switch) {
+                    Ok(()) => {
                         let seconds = began.elapsed().as_secs_f64();
                         tracing::info!(%tenant, seconds, "the machine has booted");
                         return Ok(());
                     }
-                    Some(why) => last = why,
+                    Err(error) => last = error.to_string(),
                 }
             }
             if began.elapsed() > patience {
@@ -488,7 +488,7 @@ impl Watch {
     fn quit(&mut self) {
         // It may have ended meanwhile.
         match self {
-            Self::Monitor(monitor) => drop(monitor.execute("quit")),
+            Self::Monitor(monitor) => drop(monitor.quit()),
             Self::Domain(name) => drop(libvirt::virsh(&["destroy", name])),
         }
     }

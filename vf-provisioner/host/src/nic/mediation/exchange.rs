@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use packet::addr::BROADCAST_MAC;
 use packet::number::ethertype::{SERVICE_VLAN, VLAN};
-use serde::Deserialize;
+use vswitch_api::endpoint::drops::Drop;
 
 use super::frame::{Shape, Token};
 use super::rule::{Rule, rule};
 use super::station::{Kind, Options, Place, Role, Station, failed};
 use crate::error::HostError;
-use crate::files::pin_socket;
+use crate::launcher::ask::{Answer, AskError, Asker, Question};
 use crate::nic::parts::netns;
 use crate::nic::parts::packet_socket::PacketSocket;
 use crate::nic::parts::tag::Tag;
@@ -34,6 +33,8 @@ pub(super) const COPIES: u32 = 2;
 const BURST: usize = 16;
 /// The frames read from one listener before the next one is read.
 const READS: usize = 256;
+/// How long a switch may take to say what it dropped.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// The pause between two rounds of [`Exchange::prove`].
 const ROUND: Duration = Duration::from_millis(100);
 /// How long the other listeners have to receive a first frame, once all frames that must pass did.
@@ -64,8 +65,11 @@ pub(super) fn can_listen(station: &Station) -> bool {
     match &station.place {
         Place::Interface { .. } => open(station).is_ok(),
         Place::Switch {
-            program, control, ..
-        } => drops(program, control).is_ok(),
+            program,
+            control,
+            uid,
+            ..
+        } => drops(program.as_deref(), control, *uid).is_ok(),
     }
 }
 
@@ -484,12 +488,13 @@ impl<'a> Exchange<'a> {
 
     /// The drops that each switch counted so far and that only a foreign frame can cause.
     fn counters(&self) -> Result<BTreeMap<usize, u64>, HostError> {
-        let mut drops_of: BTreeMap<&PathBuf, Vec<Dropped>> = BTreeMap::new();
+        let mut drops_of: BTreeMap<&PathBuf, Vec<Drop>> = BTreeMap::new();
         let mut found = BTreeMap::new();
         for (index, station) in self.stations.iter().enumerate() {
             let Place::Switch {
                 program,
                 control,
+                uid,
                 port,
             } = &station.place
             else {
@@ -497,7 +502,7 @@ impl<'a> Exchange<'a> {
             };
             if !drops_of.contains_key(control) {
                 // A switch that only listens may have ended meanwhile.
-                match drops(program, control) {
+                match drops(program.as_deref(), control, *uid) {
                     Ok(drops) => drops_of.insert(control, drops),
                     Err(_) if station.quiet => drops_of.insert(control, Vec::new()),
                     Err(error) => return Err(error),
@@ -513,35 +518,25 @@ impl<'a> Exchange<'a> {
                 .iter()
                 .filter(|it| it.port == *port && it.reason == reason)
                 .map(|it| it.frames)
-                .sum();
+                .fold(0, u64::saturating_add);
             found.insert(index, frames);
         }
         Ok(found)
     }
 }
 
-#[derive(Deserialize)]
-struct Dropped {
-    port: String,
-    reason: String,
-    frames: u64,
-}
-
-/// Asks the control API through its client, the switch's own command line.
-fn drops(program: &Path, control: &Path) -> Result<Vec<Dropped>, HostError> {
-    let cannot = |message: String| failed(format!("{}: {message}", control.display()));
-    // The folder belongs to the switch, so a link in the place of the socket is not followed.
-    let (_file, pinned) = pin_socket(control).map_err(|error| cannot(error.to_string()))?;
-    let output = Command::new(program)
-        .args(["show", "drops", "--json", "--control"])
-        .arg(pinned)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| cannot(format!("cannot run {}: {error}", program.display())))?;
-    if !output.status.success() {
-        return Err(cannot(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ));
+/// Asks the control API for the frames that a switch dropped.
+fn drops(program: Option<&Path>, control: &Path, uid: u32) -> Result<Vec<Drop>, HostError> {
+    let asker = Asker {
+        program,
+        socket: control,
+        uid,
+        within: ANSWERS_WITHIN,
+    };
+    let cannot = |error: AskError| failed(format!("{}: {error}", control.display()));
+    match asker.ask(&Question::Drops) {
+        Ok(Answer::Drops(drops)) => Ok(drops.into_vec()),
+        Ok(_) => Err(cannot(AskError::mixed_up())),
+        Err(error) => Err(cannot(error)),
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| cannot(error.to_string()))
 }

@@ -162,8 +162,9 @@ fn tenant(
         })
     };
     let place = |port: &str| Place::Switch {
-        program: switch.binary.clone(),
+        program: None,
         control: control.to_owned(),
+        uid: switch.uid,
         port: port.to_owned(),
     };
     let tenant = &switch.tenant;

@@ -42,10 +42,12 @@ pub enum Place {
     /// A device that is open in a running switch: it sends nothing, and received frames are known
     /// only from the switch's drop counters.
     Switch {
-        /// The switch's executable.
-        program: PathBuf,
+        /// The program that asks it; by default this one.
+        program: Option<PathBuf>,
         /// Its control socket.
         control: PathBuf,
+        /// Its user.
+        uid: u32,
         /// The port's name, `uplink` for the In/Out side.
         port: String,
     },
