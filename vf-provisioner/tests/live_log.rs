@@ -3,6 +3,8 @@
 //! The real switch in its sandbox, on this host's kernel, as root. Without root the test prints
 //! that and passes.
 
+#[path = "../../vswitch/tests/common/descriptors.rs"]
+mod descriptors;
 #[path = "common/output.rs"]
 mod output;
 #[path = "common/site.rs"]
@@ -16,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use descriptors::{BY_THE_PROVISIONER, descriptors, of_a_switch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use site::{Site, sh};
@@ -97,6 +100,10 @@ fn flood_of_a_switch_is_bounded_and_its_last_words_are_kept() {
         .find(|line| line.starts_with("Max file size"));
     let size: Vec<&str> = size.expect("a limit").split_whitespace().skip(3).collect();
     assert_eq!(size, ["0", "0", "bytes"]);
+
+    // Nothing inherited, and nothing that is not accounted for.
+    let wanted = [&BY_THE_PROVISIONER[..], &[("packet socket", 1)]].concat();
+    assert_eq!(descriptors(pid as u32, 0), of_a_switch(&wanted));
 
     // Nobody empties the pipe, so the switch drops a line, and carries on.
     let mut writer = pipe(&log);

@@ -1,11 +1,16 @@
 //! A switch as a process on the virtual functions of an SR-IOV NIC: what it may access of the host,
 //! and that this is revoked. Only in the emulated machine: `scripts/test sriov`.
 
+#[path = "../../vswitch/tests/common/descriptors.rs"]
+mod descriptors;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use descriptors::{BY_THE_PROVISIONER, descriptors, of_a_switch, on_functions};
 
 const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/red.toml");
@@ -77,6 +82,11 @@ fn switch_gets_only_its_own_functions() {
         inside,
         given.into_iter().chain(["vfio".to_owned()]).collect()
     );
+
+    // Nothing inherited, and nothing that is not accounted for.
+    let wanted = [&BY_THE_PROVISIONER[..], &on_functions(3)[..]].concat();
+    let process = u32::try_from(pid).expect("a number");
+    assert_eq!(descriptors(process, 0), of_a_switch(&wanted));
 
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let field = |name: &str| {

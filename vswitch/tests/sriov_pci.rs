@@ -3,6 +3,8 @@
 //! the NIC's cable. Only in the emulated machine: `scripts/test sriov`, or `scripts/vm --
 //! target/debug/deps/sriov_pci-…`.
 
+#[path = "common/descriptors.rs"]
+mod descriptors;
 #[path = "common/vfs.rs"]
 mod vfs;
 
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use descriptors::{descriptors, of_a_switch, on_functions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vfs::{Nic, emulated, eventually, ip};
@@ -446,6 +449,9 @@ fn unprivileged_switch_restarts_after_kill() {
                 &format!("{PACKET_MEMORY_KIB} kB")
             ]
         );
+        let wanted = of_a_switch(&on_functions(VMS.len() + 1));
+        let pid = bed.switch.as_ref().expect("it runs").id();
+        assert_eq!(descriptors(pid, 3), wanted);
         // vfio resets the functions for the next switch.
         bed.kill();
     }

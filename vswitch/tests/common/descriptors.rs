@@ -96,3 +96,20 @@ pub(crate) fn of_a_switch(more: &[(&str, usize)]) -> BTreeMap<String, usize> {
     }
     all
 }
+
+/// What a switch on so many PCI functions has open in addition: their group, the function, and an
+/// event for each of its interrupts, for errors and for requests to give it back.
+#[allow(dead_code, reason = "not every test has functions")]
+pub(crate) fn on_functions(functions: usize) -> [(&'static str, usize); 4] {
+    [
+        ("VFIO container", 1),
+        ("VFIO group", functions),
+        ("VFIO device", functions),
+        ("event", 3 * functions),
+    ]
+}
+
+/// What the provisioner gives every switch beside its devices.
+#[allow(dead_code, reason = "not every test has a provisioner")]
+pub(crate) const BY_THE_PROVISIONER: [(&str, usize); 3] =
+    [("null", 1), ("log", 2), ("listener on channel.sock", 2)];
