@@ -227,6 +227,39 @@ fn frames_beyond_full_port_are_counted_as_tx_full() {
         bed.drops(1, DropReason::TxFull) == expected
     });
     assert_eq!(bed.ends[1].rx(&mut Burst::new()), CAPACITY);
+    let port = bed.counters.port(1);
+    assert_eq!((port.unsent.get(), port.dropped()), (expected, 0));
+    assert_all_accounted(&bed);
+}
+
+/// Of every port, received frames are forwarded, answered or dropped.
+fn assert_all_accounted(bed: &Bed) {
+    for port in bed.counters.ports() {
+        let accounted = port.forwarded.get() + port.replies.get() + port.dropped();
+        assert_eq!(port.rx_frames.get(), accounted, "{}", port.name);
+    }
+}
+
+#[test]
+fn frame_in_several_buffers_is_received_and_dropped() {
+    let mut bed = Bed::new(64, |_| {});
+    let mut mbuf = bed.pool.alloc_with(&bed.udp()).expect("a buffer");
+    mbuf.chain(bed.pool.alloc_with(&[0; 900]).expect("a buffer"));
+    let length = mbuf.frame_len() as u64;
+    let mut burst = Burst::new();
+    burst.push(mbuf).expect("room in the burst");
+    assert_eq!(bed.ends[0].tx(&mut burst), 1, "the wire has room");
+    eventually("it is dropped", || bed.drops(0, DropReason::Malformed) == 1);
+    let frame = bed.udp();
+    bed.send(0, &frame);
+    eventually("the next one is forwarded", || {
+        bed.counters.port(0).forwarded.get() == 1
+    });
+    let port = bed.counters.port(0);
+    assert_eq!(port.rx_frames.get(), 2);
+    assert_eq!(port.rx_bytes.get(), length + frame.len() as u64);
+    assert_eq!(port.dropped(), 1);
+    assert_all_accounted(&bed);
 }
 
 #[test]
@@ -239,6 +272,7 @@ fn frame_without_buffer_is_counted_as_no_buffer() {
     eventually("they are counted", || {
         (0..2).all(|port| bed.drops(port, DropReason::NoBuffer) == 1)
     });
+    assert_all_accounted(&bed);
     drop(bed);
 }
 

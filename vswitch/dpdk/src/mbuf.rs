@@ -265,6 +265,30 @@ impl Mbuf {
         raw.ol_flags = 0;
     }
 
+    /// Bytes of the frame, all segments together.
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        self.raw().pkt_len as usize
+    }
+
+    /// Makes `tail` the frame's second segment, as a device does where a frame is longer than a
+    /// buffer.
+    ///
+    /// # Panics
+    /// If one of them has several segments already.
+    pub fn chain(&mut self, tail: Self) {
+        assert!(
+            self.segments() == 1 && tail.segments() == 1,
+            "one segment each"
+        );
+        let tail = mem::ManuallyDrop::new(tail);
+        let (next, len) = (tail.0.as_ptr(), tail.raw().pkt_len);
+        let raw = self.raw_mut();
+        raw.next = next;
+        raw.nb_segs = 2;
+        raw.pkt_len += len;
+    }
+
     /// Segments; 1 unless the device received more than one buffer holds.
     #[inline]
     pub fn segments(&self) -> u16 {

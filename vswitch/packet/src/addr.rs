@@ -69,6 +69,70 @@ pub const fn is_embedded4(address: u128) -> bool {
     matches!(address >> 32, 0 | 0xffff)
 }
 
+/// The IPv4 addresses that an IPv6 address stands for where a translator or tunnel router reads it
+/// so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Embedded {
+    /// The addresses, the rest `None`.
+    pub addresses: [Option<u32>; 5],
+    /// Whether these are all readings of it, or the translator's configuration decides which of
+    /// them counts.
+    pub exact: bool,
+}
+
+const NAT64: u32 = 0x0064_ff9b;
+const TEREDO: u32 = 0x2001_0000;
+const SIX_TO_FOUR: u32 = 0x2002;
+/// An interface identifier of ISATAP, without its universal bit.
+const ISATAP: u32 = 0x0000_5efe;
+const UNIVERSAL_BIT: u32 = 0x0200_0000;
+
+/// Whether [`embedded4`] may find an address: a cheap test that is true for all that do, and few
+/// others.
+#[inline(always)]
+pub const fn may_embed4(address: u128) -> bool {
+    let first = (address >> 96) as u32;
+    let interface = (address >> 32) as u32;
+    first == NAT64
+        || first == TEREDO
+        || first >> 16 == SIX_TO_FOUR
+        || first == 0
+        || interface & !UNIVERSAL_BIT == ISATAP
+}
+
+/// The IPv4 addresses that an IPv6 address stands for: by NAT64's prefixes (RFC 6052, section 2.2;
+/// RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380: server and client), SIIT (RFC 2765) and ISATAP
+/// (RFC 5214).
+pub const fn embedded4(address: u128) -> Embedded {
+    let first = (address >> 96) as u32;
+    let last = address as u32;
+    let mut exact = true;
+    let mut addresses = [None; 5];
+    if first == NAT64 && (address >> 32) as u64 == 0 {
+        addresses[0] = Some(last);
+    } else if first == NAT64 && (address >> 80) as u16 == 1 {
+        // The prefix is longer, by the operator's choice: 48, 56, 64 or 96 bits.
+        exact = false;
+        let (high, low) = ((address >> 64) as u16 as u32, (address >> 40) as u16 as u32);
+        addresses[0] = Some(high << 16 | low);
+        let (high, low) = ((address >> 64) as u8 as u32, (address >> 32) as u32);
+        addresses[1] = Some(high << 24 | low & 0x00ff_ffff);
+        addresses[2] = Some((address >> 24) as u32);
+        addresses[3] = Some(last);
+    } else if first >> 16 == SIX_TO_FOUR {
+        addresses[0] = Some((address >> 80) as u32);
+    } else if first == TEREDO {
+        addresses[0] = Some((address >> 64) as u32);
+        addresses[1] = Some(!last);
+    } else if address >> 32 == 0xffff_0000 {
+        addresses[0] = Some(last);
+    }
+    if (address >> 32) as u32 & !UNIVERSAL_BIT == ISATAP {
+        addresses[4] = Some(last);
+    }
+    Embedded { addresses, exact }
+}
+
 /// Sources that no IPv4 packet may have, from any sender.
 #[inline(always)]
 pub const fn is_martian_source4(source: u32) -> bool {

@@ -114,6 +114,8 @@ reasons! {
        "A DHCP client's message in the name of another port, or of more clients than one port has";
     64 Dhcpv6Client "dhcpv6-client" "To a DHCPv6 server, but no DHCPv6 client's message";
     65 IgmpQuery "igmp-query" "An IGMP query: the tenant has no multicast router";
+    66 EmbeddedAddress "embedded-address"
+       "To an IPv6 address that stands for an IPv4 address of the inside or the underlay";
 }
 
 impl DropReason {

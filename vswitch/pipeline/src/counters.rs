@@ -63,7 +63,8 @@ impl PublishedMac {
 }
 
 /// The counters of one port. Every frame that came in is counted in exactly one of `forwarded`,
-/// `replies` and `drops` (`tx-full` and `no-buffer` apart, which count what could not go *out*).
+/// `replies` and [`Self::dropped`]. `drops` also has the frames for the port that could not be sent,
+/// which are `unsent` too.
 #[derive(Debug)]
 pub struct PortCounters {
     /// The port's name; `uplink` for the In/Out side.
@@ -82,6 +83,8 @@ pub struct PortCounters {
     pub tx_frames: Counter,
     /// Their bytes.
     pub tx_bytes: Counter,
+    /// Of these, the ones that could not be sent; `drops` has them by reason.
+    pub unsent: Counter,
     /// The IPv4 address that DHCP gave the port, as a number; 0 without one.
     pub leased_ipv4: Counter,
     /// The MAC that the port has, while it has a lease.
@@ -119,6 +122,9 @@ impl PortCounters {
         counter "vswitch_dropped_frames_total" Frames
             "Frames of the port dropped, for all reasons."
             => Self::dropped;
+        counter "vswitch_unsent_frames_total" Frames
+            "Frames for the port that its device did not take, or that found no buffer."
+            => |port| port.unsent.get();
     };
 
     /// The metric of [`Self::drops`].
@@ -139,6 +145,7 @@ impl PortCounters {
             icmp_errors: Counter::default(),
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
+            unsent: Counter::default(),
             leased_ipv4: Counter::default(),
             leased_mac: PublishedMac::default(),
             leased_until_ns: Counter::default(),
@@ -151,9 +158,12 @@ impl PortCounters {
         &self.drops[reason.index()]
     }
 
-    /// The frames dropped for all reasons.
+    /// The frames of the port dropped for all reasons.
     pub fn dropped(&self) -> u64 {
-        self.drops.iter().map(Counter::get).sum()
+        // Read first: what the worker counts in between is then never subtracted too early.
+        let unsent = self.unsent.get();
+        let all: u64 = self.drops.iter().map(Counter::get).sum();
+        all.saturating_sub(unsent)
     }
 
     #[inline(always)]

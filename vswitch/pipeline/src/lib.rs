@@ -279,9 +279,11 @@ impl Pipeline {
         }
     }
 
-    /// Counts `count` frames that were to leave by `port`, but that the worker could not send.
+    /// Counts, for that reason, `count` frames that were to leave by `port`, but that the worker could not send.
     pub fn unsent(&mut self, port: PortId, reason: DropReason, count: u64) {
-        self.counters.port(port.index()).drops(reason).add(count);
+        let counters = self.counters.port(port.index());
+        counters.drops(reason).add(count);
+        counters.unsent.add(count);
     }
 }
 
@@ -304,6 +306,14 @@ impl BurstPass<'_> {
     #[inline]
     pub fn process(&mut self, frame: &mut Frame<'_>) -> Verdict {
         self.run(frame, &mut ())
+    }
+
+    /// Drops a frame of `bytes` bytes that does not fit into one buffer, and counts it.
+    #[cold]
+    pub fn refuse_too_long(&mut self, bytes: usize) {
+        self.counters.rx_frames.add(1);
+        self.counters.rx_bytes.add(bytes as u64);
+        self.counters.drops(DropReason::Malformed).add(1);
     }
 
     #[inline(always)]

@@ -51,6 +51,7 @@ impl Control {
                 dropped: port.dropped(),
                 tx_frames: port.tx_frames.get(),
                 tx_bytes: port.tx_bytes.get(),
+                unsent: port.unsent.get(),
             });
         Ports {
             tenant: config.tenant.to_string(),

@@ -79,12 +79,14 @@ impl Worker {
 
     /// Decides on the frames of a burst, and queues each at the port where it leaves.
     fn forward(&mut self, now_ns: u64, port: PortId, burst: &mut Burst) {
-        // Frames in several buffers: longer than any MTU that the pool was made for.
-        let mut too_long = 0;
         let mut pass = self.pipeline.burst(now_ns, port);
         for mut mbuf in burst.drain() {
+            // In several buffers: longer than any MTU that the pool was made for.
+            if mbuf.segments() != 1 {
+                pass.refuse_too_long(mbuf.frame_len());
+                continue;
+            }
             let Some(mut frame) = mbuf.frame() else {
-                too_long += 1;
                 continue;
             };
             let verdict = pass.process(&mut frame);
@@ -96,9 +98,6 @@ impl Worker {
             };
             mbuf.set_position(position);
             self.ports[out.index()].send(mbuf);
-        }
-        if too_long > 0 {
-            self.pipeline.unsent(port, DropReason::Malformed, too_long);
         }
     }
 

@@ -39,8 +39,7 @@ pub struct Ports {
 }
 
 /// One port's counters, from the switch's point of view: `rx` is what the VM sent. Every frame that
-/// was received is in one of `forwarded`, `replies` and `dropped`. `dropped` also has frames that
-/// could not be sent (`tx-full`, `no-buffer`).
+/// was received is in exactly one of `forwarded`, `replies` and `dropped`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Port {
     /// The port's name; `uplink` is the uplink VF.
@@ -61,12 +60,15 @@ pub struct Port {
     pub replies: u64,
     /// ICMP errors sent to the port. The frames that caused them are dropped.
     pub icmp_errors: u64,
-    /// Frames dropped, for all reasons.
+    /// Received frames that were dropped, for all reasons.
     pub dropped: u64,
     /// Frames sent to the port: forwarded, answers, errors and the gateway's own.
     pub tx_frames: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// Of these, the ones that could not be sent (`tx-full`, `no-buffer`).
+    #[serde(default)]
+    pub unsent: u64,
 }
 
 fn text(ports: &Ports) -> String {

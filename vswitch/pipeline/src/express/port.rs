@@ -190,7 +190,7 @@ fn forward6(
         .filter(|_| target == PackedTarget::UPLINK)?;
     let next_hop = state.next_hop_mac(uplink.next_hop6)?;
     let hops = head[21];
-    if hops <= 1 || total_len > usize::from(uplink.mtu) {
+    if addr::may_embed4(destination) || hops <= 1 || total_len > usize::from(uplink.mtu) {
         return None;
     }
     let head = bytes.first_chunk_mut::<HEAD6>()?;

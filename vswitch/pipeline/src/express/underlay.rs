@@ -92,6 +92,9 @@ pub(crate) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> 
         }
         ethertype::IPV6 => {
             let (len, source, destination) = common6(bytes, room, |_| true)?;
+            if addr::may_embed4(source) {
+                return None;
+            }
             (len, tables.packed6(source), tables.packed6(destination)?)
         }
         _ => return None,

@@ -68,7 +68,10 @@ fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason>
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = ipv6::parse(payload)?;
-    if outside::has_invalid_source6(&ip) || tables.is_inside6(ip.source, ip.destination) {
+    if outside::has_invalid_source6(&ip)
+        || tables.is_inside6(ip.source, ip.destination)
+        || tables.stands_for_closed4(ip.source)
+    {
         return Err(DropReason::IngressSource);
     }
     outside::services6(&ip, payload)?;

@@ -64,6 +64,11 @@ impl<'s, N: Notes> Pass<'s, N> {
         if let Some(reason) = unroutable6(packet, ip) {
             return self.refuse(Stage::Route, reason);
         }
+        if matches!((side, target), (Side::Port(_), Some(Target::Uplink)))
+            && self.tables.stands_for_closed4(ip.destination)
+        {
+            return self.refuse(Stage::Route, DropReason::EmbeddedAddress);
+        }
         let bound = Bound {
             link_local: addr::is_link_local6(ip.source),
             hops: ip.hop_limit,

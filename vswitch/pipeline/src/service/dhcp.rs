@@ -63,7 +63,12 @@ impl<N: Notes> Pass<'_, N> {
             Stage::Service,
             format_args!("DHCP between a client and the server"),
         );
-        Some(self.rewrite_to_port(frame, usize::from(ip.total_len), to, None))
+        Some(self.rewrite_to_port(
+            frame,
+            usize::from(ip.total_len),
+            to,
+            Some(u128::from(ip.destination)),
+        ))
     }
 
     /// The port that a server's message is for; what it grants is noted.

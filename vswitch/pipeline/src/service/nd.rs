@@ -111,6 +111,7 @@ impl<N: Notes> Pass<'_, N> {
                 let on_link_only = addr::is_link_local6(address) || addr::is_embedded4(address);
                 match target {
                     Some(Target::Gateway) => Owner::Switch,
+                    Some(Target::Uplink) if self.tables.stands_for_closed4(address) => Owner::None,
                     Some(Target::Port(_) | Target::Uplink | Target::Peer(_)) if !on_link_only => {
                         Owner::Station
                     }

@@ -223,6 +223,17 @@ impl Tables {
         }
     }
 
+    /// Whether an external IPv6 address stands for an IPv4 address that is closed: inside, on the
+    /// underlay, or one that no packet is routed to.
+    pub(crate) fn stands_for_closed4(&self, address: u128) -> bool {
+        let embedded = addr::embedded4(address);
+        let mut all = embedded.addresses.into_iter().flatten();
+        all.any(|ip| {
+            let open = matches!(self.route4(ip), None | Some(Target::Uplink));
+            !open || (embedded.exact && !addr::is_routable4(ip))
+        })
+    }
+
     /// Whether DHCP may give the address to a port that learns.
     pub(crate) fn is_free4(&self, address: u32) -> bool {
         let first = self.gateway4_subnet.map(|net| net.first);

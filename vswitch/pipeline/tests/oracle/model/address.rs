@@ -45,7 +45,63 @@ pub(super) fn is_embedded_ipv4(address: IpAddr) -> bool {
     }
 }
 
+/// "The IPv4 address that an IPv6 address stands for", and whether the translator's own prefix
+/// length decides which.
+fn stands_for(address: Ipv6Addr) -> (Vec<Ipv4Addr>, bool) {
+    let part = |at: [usize; 4]| {
+        let octets = address.octets();
+        Ipv4Addr::from(at.map(|at| octets[at]))
+    };
+    let last = part([12, 13, 14, 15]);
+    let words = address.segments();
+    let mut found = Vec::new();
+    let mut by_length = false;
+    match words {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => found.push(last),
+        [0x64, 0xff9b, 1, ..] => {
+            by_length = true;
+            found.extend([
+                part([6, 7, 9, 10]),
+                part([7, 9, 10, 11]),
+                part([9, 10, 11, 12]),
+                last,
+            ]);
+        }
+        [0x2002, ..] => found.push(part([2, 3, 4, 5])),
+        [0x2001, 0, ..] => {
+            let client = last.octets().map(|octet| !octet);
+            found.extend([part([4, 5, 6, 7]), client.into()]);
+        }
+        [0, 0, 0, 0, 0xffff, 0, ..] => found.push(last),
+        _ => {}
+    }
+    if let [.., 0 | 0x200, 0x5efe, _, _] = words {
+        found.push(last);
+    }
+    (found, by_length)
+}
+
 impl Model {
+    /// Whether an IPv6 address "stands for an IPv4 address of the inside or of the underlay, or for
+    /// one that is never routed".
+    pub(super) fn stands_for_closed(&self, address: IpAddr) -> bool {
+        let IpAddr::V6(address) = address else {
+            return false;
+        };
+        let (found, by_length) = stands_for(address);
+        found.into_iter().any(|ip| {
+            let [first, second, ..] = ip.octets();
+            let never = matches!(first, 0 | 127 | 224..) || [first, second] == [169, 254];
+            let inside = self
+                .config
+                .gateway
+                .ipv4
+                .is_some_and(|net| net.contains(&ip));
+            let closed = !matches!(self.route(ip.into()), Route::Uplink | Route::Nowhere);
+            inside || closed || (never && !by_length)
+        })
+    }
+
     /// Whether `address` is the first of an underlay's subnet, or the broadcast address of its IPv4
     /// subnet, which no station has unless the subnet has at most two addresses.
     pub(super) fn is_edge_of_underlay(&self, address: IpAddr) -> bool {

@@ -83,6 +83,7 @@ impl Model {
             Route::Underlay => Underlay.into(),
             Route::Port(to) => self.leave(to, packet, too_big),
             Route::Peer(peer) => self.enter_tunnel(peer, packet, too_big),
+            Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
             // Route 7
             Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
@@ -227,6 +228,7 @@ impl Model {
     /// "an address whose packets would be routed to another port, a peer or the uplink".
     pub(super) fn answers_for(&self, from: usize, address: IpAddr) -> bool {
         let leads_on = match self.route(address) {
+            Route::Uplink if self.stands_for_closed(address) => false,
             Route::Port(to) => to != from,
             Route::Uplink | Route::Peer(_) => true,
             Route::Underlay | Route::Nowhere => false,

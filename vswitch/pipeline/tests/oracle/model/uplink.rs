@@ -141,7 +141,8 @@ impl Model {
         let behind_peer =
             !to_us && !of_the_link && matches!(self.route(packet.source), Route::Peer(_));
         let edge = self.is_edge_of_underlay(packet.source);
-        if inside || behind_peer || edge || is_invalid_source(packet) {
+        let closed = self.stands_for_closed(packet.source);
+        if inside || behind_peer || edge || closed || is_invalid_source(packet) {
             return Err(IngressSource);
         }
         // Uplink 5 and 6

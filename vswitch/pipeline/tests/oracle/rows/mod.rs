@@ -232,6 +232,29 @@ fn broadcast(packet: &V4) -> Vec<u8> {
     ethernet(BROADCAST, VM1, IPV4, &packet.bytes())
 }
 
+/// IPv6 addresses that stand for an IPv4 address, each by another rule.
+fn standing_for(ip: [u8; 4]) -> Vec<Ipv6Addr> {
+    let [a, b, c, d] = ip;
+    let [high, low] = [[a, b], [c, d]].map(u16::from_be_bytes);
+    let octets = |prefix: [u8; 7], rest: [u8; 9]| {
+        Ipv6Addr::from(<[u8; 16]>::try_from([&prefix[..], &rest].concat()).expect("sixteen"))
+    };
+    let local = |seventh| [0, 0x64, 0xff, 0x9b, 0, 1, seventh];
+    vec![
+        Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+        Ipv6Addr::new(0x64, 0xff9b, 1, 0xfffe, 0, 0, high, low),
+        octets(local(0xff), [0xfe, 0, a, b, c, d, 0, 0, 0]),
+        octets(local(0xff), [a, 0, b, c, d, 0, 0, 0, 0]),
+        octets(local(a), [b, 0, c, d, 0, 0, 0, 0, 0]),
+        Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0x2001, 0, high, low, 0, 0, 0x3333, 0x4444),
+        Ipv6Addr::new(0x2001, 0, 0x0808, 0x0808, 0, 0, !high, !low),
+        Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
+        Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 1, 0, 0x5efe, high, low),
+        Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 1, 0x200, 0x5efe, high, low),
+    ]
+}
+
 /// A plain packet: `vm1` to `vm2` by UDP.
 fn plain() -> V4 {
     V4::new(IP1, IP2, 17, udp(1000, 2000, b"hello"))

@@ -168,6 +168,29 @@ fn longest_prefix(rows: &mut Rows) {
         v4(&V4 { to: [172, 16, 1, 1].into(), ..plain() }));
     rows.forward(3, "an external address", v4(&V4 { to: EXTERNAL, ..plain() }));
     rows.forward(3, "an external address by IPv6", v6(&V6 { to: EXTERNAL6, ..plain6() }));
+    for ip in [[10, 0, 0, 12], [10, 0, 0, 1], [10, 0, 0, 99], [172, 16, 1, 1], [192, 0, 2, 1],
+        [192, 0, 2, 2], [192, 0, 2, 255]] {
+        for to in standing_for(ip) {
+            rows.drop(EmbeddedAddress, "what stands for the inside or the underlay",
+                v6(&V6 { to, ..plain6() }));
+            let message = neighbor(135, 0, to, &[]);
+            rows.drop(NdUnknown, "a solicitation for it",
+                v6_group(&V6::icmp(inner(0x11), solicited_node(to), message)));
+        }
+    }
+    for ip in [[127, 0, 0, 1], [169, 254, 169, 254], [224, 0, 0, 1], [0, 0, 0, 0]] {
+        let to = standing_for(ip).into_iter();
+        for to in to.filter(|to| to.segments()[..3] != [0x64, 0xff9b, 1]) {
+            rows.drop(EmbeddedAddress, "what stands for an address that is never routed",
+                v6(&V6 { to, ..plain6() }));
+        }
+    }
+    for ip in [[198, 51, 100, 7], [192, 0, 2, 200]] {
+        for to in standing_for(ip) {
+            rows.forward(3, "what stands for an external address",
+                v6(&V6 { to, ..plain6() }));
+        }
+    }
     rows.on(configs::lone(), 0);
     rows.error(RouteNone, "an external address, without an uplink",
         v4(&V4 { to: EXTERNAL, ..plain() }));

@@ -150,6 +150,15 @@ fn sources(rows: &mut Rows) {
     }
     rows.drop(IngressSource, "the underlay's first IPv6 address",
         v6(&V6 { from: "2001:db8::".parse().expect("an address"), ..inbound6() }));
+    for ip in [[10, 0, 0, 12], [172, 16, 3, 3], [192, 0, 2, 9]] {
+        for from in standing_for(ip) {
+            rows.drop(IngressSource, "what stands for the inside or the underlay",
+                v6(&V6 { from, ..inbound6() }));
+        }
+    }
+    for from in standing_for([198, 51, 100, 7]) {
+        rows.forward(0, "what stands for an external address", v6(&V6 { from, ..inbound6() }));
+    }
     rows.forward(0, "another of the underlay",
         v4(&V4 { from: [192, 0, 2, 254].into(), ..inbound() }));
     rows.drop(IngressSource, "of 240.0.0.0/4",
