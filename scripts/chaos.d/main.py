@@ -40,6 +40,7 @@ def parse():
     option("--rounds", type=positive, default=20, metavar="N", help="how many (default 20)")
     option("--seed", type=int, metavar="S", help="of the draw (default: another one each time)")
     option("--round", type=positive, metavar="K", help="carry out only the K-th round of the seed")
+    option("--first", type=positive, default=1, metavar="K", help="begin with the K-th round")
     option("--event", metavar="NAME", help="only this event, with the victims of the draw")
     option("--vm", action="store_true",
            help="run one tenant's switch in a VM, and kill its QEMU as well; without KVM its boot "
@@ -138,7 +139,8 @@ def main():
     say(f"seed {options.seed}")
     # Events for VMs hit the tenant that has one.
     kinds = [(event.name, NAMES[-1:] if event.vm else ()) for event in events]
-    numbers = [options.round] if options.round else range(1, options.rounds + 1)
+    numbers = [options.round] if options.round else range(
+        options.first, options.first + options.rounds)
     drawn = [draw(options.seed, number, kinds, NAMES) for number in numbers]
     if options.event:
         drawn = [dataclasses.replace(each, event=options.event) for each in drawn]

@@ -14,9 +14,11 @@ from suites import ABOUT, all_suites
 
 
 def clean_up():
-    """Removes what a killed demo has left. The tests' own namespaces end with their processes."""
+    """Removes what a killed demo or chaos run has left. The tests' own namespaces end with their
+    processes."""
     if os.geteuid() == 0:
         subprocess.run(["scripts/demo", "--clean", "--quiet"], cwd=ROOT, check=False)
+        subprocess.run(["scripts/chaos", "--clean", "--debug"], cwd=ROOT, check=False)
 
 
 def table(results):

@@ -27,6 +27,8 @@ ABOUT = {
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
     "instructions": "instructions per frame of the pipeline, compared with the recorded ones",
     "demo": "the demo with short flows; needs root",
+    "chaos": "twenty faults under traffic, and whether the tenants recover by themselves; needs "
+             "root",
     "nested": "a switch's VM inside the emulated machine, on its virtual functions, started by "
               "QEMU and by libvirt. Takes half an hour or more: runs only if it is named",
 }
@@ -186,6 +188,11 @@ def demo(quick):
     return step("the demo", ["scripts/demo", *(["--quick"] if quick else [])])
 
 
+def chaos():
+    crates.build()
+    return step("the chaos run", ["scripts/chaos", "--debug", "--rounds", "20", "--seed", "1"])
+
+
 def all_suites(quick):
     """{name: function}, in the order in which they run."""
     return {
@@ -199,5 +206,6 @@ def all_suites(quick):
         "live": needs_root(lambda: nextest("live")),
         "vm": vm,
         "demo": needs_root(lambda: demo(quick)),
+        "chaos": needs_root(chaos),
         "nested": nested,
     }
