@@ -89,6 +89,12 @@ pub const REFUSED: &[Refused] = {
             Dhcpv6Server,
             NoDhcpServer,
         ),
+        row(
+            UdpDestination,
+            port::DHCPV6_SERVER,
+            Dhcpv6Client,
+            NoDhcpClient,
+        ),
         row(Icmp, icmp::REDIRECT as u16, Redirect, Always),
         row(Icmp, icmp::MOBILE_REDIRECT as u16, Redirect, Always),
         row(
@@ -235,8 +241,7 @@ const fn count_ports() -> usize {
 
 /// The UDP ports that mean something to the filter or to storm control, of either end, and `more`.
 const fn special_ports<const N: usize>(more: &[u16]) -> [u16; N] {
-    // Not refused, but counted as DHCP.
-    let mut ports = [port::DHCPV6_SERVER; N];
+    let mut ports = [0; N];
     let (mut count, mut at) = (0, 0);
     while at < REFUSED.len() {
         if matches!(REFUSED[at].field, Field::UdpSource | Field::UdpDestination) {
@@ -255,11 +260,11 @@ const fn special_ports<const N: usize>(more: &[u16]) -> [u16; N] {
 }
 
 /// The UDP ports that a fast path must leave to the general one.
-pub static SPECIAL_PORTS: PortSet = PortSet::new(&special_ports::<{ count_ports() + 1 }>(&[]));
+pub static SPECIAL_PORTS: PortSet = PortSet::new(&special_ports::<{ count_ports() }>(&[]));
 
 /// The same, for a port that denies encapsulation.
 pub static SPECIAL_PORTS_OF_DENYING: PortSet = {
-    const COUNT: usize = count_ports() + 1 + encapsulation::UDP_PORTS.len();
+    const COUNT: usize = count_ports() + encapsulation::UDP_PORTS.len();
     PortSet::new(&special_ports::<COUNT>(&encapsulation::UDP_PORTS))
 };
 

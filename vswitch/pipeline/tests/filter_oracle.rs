@@ -63,7 +63,7 @@ fn limits() -> [(&'static str, Limits, Vec<u8>, DropReason); 8] {
         let packet = V4::new(IP1, IP2, 17, udp(1000, to_port, payload));
         ethernet(GW, VM1, IPV4, &packet.bytes())
     };
-    let datagram6 = V6::new(inner(0x11), inner(0x12), 17, udp(546, 547, b""));
+    let datagram6 = V6::new(inner(0x11), inner(0x12), 17, udp(546, 547, &[11, 0, 0, 1]));
     let plain = datagram(2000, b"hello");
     let mut to_all = plain.clone();
     to_all[..6].fill(0xff);

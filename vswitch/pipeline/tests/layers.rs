@@ -25,6 +25,7 @@ const PACKET: &[&str] = &[
     "wire/ecn",
     "wire/arp",
     "wire/dhcp",
+    "wire/dhcp6",
     "wire/icmp",
     "wire/nd",
     "wire/packet",

@@ -118,6 +118,9 @@ fn refused_ports_and_protocols_are_those_of_the_page() {
     let ports = row(&page, "### IPv6", 4);
     let ports = numbers(part(&ports, "from port", "`"));
     assert_eq!(ports, expected(DropReason::Dhcpv6Server));
+    let clients = row(&page, "### IPv6", 4);
+    let ports = numbers(part(&clients, "UDP to port", "that is no"));
+    assert_eq!(ports, expected(DropReason::Dhcpv6Client));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod ecn;
 pub mod ethernet;
 mod field;

@@ -6,8 +6,10 @@
 
 use packet::DropReason;
 use packet::wire::dhcp::{self, Bootp, ClientMessage, option};
+use packet::wire::dhcp6;
 
 use crate::bucket::SECOND_NS;
+use crate::ids::PortId;
 use crate::state::State;
 use crate::tables::{PortRules, Tables};
 
@@ -109,7 +111,7 @@ fn granted(
         return;
     };
     let answers = claims.is_under_way(reply.xid, now_ns);
-    claims.granted(reply.xid, address, now_ns, until_ns);
+    claims.granted(reply.xid, Some(address), now_ns, until_ns);
     let learned = answers && free && until_ns > now_ns;
     if answers && (learned || !rules.learns) {
         claims.finish();
@@ -117,4 +119,54 @@ fn granted(
     if rules.learns && learned {
         state.lease(tables, rules.id).grant(address, until_ns);
     }
+}
+
+/// As [`from_client`], of a DHCPv6 client.
+pub(crate) fn from_client6(
+    tables: &Tables,
+    state: &mut State,
+    rules: &PortRules,
+    message: &dhcp6::ClientMessage<'_>,
+    now_ns: u64,
+) -> Result<(), DropReason> {
+    if message.names(|address| tables.is_anothers6(rules.id, address)) {
+        return Err(DropReason::DhcpIdentity);
+    }
+    let identifier = message.identifier;
+    let named = dhcp6::named_mac(identifier).and_then(|mac| tables.owner_of_mac(mac));
+    if named.is_some_and(|owner| owner != rules.id)
+        || (named.is_none() && state.is_claimed6(tables, rules.id, identifier, now_ns))
+    {
+        return Err(DropReason::DhcpIdentity);
+    }
+    // A client that asks for no address needs no identifier.
+    let claims = state.claims6(rules.id).filter(|_| !identifier.is_empty());
+    let Some(claims) = claims else {
+        return Ok(());
+    };
+    let claim = claims.claim(identifier, now_ns);
+    let claim = claim.ok_or(DropReason::DhcpIdentity)?;
+    if !message.all_associations(|association| claims.associate(claim, association))
+        || (message.kind == dhcp6::kind::DECLINE && !claims.decline(now_ns))
+    {
+        return Err(DropReason::DhcpIdentity);
+    }
+    if let dhcp6::kind::SOLICIT | dhcp6::kind::REQUEST | dhcp6::kind::RENEW | dhcp6::kind::REBIND =
+        message.kind
+    {
+        claims.begin(message.transaction, claim, now_ns);
+    }
+    Ok(())
+}
+
+/// As [`from_server`], of a DHCPv6 server, to the client behind the port `id`.
+pub(crate) fn from_server6(state: &mut State, id: PortId, payload: &[u8], now_ns: u64) {
+    let Some(grant) = dhcp6::Grant::parse(payload) else {
+        return;
+    };
+    let Some(claims) = state.claims6(id).filter(|_| grant.seconds > 0) else {
+        return;
+    };
+    let until_ns = now_ns.saturating_add(u64::from(grant.seconds) * SECOND_NS);
+    claims.granted(grant.transaction, None, now_ns, until_ns);
 }

@@ -3,7 +3,7 @@
 use packet::DropReason;
 use packet::number::{port, protocol};
 use packet::wire::dhcp::{self, ClientMessage};
-use packet::wire::{Fragment, Ipv4};
+use packet::wire::{Fragment, Ipv4, Ipv6, dhcp6};
 
 use crate::tables::PortRules;
 
@@ -82,6 +82,29 @@ pub(super) fn not_to_server6(udp: Option<(u16, u16)>) -> Result<(), DropReason> 
 }
 
 /// Row "IPv6 4".
+#[inline(always)]
+pub(super) fn from_port6(
+    rules: &PortRules,
+    ip: &Ipv6,
+    (from, to): (u16, u16),
+    packet: &[u8],
+) -> Result<(), DropReason> {
+    if rules.dhcp_server {
+        return Ok(());
+    }
+    not_from_server6(Some((from, to)))?;
+    if to == port::DHCPV6_SERVER && !is_client6(ip, packet) {
+        return Err(DropReason::Dhcpv6Client);
+    }
+    Ok(())
+}
+
+/// A message of a DHCPv6 client.
+fn is_client6(ip: &Ipv6, packet: &[u8]) -> bool {
+    ip.fragment == Fragment::Whole && dhcp6::ClientMessage::parse(ip.payload(packet)).is_some()
+}
+
+/// Row "IPv6 4", the first half.
 #[inline(always)]
 pub(super) fn not_from_server6(udp: Option<(u16, u16)>) -> Result<(), DropReason> {
     match udp {

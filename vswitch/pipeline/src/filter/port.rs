@@ -101,8 +101,8 @@ fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason>
     } else if !owner.has6(ip.source) {
         return Err(DropReason::Ipv6Source);
     }
-    if !rules.dhcp_server {
-        dhcp::not_from_server6(ip.udp())?;
+    if let Some(udp) = ip.udp() {
+        dhcp::from_port6(rules, &ip, udp, payload)?;
     }
     if rules.deny_encapsulation && encapsulation::is_carrier6(&ip, payload) {
         return Err(DropReason::Encapsulation);

@@ -1,7 +1,8 @@
 //! DHCP's relay between a tenant's clients and its server, and the leases that ports learn from it.
 
+use packet::number::port;
 use packet::wire::dhcp::{self, Bootp, ClientMessage};
-use packet::wire::{ETHERNET_LEN, Ipv4};
+use packet::wire::{ETHERNET_LEN, Fragment, Ipv4, Ipv6, dhcp6};
 use packet::{DropReason, Frame};
 
 use crate::filter::client;
@@ -69,6 +70,50 @@ impl<N: Notes> Pass<'_, N> {
             to,
             Some(u128::from(ip.destination)),
         ))
+    }
+
+    /// Judges what a DHCPv6 client says to a server, and notes what a server grants; the packet
+    /// goes its way by its address.
+    #[inline(always)]
+    pub(super) fn hear_dhcp6(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv6,
+        frame: &Frame<'_>,
+    ) -> Outcome<()> {
+        match ip.udp() {
+            Some((from, to)) if self.tables.has_dhcp => {
+                let packet = &frame.bytes()[ETHERNET_LEN..];
+                self.hear_datagram6(rules, ip, (from, to), packet)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear_datagram6(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv6,
+        (from, to): (u16, u16),
+        packet: &[u8],
+    ) -> Outcome<()> {
+        if rules.dhcp_server {
+            let is_reply = port::is_dhcpv6_server(from, to) && ip.fragment == Fragment::Whole;
+            if let Some(id) = self.tables.station6(ip.destination).filter(|_| is_reply) {
+                let payload = ip.payload(packet).get(8..).unwrap_or_default();
+                client::from_server6(self.state, id, payload, self.now_ns);
+            }
+        } else if to == port::DHCPV6_SERVER
+            // The filter has let pass nothing else.
+            && let Some(message) = dhcp6::ClientMessage::parse(ip.payload(packet))
+        {
+            let judged =
+                client::from_client6(self.tables, self.state, rules, &message, self.now_ns);
+            if let Err(reason) = judged {
+                return self.refuse(Stage::Service, reason);
+            }
+        }
+        Ok(())
     }
 
     /// The port that a server's message is for; what it grants is noted.

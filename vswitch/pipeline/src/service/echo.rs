@@ -53,6 +53,9 @@ impl<N: Notes> Pass<'_, N> {
             let outcome = self.serve_nd(side, packet, ip, kind, frame);
             return outcome.map(Served::Answered);
         }
+        if let Side::Port(rules) = side {
+            self.hear_dhcp6(rules, ip, frame)?;
+        }
         let target = self.tables.route6(ip.destination);
         let link_local = match side {
             Side::Port(rules) => ip.destination == rules.gateway_link_local,

@@ -1,5 +1,7 @@
 //! The identifiers by which DHCP servers know the clients behind a port.
 
+use packet::wire::dhcp6::{Association, MAX_ASSOCIATIONS};
+
 use crate::bucket::SECOND_NS;
 
 /// Leases that a port may have at one time, each for an identifier of its own; and addresses that
@@ -27,8 +29,10 @@ struct Claim {
     /// Until when a server may hold an address for it. A server may not have honoured a release, so
     /// this may outlast the ownership.
     counted_until_ns: u64,
-    /// The address that a server granted it last.
+    /// The address that a server granted it last, of DHCP.
     address: Option<u32>,
+    /// Of DHCPv6, the groups of addresses that it has asked for: each has leases of its own.
+    associations: [Option<Association>; MAX_ASSOCIATIONS],
 }
 
 impl Claim {
@@ -38,6 +42,7 @@ impl Claim {
         owned_until_ns: 0,
         counted_until_ns: 0,
         address: None,
+        associations: [None; MAX_ASSOCIATIONS],
     };
 
     fn value(&self) -> &[u8] {
@@ -110,6 +115,20 @@ impl Claims {
         Some(ClaimId(at))
     }
 
+    /// Whether the identifier may have that group of addresses as well.
+    pub(crate) fn associate(&mut self, claim: ClaimId, association: Association) -> bool {
+        let ClaimId(at) = claim;
+        let associations = &mut self.claims[at].associations;
+        let is_known = |known: &Option<Association>| known.is_none_or(|it| it == association);
+        match associations.iter_mut().find(|known| is_known(known)) {
+            Some(place) => {
+                *place = Some(association);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Whether the port may decline one address more; if so, that counts.
     pub(crate) fn decline(&mut self, now_ns: u64) -> bool {
         let mut declines = self.declined_until_ns.iter_mut();
@@ -147,10 +166,10 @@ impl Claims {
 
     /// A server granted an address in that exchange, until then. A grant of another exchange may be
     /// for any of the port's identifiers.
-    pub(crate) fn granted(&mut self, id: u32, address: u32, now_ns: u64, until_ns: u64) {
+    pub(crate) fn granted(&mut self, id: u32, address: Option<u32>, now_ns: u64, until_ns: u64) {
         if let Some(ClaimId(at)) = self.claim_of(id, now_ns) {
             self.claims[at].extend(until_ns);
-            self.claims[at].address = Some(address);
+            self.claims[at].address = address;
             return;
         }
         for claim in &mut self.claims {

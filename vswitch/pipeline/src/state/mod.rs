@@ -50,6 +50,8 @@ pub(crate) struct PortState {
     pub(crate) lease: LeaseState,
     /// Present where a port of the tenant serves DHCP.
     pub(crate) claims: Option<Box<Claims>>,
+    /// The same for DHCPv6.
+    pub(crate) claims6: Option<Box<Claims>>,
     /// Present on trunk ports.
     pub(crate) tags: Option<Box<TagCache>>,
 }
@@ -65,6 +67,7 @@ impl PortState {
         }
         if self.claims.is_some() && previous.claims.is_some() {
             std::mem::swap(&mut self.claims, &mut previous.claims);
+            std::mem::swap(&mut self.claims6, &mut previous.claims6);
         }
         if rules.learns {
             self.lease
@@ -112,6 +115,7 @@ impl State {
             icmp_errors: Bucket::FULL,
             lease: LeaseState::default(),
             claims: tables.has_dhcp.then(Box::default),
+            claims6: tables.has_dhcp.then(Box::default),
             tags: (!rules.trunk.is_empty()).then(Box::default),
         });
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
@@ -155,6 +159,24 @@ impl State {
     /// The identifiers of the port's DHCP client, where a port of the tenant serves DHCP.
     pub(crate) fn claims(&mut self, id: PortId) -> Option<&mut Claims> {
         self.ports[id.index()].claims.as_deref_mut()
+    }
+
+    /// As [`Self::claims`], of DHCPv6.
+    pub(crate) fn claims6(&mut self, id: PortId) -> Option<&mut Claims> {
+        self.ports[id.index()].claims6.as_deref_mut()
+    }
+
+    /// As [`Self::is_claimed`], of DHCPv6.
+    pub(crate) fn is_claimed6(
+        &self,
+        tables: &Tables,
+        id: PortId,
+        identifier: &[u8],
+        now_ns: u64,
+    ) -> bool {
+        let others = tables.ports.iter().filter(|rules| rules.id != id);
+        let mut claims = others.filter_map(|rules| self.ports[rules.id.index()].claims6.as_ref());
+        !identifier.is_empty() && claims.any(|claims| claims.owns(identifier, now_ns))
     }
 
     /// Whether another port than `id` owns an identifier of DHCP.

@@ -265,6 +265,26 @@ impl Tables {
         self.gateway4_subnet.is_some_and(|net| net.has(address))
     }
 
+    /// Whether a station other than the one behind that port has the address, or the gateway has.
+    pub(crate) fn is_anothers6(&self, id: PortId, address: u128) -> bool {
+        match self.route6(address) {
+            Some(Target::Port(owner)) => owner != id,
+            Some(Target::Unowned) => false,
+            _ => self.gateway6_subnet.is_some_and(|net| net.has(address)),
+        }
+    }
+
+    /// The port whose station has the address.
+    pub(crate) fn station6(&self, address: u128) -> Option<PortId> {
+        if let Some(Target::Port(id)) = self.route6(address) {
+            return Some(id);
+        }
+        let mut ports = self.ports.iter();
+        ports
+            .find(|port| port.link_local == address)
+            .map(|port| port.id)
+    }
+
     /// The Router Advertisement of that port, if the tenant has an IPv6 gateway.
     pub(crate) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement> {
         self.gateway6.map(|gateway| Advertisement {

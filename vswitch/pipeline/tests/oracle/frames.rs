@@ -314,6 +314,33 @@ pub(crate) fn bootp(op: u8, client: Mac) -> Vec<u8> {
     message
 }
 
+/// An option of DHCPv6 (RFC 8415).
+pub(crate) fn option6(code: u16, value: &[u8]) -> Vec<u8> {
+    let mut option = code.to_be_bytes().to_vec();
+    option.extend((value.len() as u16).to_be_bytes());
+    option.extend(value);
+    option
+}
+
+/// An identity association for addresses, each with its valid lifetime.
+pub(crate) fn association6(id: u8, addresses: &[(Ipv6Addr, u32)]) -> Vec<u8> {
+    let mut value = vec![0, 0, 0, id, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (address, seconds) in addresses {
+        let mut lease = address.octets().to_vec();
+        lease.extend(seconds.to_be_bytes());
+        lease.extend(seconds.to_be_bytes());
+        value.extend(option6(5, &lease));
+    }
+    option6(3, &value)
+}
+
+/// A DHCPv6 message of that type and transaction.
+pub(crate) fn dhcp6(kind: u8, transaction: u8, options: &[Vec<u8>]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, transaction];
+    message.extend(options.concat());
+    message
+}
+
 /// Makes an ICMPv6 message's checksum right.
 pub(crate) fn set_icmpv6_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &mut [u8]) {
     if message.len() < 4 {

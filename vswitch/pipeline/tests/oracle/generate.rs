@@ -277,13 +277,15 @@ impl<'c> Sender<'c> {
 
     /// One frame of its, with the control information of a tag that lies beside it.
     fn frame(&self, choices: &mut Choices<'_>) -> (Option<u16>, Vec<u8>) {
-        let mut bytes = match choices.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6]) {
+        let mut bytes = match choices.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, 6, 7])
+        {
             0 => self.ipv4(choices),
             1 => self.ipv6(choices),
             2 => self.nd(choices),
             3 => self.arp(choices),
             4 => self.dhcp(choices),
             5 => self.rarp(choices),
+            6 => self.dhcp6(choices),
             _ => self.other(choices),
         };
         let tag = self.tags(choices, &mut bytes);
@@ -518,6 +520,19 @@ impl<'c> Sender<'c> {
         } else {
             bootp(1, client)
         };
+        if choices.once_in(3) {
+            let mac = choices.pick(&self.client_macs());
+            let address = choices.pick(&self.pool4).octets();
+            let kind = choices.pick(&[1, 3, 4, 7, 8, 2, 5]);
+            for (code, value) in [
+                (53, vec![kind]),
+                (choices.pick(&[50, 54, 12]), address.to_vec()),
+                (choices.pick(&[61, 12, 82, 52]), [&[1], &mac[..]].concat()),
+            ] {
+                message.extend([code, value.len() as u8]);
+                message.extend(value);
+            }
+        }
         if choices.once_in(5) {
             let at = choices.pick(&[0, 1, 2, 3, 28, 33, 34, 236, 239]);
             message[at] = choices.byte();
@@ -538,6 +553,48 @@ impl<'c> Sender<'c> {
         let mut packet = V4::new(source, target, 17, payload);
         packet.fragment = choices.mostly(&[0], &[MORE_FRAGMENTS, 1, 30, DONT_FRAGMENT]);
         self.ethernet(choices, BROADCAST, IPV4, &packet.bytes())
+    }
+
+    /// A DHCPv6 client's message, or a server's, once in a while with something strange.
+    fn dhcp6(&self, choices: &mut Choices<'_>) -> Vec<u8> {
+        let server = choices.once_in(4);
+        let kind = if server {
+            7
+        } else {
+            choices.mostly(&[1, 3, 5, 8, 9, 11], &[2, 7, 12, 13, 14])
+        };
+        let mac = choices.pick(&self.client_macs());
+        let number = choices.pick(&[0, 1, 2, 3, 4, 5]);
+        let duid = choices.pick(&[
+            vec![0, 2, 0, 0, 0xab, 0x11, 7],
+            [&[0, 3, 0, 1], &mac[..]].concat(),
+            [&[0, 1, 0, 1, 9, 9, 9, 9], &mac[..]].concat(),
+            vec![0, 4, number],
+        ]);
+        let lease = (choices.pick(&self.pool6), choices.pick(&[0, 30, 600]));
+        let mut options = vec![
+            option6(1, &duid),
+            association6(choices.pick(&[1, 2, 3, 4, 5, 6]), &[lease]),
+        ];
+        if choices.once_in(6) {
+            let code = choices.pick(&[1, 2, 6, 9, 18, 37, 38, 79]);
+            options.push(option6(code, &[0; 8]));
+        }
+        if choices.once_in(6) {
+            options.remove(0);
+        }
+        let message = dhcp6(kind, choices.pick(&[1, 2]), &options);
+        let message = perhaps_cut(choices, message);
+        let (from, to) = if server { (547, 546) } else { (546, 547) };
+        let payload = udp(
+            choices.mostly(&[from], &[546, 547, 9]),
+            choices.mostly(&[to], &[546, 547, 9]),
+            &message,
+        );
+        let source = self.source6(choices);
+        let target = self.any6(choices);
+        let packet = V6::new(source, target, 17, payload);
+        self.ethernet(choices, self.to, IPV6, &packet.bytes())
     }
 
     fn other(&self, choices: &mut Choices<'_>) -> Vec<u8> {

@@ -135,19 +135,22 @@ impl Model {
         let old = std::mem::replace(&mut self.written, Arc::new(config.clone()));
         let served = |config: &SwitchConfig| config.ports.iter().any(|port| port.dhcp_server);
         self.config = Arc::clone(&self.written);
+        let port = |config: &SwitchConfig, name: &str| {
+            let mut ports = config.ports.iter();
+            ports.find(|port| port.name.as_str() == name).cloned()
+        };
+        let stays = |name: &str| match (port(config, name), port(&old, name)) {
+            (Some(new), Some(former)) => new.mac == former.mac && served(config) && served(&old),
+            _ => false,
+        };
+        self.clients6.retain(|name, _| stays(name));
         let mut clients = std::mem::take(&mut self.clients);
         clients.retain(|name, client| {
-            let port = |config: &SwitchConfig| {
-                let mut ports = config.ports.iter();
-                ports.find(|port| port.name.as_str() == *name).cloned()
-            };
-            let (Some(new), Some(old_port)) = (port(config), port(&old)) else {
-                return false;
-            };
-            let learns = matches!(new.addresses, Addresses::Learned(_));
-            let stays = |lease: &Lease| learns && self.is_free(lease.address);
-            client.lease = client.lease.take().filter(stays);
-            new.mac == old_port.mac && served(config) && served(&old)
+            let learns = port(config, name)
+                .is_some_and(|port| matches!(port.addresses, Addresses::Learned(_)));
+            let holds = |lease: &Lease| learns && self.is_free(lease.address);
+            client.lease = client.lease.take().filter(holds);
+            stays(name)
         });
         self.clients = clients;
         let trunks = |number: usize| config.ports.get(number).map(|port| &port.trunk);

@@ -145,6 +145,10 @@ pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(
     if !port.dhcp_server && is_dhcpv6_servers(packet) {
         return Err(Dhcpv6Server);
     }
+    let to = packet.udp_ports().map(|(_, to)| to);
+    if !port.dhcp_server && to == Some(547) && !is_dhcpv6_clients(packet) {
+        return Err(Dhcpv6Client);
+    }
     // IPv6 5
     encapsulation(port, packet)?;
     // IPv6 6

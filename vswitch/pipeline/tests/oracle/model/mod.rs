@@ -7,6 +7,7 @@ mod address;
 mod arp;
 mod bytes;
 mod client;
+mod client6;
 mod dhcp;
 mod ethernet;
 mod ipv4;
@@ -29,6 +30,7 @@ use self::address::*;
 use self::arp::*;
 use self::bytes::*;
 use self::client::*;
+use self::client6::*;
 use self::dhcp::*;
 use self::ethernet::*;
 use self::ipv4::*;
@@ -101,6 +103,7 @@ pub(crate) struct Model {
     written: Arc<SwitchConfig>,
     /// What is remembered of DHCP clients, by the port's name.
     clients: BTreeMap<String, Client>,
+    clients6: BTreeMap<String, Client6>,
     buckets: Vec<[Option<Bucket>; 5]>,
     /// The VID of the last frame, which an answer to it carries.
     last_tag: Option<u16>,
@@ -117,6 +120,7 @@ impl Model {
             config: Arc::new(config.clone()),
             written: Arc::new(config.clone()),
             clients: BTreeMap::new(),
+            clients6: BTreeMap::new(),
             last_tag: None,
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
@@ -235,6 +239,7 @@ impl Model {
                 {
                     return Ok(outcome);
                 }
+                self.dhcpv6_said(from, port, &packet)?;
                 Ok(self.services_and_route(from, port, &ethernet, &packet))
             }
             // Ethernet 8

@@ -7,6 +7,8 @@ pub(super) fn add(rows: &mut Rows) {
     shape(rows);
     addresses(rows);
     identifiers(rows);
+    shape6(rows);
+    bindings6(rows);
 }
 
 /// A DISCOVER of `vm1`.
@@ -130,4 +132,108 @@ impl ToServer for Vec<u8> {
         set_ipv4_checksum(&mut self[14..]);
         self
     }
+}
+
+/// A DHCPv6 message of `vm1` to the server.
+fn to_server6(message: &[u8]) -> Vec<u8> {
+    v6(&V6::new(
+        inner(0x11),
+        inner(0x13),
+        17,
+        udp(546, 547, message),
+    ))
+}
+
+/// A DUID of any value.
+fn duid() -> Vec<u8> {
+    option6(1, &[0, 2, 0, 0, 0xab, 0x11, 1, 2, 3])
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn shape6(rows: &mut Rows) {
+    rows.on(configs::three(), 0);
+    rows.row = "DHCPv6 client 1";
+    let solicit = |options: &[Vec<u8>]| to_server6(&dhcp6(1, 7, options));
+    for kind in [1, 3, 4, 5, 6, 8, 9, 11] {
+        rows.forward(2, "a client's type", to_server6(&dhcp6(kind, 7, &[duid()])));
+    }
+    for kind in [0, 2, 7, 10, 12, 13, 14, 36] {
+        rows.drop(Dhcpv6Client, "another type, as a relay agent's", to_server6(&dhcp6(kind, 7, &[duid()])));
+    }
+    rows.forward(2, "from any port",
+        v6(&V6::new(inner(0x11), inner(0x13), 17, udp(1000, 547, &dhcp6(1, 7, &[duid()])))));
+    rows.forward(2, "a question without a DUID", to_server6(&dhcp6(11, 7, &[])));
+    rows.drop(Dhcpv6Client, "any other without one", solicit(&[]));
+    rows.drop(Dhcpv6Client, "two DUIDs", solicit(&[duid(), duid()]));
+    rows.drop(Dhcpv6Client, "a DUID of two bytes", solicit(&[option6(1, &[0, 2])]));
+    rows.forward(2, "a DUID of 130 bytes", solicit(&[option6(1, &[9; 130])]));
+    rows.drop(Dhcpv6Client, "a DUID of 131 bytes", solicit(&[option6(1, &[9; 131])]));
+    rows.drop(Dhcpv6Client, "two servers", solicit(&[duid(), option6(2, &[1; 9]), option6(2, &[1; 9])]));
+    for code in [9, 18, 37, 38, 79] {
+        rows.drop(Dhcpv6Client, "a relay agent's option", solicit(&[duid(), option6(code, &[0; 8])]));
+    }
+    rows.drop(Dhcpv6Client, "an option that is cut off", solicit(&[duid(), vec![0, 6, 0, 9, 1]]));
+    rows.drop(Dhcpv6Client, "half an option", solicit(&[duid(), vec![0, 6]]));
+    rows.drop(Dhcpv6Client, "an option in an association that is cut off",
+        solicit(&[duid(), option6(3, &[&[0; 12][..], &[0, 5, 0, 24, 1]].concat())]));
+    rows.drop(Dhcpv6Client, "an association that is cut off", solicit(&[duid(), option6(3, &[0; 11])]));
+    rows.drop(Dhcpv6Client, "an address that is cut off",
+        solicit(&[duid(), option6(3, &[&[0; 12][..], &option6(5, &[0; 23])].concat())]));
+    let four: Vec<_> = (0..4).map(|id| association6(id, &[])).collect();
+    rows.forward(2, "four associations", solicit(&[&[duid()], &four[..]].concat()));
+    rows.drop(Dhcpv6Client, "five", solicit(&[&[duid()], &four[..], &[association6(4, &[])]].concat()));
+    rows.drop(Dhcpv6Client, "too short", to_server6(&[1, 0, 0]));
+    let message = udp(546, 547, &dhcp6(1, 7, &[duid()]));
+    let plain = V6::new(inner(0x11), inner(0x13), 17, message);
+    rows.drop(Dhcpv6Client, "a first fragment", v6(&plain.clone().with(44, fragment_header(0, true))));
+    rows.drop(Dhcpv6Client, "an atomic fragment", v6(&plain.clone().with(44, fragment_header(0, false))));
+    rows.forward(2, "a later fragment", v6(&plain.clone().with(44, fragment_header(9, false))));
+    rows.forward(2, "behind another header", v6(&plain.clone().with(60, padding_options(0))));
+    let mut longer = plain.clone();
+    longer.payload.push(0);
+    rows.drop(Dhcpv6Client, "a UDP length that is not the packet's", v6(&longer));
+    rows.drop(Multicast, "to the group of servers",
+        v6_group(&V6 { to: "ff02::1:2".parse().expect("a group"), ..plain }));
+    rows.on(configs::three(), 2);
+    rows.forward(0, "a server may send what it likes",
+        ethernet(GW, VM3, IPV6, &V6::new(inner(0x13), inner(0x11), 17, udp(547, 547, b"")).bytes()));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn bindings6(rows: &mut Rows) {
+    rows.on(configs::three(), 0);
+    rows.row = "DHCPv6 client 2";
+    for kind in [3, 5, 8, 9] {
+        let names = |address| to_server6(&dhcp6(kind, 7, &[duid(), association6(1, &[(address, 0)])]));
+        rows.drop(DhcpIdentity, "the sibling's address", names(inner(0x12)));
+        rows.drop(DhcpIdentity, "one of its prefix", names("fd00:0:0:2::77".parse().expect("one")));
+        rows.drop(DhcpIdentity, "the gateway's", names(inner(1)));
+        rows.forward(2, "its own", names(inner(0x11)));
+        rows.forward(2, "nobody's", names(inner(0x99)));
+        rows.forward(2, "one of another network", names(EXTERNAL6));
+    }
+    let prefix = |address: Ipv6Addr| {
+        let lease = [&[0; 8][..], &[64], &address.octets()].concat();
+        let value = [&[0; 12][..], &option6(26, &lease)].concat();
+        to_server6(&dhcp6(1, 7, &[duid(), option6(25, &value)]))
+    };
+    rows.drop(DhcpIdentity, "the sibling's prefix", prefix("fd00:0:0:2::".parse().expect("one")));
+    rows.forward(2, "any prefix", prefix(ANY6));
+    rows.drop(DhcpIdentity, "behind nobody's", {
+        let both = association6(1, &[(inner(0x99), 0), (inner(0x12), 0)]);
+        to_server6(&dhcp6(8, 7, &[duid(), both]))
+    });
+
+    rows.row = "DHCPv6 client 3";
+    let called = |value: &[u8]| to_server6(&dhcp6(1, 7, &[option6(1, value)]));
+    for (named, expect) in [(VM2, true), ([0, 0, 0x5e, 0, 1, 7], true), (VM1, false), (ROUTER, false)] {
+        for duid in [[&[0, 3, 0, 1], &named[..]].concat(), [&[0, 1, 0, 1, 9, 9, 9, 9], &named[..]].concat()] {
+            if expect {
+                rows.drop(DhcpIdentity, "another port's MAC", called(&duid));
+            } else {
+                rows.forward(2, "its own MAC, or no port's", called(&duid));
+            }
+        }
+    }
+    rows.forward(2, "the sibling's MAC of another hardware", called(&[&[0, 3, 0, 6], &VM2[..]].concat()));
 }
