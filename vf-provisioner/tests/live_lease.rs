@@ -1,8 +1,8 @@
-//! A guest with a DHCP lease keeps it when its switch is killed: the supervisor gives it to the
-//! next one.
+//! A guest with a DHCP lease keeps it: when its switch is killed, since the supervisor gives it to
+//! the next one, and against another guest that speaks in its name.
 //!
-//! The real switch and busybox's DHCP server and client, on this host's kernel, as root. Without
-//! root the test prints that and passes.
+//! The real switch, busybox's DHCP server and client, and dnsmasq, on this host's kernel, as root.
+//! Without root the tests print that and pass.
 
 #[path = "common/output.rs"]
 mod output;
@@ -13,7 +13,7 @@ mod supervisor;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -169,6 +169,287 @@ fn guest_keeps_its_lease_when_its_switch_is_killed() {
     let mut second = supervisor(&site);
     kill_switch(&site, &mut second);
     second.stop();
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
+}
+
+const SIBLINGS: &str = r#"
+name = "t1"
+vni = 5001
+[gateway]
+ipv4 = "10.1.0.1/24"
+[uplink]
+address = "192.0.2.11/24"
+next_hop = "192.0.2.1"
+[[port]]
+name = "t1-server"
+mac = "52:54:00:00:01:01"
+addresses = ["10.1.0.2"]
+dhcp_server = true
+[[port]]
+name = "t1-guest"
+mac = "52:54:00:00:01:02"
+addresses = "learn-dhcp"
+[[port]]
+name = "t1-sibling"
+mac = "52:54:00:00:01:03"
+addresses = "learn-dhcp"
+"#;
+
+const GUEST: u8 = 2;
+const SIBLING: u8 = 3;
+/// The identifier that the guest's client sends.
+const IDENTIFIER: &str = "ff0102030400020000ab1109";
+
+const REQUEST: u8 = 3;
+const DECLINE: u8 = 4;
+const RELEASE: u8 = 7;
+
+/// Sends frames as they are.
+const SENDER: &str = "import socket, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(('eth0', 0))
+for frame in sys.argv[1:]:
+    wire.send(bytes.fromhex(frame))";
+
+/// dnsmasq, which writes each lease to a file.
+struct Dnsmasq {
+    _server: Guest,
+    leases: PathBuf,
+}
+
+impl Dnsmasq {
+    fn start(site: &Site, dir: &Path) -> Self {
+        let address = ["ip", "address", "add", "10.1.0.2/24", "dev", "eth0"];
+        assert!(run(site, "t1-server", &address));
+        let leases = dir.join("dnsmasq.leases");
+        let file = format!("--dhcp-leasefile={}", leases.display());
+        let arguments = [
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+            "--port=0",
+            "--interface=eth0",
+            "--dhcp-authoritative",
+            "--no-ping",
+            "--dhcp-range=10.1.0.50,10.1.0.99,255.255.255.0,3600",
+            &file,
+        ];
+        let mut server = command(site, "t1-server", &arguments);
+        let server = server.stderr(Stdio::null()).spawn();
+        Self {
+            _server: Guest(server.expect("dnsmasq starts")),
+            leases,
+        }
+    }
+
+    /// The address and the identifier of each lease.
+    fn leases(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(&self.leases).unwrap_or_default();
+        let leases = text.lines().filter_map(|line| {
+            let mut words = line.split(' ').skip(2);
+            let (address, _, identifier) = (words.next()?, words.next()?, words.next()?);
+            Some((address.to_owned(), identifier.replace(':', "")))
+        });
+        leases.collect()
+    }
+
+    /// Waits until the leases are as they should be, and looks again after a moment.
+    #[track_caller]
+    fn settles(&self, what: &str, are_right: impl Fn(&[(String, String)]) -> bool) {
+        let began = Instant::now();
+        while !are_right(&self.leases()) {
+            let waited = began.elapsed();
+            assert!(
+                waited < Duration::from_secs(10),
+                "{what}: {:?}",
+                self.leases()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(are_right(&self.leases()), "{what}: {:?}", self.leases());
+    }
+}
+
+/// A client's message from the MAC that ends in `mac`: by broadcast, or from an address.
+fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Vec<u8>)]) -> String {
+    let mac = [0x52, 0x54, 0, 0, 1, mac];
+    let mut message = vec![1, 1, 6, 0, 0, 0, 0, 7];
+    message.resize(240, 0);
+    message[12..16].copy_from_slice(&ciaddr);
+    message[28..34].copy_from_slice(&mac);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    for (code, value) in options {
+        message.extend([*code, value.len() as u8]);
+        message.extend(value);
+    }
+    message.push(255);
+    let (to, destination) = match source {
+        [0, 0, 0, 0] => ([0xff; 4], [0xff; 6]),
+        // Any unicast MAC: the gateway's is not known here.
+        _ => ([10, 1, 0, 2], [2; 6]),
+    };
+    let udp_len = message.len() as u16 + 8;
+    let mut ip = vec![0x45, 0];
+    ip.extend((udp_len + 20).to_be_bytes());
+    ip.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+    ip.extend(source);
+    ip.extend(to);
+    let words = ip
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = [&destination[..], &mac, &[8, 0], &ip].concat();
+    frame.extend([0, 68, 0, 67]);
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(message);
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn identifier() -> Vec<u8> {
+    let digits = (0..IDENTIFIER.len()).step_by(2);
+    let bytes = digits.map(|at| u8::from_str_radix(&IDENTIFIER[at..at + 2], 16));
+    bytes.map(|byte| byte.expect("hexadecimal")).collect()
+}
+
+fn send(site: &Site, guest: &str, frames: &[String]) {
+    let mut arguments = vec!["python3", "-c", SENDER];
+    arguments.extend(frames.iter().map(String::as_str));
+    assert!(run(site, guest, &arguments));
+}
+
+/// A guest asks for a lease, with an identifier.
+fn get_lease_as(site: &Site, dir: &Path, guest: &str, identifier: &str) {
+    let script = dir.join("script");
+    fs::write(&script, SCRIPT).expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let option = format!("0x3d:{identifier}");
+    let arguments = [
+        "busybox",
+        "udhcpc",
+        "-f",
+        "-n",
+        "-q",
+        "-B",
+        "-C",
+        "-x",
+        &option,
+        "-i",
+        "eth0",
+        "-s",
+        script.to_str().expect("UTF-8"),
+    ];
+    assert!(run(site, guest, &arguments), "{guest} was given no lease");
+}
+
+#[test]
+fn sibling_cannot_end_or_take_a_lease() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    if sh("command -v dnsmasq").is_empty() {
+        eprintln!("skipped: dnsmasq is not installed (scripts/setup)");
+        return;
+    }
+    let site = Site::new("tvd", 88_500, Vec::new());
+    let dir = site.dir.path();
+    let file = dir.join("t1.toml");
+    fs::write(&file, SIBLINGS).expect("a file");
+    site.good(&["apply", file.to_str().expect("UTF-8")]);
+    let server = Dnsmasq::start(&site, dir);
+    get_lease_as(&site, dir, "t1-guest", IDENTIFIER);
+    get_lease_as(&site, dir, "t1-sibling", "0005");
+    server.settles("two leases", |leases| leases.len() == 2);
+    let of = |identifier: &str| {
+        let leases = server.leases();
+        let mut mine = leases.into_iter().filter(|(_, other)| other == identifier);
+        mine.next().expect("a lease").0
+    };
+    let (victim, own) = (of(IDENTIFIER), of("0005"));
+    let octets = |text: &str| {
+        text.parse::<std::net::Ipv4Addr>()
+            .expect("an address")
+            .octets()
+    };
+    let (theirs, mine) = (octets(&victim), octets(&own));
+    assert!(is_reachable(&site));
+
+    // In the guest's name: its identifier, its address, both.
+    let server_id = (54, vec![10, 1, 0, 2]);
+    let mut frames = Vec::new();
+    for source in [[0; 4], mine] {
+        for (kind, ciaddr) in [(RELEASE, theirs), (DECLINE, [0; 4]), (REQUEST, theirs)] {
+            for named in [identifier(), vec![0, 5]] {
+                let options = [
+                    (53, vec![kind]),
+                    server_id.clone(),
+                    (50, theirs.to_vec()),
+                    (61, named),
+                ];
+                let wanted = if kind == RELEASE {
+                    &options[..2]
+                } else {
+                    &options[..3]
+                };
+                let options = [wanted, &options[3..]].concat();
+                frames.push(dhcp(SIBLING, source, ciaddr, &options));
+            }
+        }
+        // To select another address with the guest's identifier makes dnsmasq drop the lease.
+        let other = [10, 1, 0, 98];
+        let options = [(53, vec![REQUEST]), server_id.clone(), (50, other.to_vec())];
+        let options = [&options[..], &[(61, identifier())]].concat();
+        frames.push(dhcp(SIBLING, source, [0; 4], &options));
+        // Hidden from a reader that takes the first of two, or does not look in other fields.
+        let hidden = [
+            (53, vec![RELEASE]),
+            server_id.clone(),
+            (61, vec![0, 5]),
+            (61, identifier()),
+        ];
+        frames.push(dhcp(SIBLING, source, theirs, &hidden));
+    }
+    send(&site, "t1-sibling", &frames);
+    let still =
+        |leases: &[(String, String)]| leases.contains(&(victim.clone(), IDENTIFIER.to_owned()));
+    server.settles("in the guest's name", |leases| {
+        leases.len() == 2 && still(leases)
+    });
+    assert!(is_reachable(&site));
+
+    // Many identifiers: dnsmasq would grant them all.
+    let frames: Vec<_> = (0..20)
+        .map(|number| {
+            let options = [
+                (53, vec![REQUEST]),
+                (50, vec![10, 1, 0, 70 + number]),
+                (61, vec![9, number]),
+            ];
+            dhcp(SIBLING, [0; 4], [0; 4], &options)
+        })
+        .collect();
+    send(&site, "t1-sibling", &frames);
+    server.settles("many identifiers", |leases| {
+        leases.len() == 5 && still(leases)
+    });
+
+    // The control experiment: in its own name, the guest's release does end its lease.
+    let release = [(53, vec![RELEASE]), server_id, (61, identifier())];
+    send(&site, "t1-guest", &[dhcp(GUEST, theirs, theirs, &release)]);
+    server.settles("its own release", |leases| {
+        leases.len() == 4 && !still(leases)
+    });
+    assert!(
+        !is_reachable(&site),
+        "the switch took the release for nothing"
+    );
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
 }
