@@ -167,6 +167,7 @@ impl Filter<'_> {
 	chain ipv4_udp {{
 		udp sport {DHCP_SERVER} drop
 		udp dport {DHCP_CLIENT} @th,64,8 2 drop
+		udp dport {DHCP_SERVER} drop
 	}}
 	chain ipv4_tcp {{
 		ip frag-off & 0x1fff == 1 drop
@@ -187,6 +188,7 @@ impl Filter<'_> {
 	chain ipv6_udp {{
 		udp sport {DHCPV6_SERVER} drop
 		udp dport {DHCPV6_CLIENT} drop
+		udp dport {DHCPV6_SERVER} drop
 	}}
 	chain ipv6_icmp {{
 		icmpv6 type {icmpv6} drop
@@ -221,6 +223,7 @@ fn shared_chains() -> String {
 	chain ipv6_udp {{
 		udp sport {DHCPV6_SERVER} drop
 		udp dport {DHCPV6_CLIENT} drop
+		udp dport {DHCPV6_SERVER} drop
 		udp sport {carriers} drop
 		udp dport {carriers} drop
 		accept

@@ -167,16 +167,10 @@ impl Rules {
 
     /// What VMs must not send.
     fn port_transport(&mut self) {
-        self.comment(
-            "Ports: no encapsulation, nothing to DHCP servers; \
-             later fragments have no header to check",
-        );
+        self.comment("Ports: no encapsulation; later fragments have no header to check");
         self.go_to(PORT_TRANSPORT, 200, "ipv6,nw_frag=later", TRANSPORT);
         for matching in encapsulation() {
             self.drop(PORT_TRANSPORT, 100, &matching);
-        }
-        for port in refused(Field::UdpDestination, DropReason::DhcpClient) {
-            self.drop(PORT_TRANSPORT, 100, &format!("udp,tp_dst={port}"));
         }
         for family in ["ip", "ipv6"] {
             self.go_to(PORT_TRANSPORT, 0, family, TRANSPORT);
@@ -196,13 +190,15 @@ impl Rules {
     /// What neither VMs nor the underlay may send.
     fn transport(&mut self) {
         self.comment(
-            "All packets: no DHCP servers, redirects, router advertisements \
+            "All packets: nothing of DHCP, no redirects, router advertisements \
              or other link-scope ICMPv6, and no unknown upper layers",
         );
         self.go_to(TRANSPORT, 200, "ipv6,nw_frag=later", ROUTE);
         for (family, reason) in [
             ("udp", DropReason::DhcpServer),
+            ("udp", DropReason::DhcpClient),
             ("udp6", DropReason::Dhcpv6Server),
+            ("udp6", DropReason::Dhcpv6Client),
         ] {
             for matching in udp_ports(family, reason) {
                 self.drop(TRANSPORT, 100, &matching);
