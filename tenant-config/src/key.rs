@@ -49,12 +49,13 @@ impl KeyPath {
     }
 }
 
+/// A file may have any text for a key, so what a terminal would obey is escaped.
 impl fmt::Display for KeyPath {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (depth, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if depth == 0 => write!(out, "{key}")?,
-                Step::Key(key) => write!(out, ".{key}")?,
+                Step::Key(key) if depth == 0 => write!(out, "{}", key.escape_debug())?,
+                Step::Key(key) => write!(out, ".{}", key.escape_debug())?,
                 Step::Index(index) => write!(out, "[{index}]")?,
             }
         }

@@ -39,6 +39,30 @@ mac = "52:54:00:cc:00:02"
 addresses = ["10.9.0.12"]
 "#;
 
+#[test]
+fn nothing_in_a_file_commands_a_terminal() {
+    let hostile = "\\u001b[2J\\u009b2J\\u202e\\r";
+    let plain = "\\u{1b}[2J\\u{9b}2J\\u{202e}\\r";
+    for (old, new) in [
+        ("vni = 7", format!("vni = 7\n\"a{hostile}\" = 1")),
+        ("vni = 7", format!("vni = \"{hostile}\"")),
+        ("name = \"one\"", format!("name = \"{hostile}\"")),
+        (
+            "mac = \"52:54:00:cc:00:01\"",
+            format!("mac = \"{hostile}\""),
+        ),
+        ("10.9.0.11", hostile.to_owned()),
+    ] {
+        let text = GREEN.replacen(old, &new, 1);
+        let said = Tenant::parse("green.toml", &text)
+            .expect_err(&new)
+            .to_string();
+        let obeyed = |it: char| (it.is_control() && it != '\n') || it == '\u{202e}';
+        assert!(!said.contains(obeyed), "{said:?}");
+        assert!(said.contains(plain), "{said}");
+    }
+}
+
 /// `count` ports that differ in everything that must differ.
 fn ports(count: u32) -> String {
     (0..count)

@@ -14,11 +14,11 @@ use super::qemu::{self, NO_OFFLOADS};
 use crate::child::{self, Bounds, ChildError};
 use crate::launcher::switch::Switch;
 
-/// libvirt waits for QEMU, which its machine may have taken over.
-const BOUNDS: Bounds = Bounds {
-    within: Duration::from_secs(60),
-    output: 1 << 20,
-};
+/// How long libvirt may take to change a domain, and to tell about one. It waits for QEMU, which its
+/// machine may have taken over.
+const CHANGES_WITHIN: Duration = Duration::from_secs(60);
+const TELLS_WITHIN: Duration = Duration::from_secs(10);
+const OUTPUT_MAX: usize = 1 << 20;
 
 /// What a domain needs in addition to the machine.
 #[derive(Debug, Clone, Copy)]
@@ -238,7 +238,15 @@ pub(super) fn virsh(arguments: &[&str]) -> Result<String, String> {
     let mut virsh = Command::new("virsh");
     // Some words of the output are compared.
     virsh.arg("--quiet").args(arguments).env("LC_ALL", "C");
-    let ended = child::run(&mut virsh, &[], BOUNDS).map_err(|error| match error {
+    let within = match arguments.first() {
+        Some(&("domstate" | "dumpxml")) => TELLS_WITHIN,
+        _ => CHANGES_WITHIN,
+    };
+    let bounds = Bounds {
+        within,
+        output: OUTPUT_MAX,
+    };
+    let ended = child::run(&mut virsh, &[], bounds).map_err(|error| match error {
         ChildError::Start(error) => {
             format!("virsh does not start ({error}): install the package libvirt-clients")
         }

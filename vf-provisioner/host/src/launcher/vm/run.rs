@@ -361,8 +361,9 @@ impl<'a> Run<'a> {
                     watch = connect()?;
                 }
             }
-            // The machine reads it late in its boot; until then the socket's buffer fills.
-            while sent < message.len() {
+            // The machine reads it late in its boot; until then the socket's buffer fills. One that
+            // reads a byte at a time is not waited for longer than another.
+            while sent < message.len() && began.elapsed() <= patience {
                 match config.write(&message[sent..]) {
                     Ok(written) => sent += written,
                     Err(error)
