@@ -352,6 +352,7 @@ fn forged_quotes(genuine: &[u8], other: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             ("another protocol", with(9, &[6])),
             ("options", with(0, &[0x46])),
             ("TTL 0", with(8, &[0])),
+            ("a TTL that grew", with(8, &[65])),
             ("another length", changed(3, 1)),
             ("a wrong header checksum", wrong_sum),
         ]),
@@ -359,6 +360,7 @@ fn forged_quotes(genuine: &[u8], other: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             ("a flow label", with(3, &[1])),
             ("another next header", with(6, &[6])),
             ("hop limit 0", with(7, &[0])),
+            ("a hop limit that grew", with(7, &[65])),
             ("another length", changed(5, 1)),
         ]),
     }

@@ -213,12 +213,29 @@ def underlay():
         bytes(IPv6(src=OURS, dst="2001:db8:9::1") / UDP(sport=1, dport=PORT) / Raw(b"x" * 8))
     error = ICMP(type=3, code=4, nexthopmtu=576) if FAMILY == 4 else ICMPv6PacketTooBig(mtu=1280)
     case("a smaller path to nobody", "gateway-service", under(NOBODY) / error / Raw(quoted))
+    forged_reports()
     case("plain, of a VM behind a peer", "ingress-source",
          Ether(src=ME, dst=UPLINK) / inside().payload,
          Ether(src=ME, dst=UPLINK) / inside6().payload)
     case("plain, to a VM behind a peer", "no-transit",
          Ether(src=ME, dst=UPLINK) / inside("203.0.113.9", "10.0.0.71").payload,
          Ether(src=ME, dst=UPLINK) / inside("2001:db8:9::9", "fd00:0:0:1::71").payload)
+
+
+def forged_reports():
+    """Reports of a smaller path MTU by somebody who has seen no packet of the tunnel."""
+    inner = Ether(src=TUNNEL, dst=FAR_MAC) / IP(src="10.0.0.11", dst="10.0.0.71") / UDP(
+        sport=5000, dport=5000) / Raw(b"x" * 1400)
+    error = ICMP(type=3, code=4, nexthopmtu=1400) if FAMILY == 4 else ICMPv6PacketTooBig(mtu=1400)
+    for name, sport, flags, length in (("at its shortest", 50000, "DF", 28 if FAMILY == 4 else 48),
+                                       ("with the flow", 50000, "DF", 500),
+                                       ("from port 1", 1, "DF", 500),
+                                       ("without DF", 50000, 0, 500)):
+        outer = IP(src=OURS, dst=FAR, id=0, flags=flags) if FAMILY == 4 else IPv6(src=OURS, dst=FAR)
+        sum_of = {"chksum": 0} if FAMILY == 4 else {}
+        sent = outer / UDP(sport=sport, dport=PORT, **sum_of) / header() / inner
+        case(f"a smaller path, {name}", "gateway-service",
+             under(NOBODY) / error / Raw(bytes(sent)[:length]))
 
 
 def fragments(name, reason, offset, more):
