@@ -352,6 +352,8 @@ pub struct Counters {
     pub inner_mtu: Box<[Counter]>,
     /// What became of reports of a smaller one.
     pub path_mtu: Arc<PathMtuCounters>,
+    /// ARP and ND messages that gave a next hop another MAC than the one that answers.
+    pub contested_next_hops: Arc<Counter>,
     /// The pipeline's clock at the last poll, in nanoseconds.
     pub polled_ns: Counter,
 }
@@ -363,6 +365,14 @@ impl Counters {
         Unit::Bytes,
         PEER,
         "The largest IP packet that gets to the peer.",
+    );
+
+    /// The metric of [`Self::contested_next_hops`].
+    pub const CONTESTED: Metric<1> = Metric::counter(
+        "vswitch_contested_next_hops_total",
+        Unit::Number,
+        ["tenant"],
+        "ARP and ND messages that gave a next hop another MAC than the one that answers.",
     );
 
     /// Counters for every port and peer of the tables; those with a name in `previous` are kept.
@@ -390,6 +400,9 @@ impl Counters {
                 .map(|_| Counter::default())
                 .collect(),
             path_mtu: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.path_mtu)),
+            contested_next_hops: previous.map_or_else(Arc::default, |previous| {
+                Arc::clone(&previous.contested_next_hops)
+            }),
             polled_ns: Counter::default(),
         }
     }

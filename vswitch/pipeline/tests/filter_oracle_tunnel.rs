@@ -481,6 +481,46 @@ fn guessed_source_ports_are_limited() {
     }
 }
 
+/// Anybody on the link can claim a next hop's address; as long as that answers, nothing moves.
+#[test]
+fn claim_of_a_next_hop_moves_no_traffic() {
+    const THIEF: Mac = [2, 0, 0, 0, 0, 0x99];
+    for (name, mut at) in Underlay::all() {
+        let hop = tunnel(&at.config).peers[B].next_hop;
+        let claims = match hop {
+            std::net::IpAddr::V4(hop) => {
+                let claim = |opcode, target| Arp {
+                    opcode,
+                    sender_mac: THIEF,
+                    sender: hop,
+                    target_mac: [0; 6],
+                    target,
+                };
+                let frame = |claim: Arp| ethernet(BROADCAST, THIEF, ARP, &claim.bytes());
+                vec![frame(claim(2, hop)), frame(claim(1, hop))]
+            }
+            std::net::IpAddr::V6(hop) => {
+                let claim = |flags| neighbor(136, flags, hop, &[link_layer(2, THIEF)]);
+                let to = tunnel(&at.config).vtep;
+                let std::net::IpAddr::V6(to) = to else {
+                    panic!("a next hop of another family");
+                };
+                let frame = |flags| {
+                    let packet = V6::icmp(hop, to, claim(flags));
+                    ethernet(rows::UPLINK, THIEF, IPV6, &packet.bytes())
+                };
+                vec![frame(0x20), frame(0x60)]
+            }
+        };
+        for claim in claims {
+            assert_eq!(at.send(OUT, &claim), ABSORBED, "{name}");
+            assert_eq!(at.send(0, &of_length(BEHIND_B, 100)), TO_UPLINK, "{name}");
+            let left = at.trial.last_left.take().expect("a frame left");
+            assert_eq!(left[..6], rows::ROUTER, "{name}");
+        }
+    }
+}
+
 /// Unsolicited Router Advertisements announce the smaller of the port's MTU and what the
 /// tunnel carries, too.
 #[test]

@@ -3,27 +3,30 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use pipeline::{PathMtuCounters, PathMtuRejection};
+use pipeline::{Counters, PathMtuRejection};
 
 use super::Control;
 
 /// How often the counters are compared, and so the most that an attacker can write to the log.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The counters of path MTU reports as they were reported last.
+/// What may be worth a line, as it was counted last.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Reports {
+struct Counted {
+    contested: u64,
     believed: u64,
     /// Those that only somebody sends who has not seen the packets that he quotes.
     guessed: u64,
 }
 
-impl Reports {
-    fn of(counters: &PathMtuCounters) -> Self {
+impl Counted {
+    fn of(counters: &Counters) -> Self {
         use PathMtuRejection::{Distrusted, SourcePort};
-        let guesses = [SourcePort, Distrusted].map(|why| counters.rejected(why).get());
+        let reports = &counters.path_mtu;
+        let guesses = [SourcePort, Distrusted].map(|why| reports.rejected(why).get());
         Self {
-            believed: counters.believed.get(),
+            contested: counters.contested_next_hops.get(),
+            believed: reports.believed.get(),
             guessed: guesses.iter().sum(),
         }
     }
@@ -32,15 +35,22 @@ impl Reports {
 impl Control {
     /// Logs what has changed, again and again.
     pub(super) async fn log_events(&self) -> Infallible {
-        let mut last = Reports::default();
+        let mut last = Counted::default();
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let reports = Reports::of(&self.counters.borrow().path_mtu);
-            let believed = reports.believed.saturating_sub(last.believed);
+            let now = Counted::of(&self.counters.borrow());
+            let contested = now.contested.saturating_sub(last.contested);
+            if contested > 0 {
+                tracing::warn!(
+                    contested,
+                    "another station claims the address of a next hop"
+                );
+            }
+            let believed = now.believed.saturating_sub(last.believed);
             if believed > 0 {
                 tracing::info!(believed, "routers reported a smaller path MTU to a peer");
             }
-            let guessed = reports.guessed.saturating_sub(last.guessed);
+            let guessed = now.guessed.saturating_sub(last.guessed);
             if guessed > 0 {
                 tracing::warn!(
                     guessed,
@@ -48,7 +58,7 @@ impl Control {
                      ports that the switch did not use"
                 );
             }
-            last = reports;
+            last = now;
         }
     }
 }

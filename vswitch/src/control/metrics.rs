@@ -45,6 +45,7 @@ pub(crate) fn reference() -> String {
     text += &PeerCounters::LAST_SEEN.markdown_row();
     text += &PathMtuCounters::BELIEVED.markdown_row();
     text += &PathMtuCounters::REJECTED.markdown_row();
+    text += &Counters::CONTESTED.markdown_row();
     text.extend(rows(WorkerStats::METRICS));
     text + &WorkerStats::WAKE.markdown_row()
 }
@@ -83,6 +84,8 @@ impl Control {
         if config.tunnel.is_some() {
             self.peer_metrics(tenant, &mut out);
         }
+        let contested = counters.contested_next_hops.get();
+        out.single(&Counters::CONTESTED, [tenant], contested);
         let stats = self.link.stats();
         out.readings(WorkerStats::METRICS, [([tenant], stats)]);
         let bounds = WAKE_BOUNDS_NS.iter().map(|bound| Some(*bound as f64 / 1e9));

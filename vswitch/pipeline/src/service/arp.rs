@@ -6,6 +6,7 @@ use packet::wire::{Arp, Packet, arp, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use super::Owner;
+use crate::ids::NextHopId;
 use crate::pass::{Outcome, Pass, Side};
 use crate::stage::{Notes, Stage};
 use crate::tables::Target;
@@ -54,9 +55,16 @@ impl<N: Notes> Pass<'_, N> {
             return false;
         };
         if uplink.is_other_station(arp.sender_mac) {
-            self.state.next_hops[id.index()].confirm(self.now_ns, arp.sender_mac);
+            self.hear_next_hop(id, arp.sender_mac);
         }
         true
+    }
+
+    /// A station of the underlay says that a next hop has that MAC.
+    pub(super) fn hear_next_hop(&mut self, id: NextHopId, mac: [u8; 6]) {
+        if !self.state.next_hops[id.index()].heard(self.now_ns, mac) {
+            self.counters.contested_next_hops.add(1);
+        }
     }
 
     /// The owner of an address, as seen from that side.

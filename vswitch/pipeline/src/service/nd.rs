@@ -83,7 +83,7 @@ impl<N: Notes> Pass<'_, N> {
         let named = nd::target_link_layer(ip, layer3);
         let mac = named.unwrap_or_else(|| mac_at(frame.bytes(), 6));
         if uplink.is_other_station(mac) {
-            self.state.next_hops[id.index()].confirm(self.now_ns, mac);
+            self.hear_next_hop(id, mac);
         }
         DropReason::Absorbed
     }

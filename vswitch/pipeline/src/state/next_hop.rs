@@ -9,6 +9,8 @@ pub(crate) struct NextHop {
     confirmed_ns: u64,
     solicited_ns: Option<u64>,
     unanswered: u32,
+    /// Whether another station has claimed its address since it answered last.
+    contested: bool,
 }
 
 impl NextHop {
@@ -22,6 +24,18 @@ impl NextHop {
         self.mac
     }
 
+    /// A station says that it is the neighbour. Anybody on the link can say so; so one that answers
+    /// is not replaced, but solicited at once. Returns false if it was another station's MAC.
+    pub(crate) fn heard(&mut self, now_ns: u64, mac: [u8; 6]) -> bool {
+        let contested = self.mac.is_some_and(|known| known != mac);
+        if contested {
+            self.contested = true;
+        } else {
+            self.confirm(now_ns, mac);
+        }
+        !contested
+    }
+
     /// The neighbour sent its MAC.
     pub(crate) fn confirm(&mut self, now_ns: u64, mac: [u8; 6]) {
         *self = Self {
@@ -29,6 +43,7 @@ impl NextHop {
             confirmed_ns: now_ns,
             solicited_ns: None,
             unanswered: 0,
+            contested: false,
         };
     }
 
@@ -46,7 +61,7 @@ impl NextHop {
             .solicited_ns
             .is_some_and(|sent_ns| now_ns.saturating_sub(sent_ns) < Self::RETRANSMIT_NS);
         let fresh = now_ns.saturating_sub(self.confirmed_ns) < Self::REACHABLE_NS;
-        if waiting || (self.mac.is_some() && fresh) {
+        if waiting || (self.mac.is_some() && fresh && !self.contested) {
             return false;
         }
         if self.unanswered >= Self::MAX_UNANSWERED {
@@ -61,6 +76,27 @@ impl NextHop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answering_next_hop_is_not_replaced() {
+        let second = |count: u64| count * SECOND_NS;
+        let mut next_hop = NextHop::default();
+        assert!(next_hop.heard(0, [2; 6]), "the first is believed");
+        assert!(!next_hop.heard(1, [4; 6]));
+        assert_eq!(next_hop.mac(), Some([2; 6]));
+        assert!(next_hop.wants_solicitation(2) && !next_hop.wants_solicitation(3));
+        assert!(next_hop.heard(4, [2; 6]), "it answers");
+        assert!(!next_hop.wants_solicitation(5));
+        // It has moved: the old station is silent, and the new one is heard when that is known.
+        for asked in 1..=3 {
+            assert!(!next_hop.heard(second(asked), [4; 6]));
+            assert!(next_hop.wants_solicitation(second(asked)));
+        }
+        assert!(!next_hop.heard(second(4) - 1, [4; 6]));
+        assert!(next_hop.wants_solicitation(second(4)));
+        assert!(next_hop.heard(second(4) + 1, [4; 6]));
+        assert_eq!(next_hop.mac(), Some([4; 6]));
+    }
 
     #[test]
     fn next_hop_is_solicited_each_second_and_dropped_after_three() {
