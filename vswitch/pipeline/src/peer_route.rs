@@ -74,7 +74,9 @@ impl<'t> PeerRoute<'t> {
     #[inline(always)]
     pub(crate) fn seal(
         &self,
-        (counters, state, now_ns): (&Counters, &mut State, u64),
+        counters: &Counters,
+        state: &mut State,
+        now_ns: u64,
         inner: Inner,
         frame: &mut Frame<'_>,
     ) -> Option<()> {

@@ -54,7 +54,7 @@ pub(crate) fn forward(
             Some(to)
         }
         Decision::Peer(id, len, inner) => {
-            into_tunnel(tables, (counters, state, now_ns), id, (len, inner), frame)
+            into_tunnel(tables, state, counters, id, (len, inner), now_ns, frame)
         }
     }
 }
@@ -63,9 +63,11 @@ pub(crate) fn forward(
 #[inline(never)]
 fn into_tunnel(
     tables: &Tables,
-    (counters, state, now_ns): (&Counters, &mut State, u64),
+    state: &mut State,
+    counters: &Counters,
     id: PeerId,
     (len, inner): (usize, Inner),
+    now_ns: u64,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
     let route = PeerRoute::new(tables.tunnel.as_ref()?, state, id, len).ok()?;
@@ -75,7 +77,7 @@ fn into_tunnel(
     }
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
-    route.seal((counters, state, now_ns), inner, frame)?;
+    route.seal(counters, state, now_ns, inner, frame)?;
     Some(tables.uplink_id())
 }
 

@@ -53,8 +53,8 @@ impl<N: Notes> Pass<'_, N> {
             Err(Unfit::TooBig(_)) => return self.refuse(Stage::Tunnel, DropReason::Mtu),
         };
         let inner = Inner::of_frame(frame);
-        let memory = (self.counters, &mut *self.state, self.now_ns);
-        if route.seal(memory, inner, frame).is_none() {
+        let sealed = route.seal(self.counters, self.state, self.now_ns, inner, frame);
+        if sealed.is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         self.notes

@@ -155,8 +155,8 @@ impl<N: Notes> Pass<'_, N> {
         if let (true, Some(segment)) = (route.clamps_segments(), segment) {
             segment.clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], route.max_len);
         }
-        let memory = (self.counters, &mut *self.state, self.now_ns);
-        if route.seal(memory, inner, frame).is_none() {
+        let sealed = route.seal(self.counters, self.state, self.now_ns, inner, frame);
+        if sealed.is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         self.note_peer(route.peer, "into the tunnel to peer");
