@@ -1,6 +1,5 @@
 //! The way of one packet to a peer of the tunnel.
 
-use packet::wire::ETHERNET_LEN;
 use packet::wire::flow::Inner;
 use packet::wire::tunnel::Template;
 use packet::{DropReason, Frame};
@@ -69,26 +68,34 @@ impl<'t> PeerRoute<'t> {
         frame.set_macs(self.mac, self.tunnel.mac);
     }
 
-    /// Puts the outer headers around the frame, counts it, and remembers its size. `None` if there
-    /// is no room for them.
+    /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
     #[inline(always)]
     pub(crate) fn seal(
         &self,
         counters: &Counters,
-        state: &mut State,
-        now_ns: u64,
         inner: Inner,
         frame: &mut Frame<'_>,
     ) -> Option<()> {
         let carried = frame.len();
-        let carrier = &self.tunnel.carrier;
-        let source_port = carrier.seal(self.template, self.next_hop, inner, frame)?;
+        self.tunnel
+            .carrier
+            .seal(self.template, self.next_hop, inner, frame)?;
         counters.peer(self.peer).sent(carried);
-        let len = (carried - ETHERNET_LEN) as u16;
-        if len > self.tunnel.min_len {
-            let path = &mut state.paths[self.vtep.index()];
-            path.sent.note(len, source_port, now_ns);
-        }
         Some(())
+    }
+
+    /// Remembers that a packet of `len` bytes leaves, if a router can report it as too big.
+    #[inline(always)]
+    pub(crate) fn remember(&self, state: &mut State, inner: Inner, len: usize, now_ns: u64) {
+        if len > usize::from(self.tunnel.min_len) {
+            self.remember_large(state, inner, len, now_ns);
+        }
+    }
+
+    /// Not inlined, so that small packets do not pay for it.
+    #[inline(never)]
+    fn remember_large(&self, state: &mut State, inner: Inner, len: usize, now_ns: u64) {
+        let sent = &mut state.paths[self.vtep.index()].sent;
+        sent.note(len as u16, || self.template.source_port(&inner), now_ns);
     }
 }

@@ -101,7 +101,7 @@ pub struct Template {
 impl Template {
     /// The UDP source port of a flow's packets.
     #[inline(always)]
-    pub(super) fn source_port(&self, inner: &Inner) -> u16 {
+    pub fn source_port(&self, inner: &Inner) -> u16 {
         FIRST_SOURCE_PORT | (self.key.hash(inner.flow) >> 50) as u16
     }
 }
@@ -260,8 +260,7 @@ impl Carrier {
         Template { bytes, key, sum4 }
     }
 
-    /// Puts the outer headers in front of an Ethernet frame, and returns the UDP source port. `None`
-    /// if there is no room.
+    /// Puts the outer headers in front of an Ethernet frame. `None` if there is no room.
     #[inline(always)]
     pub fn seal(
         &self,
@@ -269,7 +268,7 @@ impl Carrier {
         next_hop: [u8; 6],
         inner: Inner,
         frame: &mut Frame<'_>,
-    ) -> Option<u16> {
+    ) -> Option<()> {
         let carried = frame.len();
         let udp_len = (UDP_LEN + TUNNEL_LEN + carried) as u16;
         let source_port = template.source_port(&inner);
@@ -319,7 +318,7 @@ impl Carrier {
             let sum = if sum == 0 { u16::MAX } else { sum };
             bytes[udp_at + 6..udp_at + 8].copy_from_slice(&sum.to_ne_bytes());
         }
-        Some(source_port)
+        Some(())
     }
 
     /// Whether the UDP checksum of a packet that ends with its datagram at `udp_at` is right, or

@@ -77,7 +77,8 @@ fn into_tunnel(
     }
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
-    route.seal(counters, state, now_ns, inner, frame)?;
+    route.seal(counters, inner, frame)?;
+    route.remember(state, inner, len, now_ns);
     Some(tables.uplink_id())
 }
 

@@ -53,10 +53,10 @@ impl<N: Notes> Pass<'_, N> {
             Err(Unfit::TooBig(_)) => return self.refuse(Stage::Tunnel, DropReason::Mtu),
         };
         let inner = Inner::of_frame(frame);
-        let sealed = route.seal(self.counters, self.state, self.now_ns, inner, frame);
-        if sealed.is_none() {
+        if route.seal(self.counters, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
+        route.remember(self.state, inner, len, self.now_ns);
         self.notes
             .note(Stage::Service, format_args!("reply: {what}"));
         self.note_peer(from.id, "into the tunnel to peer");

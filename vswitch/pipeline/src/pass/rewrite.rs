@@ -155,10 +155,10 @@ impl<N: Notes> Pass<'_, N> {
         if let (true, Some(segment)) = (route.clamps_segments(), segment) {
             segment.clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], route.max_len);
         }
-        let sealed = route.seal(self.counters, self.state, self.now_ns, inner, frame);
-        if sealed.is_none() {
+        if route.seal(self.counters, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
+        route.remember(self.state, inner, ip_len, self.now_ns);
         self.note_peer(route.peer, "into the tunnel to peer");
         Ok(Sent::To(self.tables.uplink_id()))
     }

@@ -100,11 +100,12 @@ impl SentLately {
 
     /// A packet leaves.
     #[inline(always)]
-    pub(crate) fn note(&mut self, len: u16, source_port: u16, now_ns: u64) {
+    pub(crate) fn note(&mut self, len: u16, source_port: impl FnOnce() -> u16, now_ns: u64) {
         if (now_ns >> Self::PERIOD_BITS) as u32 != self.period {
             self.turn(now_ns);
         }
         if len > self.now.len {
+            let source_port = source_port();
             self.now = Largest { len, source_port };
         }
     }
@@ -150,10 +151,10 @@ mod tests {
     fn sent_packet_counts_for_one_to_two_periods() {
         let mut sent = SentLately::default();
         assert!(!sent.reaches(1, 5));
-        sent.note(1400, 50_000, PERIOD);
-        sent.note(1450, 50_001, PERIOD + 1);
-        sent.note(1450, 50_002, PERIOD + 2);
-        sent.note(1300, 50_003, 2 * PERIOD);
+        sent.note(1400, || 50_000, PERIOD);
+        sent.note(1450, || 50_001, PERIOD + 1);
+        sent.note(1450, || 50_002, PERIOD + 2);
+        sent.note(1300, || 50_003, 2 * PERIOD);
         for at in [2 * PERIOD, 3 * PERIOD - 1] {
             assert!(sent.reaches(1450, at) && !sent.reaches(1451, at));
             assert!(sent.has(1450, 50_001, at) && sent.has(1300, 50_003, at));
@@ -161,7 +162,7 @@ mod tests {
         }
         assert!(sent.reaches(1300, 3 * PERIOD) && !sent.reaches(1301, 3 * PERIOD));
         assert!(!sent.reaches(1, 5 * PERIOD));
-        sent.note(1400, 50_000, 9 * PERIOD);
+        sent.note(1400, || 50_000, 9 * PERIOD);
         assert!(!sent.reaches(1, 11 * PERIOD), "a period was skipped");
     }
 }
