@@ -15,6 +15,7 @@ mod metrics;
 mod recover;
 mod restarts;
 mod supervisor;
+mod watchdog;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub(crate) use self::metrics::rows as metrics_rows;
 use self::recover::Recovery;
 use self::restarts::{Watched, switches};
 use self::supervisor::{LOOK_EVERY, Supervisor};
+use self::watchdog::Watchdog;
 use crate::launcher::switches::Switches;
 use crate::real_host::RealHost;
 use crate::state;
@@ -85,6 +87,8 @@ fn watch<'scope>(
     let mut recovery = Recovery::default();
     let mut state = state::read(supervisor.dir)?;
     let mut unreadable = None;
+    let watchdog = Watchdog::new();
+    let mut is_new = true;
     loop {
         // A damaged state, or a lack of descriptors, leaves no switch unwatched.
         match state::read(supervisor.dir) {
@@ -132,6 +136,10 @@ fn watch<'scope>(
         drift.look(supervisor, scope, &state, &watched);
         if let Some(metrics) = &mut metrics {
             metrics.write(&drift, &state, &watched);
+        }
+        match std::mem::replace(&mut is_new, false) {
+            true => watchdog.ready(),
+            false => watchdog.alive(),
         }
         if let Some(signal) = wait(supervisor, signal, &watched, &channels, &healing)? {
             return Ok(signal);
