@@ -80,6 +80,10 @@ pub(super) enum Event<'a> {
         tenant: &'a Name,
         error: String,
     },
+    /// There are more tenants than the supervisor has descriptors for.
+    TooManyTenants {
+        error: String,
+    },
     /// The state cannot be read; the tenants are watched as it last said.
     StateUnreadable {
         error: String,
@@ -96,6 +100,26 @@ pub(super) enum Event<'a> {
     Stopped {
         signal: &'static str,
     },
+}
+
+/// A trouble that may last, and is reported once.
+#[derive(Debug, Default)]
+pub(super) struct Once(Option<String>);
+
+impl Once {
+    pub(super) fn note<'a, E: std::fmt::Display>(
+        &mut self,
+        result: Result<(), E>,
+        event: impl FnOnce(String) -> Event<'a>,
+    ) {
+        let error = result.err().map(|error| error.to_string());
+        if error != self.0
+            && let Some(error) = error.clone()
+        {
+            emit(&event(error));
+        }
+        self.0 = error;
+    }
 }
 
 impl<'a> Event<'a> {

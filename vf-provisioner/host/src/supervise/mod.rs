@@ -31,7 +31,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use self::channel::Channels;
 use self::drift::Drift;
 pub use self::error::SuperviseError;
-use self::events::{Event, emit};
+use self::events::{Event, Once, emit};
 use self::heal::Healing;
 use self::metrics::MetricsFile;
 #[cfg(test)]
@@ -86,22 +86,15 @@ fn watch<'scope>(
     let mut healing = Healing::default();
     let mut recovery = Recovery::default();
     let mut state = state::read(supervisor.dir)?;
-    let mut unreadable = None;
+    let (mut unreadable, mut too_many) = (Once::default(), Once::default());
     let watchdog = Watchdog::new();
     let mut is_new = true;
     loop {
         // A damaged state, or a lack of descriptors, leaves no switch unwatched.
-        match state::read(supervisor.dir) {
-            Ok(now) => (state, unreadable) = (now, None),
-            Err(error) => {
-                let error = Some(error.to_string());
-                if error != unreadable {
-                    let error = error.clone().unwrap_or_default();
-                    emit(&Event::StateUnreadable { error });
-                }
-                unreadable = error;
-            }
-        }
+        let read = state::read(supervisor.dir).map(|now| state = now);
+        unreadable.note(read, |error| Event::StateUnreadable { error });
+        let enough = descriptors::enough(state.tenants.len());
+        too_many.note(enough, |error| Event::TooManyTenants { error });
         let switches = switches(&state);
         watched.retain(|tenant, _| {
             let stays = switches.contains_key(tenant);
@@ -122,7 +115,8 @@ fn watch<'scope>(
             supervisor.advance(switch, channel);
             let repair = healing.priority(tenant);
             let looked = supervisor.look(scope, switch, it, channel, repair);
-            it.note(tenant, looked.err());
+            let failed = |error| Event::WatchFailed { tenant, error };
+            it.trouble.note(looked, failed);
             if std::mem::take(&mut it.incomplete) {
                 healing.begin(tenant);
             }

@@ -11,7 +11,7 @@ use tenant_config::Name;
 
 use super::channel::SwitchChannel;
 use super::error::SuperviseError;
-use super::events::{Event, emit};
+use super::events::{Event, Once, emit};
 use super::heal::Priority;
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use crate::launcher::switch::Switch;
@@ -46,8 +46,8 @@ pub(super) struct Watch {
     suspect: bool,
     /// Whether an object of the tenant was missing when its switch was to be restarted.
     pub(super) incomplete: bool,
-    /// Why it could not be watched at the last look.
-    pub(super) error: Option<String>,
+    /// Why it cannot be watched.
+    pub(super) trouble: Once,
     wait: Duration,
     pub(super) next_try: Option<Instant>,
     question: Option<Job<Option<String>>>,
@@ -191,17 +191,6 @@ impl Watch {
         };
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
-    }
-
-    /// Notes why the switch could not be watched, and reports it once.
-    pub(super) fn note(&mut self, tenant: &Name, error: Option<SuperviseError>) {
-        let error = error.map(|error| error.to_string());
-        if error != self.error
-            && let Some(error) = error.clone()
-        {
-            emit(&Event::WatchFailed { tenant, error });
-        }
-        self.error = error;
     }
 
     /// Notes the result of a restart; `None` if its thread has none.
