@@ -169,7 +169,7 @@ impl Dpdk {
             .allowlist_function("rte_eth_(allmulticast_enable|link_get_nowait)")
             .allowlist_function("rte_eth_(macaddr_get|stats_get)")
             .allowlist_var("RTE_(PKTMBUF_HEADROOM|MBUF_F_RX_VLAN_STRIPPED)")
-            .allowlist_var("RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM")
+            .allowlist_var("RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM|AF_PACKET_SERVICE_TAG_LEN")
             .allowlist_var("RTE_(MAX_ETHPORTS|MEMPOOL_CACHE_MAX_SIZE|ETH_NAME_MAX_LEN)")
             // Only passed by pointer; without fields they cannot be misread.
             .opaque_type("rte_(mempool|device|eth_dev_portconf|eth_thresh)")

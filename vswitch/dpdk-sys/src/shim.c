@@ -1,5 +1,7 @@
 #include "shim.h"
 
+#include <linux/filter.h>
+#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
@@ -49,6 +51,25 @@ uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 
+/* The program that AF_PACKET_SERVICE_TAG_LEN describes. */
+static int mark_service_tags(int socket)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TPID),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_8021Q, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, AF_PACKET_SERVICE_TAG_LEN),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	const struct sock_fprog program = {
+		.len = sizeof(code) / sizeof(code[0]),
+		.filter = code,
+	};
+
+	return setsockopt(socket, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 int af_packet_setsockopt_shim(int socket, int level, int name, const void *value, socklen_t size)
 {
 	if (level == SOL_PACKET && name == PACKET_FANOUT) {
@@ -56,6 +77,9 @@ int af_packet_setsockopt_shim(int socket, int level, int name, const void *value
 
 		return setsockopt(socket, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
 	}
+	/* The first option that the driver sets, so before the socket is bound. */
+	if (level == SOL_PACKET && name == PACKET_VERSION && mark_service_tags(socket) != 0)
+		return -1;
 	return setsockopt(socket, level, name, value, size);
 }
 

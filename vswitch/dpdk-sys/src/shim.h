@@ -40,6 +40,12 @@ uint16_t rte_eth_rx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **
 uint16_t rte_eth_tx_burst_shim(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
                                uint16_t count);
 
+/* The kernel moves the outermost tag of a frame beside it, and net_af_packet reports the tag's
+ * control information but not its type. So that an 802.1ad tag does not pass as one of 802.1Q, the
+ * socket's program keeps of such a frame this many bytes, the two addresses. No other frame is that
+ * short. */
+#define AF_PACKET_SERVICE_TAG_LEN 12
+
 /* What net_af_packet calls in place of setsockopt(): the build redirects it.
  *
  * The driver puts its socket into a fanout group of one, with PACKET_FANOUT_FLAG_DEFRAG. The kernel

@@ -232,6 +232,21 @@ impl Mbuf {
         stripped.then_some(raw.vlan_tci)
     }
 
+    /// Puts a stripped 802.1ad tag back behind the addresses, which are all that the socket has
+    /// kept of such a frame: `AF_PACKET_SERVICE_TAG_LEN`.
+    #[inline]
+    pub(crate) fn restore_service_tag(&mut self) {
+        const KEPT: usize = dpdk_sys::AF_PACKET_SERVICE_TAG_LEN as usize;
+        if let Some(control) = self.stripped_tag()
+            && usize::from(self.raw().data_len) == KEPT
+        {
+            let start = usize::from(self.raw().data_off);
+            self.set_position((start, KEPT + 4));
+            let [hi, lo] = control.to_be_bytes();
+            self.bytes_mut()[KEPT..].copy_from_slice(&[0x88, 0xa8, hi, lo]);
+        }
+    }
+
     /// Forgets a stripped tag of this VLAN: the NIC added it.
     #[inline]
     pub(crate) fn forget_tag(&mut self, vlan: VlanId) {

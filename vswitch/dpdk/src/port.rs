@@ -322,10 +322,15 @@ impl Port {
         // burst has room for `room` pointers.
         let received =
             burst.fill(|mbufs, room| unsafe { sys::rte_eth_rx_burst_shim(id, queue, mbufs, room) });
+        let first = burst.len() - received;
         if let Some(vlan) = self.vlan {
-            let first = burst.len() - received;
             for mbuf in &mut burst.as_mut_slice()[first..] {
                 mbuf.forget_tag(vlan);
+            }
+        }
+        if matches!(self.wake, Wake::Socket(_)) {
+            for mbuf in &mut burst.as_mut_slice()[first..] {
+                mbuf.restore_service_tag();
             }
         }
         received

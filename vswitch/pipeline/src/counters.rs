@@ -63,8 +63,8 @@ impl PublishedMac {
 }
 
 /// The counters of one port. Every frame that came in is counted in exactly one of `forwarded`,
-/// `replies` and [`Self::dropped`]. `drops` also has the frames for the port that could not be sent,
-/// which are `unsent` too.
+/// `replies` and [`Self::dropped`]. `drops` also has the frames for the port that could not be
+/// sent, which are `unsent` too.
 #[derive(Debug)]
 pub struct PortCounters {
     /// The port's name; `uplink` for the In/Out side.

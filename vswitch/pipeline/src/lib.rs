@@ -279,7 +279,8 @@ impl Pipeline {
         }
     }
 
-    /// Counts, for that reason, `count` frames that were to leave by `port`, but that the worker could not send.
+    /// Counts, for that reason, `count` frames that were to leave by `port`, but that the worker
+    /// could not send.
     pub fn unsent(&mut self, port: PortId, reason: DropReason, count: u64) {
         let counters = self.counters.port(port.index());
         counters.drops(reason).add(count);

@@ -119,7 +119,8 @@ fn second_addresses(rows: &mut Rows) {
         rows.drop(SecondAddress, "another option, hop by hop",
             behind(0, one_option(&[1, 0, 0, option, 0])));
     }
-    rows.drop(Ipv6Malformed, "an option over the header's end", behind(60, vec![0, 1, 5, 0, 0, 0, 0]));
+    rows.drop(Ipv6Malformed, "an option over the header's end",
+        behind(60, vec![0, 1, 5, 0, 0, 0, 0]));
     rows.forward(1, "an option up to the header's end", behind(60, vec![0, 1, 4, 0, 0, 0, 0]));
     rows.drop(Ipv6Malformed, "an option without its length",
         behind(60, vec![0, 0, 0, 0, 0, 0, 1]));
