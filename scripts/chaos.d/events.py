@@ -104,12 +104,14 @@ def _applied_again(stage, victim):
 
 @contextlib.contextmanager
 def _applying(stage, victim):
-    """An apply under way; it must succeed within a minute."""
+    """An apply under way; it must succeed."""
     child = subprocess.Popen(stage.command(*stage.apply_of(victim)), stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield child
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=stage.command_within_s)
+    except subprocess.TimeoutExpired:
+        raise ScriptError("the apply that stood still does not end") from None
     finally:
         if child.poll() is None:
             child.kill()

@@ -8,8 +8,6 @@ import time
 from hosts import ScriptError
 from leaks import inventory, leaked
 
-# How long a hit tenant may be away, from the end of the disturbance on.
-BACK_WITHIN_S = 30
 # How long no frame may be missing before the tenant counts as back.
 WHOLE_S = 0.5
 LOOK_EVERY_S = 0.1
@@ -68,7 +66,7 @@ class Rounds:
             restore = event.happen(stage, victim, drawn.chances)
             back_s = self._wait_until_back(hit, began)
             if back_s is None:
-                failures.append(f"not back after {BACK_WITHIN_S} s: {self._why(hit)}")
+                failures.append(f"not back after {stage.back_within_s} s: {self._why(hit)}")
         except ScriptError as error:
             failures.append(str(error))
         cuts = [stage.traffic.cut()]
@@ -94,7 +92,8 @@ class Rounds:
     def _wait_until_back(self, hit, began):
         """Seconds from `began` until these flows are whole and `verify` is clean; None if not in
         time."""
-        stage, deadline = self._stage, time.monotonic() + BACK_WITHIN_S
+        stage = self._stage
+        deadline = time.monotonic() + stage.back_within_s
         while time.monotonic() < deadline:
             stage.attend()
             # What has just happened may not have cost a frame yet: it has after the verification.

@@ -29,6 +29,10 @@ STATE_BYTES = 16 << 20
 START_AGAIN_S = 1
 ANSWERS_WITHIN_S = 30
 COMMAND_WITHIN_S = 60
+# How long a hit tenant may be away, from the end of the disturbance on.
+BACK_WITHIN_S = 30
+# A VM boots slowly where QEMU translates its instructions: all of these are that many times longer.
+VM_PATIENCE = 10
 # How often the supervisor looks for drift. Its default is for hosts with many tenants.
 VERIFY_EVERY_S = 5
 UID_BASE = 68000
@@ -43,6 +47,9 @@ class Stage:
         self._launchers = {name: "process" for name in NAMES}
         if vm:
             self._launchers[NAMES[-1]] = "vm"
+        self._patience = VM_PATIENCE if vm else 1
+        self.command_within_s = self._patience * COMMAND_WITHIN_S
+        self.back_within_s = self._patience * BACK_WITHIN_S
         self.ours = False
         self.files = self.tenants = self.traffic = None
         self.supervisor = None
@@ -75,7 +82,8 @@ class Stage:
         self.traffic = Traffic(self.tenants, internet.host)
 
     def _wait_for_answers(self, internet):
-        deadline = time.monotonic() + ANSWERS_WITHIN_S
+        patience_s = self._patience * ANSWERS_WITHIN_S
+        deadline = time.monotonic() + patience_s
         for tenant in self.tenants:
             for guest in tenant.guests:
                 for address in (internet.ipv4, internet.ipv6):
@@ -83,7 +91,7 @@ class Stage:
                     while guest.run(ping, capture_output=True).returncode != 0:
                         if time.monotonic() > deadline:
                             raise ScriptError(f"{guest.name} has no answer from {address} after "
-                                              f"{ANSWERS_WITHIN_S} s\n{self.logs()}")
+                                              f"{patience_s} s\n{self.logs()}")
 
     def down(self):
         """Takes everything down, whatever state it is in."""
@@ -115,9 +123,9 @@ class Stage:
                               f"{done.returncode}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
-    def attempt(self, *words, within_s=COMMAND_WITHIN_S):
+    def attempt(self, *words):
         """The same; it may fail."""
-        command = self.command(*words)
+        command, within_s = self.command(*words), self.command_within_s
         try:
             return subprocess.run(command, capture_output=True, text=True, check=False,
                                   stdin=subprocess.DEVNULL, timeout=within_s)
