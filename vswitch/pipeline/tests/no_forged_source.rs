@@ -4,11 +4,14 @@
 
 mod oracle;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, Ipv6HeaderSlice};
+use oracle::answers::untagged;
 use oracle::configs;
 use oracle::generate::{self, Chance, Choices, Sent};
+use oracle::lease_story::{Event, World};
 use oracle::rows;
 use oracle::trial::{SECOND_NS, Switch, hex};
 use pipeline::{PortId, Verdict};
@@ -510,6 +513,56 @@ fn check_back(config: &SwitchConfig, from: usize, back: &[u8]) -> Result<(), Tes
     Ok(())
 }
 
+/// What servers have granted to ports, by their frames alone: for each port and address, until
+/// when.
+#[derive(Default)]
+struct Granted(BTreeMap<(usize, Ipv4Addr), u64>);
+
+impl Granted {
+    /// Notes a server's acknowledgement that left for port `to`: BOOTREPLY, option 53 = 5, and the
+    /// time of option 51, which this file's servers write in that order.
+    fn note(&mut self, config: &SwitchConfig, to: usize, left: &[u8], now_ns: u64) {
+        let left = untagged(left);
+        let Some(message) = left.get(42..).filter(|_| left[34..38] == [0, 67, 0, 68]) else {
+            return;
+        };
+        let [53, 1, 5, 54, 4, _, _, _, _, 51, 4, a, b, c, d, ..] = message[240..] else {
+            return;
+        };
+        let learns = matches!(config.ports[to].addresses, Addresses::Learned(_));
+        if message[0] == 2 && learns {
+            let yours = <[u8; 4]>::try_from(&message[16..20]).expect("four bytes");
+            let seconds = u32::from_be_bytes([a, b, c, d]);
+            let until_ns = now_ns + u64::from(seconds) * SECOND_NS;
+            let ends = self.0.entry((to, yours.into())).or_default();
+            *ends = until_ns.max(*ends);
+        }
+    }
+
+    /// Forgets what ports had that have another MAC or no longer learn.
+    fn keep(&mut self, old: &SwitchConfig, new: &SwitchConfig) {
+        let learns = |port: usize| matches!(new.ports[port].addresses, Addresses::Learned(_));
+        let same = |port: usize| old.ports[port].mac == new.ports[port].mac;
+        self.0.retain(|(port, _), _| learns(*port) && same(*port));
+    }
+
+    /// The configuration in which a learning port has what it was granted.
+    fn known(&self, config: &SwitchConfig, now_ns: u64) -> SwitchConfig {
+        let mut config = config.clone();
+        for (number, port) in config.ports.iter_mut().enumerate() {
+            if let Addresses::Learned(_) = port.addresses {
+                let mine = self
+                    .0
+                    .iter()
+                    .filter(|((port, _), until_ns)| *port == number && now_ns < **until_ns);
+                let nets = mine.map(|((_, address), _)| IpAddr::from(*address).into());
+                port.addresses = Addresses::Static(nets.collect());
+            }
+        }
+        config
+    }
+}
+
 proptest! {
     #![proptest_config(oracle::cases(800))]
 
@@ -565,6 +618,48 @@ proptest! {
                 let found = format!("{verdict:?}: {left}");
                 let sent = format!("from port {from}: {came}");
                 return Err(TestCaseError::fail(format!("{name}: {wrong}\n  {sent}\n  {found}")));
+            }
+        }
+    }
+
+    /// The same where ports learn: a learning port sends from, and gets what is for, only what a
+    /// server has granted it, for as long as it was granted and the port has its MAC.
+    #[test]
+    fn forged_source_never_leaves_a_learning_port(chance in Chance::long()) {
+        let mut world = World::new();
+        let mut switch = Switch::new(world.config(), 0xee);
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = SECOND_NS;
+        let mut granted = Granted::default();
+        while !choices.is_spent() {
+            now_ns += SECOND_NS / 4;
+            let (from, bytes) = match world.next(&mut choices) {
+                Event::Frame { from, bytes } => (from, bytes),
+                Event::Configure(config) => {
+                    granted.keep(&switch.config, &config);
+                    switch.configure(&config);
+                    continue;
+                }
+                Event::Wait(time_ns) => {
+                    now_ns += time_ns;
+                    continue;
+                }
+            };
+            let config = granted.known(&switch.config, now_ns);
+            let (verdict, left) = switch.process(now_ns, from, &bytes, None);
+            let sent = Sent { from, tag: None, bytes: untagged(&bytes) };
+            let checked = match verdict {
+                Verdict::Forward(to) => {
+                    granted.note(&switch.config, to.index(), &left, now_ns);
+                    check_forwarded(&config, &sent, to.index(), &left)
+                }
+                Verdict::Reply | Verdict::DropWithError(_) => check_back(&config, from, &left),
+                Verdict::Drop(_) => Ok(()),
+            };
+            if let Err(wrong) = checked {
+                let (came, left) = (hex(&bytes), hex(&left));
+                let found = format!("{verdict:?}: {left}");
+                return Err(TestCaseError::fail(format!("{wrong}\n  {from}: {came}\n  {found}")));
             }
         }
     }
