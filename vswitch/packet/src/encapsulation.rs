@@ -4,7 +4,7 @@
 //! It is made from IANA's registries of protocol numbers and of service names and ports, and from
 //! what is in use without an entry there. `docs/reference/encapsulations.md` is generated from it.
 
-use crate::port_set::PortSet;
+use crate::port_set::{PortSet, factor_of};
 
 /// The number that a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -231,7 +231,7 @@ pub const TCP_PORTS: [u16; count(Kind::Tcp)] = numbers(Kind::Tcp);
 /// The protocols that the table refuses; those that it does not have are refused too.
 pub const PROTOCOLS: [u16; count(Kind::Protocol)] = numbers(Kind::Protocol);
 
-static UDP: PortSet = PortSet::new(&UDP_PORTS);
+static UDP: PortSet<{ factor_of(&UDP_PORTS) }> = PortSet::new(&UDP_PORTS);
 static ALLOWED_PROTOCOLS: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut at = 0;

@@ -20,5 +20,5 @@ pub mod refused;
 pub mod wire;
 
 pub use self::frame::Frame;
-pub use self::port_set::PortSet;
+pub use self::port_set::{PortSet, factor_of};
 pub use self::reason::DropReason;

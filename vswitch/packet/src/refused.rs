@@ -5,7 +5,7 @@
 
 use crate::encapsulation;
 use crate::number::{ethertype, icmp, icmpv6, igmp, port};
-use crate::port_set::PortSet;
+use crate::port_set::{PortSet, factor_of};
 use crate::reason::DropReason;
 
 /// A field of a frame that holds an assigned number.
@@ -259,14 +259,18 @@ const fn special_ports<const N: usize>(more: &[u16]) -> [u16; N] {
     ports
 }
 
-/// The UDP ports that a fast path must leave to the general one.
-pub static SPECIAL_PORTS: PortSet = PortSet::new(&special_ports::<{ count_ports() }>(&[]));
+const FEW: [u16; count_ports()] = special_ports(&[]);
+const MANY: [u16; FEW.len() + encapsulation::UDP_PORTS.len()] =
+    special_ports(&encapsulation::UDP_PORTS);
 
-/// The same, for a port that denies encapsulation.
-pub static SPECIAL_PORTS_OF_DENYING: PortSet = {
-    const COUNT: usize = count_ports() + encapsulation::UDP_PORTS.len();
-    PortSet::new(&special_ports::<COUNT>(&encapsulation::UDP_PORTS))
-};
+/// A set of UDP ports that a fast path must leave to the general one.
+pub type SpecialPorts = PortSet<{ factor_of(&MANY) }>;
+
+/// Those of a port that may encapsulate, and of the underlay.
+pub static SPECIAL_PORTS: SpecialPorts = PortSet::new(&FEW);
+
+/// Those of a port that denies encapsulation.
+pub static SPECIAL_PORTS_OF_DENYING: SpecialPorts = PortSet::new(&MANY);
 
 #[cfg(test)]
 mod tests {

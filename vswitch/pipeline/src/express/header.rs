@@ -1,6 +1,6 @@
 //! Headers without anything unusual.
 
-use packet::PortSet;
+use packet::refused::SpecialPorts;
 use packet::wire::{ETHERNET_LEN, tcp};
 
 use crate::tables::Tunnel;
@@ -35,7 +35,7 @@ pub(super) fn udp(
     total_len: usize,
     min_len: usize,
     ports: (u16, u16),
-    special: &PortSet,
+    special: &SpecialPorts,
 ) -> Option<()> {
     let ordinary = !special.has_any(ports);
     (ordinary & (total_len >= min_len)).then_some(())

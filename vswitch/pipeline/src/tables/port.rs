@@ -1,8 +1,7 @@
 //! What one port may do.
 
-use packet::PortSet;
 use packet::number::ethertype;
-use packet::refused::{SPECIAL_PORTS, SPECIAL_PORTS_OF_DENYING};
+use packet::refused::{SPECIAL_PORTS, SPECIAL_PORTS_OF_DENYING, SpecialPorts};
 use packet::wire::ethernet::source_and_type_of;
 use tenant_config::{Addresses, Encapsulation, Limits, PortConfig};
 
@@ -34,7 +33,7 @@ pub(crate) struct PortRules {
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
     /// The UDP ports that the fast path leaves to the general one.
-    pub(crate) special_ports: &'static PortSet,
+    pub(crate) special_ports: &'static SpecialPorts,
     /// Whether the fast path serves the port: it has no tags, no limits of all frames and no
     /// learned address.
     pub(crate) express: bool,
