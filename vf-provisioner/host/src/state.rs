@@ -23,6 +23,7 @@ use tenant_config::{Name, NicAttribute};
 
 use crate::files::tenant_directory;
 use crate::launcher::switch::Switch;
+use crate::nic::parts::loan::SOCKET;
 use crate::nic::probe::Probe;
 use crate::plan::Action;
 use crate::released::Released;
@@ -426,6 +427,8 @@ impl HostLock {
                     _ => {}
                 }
             }
+            // A supervisor that was killed leaves it.
+            let _ = std::fs::remove_file(self.dir.join(SOCKET));
             // Other files belong to the operator.
             let _ = std::fs::remove_dir(self.dir.join("tenants"));
             let _ = std::fs::remove_dir(&self.dir);

@@ -78,6 +78,7 @@ impl Site {
         written(&self.run(arguments), arguments)
     }
 
+    #[allow(dead_code)] // Not every test reads answers.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.good(&[&["--json"], arguments].concat());
@@ -85,12 +86,14 @@ impl Site {
     }
 
     /// The status of a tenant.
+    #[allow(dead_code)]
     #[track_caller]
     pub(crate) fn status(&self, tenant: &str) -> Value {
         self.json(&["status", tenant])["tenants"][0].clone()
     }
 
     /// The process of a tenant's switch.
+    #[allow(dead_code)]
     #[track_caller]
     pub(crate) fn pid(&self, tenant: &str) -> i32 {
         let pid = self.status(tenant)["switch"]["pid"].as_i64();

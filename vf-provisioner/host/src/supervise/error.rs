@@ -22,6 +22,12 @@ pub enum SuperviseError {
         /// The hard limit.
         limit: u64,
     },
+    /// The kernel does not say what changes.
+    #[error("cannot watch the port locks: {0}")]
+    Locks(std::io::Error),
+    /// The thread that keeps the port locks is gone.
+    #[error("nothing watches the port locks: {0}")]
+    NoKeeper(&'static str),
     /// The state directory failed.
     #[error(transparent)]
     State(#[from] StateError),

@@ -91,6 +91,22 @@ pub(super) enum Event<'a> {
     Released {
         tenant: &'a Name,
     },
+    /// The lock of its In/Out port is lost: the port was taken down.
+    Unlocked {
+        tenant: &'a Name,
+        why: &'a str,
+    },
+    /// The lock is back, and the port is up.
+    Locked {
+        tenant: &'a Name,
+        /// From the loss being seen.
+        closed_s: f64,
+    },
+    /// The port cannot be taken down, or the lock not be restored; it is tried again.
+    LockFailed {
+        tenant: &'a Name,
+        error: String,
+    },
     Drift {
         found: Vec<String>,
     },

@@ -262,9 +262,9 @@ impl Supervisor<'_> {
             return Ok(Outcome::Healed(Vec::new()));
         };
         let mut host = (self.host)();
-        if !self.restore_directory(&mut host, tenant, record)? {
+        let Some(directory) = self.restore_directory(&mut host, tenant, record)? else {
             return Ok(Outcome::Busy);
-        }
+        };
         let Some(_lock) = TenantLock::try_lock(self.dir, tenant)? else {
             return Ok(Outcome::Busy);
         };
@@ -275,12 +275,10 @@ impl Supervisor<'_> {
         let actions = self.repairs(&host, &now, record)?;
         let is_loss =
             |action: &&Action| matches!(action, Action::Create { resource } if is_made(resource));
-        let lost: Vec<Key> = actions
-            .iter()
-            .filter(is_loss)
-            .map(|action| action.resource().key())
-            .collect();
-        if lost.is_empty() {
+        let made = actions.iter().filter(is_loss);
+        let made = made.map(|action| action.resource().key());
+        let lost: Vec<Key> = directory.into_iter().chain(made).collect();
+        if actions.is_empty() || lost.is_empty() {
             return Ok(Outcome::Healed(lost));
         }
         let failed = |action: &Action, error| HealError::host(action.resource().key(), error);
@@ -302,29 +300,29 @@ impl Supervisor<'_> {
     }
 
     /// Makes a missing directory of a tenant, without which there is no lock of the tenant. The
-    /// store's lock is held instead; `false` if that is not free.
+    /// store's lock is held instead; `None` if that is not free. Returns what was made.
     fn restore_directory(
         &self,
         host: &mut dyn Host,
         tenant: &Name,
         record: &Record,
-    ) -> Result<bool, HealError> {
+    ) -> Result<Option<Vec<Key>>, HealError> {
         let is_directory = |it: &&Resource| matches!(it, Resource::Directory(_));
         let Some(directory) = record.resources.iter().find(is_directory) else {
-            return Ok(true);
+            return Ok(Some(Vec::new()));
         };
         let failed = |error| HealError::host(directory.key(), error);
         if host.exists(directory).map_err(failed)? {
-            return Ok(true);
+            return Ok(Some(Vec::new()));
         }
         let Some(store) = HostLock::try_open(self.dir)? else {
-            return Ok(false);
+            return Ok(None);
         };
         if complete(store.state(), tenant) != Some(record) {
-            return Ok(false);
+            return Ok(None);
         }
         host.create(directory).map_err(failed)?;
-        Ok(true)
+        Ok(Some(vec![directory.key()]))
     }
 
     /// What is to be done, without the start of the switch.

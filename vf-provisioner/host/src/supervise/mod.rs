@@ -11,6 +11,7 @@ mod drift;
 mod error;
 mod events;
 mod heal;
+mod locks;
 mod metrics;
 mod recover;
 mod restarts;
@@ -38,7 +39,7 @@ use self::metrics::MetricsFile;
 pub(crate) use self::metrics::rows as metrics_rows;
 use self::recover::Recovery;
 use self::restarts::{Watched, switches};
-use self::supervisor::{LOOK_EVERY, Supervisor};
+use self::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use self::watchdog::Watchdog;
 use crate::launcher::switches::Switches;
 use crate::real_host::RealHost;
@@ -67,7 +68,13 @@ pub fn run(
     };
     let drift = Drift::new(verify_every);
     let metrics = metrics.map(MetricsFile::new);
-    let signal = thread::scope(|scope| watch(&supervisor, scope, &signal, drift, metrics))?;
+    let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+    let signal = thread::scope(|scope| {
+        let keeper = supervisor.spawn(scope, || locks::keep(dir, &supervisor.making, &stop));
+        let ended = watch(&supervisor, scope, &signal, &keeper, drift, metrics);
+        stop.write(1)?;
+        ended
+    })?;
     emit(&Event::Stopped { signal });
     Ok(())
 }
@@ -77,6 +84,7 @@ fn watch<'scope>(
     supervisor: &'scope Supervisor<'_>,
     scope: &'scope Scope<'scope, '_>,
     signal: &SignalFd,
+    keeper: &Job<Result<(), SuperviseError>>,
     mut drift: Drift,
     mut metrics: Option<MetricsFile<'_>>,
 ) -> Result<&'static str, SuperviseError> {
@@ -90,6 +98,10 @@ fn watch<'scope>(
     let watchdog = Watchdog::new();
     let mut is_new = true;
     loop {
+        // Without it nobody would hear of a lost lock: a new supervisor may.
+        if let Progress::Finished(ended) = keeper.progress() {
+            ended.unwrap_or(Err(SuperviseError::NoKeeper(NO_THREAD)))?;
+        }
         // A damaged state, or a lack of descriptors, leaves no switch unwatched.
         let read = state::read(supervisor.dir).map(|now| state = now);
         unreadable.note(read, |error| Event::StateUnreadable { error });

@@ -9,11 +9,15 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use netlink_packet_route::link::LinkFlags;
+use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenant_config::{Addresses, MacAddr, SwitchConfig, UplinkConfig};
 
-use super::netlink::{is_up, set_up};
+use super::loan::borrow;
+use super::netlink::{find, is_up, refused, set_up, unless_missing, with_netlink};
+use super::nfnetlink::{self, Change, Happened, Owner};
 use super::nft;
 use super::nft::{
     ACCEPT, ARP_HARDWARE, ARP_HARDWARE_LEN, ARP_OPERATION, ARP_PROTOCOL, ARP_PROTOCOL_LEN,
@@ -88,18 +92,27 @@ impl Object for Guard {
 
 impl Live for Guard {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
-        observe_guard(self)
+        Ok(Tables::read(&self.table)?.guard(self))
     }
 
-    fn create(&self, _: &Context) -> Result<(), HostError> {
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        let there = nft::tables()?;
+        Ok(Family::ALL
+            .into_iter()
+            .any(|family| there.contains(&family.named(&self.table))))
+    }
+
+    fn create(&self, context: &Context) -> Result<(), HostError> {
+        let _loan = borrow(&context.state_dir)?;
         set_guard(self)
     }
 
-    fn update(&self, _: &Context) -> Result<(), HostError> {
-        set_guard(self)
+    fn update(&self, context: &Context) -> Result<(), HostError> {
+        self.create(context)
     }
 
-    fn delete(&self, _: &Context) -> Result<(), HostError> {
+    fn delete(&self, context: &Context) -> Result<(), HostError> {
+        let _loan = borrow(&context.state_dir)?;
         delete_guard(self)
     }
 }
@@ -127,15 +140,18 @@ impl Live for Lock {
         Ok(true)
     }
 
-    fn create(&self, _: &Context) -> Result<(), HostError> {
-        set_lock(self)
+    fn create(&self, context: &Context) -> Result<(), HostError> {
+        let _loan = borrow(&context.state_dir)?;
+        set_lock(self)?;
+        set_up(&self.interface, self.up)
     }
 
-    fn update(&self, _: &Context) -> Result<(), HostError> {
-        set_lock(self)
+    fn update(&self, context: &Context) -> Result<(), HostError> {
+        self.create(context)
     }
 
-    fn delete(&self, _: &Context) -> Result<(), HostError> {
+    fn delete(&self, context: &Context) -> Result<(), HostError> {
+        let _loan = borrow(&context.state_dir)?;
         delete_lock(self)
     }
 }
@@ -322,8 +338,10 @@ fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     sources
 }
 
+const LOCK_PREFIX: &str = "lock-";
+
 fn chain_of(interface: &str) -> String {
-    format!("lock-{interface}")
+    format!("{LOCK_PREFIX}{interface}")
 }
 
 fn place<'a>(family: Family, table: &'a str, name: &'a str) -> Place<'a> {
@@ -363,17 +381,46 @@ fn delete_chain(at: Place<'_>) -> [Command<'_>; 2] {
     ]
 }
 
+/// Makes a table, or clears the other flags of one.
+fn set_table(family: Family, name: &str, persists: bool) -> Result<bool, HostError> {
+    let what = format!("cannot make nftables table {name}");
+    nfnetlink::make_table(family, name, persists).map_err(HostError::io(what))
+}
+
+/// Wakes a dormant table, which persists or not.
+fn wake_table(family: Family, name: &str) -> Result<(), HostError> {
+    if !set_table(family, name, true)? {
+        set_table(family, name, false)?;
+    }
+    Ok(())
+}
+
+/// Makes a table that persists, for the supervisor to own, if both the kernel and `nft` know that.
+fn make_table(family: Family, name: &str) -> Result<(), HostError> {
+    if set_table(family, name, true)? {
+        if nft::knows_persistence(family, name)? {
+            return Ok(());
+        }
+        run(&[Command::Delete(nft::Object::Table { family, name })])?;
+    }
+    set_table(family, name, false).map(drop)
+}
+
 /// Makes or replaces the tables' own chains in one transaction; locks stay. Another version's
 /// chains for the bridge are removed.
-fn set_guard(guard: &Guard) -> Result<(), HostError> {
+pub(crate) fn set_guard(guard: &Guard) -> Result<(), HostError> {
     let table = &guard.table;
     let mut commands = Vec::new();
     let bridge = list(Family::Bridge, table)?;
-    for family in Family::ALL {
-        commands.push(Command::Add(nft::Object::Table {
-            family,
-            name: table,
-        }));
+    for (family, listing) in [
+        (Family::Netdev, &list(Family::Netdev, table)?),
+        (Family::Bridge, &bridge),
+    ] {
+        match listing {
+            None => make_table(family, table)?,
+            Some(listing) if listing.is_dormant() => wake_table(family, table)?,
+            Some(_) => {}
+        }
     }
     let chains = bridge.iter().flat_map(Listing::chains);
     let others: Vec<_> = chains
@@ -410,22 +457,20 @@ fn set_guard(guard: &Guard) -> Result<(), HostError> {
     run(&commands)
 }
 
-/// Makes or replaces a port's lock in one transaction. The port is up only if that succeeds.
-fn set_lock(lock: &Lock) -> Result<(), HostError> {
+/// Makes or replaces a port's lock in one transaction.
+pub(crate) fn set_lock(lock: &Lock) -> Result<(), HostError> {
     let name = chain_of(&lock.interface);
     let at = place(Family::Netdev, &lock.table, &name);
     let hook = Hook::device(&lock.interface);
     let mut commands = Vec::new();
-    let listing = list(Family::Netdev, &lock.table)?;
-    let elsewhere = listing.is_some_and(|it| it.has_chain(&name) && !it.is_hooked(&name, &hook));
-    if elsewhere || !nft::is_on_device(at, &lock.interface)? {
+    let listing = nft::list_chain(at)?;
+    if listing.is_some_and(|it| !it.is_hooked(&name, &hook)) {
         // A chain cannot be moved.
         commands.push(Command::Add(nft::Object::Chain { at, hook: None }));
         commands.extend(delete_chain(at));
     }
     commands.extend(set_chain(at, Some(&hook), &lock.rules));
-    run(&commands)?;
-    set_up(&lock.interface, lock.up)
+    run(&commands)
 }
 
 /// Removes the tables with everything in them.
@@ -444,64 +489,143 @@ fn delete_guard(guard: &Guard) -> Result<(), HostError> {
 
 /// Takes a port down and removes its lock.
 fn delete_lock(lock: &Lock) -> Result<(), HostError> {
-    close(&lock.interface)?;
+    close(&[&lock.interface])?;
     let name = chain_of(&lock.interface);
-    let listing = list(Family::Netdev, &lock.table)?;
-    if !listing.is_some_and(|listing| listing.has_chain(&name)) {
-        return Ok(());
+    let at = place(Family::Netdev, &lock.table, &name);
+    match nft::list_chain(at)? {
+        Some(_) => run(&delete_chain(at)),
+        None => Ok(()),
     }
-    run(&delete_chain(place(Family::Netdev, &lock.table, &name)))
 }
 
-/// Takes a port down, if it exists. Returns whether it was up.
-pub(crate) fn close(interface: &str) -> Result<bool, HostError> {
-    let was_up = is_up(interface)? == Some(true);
-    if was_up {
-        set_up(interface, false)?;
-    }
-    Ok(was_up)
+/// Takes ports down, those that exist. Returns which of them were up.
+pub(crate) fn close<'a>(interfaces: &[&'a str]) -> Result<Vec<&'a str>, HostError> {
+    with_netlink(None, async |handle| {
+        let mut closed = Vec::new();
+        for interface in interfaces {
+            let Some(link) = find(&handle, interface).await? else {
+                continue;
+            };
+            if !link.header.flags.contains(LinkFlags::Up) {
+                continue;
+            }
+            let down = LinkUnspec::new_with_index(link.header.index).down();
+            let request = handle.link().change(down.build());
+            unless_missing(request.execute().await)
+                .map_err(refused(format!("cannot take down interface {interface}")))?;
+            closed.push(*interface);
+        }
+        Ok(closed)
+    })
 }
 
-/// Reads the tables' own chains. A chain with another hook reads as one without rules.
-fn observe_guard(wanted: &Guard) -> Result<Option<Guard>, HostError> {
-    let netdev = list(Family::Netdev, &wanted.table)?;
-    let bridge = list(Family::Bridge, &wanted.table)?;
-    if netdev.is_none() && bridge.is_none() {
-        return Ok(None);
+/// The tables of a guard, as they are.
+pub(crate) struct Tables {
+    netdev: Option<Listing>,
+    bridge: Option<Listing>,
+}
+
+impl Tables {
+    pub(crate) fn read(table: &str) -> Result<Self, HostError> {
+        Ok(Self {
+            netdev: list(Family::Netdev, table)?,
+            bridge: list(Family::Bridge, table)?,
+        })
     }
-    let hooked = |chain: &str, hook: &Hook| match &bridge {
-        Some(listing) if listing.is_hooked(chain, hook) => listing.rules(chain),
+
+    /// The tables' own chains. A chain with another hook reads as one without rules.
+    pub(crate) fn guard(&self, wanted: &Guard) -> Option<Guard> {
+        if self.netdev.is_none() && self.bridge.is_none() {
+            return None;
+        }
+        let hooked = |chain: &str, hook: &Hook| match &self.bridge {
+            Some(listing) if listing.is_hooked(chain, hook) => listing.rules(chain),
+            _ => Vec::new(),
+        };
+        let netdev = self.netdev.as_ref().filter(|it| !it.is_dormant());
+        let pass = netdev.map(|listing| listing.rules(PASS));
+        Some(Guard {
+            table: wanted.table.clone(),
+            rules: hooked(PORTS, &Hook::bridge_ports()),
+            host: hooked(HOST, &Hook::bridge_host()),
+            pass: pass.unwrap_or_default(),
+        })
+    }
+
+    /// The rules of a port's lock; none if its chain is called elsewhere, or is missing.
+    pub(crate) fn lock(&self, wanted: &Lock) -> Vec<Value> {
+        lock_rules(self.netdev.as_ref(), wanted)
+    }
+}
+
+fn lock_rules(listing: Option<&Listing>, wanted: &Lock) -> Vec<Value> {
+    let name = chain_of(&wanted.interface);
+    let hook = Hook::device(&wanted.interface);
+    match listing {
+        Some(listing) if listing.is_hooked(&name, &hook) => listing.rules(&name),
         _ => Vec::new(),
-    };
-    Ok(Some(Guard {
-        table: wanted.table.clone(),
-        rules: hooked(PORTS, &Hook::bridge_ports()),
-        host: hooked(HOST, &Hook::bridge_host()),
-        pass: netdev
-            .map(|listing| listing.rules(PASS))
-            .unwrap_or_default(),
-    }))
+    }
 }
 
 /// Reads a port's lock. A chain that is called elsewhere reads as one without rules.
 fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
     let name = chain_of(&wanted.interface);
-    let Some(listing) = list(Family::Netdev, &wanted.table)?.filter(|it| it.has_chain(&name))
-    else {
+    let at = place(Family::Netdev, &wanted.table, &name);
+    let Some(listing) = nft::list_chain(at)? else {
         return Ok(None);
     };
-    let at = place(Family::Netdev, &wanted.table, &name);
-    let is_called = listing.is_hooked(&name, &Hook::device(&wanted.interface))
-        && nft::is_on_device(at, &wanted.interface)?;
     Ok(Some(Lock {
         table: wanted.table.clone(),
         interface: wanted.interface.clone(),
-        rules: if is_called {
-            listing.rules(&name)
-        } else {
-            Vec::new()
-        },
+        rules: lock_rules(Some(&listing), wanted),
         up: is_up(&wanted.interface)? == Some(true),
         needs: wanted.needs.clone(),
     }))
+}
+
+/// Takes the tables, those that persist.
+pub(crate) fn own(owner: &Owner, table: &str) -> std::io::Result<()> {
+    for family in Family::ALL {
+        owner.take(family, table)?;
+    }
+    Ok(())
+}
+
+/// What a transaction may have done to a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loss {
+    None,
+    Possible,
+    Certain,
+}
+
+/// Whether a port has lost its lock, or what that leads to, by a transaction. A chain whose rules
+/// were replaced may be the same.
+pub(crate) fn loss(transaction: &[Change], lock: &Lock) -> Loss {
+    let own = chain_of(&lock.interface);
+    let concerns = |change: &&Change| {
+        let family = Family::ALL.into_iter().find(|it| change.is_in(*it));
+        change.table == lock.table
+            && match family {
+                Some(Family::Netdev) => [PASS, own.as_str(), ""].contains(&change.chain.as_str()),
+                Some(Family::Bridge) => true,
+                None => false,
+            }
+    };
+    let of = |change: &&Change| match change.happened {
+        Happened::TableGone | Happened::ChainGone => Loss::Certain,
+        Happened::RuleGone => {
+            let made = transaction.iter().any(|other| {
+                let rule = Change {
+                    happened: Happened::RuleMade,
+                    ..(*change).clone()
+                };
+                *other == rule
+            });
+            if made { Loss::Possible } else { Loss::Certain }
+        }
+        _ => Loss::Possible,
+    };
+    let losses = transaction.iter().filter(concerns).map(|it| of(&it));
+    losses.max().unwrap_or(Loss::None)
 }

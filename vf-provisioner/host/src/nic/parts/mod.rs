@@ -3,9 +3,12 @@
 pub mod bridge;
 pub mod guard;
 pub mod link;
+pub(crate) mod listener;
+pub(crate) mod loan;
 pub mod names;
 pub(crate) mod netlink;
 pub mod netns;
-mod nft;
+pub(crate) mod nfnetlink;
+pub(crate) mod nft;
 pub(crate) mod packet_socket;
 pub(crate) mod tag;

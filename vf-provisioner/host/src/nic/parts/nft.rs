@@ -22,13 +22,18 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 2] = [Self::Netdev, Self::Bridge];
+    pub(crate) const ALL: [Self; 2] = [Self::Netdev, Self::Bridge];
 
     fn name(self) -> &'static str {
         match self {
             Self::Netdev => "netdev",
             Self::Bridge => "bridge",
         }
+    }
+
+    /// A table of this family, as `nft list tables` prints it.
+    pub(super) fn named(self, table: &str) -> String {
+        format!("table {} {table}", self.name())
     }
 }
 
@@ -324,6 +329,9 @@ pub(super) enum Command<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Listing {
     nftables: Vec<Listed>,
+    /// The same as text: `nft` 1.0.6 prints some things only there.
+    #[serde(skip)]
+    text: String,
 }
 
 /// One object of a listing; other kinds are ignored.
@@ -359,10 +367,6 @@ impl Listing {
         chains.find(|chain| chain.name == name)
     }
 
-    pub(super) fn has_chain(&self, name: &str) -> bool {
-        self.chain(name).is_some()
-    }
-
     /// The names of all chains.
     pub(super) fn chains(&self) -> impl Iterator<Item = &str> {
         let chains = self.nftables.iter().filter_map(|it| it.chain.as_ref());
@@ -375,14 +379,33 @@ impl Listing {
         maps.map(|map| map.name.as_str())
     }
 
-    /// Whether the chain is called where it should be, the device apart.
+    /// The chains of a dormant table are not called.
+    pub(super) fn is_dormant(&self) -> bool {
+        let mut flags = self
+            .text
+            .lines()
+            .filter(|line| line.trim().starts_with("flags"));
+        flags.any(|line| line.contains("dormant"))
+    }
+
+    /// Whether the chain is called where it should be.
     pub(super) fn is_hooked(&self, chain: &str, at: &Hook) -> bool {
+        let device = at.device.as_deref();
         let at = Hook {
             device: None,
             ..at.clone()
         };
         let hook = self.chain(chain).and_then(|chain| chain.hook.as_ref());
         hook == Some(&at)
+            && !self.is_dormant()
+            && device.is_none_or(|device| self.is_on_device(chain, device))
+    }
+
+    fn is_on_device(&self, chain: &str, interface: &str) -> bool {
+        let begin = format!("chain {chain} {{");
+        let mut lines = self.text.lines().skip_while(|line| line.trim() != begin);
+        let hook = lines.nth(1).unwrap_or_default();
+        hook.contains(" hook ") && hook.contains(&format!("\"{interface}\""))
     }
 
     /// The expressions of a chain's rules, with counters reset.
@@ -428,21 +451,63 @@ fn listed(arguments: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
     }
 }
 
-/// Reads a table; `None` if it does not exist. Protocols have numbers: their names are the host's
-/// to choose.
-pub(super) fn list(family: Family, table: &str) -> Result<Option<Listing>, HostError> {
-    let text = listed(&["-j", "-p", "list", "table", family.name(), table])?;
-    text.map(|text| serde_json::from_slice(&text))
-        .transpose()
-        .map_err(failed)
+/// All tables, as text.
+pub(super) fn tables() -> Result<Vec<String>, HostError> {
+    let text = as_text(&["list", "tables"])?.unwrap_or_default();
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Whether a chain is called for this device.
-pub(super) fn is_on_device(at: Place<'_>, interface: &str) -> Result<bool, HostError> {
-    let text = listed(&["list", "chain", at.family.name(), at.table, at.name])?;
-    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
-    let mut hooks = text.lines().filter(|line| line.contains(" hook "));
-    Ok(hooks.any(|line| line.contains(&format!("\"{interface}\""))))
+/// Reads a table; `None` if it does not exist.
+pub(super) fn list(family: Family, table: &str) -> Result<Option<Listing>, HostError> {
+    let what = ["list", "table", family.name(), table];
+    let Some(text) = as_text(&what)? else {
+        return Ok(None);
+    };
+    let json = as_json(&what).ok().flatten().unwrap_or_default();
+    if let Ok(listing) = serde_json::from_slice(&json) {
+        return Ok(Some(Listing { text, ..listing }));
+    }
+    // For the flags of a table `nft` 1.0.6 prints garbage or crashes, but not with its chains.
+    let names = text.lines().filter_map(|line| {
+        let name = line.trim().strip_prefix("chain ")?;
+        name.strip_suffix(" {")
+    });
+    let mut nftables = Vec::new();
+    for name in names {
+        let chain = ["list", "chain", family.name(), table, name];
+        let json = as_json(&chain)?.unwrap_or_default();
+        let listing: Listing = serde_json::from_slice(&json).map_err(failed)?;
+        nftables.extend(listing.nftables);
+    }
+    Ok(Some(Listing { nftables, text }))
+}
+
+/// Reads a chain; `None` if it does not exist.
+pub(super) fn list_chain(at: Place<'_>) -> Result<Option<Listing>, HostError> {
+    let what = ["list", "chain", at.family.name(), at.table, at.name];
+    let (Some(json), Some(text)) = (as_json(&what)?, as_text(&what)?) else {
+        return Ok(None);
+    };
+    let listing = serde_json::from_slice(&json).map_err(failed)?;
+    Ok(Some(Listing { text, ..listing }))
+}
+
+/// Protocols have numbers: their names are the host's to choose.
+fn as_json(what: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+    listed(&[&["-j", "-p"], what].concat())
+}
+
+fn as_text(what: &[&str]) -> Result<Option<String>, HostError> {
+    let text = listed(what)?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Whether `nft` knows that this table persists. If not, it prints it in a way that it cannot read,
+/// and as JSON garbage.
+pub(super) fn knows_persistence(family: Family, table: &str) -> Result<bool, HostError> {
+    let text = as_text(&["list", "table", family.name(), table])?;
+    let text = text.unwrap_or_default();
+    Ok(text.lines().any(|line| line.contains("persist")))
 }
 
 /// Makes all changes in one transaction.
@@ -519,11 +584,19 @@ mod tests {
             {"chain": {"family": "netdev", "table": "t", "name": "pass", "handle": 3}},
             {"rule": {"family": "netdev", "table": "t", "chain": "pass", "handle": 4,
                 "expr": [{"counter": {"packets": 7, "bytes": 9}}, {"drop": null}]}}]}"#;
-        let listing: Listing = serde_json::from_str(text).expect("a listing");
+        let mut listing: Listing = serde_json::from_str(text).expect("a listing");
+        assert!(!listing.is_hooked("lock-io1", &Hook::device("io1")));
+        listing.text = "table netdev t {\n\tchain pass {\n\t\tcounter drop\n\t}\n\n\
+            \tchain lock-io1 {\n\t\ttype filter hook ingress device \"io1\" priority -500; policy \
+            drop;\n\t\tether saddr 1 drop\n\t}\n}\n"
+            .to_owned();
         assert!(listing.is_hooked("lock-io1", &Hook::device("io1")));
+        assert!(!listing.is_hooked("lock-io1", &Hook::device("io")));
         assert!(!listing.is_hooked("lock-io1", &Hook::bridge_ports()));
         assert!(!listing.is_hooked("pass", &Hook::device("io1")));
-        assert!(listing.has_chain("pass") && !listing.has_chain("lock-io2"));
+        assert_eq!(listing.chains().collect::<Vec<_>>(), ["lock-io1", "pass"]);
         assert_eq!(listing.rules("pass"), [rule([COUNT, DROP])]);
+        listing.text.insert_str(18, "\tflags dormant\n\n");
+        assert!(!listing.is_hooked("lock-io1", &Hook::device("io1")));
     }
 }
