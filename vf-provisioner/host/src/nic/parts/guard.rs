@@ -23,9 +23,9 @@ use super::nft::{
     ACCEPT, ARP_HARDWARE, ARP_HARDWARE_LEN, ARP_OPERATION, ARP_PROTOCOL, ARP_PROTOCOL_LEN,
     ARP_SENDER_IP, ARP_SENDER_MAC, COUNT, Command, DROP, ETHER_SOURCE, ETHER_TYPE, Family,
     GROUP_BIT, GROUP_BLOCK, Hook, ICMP_TYPE, ICMPV6_TYPE, INTERFACE, IPV4_OFFSET, IPV4_SOURCE,
-    IPV6_HOPS, IPV6_LENGTH, IPV6_NEXT, IPV6_OFFSET, IPV6_SOURCE, Listing, MARK, ND_OPTION,
-    ND_TARGET, Operand, Operator, Place, Prefix, Statement, TRANSPORT, UDP_DESTINATION, UDP_SOURCE,
-    compared, is, is_not, list, rule, run,
+    IPV6_FRAGMENT_NEXT, IPV6_HOPS, IPV6_LENGTH, IPV6_NEXT, IPV6_OFFSET, IPV6_SOURCE, Listing, MARK,
+    ND_OPTION, ND_TARGET, Operand, Operator, Place, Prefix, Statement, TRANSPORT, UDP_DESTINATION,
+    UDP_SOURCE, compared, is, is_not, list, rule, run,
 };
 use crate::error::HostError;
 use crate::key::Key;
@@ -189,7 +189,16 @@ fn accept(conditions: impl IntoIterator<Item = Statement>) -> Value {
 /// extension headers that the kernel cannot follow, is never true, so nothing hides its type.
 /// Fragments but the first have no type; without the first they are nothing.
 fn pass_rules() -> Vec<Value> {
+    let headers = [0, 43, 44, 51, 60, 135, 139, 140];
     vec![
+        // A first fragment may end in an extension header. What follows the packet in the frame
+        // would then be read for the type that is in the second one.
+        rule([
+            is(IPV6_FRAGMENT_NEXT, headers),
+            is(IPV6_OFFSET, 0),
+            COUNT,
+            DROP,
+        ]),
         // DHCP and DHCPv6: no server's messages, and none to clients.
         accept([
             is_not(UDP_SOURCE, [67, 547]),

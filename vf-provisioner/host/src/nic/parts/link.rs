@@ -146,13 +146,9 @@ fn create_pair(pair: &Pair) -> Result<(), HostError> {
     if observe(&pair.peer)?.is_some_and(|peer| peer.end.alias == pair.peer.alias) {
         delete_link(pair.peer.namespace.as_deref(), &pair.peer.interface)?;
     }
-    let own;
     let peer_namespace = match &pair.peer.namespace {
         Some(name) => path(name),
-        None => {
-            own = format!("/proc/{}/ns/net", std::process::id());
-            PathBuf::from(&own)
-        }
+        None => PathBuf::from("/proc/thread-self/ns/net"),
     };
     let what = format!(
         "cannot make the veth pair {}, {}",

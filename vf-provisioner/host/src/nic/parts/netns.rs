@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nametoindex;
@@ -175,4 +176,33 @@ pub(crate) fn inside<T: Send>(
         setns(file, CloneFlags::CLONE_NEWNET).map_err(HostError::sys(what))?;
         work()
     })
+}
+
+/// An unnamed network namespace, which ends with this value, or with the process.
+pub(crate) struct Unnamed {
+    pub(crate) path: String,
+    _end: mpsc::Sender<()>,
+}
+
+impl Unnamed {
+    pub(crate) fn new() -> Result<Self, HostError> {
+        let (end, until) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET);
+            let path = format!(
+                "/proc/{}/task/{}/ns/net",
+                std::process::id(),
+                nix::unistd::gettid()
+            );
+            let _ = sender.send(made.map(|()| path));
+            // Waits until the other end is dropped.
+            let _ = until.recv();
+        });
+        let made = receiver.recv().unwrap_or(Err(nix::Error::EIO));
+        let path = made.map_err(HostError::sys(
+            "cannot make a network namespace for the probe",
+        ))?;
+        Ok(Self { path, _end: end })
+    }
 }

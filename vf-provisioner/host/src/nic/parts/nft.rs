@@ -114,6 +114,10 @@ pub(super) const IPV6_OFFSET: Expression = Expression::Extension {
     name: "frag",
     field: "frag-off",
 };
+pub(super) const IPV6_FRAGMENT_NEXT: Expression = Expression::Extension {
+    name: "frag",
+    field: "nexthdr",
+};
 pub(super) const UDP_SOURCE: Expression = field("udp", "sport");
 pub(super) const UDP_DESTINATION: Expression = field("udp", "dport");
 pub(super) const ICMP_TYPE: Expression = field("icmp", "type");

@@ -3,9 +3,7 @@
 //! end.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc;
 
-use nix::sched::{CloneFlags, unshare};
 use tenant_config::NicAttribute;
 
 use super::function::{Side, Vf, VfInterface, kernel_driver};
@@ -13,36 +11,8 @@ use super::{functions, sysfs};
 use crate::error::HostError;
 use crate::nic::kind::NewTenant;
 use crate::nic::mediation::{self, Fabric, Options, Place, Role, Station, Weakness, onboarded};
+use crate::nic::parts::netns::Unnamed;
 use crate::resource::Resource;
-
-/// An unnamed network namespace, which ends with this value, or with the process.
-struct Namespace {
-    path: String,
-    _end: mpsc::Sender<()>,
-}
-
-impl Namespace {
-    fn new() -> Result<Self, HostError> {
-        let (end, until) = mpsc::channel::<()>();
-        let (sender, receiver) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            let made = unshare(CloneFlags::CLONE_NEWNET);
-            let path = format!(
-                "/proc/{}/task/{}/ns/net",
-                std::process::id(),
-                nix::unistd::gettid()
-            );
-            let _ = sender.send(made.map(|()| path));
-            // Waits until the other end is dropped.
-            let _ = until.recv();
-        });
-        let made = receiver.recv().unwrap_or(Err(nix::Error::EIO));
-        let path = made.map_err(HostError::sys(
-            "cannot make a network namespace for the probe",
-        ))?;
-        Ok(Self { path, _end: end })
-    }
-}
 
 /// Probes the new functions of a tenant.
 pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
@@ -68,7 +38,7 @@ pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
 /// other end. Each has the kernel driver that gives it a network interface for the duration, if it
 /// has none. `others` listen.
 fn prove(vfs: &[(&Vf, String)], others: Vec<Station>) -> Result<(), HostError> {
-    let namespace = Namespace::new()?;
+    let namespace = Unnamed::new()?;
     let mut borrowed = Vec::new();
     let mut stations = others;
     let mut result = Ok(());

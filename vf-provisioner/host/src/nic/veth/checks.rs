@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<Finding> {
         need("veth", link("veth", "CONFIG_VETH")),
         need("bridge", link("bridge", "CONFIG_BRIDGE")),
         need("nftables", nftables()),
+        need("port locks", super::proof::prove()),
         Finding::new("bridge filtering", Verdict::Optional, bridge_filtering()),
     ]
 }

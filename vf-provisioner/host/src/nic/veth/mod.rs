@@ -7,6 +7,7 @@
 //! interface is `eth0`.
 
 mod checks;
+mod proof;
 
 use clap::Args;
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
