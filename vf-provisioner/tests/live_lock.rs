@@ -355,3 +355,32 @@ fn owned_tables_survive_a_flush_and_can_be_changed() {
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing());
 }
+
+#[test]
+fn check_shows_with_frames_that_the_lock_holds() {
+    let Some(site) = site("tkd", 92420) else {
+        return;
+    };
+    let output = site.run(&["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().find(|line| line.contains("port locks"));
+    assert!(found.is_some_and(|it| it.starts_with("good")), "{text}");
+    assert_eq!(site.left(), site.nothing());
+}
+
+#[test]
+fn host_cannot_be_its_tenants_router_on_the_bridge() {
+    let Some(site) = site("tke", 92460) else {
+        return;
+    };
+    let files = [site.tenant(1, 1), site.tenant(2, 1)];
+    site.good(&["apply", &files[0]]);
+    sh("ip -n tke-host address add 192.0.2.1/24 dev tke-br0");
+    let output = site.run(&["apply", &files[1]]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let wanted = "tenant t2: the host has 192.0.2.1, its next hop, on bridge tke-br0: ";
+    assert!(text.contains(wanted), "{text}");
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}

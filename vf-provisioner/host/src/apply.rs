@@ -37,6 +37,14 @@ pub enum ApplyError {
     /// There is no plan; nothing was touched.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The host cannot carry a tenant; nothing was touched.
+    #[error("tenant {tenant}: {why}")]
+    Refused {
+        /// Which tenant.
+        tenant: Name,
+        /// A sentence.
+        why: String,
+    },
     /// The host could not be read; nothing was touched.
     #[error("cannot observe {key}: {source}")]
     Observe {
@@ -94,6 +102,18 @@ pub fn plan_change(host: &dyn Host, state: &State, change: &Change) -> Result<Pl
             .collect(),
         keep: state.keys_of_others(&changing),
     };
+    for (tenant, record) in &change.set {
+        let why = host.refusal(record).map_err(|source| ApplyError::Observe {
+            key: Key::Directory {
+                tenant: tenant.clone(),
+            },
+            source: Box::new(source),
+        })?;
+        if let Some(why) = why {
+            let tenant = tenant.clone();
+            return Err(ApplyError::Refused { tenant, why });
+        }
+    }
     let mut observed = Observed {
         owned: state.owned.clone(),
         present: BTreeMap::new(),

@@ -26,6 +26,10 @@ pub trait Host {
     fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
     /// Removes the object, or what exists of it.
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
+    /// Why this host cannot carry the tenant although all its objects could be made, as a sentence.
+    fn refusal(&self, _record: &Record) -> Result<Option<String>, HostError> {
+        Ok(None)
+    }
     /// Before a switch gets the `new` objects of its tenant: probes with real frames whether what
     /// they carry can reach anything else. A wire with two ends needs no probe.
     fn prove(

@@ -64,6 +64,10 @@ macro_rules! host {
                 match resource { $(Resource::$kind(it) => it.delete(&self.context),)* }
             }
 
+            fn refusal(&self, record: &Record) -> Result<Option<String>, HostError> {
+                nic::registry::refusal(record)
+            }
+
             fn prove(
                 &mut self,
                 record: &Record,

@@ -53,7 +53,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Tenants(_) | Self::Placement(_) | Self::Usage(_) => 2,
-            Self::Apply(ApplyError::Plan(_)) => 2,
+            Self::Apply(ApplyError::Plan(_) | ApplyError::Refused { .. }) => 2,
             Self::Apply(_) | Self::State(_) | Self::Failed(_) => 1,
         }
     }

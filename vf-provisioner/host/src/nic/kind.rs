@@ -26,6 +26,14 @@ pub trait Kind {
     /// Whether this host has what the kind needs. `needed`: the operator asked for it.
     fn checks(needed: bool) -> Vec<Finding>;
 
+    /// Why this host cannot carry the tenant although all its objects could be made, as a sentence.
+    ///
+    /// # Errors
+    /// If the host cannot be read.
+    fn refusal(_record: &Record) -> Result<Option<String>, HostError> {
+        Ok(None)
+    }
+
     /// Before a switch gets the new objects of its tenant: probes with real frames whether what
     /// they carry can reach anything else. A wire with two ends needs no probe.
     ///

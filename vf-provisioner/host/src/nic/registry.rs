@@ -8,7 +8,7 @@ use super::kind::{Kind, NewTenant};
 use super::parts::names::Names;
 use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
-use crate::state::State;
+use crate::state::{Record, State};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident: $folder:ident,)+) => {
@@ -55,6 +55,16 @@ macro_rules! kinds {
             let mut findings = Vec::new();
             $(findings.extend(super::$folder::Options::checks(kind == Some(NicKind::$name)));)+
             findings
+        }
+
+        /// See [`Kind::refusal`].
+        pub(crate) fn refusal(record: &Record) -> Result<Option<String>, HostError> {
+            $(
+                if let Some(why) = super::$folder::Options::refusal(record)? {
+                    return Ok(Some(why));
+                }
+            )+
+            Ok(None)
         }
 
         /// See [`Kind::prove`].

@@ -9,7 +9,11 @@
 mod checks;
 mod proof;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use clap::Args;
+use nix::ifaddrs::getifaddrs;
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
 use super::kind::Kind;
@@ -20,11 +24,11 @@ use super::parts::names::{GUEST_INTERFACE, Names, digest};
 use super::parts::netns::Namespace;
 use super::probe::Probe;
 use super::{AssignError, Assignment, NicBackend};
-use crate::error::OptionError;
+use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
 use crate::object::Object;
 use crate::resource::Resource;
-use crate::state::State;
+use crate::state::{Record, State};
 
 const INOUT_INTERFACE: &str = "inout";
 
@@ -53,6 +57,41 @@ impl Kind for Options {
 
     fn checks(_: bool) -> Vec<Finding> {
         checks::all()
+    }
+
+    /// Nothing of an In/Out port reaches the host, so the host cannot be the tenant's router, nor a
+    /// peer of its tunnel, on the bridge.
+    fn refusal(record: &Record) -> Result<Option<String>, HostError> {
+        let bridge = record.resources.iter().find_map(|resource| match resource {
+            Resource::Bridge(bridge) => Some(bridge.interface.as_str()),
+            _ => None,
+        });
+        let (Some(bridge), Some(switch)) = (bridge, record.switch()) else {
+            return Ok(None);
+        };
+        let hops = switch.config.uplink.iter().flat_map(|uplink| {
+            let hops = uplink.next_hops;
+            [hops.ipv4.map(IpAddr::V4), hops.ipv6.map(IpAddr::V6)]
+        });
+        let hops = hops.flatten().map(|hop| (hop, "next hop"));
+        let peers = switch.config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let peers = peers.map(|peer| (peer.vtep, "peer"));
+        let far: BTreeMap<IpAddr, &str> = hops.chain(peers).collect();
+        let all = getifaddrs().map_err(HostError::sys("cannot list the host's addresses"))?;
+        let own = all.filter(|entry| entry.interface_name == bridge);
+        let addresses = own.filter_map(|entry| {
+            let address = entry.address?;
+            let ipv4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+            ipv4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+        });
+        let mut met = addresses.filter_map(|address| Some((address, far.get(&address)?)));
+        Ok(met.next().map(|(address, what)| {
+            format!(
+                "the host has {address}, its {what}, on bridge {bridge}: nothing of a switch's port \
+                 reaches the host, so move that address to a machine or a network namespace of its \
+                 own"
+            )
+        }))
     }
 }
 

@@ -35,6 +35,8 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Broadcasts at once, of which fewer than half may leave.
+const STORM: usize = 2000;
 /// Marks the frames, before a number.
 const MARK: &[u8] = b"forged?";
 
@@ -91,6 +93,10 @@ fn run() -> Result<Result<(usize, usize), String>, HostError> {
             };
             return Ok(Err(format!("{} {verb}", case.what)));
         }
+    }
+    let storm = bed.storm(uplink)?;
+    if storm > STORM / 2 {
+        return Ok(Err(format!("{storm} of {STORM} broadcasts leave at once")));
     }
     let is_forged = |number: &&usize| cases.get(**number).is_some_and(|case| !case.honest);
     let arrived = open.wire.union(&open.host).filter(is_forged).count();
@@ -221,6 +227,27 @@ impl Bed {
         }
         sleep(Duration::from_millis(100));
         Ok(())
+    }
+
+    /// Sends broadcasts as fast as it can. Returns how many leave.
+    fn storm(&self, uplink: &UplinkConfig) -> Result<usize, HostError> {
+        let frame = [
+            &arp(uplink, uplink.mac.octets(), own4(uplink)),
+            MARK,
+            &[0, 0],
+        ]
+        .concat();
+        let io = |what: &'static str| HostError::io(what);
+        let mut far = PacketSocket::open("far", true, &[]).map_err(io("cannot open far"))?;
+        for _ in 0..STORM {
+            self.switch.send(&frame).map_err(io("cannot send"))?;
+        }
+        sleep(Duration::from_millis(100));
+        let mut left = 0;
+        while let Some(frame) = far.receive().map_err(io("cannot receive"))? {
+            left += usize::from(number_of(frame.bytes).is_some());
+        }
+        Ok(left)
     }
 
     /// Sends all frames, and hears which arrive. They arrive at once or not at all.
