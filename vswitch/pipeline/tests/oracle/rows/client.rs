@@ -33,7 +33,8 @@ fn shape(rows: &mut Rows) {
         rows.drop(DhcpClient, "another type", sent(&Dhcp { kind: Some(kind), ..discover() }));
     }
     rows.forward(2, "BOOTP, which has none", sent(&Dhcp { kind: None, ..discover() }));
-    rows.drop(DhcpClient, "a type of two bytes", sent(&Dhcp { kind: None, ..discover() }.with(53, &[1, 1])));
+    rows.drop(DhcpClient, "a type of two bytes",
+        sent(&Dhcp { kind: None, ..discover() }.with(53, &[1, 1])));
     rows.drop(DhcpClient, "two types", option(53, &[7]));
     rows.drop(DhcpClient, "a relay agent's information", option(82, &[1, 1, 9]));
     rows.drop(DhcpClient, "a subnet to select", option(118, &[10, 0, 0, 0]));
@@ -42,9 +43,11 @@ fn shape(rows: &mut Rows) {
     rows.drop(DhcpClient, "an identifier of one byte", option(61, &[1]));
     rows.drop(DhcpClient, "an empty one", option(61, &[]));
     rows.drop(DhcpClient, "two identifiers", sent(&discover().with(61, &[0, 1]).with(61, &[0, 1])));
-    rows.drop(DhcpClient, "two wanted addresses", sent(&discover().with(50, &[10, 0, 0, 50]).with(50, &[10, 0, 0, 12])));
+    rows.drop(DhcpClient, "two wanted addresses",
+        sent(&discover().with(50, &[10, 0, 0, 50]).with(50, &[10, 0, 0, 12])));
     rows.drop(DhcpClient, "a wanted address of three bytes", option(50, &[10, 0, 0]));
-    rows.drop(DhcpClient, "two servers", sent(&discover().with(54, &[10, 0, 0, 13]).with(54, &[10, 0, 0, 13])));
+    rows.drop(DhcpClient, "two servers",
+        sent(&discover().with(54, &[10, 0, 0, 13]).with(54, &[10, 0, 0, 13])));
     rows.drop(DhcpClient, "a server of five bytes", option(54, &[10, 0, 0, 13, 0]));
     rows.drop(DhcpClient, "an option that is cut off", behind(&[61, 9, 1]));
     rows.drop(DhcpClient, "one without its length", behind(&[12]));
@@ -58,7 +61,8 @@ fn shape(rows: &mut Rows) {
         frame[38..40].copy_from_slice(&(real + length - 8).to_be_bytes());
         rows.drop(DhcpClient, "a UDP length that is not the packet's", frame);
     }
-    rows.drop(DhcpClient, "the same to a server's address", Dhcp::client(7, VM1).with(82, &[1, 1, 9]).frame(IP1));
+    rows.drop(DhcpClient, "the same to a server's address",
+        Dhcp::client(7, VM1).with(82, &[1, 1, 9]).frame(IP1));
 }
 
 fn be16(bytes: &[u8], at: usize) -> u16 {
@@ -158,7 +162,8 @@ fn shape6(rows: &mut Rows) {
         rows.forward(2, "a client's type", to_server6(&dhcp6(kind, 7, &[duid()])));
     }
     for kind in [0, 2, 7, 10, 12, 13, 14, 36] {
-        rows.drop(Dhcpv6Client, "another type, as a relay agent's", to_server6(&dhcp6(kind, 7, &[duid()])));
+        rows.drop(Dhcpv6Client, "another type, as a relay agent's",
+            to_server6(&dhcp6(kind, 7, &[duid()])));
     }
     rows.forward(2, "from any port",
         v6(&V6::new(inner(0x11), inner(0x13), 17, udp(1000, 547, &dhcp6(1, 7, &[duid()])))));
@@ -168,25 +173,31 @@ fn shape6(rows: &mut Rows) {
     rows.drop(Dhcpv6Client, "a DUID of two bytes", solicit(&[option6(1, &[0, 2])]));
     rows.forward(2, "a DUID of 130 bytes", solicit(&[option6(1, &[9; 130])]));
     rows.drop(Dhcpv6Client, "a DUID of 131 bytes", solicit(&[option6(1, &[9; 131])]));
-    rows.drop(Dhcpv6Client, "two servers", solicit(&[duid(), option6(2, &[1; 9]), option6(2, &[1; 9])]));
+    rows.drop(Dhcpv6Client, "two servers",
+        solicit(&[duid(), option6(2, &[1; 9]), option6(2, &[1; 9])]));
     for code in [9, 18, 37, 38, 79] {
-        rows.drop(Dhcpv6Client, "a relay agent's option", solicit(&[duid(), option6(code, &[0; 8])]));
+        rows.drop(Dhcpv6Client, "a relay agent's option",
+            solicit(&[duid(), option6(code, &[0; 8])]));
     }
     rows.drop(Dhcpv6Client, "an option that is cut off", solicit(&[duid(), vec![0, 6, 0, 9, 1]]));
     rows.drop(Dhcpv6Client, "half an option", solicit(&[duid(), vec![0, 6]]));
     rows.drop(Dhcpv6Client, "an option in an association that is cut off",
         solicit(&[duid(), option6(3, &[&[0; 12][..], &[0, 5, 0, 24, 1]].concat())]));
-    rows.drop(Dhcpv6Client, "an association that is cut off", solicit(&[duid(), option6(3, &[0; 11])]));
+    rows.drop(Dhcpv6Client, "an association that is cut off",
+        solicit(&[duid(), option6(3, &[0; 11])]));
     rows.drop(Dhcpv6Client, "an address that is cut off",
         solicit(&[duid(), option6(3, &[&[0; 12][..], &option6(5, &[0; 23])].concat())]));
     let four: Vec<_> = (0..4).map(|id| association6(id, &[])).collect();
     rows.forward(2, "four associations", solicit(&[&[duid()], &four[..]].concat()));
-    rows.drop(Dhcpv6Client, "five", solicit(&[&[duid()], &four[..], &[association6(4, &[])]].concat()));
+    rows.drop(Dhcpv6Client, "five",
+        solicit(&[&[duid()], &four[..], &[association6(4, &[])]].concat()));
     rows.drop(Dhcpv6Client, "too short", to_server6(&[1, 0, 0]));
     let message = udp(546, 547, &dhcp6(1, 7, &[duid()]));
     let plain = V6::new(inner(0x11), inner(0x13), 17, message);
-    rows.drop(Dhcpv6Client, "a first fragment", v6(&plain.clone().with(44, fragment_header(0, true))));
-    rows.drop(Dhcpv6Client, "an atomic fragment", v6(&plain.clone().with(44, fragment_header(0, false))));
+    rows.drop(Dhcpv6Client, "a first fragment",
+        v6(&plain.clone().with(44, fragment_header(0, true))));
+    rows.drop(Dhcpv6Client, "an atomic fragment",
+        v6(&plain.clone().with(44, fragment_header(0, false))));
     rows.forward(2, "a later fragment", v6(&plain.clone().with(44, fragment_header(9, false))));
     rows.forward(2, "behind another header", v6(&plain.clone().with(60, padding_options(0))));
     let mut longer = plain.clone();
@@ -195,8 +206,9 @@ fn shape6(rows: &mut Rows) {
     rows.drop(Multicast, "to the group of servers",
         v6_group(&V6 { to: "ff02::1:2".parse().expect("a group"), ..plain }));
     rows.on(configs::three(), 2);
+    let of_server = V6::new(inner(0x13), inner(0x11), 17, udp(547, 547, b""));
     rows.forward(0, "a server may send what it likes",
-        ethernet(GW, VM3, IPV6, &V6::new(inner(0x13), inner(0x11), 17, udp(547, 547, b"")).bytes()));
+        ethernet(GW, VM3, IPV6, &of_server.bytes()));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
@@ -204,7 +216,9 @@ fn bindings6(rows: &mut Rows) {
     rows.on(configs::three(), 0);
     rows.row = "DHCPv6 client 2";
     for kind in [3, 5, 8, 9] {
-        let names = |address| to_server6(&dhcp6(kind, 7, &[duid(), association6(1, &[(address, 0)])]));
+        let names = |address| {
+            to_server6(&dhcp6(kind, 7, &[duid(), association6(1, &[(address, 0)])]))
+        };
         rows.drop(DhcpIdentity, "the sibling's address", names(inner(0x12)));
         rows.drop(DhcpIdentity, "one of its prefix", names("fd00:0:0:2::77".parse().expect("one")));
         rows.drop(DhcpIdentity, "the gateway's", names(inner(1)));
@@ -226,14 +240,17 @@ fn bindings6(rows: &mut Rows) {
 
     rows.row = "DHCPv6 client 3";
     let called = |value: &[u8]| to_server6(&dhcp6(1, 7, &[option6(1, value)]));
-    for (named, expect) in [(VM2, true), ([0, 0, 0x5e, 0, 1, 7], true), (VM1, false), (ROUTER, false)] {
-        for duid in [[&[0, 3, 0, 1], &named[..]].concat(), [&[0, 1, 0, 1, 9, 9, 9, 9], &named[..]].concat()] {
-            if expect {
+    let extra = [0, 0, 0x5e, 0, 1, 7];
+    for (named, is_others) in [(VM2, true), (extra, true), (VM1, false), (ROUTER, false)] {
+        let (with_time, alone) = ([0, 1, 0, 1, 9, 9, 9, 9], [0, 3, 0, 1]);
+        for duid in [[&with_time[..], &named].concat(), [&alone[..], &named].concat()] {
+            if is_others {
                 rows.drop(DhcpIdentity, "another port's MAC", called(&duid));
             } else {
                 rows.forward(2, "its own MAC, or no port's", called(&duid));
             }
         }
     }
-    rows.forward(2, "the sibling's MAC of another hardware", called(&[&[0, 3, 0, 6], &VM2[..]].concat()));
+    rows.forward(2, "the sibling's MAC of another hardware",
+        called(&[&[0, 3, 0, 6], &VM2[..]].concat()));
 }
