@@ -88,14 +88,22 @@ impl<'t> PeerRoute<'t> {
     #[inline(always)]
     pub(crate) fn remember(&self, state: &mut State, inner: Inner, len: usize, now_ns: u64) {
         if len > usize::from(self.tunnel.min_len) {
-            self.remember_large(state, inner, len, now_ns);
+            remember_large(state, self.tunnel, self.vtep, (inner.flow(), len), now_ns);
         }
     }
+}
 
-    /// Not inlined, so that small packets do not pay for it.
-    #[inline(never)]
-    fn remember_large(&self, state: &mut State, inner: Inner, len: usize, now_ns: u64) {
-        let sent = &mut state.paths[self.vtep.index()].sent;
-        sent.note(len as u16, || self.template.source_port(&inner), now_ns);
-    }
+/// As [`PeerRoute::remember`]. Not inlined and without references to what is on the stack, so that
+/// small packets do not pay for it.
+#[inline(never)]
+fn remember_large(
+    state: &mut State,
+    tunnel: &Tunnel,
+    vtep: VtepId,
+    (flow, len): (u64, usize),
+    now_ns: u64,
+) {
+    let sent = &mut state.paths[vtep.index()].sent;
+    let source_port = || tunnel.vtep(vtep).template.source_port(flow);
+    sent.note(len as u16, source_port, now_ns);
 }

@@ -30,6 +30,12 @@ impl Inner {
         flow: 0,
     };
 
+    /// A hash of the addresses, the protocol and the ports, without a key.
+    #[inline(always)]
+    pub fn flow(&self) -> u64 {
+        self.flow
+    }
+
     /// `packet` begins with the IP header.
     #[inline(always)]
     pub fn of4(ip: &Ipv4, packet: &[u8]) -> Self {

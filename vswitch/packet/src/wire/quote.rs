@@ -160,7 +160,7 @@ impl Carrier {
         Ok(Some(Carried {
             source: beginning.source,
             destination: beginning.destination,
-            source_port: template.source_port(&beginning.inner),
+            source_port: template.source_port(beginning.inner.flow),
         }))
     }
 }

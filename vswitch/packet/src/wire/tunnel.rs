@@ -99,10 +99,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// The UDP source port of a flow's packets.
+    /// The UDP source port of the packets of a flow ([`Inner::flow`]).
     #[inline(always)]
-    pub fn source_port(&self, inner: &Inner) -> u16 {
-        FIRST_SOURCE_PORT | (self.key.hash(inner.flow) >> 50) as u16
+    pub fn source_port(&self, flow: u64) -> u16 {
+        FIRST_SOURCE_PORT | (self.key.hash(flow) >> 50) as u16
     }
 }
 
@@ -271,7 +271,7 @@ impl Carrier {
     ) -> Option<()> {
         let carried = frame.len();
         let udp_len = (UDP_LEN + TUNNEL_LEN + carried) as u16;
-        let source_port = template.source_port(&inner);
+        let source_port = template.source_port(inner.flow);
         let (copied, fixed) = self.tos;
         let tos = inner.tos & copied | fixed;
         let udp_at = match self.own {
