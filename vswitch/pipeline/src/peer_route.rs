@@ -5,16 +5,15 @@ use packet::wire::tunnel::Template;
 use packet::{DropReason, Frame};
 
 use crate::counters::Counters;
-use crate::ids::{PeerId, VtepId};
+use crate::ids::PeerId;
 use crate::state::State;
 use crate::tables::Tunnel;
 
 /// The way of one packet to a peer.
 #[derive(Clone, Copy)]
 pub(crate) struct PeerRoute<'t> {
-    tunnel: &'t Tunnel,
+    pub(crate) tunnel: &'t Tunnel,
     pub(crate) peer: PeerId,
-    vtep: VtepId,
     mac: [u8; 6],
     template: &'t Template,
     next_hop: [u8; 6],
@@ -48,7 +47,6 @@ impl<'t> PeerRoute<'t> {
         Ok(Self {
             tunnel,
             peer: id,
-            vtep: peer.vtep,
             mac: peer.mac,
             template: &vtep.template,
             next_hop: next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?,
@@ -83,26 +81,32 @@ impl<'t> PeerRoute<'t> {
         counters.peer(self.peer).sent(carried);
         Some(())
     }
+}
 
-    /// Remembers that a packet of `len` bytes leaves, if a router can report it as too big.
-    #[inline(always)]
-    pub(crate) fn remember(&self, state: &mut State, inner: Inner, len: usize, now_ns: u64) {
-        if len > usize::from(self.tunnel.min_len) {
-            remember_large(state, self.tunnel, self.vtep, (inner.flow(), len), now_ns);
-        }
+/// Remembers that an IP packet of `len` bytes went to a peer, if a router can report it as too big.
+/// Apart from [`PeerRoute::seal`], which has no register to spare.
+#[inline(always)]
+pub(crate) fn remember(
+    tunnel: &Tunnel,
+    state: &mut State,
+    peer: PeerId,
+    (inner, len): (&Inner, usize),
+    now_ns: u64,
+) {
+    if len > usize::from(tunnel.min_len) {
+        remember_large(tunnel, state, peer, (inner.flow(), len), now_ns);
     }
 }
 
-/// As [`PeerRoute::remember`]. Not inlined and without references to what is on the stack, so that
-/// small packets do not pay for it.
 #[inline(never)]
 fn remember_large(
-    state: &mut State,
     tunnel: &Tunnel,
-    vtep: VtepId,
+    state: &mut State,
+    peer: PeerId,
     (flow, len): (u64, usize),
     now_ns: u64,
 ) {
+    let vtep = tunnel.peer(peer).vtep;
     let sent = &mut state.paths[vtep.index()].sent;
     let source_port = || tunnel.vtep(vtep).template.source_port(flow);
     sent.note(len as u16, source_port, now_ns);

@@ -9,7 +9,7 @@ use packet::{Frame, addr, encapsulation};
 use super::header::{HEAD4, HEAD6, Upper, tcp, udp};
 use crate::counters::Counters;
 use crate::ids::{PeerId, PortId};
-use crate::peer_route::PeerRoute;
+use crate::peer_route::{self, PeerRoute};
 use crate::state::State;
 use crate::tables::{PackedTarget, PortRules, Tables};
 
@@ -54,7 +54,10 @@ pub(crate) fn forward(
             Some(to)
         }
         Decision::Peer(id, len, inner) => {
-            into_tunnel(tables, state, counters, id, (len, inner), now_ns, frame)
+            let out = into_tunnel(tables, state, counters, id, (len, inner), frame)?;
+            let tunnel = tables.tunnel.as_ref()?;
+            peer_route::remember(tunnel, state, id, (&inner, len), now_ns);
+            Some(out)
         }
     }
 }
@@ -63,11 +66,10 @@ pub(crate) fn forward(
 #[inline(never)]
 fn into_tunnel(
     tables: &Tables,
-    state: &mut State,
+    state: &State,
     counters: &Counters,
     id: PeerId,
     (len, inner): (usize, Inner),
-    now_ns: u64,
     frame: &mut Frame<'_>,
 ) -> Option<PortId> {
     let route = PeerRoute::new(tables.tunnel.as_ref()?, state, id, len).ok()?;
@@ -78,7 +80,6 @@ fn into_tunnel(
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
     route.seal(counters, inner, frame)?;
-    route.remember(state, inner, len, now_ns);
     Some(tables.uplink_id())
 }
 

@@ -7,7 +7,7 @@ use packet::wire::flow::Inner;
 use packet::{DropReason, Frame};
 
 use super::{FromPeer, Outcome, Pass, Sent, Side};
-use crate::peer_route::{PeerRoute, Unfit};
+use crate::peer_route::{self, PeerRoute, Unfit};
 use crate::stage::{Notes, Stage};
 
 impl<N: Notes> Pass<'_, N> {
@@ -56,7 +56,7 @@ impl<N: Notes> Pass<'_, N> {
         if route.seal(self.counters, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
-        route.remember(self.state, inner, len, self.now_ns);
+        peer_route::remember(from.tunnel, self.state, from.id, (&inner, len), self.now_ns);
         self.notes
             .note(Stage::Service, format_args!("reply: {what}"));
         self.note_peer(from.id, "into the tunnel to peer");

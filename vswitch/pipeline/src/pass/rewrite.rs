@@ -5,7 +5,7 @@ use packet::wire::{ETHERNET_LEN, Ipv4, Ipv6, Transport, ipv4, tcp};
 use packet::{DropReason, Frame};
 
 use super::{Egress, Outcome, Pass, Sent, Side};
-use crate::peer_route::PeerRoute;
+use crate::peer_route::{self, PeerRoute};
 use crate::stage::{Notes, Stage};
 use crate::tables::{PortRules, UplinkRules};
 
@@ -158,7 +158,8 @@ impl<N: Notes> Pass<'_, N> {
         if route.seal(self.counters, inner, frame).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
-        route.remember(self.state, inner, ip_len, self.now_ns);
+        let sent = (&inner, ip_len);
+        peer_route::remember(route.tunnel, self.state, route.peer, sent, self.now_ns);
         self.note_peer(route.peer, "into the tunnel to peer");
         Ok(Sent::To(self.tables.uplink_id()))
     }
