@@ -15,7 +15,7 @@ from files import NAMES
 from hosts import ScriptError
 from rounds import Rounds
 from sites import ROOT
-from stage import Stage, clean
+from stage import Stage, clean, is_owned
 
 REPORT = ROOT / "target" / "chaos" / "report.json"
 EXIT_BROKEN, EXIT_CANNOT_RUN = 1, 2
@@ -76,7 +76,7 @@ def perform(stage, options, drawn, outcomes):
             if outcome.failures and not options.keep_going:
                 break
         status = 0
-    except ScriptError as error:
+    except (ScriptError, OSError) as error:
         say(str(error))
     except KeyboardInterrupt:
         say("interrupted")
@@ -129,6 +129,9 @@ def main():
         print("\n".join(event.name for event in events))
         return 0
     if options.clean:
+        if is_owned():
+            say("a run is under way: nothing is removed")
+            return EXIT_CANNOT_RUN
         clean(Stage("debug" if options.debug else "release", vm=False).site)
         return 0
     if options.event and options.event not in [event.name for event in events]:

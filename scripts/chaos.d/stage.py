@@ -6,6 +6,7 @@ The state directory is a small file system of its own, so that it can be filled.
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -24,6 +25,8 @@ FILES = pathlib.Path(f"{STATE_DIR}-files")
 SUPERVISE_LOG = FILES / "supervise.log"
 # Where that stays.
 KEPT_LOG = ROOT / "target" / "chaos" / "supervise.log"
+# The process whose stage it is.
+OWNER = FILES / "owner"
 STATE_BYTES = 16 << 20
 # What an init system waits before it starts a service again.
 START_AGAIN_S = 1
@@ -67,6 +70,7 @@ class Stage:
         run(["mount", "-t", "tmpfs", "-o", f"size={STATE_BYTES},mode=700", "chaos-state",
              STATE_DIR])
         self.files = Files(FILES, self._launchers)
+        OWNER.write_text(str(os.getpid()))
         self.site.remember(self.options())
         for launcher, directory in self.files.directories():
             say(f"onboarding: vf-provisioner apply --launcher {launcher} {directory}")
@@ -197,6 +201,15 @@ class Stage:
         logs = [*STATE_DIR.glob("tenants/*/log"), SUPERVISE_LOG]
         return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:])
                          for log in logs if log.exists())
+
+
+def is_owned():
+    """Whether a run is under way."""
+    try:
+        words = pathlib.Path(f"/proc/{OWNER.read_text()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(word.endswith(b"chaos.d/main.py") for word in words)
 
 
 def clean(site):
