@@ -70,8 +70,8 @@ while True:
         count += 1
 "#;
 
-/// A taken-over switch that claims another VTEP with its own MAC, without a pause. The bridge itself
-/// stops another MAC.
+/// A taken-over switch that claims another VTEP with its own MAC, without a pause. The bridge
+/// itself stops another MAC.
 const INTRUDER: &str = r#"
 import socket
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)

@@ -4,7 +4,7 @@
 //! frames: it allows what a switch sends with the tenant's own sources, marks that as judged, and
 //! drops the rest. The guard, of the family bridge, drops every frame of a port with our name
 //! prefix that is not so marked, and every frame of one to the host. So a compromised switch cannot
-//! speak as another tenant's VTEP, nor reach the host, and a lock that is missing lets nothing pass.
+//! speak as another tenant's VTEP, nor reach the host, and a missing lock lets nothing pass.
 
 use std::collections::BTreeSet;
 
@@ -272,7 +272,7 @@ pub(crate) fn lock(
     }
 }
 
-/// ARP and Neighbour Discovery, each only for the uplink's own addresses and MAC, and in the form in
+/// ARP and Neighbour Discovery, each only for the uplink's own addresses and MAC, in the form in
 /// which switches send it. What has another form is dropped below, wherever it is hidden.
 fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
     let mut rules = Vec::new();

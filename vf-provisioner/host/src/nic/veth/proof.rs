@@ -385,7 +385,27 @@ fn cases(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
     add("a Neighbour Solicitation", true, to6(group, &solicit));
     let advert = ipv6(58, own6, 0, &nd(136, own6, 2, mac));
     add("a Neighbour Advertisement", true, to6(OTHER_MAC, &advert));
+    cases.extend(forged(uplink, bridge));
+    cases.extend(hidden(uplink));
+    cases
+}
 
+/// Frames that claim another source, or are for the host or everybody.
+fn forged(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what: &str, honest: bool, frame: Vec<u8>| {
+        let what = what.to_owned();
+        cases.push(Case {
+            what,
+            honest,
+            frame,
+        });
+    };
+    let (mac, own, own6) = (uplink.mac.octets(), own4(uplink), own6(uplink));
+    let to_host = |from| ipv4(17, from, 0, &udp(9, LISTENS, &[]));
+    let to = |station, payload: &[u8]| ethernet(station, mac, 0x0800, payload);
+    let to6 = |station, payload: &[u8]| ethernet(station, mac, 0x86dd, payload);
+    let room = MARK.len() + 2;
     for last in 0..16 {
         let group = [1, 0x80, 0xc2, 0, 0, last];
         let what = format!("IPv4 for the reserved group 01:80:c2:00:00:{last:02x}");
@@ -436,6 +456,29 @@ fn cases(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
         false,
         to(OTHER_MAC, &ipv4(2, own, 0, &[0x11, 0, 0, 0, 0, 0, 0, 0])),
     );
+    for (kind, what) in [
+        (0x88cc, "LLDP"),
+        (0x8808, "a pause frame"),
+        (0x8035, "RARP"),
+    ] {
+        add(what, false, ethernet(OTHER_MAC, mac, kind, &[0; 46]));
+    }
+    cases
+}
+
+/// Messages about routers and neighbours, also hidden.
+fn hidden(uplink: &UplinkConfig) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what: &str, honest: bool, frame: Vec<u8>| {
+        let what = what.to_owned();
+        cases.push(Case {
+            what,
+            honest,
+            frame,
+        });
+    };
+    let (mac, own6) = (uplink.mac.octets(), own6(uplink));
+    let to6 = |station, payload: &[u8]| ethernet(station, mac, 0x86dd, payload);
     for (what, message) in [
         ("a Router Advertisement", nd(134, own6, 1, mac)),
         ("a redirect", nd(137, own6, 2, mac)),
@@ -490,12 +533,5 @@ fn cases(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
         false,
         to6(OTHER_MAC, &ipv6(0, own6, 0, &[60])),
     );
-    for (kind, what) in [
-        (0x88cc, "LLDP"),
-        (0x8808, "a pause frame"),
-        (0x8035, "RARP"),
-    ] {
-        add(what, false, ethernet(OTHER_MAC, mac, kind, &[0; 46]));
-    }
     cases
 }
