@@ -248,8 +248,8 @@ fn only_what_is_lost_closes_also_while_nobody_watched() {
         "add table inet firewalld".to_owned(),
         "flush table inet firewalld; delete table inet firewalld".to_owned(),
         format!(
-            "table netdev other {{ chain c {{ type filter hook ingress device {port} priority -600; \
-             accept; }}\n}}"
+            "table netdev other {{ chain c {{ type filter hook ingress device {port} \
+             priority -600; accept; }}\n}}"
         ),
         "table bridge other { chain c { type filter hook prerouting priority -600; accept; }\n}"
             .to_owned(),

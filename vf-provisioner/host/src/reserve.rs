@@ -1,6 +1,6 @@
-//! Space that is set aside in the state directory, so that a full disk stops no release, no roll-back
-//! and no restart: the file is removed when a write fails for lack of space, and made again behind
-//! it.
+//! Space that is set aside in the state directory, so that a full disk stops no release, no
+//! roll-back and no restart: the file is removed when a write fails for lack of space, and made
+//! again behind it.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -22,8 +22,8 @@ pub(crate) fn size(state: u64) -> u64 {
     SLACK + 2 * state
 }
 
-/// Makes the file at least this long. On a full disk, and where a file system cannot allocate, there
-/// is none.
+/// Makes the file at least this long. On a full disk, and where a file system cannot allocate,
+/// there is none.
 pub(crate) fn keep(dir: &Path, bytes: u64) {
     let path = dir.join(FILE);
     if std::fs::metadata(&path).is_ok_and(|file| file.len() >= bytes) {
@@ -69,9 +69,9 @@ pub(crate) fn with<T>(dir: &Path, mut work: impl FnMut() -> io::Result<T>) -> io
     done
 }
 
-/// Replaces a file in `dir` as [`replace`] does. If there is no space even so, a content that is not
-/// longer is written over the old one, which needs none: a crash at that moment leaves a damaged
-/// file, but a disk that stays full would keep every tenant.
+/// Replaces a file in `dir` as [`replace`] does. If there is no space even so, a content that is
+/// not longer is written over the old one, which needs none: a crash at that moment leaves a
+/// damaged file, but a disk that stays full would keep every tenant.
 pub(crate) fn replace_or_overwrite(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let error = match replace(dir, path, content, 0o600) {
         Err(error) if is_full(&error) => error,
@@ -87,7 +87,8 @@ pub(crate) fn replace_or_overwrite(dir: &Path, path: &Path, content: &[u8]) -> i
     file.sync_all()
 }
 
-/// Replaces a file below `dir` atomically, with the space that was set aside if there is too little.
+/// Replaces a file below `dir` atomically, with the space that was set aside if there is too
+/// little.
 pub(crate) fn replace(dir: &Path, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     with(dir, || files::replace(path, content, mode))
 }

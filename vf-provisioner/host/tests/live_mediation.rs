@@ -237,8 +237,8 @@ fn missing_source_check_of_a_fabric_is_reported() {
     assert_eq!(report.of(Verdict::Lost), nothing);
 }
 
-/// A program that in place of the provisioner's own answers with what `drops` prints, and counts its
-/// calls.
+/// A program that in place of the provisioner's own answers with what `drops` prints, and counts
+/// its calls.
 fn counting(dir: &tempfile::TempDir, drops: &str) -> Place {
     let program = dir.path().join("switch");
     let calls = dir.path().join("calls");

@@ -163,8 +163,9 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "tenants")]
         all: bool,
     },
-    /// Watch the switches: restart those that are dead or forward nothing, recreate what is missing,
-    /// complete killed applies, report drift. Ends on SIGTERM or SIGINT; the switches keep running
+    /// Watch the switches: restart those that are dead or forward nothing, recreate what is
+    /// missing, complete killed applies, report drift. Ends on SIGTERM or SIGINT; the switches keep
+    /// running
     Supervise {
         /// Seconds between two verifications; 0 is never
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]

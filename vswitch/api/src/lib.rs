@@ -1,5 +1,5 @@
-//! The control API of a switch, for both of its sides, and the text formats that its programs share:
-//! Prometheus metrics, tables for a terminal, and other processes' text made plain.
+//! The control API of a switch, for both of its sides, and the text formats that its programs
+//! share: Prometheus metrics, tables for a terminal, and other processes' text made plain.
 //!
 //! The API is HTTP/1.1 with JSON on a unix socket. [`Endpoint`] is the table of its endpoints. The
 //! server, the command line's `show`, the message of a 404 and the OpenAPI document take the paths,

@@ -14,9 +14,9 @@ pub const fn mixed(word: u64) -> u64 {
 
 /// The secret of a hash that is a cookie: only who has seen results can foretell others.
 ///
-/// For any word, the result of [`Key::hash`] is uniform over all keys, so that a guess of `n` of its
-/// bits is right once in 2^n times. It is no signature: results that somebody has seen give the key
-/// away. So a key is used where nobody who sees a result gains by the others.
+/// For any word, the result of [`Key::hash`] is uniform over all keys, so that a guess of `n` of
+/// its bits is right once in 2^n times. It is no signature: results that somebody has seen give the
+/// key away. So a key is used where nobody who sees a result gains by the others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     mask: u64,

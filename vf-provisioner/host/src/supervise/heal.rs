@@ -122,8 +122,8 @@ impl Healing {
         }
     }
 
-    /// The repair of a tenant as against the restart of its switch. If it has failed, the restart is
-    /// tried as well.
+    /// The repair of a tenant as against the restart of its switch. If it has failed, the restart
+    /// is tried as well.
     pub(super) fn priority(&self, tenant: &Name) -> Priority {
         match self.tenants.get(tenant) {
             None => Priority::None,

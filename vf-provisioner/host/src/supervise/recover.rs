@@ -1,7 +1,7 @@
 //! Completes what a killed apply or release has left half done.
 //!
-//! The tenant becomes what the apply was to make of it. If that fails it becomes what it was before.
-//! The store's lock is held meanwhile, as by an apply, for one tenant at a time.
+//! The tenant becomes what the apply was to make of it. If that fails it becomes what it was
+//! before. The store's lock is held meanwhile, as by an apply, for one tenant at a time.
 
 use std::collections::BTreeMap;
 use std::thread::Scope;

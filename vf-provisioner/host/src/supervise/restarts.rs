@@ -66,8 +66,8 @@ enum Attempt {
 }
 
 impl Supervisor<'_> {
-    /// Sees whether a switch is alive, and restarts it when it is time. The repair of what it depends
-    /// on comes first.
+    /// Sees whether a switch is alive, and restarts it when it is time. The repair of what it
+    /// depends on comes first.
     pub(super) fn look<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -158,8 +158,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Restarts a dead switch, unless an apply or a release holds it, or, if that is to be seen, the
-    /// tenant has lost an object. Once we have the lock, the switch may run again or be gone.
+    /// Restarts a dead switch, unless an apply or a release holds it, or, if that is to be seen,
+    /// the tenant has lost an object. Once we have the lock, the switch may run again or be gone.
     fn restart(&self, switch: &Switch, looks: bool) -> Result<Attempt, SuperviseError> {
         let tenant = &switch.tenant;
         let lock = TenantLock::try_lock(self.dir, tenant);

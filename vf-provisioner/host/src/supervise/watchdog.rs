@@ -1,4 +1,5 @@
-//! Tells systemd that the supervisor works (sd_notify(3)): one that is stopped or hangs is restarted.
+//! Tells systemd that the supervisor works (sd_notify(3)): one that is stopped or hangs is
+//! restarted.
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;

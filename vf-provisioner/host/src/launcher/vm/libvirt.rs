@@ -14,8 +14,8 @@ use super::qemu::{self, NO_OFFLOADS};
 use crate::child::{self, Bounds, ChildError};
 use crate::launcher::switch::Switch;
 
-/// How long libvirt may take to change a domain, and to tell about one. It waits for QEMU, which its
-/// machine may have taken over.
+/// How long libvirt may take to change a domain, and to tell about one. It waits for QEMU, which
+/// its machine may have taken over.
 const CHANGES_WITHIN: Duration = Duration::from_secs(60);
 const TELLS_WITHIN: Duration = Duration::from_secs(10);
 const OUTPUT_MAX: usize = 1 << 20;
@@ -290,8 +290,8 @@ pub(super) fn is_open(name: &str, channel: &str) -> bool {
         .any(|line| line.contains(&target) && line.contains("state='connected'"))
 }
 
-/// The process of the domain: the one of its user with its UUID. Any program can write that into its
-/// own arguments.
+/// The process of the domain: the one of its user with its UUID. Any program can write that into
+/// its own arguments.
 pub(super) fn pid(name: &str, uid: u32) -> Option<i32> {
     let uuid = uuid(name);
     let processes = std::fs::read_dir("/proc").ok()?.flatten();

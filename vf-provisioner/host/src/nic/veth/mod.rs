@@ -87,9 +87,9 @@ impl Kind for Options {
         let mut met = addresses.filter_map(|address| Some((address, far.get(&address)?)));
         Ok(met.next().map(|(address, what)| {
             format!(
-                "the host has {address}, its {what}, on bridge {bridge}: nothing of a switch's port \
-                 reaches the host, so move that address to a machine or a network namespace of its \
-                 own"
+                "the host has {address}, its {what}, on bridge {bridge}: nothing of a switch's \
+                 port reaches the host, so move that address to a machine or a network namespace \
+                 of its own"
             )
         }))
     }
