@@ -76,17 +76,26 @@ pub(super) struct Capture {
 impl Capture {
     /// Opens a capture; `-` is standard input. Its first four bytes identify the format.
     pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
+        let input: io::Result<Box<dyn Read>> = if path == Path::new("-") {
+            Ok(Box::new(io::stdin()))
+        } else {
+            File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+        };
+        let input = input.map_err(|source| CaptureError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::read(path, input)
+    }
+
+    /// Reads a capture from `input`; errors name it as `path`.
+    fn read(path: &Path, mut input: Box<dyn Read>) -> Result<Self, CaptureError> {
         let open = |source| CaptureError::Open {
             path: path.to_owned(),
             source,
         };
         let unknown = || CaptureError::Unknown {
             path: path.to_owned(),
-        };
-        let mut input: Box<dyn Read> = if path == Path::new("-") {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(path).map_err(open)?)
         };
         let mut magic = [0; 4];
         input
@@ -267,6 +276,28 @@ impl CaptureWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Coverage-guided by `scripts/fuzz`; as an ordinary test it replays its corpus. Any input is
+    /// frames and at most one error, and ends.
+    #[test]
+    fn capture_is_read_or_refused() {
+        bolero::check!()
+            .with_iterations(0)
+            .for_each(|input: &[u8]| {
+                let reader = Box::new(Cursor::new(input.to_vec()));
+                let Ok(mut capture) = Capture::read(Path::new("fuzz.pcap"), reader) else {
+                    return;
+                };
+                // A frame's record takes 16 bytes at least.
+                for _ in 0..=input.len() / 16 {
+                    match capture.next_frame() {
+                        Ok(Some(frame)) => assert!(frame.bytes.len() <= input.len()),
+                        Ok(None) | Err(_) => return,
+                    }
+                }
+                panic!("more frames than the input can hold");
+            });
+    }
 
     #[test]
     fn timestamps_convert_to_nanoseconds() {

@@ -269,3 +269,64 @@ fn text_reply(content_type: &'static str, text: impl Into<Bytes>) -> Reply {
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+
+    use pipeline::Generation;
+    use tenant_config::Tenant;
+
+    use super::*;
+
+    const TENANT: &str = r#"
+name = "red"
+vni = 5001
+[gateway]
+ipv4 = "10.0.0.1/24"
+ipv6 = "fd00:0:0:1::1/64"
+[uplink]
+address = "192.0.2.9/24"
+next_hop = "192.0.2.1"
+[[port]]
+name = "red-vm1"
+mac = "52:54:00:aa:00:01"
+addresses = ["10.0.0.11", "fd00:0:0:1::11"]
+"#;
+
+    /// Coverage-guided by `scripts/fuzz`; as an ordinary test it replays its corpus. Any bytes that
+    /// a client sends are answered with a status, or not at all, and the connection ends.
+    #[test]
+    fn request_is_answered_or_refused() {
+        let config = Tenant::parse("red.toml", TENANT)
+            .expect("a tenant")
+            .offline_config();
+        // The clock goes on by itself while nothing is to do: no wait takes its time.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        bolero::check!()
+            .with_iterations(0)
+            .for_each(|input: &[u8]| {
+                let (server, mut client) = std::os::unix::net::UnixStream::pair().expect("a pair");
+                // So few bytes fit into the socket.
+                client.write_all(input).expect("it is sent");
+                client.shutdown(Shutdown::Write).expect("it ends");
+                runtime.block_on(async {
+                    let generation = Generation::build(&config, None);
+                    let parts = (generation.counters(), generation.tables());
+                    let link = Link::new(config.ports.len() + 1).expect("a descriptor");
+                    let control = Rc::new(Control::new(config.clone(), parts, link));
+                    server.set_nonblocking(true).expect("a socket");
+                    let stream = tokio::net::UnixStream::from_std(server).expect("a socket");
+                    connection(control, stream).await;
+                });
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).expect("it is closed");
+                assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."));
+            });
+    }
+}

@@ -195,6 +195,16 @@ impl Trial {
         }
     }
 
+    pub(crate) fn config(&self) -> &SwitchConfig {
+        &self.switch.config
+    }
+
+    /// Installs the same configuration again, which must change nothing.
+    pub(crate) fn reload(&mut self) {
+        self.switch.reload(|_| {});
+        self.twin.reload(|_| {});
+    }
+
     /// Lets both know all next hops.
     pub(crate) fn resolve(&mut self, now_ns: u64) {
         self.switch.resolve(now_ns);

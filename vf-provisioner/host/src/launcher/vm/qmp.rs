@@ -227,6 +227,29 @@ mod tests {
         (dir, path)
     }
 
+    /// Coverage-guided by `scripts/fuzz`; as an ordinary test it replays its corpus. Any lines of a
+    /// monitor are answers or errors, and what is quoted of them is plain.
+    #[test]
+    fn monitor_is_read_or_refused() {
+        bolero::check!()
+            .with_iterations(0)
+            .for_each(|input: &[u8]| {
+                let (ours, mut qemu) = UnixStream::pair().expect("a pair");
+                qemu.write_all(input).expect("it is sent");
+                qemu.shutdown(std::net::Shutdown::Write).expect("it ends");
+                let mut monitor = Monitor::new(ours);
+                let errors = [
+                    monitor.is_open("control").err(),
+                    monitor.stuck().map_or_else(Some, |_| None),
+                    monitor.quit().err(),
+                ];
+                for error in errors.into_iter().flatten() {
+                    let text = error.to_string();
+                    assert!(!text.chars().any(char::is_control), "{text:?}");
+                }
+            });
+    }
+
     const HELLO: &str = "{\"QMP\": {}}\n";
 
     #[test]
