@@ -6,7 +6,7 @@ use packet::{DropReason, Frame};
 
 use crate::counters::Counters;
 use crate::ids::PeerId;
-use crate::state::State;
+use crate::state::{SentLately, State};
 use crate::tables::Tunnel;
 
 /// The way of one packet to a peer.
@@ -93,21 +93,20 @@ pub(crate) fn remember(
     (inner, len): (&Inner, usize),
     now_ns: u64,
 ) {
-    if len > usize::from(tunnel.min_len) {
-        remember_large(tunnel, state, peer, (inner.flow(), len), now_ns);
+    if len <= usize::from(tunnel.min_len) {
+        return;
     }
-}
-
-#[inline(never)]
-fn remember_large(
-    tunnel: &Tunnel,
-    state: &mut State,
-    peer: PeerId,
-    (flow, len): (u64, usize),
-    now_ns: u64,
-) {
     let vtep = tunnel.peer(peer).vtep;
     let sent = &mut state.paths[vtep.index()].sent;
-    let source_port = || tunnel.vtep(vtep).template.source_port(flow);
-    sent.note(len as u16, source_port, now_ns);
+    if sent.is_noted(len as u16, now_ns) {
+        return;
+    }
+    let template = &tunnel.vtep(vtep).template;
+    note(sent, template, (inner.flow(), len as u16), now_ns);
+}
+
+/// Not inlined: it happens a few times in a period.
+#[inline(never)]
+fn note(sent: &mut SentLately, template: &Template, (flow, len): (u64, u16), now_ns: u64) {
+    sent.note(len, template.source_port(flow), now_ns);
 }

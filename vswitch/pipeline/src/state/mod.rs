@@ -13,7 +13,7 @@ pub(crate) use self::client::Claims;
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::next_hop::NextHop;
-pub(crate) use self::path_mtu::{PathMtu, Reported};
+pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
 pub(crate) use self::tags::TagCache;
 
 use std::sync::Arc;

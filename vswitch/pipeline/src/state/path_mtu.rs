@@ -98,20 +98,21 @@ impl SentLately {
     /// within less, and nothing older than two periods counts.
     const PERIOD_BITS: u32 = 32;
 
-    /// A packet leaves.
+    /// Whether a packet of that length changes nothing: one as large has left in this period.
     #[inline(always)]
-    pub(crate) fn note(&mut self, len: u16, source_port: impl FnOnce() -> u16, now_ns: u64) {
-        if (now_ns >> Self::PERIOD_BITS) as u32 != self.period {
-            self.turn(now_ns);
-        }
+    pub(crate) fn is_noted(&self, len: u16, now_ns: u64) -> bool {
+        len <= self.now.len && (now_ns >> Self::PERIOD_BITS) as u32 == self.period
+    }
+
+    /// A packet leaves.
+    pub(crate) fn note(&mut self, len: u16, source_port: u16, now_ns: u64) {
+        self.turn(now_ns);
         if len > self.now.len {
-            let source_port = source_port();
             self.now = Largest { len, source_port };
         }
     }
 
-    /// Begins the period of that time.
-    #[cold]
+    /// Begins the period of that time, if it is another one.
     fn turn(&mut self, now_ns: u64) {
         let period = (now_ns >> Self::PERIOD_BITS) as u32;
         if period == self.period {
@@ -151,10 +152,10 @@ mod tests {
     fn sent_packet_counts_for_one_to_two_periods() {
         let mut sent = SentLately::default();
         assert!(!sent.reaches(1, 5));
-        sent.note(1400, || 50_000, PERIOD);
-        sent.note(1450, || 50_001, PERIOD + 1);
-        sent.note(1450, || 50_002, PERIOD + 2);
-        sent.note(1300, || 50_003, 2 * PERIOD);
+        sent.note(1400, 50_000, PERIOD);
+        sent.note(1450, 50_001, PERIOD + 1);
+        sent.note(1450, 50_002, PERIOD + 2);
+        sent.note(1300, 50_003, 2 * PERIOD);
         for at in [2 * PERIOD, 3 * PERIOD - 1] {
             assert!(sent.reaches(1450, at) && !sent.reaches(1451, at));
             assert!(sent.has(1450, 50_001, at) && sent.has(1300, 50_003, at));
@@ -162,7 +163,7 @@ mod tests {
         }
         assert!(sent.reaches(1300, 3 * PERIOD) && !sent.reaches(1301, 3 * PERIOD));
         assert!(!sent.reaches(1, 5 * PERIOD));
-        sent.note(1400, || 50_000, 9 * PERIOD);
+        sent.note(1400, 50_000, 9 * PERIOD);
         assert!(!sent.reaches(1, 11 * PERIOD), "a period was skipped");
     }
 }
