@@ -206,6 +206,7 @@ pub(crate) fn port(name: &str, count: &str) -> String {
         "dropped",
         "tx_frames",
         "tx_bytes",
+        "unsent",
     ] {
         port += &format!(",\"{counter}\":{count}");
     }
