@@ -46,7 +46,7 @@ pub(crate) fn keep(dir: &Path, bytes: u64) {
 }
 
 /// Whether an error says that no space is left.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     let full = [Errno::ENOSPC, Errno::EDQUOT].map(|errno| Some(errno as i32));
     full.contains(&error.raw_os_error())
 }

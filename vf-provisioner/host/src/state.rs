@@ -347,11 +347,17 @@ impl HostLock {
     }
 
     /// Replaces the tenants' records and empties the journal. Records the users of tenants that are
-    /// gone as released.
+    /// gone as released, if there is space: a full disk stops no release.
     pub fn set_tenants(&mut self, tenants: BTreeMap<Name, Record>) -> Result<(), StateError> {
         let (before, now) = (uids(&self.state.tenants), uids(&tenants));
-        Released::record(&self.dir, &before, &now)
-            .map_err(failed("cannot record released users in", &self.dir))?;
+        match Released::record(&self.dir, &before, &now) {
+            Err(error) if reserve::is_full(&error) => {
+                tracing::warn!(%error, "released users are not recorded, and may be given again");
+            }
+            recorded => {
+                recorded.map_err(failed("cannot record released users in", &self.dir))?;
+            }
+        }
         let before = std::mem::replace(&mut self.state.tenants, tenants);
         self.save().inspect_err(|_| self.state.tenants = before)
     }
