@@ -27,8 +27,8 @@ def arguments():
     parser.add_argument("--shard", metavar="K/N", help="the K-th of N parts, from 0 on")
     parser.add_argument("--at-most", type=int, metavar="N",
                         help="an even sample of them, if there are more")
-    parser.add_argument("--file", action="append", default=[], metavar="GLOB",
-                        help="only those of these files")
+    parser.add_argument("--matching", action="append", default=[], metavar="REGEX",
+                        help="only those whose names match, as in path_mtu.rs")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     options = parser.parse_args()
     if options.shard and options.at_most:
@@ -39,8 +39,8 @@ def arguments():
 def selection(options, diff):
     """What all calls of cargo-mutants have in common."""
     command = ["cargo", "mutants", "--package", "packet", "--package", "pipeline"]
-    for file in options.file:
-        command += ["--file", file]
+    for regex in options.matching:
+        command += ["--re", regex]
     if options.since:
         changed = subprocess.run(["git", "diff", options.since, "--", "*.rs"], cwd=ROOT,
                                  check=True, stdout=subprocess.PIPE).stdout
@@ -107,7 +107,8 @@ def main():
         command = selection(options, diff)
         names = listed(command)
         if options.list:
-            print("\n".join(names))
+            for name in names:
+                print(name)
             return 0
         if not names:
             print("mutants: none in this selection")
