@@ -173,24 +173,8 @@ fn guest_keeps_its_lease_when_its_switch_is_killed() {
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
 }
 
-const SIBLINGS: &str = r#"
-name = "t1"
-vni = 5001
-[gateway]
-ipv4 = "10.1.0.1/24"
-[uplink]
-address = "192.0.2.11/24"
-next_hop = "192.0.2.1"
-[[port]]
-name = "t1-server"
-mac = "52:54:00:00:01:01"
-addresses = ["10.1.0.2"]
-dhcp_server = true
-[[port]]
-name = "t1-guest"
-mac = "52:54:00:00:01:02"
-addresses = "learn-dhcp"
-[[port]]
+/// The third port, beside those of [`TENANT`].
+const SIBLING_PORT: &str = r#"[[port]]
 name = "t1-sibling"
 mac = "52:54:00:00:01:03"
 addresses = "learn-dhcp"
@@ -361,7 +345,7 @@ fn sibling_cannot_end_or_take_a_lease() {
     let site = Site::new("tvd", 88_500, Vec::new());
     let dir = site.dir.path();
     let file = dir.join("t1.toml");
-    fs::write(&file, SIBLINGS).expect("a file");
+    fs::write(&file, format!("{TENANT}{SIBLING_PORT}")).expect("a file");
     site.good(&["apply", file.to_str().expect("UTF-8")]);
     let server = Dnsmasq::start(&site, dir);
     get_lease_as(&site, dir, "t1-guest", IDENTIFIER);

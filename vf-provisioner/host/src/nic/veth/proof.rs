@@ -48,6 +48,16 @@ struct Case {
     frame: Vec<u8>,
 }
 
+impl Case {
+    fn new(what: &str, honest: bool, frame: Vec<u8>) -> Self {
+        Self {
+            what: what.to_owned(),
+            honest,
+            frame,
+        }
+    }
+}
+
 /// Tries all of them.
 pub(super) fn prove() -> Result<String, String> {
     let tried = std::thread::spawn(|| {
@@ -198,11 +208,7 @@ impl Bed {
 
     /// Sends honest frames until one arrives: a port of a bridge forwards once it has a carrier.
     fn wait_for_wire(&self, uplink: &UplinkConfig) -> Result<(), HostError> {
-        let case = || Case {
-            what: String::new(),
-            honest: true,
-            frame: arp(uplink, uplink.mac.octets(), own4(uplink)),
-        };
+        let case = || Case::new("", true, arp(uplink, uplink.mac.octets(), own4(uplink)));
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if !self.arrivals(&[case()])?.wire.is_empty() {
@@ -361,14 +367,7 @@ fn nd(kind: u8, target: Ipv6Addr, option: u8, mac: [u8; 6]) -> Vec<u8> {
 
 fn cases(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |what: &str, honest: bool, frame: Vec<u8>| {
-        let what = what.to_owned();
-        cases.push(Case {
-            what,
-            honest,
-            frame,
-        });
-    };
+    let mut add = |what: &str, honest, frame| cases.push(Case::new(what, honest, frame));
     let (mac, own, own6) = (uplink.mac.octets(), own4(uplink), own6(uplink));
     let to_host = |from| ipv4(17, from, 0, &udp(9, LISTENS, &[]));
     let to = |station, payload: &[u8]| ethernet(station, mac, 0x0800, payload);
@@ -393,14 +392,7 @@ fn cases(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
 /// Frames that claim another source, or are for the host or everybody.
 fn forged(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |what: &str, honest: bool, frame: Vec<u8>| {
-        let what = what.to_owned();
-        cases.push(Case {
-            what,
-            honest,
-            frame,
-        });
-    };
+    let mut add = |what: &str, honest, frame| cases.push(Case::new(what, honest, frame));
     let (mac, own, own6) = (uplink.mac.octets(), own4(uplink), own6(uplink));
     let to_host = |from| ipv4(17, from, 0, &udp(9, LISTENS, &[]));
     let to = |station, payload: &[u8]| ethernet(station, mac, 0x0800, payload);
@@ -469,14 +461,7 @@ fn forged(uplink: &UplinkConfig, bridge: [u8; 6]) -> Vec<Case> {
 /// Messages about routers and neighbours, also hidden.
 fn hidden(uplink: &UplinkConfig) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |what: &str, honest: bool, frame: Vec<u8>| {
-        let what = what.to_owned();
-        cases.push(Case {
-            what,
-            honest,
-            frame,
-        });
-    };
+    let mut add = |what: &str, honest, frame| cases.push(Case::new(what, honest, frame));
     let (mac, own6) = (uplink.mac.octets(), own6(uplink));
     let to6 = |station, payload: &[u8]| ethernet(station, mac, 0x86dd, payload);
     for (what, message) in [
