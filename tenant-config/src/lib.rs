@@ -18,10 +18,12 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use problem::Problem;
 pub use switch::{Device, Memory, SwitchConfig, SwitchDevice, SwitchProblem, UPLINK_NAME};
 pub use tenant::{
-    AddressProblem, Addresses, DeviceMismatch, Devices, Encapsulation, Gateway, GatewayProblem,
-    HostProblem, HostTenant, Inherit, LearnedFrom, Limits, LimitsProblem, MAX_ADDRESSES,
-    MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MIN_MTU_IPV4,
-    MIN_MTU_IPV6, NextHops, Nic, NicAttribute, Peer, PeerConfig, PeerProblem, Port, PortConfig,
-    PortProblem, PrefixProblem, Tenant, Tunnel, TunnelConfig, TunnelDscp, TunnelKind,
-    TunnelProblem, TunnelTtl, Uplink, UplinkConfig, UplinkProblem, check_host, load_all,
+    AddressProblem, Addresses, Authentication, Compatible, DeviceMismatch, Devices, Encapsulation,
+    Gateway, GatewayProblem, HostProblem, HostTenant, IkeConfig, IkePeer, Inherit, InvalidFile,
+    Ipsec, IpsecConfig, IpsecProblem, IpsecSuite, LearnedFrom, Lifetimes, Limits, LimitsProblem,
+    LinkState, MAX_ADDRESSES, MAX_ALLOWED, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS,
+    MAX_PREFIXES, MIN_MTU_IPV4, MIN_MTU_IPV6, NextHops, Nic, NicAttribute, OwnCertificate, Peer,
+    PeerConfig, PeerIpsec, PeerProblem, Port, PortConfig, PortProblem, PrefixProblem, Protection,
+    Tenant, TenantFiles, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,
+    Uplink, UplinkConfig, UplinkProblem, check_host, load_all, load_each,
 };

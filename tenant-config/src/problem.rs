@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
-    AddressProblem, GatewayProblem, HostProblem, LimitsProblem, PeerProblem, PortProblem,
-    PrefixProblem, TunnelProblem, UplinkProblem,
+    AddressProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem, PeerProblem,
+    PortProblem, PrefixProblem, TunnelProblem, UplinkProblem,
 };
 
 /// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
@@ -181,6 +181,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Peer(#[from] PeerProblem),
+    /// A problem of the tunnel's security.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Ipsec(#[from] IpsecProblem),
     /// A problem of the prefixes behind peers.
     #[error(transparent)]
     #[serde(untagged)]

@@ -146,6 +146,59 @@ impl Default for Memory {
 }
 
 impl SwitchConfig {
+    /// The first difference of `new` that a running switch cannot make, as a sentence: devices are
+    /// opened and memory is allocated before the switch drops its privileges.
+    pub fn needs_restart(&self, new: &Self) -> Option<String> {
+        let old = self;
+        if old.tenant != new.tenant {
+            return Some(format!("the tenant is {}, not {}", old.tenant, new.tenant));
+        }
+        if old.memory != new.memory {
+            return Some("memory is another".to_owned());
+        }
+        if old.control_socket != new.control_socket {
+            return Some("control_socket is another".to_owned());
+        }
+        if old.ports.len() != new.ports.len() {
+            let (old, new) = (old.ports.len(), new.ports.len());
+            return Some(format!("there are {new} ports instead of {old}"));
+        }
+        for (old, new) in old.ports.iter().zip(&new.ports) {
+            let name = &old.name;
+            if old.name != new.name {
+                return Some(format!("port {name} is now {}", new.name));
+            }
+            if old.device != new.device {
+                return Some(format!("port {name} has another device"));
+            }
+            if old.mtu != new.mtu {
+                return Some(format!("port {name} has another mtu"));
+            }
+        }
+        // The socket to the IKE daemon is opened before the switch drops its privileges.
+        let ipsec = |config: &Self| {
+            let tunnel = config.tunnel.as_ref();
+            tunnel.is_some_and(|tunnel| tunnel.ipsec.is_some())
+        };
+        match (ipsec(old), ipsec(new)) {
+            (false, true) => return Some("there is IPsec now".to_owned()),
+            (true, false) => return Some("there is no IPsec any more".to_owned()),
+            (true, true) | (false, false) => {}
+        }
+        match (&old.uplink, &new.uplink) {
+            (None, None) => None,
+            (Some(old), Some(new)) if old.device != new.device => {
+                Some("the uplink has another device".to_owned())
+            }
+            (Some(old), Some(new)) if old.mtu != new.mtu => {
+                Some("the uplink has another mtu".to_owned())
+            }
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => Some("there is no uplink any more".to_owned()),
+            (None, Some(_)) => Some("there is an uplink now".to_owned()),
+        }
+    }
+
     /// A switch without ports, uplink and tunnel; every other key has its default.
     pub fn new(tenant: Name, vni: Vni, gateway: Gateway) -> Self {
         Self {

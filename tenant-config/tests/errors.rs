@@ -120,7 +120,7 @@ fn unchanged_file_accepted() {
 fn nic_accept_and_rates_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
-        "[nic]\naccept = [\"min-rate\", \"link-state\"]\n\n[uplink]",
+        "[nic]\naccept = [\"min-rate\", \"link-state\"]\nlink_state = \"enable\"\n\n[uplink]",
     );
     let text = text.replace(
         "name = \"two\"",
@@ -130,7 +130,7 @@ fn nic_accept_and_rates_round_trip() {
     let json = serde_json::to_value(&green).expect("it is data");
     assert_eq!(
         json["nic"],
-        serde_json::json!({"accept": ["link-state", "min-rate"]})
+        serde_json::json!({"accept": ["link-state", "min-rate"], "link_state": "enable"})
     );
     assert_eq!(
         (
@@ -189,6 +189,8 @@ refused! {
     bad_encapsulation: "name = \"two\"" => "name = \"two\"\nencapsulation = \"no\"",
         ["invalid green.toml:21:17: port[1].encapsulation (port \"two\"): \"no\" is not \"allow\" \
           or \"deny\""];
+    unknown_link_state: "[uplink]" => "[nic]\nlink_state = \"disable\"\n\n[uplink]",
+        ["invalid green.toml:9:14: nic.link_state: \"disable\" is not one of auto and enable"];
     unknown_nic_setting: "[uplink]" => "[nic]\naccept = [\"trust\", \"mac\"]\n\n[uplink]",
         ["invalid green.toml:9:20: nic.accept[1]: \"mac\" is not one of vlan-protocol, \
           spoof-check, trust, link-state, min-rate and max-rate"];

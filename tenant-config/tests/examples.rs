@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tenant_config::{
-    Addresses, Device, MacAddr, SwitchConfig, Tenant, TunnelDscp, TunnelTtl, load_all,
+    Addresses, Device, MacAddr, Protection, SwitchConfig, Tenant, TunnelDscp, TunnelTtl, load_all,
 };
 
 fn examples() -> std::path::PathBuf {
@@ -57,6 +57,35 @@ fn host_b_examples_are_the_other_ends() {
                 (end.vtep, end.mac, addresses)
             );
         }
+    }
+}
+
+#[test]
+fn examples_with_ipsec_differ_from_the_plain_ones_by_it_alone() {
+    for host in [examples(), examples().join("host-b")] {
+        let inside = host.strip_prefix(examples()).expect("it is below");
+        let protected = examples().join("ipsec").join(inside);
+        let load = |folder: &Path| {
+            let tenant = Tenant::load(&folder.join("red.toml"));
+            tenant.unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let (plain, protected) = (load(&host), load(&protected));
+        let (ike, none) = (protected.ike_config(), plain.ike_config());
+        let ike = ike.expect("it has an IKE daemon");
+        let peers: Vec<_> = ike.peers.iter().map(|peer| peer.name.as_str()).collect();
+        let other = if host.ends_with("host-b") {
+            "host-a"
+        } else {
+            "host-b"
+        };
+        assert_eq!((peers, none), (vec![other], None));
+        let mut config = protected.offline_config();
+        let tunnel = config.tunnel.as_mut().expect("it has a tunnel");
+        assert!(tunnel.ipsec.take().is_some());
+        for peer in &mut tunnel.peers {
+            peer.ipsec = Protection::default();
+        }
+        assert_eq!(config, plain.offline_config());
     }
 }
 

@@ -9,6 +9,7 @@ use super::Tenant;
 use super::host::{HostProblem, conflicts};
 use super::port::PortProblem;
 use super::uplink::Uplink;
+use crate::addr::Name;
 use crate::document::Document;
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::KeyPath;
@@ -19,12 +20,64 @@ use crate::problem::Problem;
 /// # Errors
 /// Every error of every file, and of the tenants of one host together.
 pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
-    let mut errors = Vec::new();
+    let (loaded, invalid) = read_all(paths);
+    let errors = invalid.into_iter().flat_map(|file| file.errors);
+    let together = check_together(&loaded).into_iter();
+    ConfigErrors::check(errors.chain(together.map(|(_, error)| error)).collect())?;
+    Ok(loaded.into_iter().map(|loaded| loaded.tenant).collect())
+}
+
+/// The tenants of several files, and what is wrong with the others.
+#[derive(Debug)]
+pub struct TenantFiles {
+    /// The valid files, in order.
+    pub valid: Vec<(PathBuf, Tenant)>,
+    /// The files that are invalid, or cannot be used beside those that are valid.
+    pub invalid: Vec<InvalidFile>,
+}
+
+/// A file, or directory, that gives no tenant.
+#[derive(Debug)]
+pub struct InvalidFile {
+    /// Which one.
+    pub path: PathBuf,
+    /// The name that the file gives its tenant, if that much can be read.
+    pub tenant: Option<Name>,
+    /// What is wrong with it.
+    pub errors: ConfigErrors,
+}
+
+/// Reads tenants' files, or directories of them (`*.toml`), each of which is valid or invalid by
+/// itself. Of two that cannot be on one host the first is valid; tenants that are `present` on the
+/// host come before those that are not.
+pub fn load_each(paths: &[PathBuf], present: &dyn Fn(&Name) -> bool) -> TenantFiles {
+    let (mut loaded, mut invalid) = read_all(paths);
+    loaded.sort_by_key(|it| !present(&it.tenant.name));
+    while let Some((culprit, errors)) = first_culprit(&loaded) {
+        let refused = loaded.remove(culprit);
+        invalid.push(InvalidFile {
+            path: refused.path,
+            tenant: Some(refused.tenant.name),
+            errors,
+        });
+    }
+    TenantFiles {
+        valid: loaded.into_iter().map(|it| (it.path, it.tenant)).collect(),
+        invalid,
+    }
+}
+
+fn read_all(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<InvalidFile>) {
+    let mut invalid = Vec::new();
     let mut loaded: Vec<Loaded> = Vec::new();
     let mut seen = HashSet::new();
     for path in paths {
-        let files = files(path).unwrap_or_else(|more| {
-            errors.extend(more);
+        let files = files(path).unwrap_or_else(|errors| {
+            invalid.push(InvalidFile {
+                path: path.clone(),
+                tenant: None,
+                errors,
+            });
             Vec::new()
         });
         for file in files {
@@ -34,18 +87,37 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Tenant>, ConfigErrors> {
             }
             match Loaded::load(&file) {
                 Ok(tenant) => loaded.push(tenant),
-                Err(more) => errors.extend(more),
+                Err(errors) => invalid.push(InvalidFile {
+                    tenant: named(&file),
+                    path: file,
+                    errors,
+                }),
             }
         }
     }
-    errors.extend(check_together(&loaded));
-    ConfigErrors::check(errors)?;
-    Ok(loaded.into_iter().map(|loaded| loaded.tenant).collect())
+    (loaded, invalid)
+}
+
+/// The first tenant that cannot be beside those before it, and why.
+fn first_culprit(loaded: &[Loaded]) -> Option<(usize, ConfigErrors)> {
+    let mut errors = check_together(loaded);
+    let culprit = errors.iter().map(|(index, _)| *index).min()?;
+    errors.retain(|(index, _)| *index == culprit);
+    let errors = errors.into_iter().map(|(_, error)| error).collect();
+    Some((culprit, ConfigErrors::check(errors).err()?))
+}
+
+/// The name in a file that is invalid otherwise.
+fn named(path: &Path) -> Option<Name> {
+    let text = read(path).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    table.get("name")?.as_str()?.parse().ok()
 }
 
 /// A tenant with the text that it was read from, for the places of errors.
 #[derive(Debug)]
 pub(super) struct Loaded {
+    path: PathBuf,
     file: String,
     text: String,
     pub(super) tenant: Tenant,
@@ -56,7 +128,12 @@ impl Loaded {
         let file = path.display().to_string();
         let text = read(path)?;
         let tenant = Tenant::parse(&file, &text)?;
-        Ok(Self { file, text, tenant })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            text,
+            tenant,
+        })
     }
 
     fn error(&self, key: KeyPath, problem: Problem) -> Option<ConfigError> {
@@ -119,16 +196,19 @@ fn of_file(path: &Path, problem: Problem) -> ConfigErrors {
     })
 }
 
-/// Checks the tenants of one host together. The error is at the tenant that comes second.
-fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
+/// Checks the tenants of one host together. The error is at the tenant that comes second, whose
+/// index it has.
+fn check_together(loaded: &[Loaded]) -> Vec<(usize, ConfigError)> {
     let mut errors = Vec::new();
     let mut names = HashMap::new();
     let mut vnis = HashMap::new();
     let mut macs = HashMap::new();
     let mut uplinks = HashMap::new();
-    for this in loaded {
+    for (index, this) in loaded.iter().enumerate() {
         let tenant = &this.tenant;
-        let mut add = |key, problem: Problem| errors.extend(this.error(key, problem));
+        let mut add = |key, problem: Problem| {
+            errors.extend(this.error(key, problem).map(|error| (index, error)))
+        };
         if let Some(other) = names.insert(&tenant.name, &this.file) {
             let problem = HostProblem::DuplicateTenant {
                 name: tenant.name.clone(),
@@ -143,8 +223,8 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
             };
             add(KeyPath::of("vni"), problem.into());
         }
-        for (port, index) in tenant.ports.iter().zip(0..) {
-            let key = KeyPath::of("port").index(index).key("mac");
+        for (port, number) in tenant.ports.iter().zip(0..) {
+            let key = KeyPath::of("port").index(number).key("mac");
             let whose = format!("port {:?} of {}", port.name.as_str(), this.file);
             if let Some(other) = macs.insert(port.mac, whose) {
                 let mac = port.mac;
@@ -167,7 +247,7 @@ fn check_together(loaded: &[Loaded]) -> Vec<ConfigError> {
 }
 
 /// Compares the tenants' addresses, and what follows from them.
-fn check_addresses(loaded: &[Loaded]) -> Vec<ConfigError> {
+fn check_addresses(loaded: &[Loaded]) -> Vec<(usize, ConfigError)> {
     let configs: Vec<_> = loaded
         .iter()
         .map(|loaded| loaded.tenant.offline_config())
@@ -177,7 +257,8 @@ fn check_addresses(loaded: &[Loaded]) -> Vec<ConfigError> {
     let conflicts = conflicts(&configs, &files, 0);
     let errors = conflicts.into_iter().filter_map(|conflict| {
         let this = &loaded[conflict.tenant];
-        this.error(conflict.key, conflict.problem.into())
+        let error = this.error(conflict.key, conflict.problem.into())?;
+        Some((conflict.tenant, error))
     });
     errors.collect()
 }

@@ -9,6 +9,7 @@ mod addresses;
 mod encapsulation;
 mod gateway;
 mod host;
+mod ipsec;
 mod limits;
 mod load;
 mod mtu;
@@ -30,11 +31,15 @@ pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
 pub use self::gateway::{Gateway, GatewayProblem};
 pub use self::host::{HostProblem, HostTenant, check_host};
+pub use self::ipsec::{
+    Authentication, Compatible, IkeConfig, IkePeer, Ipsec, IpsecConfig, IpsecProblem, IpsecSuite,
+    Lifetimes, OwnCertificate, PeerIpsec, Protection,
+};
 pub use self::limits::{Limits, LimitsProblem};
 use self::load::Loaded;
-pub use self::load::load_all;
+pub use self::load::{InvalidFile, TenantFiles, load_all, load_each};
 pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
-pub use self::nic::{Nic, NicAttribute};
+pub use self::nic::{LinkState, Nic, NicAttribute};
 pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
 pub(crate) use self::port::PortFacts;
 pub use self::port::{MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
@@ -242,6 +247,11 @@ impl Tenant {
     /// The tunnel gateway, if the tenant has one.
     pub fn tunnel(&self) -> Option<&Tunnel> {
         self.tunnel.as_ref()
+    }
+
+    /// What the tenant's IKE daemon is configured from, if its tunnel has IPsec.
+    pub fn ike_config(&self) -> Option<IkeConfig> {
+        self.tunnel.as_ref()?.ike_config(self.uplink.as_ref()?)
     }
 
     /// Settings that the NIC may lack.

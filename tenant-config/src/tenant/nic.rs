@@ -21,6 +21,11 @@ pub struct Nic {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     #[schemars(default)]
     pub accept: BTreeSet<NicAttribute>,
+    /// The link that the tenant's virtual functions see: the cable's, or one that is always up, so
+    /// that the tenant's ports reach each other without the cable.
+    #[serde(skip_serializing_if = "LinkState::is_auto")]
+    #[schemars(default)]
+    pub link_state: LinkState,
 }
 
 impl Nic {
@@ -34,10 +39,50 @@ impl Nic {
                 item.text(NicAttribute::from_str)
             })
         });
+        let link_state = section
+            .get("link_state")
+            .and_then(|node| node.text(LinkState::from_str));
         section.finish();
         Self {
+            link_state: link_state.unwrap_or_default(),
             accept: values(&accept).into_iter().collect(),
         }
+    }
+}
+
+/// The link that a virtual function sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LinkState {
+    /// The cable's.
+    #[default]
+    Auto,
+    /// Always up.
+    Enable,
+}
+
+impl LinkState {
+    /// As a tenant's file and iproute2 name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Enable => "enable",
+        }
+    }
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+impl FromStr for LinkState {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let known = [Self::Auto, Self::Enable];
+        let known = known.into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| InvalidValue::new(text, "one of auto and enable"))
     }
 }
 

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
+use super::ipsec::{PeerIpsec, PeerIpsecFacts, Protection};
 use super::port::is_of_switch;
 use super::prefixes;
 use super::tunnel::TunnelFacts;
@@ -43,6 +44,9 @@ pub struct Peer {
     /// or else the uplink's next hop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
+    /// Whether and how packets to and from it are protected.
+    #[serde(flatten)]
+    pub ipsec: PeerIpsec,
 }
 
 /// One other end of the tunnel, and what is behind it.
@@ -62,14 +66,17 @@ pub struct PeerConfig {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub prefixes: Vec<IpNet>,
+    /// Whether packets to and from it must be protected.
+    #[serde(default, skip_serializing_if = "Protection::is_off")]
+    pub ipsec: Protection,
 }
 
 /// One peer, as far as it could be read.
 #[derive(Debug, Default)]
 pub(crate) struct PeerFacts {
-    key: KeyPath,
+    pub(super) key: KeyPath,
     name: Option<At<Name>>,
-    vtep: Option<At<IpAddr>>,
+    pub(super) vtep: Option<At<IpAddr>>,
     mac: Option<At<MacAddr>>,
     next_hop: Option<At<IpAddr>>,
     /// Whether the next hop could not be read, so that an absent one may have been meant.
@@ -78,6 +85,7 @@ pub(crate) struct PeerFacts {
     pub(super) prefixes: Vec<(u32, IpNet)>,
     /// The length of the list, unreadable elements included.
     pub(super) listed: usize,
+    pub(super) ipsec: PeerIpsecFacts,
 }
 
 impl Peer {
@@ -127,6 +135,8 @@ impl Peer {
             let prefix = item.text(parse_prefix);
             facts.prefixes.extend(prefix.map(|prefix| (index, prefix)));
         }
+        let ipsec;
+        (ipsec, facts.ipsec) = PeerIpsec::read(&mut section);
         section.finish();
         let peer = || {
             Some(Self {
@@ -135,12 +145,13 @@ impl Peer {
                 prefixes: facts.prefixes.iter().map(|(_, prefix)| *prefix).collect(),
                 mac: facts.mac.as_ref().map(|mac| mac.value),
                 next_hop: facts.next_hop.as_ref().map(|next_hop| next_hop.value),
+                ipsec: ipsec?,
             })
         };
         (peer(), facts)
     }
 
-    pub(super) fn config(&self, vni: Vni, uplink: &Uplink) -> PeerConfig {
+    pub(super) fn config(&self, vni: Vni, uplink: &Uplink, default: Protection) -> PeerConfig {
         PeerConfig {
             name: self.name.clone(),
             vtep: self.vtep,
@@ -150,6 +161,7 @@ impl Peer {
                 .or_else(|| uplink.next_hop_to(self.vtep))
                 .expect("the rules found a next hop for each peer"),
             prefixes: self.prefixes.clone(),
+            ipsec: self.ipsec.mode.unwrap_or(default),
         }
     }
 }
@@ -164,6 +176,7 @@ impl PeerConfig {
             unreadable: false,
             prefixes: (0..).zip(self.prefixes.iter().copied()).collect(),
             listed: self.prefixes.len(),
+            ipsec: PeerIpsecFacts::of_switch(At::new(table.key("ipsec"), self.ipsec)),
             key: table,
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use super::encapsulation::{Encapsulation, denied, parse_encapsulation};
+use super::ipsec::{self, IkeConfig, Ipsec, IpsecConfig, IpsecFacts, IpsecSuite, Protection};
 use super::mtu::{MAX_MTU, least_mtu};
 use super::peer::{self, MAX_PEERS, Peer, PeerConfig, PeerFacts};
 use super::prefixes;
@@ -58,6 +59,9 @@ pub struct Tunnel {
     /// Whether the tenant reaches nothing but its peers.
     #[schemars(default)]
     pub only: bool,
+    /// Which peers are spoken to under ESP only. Without the section none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipsec: Option<Ipsec>,
     /// The other ends.
     #[serde(rename = "peer", skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = 1024))]
@@ -93,6 +97,9 @@ pub struct TunnelConfig {
     /// Whether the tenant reaches nothing but its peers.
     #[serde(default)]
     pub only: bool,
+    /// What security associations may be. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipsec: Option<IpsecConfig>,
     /// The other ends.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
@@ -175,11 +182,26 @@ pub enum Inherit {
 /// The bytes that a tunnel from `vtep` adds to a packet: the outer IP header, UDP, the tunnel's own
 /// header, and the inner Ethernet header.
 const fn tunnel_overhead(vtep: IpAddr) -> u16 {
-    let ip = match vtep {
+    ip_header(vtep) + TUNNEL_HEADERS
+}
+
+/// UDP's header, the tunnel's own, and the inner Ethernet header.
+const TUNNEL_HEADERS: u16 = 8 + 8 + 14;
+
+const fn ip_header(vtep: IpAddr) -> u16 {
+    match vtep {
         IpAddr::V4(_) => 20,
         IpAddr::V6(_) => 40,
-    };
-    ip + 8 + 8 + 14
+    }
+}
+
+/// The largest inner packet of a tunnel from `vtep` over a path of `mtu` bytes under ESP in
+/// transport mode, whichever of `suites` is in use; `encapsulated` in UDP (RFC 3948) or not.
+fn protected_mtu(vtep: IpAddr, suites: &[IpsecSuite], mtu: u16, encapsulated: bool) -> u16 {
+    let outer = ip_header(vtep) + if encapsulated { 8 } else { 0 };
+    let room = mtu.saturating_sub(outer);
+    let payload = suites.iter().map(|suite| suite.max_payload(room)).min();
+    payload.unwrap_or(0).saturating_sub(TUNNEL_HEADERS)
 }
 
 /// The tunnel, as far as it could be read.
@@ -200,6 +222,9 @@ pub(crate) struct TunnelFacts {
     /// The key of the list of peers and its length, unreadable elements included.
     pub(super) listed: Option<At<usize>>,
     pub(super) peers: Vec<PeerFacts>,
+    pub(super) ipsec: Option<IpsecFacts>,
+    /// Whether there is a key `ipsec` that is no table.
+    pub(super) ipsec_unreadable: bool,
 }
 
 impl Tunnel {
@@ -234,6 +259,16 @@ impl Tunnel {
         let nested = nested
             .and_then(|node| node.text(parse_encapsulation))
             .unwrap_or(denied());
+        let ipsec = section.get("ipsec");
+        facts.ipsec_unreadable = ipsec.is_some();
+        let ipsec = match ipsec.map(|node| node.section().map(Ipsec::read)) {
+            Some(Some((ipsec, read))) => {
+                facts.ipsec = Some(read);
+                ipsec.map(Some)
+            }
+            Some(None) => None,
+            None => Some(None),
+        };
         let peers;
         (peers, facts.listed, facts.peers) = Peer::read_all(section.get("peer"));
         section.finish();
@@ -256,6 +291,7 @@ impl Tunnel {
                 nested,
                 mss_clamp,
                 only: facts.only?,
+                ipsec: ipsec?,
                 peers: peers?,
             })
         };
@@ -264,7 +300,10 @@ impl Tunnel {
 
     pub(super) fn config(&self, vni: Vni, uplink: &Uplink) -> TunnelConfig {
         let vtep = self.vtep.unwrap_or_else(|| uplink.first_address());
-        let peers = self.peers.iter().map(|peer| peer.config(vni, uplink));
+        let ipsec = self.ipsec.as_ref();
+        let default = ipsec.map(|ipsec| ipsec.mode).unwrap_or_default();
+        let peers = self.peers.iter();
+        let peers = peers.map(|peer| peer.config(vni, uplink, default));
         TunnelConfig {
             kind: self.kind,
             vtep,
@@ -276,8 +315,18 @@ impl Tunnel {
             nested: self.nested,
             mss_clamp: self.mss_clamp,
             only: self.only,
+            ipsec: ipsec.map(Ipsec::config),
             peers: peers.collect(),
         }
+    }
+
+    /// What the IKE daemon is configured from, if the tunnel has IPsec.
+    pub(super) fn ike_config(&self, uplink: &Uplink) -> Option<IkeConfig> {
+        let vtep = self.vtep.unwrap_or_else(|| uplink.first_address());
+        let port = self.port.unwrap_or(self.kind.default_port());
+        let peers = self.peers.iter();
+        let peers = peers.map(|peer| (&peer.name, peer.vtep, &peer.ipsec));
+        Some(self.ipsec.as_ref()?.ike((vtep, port), peers))
     }
 }
 
@@ -322,11 +371,23 @@ impl TunnelConfig {
             nested: denied(),
             mss_clamp: false,
             only: false,
+            ipsec: None,
             peers: Vec::new(),
         }
     }
 
-    /// The bytes that the tunnel adds to a packet.
+    /// The largest inner packet to a peer over a path of `mtu` bytes. Under ESP it is the least
+    /// that any allowed transform leaves; `encapsulated` says whether ESP is in UDP (RFC 3948).
+    pub fn inner_mtu(&self, protection: Protection, mtu: u16, encapsulated: bool) -> u16 {
+        match (protection, &self.ipsec) {
+            (Protection::Required, Some(ipsec)) => {
+                protected_mtu(self.vtep, &ipsec.suites, mtu, encapsulated)
+            }
+            _ => mtu.saturating_sub(self.overhead()),
+        }
+    }
+
+    /// The bytes that the tunnel adds to a packet that no ESP protects.
     pub const fn overhead(&self) -> u16 {
         tunnel_overhead(self.vtep)
     }
@@ -340,6 +401,7 @@ impl TunnelConfig {
 
     pub(crate) fn facts(&self, table: KeyPath) -> TunnelFacts {
         let peers = table.key("peers");
+        let ipsec = self.ipsec.as_ref();
         let each = self.peers.iter().enumerate();
         TunnelFacts {
             vtep: Some(At::new(table.key("vtep"), self.vtep)),
@@ -359,6 +421,8 @@ impl TunnelConfig {
                 .map(|(index, peer)| peer.facts(peers.index(index)))
                 .collect(),
             listed: Some(At::new(peers, self.peers.len())),
+            ipsec: ipsec.map(|ipsec| ipsec.facts(table.key("ipsec"))),
+            ipsec_unreadable: false,
             key: table,
         }
     }
@@ -399,8 +463,9 @@ impl TunnelFacts {
         self.check_header(report);
         let own = self.own_vtep(uplink);
         if let (Some(own), Some(mtu)) = (own, &uplink.mtu) {
-            check_inner_mtu(own, mtu, facts, report);
+            self.check_inner_mtu(own, mtu, facts, report);
         }
+        ipsec::check(self, report);
         peer::check(self, own, facts, report);
     }
 
@@ -433,28 +498,38 @@ impl TunnelFacts {
     }
 }
 
-/// Checks what the tunnel leaves of the uplink's MTU.
-fn check_inner_mtu(own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
-    let links = facts.uplink.links.iter().map(|(address, _)| address);
-    let mtu_key = &mtu.key;
-    let mtu = mtu.value;
-    // An MTU that no link may have is reported as such.
-    if mtu < least_mtu(links).0.into() || mtu > MAX_MTU.into() {
-        return;
-    }
-    let overhead = tunnel_overhead(own);
-    let (min, why) = least_mtu(&facts.gateway.addresses);
-    let left = mtu - i64::from(overhead);
-    if left < i64::from(min) {
-        let least = min + overhead;
-        let problem = TunnelProblem::TunnelMtu {
-            mtu,
-            left,
-            overhead,
-            least,
-            why,
+impl TunnelFacts {
+    /// Checks what the tunnel leaves of the uplink's MTU.
+    fn check_inner_mtu(&self, own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
+        let links = facts.uplink.links.iter().map(|(address, _)| address);
+        let mtu_key = &mtu.key;
+        let written = mtu.value;
+        // An MTU that no link may have is reported as such.
+        let Some(mtu) = u16::try_from(written)
+            .ok()
+            .filter(|mtu| (least_mtu(links).0..=MAX_MTU).contains(mtu))
+        else {
+            return;
         };
-        report.add(mtu_key, problem);
+        let peers = self.peers.iter().map(|peer| &peer.ipsec);
+        let suites = self.ipsec.as_ref().and_then(|ipsec| ipsec.in_use(peers));
+        let left = |mtu: u16| match &suites {
+            Some(suites) => i64::from(protected_mtu(own, suites, mtu, false)),
+            None => i64::from(mtu) - i64::from(tunnel_overhead(own)),
+        };
+        let (min, why) = least_mtu(&facts.gateway.addresses);
+        if left(mtu) < i64::from(min) {
+            let least = (min..=MAX_MTU).find(|mtu| left(*mtu) >= i64::from(min));
+            let least = least.unwrap_or(MAX_MTU);
+            let problem = TunnelProblem::TunnelMtu {
+                mtu: written,
+                left: left(mtu),
+                overhead: least - min,
+                least,
+                why,
+            };
+            report.add(mtu_key, problem);
+        }
     }
 }
 

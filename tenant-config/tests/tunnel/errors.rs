@@ -23,7 +23,7 @@ refused! {
         [r#"invalid green.toml:13:8: tunnel.kind: "gre" is not "geneve" or "vxlan""#];
     unknown_key: "[tunnel]" => "[tunnel]\nvni = 5",
         ["unknown-key green.toml:13:1: tunnel.vni: no such key; the keys here are kind, vtep, \
-          port, ttl, dscp, udp_checksum, mss_clamp, only, nested, peer"];
+          port, ttl, dscp, udp_checksum, mss_clamp, only, nested, ipsec, peer"];
     unknown_peer_key: "name = \"host-b\"" => "name = \"host-b\"\nprefix = []",
         ["unknown-key green.toml:17:1: tunnel.peer[0].prefix: no such key; did you mean \
           `prefixes`?"];

@@ -1,6 +1,7 @@
 //! The tunnel: the keys of a tenant file, the keys that follow from them, and the switch's part.
 
 mod errors;
+mod ipsec;
 mod switch;
 
 use serde_json::json;
