@@ -18,6 +18,7 @@ mod lcore;
 mod mbuf;
 mod pci;
 mod port;
+mod signals;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -33,7 +34,8 @@ use thiserror::Error;
 pub use attachment::memif_bytes;
 pub use lcore::set_time_slice;
 pub use mbuf::{Burst, Mbuf, Mempool};
-pub use port::{Port, PortOptions, PortStats};
+pub use port::{Port, PortOptions, PortStats, ResetError};
+pub use signals::Signals;
 
 /// How long DPDK's interrupt thread may take to start a piece of work. It is idle, so only a slow
 /// machine takes long: nested QEMU without acceleration needed more than 5 s.
@@ -217,7 +219,7 @@ pub enum DpdkError {
     #[error(
         "memory.hugepages = true needs {needed} free hugepages of {page_kib} KiB, but {free} are \
          free: run `echo {total} > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = \
-         false"
+         false (leave out vf-provisioner's --hugepages)"
     )]
     Hugepages {
         /// Pages that `memory.mib` needs.
@@ -232,7 +234,8 @@ pub enum DpdkError {
     /// EAL refused to start.
     #[error(
         "DPDK does not start ({cause}; its own message is on standard error). Check that this \
-         process may use CPU {cpu}, and that {memory_mib} MiB of memory are free (memory.mib)"
+         process may use CPU {cpu}, and that {memory_mib} MiB of memory are free (memory.mib, or \
+         vf-provisioner's --packet-memory)"
     )]
     Start {
         /// DPDK's error.
@@ -258,8 +261,8 @@ pub enum DpdkError {
     },
     /// No memory for the packets.
     #[error(
-        "no room for {frames} packet buffers of {bytes} bytes each ({cause}): set memory.mib to at \
-         least {mib}"
+        "no room for {frames} packet buffers of {bytes} bytes each ({cause}): set memory.mib, \
+         or vf-provisioner's --packet-memory, to at least {mib}"
     )]
     PacketMemory {
         /// Buffers requested.
@@ -322,7 +325,8 @@ pub enum DpdkError {
     #[error(
         "{address} writes to packet memory, which must be locked (RLIMIT_MEMLOCK): memory.mib = \
          {memory_mib}, but this process may lock only {allowed_kib} KiB. Raise the limit (`ulimit \
-         -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib",
+         -l`, LimitMEMLOCK= of a systemd unit) to {} KiB, or lower memory.mib (vf-provisioner's \
+         --packet-memory)",
         u64::from(*memory_mib) * 1024
     )]
     LockedMemory {
@@ -467,7 +471,8 @@ mod tests {
         assert_eq!(
             refused.to_string(),
             "memory.hugepages = true needs 16 free hugepages of 2048 KiB, but 10 are free: run \
-             `echo 26 > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = false"
+             `echo 26 > /proc/sys/vm/nr_hugepages` as root, or set memory.hugepages = false \
+             (leave out vf-provisioner's --hugepages)"
         );
     }
 }

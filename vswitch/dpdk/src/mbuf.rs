@@ -12,7 +12,7 @@ use dpdk_sys::{rte_mbuf, rte_mempool};
 use tenant_config::{Device, VlanId};
 
 use crate::{DpdkError, Eal, PortOptions, last_error};
-use packet::Frame;
+use packet::{Buffer, Frame};
 
 /// Room in front of a received frame.
 const HEADROOM: usize = dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
@@ -211,19 +211,6 @@ impl Mbuf {
         self.bytes_mut()
     }
 
-    /// The frame in its buffer, for the pipeline; `None` if it is in several segments. Afterwards
-    /// pass [`Frame::position`] to [`Self::set_position`].
-    #[inline]
-    pub fn frame(&mut self) -> Option<Frame<'_>> {
-        let raw = self.raw();
-        if raw.nb_segs != 1 {
-            return None;
-        }
-        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
-        let tag = self.stripped_tag();
-        Some(Frame::new(self.buffer_mut(), start, len, tag))
-    }
-
     /// The TCI of the VLAN tag that the device or its driver has stripped from the bytes.
     #[inline]
     pub fn stripped_tag(&self) -> Option<u16> {
@@ -259,33 +246,6 @@ impl Mbuf {
         }
     }
 
-    /// Sets the frame to `len` bytes of the buffer from `start` on, without offloads or a stripped
-    /// tag.
-    ///
-    /// # Panics
-    /// If that is outside the buffer, or the mbuf has several segments. A position of the frame
-    /// that [`Self::frame`] returned is always valid.
-    #[inline]
-    pub fn set_position(&mut self, (start, len): (usize, usize)) {
-        let raw = self.raw_mut();
-        let room = usize::from(raw.buf_len);
-        assert!(
-            raw.nb_segs == 1 && start <= room && len <= room - start,
-            "frame outside its buffer"
-        );
-        // Both fit: `buf_len` is 16 bits wide.
-        raw.data_off = start as u16;
-        raw.data_len = len as u16;
-        raw.pkt_len = len as u32;
-        raw.ol_flags = 0;
-    }
-
-    /// Bytes of the frame, all segments together.
-    #[inline]
-    pub fn frame_len(&self) -> usize {
-        self.raw().pkt_len as usize
-    }
-
     /// Makes `tail` the frame's second segment, as a device does where a frame is longer than a
     /// buffer.
     ///
@@ -310,6 +270,26 @@ impl Mbuf {
         self.raw().nb_segs
     }
 
+    /// Sets the frame to `len` bytes of the buffer from `start` on, without offloads or a stripped
+    /// tag.
+    ///
+    /// # Panics
+    /// If that is outside the buffer, or the mbuf has several segments.
+    #[inline]
+    fn set_position(&mut self, (start, len): (usize, usize)) {
+        let raw = self.raw_mut();
+        let room = usize::from(raw.buf_len);
+        assert!(
+            raw.nb_segs == 1 && start <= room && len <= room - start,
+            "frame outside its buffer"
+        );
+        // Both fit: `buf_len` is 16 bits wide.
+        raw.data_off = start as u16;
+        raw.data_len = len as u16;
+        raw.pkt_len = len as u32;
+        raw.ol_flags = 0;
+    }
+
     /// The whole buffer, headroom included.
     #[inline]
     fn buffer_mut(&mut self) -> &mut [u8] {
@@ -317,6 +297,57 @@ impl Mbuf {
         // SAFETY: `buf_addr` points to `buf_len` bytes that belong to this mbuf alone (no linked
         // driver attaches one buffer to two mbufs), mapped zeroed and so initialised.
         unsafe { slice::from_raw_parts_mut(raw.buf_addr.cast(), usize::from(raw.buf_len)) }
+    }
+}
+
+impl Buffer for Mbuf {
+    #[inline(always)]
+    fn plain(&mut self) -> Option<&mut [u8]> {
+        let raw = self.raw_mut();
+        let stripped = raw.ol_flags & u64::from(dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
+        if raw.nb_segs != 1 || stripped {
+            return None;
+        }
+        // SAFETY: as in `bytes` and `buffer_mut`; `&mut self` makes it the only reference.
+        unsafe {
+            let start = raw.buf_addr.cast::<u8>().add(usize::from(raw.data_off));
+            let len = usize::from(raw.data_len);
+            Some(slice::from_raw_parts_mut(start, len))
+        }
+    }
+
+    /// Also removes offloads.
+    #[inline(always)]
+    fn keep(&mut self, begin: usize, len: usize) {
+        let raw = self.raw_mut();
+        // Both fit: `data_len` is 16 bits wide.
+        let begin = begin.min(usize::from(raw.data_len)) as u16;
+        let len = len.min(usize::from(raw.data_len - begin)) as u16;
+        raw.data_off += begin;
+        raw.data_len = len;
+        raw.pkt_len = len.into();
+        raw.ol_flags = 0;
+    }
+
+    /// Also removes offloads and a stripped tag.
+    #[inline(always)]
+    fn change<R>(&mut self, change: impl FnOnce(&mut Frame<'_>) -> R) -> Option<R> {
+        let raw = self.raw();
+        if raw.nb_segs != 1 {
+            return None;
+        }
+        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
+        let tag = self.stripped_tag();
+        let mut frame = Frame::new(self.buffer_mut(), start, len, tag);
+        let result = change(&mut frame);
+        let position = frame.position();
+        self.set_position(position);
+        Some(result)
+    }
+
+    #[inline]
+    fn frame_len(&self) -> usize {
+        self.raw().pkt_len as usize
     }
 }
 

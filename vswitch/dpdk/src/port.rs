@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_int};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
 
 use dpdk_sys as sys;
 use nix::errno::Errno;
@@ -12,7 +13,8 @@ use tenant_config::{Device, MacAddr, VlanId};
 
 use crate::attachment::{Attachment, Kind};
 use crate::kernel::{Interface, own_sockets, socket_family, socket_option};
-use crate::{Burst, DpdkError, Eal, Mempool, c_string};
+use crate::signals::Listener;
+use crate::{Burst, DpdkError, Eal, Mempool, Signals, c_string, describe};
 
 /// The first queue in each direction; a switch uses no other.
 const QUEUE: u16 = 0;
@@ -75,11 +77,15 @@ pub struct Port {
     wake: Wake,
     /// Whether frames may be left in the TX ring of a socket, until the next call flushes them.
     held: bool,
-    queues: u16,
+    options: PortOptions,
     /// Frames that the kernel had no room for, summed up: it restarts its count at each reading.
     kernel_missed: u64,
+    /// The groups that it was last subscribed to, and whether to all others.
+    multicast: (Vec<[u8; 6]>, bool),
+    /// Of a PCI function: what its driver and VFIO report.
+    listener: Option<Listener>,
     // Both must outlive the device: the pool fills its rings, and the EAL owns its memory.
-    _pool: Mempool,
+    pool: Mempool,
     _eal: Eal,
 }
 
@@ -177,41 +183,54 @@ impl Port {
             interface: None,
             wake: Wake::Never,
             held: false,
-            queues: options.queues,
+            options: *options,
             kernel_missed: 0,
-            _pool: pool.clone(),
+            multicast: (Vec::new(), false),
+            listener: None,
+            pool: pool.clone(),
             _eal: eal.clone(),
         };
-        port.start(attachment, pool, options)
-            .map_err(|(step, code)| failed(step, code))?;
+        if port.is_pci() {
+            // Before it starts: a reset that comes meanwhile is not missed.
+            let listener = Listener::new(id, &port.device.1);
+            port.listener = Some(listener.map_err(|code| failed("listen to", code))?);
+        }
+        port.start().map_err(|(step, code)| failed(step, code))?;
         port.wake = match attachment.kind {
             Kind::Socket { family, .. } => own_sockets()
                 .difference(&sockets_before)
                 .copied()
                 .find(|&fd| socket_family(fd) == Some(family))
                 .map_or(Wake::Never, Wake::Socket),
-            Kind::Pci { .. } => {
-                // SAFETY: the port is started; an error is negative.
-                let fd = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(id, QUEUE) };
-                // Some drivers have a descriptor that never becomes readable.
-                // SAFETY: as above.
-                let able = fd >= 0
-                    && unsafe {
-                        sys::rte_eth_dev_rx_intr_enable(id, QUEUE) == 0
-                            && sys::rte_eth_dev_rx_intr_disable(id, QUEUE) == 0
-                    };
-                if able {
-                    Wake::Interrupt(fd)
-                } else {
-                    Wake::Never
-                }
-            }
+            Kind::Pci { .. } => port.receive_interrupt(),
             Kind::Virtual => Wake::Never,
         };
         port.interface = port
             .watched(attachment)
             .map_err(|error| failed("watch", -error.raw_os_error().unwrap_or(libc::EIO)))?;
         Ok(port)
+    }
+
+    fn is_pci(&self) -> bool {
+        self.device.0 == c"pci"
+    }
+
+    /// The event of the started port's receive queue, if its driver has one.
+    fn receive_interrupt(&self) -> Wake {
+        // SAFETY: the port is started; an error is negative.
+        let fd = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(self.id, QUEUE) };
+        // Some drivers have a descriptor that never becomes readable.
+        // SAFETY: as above.
+        let able = fd >= 0
+            && unsafe {
+                sys::rte_eth_dev_rx_intr_enable(self.id, QUEUE) == 0
+                    && sys::rte_eth_dev_rx_intr_disable(self.id, QUEUE) == 0
+            };
+        if able {
+            Wake::Interrupt(fd)
+        } else {
+            Wake::Never
+        }
     }
 
     /// The kernel interface that the started port is on, if any.
@@ -229,13 +248,8 @@ impl Port {
         Interface::new(interface, socket).map(Some)
     }
 
-    fn start(
-        &mut self,
-        attachment: &Attachment<'_>,
-        pool: &Mempool,
-        options: &PortOptions,
-    ) -> Result<(), (&'static str, c_int)> {
-        let id = self.id;
+    fn start(&mut self) -> Result<(), (&'static str, c_int)> {
+        let (id, options) = (self.id, self.options);
         let step = |what, code: c_int| if code == 0 { Ok(()) } else { Err((what, code)) };
         let mut info = MaybeUninit::zeroed();
         // SAFETY: a place for the result.
@@ -247,17 +261,13 @@ impl Port {
 
         // SAFETY: a C struct of numbers and pointers; zero is DPDK's "default" in each.
         let mut config: sys::rte_eth_conf = unsafe { mem::zeroed() };
-        match attachment.kind {
-            Kind::Pci { .. } => {
-                config.rxmode.mtu = u32::from(options.mtu);
-                config.intr_conf.set_rxq(1);
-            }
+        if self.is_pci() {
+            config.rxmode.mtu = u32::from(options.mtu);
+            config.intr_conf.set_rxq(1);
+        } else {
             // The kernel has stripped the tag already; without this the driver would insert it
             // again, and always as 0x8100.
-            Kind::Socket { .. } | Kind::Virtual => {
-                config.rxmode.offloads =
-                    info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM;
-            }
+            config.rxmode.offloads = info.rx_offload_capa & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP_SHIM;
         }
         // SAFETY: `config` is valid for the call.
         step("configure", unsafe {
@@ -279,7 +289,7 @@ impl Port {
                     rx,
                     ANY_NUMA_NODE,
                     std::ptr::null(),
-                    pool.raw(),
+                    self.pool.raw(),
                 )
             })?;
             // SAFETY: as above.
@@ -311,7 +321,7 @@ impl Port {
     /// If the port has no such queue.
     #[inline]
     pub fn rx_queue(&mut self, queue: u16, burst: &mut Burst) -> usize {
-        assert!(queue < self.queues, "no such queue");
+        assert!(queue < self.options.queues, "no such queue");
         self.receive(queue, burst)
     }
 
@@ -414,9 +424,15 @@ impl Port {
     /// the NIC's filter list is full. A NIC may refuse that to an untrusted virtual function; the
     /// first [`Self::GROUPS_MAX`] groups are then still received.
     pub fn set_multicast(&mut self, groups: &[[u8; 6]], all: bool) -> bool {
-        if self.device.0 != c"pci" {
+        if !self.is_pci() {
             return true;
         }
+        self.multicast = (groups.to_vec(), all);
+        self.subscribe()
+    }
+
+    fn subscribe(&self) -> bool {
+        let (groups, all) = &self.multicast;
         let mut list: Vec<_> = groups
             .iter()
             .take(Self::GROUPS_MAX)
@@ -426,11 +442,56 @@ impl Port {
         let code = unsafe {
             sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32)
         };
-        if code == 0 && list.len() == groups.len() && !all {
+        if code == 0 && list.len() == groups.len() && !*all {
             return true;
         }
         // SAFETY: the port is started.
         unsafe { sys::rte_eth_allmulticast_enable(self.id) == 0 }
+    }
+
+    /// What the device's driver and VFIO report, if it is a PCI function.
+    pub fn signals(&self) -> Option<Arc<Signals>> {
+        self.listener.as_ref().map(Listener::signals)
+    }
+
+    /// Stops, resets, configures and starts a PCI function whose physical function was reset, with
+    /// the multicast groups that it had. [`Self::wait_fd`] may be another descriptor afterwards.
+    /// Takes milliseconds, and seconds with some drivers: not for the packet path.
+    ///
+    /// # Errors
+    /// The step that failed. The port carries no frames until a further reset succeeds.
+    pub fn reset(&mut self) -> Result<(), ResetError> {
+        if !self.is_pci() {
+            return Err(ResetError::Unable);
+        }
+        let had = self.mac;
+        let failed = |(step, code): (&'static str, c_int)| ResetError::Step {
+            step,
+            cause: describe(code),
+        };
+        self.wake = Wake::Never;
+        // SAFETY: the port exists. A device that has vanished returns an error.
+        let code = unsafe {
+            // Drivers without a reset of their own do it when they start. The others stop the port
+            // themselves, and ignore that it is stopped.
+            sys::rte_eth_dev_stop(self.id);
+            sys::rte_eth_dev_reset(self.id)
+        };
+        if code != 0 && code != -libc::ENOTSUP {
+            return Err(failed(("reset", code)));
+        }
+        self.start().map_err(failed)?;
+        if self.mac != had {
+            let is = self.mac;
+            self.mac = had;
+            return Err(ResetError::Mac { is, had });
+        }
+        self.wake = self.receive_interrupt();
+        if !self.multicast.0.is_empty() || self.multicast.1 {
+            // A refusal was reported when the groups were first set.
+            self.subscribe();
+        }
+        Ok(())
     }
 
     /// Whether the device has a link; for a kernel interface, whether it and its peer are up.
@@ -478,8 +539,34 @@ impl Port {
     }
 }
 
+/// Why a port does not carry frames after a reset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResetError {
+    /// It is no PCI function.
+    #[error("a device of this kind has no reset")]
+    Unable,
+    /// A step failed.
+    #[error("cannot {step} it: {cause}")]
+    Step {
+        /// The step.
+        step: &'static str,
+        /// DPDK's error.
+        cause: String,
+    },
+    /// The NIC has given it another MAC.
+    #[error("it has another MAC than before: {is:02x?}, and had {had:02x?}")]
+    Mac {
+        /// Its MAC.
+        is: [u8; 6],
+        /// The MAC that it was opened with.
+        had: [u8; 6],
+    },
+}
+
 impl Drop for Port {
     fn drop(&mut self) {
+        // Nothing reports to a port that is being closed.
+        self.listener = None;
         let (bus, device) = &self.device;
         // SAFETY: the port exists, and no other `Port` has its number; the strings are C strings. A
         // device that was not started or has vanished returns an error, and nothing is left to

@@ -5,7 +5,7 @@
 //! file is one test, so that `cargo test` can run it too.
 
 use dpdk::{Burst, DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
-use packet::Frame;
+use packet::Buffer;
 use tenant_config::{Device, Memory};
 
 fn start() -> Result<Eal, DpdkError> {
@@ -60,12 +60,16 @@ fn mbuf_holds_a_frame(pool: &Mempool) {
     let mut mbuf = pool.alloc_with(b"hello").expect("an mbuf");
     assert_eq!(mbuf.bytes(), b"hello");
     assert_eq!((mbuf.segments(), mbuf.stripped_tag()), (1, None));
-    let frame = mbuf.frame().expect("one segment");
-    let (start, len) = frame.position();
-    assert_eq!(frame.bytes(), b"hello");
-    assert_eq!(len, 5);
-    assert!(start >= Frame::HEADROOM, "room in front for an ICMP error");
-    mbuf.set_position((start + 1, 3));
+    let changed = mbuf.change(|frame| {
+        assert_eq!(frame.bytes(), b"hello");
+        assert!(
+            frame.has_headroom(),
+            "there is room in front for an ICMP error"
+        );
+        frame.shrink_front(1);
+        frame.truncate(3);
+    });
+    changed.expect("one segment");
     assert_eq!(mbuf.bytes(), b"ell");
     let too_long = vec![0; usize::from(pool.room())];
     assert!(pool.alloc_with(&too_long).is_none());

@@ -10,8 +10,9 @@
 mod memory;
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use dpdk::{Burst, PortStats};
+use dpdk::{Burst, PortStats, ResetError, Signals};
 
 pub use self::memory::{MemoryPort, pair};
 
@@ -22,6 +23,8 @@ pub enum Port {
     Dpdk(dpdk::Port),
     /// One end of a wire in memory.
     Memory(MemoryPort),
+    /// None: another thread has the port, to reset it. Nothing is received, and nothing sent.
+    Absent,
 }
 
 impl From<dpdk::Port> for Port {
@@ -43,6 +46,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.rx(burst),
             Self::Memory(port) => port.rx(burst),
+            Self::Absent => 0,
         }
     }
 
@@ -53,6 +57,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.tx(burst),
             Self::Memory(port) => port.tx(burst),
+            Self::Absent => 0,
         }
     }
 
@@ -61,7 +66,7 @@ impl Port {
     pub fn may_hold_frames(&self) -> bool {
         match self {
             Self::Dpdk(port) => port.may_hold_frames(),
-            Self::Memory(_) => false,
+            Self::Memory(_) | Self::Absent => false,
         }
     }
 
@@ -69,7 +74,7 @@ impl Port {
     pub fn flush_tx(&mut self) {
         match self {
             Self::Dpdk(port) => port.flush_tx(),
-            Self::Memory(_) => {}
+            Self::Memory(_) | Self::Absent => {}
         }
     }
 
@@ -79,6 +84,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.wait_fd(),
             Self::Memory(port) => Some(port.wait_fd()),
+            Self::Absent => None,
         }
     }
 
@@ -91,6 +97,7 @@ impl Port {
                 port.arm();
                 true
             }
+            Self::Absent => true,
         }
     }
 
@@ -99,6 +106,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.disarm(),
             Self::Memory(port) => port.disarm(),
+            Self::Absent => {}
         }
     }
 
@@ -110,6 +118,29 @@ impl Port {
                 port.set_multicast(groups, all);
                 true
             }
+            // It is asked again when the port is back.
+            Self::Absent => true,
+        }
+    }
+
+    /// What the port's device reports by itself; `None` if it reports nothing.
+    pub fn signals(&self) -> Option<Arc<Signals>> {
+        match self {
+            Self::Dpdk(port) => port.signals(),
+            Self::Memory(port) => Some(port.signals()),
+            Self::Absent => None,
+        }
+    }
+
+    /// Resets the port's device. Takes milliseconds or more: not for the packet path.
+    ///
+    /// # Errors
+    /// As [`dpdk::Port::reset`].
+    pub fn reset(&mut self) -> Result<(), ResetError> {
+        match self {
+            Self::Dpdk(port) => port.reset(),
+            Self::Memory(port) => port.reset(),
+            Self::Absent => Err(ResetError::Unable),
         }
     }
 
@@ -118,6 +149,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.link_up(),
             Self::Memory(port) => port.link_up(),
+            Self::Absent => false,
         }
     }
 
@@ -126,6 +158,7 @@ impl Port {
         match self {
             Self::Dpdk(port) => port.stats(),
             Self::Memory(port) => port.stats(),
+            Self::Absent => PortStats::default(),
         }
     }
 }

@@ -6,11 +6,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
-use dpdk::{Burst, Mbuf, PortStats};
+use dpdk::{Burst, Mbuf, PortStats, ResetError, Signals};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// One direction of the wire.
@@ -22,6 +22,12 @@ struct Lane {
     wake: EventFd,
     /// What the receiver subscribed to.
     multicast: Mutex<(Vec<[u8; 6]>, bool)>,
+    /// What the receiver's device reports.
+    signals: Arc<Signals>,
+    /// How many resets of the receiver's device fail from now on.
+    failing: AtomicU32,
+    /// How many were tried.
+    resets: AtomicU32,
 }
 
 impl Lane {
@@ -32,6 +38,9 @@ impl Lane {
             armed: AtomicBool::new(false),
             wake: EventFd::from_flags(flags)?,
             multicast: Mutex::default(),
+            signals: Arc::default(),
+            failing: AtomicU32::new(0),
+            resets: AtomicU32::new(0),
         }))
     }
 }
@@ -143,6 +152,45 @@ impl MemoryPort {
     pub fn multicast_of_peer(&self) -> (Vec<[u8; 6]>, bool) {
         let multicast = self.outgoing.multicast.lock();
         multicast.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`crate::Port::signals`].
+    pub fn signals(&self) -> Arc<Signals> {
+        Arc::clone(&self.incoming.signals)
+    }
+
+    /// What the other end's device reports: the holder of this end may set it.
+    pub fn signals_of_peer(&self) -> Arc<Signals> {
+        Arc::clone(&self.outgoing.signals)
+    }
+
+    /// Lets so many resets of the other end fail, and returns how many were tried so far.
+    pub fn fail_resets_of_peer(&self, count: u32) -> u32 {
+        self.outgoing.failing.store(count, Ordering::Relaxed);
+        self.outgoing.resets.load(Ordering::Relaxed)
+    }
+
+    /// As [`crate::Port::reset`]. Like a device, it loses the frames that wait and the groups.
+    ///
+    /// # Errors
+    /// As often as the other end wants.
+    pub fn reset(&mut self) -> Result<(), ResetError> {
+        let lane = &self.incoming;
+        lane.resets.fetch_add(1, Ordering::Relaxed);
+        let less = |left: u32| left.checked_sub(1);
+        if lane
+            .failing
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+        {
+            return Err(ResetError::Step {
+                step: "start",
+                cause: "the other end of the wire wants it so".to_owned(),
+            });
+        }
+        while lane.frames.pop().is_some() {}
+        self.set_multicast(&[], false);
+        Ok(())
     }
 
     /// Whether the other end is still there.
