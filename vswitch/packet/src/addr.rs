@@ -161,6 +161,24 @@ pub const fn is_routable4(address: u32) -> bool {
         && !is_link_local4(address)
 }
 
+/// By the first byte: whether all addresses that have it are as [`is_routable4`] demands.
+static ROUTABLE4: [bool; 256] = {
+    let mut routable = [false; 256];
+    let mut first = 0;
+    while first < 256 {
+        // Of link-local addresses the second byte decides, of the others the first alone.
+        routable[first] = first != 169 && is_routable4((first as u32) << 24);
+        first += 1;
+    }
+    routable
+};
+
+/// As [`is_routable4`], in fewer instructions for almost every address.
+#[inline(always)]
+pub fn is_routable4_fast(address: u32) -> bool {
+    ROUTABLE4[(address >> 24) as usize] || is_routable4(address)
+}
+
 /// Whether packets to the address may be routed: no group, link-local or embedded IPv4 address.
 #[inline(always)]
 pub const fn is_routable6(address: u128) -> bool {
@@ -194,4 +212,22 @@ pub fn is_station_mac(mac: [u8; 6]) -> bool {
 #[inline(always)]
 pub fn is_bridge_group_mac(mac: [u8; 6]) -> bool {
     mac[..5] == [0x01, 0x80, 0xc2, 0x00, 0x00] && mac[5] < 0x10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fast_answer_agrees_with_the_slow_one() {
+        for prefix in 0..=u32::from(u16::MAX) {
+            for address in [prefix << 16, prefix << 16 | 0x1234, prefix << 16 | 0xffff] {
+                assert_eq!(
+                    is_routable4_fast(address),
+                    is_routable4(address),
+                    "{address:x}"
+                );
+            }
+        }
+    }
 }

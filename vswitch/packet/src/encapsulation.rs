@@ -281,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn tunnel_ports_are_those_of_vxlan_and_geneve() {
+        for number in 0..=u16::MAX {
+            let mut rows = TABLE.iter().filter(|row| row.kind == Kind::Udp);
+            let row = rows.find(|row| row.number == number);
+            let expected =
+                row.is_some_and(|row| row.name.contains("VXLAN") || row.name.contains("Geneve"));
+            assert_eq!(crate::number::port::is_tunnel(number), expected, "{number}");
+        }
+    }
+
+    #[test]
     fn lookups_agree_with_the_table() {
         let judged = |kind, number| {
             let row = TABLE

@@ -1,5 +1,70 @@
 //! One frame in its buffer, and the few ways to change its length.
 
+/// What holds a received frame. A pipeline changes the frame's bytes, and its place in the buffer.
+pub trait Buffer {
+    /// The frame's bytes, if they are in one piece and no tag was stripped from them.
+    fn plain(&mut self) -> Option<&mut [u8]>;
+
+    /// Reduces the frame that [`Self::plain`] returned to `len` of its bytes, from the one at
+    /// `begin` on.
+    fn keep(&mut self, begin: usize, len: usize);
+
+    /// Lends the frame with the room around it to `change`, which may move it in the buffer. `None`
+    /// if it is in several pieces; `change` is not called then.
+    fn change<R>(&mut self, change: impl FnOnce(&mut Frame<'_>) -> R) -> Option<R>;
+
+    /// Bytes of the frame, all pieces together.
+    fn frame_len(&self) -> usize;
+}
+
+impl Buffer for Frame<'_> {
+    #[inline(always)]
+    fn plain(&mut self) -> Option<&mut [u8]> {
+        match self.stripped_tag {
+            None => Some(self.bytes_mut()),
+            Some(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, begin: usize, len: usize) {
+        self.shrink_front(begin);
+        self.truncate(len);
+    }
+
+    #[inline(always)]
+    fn change<R>(&mut self, change: impl FnOnce(&mut Frame<'_>) -> R) -> Option<R> {
+        Some(change(self))
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        self.len
+    }
+}
+
+impl<B: Buffer> Buffer for &mut B {
+    #[inline(always)]
+    fn plain(&mut self) -> Option<&mut [u8]> {
+        (**self).plain()
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, begin: usize, len: usize) {
+        (**self).keep(begin, len);
+    }
+
+    #[inline(always)]
+    fn change<R>(&mut self, change: impl FnOnce(&mut Frame<'_>) -> R) -> Option<R> {
+        (**self).change(change)
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        (**self).frame_len()
+    }
+}
+
 /// One frame in a buffer with room in front of it and behind it.
 #[derive(Debug)]
 pub struct Frame<'a> {
@@ -12,7 +77,11 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// The bytes in front of a frame with which every answer can be built in place. With fewer, an
     /// answer that does not fit is dropped as `no-buffer`.
-    pub const HEADROOM: usize = 96;
+    pub const HEADROOM: usize = 112;
+
+    /// The bytes behind a frame with which it can be sealed in place: padding, trailer and check
+    /// value, and what the longest headers take more than [`Self::HEADROOM`].
+    const TAILROOM: usize = 64;
 
     /// The frame that is `len` bytes of `buffer` from `start` on. `stripped_tag` is the tag control
     /// information of a VLAN tag that the device has stripped.
@@ -88,10 +157,30 @@ impl<'a> Frame<'a> {
         Some(())
     }
 
+    /// As [`Self::grow_front`]; if there is no room in front, the frame is moved back for it.
+    #[inline]
+    pub fn make_front(&mut self, count: usize) -> Option<()> {
+        if let Some(missing) = count.checked_sub(self.start).filter(|missing| *missing > 0) {
+            let (start, end) = (self.start, self.start + self.len);
+            if end + missing > self.buffer.len() {
+                return None;
+            }
+            self.buffer.copy_within(start..end, start + missing);
+            self.start += missing;
+        }
+        self.grow_front(count)
+    }
+
     /// Whether there is as much room in front as [`Self::HEADROOM`] promises.
     #[inline]
     pub fn has_headroom(&self) -> bool {
         self.start >= Self::HEADROOM
+    }
+
+    /// Whether there is as much room behind as ESP may need.
+    #[inline]
+    pub fn has_tailroom(&self) -> bool {
+        self.buffer.len() - self.start - self.len >= Self::TAILROOM
     }
 
     /// Removes `count` bytes from its front, or all of them.

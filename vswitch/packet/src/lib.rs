@@ -19,6 +19,6 @@ mod reason;
 pub mod refused;
 pub mod wire;
 
-pub use self::frame::Frame;
+pub use self::frame::{Buffer, Frame};
 pub use self::port_set::{PortSet, factor_of};
 pub use self::reason::DropReason;

@@ -170,6 +170,10 @@ pub mod port {
     pub const DHCPV6_SERVER: u16 = 547;
     /// VXLAN.
     pub const VXLAN: u16 = 4789;
+    /// VXLAN-GPE.
+    pub const VXLAN_GPE: u16 = 4790;
+    /// VXLAN, as Linux has it by default.
+    pub const VXLAN_OF_LINUX: u16 = 8472;
     /// Geneve.
     pub const GENEVE: u16 = 6081;
 
@@ -188,10 +192,17 @@ pub mod port {
         from == DHCPV6_SERVER || to == DHCPV6_CLIENT
     }
 
-    /// Whether a datagram to that port is a tunnel packet by the usual ports.
+    /// Whether a datagram between these ports, from and to, may be DHCPv6.
+    #[inline(always)]
+    pub const fn is_dhcpv6((from, to): (u16, u16)) -> bool {
+        to == DHCPV6_SERVER || is_dhcpv6_server(from, to)
+    }
+
+    /// Whether a datagram to that port is a packet of VXLAN or Geneve, by all the ports that the
+    /// table of encapsulations has for them.
     #[inline(always)]
     pub const fn is_tunnel(to: u16) -> bool {
-        matches!(to, VXLAN | GENEVE)
+        matches!(to, VXLAN | VXLAN_GPE | GENEVE | VXLAN_OF_LINUX)
     }
 }
 

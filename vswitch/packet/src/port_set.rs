@@ -5,7 +5,7 @@ const PLACES: usize = 256;
 /// A set of ports, made at compile time. A look-up is a multiplication and one comparison. With the
 /// factor, which [`factor_of`] finds, every port of the set has a place of its own.
 #[derive(Debug, PartialEq)]
-pub struct PortSet<const FACTOR: u16> {
+pub struct PortSet<const FACTOR: u32> {
     /// By place: the port of the set that belongs there, or one that belongs elsewhere.
     ports: [u16; PLACES],
 }
@@ -14,18 +14,18 @@ pub struct PortSet<const FACTOR: u16> {
 ///
 /// # Panics
 /// If there is none for so many. It is a constant, so that is an error of the build.
-pub const fn factor_of(list: &[u16]) -> u16 {
+pub const fn factor_of(list: &[u16]) -> u32 {
     // Odd, and so large that the ports 0 and 1, which fill the empty places, are apart.
-    let mut factor = 257;
+    let mut factor = 0x9e37_79b9;
     while places(list, factor).is_none() {
-        assert!(factor < u16::MAX - 1, "too many ports");
-        factor += 2;
+        assert!(factor < u32::MAX - 0x1_0000, "too many ports");
+        factor += 0x1_0002;
     }
     factor
 }
 
 /// The ports by their places; `None` if two have the same.
-const fn places(list: &[u16], factor: u16) -> Option<[u16; PLACES]> {
+const fn places(list: &[u16], factor: u32) -> Option<[u16; PLACES]> {
     // 0 belongs to place 0.
     let mut ports = [0; PLACES];
     ports[0] = 1;
@@ -44,11 +44,11 @@ const fn places(list: &[u16], factor: u16) -> Option<[u16; PLACES]> {
 }
 
 #[inline(always)]
-const fn place(port: u16, factor: u16) -> usize {
-    (port.wrapping_mul(factor) >> 8) as usize
+const fn place(port: u16, factor: u32) -> usize {
+    ((port as u32).wrapping_mul(factor) >> 24) as usize
 }
 
-impl<const FACTOR: u16> PortSet<FACTOR> {
+impl<const FACTOR: u32> PortSet<FACTOR> {
     /// The set of these ports.
     ///
     /// # Panics
@@ -80,7 +80,7 @@ mod tests {
     const MANY: [u16; 5] = [67, 68, 546, 547, 67];
     const ENDS: [u16; 4] = [65535, 0, 256, 1];
 
-    fn check<const FACTOR: u16>(list: &[u16]) {
+    fn check<const FACTOR: u32>(list: &[u16]) {
         let set = PortSet::<FACTOR>::new(list);
         for port in 0..=u16::MAX {
             assert_eq!(set.has(port), list.contains(&port), "{port} in {list:?}");

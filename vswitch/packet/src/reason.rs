@@ -116,6 +116,22 @@ reasons! {
     65 IgmpQuery "igmp-query" "An IGMP query: the tenant has no multicast router";
     66 EmbeddedAddress "embedded-address"
        "To an IPv6 address that stands for an IPv4 address of the inside or the underlay";
+    67 IpsecPlain "ipsec-plain" "A plain tunnel packet from a peer that requires IPsec";
+    68 IpsecNoSa "ipsec-no-sa"
+       "To a peer that requires IPsec, without a security association that may seal it";
+    69 EspSpi "esp-spi" "ESP with an SPI of no security association";
+    70 EspPeer "esp-peer" "ESP from an address that is not that of the security association's peer";
+    71 EspFragment "esp-fragment" "A fragment of an ESP or IKE packet";
+    72 EspMalformed "esp-malformed"
+       "ESP that is cut off or not aligned, behind options, or with wrong padding";
+    73 EspReplay "esp-replay" "ESP whose sequence number came before, or is too old";
+    74 EspIcv "esp-icv" "ESP whose integrity check value is wrong";
+    75 EspDummy "esp-dummy" "A dummy packet of ESP, which carries nothing (RFC 4303)";
+    76 EspSelector "esp-selector" "Inside ESP, a packet that the security association is not for";
+    77 EspExpired "esp-expired" "ESP of a security association that has reached a hard limit";
+    78 IkePeer "ike-peer" "IKE from an address that is no endpoint of a peer that requires IPsec";
+    79 IkeRate "ike-rate" "IKE over the limit of a peer, or with nobody there who takes it";
+    80 IkeMalformed "ike-malformed" "IKE that is cut off, too long, or has a wrong UDP checksum";
 }
 
 impl DropReason {

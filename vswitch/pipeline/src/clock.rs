@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use packet::addr;
-use packet::wire::{arp, nd};
+use packet::wire::{ETHERNET_LEN, arp, esp, nd};
 
 use crate::ids::PortId;
+use crate::ipsec::link::DATAGRAM_MAX;
+use crate::ipsec::obey;
+use crate::ipsec::rules::IKE_PORT;
 use crate::state::State;
 use crate::tables::Tables;
 
@@ -52,6 +55,37 @@ pub(crate) fn solicit_next_hops(
         solicited += 1;
         send(tables.uplink_id(), &frame[..len]);
     }
+}
+
+/// Obeys the orders of whoever negotiates SAs, and sends its IKE datagrams.
+pub(crate) fn obey_ipsec(
+    tables: &Tables,
+    state: &mut State,
+    now_ns: u64,
+    send: &mut impl FnMut(PortId, &[u8]),
+) -> bool {
+    obey::obey(
+        tables,
+        state,
+        now_ns,
+        &mut |tunnel, state, vtep, datagram| {
+            let mut frame = [0; MAX_FRAME_LEN + DATAGRAM_MAX];
+            let ends = (datagram.from, datagram.to);
+            let marker = datagram.from.port() != IKE_PORT;
+            let next_hop = state.next_hop_mac(Some(tunnel.vtep(vtep).next_hop));
+            let len = esp::write_datagram(&mut frame, ends, marker, datagram.bytes());
+            let fits = |len: &usize| *len <= ETHERNET_LEN + usize::from(tunnel.mtu);
+            // What is lost is sent again by whoever negotiates.
+            let (Some(uplink), Some(next_hop), Some(len)) =
+                (&tables.uplink, next_hop, len.filter(fits))
+            else {
+                return;
+            };
+            frame[..6].copy_from_slice(&next_hop);
+            frame[6..12].copy_from_slice(&uplink.mac);
+            send(tables.uplink_id(), &frame[..len]);
+        },
+    )
 }
 
 /// Sends the Router Advertisements of all ports, if they are due.

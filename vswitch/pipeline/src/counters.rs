@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
@@ -11,35 +10,14 @@ use packet::DropReason;
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
 
+use crate::clients::{Family, PublishedClients};
+pub use crate::counter::Counter;
 use crate::ids::PeerId;
+use crate::ipsec::view::EndpointCounters;
 use crate::tables::Tables;
 
 const PORT: [&str; 2] = ["tenant", "port"];
 const PEER: [&str; 2] = ["tenant", "peer"];
-
-/// A number that one thread adds to and others read.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// The value a moment ago.
-    #[inline]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Adds, by the one writer.
-    #[inline(always)]
-    pub(crate) fn add(&self, count: u64) {
-        self.set(self.get().wrapping_add(count));
-    }
-
-    /// Replaces the value, by the one writer.
-    #[inline(always)]
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
 
 /// A MAC, or none, that one thread sets and others read.
 #[derive(Debug, Default)]
@@ -91,6 +69,7 @@ pub struct PortCounters {
     pub leased_mac: PublishedMac,
     /// When that lease ends, in nanoseconds of the pipeline's clock; 0 without one.
     pub leased_until_ns: Counter,
+    clients: [PublishedClients; 2],
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -149,13 +128,23 @@ impl PortCounters {
             leased_ipv4: Counter::default(),
             leased_mac: PublishedMac::default(),
             leased_until_ns: Counter::default(),
-            drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
+            clients: Default::default(),
+            drops: [const { Counter::zero() }; DropReason::COUNT],
         }
     }
 
     /// The frames dropped for that reason.
     pub fn drops(&self, reason: DropReason) -> &Counter {
         &self.drops[reason.index()]
+    }
+
+    /// What is remembered of the DHCP clients behind the port.
+    pub fn clients(&self, family: Family) -> &PublishedClients {
+        let [v4, v6] = &self.clients;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
     }
 
     /// The frames of the port dropped for all reasons.
@@ -280,6 +269,8 @@ rejections! {
     Unsent "unsent";
     /// The quoted packet has another source port than the switch's: somebody guesses.
     SourcePort "source-port";
+    /// It quotes ESP with an SPI with which nothing is sent there: somebody guesses.
+    Spi "spi";
     /// Too many guesses were wrong: its source's, or all together.
     Distrusted "distrusted";
     /// The reported MTU is smaller than any link's may be.
@@ -345,6 +336,8 @@ impl NextHopView {
 pub struct Counters {
     ports: Box<[Arc<CachePadded<PortCounters>>]>,
     peers: Box<[Arc<CachePadded<PeerCounters>>]>,
+    /// Of the tunnel's endpoints, where a peer may require IPsec.
+    endpoints: Box<[Arc<CachePadded<EndpointCounters>>]>,
     /// In the order of [`Tables::next_hops`].
     pub next_hops: Box<[NextHopView]>,
     /// The largest IP packet that the tunnel carries to each of its endpoints, in bytes, at the
@@ -380,6 +373,11 @@ impl Counters {
         let (ports, peers) = previous.map_or((&[][..], &[][..]), |previous| {
             (&previous.ports, &previous.peers)
         });
+        let endpoints = previous.map_or(&[][..], |previous| &previous.endpoints);
+        let tunnel = tables.tunnel.iter();
+        let vteps = tunnel.filter(|tunnel| tunnel.ipsec.is_some());
+        let vteps = vteps.flat_map(|tunnel| tunnel.vteps());
+        let addresses: Vec<String> = vteps.map(|vtep| vtep.address.to_string()).collect();
         Self {
             ports: kept(&tables.names, ports, |port| &port.name, PortCounters::new),
             peers: kept(
@@ -387,6 +385,12 @@ impl Counters {
                 peers,
                 |peer| &peer.name,
                 PeerCounters::new,
+            ),
+            endpoints: kept(
+                &addresses,
+                endpoints,
+                |it| &it.endpoint,
+                EndpointCounters::new,
             ),
             next_hops: tables
                 .next_hops
@@ -412,6 +416,11 @@ impl Counters {
         self.peers.iter().map(|peer| &***peer)
     }
 
+    /// The counters of the tunnel's endpoints, where a peer may require IPsec, in their order.
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &EndpointCounters> + Clone {
+        self.endpoints.iter().map(|it| &***it)
+    }
+
     /// Seconds from the peer's last frame to the last poll; `None` before its first frame.
     pub fn last_seen_s(&self, peer: &PeerCounters) -> Option<u64> {
         let seen_ns = Some(peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0)?;
@@ -426,6 +435,12 @@ impl Counters {
     /// Every port's counters.
     pub fn ports(&self) -> impl ExactSizeIterator<Item = &PortCounters> + Clone {
         self.ports.iter().map(|port| &***port)
+    }
+
+    /// Every port's counters, by its place: for a burst that leaves by several of them.
+    #[inline(always)]
+    pub(crate) fn each_port(&self) -> &[Arc<CachePadded<PortCounters>>] {
+        &self.ports
     }
 
     /// The counters of the port at that place.

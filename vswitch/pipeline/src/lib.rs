@@ -15,7 +15,8 @@
 //! | formats | the crate `packet` |
 //! | words | `ids`, `secret`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
 //! | tables | `tables/`: immutable, built off the worker |
-//! | memory | `counters`, `state/`: what the worker counts and remembers |
+//! | IPsec | `ipsec/`: SAs, orders and notices |
+//! | memory | `clients`, `counters`, `state/`: what the worker counts and remembers |
 //! | policy | `filter/`, `storm`, `peer_route`, `clock` (frames that are due by the clock) |
 //! | fast path | `express/` |
 //! | stages | `pass/` (route, rewrite, tunnel, answers), `service/` (one file a service) |
@@ -28,11 +29,14 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod clients;
 mod clock;
+mod counter;
 mod counters;
 mod express;
 mod filter;
 mod ids;
+pub mod ipsec;
 mod lpm;
 mod order;
 mod pass;
@@ -49,9 +53,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use packet::Frame;
+use packet::{Buffer, Frame};
 use tenant_config::{MacAddr, SwitchConfig};
 
+pub use self::clients::{Client, Clients, Family, PublishedClients};
 pub use self::counters::{
     Counter, Counters, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters, PortCounters,
 };
@@ -61,6 +66,9 @@ pub use self::stage::Stage;
 pub use self::tables::{Groups, Route, Tables};
 pub use packet::DropReason;
 
+use self::express::{Decision, Early, FromUnderlay, IntoTunnel, Lane, Waiting, WayOut};
+use self::ids::VtepId;
+use self::ipsec::sa::Stamped;
 use self::pass::{Pass, Refusal, Sent};
 use self::stage::Notes;
 use self::state::State;
@@ -135,6 +143,29 @@ impl Generation {
             .restore_lease(&self.tables, station, address, until_ns)
     }
 
+    /// Restores what was remembered of a port's DHCP clients before the switch was restarted. What
+    /// the port has said since is added to it; an identifier that another port has used since is
+    /// this port's again.
+    ///
+    /// Refused, with `false`, if it cannot have been so: the port has another MAC, no port of the
+    /// tenant serves DHCP, there are too many identifiers, or one is another port's.
+    pub fn restore_clients(
+        &mut self,
+        (port, mac): (&str, MacAddr),
+        family: Family,
+        clients: &Clients,
+    ) -> bool {
+        let station = (port, mac.octets());
+        self.state
+            .restore_clients(&self.tables, station, family, clients)
+    }
+
+    /// As [`Pipeline::assume_next_hops`], for a worker whose first generation this is: for
+    /// measurements, in which no next hop answers.
+    pub fn assume_next_hops(&mut self, now_ns: u64, mac: MacAddr) {
+        self.state.confirm_next_hops(now_ns, mac.octets());
+    }
+
     /// The counters that its worker writes.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
@@ -193,21 +224,44 @@ impl Pipeline {
         }
     }
 
+    /// Joins the pipeline with whoever negotiates SAs for it. Without it there are none, and what a
+    /// peer requires IPsec for is dropped.
+    pub fn join_ipsec(&mut self, channel: Arc<ipsec::Channel>) {
+        self.state.ipsec.channel = Some(channel);
+    }
+
+    /// Obeys the orders that wait in its [`ipsec::Channel`]. `emit` receives each frame to send,
+    /// and the port it leaves by. Returns whether more wait.
+    pub fn obey_ipsec(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) -> bool {
+        let counters = &self.counters;
+        clock::obey_ipsec(&self.tables, &mut self.state, now_ns, &mut |port, bytes| {
+            counters.port(port.index()).sent(bytes.len());
+            emit(port, bytes);
+        })
+    }
+
     /// What decides on the frames of one burst, which all came from `port` at `now_ns`: monotonic
     /// nanoseconds from any origin.
     #[inline]
     pub fn burst(&mut self, now_ns: u64, port: PortId) -> BurstPass<'_> {
-        let tables = &*self.tables;
-        let rules = tables.ports.get(port.index());
-        BurstPass {
-            tables,
-            rules,
-            express: rules.filter(|rules| rules.express),
-            all: &self.counters,
+        let (origin, pass) = self.pass(now_ns, port, ());
+        BurstPass { origin, pass }
+    }
+
+    #[inline(always)]
+    fn pass<N>(&mut self, now_ns: u64, port: PortId, notes: N) -> (Origin<'_>, Pass<'_, N>) {
+        let origin = Origin {
+            rules: self.tables.ports.get(port.index()),
             counters: self.counters.port(port.index()),
+        };
+        let pass = Pass {
+            tables: &self.tables,
+            counters: &self.counters,
             state: &mut self.state,
             now_ns,
-        }
+            notes,
+        };
+        (origin, pass)
     }
 
     /// Decides on one frame that came from `port`, rewrites it, and counts it: a burst of one.
@@ -224,7 +278,8 @@ impl Pipeline {
         frame: &mut Frame<'_>,
         notes: &mut dyn FnMut(Stage, fmt::Arguments<'_>),
     ) -> Verdict {
-        self.burst(now_ns, port).run(frame, &mut &mut *notes)
+        let (origin, mut pass) = self.pass(now_ns, port, notes);
+        decide(&mut pass, origin, Arrived::plain(frame), frame)
     }
 
     /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
@@ -243,10 +298,11 @@ impl Pipeline {
                 path.poll(tunnel, now_ns);
             }
         }
+        self.state.ipsec.poll(now_ns);
         self.publish(now_ns);
     }
 
-    /// Publishes the leases, and what is known of the underlay.
+    /// Publishes leases and DHCP clients, and what is known of the underlay.
     fn publish(&mut self, now_ns: u64) {
         self.state.revalidate_leases(&self.tables);
         for (rules, port) in self.tables.ports.iter().zip(&self.state.ports) {
@@ -256,6 +312,9 @@ impl Pipeline {
             counters.leased_mac.set(lease.map(|_| rules.mac));
             counters.leased_ipv4.set(u64::from(leased));
             counters.leased_until_ns.set(until_ns);
+            let [v4, v6] = [Family::V4, Family::V6].map(|family| counters.clients(family));
+            v4.publish(port.claims.as_deref());
+            v6.publish(port.claims6.as_deref());
         }
         let Counters {
             next_hops,
@@ -267,6 +326,7 @@ impl Pipeline {
         for (view, next_hop) in next_hops.iter().zip(&self.state.next_hops) {
             view.publish(next_hop.mac());
         }
+        self.state.ipsec.publish(&self.counters);
         for (counter, path) in inner_mtu.iter().zip(&self.state.paths) {
             counter.set(path.max_len().into());
         }
@@ -274,9 +334,7 @@ impl Pipeline {
 
     /// Marks all next hops as resolved, with that MAC: for captures, in which no next hop answers.
     pub fn assume_next_hops(&mut self, now_ns: u64, mac: MacAddr) {
-        for next_hop in &mut self.state.next_hops {
-            next_hop.confirm(now_ns, mac.octets());
-        }
+        self.state.confirm_next_hops(now_ns, mac.octets());
     }
 
     /// Counts, for that reason, `count` frames that were to leave by `port`, but that the worker
@@ -291,107 +349,290 @@ impl Pipeline {
 /// Decides on the frames of one burst from one port. What they share is looked up once.
 #[derive(Debug)]
 pub struct BurstPass<'p> {
-    tables: &'p Tables,
-    /// `None` for the uplink.
-    rules: Option<&'p PortRules>,
-    /// The same, if the fast path serves the port.
-    express: Option<&'p PortRules>,
-    all: &'p Counters,
-    counters: &'p PortCounters,
-    state: &'p mut State,
-    now_ns: u64,
+    origin: Origin<'p>,
+    pass: Pass<'p, ()>,
 }
 
-impl BurstPass<'_> {
+/// The port that frames came from.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'p> {
+    /// `None` for the uplink.
+    rules: Option<&'p PortRules>,
+    counters: &'p PortCounters,
+}
+
+impl<'p> BurstPass<'p> {
     /// Decides on one frame, rewrites it, and counts it.
     #[inline]
     pub fn process(&mut self, frame: &mut Frame<'_>) -> Verdict {
-        self.run(frame, &mut ())
+        let mut decided = None;
+        self.process_all(std::iter::once(frame), |_, verdict| decided = Some(verdict));
+        decided.unwrap_or(Verdict::Drop(DropReason::Malformed))
+    }
+
+    /// Decides on every frame of the burst, rewrites it, and counts it. `done` receives each frame
+    /// with its verdict, in order.
+    #[inline(always)]
+    pub fn process_all<B: Buffer>(
+        &mut self,
+        buffers: impl Iterator<Item = B>,
+        done: impl FnMut(B, Verdict),
+    ) {
+        let Pass {
+            tables,
+            counters,
+            ref state,
+            now_ns,
+            ..
+        } = self.pass;
+        match Lane::new(tables, counters, state, self.origin.rules, now_ns) {
+            Lane::General => self.carry::<false, _>(buffers, done, |_| None),
+            Lane::Port(lane) => {
+                self.carry::<false, _>(buffers, done, |frame| lane.forward::<false>(frame));
+            }
+            Lane::IntoTunnel(lane) => {
+                self.carry::<true, _>(buffers, done, |frame| lane.forward::<true>(frame));
+            }
+            Lane::Plain(lane) => {
+                self.carry::<false, _>(buffers, done, |frame| lane.deliver(frame));
+            }
+            Lane::OutOfTunnel(lane) => {
+                self.carry::<false, _>(buffers, done, |frame| lane.deliver_or_open(frame));
+            }
+        }
+    }
+
+    /// The frames that `lane` forwards take the fast path, all others the general one. `TUNNEL`: it
+    /// may put frames into the tunnel.
+    #[inline(always)]
+    fn carry<const TUNNEL: bool, B: Buffer>(
+        &mut self,
+        buffers: impl Iterator<Item = B>,
+        mut done: impl FnMut(B, Verdict),
+        lane: impl Fn(&mut [u8]) -> Option<Decision<'p>>,
+    ) {
+        let (mut frames, mut bytes) = (0, 0);
+        let mut waiting = Waiting::new();
+        for mut buffer in buffers {
+            let mut received = 0;
+            let decision = buffer.plain().and_then(|frame| {
+                received = frame.len();
+                lane(frame)
+            });
+            let ends_waiting = !matches!(decision, Some(Decision::IntoTunnel(_)));
+            if TUNNEL && ends_waiting && !waiting.is_empty() {
+                self.seal_waiting(&mut waiting, &mut done);
+            }
+            // `done` is inlined in each branch, and only the last two have the buffer in memory, as
+            // a copy: the first keeps it in registers.
+            match decision {
+                Some(Decision::Out {
+                    way: WayOut { to, counters },
+                    begin,
+                    len,
+                }) => {
+                    buffer.keep(begin, len);
+                    frames += 1;
+                    bytes += received as u64;
+                    counters.sent(len);
+                    done(buffer, Verdict::Forward(to));
+                }
+                Some(Decision::IntoTunnel(into)) if TUNNEL => {
+                    let mut buffer = buffer;
+                    let mut stamped = None;
+                    let verdict =
+                        buffer.change(|frame| self.enter_tunnel(into, frame, &mut stamped));
+                    if let Some(stamped) = stamped {
+                        if let Some(buffer) = waiting.add(buffer, stamped) {
+                            self.seal_waiting(&mut waiting, &mut done);
+                            waiting.add(buffer, stamped);
+                        }
+                        continue;
+                    }
+                    if !waiting.is_empty() {
+                        self.seal_waiting(&mut waiting, &mut done);
+                    }
+                    let verdict = self.or_too_long(verdict, &buffer);
+                    done(buffer, verdict);
+                }
+                Some(Decision::IntoTunnel(_)) | None => {
+                    let mut buffer = buffer;
+                    let verdict = buffer.change(|frame| self.decide(frame));
+                    let verdict = self.or_too_long(verdict, &buffer);
+                    done(buffer, verdict);
+                }
+            }
+        }
+        if TUNNEL && !waiting.is_empty() {
+            self.seal_waiting(&mut waiting, &mut done);
+        }
+        self.origin.counters.rx_frames.add(frames);
+        self.origin.counters.rx_bytes.add(bytes);
+        self.origin.counters.forwarded.add(frames);
+    }
+
+    /// Seals the frames that wait, and passes them on.
+    #[inline(never)]
+    fn seal_waiting<B: Buffer>(
+        &mut self,
+        waiting: &mut Waiting<B>,
+        done: &mut impl FnMut(B, Verdict),
+    ) {
+        if waiting.seal(&mut self.pass.state.ipsec) {
+            let verdict = Verdict::Forward(self.pass.tables.uplink_id());
+            waiting.drain().for_each(|buffer| done(buffer, verdict));
+            return;
+        }
+        // An SA does not end within a burst; but nothing may leave in plain.
+        let reason = DropReason::IpsecNoSa;
+        for buffer in waiting.drain() {
+            self.origin.counters.drops(reason).add(1);
+            done(buffer, Verdict::Drop(reason));
+        }
+    }
+
+    /// The verdict, or that on a frame that does not fit into one buffer: it is longer than any MTU
+    /// that the buffers are for.
+    #[inline(always)]
+    fn or_too_long<B: Buffer>(&self, verdict: Option<Verdict>, buffer: &B) -> Verdict {
+        verdict.unwrap_or_else(|| self.refuse_too_long(buffer.frame_len()))
     }
 
     /// Drops a frame of `bytes` bytes that does not fit into one buffer, and counts it.
     #[cold]
-    pub fn refuse_too_long(&mut self, bytes: usize) {
-        self.counters.rx_frames.add(1);
-        self.counters.rx_bytes.add(bytes as u64);
-        self.counters.drops(DropReason::Malformed).add(1);
+    fn refuse_too_long(&self, bytes: usize) -> Verdict {
+        self.origin.counters.rx_frames.add(1);
+        self.origin.counters.rx_bytes.add(bytes as u64);
+        self.origin.counters.drops(DropReason::Malformed).add(1);
+        Verdict::Drop(DropReason::Malformed)
     }
 
+    /// Puts a frame into the tunnel, as the lane has decided, and counts it. If it is `stamped`
+    /// then, it has to be sealed before it leaves; beside the verdict that would cost every frame a
+    /// copy. Not inlined, so that frames without a tunnel do not pay for it.
+    #[inline(never)]
+    fn enter_tunnel(
+        &mut self,
+        into: IntoTunnel,
+        frame: &mut Frame<'_>,
+        stamped: &mut Option<Stamped>,
+    ) -> Verdict {
+        let received = frame.len();
+        let parts = (self.pass.tables, self.pass.counters, &mut *self.pass.state);
+        let Some(to) = express::enter_tunnel(parts, self.pass.now_ns, into, frame, stamped) else {
+            return decide(&mut self.pass, self.origin, Arrived::plain(frame), frame);
+        };
+        self.origin.counters.rx_frames.add(1);
+        self.origin.counters.rx_bytes.add(received as u64);
+        self.origin.counters.forwarded.add(1);
+        self.pass.counters.port(to.index()).sent(frame.len());
+        Verdict::Forward(to)
+    }
+
+    /// Decides on one frame by the general path; ESP without anything unusual is opened first.
     #[inline(always)]
-    fn run<N: Notes>(&mut self, frame: &mut Frame<'_>, notes: &mut N) -> Verdict {
-        self.counters.rx_frames.add(1);
-        self.counters.rx_bytes.add(frame.len() as u64);
-        if N::SILENT {
-            let sent = match (self.express, self.rules) {
-                (Some(rules), _) => {
-                    let state = &mut *self.state;
-                    express::forward(self.tables, state, self.all, rules, self.now_ns, frame)
-                }
-                (None, None) => {
-                    let inner = express::decapsulate(self.tables, self.all, self.now_ns, frame);
-                    match inner {
-                        Some(to) => Some(to),
-                        None => express::deliver(self.tables, frame),
-                    }
-                }
-                (None, Some(_)) => None,
-            };
-            if let Some(to) = sent {
-                self.counters.forwarded.add(1);
-                self.all.port(to.index()).sent(frame.len());
-                return Verdict::Forward(to);
-            }
+    fn decide(&mut self, frame: &mut Frame<'_>) -> Verdict {
+        if self.origin.rules.is_none() && self.pass.state.ipsec.sas.is_some() {
+            return self.open_and_decide(frame);
         }
-        self.run_general(frame, notes)
+        decide(&mut self.pass, self.origin, Arrived::plain(frame), frame)
     }
 
     #[inline(never)]
-    fn run_general<N: Notes>(&mut self, frame: &mut Frame<'_>, notes: &mut N) -> Verdict {
-        let Self {
-            tables,
-            counters,
-            now_ns,
-            ..
-        } = *self;
-        let mut pass = Pass {
-            tables,
-            counters: self.all,
-            state: self.state,
-            now_ns,
-            notes,
-        };
-        // Twice, so that each copy knows its side.
-        let outcome = match self.rules {
-            Some(rules) => pass.run(Some(rules), frame),
-            None => pass.run(None, frame),
-        };
-        match outcome {
-            Ok(Sent::To(to)) => {
-                counters.forwarded.add(1);
-                self.all.port(to.index()).sent(frame.len());
-                Verdict::Forward(to)
+    fn open_and_decide(&mut self, frame: &mut Frame<'_>) -> Verdict {
+        let mut arrived = Arrived::plain(frame);
+        let (tables, now_ns) = (self.pass.tables, self.pass.now_ns);
+        match express::open_esp(tables, self.pass.state, now_ns, frame) {
+            Early::Untouched => {}
+            Early::Dropped(reason) => {
+                self.origin.counters.drops(reason).add(1);
+                self.received(arrived);
+                return Verdict::Drop(reason);
             }
-            Ok(Sent::Back) => {
-                counters.replies.add(1);
-                counters.sent(frame.len());
-                Verdict::Reply
+            Early::Opened(vtep) => {
+                arrived.sealed_by = Some(vtep);
+                let lane = FromUnderlay::new(tables, self.pass.counters, now_ns);
+                let decision = lane.and_then(|lane| lane.open_sealed(frame.bytes_mut()));
+                if let Some(Decision::Out { way, begin, len }) = decision {
+                    frame.shrink_front(begin);
+                    frame.truncate(len);
+                    self.received(arrived);
+                    self.origin.counters.forwarded.add(1);
+                    way.counters.sent(len);
+                    return Verdict::Forward(way.to);
+                }
             }
-            Err(Refusal {
-                reason,
-                reported: false,
-            }) => {
-                counters.drops(reason).add(1);
-                Verdict::Drop(reason)
-            }
-            Err(Refusal {
-                reason,
-                reported: true,
-            }) => {
-                counters.drops(reason).add(1);
-                counters.icmp_errors.add(1);
-                counters.sent(frame.len());
-                Verdict::DropWithError(reason)
-            }
+        }
+        decide(&mut self.pass, self.origin, arrived, frame)
+    }
+
+    fn received(&self, arrived: Arrived) {
+        self.origin.counters.rx_frames.add(1);
+        self.origin.counters.rx_bytes.add(arrived.bytes as u64);
+    }
+}
+
+/// How a frame came.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    /// Its bytes then.
+    bytes: usize,
+    /// The endpoint whose SA carried it, if it is opened already.
+    sealed_by: Option<VtepId>,
+}
+
+impl Arrived {
+    /// As it is.
+    #[inline(always)]
+    fn plain(frame: &Frame<'_>) -> Self {
+        Self {
+            bytes: frame.len(),
+            sealed_by: None,
+        }
+    }
+}
+
+/// Decides on one frame by the general path, rewrites it, and counts it.
+#[inline(never)]
+fn decide<'p, N: Notes>(
+    pass: &mut Pass<'p, N>,
+    Origin { rules, counters }: Origin<'p>,
+    arrived: Arrived,
+    frame: &mut Frame<'_>,
+) -> Verdict {
+    counters.rx_frames.add(1);
+    counters.rx_bytes.add(arrived.bytes as u64);
+    // Twice, so that each copy knows its side.
+    let outcome = match rules {
+        Some(rules) => pass.run(Some(rules), None, frame),
+        None => pass.run(None, arrived.sealed_by, frame),
+    };
+    match outcome {
+        Ok(Sent::To(to)) => {
+            counters.forwarded.add(1);
+            pass.counters.port(to.index()).sent(frame.len());
+            Verdict::Forward(to)
+        }
+        Ok(Sent::Back) => {
+            counters.replies.add(1);
+            counters.sent(frame.len());
+            Verdict::Reply
+        }
+        Err(Refusal {
+            reason,
+            reported: false,
+        }) => {
+            counters.drops(reason).add(1);
+            Verdict::Drop(reason)
+        }
+        Err(Refusal {
+            reason,
+            reported: true,
+        }) => {
+            counters.drops(reason).add(1);
+            counters.icmp_errors.add(1);
+            counters.sent(frame.len());
+            Verdict::DropWithError(reason)
         }
     }
 }

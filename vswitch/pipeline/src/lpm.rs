@@ -21,15 +21,8 @@ pub(crate) trait Key: Copy + Eq + Debug + Default + BitAnd<Output = Self> {
     fn mask(len: u8) -> Self;
     /// The leading eight bits.
     fn first_byte(self) -> u8;
-    /// Well-mixed upper bits.
-    fn hash(self) -> u64;
-}
-
-/// Mixes twice: addresses come in lattices (subnets times hosts), which one multiplication leaves
-/// in clusters.
-#[inline(always)]
-fn mixed_twice(word: u64) -> u64 {
-    hash::mixed(word).wrapping_mul(hash::MULTIPLIER)
+    /// The address in one word, from which a multiplication makes a hash.
+    fn word(self) -> u64;
 }
 
 impl Key for u32 {
@@ -47,8 +40,8 @@ impl Key for u32 {
     }
 
     #[inline(always)]
-    fn hash(self) -> u64 {
-        mixed_twice(u64::from(self))
+    fn word(self) -> u64 {
+        self.into()
     }
 }
 
@@ -67,49 +60,73 @@ impl Key for u128 {
     }
 
     #[inline(always)]
-    fn hash(self) -> u64 {
+    fn word(self) -> u64 {
         let (hi, lo) = ((self >> 64) as u64, self as u64);
-        mixed_twice(hi.wrapping_mul(hash::MULTIPLIER).rotate_left(32) ^ lo)
+        hi.wrapping_mul(hash::MULTIPLIER).rotate_left(32) ^ lo
     }
 }
 
 /// The prefixes of one length: a hash table with open addressing. A key is looked for in the slots
 /// `home ^ 0`, `home ^ 1`, and so on; the first two share a cache line.
+///
+/// The hash is one multiplication. Addresses come in lattices (subnets times hosts), which some
+/// factors spread and others leave in clusters, so the table is built with the best of several.
 #[derive(Debug, Clone)]
 struct Level<K, V> {
     mask: K,
-    /// A power of two of slots, at most a quarter of them in use; `last` is the index of the last.
+    /// A power of two of slots, at most a quarter of them in use.
     slots: Arc<[Option<(K, V)>]>,
-    last: usize,
+    factor: u64,
     shift: u32,
 }
 
 impl<K: Key, V: Copy> Level<K, V> {
     /// Up to this many slots a table is small enough to be emptier than others.
     const SMALL: usize = 256;
+    /// Factors that are tried for a table of one size, or for a large table, which takes long.
+    const FACTORS: u64 = 16;
+    const FACTORS_OF_LARGE: u64 = 4;
+    const LARGE: usize = 1 << 14;
 
     fn new(mask: K, entries: &[(K, V)]) -> Self {
         let mut size = (entries.len() * 4).next_power_of_two().max(2);
         loop {
-            let (level, farthest) = Self::of_size(size, mask, entries);
-            // What is in the first two slots is found without a call.
-            if farthest < 2 || size >= Self::SMALL {
+            let factors = match size {
+                ..Self::LARGE => Self::FACTORS,
+                _ => Self::FACTORS_OF_LARGE,
+            };
+            let mut best: Option<(Self, usize)> = None;
+            for number in 0..factors {
+                let factor = hash::mixed(hash::MULTIPLIER.wrapping_add(number)) | 1;
+                let Some((level, apart)) = Self::with(size, factor, mask, entries) else {
+                    continue;
+                };
+                // What is in the first two slots is found without a call.
+                if apart == 0 {
+                    return level;
+                }
+                if best.as_ref().is_none_or(|(_, least)| apart < *least) {
+                    best = Some((level, apart));
+                }
+            }
+            if let Some((level, _)) = best.filter(|_| size >= Self::SMALL) {
                 return level;
             }
             size *= 2;
         }
     }
 
-    /// The table, and the longest walk to a key in it.
-    fn of_size(size: usize, mask: K, entries: &[(K, V)]) -> (Self, usize) {
+    /// The table, and how many keys are in none of their first two slots. `None` if the factor
+    /// leaves so large clusters that building it takes long, but for a very empty table.
+    fn with(size: usize, factor: u64, mask: K, entries: &[(K, V)]) -> Option<(Self, usize)> {
         let mut slots = vec![None; size];
         let mut level = Self {
             mask,
             slots: Arc::default(),
-            last: size - 1,
+            factor,
             shift: 64 - size.trailing_zeros(),
         };
-        let mut farthest = 0;
+        let (mut apart, mut steps) = (0, 0);
         for &(key, value) in entries {
             let home = level.home(key);
             let is_for_it = |slot: &Option<(K, V)>| slot.is_none_or(|(other, _)| other == key);
@@ -117,15 +134,18 @@ impl<K: Key, V: Copy> Level<K, V> {
                 .find(|step| is_for_it(&slots[home ^ step]))
                 .expect("most slots are empty");
             slots[home ^ step] = Some((key, value));
-            farthest = farthest.max(step);
+            apart += usize::from(step > 1);
+            steps += step;
+            if steps > size * 4 && size / 64 < entries.len() {
+                return None;
+            }
         }
         level.slots = slots.into();
-        (level, farthest)
+        Some((level, apart))
     }
 
-    #[inline(always)]
     fn home(&self, key: K) -> usize {
-        (key.hash() >> self.shift) as usize & self.last
+        home(key, self.factor, self.shift)
     }
 
     fn get(&self, key: K) -> Option<V> {
@@ -217,22 +237,22 @@ impl<K: Key, V: Copy + PartialEq> Lpm<K, V> {
         Shorter::Many(levels.collect())
     }
 
+    /// The parts that a look-up reads, for a burst of look-ups.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> LpmView<'_, K, V> {
+        LpmView {
+            first: &self.first,
+            slots: &self.hosts.slots,
+            factor: self.hosts.factor,
+            shift: self.hosts.shift,
+            all: self,
+        }
+    }
+
     /// The value of the longest prefix that `key` lies in.
     #[inline(always)]
     pub(crate) fn lookup(&self, key: K) -> Option<V> {
-        let whole = self.first[usize::from(key.first_byte())];
-        if whole.is_some() {
-            return whole;
-        }
-        let home = self.hosts.home(key);
-        for at in [home, home ^ 1] {
-            if let Some(&Some((host, value))) = self.hosts.slots.get(at)
-                && host == key
-            {
-                return Some(value);
-            }
-        }
-        self.lookup_on(key)
+        self.view().lookup(key)
     }
 
     /// As [`Self::lookup`], where neither the first byte nor the first two slots answered. Not
@@ -257,6 +277,42 @@ impl<K: Key, V: Copy + PartialEq> Lpm<K, V> {
     pub(crate) fn routes(&self) -> &[(K, u8, V)] {
         &self.routes
     }
+}
+
+/// The parts of a map that a look-up reads. A caller with many look-ups keeps them in registers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LpmView<'m, K, V> {
+    first: &'m [Option<V>; 256],
+    slots: &'m [Option<(K, V)>],
+    factor: u64,
+    shift: u32,
+    all: &'m Lpm<K, V>,
+}
+
+impl<K: Key, V: Copy + PartialEq> LpmView<'_, K, V> {
+    /// The value of the longest prefix that `key` lies in.
+    #[inline(always)]
+    pub(crate) fn lookup(&self, key: K) -> Option<V> {
+        let whole = self.first[usize::from(key.first_byte())];
+        if whole.is_some() {
+            return whole;
+        }
+        let home = home(key, self.factor, self.shift);
+        for at in [home, home ^ 1] {
+            if let Some(&Some((host, value))) = self.slots.get(at)
+                && host == key
+            {
+                return Some(value);
+            }
+        }
+        self.all.lookup_on(key)
+    }
+}
+
+/// The first slot of a key, in a table of as many slots as the shift leaves numbers.
+#[inline(always)]
+fn home<K: Key>(key: K, factor: u64, shift: u32) -> usize {
+    (key.word().wrapping_mul(factor) >> shift) as usize
 }
 
 /// The routes of each prefix length, in their order.

@@ -4,6 +4,7 @@ use packet::wire::{Ip, Packet};
 use packet::{DropReason, Frame};
 
 use crate::filter;
+use crate::ids::VtepId;
 use crate::pass::{Outcome, Pass, Side};
 use crate::service::Served;
 use crate::stage::{Notes, Stage};
@@ -12,14 +13,24 @@ use crate::tables::PortRules;
 
 impl<'s, N: Notes> Pass<'s, N> {
     /// Decides on one frame: every stage, in order. A frame may leave at any of them. `rules` are
-    /// those of the tenant's port that it came from; `None` for the uplink.
+    /// those of the tenant's port that it came from; `None` for the uplink. `sealed_by` is the
+    /// endpoint whose SA carried it, if it is opened already.
     #[inline(always)]
-    pub(crate) fn run(&mut self, rules: Option<&'s PortRules>, frame: &mut Frame<'_>) -> Outcome {
+    pub(crate) fn run(
+        &mut self,
+        rules: Option<&'s PortRules>,
+        sealed_by: Option<VtepId>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
         let received = frame.len();
         let mut packet = Packet::empty();
         let side = self.filter(rules, frame, &mut packet)?; // Stage::Filter
         self.limit(side, &packet, received)?; // Stage::Storm
-        let side = self.leave_tunnel(side, frame, &mut packet)?; // Stage::Tunnel
+        let sealed_by = match sealed_by {
+            Some(vtep) => Some(vtep),
+            None => self.leave_ipsec(side, frame, &mut packet)?, // Stage::Ipsec
+        };
+        let side = self.leave_tunnel(side, sealed_by, frame, &mut packet)?; // Stage::Tunnel
         match &packet.ip {
             Ip::V4(ip) => {
                 let ip = (side, &packet, ip);

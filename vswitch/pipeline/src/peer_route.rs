@@ -5,7 +5,8 @@ use packet::wire::tunnel::Template;
 use packet::{DropReason, Frame};
 
 use crate::counters::Counters;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, VtepId};
+use crate::ipsec::sa::Stamped;
 use crate::state::{SentLately, State};
 use crate::tables::Tunnel;
 
@@ -19,6 +20,8 @@ pub(crate) struct PeerRoute<'t> {
     next_hop: [u8; 6],
     /// The largest IP packet that the tunnel carries there, in bytes.
     pub(crate) max_len: u16,
+    /// IPsec is required, and there is an SA for that endpoint.
+    pub(crate) sealed: Option<VtepId>,
 }
 
 /// Why a packet does not go into the tunnel.
@@ -26,6 +29,8 @@ pub(crate) enum Unfit {
     Reason(DropReason),
     /// It is larger than that.
     TooBig(u16),
+    /// IPsec is required, and there is no SA for that endpoint.
+    NoSa(VtepId),
 }
 
 impl<'t> PeerRoute<'t> {
@@ -36,6 +41,7 @@ impl<'t> PeerRoute<'t> {
         state: &State,
         id: PeerId,
         len: usize,
+        now_ns: u64,
     ) -> Result<Self, Unfit> {
         let peer = tunnel.peer(id);
         let vtep = tunnel.vtep(peer.vtep);
@@ -44,14 +50,25 @@ impl<'t> PeerRoute<'t> {
             return Err(Unfit::TooBig(max_len));
         }
         let next_hop = state.next_hop_mac(Some(vtep.next_hop));
+        let next_hop = next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?;
+        if vtep.protected && !state.ipsec.may_seal(peer.vtep, now_ns) {
+            return Err(Unfit::NoSa(peer.vtep));
+        }
         Ok(Self {
             tunnel,
             peer: id,
             mac: peer.mac,
             template: &vtep.template,
-            next_hop: next_hop.ok_or(Unfit::Reason(DropReason::NeighbourUnresolved))?,
+            next_hop,
             max_len,
+            sealed: vtep.protected.then_some(peer.vtep),
         })
+    }
+
+    /// Whether the packet leaves under IPsec.
+    #[inline(always)]
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
     }
 
     /// Whether the segment size of TCP is lowered to what fits.
@@ -70,16 +87,44 @@ impl<'t> PeerRoute<'t> {
     #[inline(always)]
     pub(crate) fn seal(
         &self,
-        counters: &Counters,
+        (counters, state): (&Counters, &mut State),
         inner: Inner,
         frame: &mut Frame<'_>,
+        now_ns: u64,
     ) -> Option<()> {
-        let carried = frame.len();
-        self.tunnel
-            .carrier
-            .seal(self.template, self.next_hop, inner, frame)?;
+        let carried = self.write_outer(inner, frame)?;
+        if let Some(vtep) = self.sealed {
+            state.ipsec.seal(vtep, frame, now_ns)?;
+        }
         counters.peer(self.peer).sent(carried);
         Some(())
+    }
+
+    /// The same, but a packet that is better sealed with others is only `stamped`.
+    #[inline(always)]
+    pub(crate) fn seal_or_stamp(
+        &self,
+        (counters, state): (&Counters, &mut State),
+        inner: Inner,
+        frame: &mut Frame<'_>,
+        now_ns: u64,
+        stamped: &mut Option<Stamped>,
+    ) -> Option<()> {
+        let carried = self.write_outer(inner, frame)?;
+        if let Some(vtep) = self.sealed {
+            state.ipsec.seal_or_stamp(vtep, frame, now_ns, stamped)?;
+        }
+        counters.peer(self.peer).sent(carried);
+        Some(())
+    }
+
+    /// Writes the tunnel's headers. Returns the bytes that are within them.
+    #[inline(always)]
+    fn write_outer(&self, inner: Inner, frame: &mut Frame<'_>) -> Option<usize> {
+        let carried = frame.len();
+        let carrier = &self.tunnel.carrier;
+        carrier.seal(self.template, self.next_hop, inner, frame)?;
+        Some(carried)
     }
 }
 
@@ -93,10 +138,10 @@ pub(crate) fn remember(
     (inner, len): (&Inner, usize),
     now_ns: u64,
 ) {
-    if len <= usize::from(tunnel.min_len) {
+    let vtep = tunnel.peer(peer).vtep;
+    if len <= usize::from(tunnel.min_len(tunnel.vtep(vtep).protected)) {
         return;
     }
-    let vtep = tunnel.peer(peer).vtep;
     let sent = &mut state.paths[vtep.index()].sent;
     if sent.is_noted(len as u16, now_ns) {
         return;

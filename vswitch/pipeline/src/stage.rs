@@ -29,6 +29,8 @@ stages! {
     Filter "filter";
     /// Storm control: is the frame within the port's limits?
     Storm "storm";
+    /// IPsec: ESP is opened before the tunnel, and sealed behind it; IKE is passed on.
+    Ipsec "ipsec";
     /// The tunnel: out of it before the services, where the inner frame passes the filter; into it
     /// after the route, in place of the rewrite.
     Tunnel "tunnel";
@@ -42,19 +44,15 @@ stages! {
 
 /// The receiver of a decision's notes; `()` ignores them and costs nothing.
 pub(crate) trait Notes {
-    /// Whether notes are ignored, so that the fast path may be used.
-    const SILENT: bool;
     fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>);
 }
 
 impl Notes for () {
-    const SILENT: bool = true;
     #[inline(always)]
     fn note(&mut self, _: Stage, _: fmt::Arguments<'_>) {}
 }
 
 impl Notes for &mut dyn FnMut(Stage, fmt::Arguments<'_>) {
-    const SILENT: bool = false;
     fn note(&mut self, stage: Stage, what: fmt::Arguments<'_>) {
         self(stage, what);
     }

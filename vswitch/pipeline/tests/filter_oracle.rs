@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use oracle::configs;
 use oracle::generate::{self, Chance, Choices};
+use oracle::ipsec_rows;
 use oracle::rows::{self, Case, Expect};
 use oracle::trial::{SECOND_NS, Trial};
 use oracle::tunnel_rows;
@@ -151,6 +152,7 @@ fn rows_have_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
         .iter()
         .chain(&tunnel_rows::cases())
+        .chain(&ipsec_rows::cases())
         .filter_map(|case| match case.expect {
             Expect::Drop(reason) | Expect::DropWithError(reason) => Some(reason),
             Expect::Forward(_) | Expect::Reply => None,

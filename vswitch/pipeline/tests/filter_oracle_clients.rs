@@ -12,7 +12,7 @@ use oracle::generate::{Chance, Choices};
 use oracle::lease_story::{self, Dhcp, Event, LEARNERS, World, probe};
 use oracle::rows::{IP1, IP2};
 use oracle::trial::{SECOND_NS, Switch, Trial};
-use pipeline::{DropReason, Generation, PortId, Verdict};
+use pipeline::{Client, Clients, DropReason, Family, Generation, PortId, Verdict};
 use proptest::prelude::*;
 use tenant_config::{Addresses, MacAddr, SwitchConfig};
 
@@ -473,6 +473,230 @@ fn restored_lease_of_another_mac_is_refused() {
     let strange = MacAddr::new([2, 0, 0, 0, 0, 9]).expect("a station's MAC");
     assert!(!generation.restore_lease(("vm4", strange), LEASED, SECOND_NS));
     assert!(generation.restore_lease(("vm4", config.ports[VICTIM].mac), LEASED, SECOND_NS));
+}
+
+/// The same stations after a restart of their switch. What it knew of clients is restored when the
+/// stations have said `meanwhile`.
+fn restarted(mut story: Story, meanwhile: impl FnOnce(&mut Story)) -> Story {
+    story.switch.poll(story.now_ns);
+    let config = story.switch.config.clone();
+    let known = |family| {
+        let ports = 0..config.ports.len();
+        let known = ports.map(|port| story.switch.clients(port, family, story.now_ns));
+        known.collect::<Vec<_>>()
+    };
+    let known = [Family::V4, Family::V6].map(|family| (family, known(family)));
+    let mut next = Story {
+        switch: Switch::new(&config, 0xee),
+        now_ns: story.now_ns,
+    };
+    meanwhile(&mut next);
+    next.switch.reload(|generation| {
+        for (family, known) in &known {
+            for (port, clients) in config.ports.iter().zip(known) {
+                let station = (port.name.as_str(), port.mac);
+                assert!(generation.restore_clients(station, *family, clients));
+            }
+        }
+    });
+    next
+}
+
+#[test]
+fn identifier_is_its_ports_after_a_restart() {
+    let begin = || {
+        let mut story = Story::begin();
+        story.lease(VICTIM, ITS_OWN, LEASED, 3600);
+        story
+    };
+    let release = |story: &Story| Dhcp {
+        ciaddr: LEASED,
+        ..story.message(ATTACKER, RELEASE).with(IDENTIFIER, ITS_OWN)
+    };
+    let mut story = restarted(begin(), |story| {
+        // Without what was known, a sibling can release the lease.
+        assert_eq!(story.say(ATTACKER, &release(story)), TO_SERVER);
+    });
+    // It was not the first to use the identifier.
+    assert_eq!(story.say(ATTACKER, &release(&story)), IDENTITY);
+    let mut story = restarted(begin(), |_| {});
+    assert_eq!(story.say(ATTACKER, &release(&story)), IDENTITY);
+    story.wait_s(3590);
+    assert_eq!(story.say(ATTACKER, &release(&story)), IDENTITY);
+    let mut story = restarted(story, |_| {});
+    let own = story.message(VICTIM, REQUEST).with(IDENTIFIER, ITS_OWN);
+    assert_eq!(story.say(VICTIM, &own), TO_SERVER);
+    story.answer(VICTIM, ACK, LEASED, 3600);
+    assert_eq!(story.say(ATTACKER, &release(&story)), IDENTITY);
+    story.wait_s(3600);
+    assert_eq!(story.say(ATTACKER, &release(&story)), TO_SERVER);
+
+    // What its port has given up is free, after a restart too.
+    let mut story = begin();
+    let given_up = Dhcp {
+        ciaddr: LEASED,
+        ..story.message(VICTIM, RELEASE).with(IDENTIFIER, ITS_OWN)
+    };
+    assert_eq!(story.tell(VICTIM, LEASED, &given_up), TO_SERVER);
+    let asked = |story: &Story| story.message(ATTACKER, DISCOVER).with(IDENTIFIER, ITS_OWN);
+    let mut story = restarted(story, |story| {
+        assert_eq!(story.say(ATTACKER, &asked(story)), TO_SERVER);
+    });
+    assert_eq!(story.say(ATTACKER, &asked(&story)), TO_SERVER);
+}
+
+#[test]
+fn identifiers_and_declines_count_across_restarts() {
+    let ask = |story: &mut Story, number: u8| {
+        let asked = story.message(ATTACKER, DISCOVER);
+        story.say(ATTACKER, &asked.with(IDENTIFIER, &[0, number]))
+    };
+    let decline = |story: &mut Story| {
+        let declined = story.message(ATTACKER, DECLINE).with(IDENTIFIER, &[0, 1]);
+        story.say(ATTACKER, &declined)
+    };
+    let mut story = Story::begin();
+    for number in 1..=3 {
+        assert_eq!(ask(&mut story, number), TO_SERVER);
+        assert_eq!(decline(&mut story), TO_SERVER);
+    }
+    // One more before what was known is back, and then none.
+    let mut story = restarted(story, |story| {
+        assert_eq!(ask(story, 4), TO_SERVER);
+        assert_eq!(ask(story, 1), TO_SERVER);
+        assert_eq!(decline(story), TO_SERVER);
+    });
+    for number in 1..=4 {
+        assert_eq!(ask(&mut story, number), TO_SERVER);
+    }
+    for number in 5..=8 {
+        assert_eq!(ask(&mut story, number), IDENTITY);
+    }
+    assert_eq!(decline(&mut story), IDENTITY);
+    let mut story = restarted(story, |_| {});
+    assert_eq!(ask(&mut story, 5), IDENTITY);
+    assert_eq!(decline(&mut story), IDENTITY);
+    story.wait_s(86_400);
+    let mut story = restarted(story, |_| {});
+    assert_eq!(ask(&mut story, 5), TO_SERVER);
+}
+
+/// One identifier, owned for a minute.
+fn known(identifier: &[u8]) -> Client {
+    Client {
+        identifier: identifier.to_vec(),
+        owned_until_ns: 60 * SECOND_NS,
+        counted_until_ns: 60 * SECOND_NS,
+        address: Some(LEASED),
+        associations: Vec::new(),
+    }
+}
+
+fn all_known(identifiers: Vec<Client>) -> Clients {
+    Clients {
+        identifiers,
+        declined_until_ns: Vec::new(),
+    }
+}
+
+#[test]
+fn restored_clients_are_published_as_they_were() {
+    let clients = Clients {
+        identifiers: vec![
+            Client {
+                associations: vec![(3, 7), (25, 8)],
+                ..known(&[7; 255])
+            },
+            Client {
+                owned_until_ns: 0,
+                address: None,
+                ..known(&[])
+            },
+        ],
+        declined_until_ns: vec![59 * SECOND_NS],
+    };
+    for family in [Family::V4, Family::V6] {
+        let mut switch = Switch::new(&configs::learners(), 0xee);
+        let station = ("vm4", switch.config.ports[VICTIM].mac);
+        switch.reload(|generation| {
+            assert!(generation.restore_clients(station, family, &clients));
+        });
+        switch.poll(SECOND_NS);
+        assert_eq!(switch.clients(VICTIM, family, SECOND_NS), clients);
+        // Of what has ended nothing is said.
+        assert_eq!(
+            switch.clients(VICTIM, family, 60 * SECOND_NS),
+            Clients::default()
+        );
+    }
+}
+
+#[test]
+fn clients_that_cannot_have_been_are_not_restored() {
+    let config = configs::learners();
+    let (own, others) = (config.ports[VICTIM].mac, config.ports[ATTACKER].mac);
+    let named = |kind: &[u8]| all_known(vec![known(&[kind, &others.octets()].concat())]);
+    let good = || all_known(vec![known(ITS_OWN)]);
+    let numbered = |count: u8| all_known((0..count).map(|it| known(&[0, it])).collect());
+    let refused = [
+        ("another MAC", ("vm4", others), good()),
+        ("an unknown port", ("vm9", own), good()),
+        ("five identifiers", ("vm4", own), numbered(5)),
+        (
+            "a long identifier",
+            ("vm4", own),
+            all_known(vec![known(&[7; 256])]),
+        ),
+        (
+            "one twice",
+            ("vm4", own),
+            all_known(vec![known(&[7]), known(&[7])]),
+        ),
+        (
+            "five declines",
+            ("vm4", own),
+            Clients {
+                identifiers: Vec::new(),
+                declined_until_ns: vec![60 * SECOND_NS; 5],
+            },
+        ),
+        (
+            "five associations",
+            ("vm4", own),
+            all_known(vec![Client {
+                associations: vec![(3, 1), (3, 2), (3, 3), (3, 4), (3, 5)],
+                ..known(ITS_OWN)
+            }]),
+        ),
+        ("what vm5 owns", ("vm4", own), all_known(vec![known(&[5])])),
+    ];
+    // Type 1 and the MAC; a DUID of the MAC.
+    let names = [
+        (Family::V4, named(&[1])),
+        (Family::V6, named(&[0, 3, 0, 1])),
+    ];
+    for family in [Family::V4, Family::V6] {
+        let mut generation = Generation::build(&config, None);
+        let theirs = all_known(vec![known(&[5])]);
+        assert!(generation.restore_clients(("vm5", others), family, &theirs));
+        for (what, station, clients) in &refused {
+            assert!(
+                !generation.restore_clients(*station, family, clients),
+                "{what}"
+            );
+        }
+        for (_, clients) in names.iter().filter(|(of, _)| *of == family) {
+            assert!(!generation.restore_clients(("vm4", own), family, clients));
+        }
+        assert!(generation.restore_clients(("vm4", own), family, &numbered(4)));
+        // Where nobody serves DHCP, nobody has clients.
+        let mut config = config.clone();
+        for port in &mut config.ports {
+            port.dhcp_server = false;
+        }
+        let mut generation = Generation::build(&config, None);
+        assert!(!generation.restore_clients(("vm4", own), family, &good()));
+    }
 }
 
 #[test]

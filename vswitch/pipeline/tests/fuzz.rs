@@ -6,10 +6,20 @@
 
 mod oracle;
 
+use std::net::IpAddr;
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use oracle::configs;
 use oracle::frames;
 use oracle::generate::{self, Choices};
-use oracle::trial::{SECOND_NS, Trial};
+use oracle::ipsec_frames::{IKE_PORT, IpsecPacket, NAT_PORT, Sa};
+use oracle::ipsec_story::Story;
+use oracle::model::ipsec::Told;
+use oracle::trial::{SECOND_NS, Switch, Trial};
+use oracle::tunnel_frames::{TunnelPacket, tunnel};
+use pipeline::ipsec::{Direction, Order};
+use pipeline::{PortId, Verdict};
+use tenant_config::{Addresses, PeerConfig, Protection, SwitchConfig};
 
 /// The configuration that `choice` picks, ready to be tried. Next hops are known on every other
 /// choice.
@@ -85,6 +95,265 @@ fn sequence_agrees_with_model() {
                         }
                     }
                 }
+            }
+        });
+}
+
+/// SAs that come and go, what they carry and what only looks like it: a byte for the configuration,
+/// and chance.
+#[test]
+fn ipsec_sequence_agrees_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let Some((choice, chance)) = input.split_first() else {
+                return;
+            };
+            let configs = configs::protected();
+            let (_, config) = &configs[usize::from(*choice) % configs.len()];
+            if let Err(disagreement) = Story::new(config).run(&mut Choices::new(chance)) {
+                panic!("{disagreement}");
+            }
+        });
+}
+
+/// A switch with a peer that requires IPsec, and what that peer holds; no model.
+struct Encrypted {
+    switch: Switch,
+    config: SwitchConfig,
+    now_ns: u64,
+    /// The number of the peer.
+    peer: usize,
+    sa: Sa,
+    sequence: u64,
+    last: Vec<u8>,
+    received: u64,
+    messages: u64,
+}
+
+impl Encrypted {
+    fn new(config: &SwitchConfig) -> Self {
+        let mut switch = Switch::new(config, 0xee);
+        switch.resolve(0);
+        let required = |peer: &PeerConfig| peer.ipsec == Protection::Required;
+        let peer = tunnel(config).peers.iter().position(required);
+        let peer = peer.expect("a peer that requires IPsec");
+        let mut encrypted = Self {
+            switch,
+            config: config.clone(),
+            now_ns: SECOND_NS,
+            peer,
+            sa: Sa::new(config, peer, 0x100),
+            sequence: 0,
+            last: Vec::new(),
+            received: 0,
+            messages: 0,
+        };
+        encrypted.renew(0);
+        encrypted
+    }
+
+    /// Puts new SAs in the place of the old ones, inbound first.
+    fn renew(&mut self, choice: u8) {
+        let (old, peer) = (self.sa.spi, self.sa.peer);
+        let mut sa = Sa::new(&self.config, self.peer, old + 0x101);
+        sa.whole = choice & 1 != 0;
+        sa.in_udp = (choice & 2 != 0).then_some(NAT_PORT);
+        sa.esn = choice & 4 != 0;
+        self.switch.install(self.now_ns, Direction::In, &sa);
+        (sa.own_port, sa.peer_port) = (None, sa.own_port);
+        self.switch.install(self.now_ns, Direction::Out, &sa);
+        for direction in [Direction::In, Direction::Out] {
+            let spi = old;
+            let order = Order::Remove {
+                direction,
+                peer,
+                spi,
+            };
+            self.switch.order(self.now_ns, order);
+        }
+        (self.sa, self.sequence) = (sa, 0);
+    }
+
+    fn event(&mut self, kind: u8, bytes: &[u8]) {
+        let uplink = self.config.ports.len();
+        let outer = TunnelPacket::new(&self.config, self.peer, bytes.to_vec());
+        match kind & 7 {
+            from @ 0..=2 => {
+                let mut frame = bytes.to_vec();
+                if kind & 0x80 != 0 && frame.len() >= 34 {
+                    frames::set_ipv4_checksum(&mut frame[14..]);
+                }
+                self.send(usize::from(from).min(uplink), &frame, false);
+            }
+            3 => {
+                self.sequence += 1;
+                let (_, next_header) = self.sa.payload(&outer);
+                let text = self.sa.secret.text(bytes, next_header);
+                self.last = IpsecPacket::of_text(&self.sa, self.sequence, &outer, &text).frame();
+                self.send(uplink, &self.last.clone(), true);
+            }
+            4 => {
+                self.sequence += 1;
+                self.last = IpsecPacket::new(&self.sa, self.sequence, &outer).frame();
+                self.send(uplink, &self.last.clone(), true);
+            }
+            5 => {
+                let mut frame = self.last.clone();
+                for (byte, change) in frame.iter_mut().rev().zip(bytes) {
+                    *byte ^= change;
+                }
+                self.send(uplink, &frame, false);
+            }
+            6 => {
+                let port = if kind & 8 != 0 { IKE_PORT } else { NAT_PORT };
+                let packet = IpsecPacket::datagram(&outer, (port, port), bytes);
+                self.send(uplink, &packet.frame(), false);
+            }
+            _ if kind & 8 != 0 => self.renew(kind >> 4),
+            _ => {
+                self.now_ns += SECOND_NS >> (kind >> 4);
+                drop(self.switch.poll(self.now_ns));
+                self.switch.resolve(self.now_ns);
+            }
+        }
+    }
+
+    /// What must hold of any frame. `sealed`: the peer has just sealed it.
+    fn send(&mut self, from: usize, frame: &[u8], sealed: bool) {
+        let uplink = self.config.ports.len();
+        self.received += 1;
+        let (verdict, became) = self.switch.process(self.now_ns, from, frame, None);
+        let leaves = match verdict {
+            Verdict::Forward(PortId(to)) => Some(usize::from(to)),
+            Verdict::Reply | Verdict::DropWithError(_) => Some(from),
+            Verdict::Drop(_) => None,
+        };
+        if leaves == Some(uplink) {
+            self.is_not_plain(&became);
+        }
+        if from == uplink && leaves.is_some_and(|to| to < uplink) {
+            let source = ends(&became).expect("an IP packet").0;
+            self.is_not_forged(source, frame, sealed);
+        }
+        let counted = self.switch.counted();
+        let done = counted.iter().map(|port| {
+            assert_eq!(
+                port.rx_frames,
+                port.forwarded + port.replies + port.drops.values().sum::<u64>()
+            );
+            port.rx_frames
+        });
+        assert_eq!(done.sum::<u64>(), self.received);
+        self.are_bounded_messages();
+    }
+
+    /// No tunnel packet to a peer that requires IPsec is readable.
+    fn is_not_plain(&self, frame: &[u8]) {
+        let port = tunnel(&self.config).port;
+        if let Some((_, to, ports)) = ends(frame)
+            && self.requires(to)
+        {
+            assert!(ports.is_none_or(|(_, to)| to != port), "a plain packet");
+        }
+    }
+
+    /// A packet for a port is from nobody here, and from a peer's VM only if that peer sent it.
+    fn is_not_forged(&self, source: IpAddr, frame: &[u8], sealed: bool) {
+        let ports = self
+            .config
+            .ports
+            .iter()
+            .flat_map(|port| match &port.addresses {
+                Addresses::Static(prefixes) => &prefixes[..],
+                Addresses::Learned(_) => &[],
+            });
+        let ports = ports.map(|net| (net, None));
+        let peers = tunnel(&self.config).peers.iter();
+        let peers = peers.flat_map(|peer| peer.prefixes.iter().map(move |net| (net, Some(peer))));
+        let all = ports.chain(peers);
+        let holders = all.filter(|(net, _)| net.contains(&source));
+        let holder = holders.max_by_key(|(net, _)| net.prefix_len());
+        let Some((_, holder)) = holder else {
+            return;
+        };
+        let peer = holder.expect("a source that no port has");
+        match peer.ipsec {
+            Protection::Required => assert!(
+                sealed && peer.vtep == self.sa.peer,
+                "{source}: a forged source of a peer that requires IPsec"
+            ),
+            Protection::Off => assert_eq!(ends(frame).map(|it| it.0), Some(peer.vtep)),
+        }
+    }
+
+    /// The daemon gets what may be IKE, from peers that require IPsec, at most 50 a second.
+    fn are_bounded_messages(&mut self) {
+        for told in self.switch.told() {
+            let Told::Ike { from, to, bytes } = told else {
+                continue;
+            };
+            self.messages += 1;
+            assert!(self.requires(from.ip()));
+            assert_eq!(to.ip(), tunnel(&self.config).vtep);
+            assert!((28..=2048).contains(&bytes.len()));
+        }
+        assert!(self.messages <= 50 * (1 + self.now_ns / SECOND_NS));
+    }
+
+    fn requires(&self, endpoint: IpAddr) -> bool {
+        let mut peers = tunnel(&self.config).peers.iter();
+        peers.any(|peer| peer.vtep == endpoint && peer.ipsec == Protection::Required)
+    }
+}
+
+/// The source, the destination and the UDP ports of a packet.
+type Ends = (IpAddr, IpAddr, Option<(u16, u16)>);
+
+/// Those of a frame with an IP packet, by another parser.
+fn ends(frame: &[u8]) -> Option<Ends> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let (from, to): (IpAddr, IpAddr) = match packet.net? {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
+        NetSlice::Arp(_) => return None,
+    };
+    let ports = match packet.transport {
+        Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),
+        _ => None,
+    };
+    Some((from, to, ports))
+}
+
+/// Raw frames from every side, what a peer seals of raw bytes, IKE, the clock and renewals: a byte
+/// for the configuration; then for each event its kind, the number of its bytes, and those.
+#[test]
+fn encrypted_tunnel_keeps_its_promises() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let Some((choice, mut events)) = input.split_first() else {
+                return;
+            };
+            let configs = configs::protected();
+            let (_, config) = &configs[usize::from(*choice) % configs.len()];
+            let mut encrypted = Encrypted::new(config);
+            while let [kind, length, rest @ ..] = events {
+                let (bytes, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+                encrypted.event(*kind, bytes);
+                events = rest;
             }
         });
 }

@@ -140,6 +140,18 @@ fn has_second_address(wire: &Wire) -> bool {
     matches!(number, 135 | 139 | 140)
 }
 
+/// Whether a packet is UDP as a DHCPv6 server sends it to its clients.
+fn is_dhcpv6_answer(wire: &Wire) -> bool {
+    if wire.source.is_ipv4() {
+        return false;
+    }
+    let upper = oracle::answers::behind_extensions(wire.packet[6], &wire.packet[40..]);
+    let Some((17, [a, b, c, d, ..])) = upper else {
+        return false;
+    };
+    u16::from_be_bytes([*a, *b]) == 547 || u16::from_be_bytes([*c, *d]) == 546
+}
+
 fn has(port: &PortConfig, address: IpAddr) -> bool {
     match &port.addresses {
         Addresses::Static(prefixes) => prefixes.iter().any(|net| net.contains(&address)),
@@ -210,7 +222,10 @@ fn check_forwarded(
     match to_port {
         Some(port) => {
             prop_assert_eq!(leaves.destination_mac, port.mac.octets());
-            let own = has(port, leaves.destination);
+            let answered = from_port.is_some_and(|server| server.dhcp_server)
+                && is_dhcpv6_answer(&leaves)
+                && leaves.destination == IpAddr::V6(port.mac.link_local());
+            let own = has(port, leaves.destination) || answered;
             prop_assert!(own || dhcp, "{} is not the port's", leaves.destination);
             prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
         }

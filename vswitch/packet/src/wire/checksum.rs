@@ -59,6 +59,6 @@ pub(super) fn ipv4_sum(head: &[u8; 20]) -> u64 {
 /// Whether the sum, folded to 16 bits, is all ones: folding keeps the remainder by 2^16 - 1, and of
 /// the two numbers with remainder 0 the other is reached from a sum of 0 only, which no header has.
 #[inline(always)]
-pub(super) const fn is_all_ones(sum: u64) -> bool {
+pub const fn is_all_ones(sum: u64) -> bool {
     sum.is_multiple_of(0xffff)
 }

@@ -166,12 +166,16 @@ pub fn plain_checksum(head: &[u8; HEADER_LEN]) -> u16 {
 #[inline(always)]
 pub fn decrement_ttl(frame: &mut [u8], ttl: u8) {
     const TTL_AT: usize = ETHERNET_LEN + 8;
+    const CHECKSUM_AT: usize = ETHERNET_LEN + 10;
+    /// The complement of the word that holds the TTL, plus the word with one less: whatever it is.
+    const CHANGE: u32 = 0xffff - 0x0100;
     let Some(head) = frame.first_chunk_mut::<{ ETHERNET_LEN + HEADER_LEN }>() else {
         return;
     };
-    let old = be16(head, TTL_AT);
-    head[TTL_AT] = ttl - 1;
-    checksum::adjust(head, ETHERNET_LEN + 10, old, old - 0x0100);
+    head[TTL_AT] = ttl.wrapping_sub(1);
+    let sum = u32::from(!be16(head, CHECKSUM_AT)) + CHANGE;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    head[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// Walks the options; true if one is a source route.
@@ -196,4 +200,35 @@ fn has_source_route(mut options: &[u8]) -> Result<bool, DropReason> {
         };
     }
     Ok(source_route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The correction is that of [`checksum::adjust`] for the whole word, and the checksum holds.
+    #[test]
+    fn decremented_ttl_keeps_the_checksum() {
+        for ttl in 1..=u8::MAX {
+            for identification in [0, 1, 0x7fff, 0xfffe, u16::MAX] {
+                for low in 0..=u8::MAX {
+                    let mut frame = [0; ETHERNET_LEN + HEADER_LEN];
+                    frame[14] = 0x45;
+                    frame[18..20].copy_from_slice(&identification.to_be_bytes());
+                    (frame[22], frame[23], frame[33]) = (ttl, protocol::UDP, low);
+                    let head = frame[ETHERNET_LEN..].first_chunk().expect("a header");
+                    let sum = plain_checksum(head).to_ne_bytes();
+                    frame[24..26].copy_from_slice(&sum);
+                    let mut adjusted = frame;
+                    let old = be16(&frame, 22);
+                    adjusted[22] = ttl - 1;
+                    checksum::adjust(&mut adjusted, 24, old, old - 0x0100);
+                    decrement_ttl(&mut frame, ttl);
+                    assert_eq!(frame, adjusted);
+                    let head = frame[ETHERNET_LEN..].first_chunk().expect("a header");
+                    assert!(plain_checksum_holds(head));
+                }
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod dhcp;
 pub mod dhcp6;
 pub mod ecn;
+pub mod esp;
 pub mod ethernet;
 mod field;
 pub mod flow;

@@ -9,7 +9,7 @@ use super::flow::Inner;
 use super::icmp::TooBig;
 use super::tunnel::{Carrier, FIRST_SOURCE_PORT, OUTER6_LEN, TUNNEL_LEN, Template, UDP_LEN};
 use super::{ipv4, ipv6};
-use crate::number::ethertype;
+use crate::number::{ethertype, protocol};
 
 /// The longest outer header, from the IP header on.
 const OUTER_MAX: usize = OUTER6_LEN - ETHERNET_LEN;
@@ -47,7 +47,67 @@ impl Quoted<'_> {
     }
 }
 
+/// A quote of ESP.
+#[derive(Debug, Clone, Copy)]
+pub struct QuotedEsp {
+    /// Bytes of the ESP packet.
+    pub len: usize,
+    /// Bytes of the whole packet, from its IP header on.
+    pub outer_len: usize,
+    /// The ports of UDP that carried it.
+    pub udp: Option<(u16, u16)>,
+    /// The SPI.
+    pub spi: u32,
+    /// The lower half of the sequence number.
+    pub sequence: u32,
+}
+
 impl Carrier {
+    /// Reads a quote of ESP, whose IP header must be one that the switch writes.
+    pub fn quoted_esp(&self, quote: &[u8]) -> Option<QuotedEsp> {
+        let (ip_len, outer_len, upper, ttl) = match self.own {
+            IpAddr::V4(_) => {
+                let head = quote.first_chunk::<{ ipv4::HEADER_LEN }>()?;
+                // Identification 0, DF, no fragment.
+                let plain = head[0] == 0x45 && be32(head, 4) == 0x4000;
+                if !plain || !ipv4::plain_checksum_holds(head) {
+                    return None;
+                }
+                (head.len(), usize::from(be16(head, 2)), head[9], head[8])
+            }
+            IpAddr::V6(_) => {
+                let head = quote.first_chunk::<{ ipv6::HEADER_LEN }>()?;
+                if head[0] >> 4 != 6 {
+                    return None;
+                }
+                let len = head.len() + usize::from(be16(head, 4));
+                (head.len(), len, head[6], head[7])
+            }
+        };
+        if ttl == 0 || self.ttl.is_some_and(|sent| ttl > sent) {
+            return None;
+        }
+        let (udp_len, udp) = match upper {
+            protocol::ESP => (0, None),
+            protocol::UDP => {
+                let udp = quote.get(ip_len..)?.first_chunk::<UDP_LEN>()?;
+                if usize::from(be16(udp, 4)) != outer_len.checked_sub(ip_len)? {
+                    return None;
+                }
+                (UDP_LEN, Some((be16(udp, 0), be16(udp, 2))))
+            }
+            _ => return None,
+        };
+        let esp = quote.get(ip_len + udp_len..)?.first_chunk::<8>()?;
+        Some(QuotedEsp {
+            len: outer_len.checked_sub(ip_len + udp_len)?,
+            outer_len,
+            udp,
+            spi: be32(esp, 0),
+            sequence: be32(esp, 4),
+        })
+    }
+
     /// The endpoint to which the quoted packet went, if it came from us.
     pub fn quoted_endpoint(&self, report: &TooBig<'_>) -> Option<IpAddr> {
         let quote = report.quote;

@@ -19,7 +19,8 @@ use crate::hash::Key;
 use crate::number::{ethertype, port, protocol};
 use crate::reason::DropReason;
 
-pub(super) const UDP_LEN: usize = 8;
+/// Bytes of a UDP header.
+pub const UDP_LEN: usize = 8;
 /// Without options, the headers of both kinds have the same length.
 pub(super) const TUNNEL_LEN: usize = 8;
 /// What precedes an inner Ethernet frame.
@@ -115,10 +116,14 @@ pub struct Outer {
     pub destination: IpAddr,
     /// Its place among its fragments.
     pub fragment: Fragment,
-    udp: Option<(u16, u16)>,
-    /// The offset of the transport header, and the length, from the start of the IP header.
-    upper_at: usize,
-    len: usize,
+    /// The protocol of the upper layer.
+    pub upper: u8,
+    /// UDP's ports: source, destination.
+    pub udp: Option<(u16, u16)>,
+    /// The offset of the transport header from the start of the IP header.
+    pub upper_at: usize,
+    /// Bytes from the start of the IP header.
+    pub len: usize,
 }
 
 impl Outer {
@@ -130,6 +135,7 @@ impl Outer {
                 source: Ipv4Addr::from_bits(ip.source).into(),
                 destination: Ipv4Addr::from_bits(ip.destination).into(),
                 fragment: ip.fragment,
+                upper: ip.protocol,
                 udp: ip.udp(),
                 upper_at: usize::from(ip.header_len),
                 len: usize::from(ip.total_len),
@@ -138,6 +144,7 @@ impl Outer {
                 source: Ipv6Addr::from_bits(ip.source).into(),
                 destination: Ipv6Addr::from_bits(ip.destination).into(),
                 fragment: ip.fragment,
+                upper: ip.upper,
                 udp: ip.udp(),
                 upper_at: usize::from(ip.upper_at),
                 len: ip.total_len,
@@ -463,7 +470,7 @@ fn has_critical_option(mut options: &[u8]) -> Option<bool> {
 /// The sum that a UDP checksum is made of, of the datagram at `udp_at` of an IP packet which ends
 /// with it.
 #[inline]
-fn udp_sum(packet: &[u8], udp_at: usize) -> u64 {
+pub(super) fn udp_sum(packet: &[u8], udp_at: usize) -> u64 {
     let datagram = packet.get(udp_at..).unwrap_or_default();
     // The addresses end a header without options in both families; options are no part of the sum.
     let addresses = match packet.first().map_or(0, |first| first >> 4) {

@@ -1,221 +1,265 @@
 //! From a port: to another port, to the uplink, or into the tunnel.
 
-use packet::number::protocol;
-use packet::wire::ethernet::source_and_type;
 use packet::wire::flow::Inner;
-use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4};
-use packet::{Frame, addr, encapsulation};
+use packet::wire::{ETHERNET_LEN, be16, ethernet, ipv4};
+use packet::{Frame, addr};
 
-use super::header::{HEAD4, HEAD6, Upper, tcp, udp};
+use super::header::{Decision, HEAD4, IntoTunnel, Upper, Usual, WayOut, WaysOut, plain4, plain6};
 use crate::counters::Counters;
-use crate::ids::{PeerId, PortId};
+use crate::ids::{NextHopId, PortId};
+use crate::ipsec::sa::Stamped;
 use crate::peer_route::{self, PeerRoute};
 use crate::state::State;
-use crate::tables::{PackedTarget, PortRules, Tables};
+use crate::tables::{
+    PackedTarget, PortEgress, PortExpress, Tables, Tunnel, UplinkRules, View4, View6,
+};
 
-/// Where a common frame goes.
-enum Decision {
-    /// Out of that port, this long; its headers are written.
-    Out(PortId, usize),
-    /// Through the tunnel to that peer, this long.
-    Peer(PeerId, usize, Inner),
+/// What serves a burst from a tenant's port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FromPort<'t> {
+    port: PortExpress,
+    tunnel: Option<&'t Tunnel>,
+    routes4: View4<'t>,
+    routes6: View6<'t>,
+    ports: WaysOut<'t>,
+    /// The way out by the uplink; `None` while the next hop is unknown.
+    up4: Option<Up<'t>>,
+    up6: Option<Up<'t>>,
 }
 
-/// Forwards the frame, if nothing about it is unusual. `None`: the general path decides.
+/// The way out by the uplink, as it is in this burst.
+#[derive(Debug, Clone, Copy)]
+struct Up<'t> {
+    way: WayOut<'t>,
+    /// Destination and source MAC.
+    header: [u8; 12],
+    /// The longest IP packet.
+    max_len: u16,
+}
+
+impl<'t> Up<'t> {
+    fn new(
+        tables: &Tables,
+        counters: &'t Counters,
+        state: &State,
+        next_hop: impl Fn(&UplinkRules) -> Option<NextHopId>,
+    ) -> Option<Self> {
+        let uplink = tables.uplink.as_ref()?;
+        let mac = state.next_hop_mac(next_hop(uplink))?;
+        let mut header = [0; 12];
+        header[..6].copy_from_slice(&mac);
+        header[6..].copy_from_slice(&uplink.mac);
+        let to = tables.uplink_id();
+        Some(Self {
+            way: WayOut {
+                to,
+                counters: counters.port(to.index()),
+            },
+            header,
+            max_len: uplink.mtu,
+        })
+    }
+
+    #[inline(always)]
+    fn send(&self, head: &mut [u8; HEAD4], len: usize) -> Decision<'t> {
+        head[..12].copy_from_slice(&self.header);
+        Decision::out(self.way, 0, len)
+    }
+}
+
+impl<'t> FromPort<'t> {
+    #[inline]
+    pub(super) fn new(
+        tables: &'t Tables,
+        counters: &'t Counters,
+        state: &State,
+        port: PortExpress,
+    ) -> Self {
+        let (routes4, routes6) = tables.views();
+        Self {
+            port,
+            tunnel: tables.tunnel.as_ref(),
+            routes4,
+            routes6,
+            ports: WaysOut::new(tables, counters),
+            up4: Up::new(tables, counters, state, |uplink| uplink.next_hop4),
+            up6: Up::new(tables, counters, state, |uplink| uplink.next_hop6),
+        }
+    }
+
+    /// Forwards the frame, if nothing about it is unusual. `None`: the general path decides.
+    /// `TUNNEL`: there is a tunnel.
+    #[inline(always)]
+    pub(crate) fn forward<const TUNNEL: bool>(&self, frame: &mut [u8]) -> Option<Decision<'t>> {
+        let room = frame.len().wrapping_sub(ETHERNET_LEN);
+        let head = frame.first_chunk_mut::<HEAD4>()?;
+        if room > self.port.mtu {
+            return None;
+        }
+        let sender = ethernet::source_and_type(head.first_chunk()?);
+        if sender == self.port.sender4 {
+            self.forward4::<TUNNEL>(head, room)
+        } else if sender == self.port.sender6 {
+            self.forward6::<TUNNEL>(frame, room)
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn forward4<const TUNNEL: bool>(
+        &self,
+        head: &mut [u8; HEAD4],
+        room: usize,
+    ) -> Option<Decision<'t>> {
+        let plain = plain4(head, room, self.usual())?;
+        if addr::is_group_mac([head[0]; 6]) {
+            return None;
+        }
+        if u64::from(plain.source) != self.port.own4 && !self.owns4(plain.source) {
+            return None;
+        }
+        let destination = u32::from_be(plain.destination);
+        let target = self.routes4.lookup(destination)?;
+        if let Some(to) = self.ports.get(target) {
+            return self.send_to_port(head, target, to, plain.len);
+        }
+        if !addr::is_routable4_fast(destination) {
+            return None;
+        }
+        let ttl = head[22];
+        if target == PackedTarget::UPLINK {
+            let up = self.up4.as_ref()?;
+            if ttl <= 1 || plain.len > usize::from(up.max_len) {
+                return None;
+            }
+            ipv4::decrement_ttl(head, ttl);
+            return Some(up.send(head, plain.len));
+        }
+        if !TUNNEL {
+            return None;
+        }
+        let ends = (u32::from_be(plain.source), destination);
+        let inner = Inner::flow4(head[15], ttl, ends, plain.protocol, plain.ports);
+        self.send_to_peer(target, plain.len, Upper::new(&plain, head[47]), inner)
+    }
+
+    #[inline(always)]
+    fn forward6<const TUNNEL: bool>(&self, frame: &mut [u8], room: usize) -> Option<Decision<'t>> {
+        let plain = plain6(frame, room, self.usual())?;
+        let flags = frame.get(67).copied().unwrap_or_default();
+        let head = frame.first_chunk_mut::<HEAD4>()?;
+        if addr::is_group_mac([head[0]; 6]) {
+            return None;
+        }
+        if self.port.own6 != Some(plain.source) && !self.owns6(plain.source) {
+            return None;
+        }
+        let destination = u128::from_be(plain.destination);
+        let target = self.routes6.lookup(destination)?;
+        if let Some(to) = self.ports.get(target) {
+            return self.send_to_port(head, target, to, plain.len);
+        }
+        if !addr::is_routable6(destination) {
+            return None;
+        }
+        let hops = head[21];
+        if target == PackedTarget::UPLINK {
+            let up = self.up6.as_ref()?;
+            let too_long = plain.len > usize::from(up.max_len);
+            if hops <= 1 || too_long || addr::may_embed4(destination) {
+                return None;
+            }
+            head[21] = hops - 1;
+            return Some(up.send(head, plain.len));
+        }
+        if !TUNNEL {
+            return None;
+        }
+        let class = (be16(head, 14) >> 4) as u8;
+        let ends = (u128::from_be(plain.source), destination);
+        let inner = Inner::flow6(class, hops, ends, plain.protocol, plain.ports);
+        self.send_to_peer(target, plain.len, Upper::new(&plain, flags), inner)
+    }
+
+    #[inline(always)]
+    fn usual(&self) -> Usual<'t> {
+        Usual {
+            special: self.port.special_ports,
+            only_plain_tcp: true,
+        }
+    }
+
+    /// Whether a source that is not the usual one, as it lies in memory, is the port's.
+    #[inline(always)]
+    fn owns4(&self, source: u32) -> bool {
+        self.routes4.lookup(u32::from_be(source)) == Some(self.port.target)
+    }
+
+    /// As [`Self::owns4`].
+    #[inline(always)]
+    fn owns6(&self, source: u128) -> bool {
+        self.routes6.lookup(u128::from_be(source)) == Some(self.port.target)
+    }
+
+    /// `port` is the one that `target` leads to.
+    #[inline(always)]
+    fn send_to_port(
+        &self,
+        head: &mut [u8; HEAD4],
+        target: PackedTarget,
+        (way, port): (WayOut<'t>, &PortEgress),
+        len: usize,
+    ) -> Option<Decision<'t>> {
+        if len > usize::from(port.max_len) || target == self.port.target {
+            return None;
+        }
+        head[..12].copy_from_slice(&port.header);
+        Some(Decision::out(way, 0, len))
+    }
+
+    #[inline(always)]
+    fn send_to_peer(
+        &self,
+        target: PackedTarget,
+        len: usize,
+        upper: Upper,
+        inner: Inner,
+    ) -> Option<Decision<'t>> {
+        let into = IntoTunnel {
+            peer: target.peer()?,
+            // A port's MTU is no more.
+            len: len as u16,
+            inner,
+        };
+        let passes = upper.passes(self.tunnel?);
+        passes.then_some(Decision::IntoTunnel(into))
+    }
+}
+
+/// Puts a frame for which the lane decided so into the tunnel. If it is `stamped` then, it has to
+/// be sealed with others before it leaves. `None`, with the frame unchanged: it is for the general
+/// path.
 #[inline(always)]
-pub(crate) fn forward(
-    tables: &Tables,
-    state: &mut State,
-    counters: &Counters,
-    rules: &PortRules,
+pub(crate) fn enter_tunnel(
+    (tables, counters, state): (&Tables, &Counters, &mut State),
     now_ns: u64,
+    into: IntoTunnel,
     frame: &mut Frame<'_>,
+    stamped: &mut Option<Stamped>,
 ) -> Option<PortId> {
-    if frame.stripped_tag().is_some() {
-        return None;
-    }
-    let bytes = frame.bytes_mut();
-    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
-    let head = bytes.first_chunk_mut::<HEAD4>()?;
-    if room > usize::from(rules.mtu) {
-        return None;
-    }
-    let sender = source_and_type(head.first_chunk()?);
-    let decision = if sender == rules.express4 {
-        forward4(tables, state, rules, head, room)?
-    } else if sender == rules.express6 {
-        forward6(tables, state, rules, bytes, room)?
-    } else {
-        return None;
-    };
-    match decision {
-        Decision::Out(to, len) => {
-            frame.truncate(len);
-            Some(to)
-        }
-        Decision::Peer(id, len, inner) => {
-            let out = into_tunnel(tables, state, counters, id, (len, inner), frame)?;
-            let tunnel = tables.tunnel.as_ref()?;
-            peer_route::remember(tunnel, state, id, (&inner, len), now_ns);
-            Some(out)
-        }
-    }
-}
-
-/// Not inlined, so that frames without a tunnel do not pay for it.
-#[inline(never)]
-fn into_tunnel(
-    tables: &Tables,
-    state: &State,
-    counters: &Counters,
-    id: PeerId,
-    (len, inner): (usize, Inner),
-    frame: &mut Frame<'_>,
-) -> Option<PortId> {
-    let route = PeerRoute::new(tables.tunnel.as_ref()?, state, id, len).ok()?;
+    let IntoTunnel { peer, len, inner } = into;
+    let len = usize::from(len);
+    let tunnel = tables.tunnel.as_ref()?;
+    let route = PeerRoute::new(tunnel, state, peer, len, now_ns).ok()?;
     // Nothing may fail once the frame is changed.
-    if !frame.has_headroom() {
+    let has_room = frame.has_headroom() && (!route.is_sealed() || frame.has_tailroom());
+    if !has_room {
         return None;
     }
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
-    route.seal(counters, inner, frame)?;
+    route.seal_or_stamp((counters, &mut *state), inner, frame, now_ns, stamped)?;
+    peer_route::remember(tunnel, state, peer, (&inner, len), now_ns);
     Some(tables.uplink_id())
-}
-
-#[inline(always)]
-fn forward4(
-    tables: &Tables,
-    state: &State,
-    rules: &PortRules,
-    head: &mut [u8; HEAD4],
-    room: usize,
-) -> Option<Decision> {
-    let total_len = be16(head, 16);
-    let [first, group] = [head[14], head[0] & 1];
-    let fragment = be16(head, 20) & 0x3fff;
-    // One branch for four rare conditions.
-    if (first ^ 0x45) | group != 0 || fragment != 0 || usize::from(total_len) > room {
-        return None;
-    }
-    let (source, destination) = (be32(head, 26), be32(head, 30));
-    let ports = (be16(head, 34), be16(head, 36));
-    match head[23] {
-        protocol::UDP => udp(usize::from(total_len), 28, ports, rules.special_ports)?,
-        protocol::TCP if !encapsulation::is_tcp(ports) => {
-            tcp(usize::from(total_len), 20, head[46])?;
-        }
-        _ => return None,
-    }
-    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    if !ipv4::plain_checksum_holds(ip) || tables.packed4(source) != Some(rules.target) {
-        return None;
-    }
-    let target = tables.packed4(destination)?;
-    let len = usize::from(total_len);
-    if let Some(id) = target.port() {
-        return to_port(tables, rules, head, id, len);
-    }
-    if let Some(peer) = target.peer() {
-        let upper = match head[23] {
-            protocol::UDP => Upper::Udp(be16(head, 36)),
-            _ => Upper::Tcp(head[47]),
-        };
-        if !upper.passes(tables.tunnel.as_ref()?)
-            || addr::is_link_local4(source)
-            || !addr::is_routable4(destination)
-        {
-            return None;
-        }
-        let ends = (source, destination);
-        let inner = Inner::flow4(head[15], head[22], ends, head[23], be32(head, 34));
-        return Some(Decision::Peer(peer, len, inner));
-    }
-    let uplink = tables
-        .uplink
-        .as_ref()
-        .filter(|_| target == PackedTarget::UPLINK)?;
-    let ttl = head[22];
-    let next_hop = state.next_hop_mac(uplink.next_hop4)?;
-    let routable = addr::is_routable4(destination) && !addr::is_link_local4(source);
-    if ttl <= 1 || total_len > uplink.mtu || !routable {
-        return None;
-    }
-    ipv4::decrement_ttl(head, ttl);
-    head[..6].copy_from_slice(&next_hop);
-    head[6..12].copy_from_slice(&uplink.mac);
-    Some(Decision::Out(tables.uplink_id(), ETHERNET_LEN + len))
-}
-
-#[inline(always)]
-fn forward6(
-    tables: &Tables,
-    state: &State,
-    rules: &PortRules,
-    bytes: &mut [u8],
-    room: usize,
-) -> Option<Decision> {
-    let head = bytes.first_chunk::<HEAD6>()?;
-    let total_len = 40 + usize::from(be16(head, 18));
-    if (head[14] >> 4) ^ 6 | (head[0] & 1) != 0 || total_len > room {
-        return None;
-    }
-    let ports = (be16(head, 54), be16(head, 56));
-    match head[20] {
-        protocol::UDP => udp(total_len, 48, ports, rules.special_ports)?,
-        protocol::TCP if !encapsulation::is_tcp(ports) => tcp(total_len, 40, *bytes.get(66)?)?,
-        _ => return None,
-    }
-    let (source, destination) = (be128(head, 22), be128(head, 38));
-    if tables.packed6(source) != Some(rules.target) {
-        return None;
-    }
-    let target = tables.packed6(destination)?;
-    if let Some(id) = target.port() {
-        return to_port(tables, rules, bytes.first_chunk_mut()?, id, total_len);
-    }
-    if !addr::is_routable6(destination) || addr::is_link_local6(source) {
-        return None;
-    }
-    if let Some(peer) = target.peer() {
-        let upper = match head[20] {
-            protocol::UDP => Upper::Udp(be16(head, 56)),
-            _ => Upper::Tcp(*bytes.get(67)?),
-        };
-        let class = (be16(head, 14) >> 4) as u8;
-        let ends = (source, destination);
-        let inner = Inner::flow6(class, head[21], ends, head[20], be32(head, 54));
-        let passes = upper.passes(tables.tunnel.as_ref()?);
-        return passes.then_some(Decision::Peer(peer, total_len, inner));
-    }
-    let uplink = tables
-        .uplink
-        .as_ref()
-        .filter(|_| target == PackedTarget::UPLINK)?;
-    let next_hop = state.next_hop_mac(uplink.next_hop6)?;
-    let hops = head[21];
-    if addr::may_embed4(destination) || hops <= 1 || total_len > usize::from(uplink.mtu) {
-        return None;
-    }
-    let head = bytes.first_chunk_mut::<HEAD6>()?;
-    head[21] = hops - 1;
-    head[..6].copy_from_slice(&next_hop);
-    head[6..12].copy_from_slice(&uplink.mac);
-    Some(Decision::Out(tables.uplink_id(), ETHERNET_LEN + total_len))
-}
-
-#[inline(always)]
-fn to_port(
-    tables: &Tables,
-    rules: &PortRules,
-    head: &mut [u8; HEAD4],
-    id: PortId,
-    total_len: usize,
-) -> Option<Decision> {
-    let to = tables.egress.get(id.index())?;
-    if total_len > usize::from(to.max_len) || id == rules.id {
-        return None;
-    }
-    head[..12].copy_from_slice(&to.header);
-    Some(Decision::Out(id, ETHERNET_LEN + total_len))
 }

@@ -1,164 +1,221 @@
 //! From the underlay to a port: out of the tunnel, or in plain.
 
-use packet::number::{ethertype, protocol};
+use packet::addr;
+use packet::number::ethertype;
 use packet::refused::SPECIAL_PORTS;
+use packet::wire::ETHERNET_LEN;
 use packet::wire::tunnel::Opened;
-use packet::wire::{ETHERNET_LEN, be16, be32, be128, ipv4, mac_at};
-use packet::{Frame, addr};
 
-use super::header::{HEAD4, HEAD6, Upper, tcp, udp};
+use super::header::{Decision, HEAD4, Upper, Usual, WaysOut, plain4, plain6, word};
 use crate::counters::Counters;
-use crate::ids::PortId;
-use crate::tables::{PackedTarget, Tables};
+use crate::tables::{PackedTarget, Tables, Tunnel, UplinkRules, View4, View6};
 
-/// Opens a tunnel packet without anything unusual, and forwards the inner frame. `None`: the
-/// general path decides.
-#[inline(always)]
-pub(crate) fn decapsulate(
-    tables: &Tables,
-    counters: &Counters,
+/// What is usual there.
+const USUAL: Usual<'static> = Usual {
+    special: &SPECIAL_PORTS,
+    only_plain_tcp: false,
+};
+
+/// What serves a burst from the underlay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FromUnderlay<'t> {
+    tunnel: Option<&'t Tunnel>,
+    counters: &'t Counters,
+    routes4: View4<'t>,
+    routes6: View6<'t>,
+    ports: WaysOut<'t>,
+    /// Our own MAC in the lower 48 bits.
+    own: u64,
+    mtu: u16,
+    takes_only_tunnel: bool,
     now_ns: u64,
-    frame: &mut Frame<'_>,
-) -> Option<PortId> {
-    let (uplink, tunnel) = (tables.uplink.as_ref()?, tables.tunnel.as_ref()?);
-    if frame.stripped_tag().is_some() {
-        return None;
-    }
-    let bytes = frame.bytes_mut();
-    let head = bytes.first_chunk::<ETHERNET_LEN>()?;
-    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
-    if !for_us || bytes.len() - ETHERNET_LEN > usize::from(uplink.mtu) {
-        return None;
-    }
-    let opened = tunnel.carrier.open_plain(bytes)?;
-    let vtep = tunnel.vtep_by_number(opened.source)?;
-    let Opened { begin, end, .. } = opened;
-    let inside = bytes.get_mut(begin..end)?;
-    let room = inside.len().wrapping_sub(ETHERNET_LEN);
-    let head = inside.first_chunk_mut::<HEAD4>()?;
-    if mac_at(head, 0) != tunnel.mac || !addr::is_station_mac(mac_at(head, 6)) {
-        return None;
-    }
-    if !opened.keeps_ecn(&head[ETHERNET_LEN..]) {
-        return None;
-    }
-    let passes = |upper: Upper| upper.passes(tunnel);
-    let (len, from, to) = match be16(head, 12) {
-        ethertype::IPV4 => {
-            let (len, source, destination) = common4(head, room, passes)?;
-            (len, tables.packed4(source)?, tables.packed4(destination)?)
-        }
-        ethertype::IPV6 => {
-            let (len, source, destination) = common6(inside, room, passes)?;
-            (len, tables.packed6(source)?, tables.packed6(destination)?)
-        }
-        _ => return None,
-    };
-    let (peer, id) = (from.peer()?, to.port()?);
-    if tunnel.peers().get(peer.index())?.vtep != vtep {
-        return None;
-    }
-    let to = tables.egress.get(id.index())?;
-    if len > usize::from(to.max_len) {
-        return None;
-    }
-    inside.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
-    // Counted with its padding, as the general path does.
-    counters.peer(peer).received(end - begin, now_ns);
-    frame.shrink_front(begin);
-    frame.truncate(ETHERNET_LEN + len);
-    Some(id)
 }
 
-/// Forwards a packet without anything unusual from the underlay to a VM. `None`: the general path
-/// decides.
-#[inline(always)]
-pub(crate) fn deliver(tables: &Tables, frame: &mut Frame<'_>) -> Option<PortId> {
-    let uplink = tables.uplink.as_ref()?;
-    if frame.stripped_tag().is_some() || tables.takes_only_tunnel() {
-        return None;
-    }
-    let bytes = frame.bytes_mut();
-    let room = bytes.len().wrapping_sub(ETHERNET_LEN);
-    let head = bytes.first_chunk::<HEAD4>()?;
-    let for_us = mac_at(head, 0) == uplink.mac && uplink.is_other_station(mac_at(head, 6));
-    if !for_us || room > usize::from(uplink.mtu) {
-        return None;
-    }
-    let (len, from, to) = match be16(head, 12) {
-        ethertype::IPV4 => {
-            let (len, source, destination) = common4(head, room, |_| true)?;
-            (len, tables.packed4(source), tables.packed4(destination)?)
+/// The two MACs and the type of a frame, in words.
+pub(super) struct Ethernet {
+    pub(super) to: u64,
+    from: u64,
+    pub(super) ethertype: u16,
+}
+
+impl Ethernet {
+    const MAC: u64 = (1 << 48) - 1;
+
+    #[inline(always)]
+    pub(super) fn of(head: &[u8; HEAD4]) -> Self {
+        let (to, from) = (word(head, 0), word(head, 6));
+        Self {
+            to: to & Self::MAC,
+            from: from & Self::MAC,
+            ethertype: ((from >> 48) as u16).swap_bytes(),
         }
-        ethertype::IPV6 => {
-            let (len, source, destination) = common6(bytes, room, |_| true)?;
-            if addr::may_embed4(source) {
-                return None;
+    }
+
+    /// A MAC as a frame's are here.
+    #[inline(always)]
+    pub(super) fn number(mac: [u8; 6]) -> u64 {
+        let [a, b, c, d, e, f] = mac;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// Whether one station may have sent it, and not `own`.
+    #[inline(always)]
+    pub(super) fn is_from_other_station(&self, own: u64) -> bool {
+        self.from & 1 == 0 && self.from != 0 && self.from != own
+    }
+}
+
+impl<'t> FromUnderlay<'t> {
+    /// `None` if there is no uplink.
+    #[inline]
+    pub(crate) fn new(tables: &'t Tables, counters: &'t Counters, now_ns: u64) -> Option<Self> {
+        let uplink: &UplinkRules = tables.uplink.as_ref()?;
+        let (routes4, routes6) = tables.views();
+        Some(Self {
+            tunnel: tables.tunnel.as_ref(),
+            counters,
+            routes4,
+            routes6,
+            ports: WaysOut::new(tables, counters),
+            own: Ethernet::number(uplink.mac),
+            mtu: uplink.mtu,
+            takes_only_tunnel: tables.takes_only_tunnel(),
+            now_ns,
+        })
+    }
+
+    /// As [`Self::deliver`], where there is a tunnel.
+    #[inline(always)]
+    pub(crate) fn deliver_or_open(&self, frame: &mut [u8]) -> Option<Decision<'t>> {
+        match self.open::<false>(frame) {
+            Some(decision) => Some(decision),
+            None if self.takes_only_tunnel => None,
+            None => self.deliver(frame),
+        }
+    }
+
+    /// Forwards a packet without anything unusual from the underlay to a VM. `None`: the general
+    /// path decides.
+    #[inline(always)]
+    pub(crate) fn deliver(&self, frame: &mut [u8]) -> Option<Decision<'t>> {
+        let room = frame.len().wrapping_sub(ETHERNET_LEN);
+        let head = frame.first_chunk::<HEAD4>()?;
+        let ethernet = Ethernet::of(head);
+        let for_us = ethernet.to == self.own && ethernet.is_from_other_station(self.own);
+        if !for_us || room > usize::from(self.mtu) {
+            return None;
+        }
+        let (len, from, to) = match ethernet.ethertype {
+            ethertype::IPV4 => {
+                let plain = plain4(head, room, USUAL)?;
+                let source = u32::from_be(plain.source);
+                if !addr::is_routable4_fast(source) {
+                    return None;
+                }
+                let to = self.routes4.lookup(u32::from_be(plain.destination))?;
+                (plain.len, self.routes4.lookup(source), to)
             }
-            (len, tables.packed6(source), tables.packed6(destination)?)
+            ethertype::IPV6 => {
+                let plain = plain6(frame, room, USUAL)?;
+                let source = u128::from_be(plain.source);
+                if !addr::is_routable6(source) || addr::may_embed4(source) {
+                    return None;
+                }
+                let to = self.routes6.lookup(u128::from_be(plain.destination))?;
+                (plain.len, self.routes6.lookup(source), to)
+            }
+            _ => return None,
+        };
+        if !PackedTarget::is_external(from) {
+            return None;
         }
-        _ => return None,
-    };
-    let id = to.port().filter(|_| PackedTarget::is_external(from))?;
-    let to = tables.egress.get(id.index())?;
-    if len > usize::from(to.max_len) {
-        return None;
+        self.send_to_port(frame, 0, to, len)
     }
-    bytes.first_chunk_mut::<12>()?.copy_from_slice(&to.header);
-    frame.truncate(ETHERNET_LEN + len);
-    Some(id)
-}
 
-/// The length, source and destination of an IPv4 packet without anything unusual, whose upper layer
-/// `passes`. The source is a unicast address.
-#[inline(always)]
-fn common4(
-    head: &[u8; HEAD4],
-    room: usize,
-    passes: impl FnOnce(Upper) -> bool,
-) -> Option<(usize, u32, u32)> {
-    let len = usize::from(be16(head, 16));
-    let fragment = be16(head, 20) & 0x3fff;
-    if head[14] != 0x45 || fragment != 0 || len > room {
-        return None;
+    /// Opens a tunnel packet that came under IPsec, if nothing about it is unusual.
+    #[inline]
+    pub(crate) fn open_sealed(&self, frame: &mut [u8]) -> Option<Decision<'t>> {
+        self.open::<true>(frame)
     }
-    let upper = match head[23] {
-        protocol::UDP => {
-            let to = be16(head, 36);
-            udp(len, 28, (be16(head, 34), to), &SPECIAL_PORTS).map(|()| Upper::Udp(to))?
-        }
-        protocol::TCP => tcp(len, 20, head[46]).map(|()| Upper::Tcp(head[47]))?,
-        _ => return None,
-    };
-    let ip: &[u8; 20] = head[ETHERNET_LEN..].first_chunk()?;
-    let source = be32(head, 26);
-    let common = ipv4::plain_checksum_holds(ip) && addr::is_routable4(source) && passes(upper);
-    common.then(|| (len, source, be32(head, 30)))
-}
 
-/// As [`common4`].
-#[inline(always)]
-fn common6(
-    bytes: &[u8],
-    room: usize,
-    passes: impl FnOnce(Upper) -> bool,
-) -> Option<(usize, u128, u128)> {
-    let head = bytes.first_chunk::<HEAD6>()?;
-    let len = 40 + usize::from(be16(head, 18));
-    if head[14] >> 4 != 6 || len > room {
-        return None;
+    /// Opens a tunnel packet without anything unusual, and forwards the inner frame. `None`: it is
+    /// unchanged. `SEALED`: it came under IPsec, by an SA of the endpoint that it is from.
+    #[inline(always)]
+    fn open<const SEALED: bool>(&self, frame: &mut [u8]) -> Option<Decision<'t>> {
+        let tunnel = self.tunnel?;
+        let head = frame.first_chunk::<HEAD4>()?;
+        let ethernet = Ethernet::of(head);
+        let for_us = ethernet.to == self.own && ethernet.is_from_other_station(self.own);
+        if !for_us || frame.len() - ETHERNET_LEN > usize::from(self.mtu) {
+            return None;
+        }
+        let opened = tunnel.carrier.open_plain(frame)?;
+        let vtep = tunnel.vtep_by_number(opened.source)?;
+        if tunnel.vtep(vtep).protected != SEALED {
+            return None;
+        }
+        let Opened { begin, end, .. } = opened;
+        let inside = frame.get_mut(begin..end)?;
+        let room = inside.len().wrapping_sub(ETHERNET_LEN);
+        let head = inside.first_chunk::<HEAD4>()?;
+        let ethernet = Ethernet::of(head);
+        let own = Ethernet::number(tunnel.mac);
+        if ethernet.to != own || !ethernet.is_from_other_station(own) {
+            return None;
+        }
+        if !opened.keeps_ecn(&head[ETHERNET_LEN..]) {
+            return None;
+        }
+        let (len, from, to) = match ethernet.ethertype {
+            ethertype::IPV4 => {
+                let plain = plain4(head, room, USUAL)?;
+                let source = u32::from_be(plain.source);
+                let usual = addr::is_routable4_fast(source);
+                if !usual || !Upper::new(&plain, head[47]).passes(tunnel) {
+                    return None;
+                }
+                let to = self.routes4.lookup(u32::from_be(plain.destination))?;
+                (plain.len, self.routes4.lookup(source)?, to)
+            }
+            ethertype::IPV6 => {
+                let plain = plain6(inside, room, USUAL)?;
+                let source = u128::from_be(plain.source);
+                let flags = inside.get(67).copied().unwrap_or_default();
+                let usual = addr::is_routable6(source);
+                if !usual || !Upper::new(&plain, flags).passes(tunnel) {
+                    return None;
+                }
+                let to = self.routes6.lookup(u128::from_be(plain.destination))?;
+                (plain.len, self.routes6.lookup(source)?, to)
+            }
+            _ => return None,
+        };
+        let peer = from.peer()?;
+        if tunnel.peers().get(peer.index())?.vtep != vtep {
+            return None;
+        }
+        let decision = self.send_to_port(inside, begin, to, len)?;
+        // Counted with its padding, as the general path does.
+        self.counters.peer(peer).received(end - begin, self.now_ns);
+        Some(decision)
     }
-    let upper = match head[20] {
-        protocol::UDP => {
-            let to = be16(head, 56);
-            udp(len, 48, (be16(head, 54), to), &SPECIAL_PORTS).map(|()| Upper::Udp(to))?
+
+    /// Sends it by the port that `target` leads to, if it leads to one. `frame` begins at `begin`
+    /// of the frame that came.
+    #[inline(always)]
+    fn send_to_port(
+        &self,
+        frame: &mut [u8],
+        begin: usize,
+        target: PackedTarget,
+        len: usize,
+    ) -> Option<Decision<'t>> {
+        let (way, port) = self.ports.get(target)?;
+        if len > usize::from(port.max_len) {
+            return None;
         }
-        protocol::TCP => {
-            let flags = *bytes.get(67)?;
-            tcp(len, 40, *bytes.get(66)?).map(|()| Upper::Tcp(flags))?
-        }
-        _ => return None,
-    };
-    let source = be128(head, 22);
-    (addr::is_routable6(source) && passes(upper)).then(|| (len, source, be128(head, 38)))
+        let macs = frame.first_chunk_mut::<12>()?;
+        macs.copy_from_slice(&port.header);
+        Some(Decision::out(way, begin, len))
+    }
 }

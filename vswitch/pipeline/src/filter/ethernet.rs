@@ -2,7 +2,7 @@
 
 use packet::number::ethertype;
 use packet::wire::ethernet::{TAG_LEN, VID_MASK};
-use packet::wire::{ETHERNET_LEN, be16, mac_at};
+use packet::wire::{ETHERNET_LEN, Packet, be16, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use crate::tables::PortRules;
@@ -22,13 +22,6 @@ pub(super) struct Station<'a> {
     pub(super) trunk: &'a [u16],
 }
 
-/// What the Ethernet rows found in a frame.
-pub(super) struct Ethernet {
-    pub(super) vid: Option<u16>,
-    pub(super) group: bool,
-    pub(super) ethertype: u16,
-}
-
 impl Station<'_> {
     /// Whether the station may use the tag with this control information.
     #[inline(always)]
@@ -37,9 +30,14 @@ impl Station<'_> {
     }
 }
 
-/// The Ethernet rows 1 to 6. Removes an allowed tag from the frame.
+/// The Ethernet rows 1 to 6. Removes an allowed tag from the frame, and returns the type of what is
+/// behind it; `packet` gets everything else.
 #[inline(always)]
-pub(super) fn parse(station: &Station<'_>, frame: &mut Frame<'_>) -> Result<Ethernet, DropReason> {
+pub(super) fn parse(
+    station: &Station<'_>,
+    frame: &mut Frame<'_>,
+    packet: &mut Packet,
+) -> Result<u16, DropReason> {
     let head = frame
         .bytes()
         .first_chunk::<ETHERNET_LEN>()
@@ -107,9 +105,6 @@ pub(super) fn parse(station: &Station<'_>, frame: &mut Frame<'_>) -> Result<Ethe
     if matches!(ethertype, ethertype::LLDP | ethertype::PAUSE) {
         return Err(DropReason::LinkLocalL2);
     }
-    Ok(Ethernet {
-        vid,
-        group,
-        ethertype,
-    })
+    (packet.vid, packet.group) = (vid, group);
+    Ok(ethertype)
 }

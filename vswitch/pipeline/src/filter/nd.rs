@@ -23,7 +23,6 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
                     && ip.destination == addr::solicited_node(message.target())
                     && message.link_layer(SOURCE_LINK_LAYER).next().is_none()
             }
-            icmpv6::NEIGHBOR_SOLICITATION => message.link_layer(SOURCE_LINK_LAYER).all(own_mac),
             icmpv6::NEIGHBOR_ADVERTISEMENT => {
                 owner.has6(message.target())
                     && message.link_layer(TARGET_LINK_LAYER).all(own_mac)

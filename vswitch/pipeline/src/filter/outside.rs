@@ -1,8 +1,8 @@
 //! Rows that the uplink and the tunnel share: what may come from outside.
 
-use packet::number::{ethertype, icmpv6, protocol};
+use packet::number::{ethertype, icmpv6};
 use packet::refused::{icmp_reason, igmp_reason};
-use packet::wire::{Arp, Fragment, Ipv4, Ipv6, Transport, arp};
+use packet::wire::{Arp, Ipv4, Ipv6, Transport, arp};
 use packet::{DropReason, addr};
 
 use super::{dhcp, nd};
@@ -64,8 +64,5 @@ pub(super) fn not_of_routers(ip: &Ipv4) -> Result<(), DropReason> {
 pub(super) fn services6(ip: &Ipv6, packet: &[u8]) -> Result<(), DropReason> {
     dhcp::not_from_server6(ip.udp())?;
     dhcp::not_to_server6(ip.udp())?;
-    if ip.upper == protocol::ICMPV6 && ip.fragment != Fragment::Later {
-        nd::from_outside(ip, packet)?;
-    }
-    Ok(())
+    nd::from_outside(ip, packet)
 }

@@ -4,7 +4,7 @@ use packet::number::{ethertype, icmpv6, protocol};
 use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Sender, Station};
+use super::ethernet::{self, Sender, Station};
 use super::outside::not_of_routers;
 use super::owner::Owner;
 use super::{dhcp, encapsulation, nd};
@@ -25,11 +25,7 @@ pub(crate) fn from_port(
         mtu: rules.mtu,
         trunk: &rules.trunk,
     };
-    let Ethernet {
-        vid,
-        group,
-        ethertype,
-    } = ethernet::parse(&station, frame)?;
+    let ethertype = ethernet::parse(&station, frame, packet)?;
     let owner = Owner {
         tables,
         rules,
@@ -37,15 +33,17 @@ pub(crate) fn from_port(
     };
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
-    packet.ip = match ethertype {
-        ethertype::IPV4 => Ip::V4(ipv4_from_port(&owner, payload)?),
-        ethertype::IPV6 => Ip::V6(ipv6_from_port(&owner, payload)?),
-        ethertype::ARP => Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?),
-        ethertype::RARP if is_own_announcement(rules, bytes) => Ip::Rarp,
+    // Each writes its own: a value that is chosen among them would be copied field by field.
+    match ethertype {
+        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(&owner, payload)?),
+        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(&owner, payload)?),
+        ethertype::ARP => {
+            packet.ip = Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?);
+        }
+        ethertype::RARP if is_own_announcement(rules, bytes) => packet.ip = Ip::Rarp,
         ethertype::RARP => return Err(DropReason::Rarp),
         _ => return Err(DropReason::EtherType),
-    };
-    (packet.vid, packet.group) = (vid, group);
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use packet::wire::ecn::Ecn;
 use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Sender, Station};
+use super::ethernet::{self, Sender, Station};
 use super::outside;
 use crate::ids::{PeerId, VtepId};
 use crate::tables::{PackedTarget, Tables, Tunnel};
@@ -34,18 +34,13 @@ pub(crate) fn from_tunnel(
         mtu: u16::MAX,
         trunk: &[],
     };
-    let Ethernet {
-        vid,
-        group,
-        ethertype,
-    } = ethernet::parse(&station, frame)?;
+    let ethertype = ethernet::parse(&station, frame, packet)?;
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
     outside::known_ethertype(ethertype)?;
-    if !group && mac_at(bytes, 0) != from.tunnel.mac {
+    if !packet.group && mac_at(bytes, 0) != from.tunnel.mac {
         return Err(DropReason::DstMac);
     }
-    (packet.vid, packet.group) = (vid, group);
     Ok(match ethertype {
         ethertype::IPV4 => {
             let ip = ipv4::parse(payload)?;

@@ -4,7 +4,7 @@ use packet::number::ethertype;
 use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
-use super::ethernet::{self, Ethernet, Sender, Station};
+use super::ethernet::{self, Sender, Station};
 use super::outside;
 use crate::tables::{Tables, Target, UplinkRules};
 
@@ -21,23 +21,18 @@ pub(crate) fn from_uplink(
         mtu: uplink.mtu,
         trunk: &[],
     };
-    let Ethernet {
-        vid,
-        group,
-        ethertype,
-    } = ethernet::parse(&station, frame)?;
+    let ethertype = ethernet::parse(&station, frame, packet)?;
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
     outside::known_ethertype(ethertype)?;
-    if uplink.software_mac_filter && !group && mac_at(bytes, 0) != uplink.mac {
+    if uplink.software_mac_filter && !packet.group && mac_at(bytes, 0) != uplink.mac {
         return Err(DropReason::DstMac);
     }
-    (packet.vid, packet.group) = (vid, group);
-    packet.ip = match ethertype {
-        ethertype::IPV4 => Ip::V4(ipv4_from_uplink(tables, payload)?),
-        ethertype::IPV6 => Ip::V6(ipv6_from_uplink(tables, payload)?),
-        _ => Ip::Arp(arp_from_uplink(tables, mac_at(bytes, 6), payload)?),
-    };
+    match ethertype {
+        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_uplink(tables, payload)?),
+        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_uplink(tables, payload)?),
+        _ => packet.ip = Ip::Arp(arp_from_uplink(tables, mac_at(bytes, 6), payload)?),
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! One frame's way through the stages, which `order.rs` runs. Each stage is a method of [`Pass`];
 //! the side from which the frame came is a parameter.
 
+mod ipsec;
 mod reply;
 pub(crate) mod report;
 mod rewrite;
@@ -92,13 +93,14 @@ pub(crate) enum Egress<'t> {
     Peer(PeerRoute<'t>),
 }
 
-/// One frame's way through the stages.
+/// The way of frames through the stages.
+#[derive(Debug)]
 pub(crate) struct Pass<'s, N> {
     pub(crate) tables: &'s Tables,
     pub(crate) counters: &'s Counters,
     pub(crate) state: &'s mut State,
     pub(crate) now_ns: u64,
-    pub(crate) notes: &'s mut N,
+    pub(crate) notes: N,
 }
 
 impl<N: Notes> Pass<'_, N> {

@@ -47,19 +47,25 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Service, DropReason::NoBuffer);
         }
         let len = frame.len() - ETHERNET_LEN;
-        let route = match PeerRoute::new(from.tunnel, self.state, from.id, len) {
+        let route = match PeerRoute::new(from.tunnel, self.state, from.id, len, self.now_ns) {
             Ok(route) => route,
             Err(Unfit::Reason(reason)) => return self.refuse(Stage::Tunnel, reason),
             Err(Unfit::TooBig(_)) => return self.refuse(Stage::Tunnel, DropReason::Mtu),
+            Err(Unfit::NoSa(vtep)) => {
+                self.acquire(from.tunnel, vtep);
+                return self.refuse(Stage::Ipsec, DropReason::IpsecNoSa);
+            }
         };
         let inner = Inner::of_frame(frame);
-        if route.seal(self.counters, inner, frame).is_none() {
+        let parts = (self.counters, &mut *self.state);
+        if route.seal(parts, inner, frame, self.now_ns).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         peer_route::remember(from.tunnel, self.state, from.id, (&inner, len), self.now_ns);
         self.notes
             .note(Stage::Service, format_args!("reply: {what}"));
         self.note_peer(from.id, "into the tunnel to peer");
+        self.note_sealed(&route);
         Ok(Sent::Back)
     }
 }

@@ -155,12 +155,14 @@ impl<N: Notes> Pass<'_, N> {
         if let (true, Some(segment)) = (route.clamps_segments(), segment) {
             segment.clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], route.max_len);
         }
-        if route.seal(self.counters, inner, frame).is_none() {
+        let parts = (self.counters, &mut *self.state);
+        if route.seal(parts, inner, frame, self.now_ns).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         let sent = (&inner, ip_len);
         peer_route::remember(route.tunnel, self.state, route.peer, sent, self.now_ns);
         self.note_peer(route.peer, "into the tunnel to peer");
+        self.note_sealed(&route);
         Ok(Sent::To(self.tables.uplink_id()))
     }
 

@@ -133,10 +133,14 @@ impl<'s, N: Notes> Pass<'s, N> {
                 if tunnel.refuses(bound.udp) {
                     return Err(Refused::silently(DropReason::TunnelNested));
                 }
-                match PeerRoute::new(tunnel, self.state, id, bound.len) {
+                match PeerRoute::new(tunnel, self.state, id, bound.len, self.now_ns) {
                     Ok(route) => Ok(Egress::Peer(route)),
                     Err(Unfit::Reason(reason)) => Err(Refused::silently(reason)),
                     Err(Unfit::TooBig(mtu)) => Err(too_big(mtu)),
+                    Err(Unfit::NoSa(vtep)) => {
+                        self.acquire(tunnel, vtep);
+                        Err(Refused::silently(DropReason::IpsecNoSa))
+                    }
                 }
             }
         }

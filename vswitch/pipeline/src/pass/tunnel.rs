@@ -7,17 +7,18 @@ use packet::{DropReason, Frame};
 
 use super::{FromPeer, Outcome, Pass, Side};
 use crate::filter::{self, Remote};
-use crate::ids::PeerId;
+use crate::ids::{PeerId, VtepId};
 use crate::stage::{Notes, Stage};
 use crate::tables::{Target, Tunnel};
 
 impl<'s, N: Notes> Pass<'s, N> {
     /// Opens a packet that came for the tunnel: `packet` is then what is inside, which comes from a
-    /// peer. Any other packet stays as it is.
+    /// peer. Any other packet stays as it is. `sealed_by` is the endpoint whose SA carried it.
     #[inline(always)]
     pub(crate) fn leave_tunnel(
         &mut self,
         side: Side<'s>,
+        sealed_by: Option<VtepId>,
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Outcome<Side<'s>> {
@@ -26,7 +27,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         };
         match Outer::of(&packet.ip) {
             Some(outer) if tunnel.carrier.takes(&outer) && self.is_to_uplink(&packet.ip) => {
-                self.open(tunnel, &outer, frame, packet)
+                self.open((tunnel, sealed_by), &outer, frame, packet)
             }
             _ => Ok(side),
         }
@@ -47,7 +48,7 @@ impl<'s, N: Notes> Pass<'s, N> {
     #[inline(always)]
     fn open(
         &mut self,
-        tunnel: &'s Tunnel,
+        (tunnel, sealed_by): (&'s Tunnel, Option<VtepId>),
         outer: &Outer,
         frame: &mut Frame<'_>,
         inner: &mut Packet,
@@ -61,6 +62,9 @@ impl<'s, N: Notes> Pass<'s, N> {
         let Some(vtep) = tunnel.vtep_at(outer.source) else {
             return self.refuse(Stage::Tunnel, DropReason::TunnelPeer);
         };
+        if tunnel.vtep(vtep).protected && sealed_by != Some(vtep) {
+            return self.refuse(Stage::Ipsec, DropReason::IpsecPlain);
+        }
         let packet = &frame.bytes()[ETHERNET_LEN..];
         let ecn = Ecn::of(packet);
         let (begin, end) = match tunnel.carrier.open(outer, packet) {

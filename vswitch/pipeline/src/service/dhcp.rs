@@ -3,7 +3,7 @@
 use packet::number::port;
 use packet::wire::dhcp::{self, Bootp, ClientMessage};
 use packet::wire::{ETHERNET_LEN, Fragment, Ipv4, Ipv6, dhcp6};
-use packet::{DropReason, Frame};
+use packet::{DropReason, Frame, addr};
 
 use crate::filter::client;
 use crate::ids::PortId;
@@ -72,22 +72,59 @@ impl<N: Notes> Pass<'_, N> {
         ))
     }
 
-    /// Judges what a DHCPv6 client says to a server, and notes what a server grants; the packet
-    /// goes its way by its address.
+    /// Judges what a DHCPv6 client says to a server, and notes what a server grants. Passes a
+    /// client's message to all servers to the tenant's, and the server's messages to the client's
+    /// link-local address. `None` for any other packet, which goes its way by its address.
     #[inline(always)]
-    pub(super) fn hear_dhcp6(
+    pub(super) fn relay_dhcp6(
         &mut self,
         rules: &PortRules,
         ip: &Ipv6,
-        frame: &Frame<'_>,
-    ) -> Outcome<()> {
+        frame: &mut Frame<'_>,
+    ) -> Option<Outcome> {
         match ip.udp() {
-            Some((from, to)) if self.tables.has_dhcp => {
-                let packet = &frame.bytes()[ETHERNET_LEN..];
-                self.hear_datagram6(rules, ip, (from, to), packet)
-            }
-            _ => Ok(()),
+            Some(ports) if port::is_dhcpv6(ports) => self.relay_datagram6(rules, ip, ports, frame),
+            _ => None,
         }
+    }
+
+    fn relay_datagram6(
+        &mut self,
+        rules: &PortRules,
+        ip: &Ipv6,
+        (from, to): (u16, u16),
+        frame: &mut Frame<'_>,
+    ) -> Option<Outcome> {
+        if self.tables.has_dhcp {
+            let packet = &frame.bytes()[ETHERNET_LEN..];
+            if let Err(refusal) = self.hear_datagram6(rules, ip, (from, to), packet) {
+                return Some(Err(refusal));
+            }
+        }
+        let is_servers = port::is_dhcpv6_server(from, to) && ip.fragment == Fragment::Whole;
+        let receiver = match rules.dhcp_server {
+            false if to == port::DHCPV6_SERVER && ip.destination == addr::ALL_DHCP_AGENTS => {
+                self.tables.dhcp_server_for(rules.id)
+            }
+            // A receiver that is no client's goes by the rows of any other packet.
+            true if is_servers => {
+                let station = self.tables.port_of_link_local(ip.destination);
+                Some(station.filter(|id| *id != rules.id)?)
+            }
+            _ => return None,
+        };
+        let Some(id) = receiver else {
+            return Some(self.refuse(Stage::Service, DropReason::DhcpNoServer));
+        };
+        let to = self.tables.port(id);
+        if ip.total_len > usize::from(to.mtu) {
+            return Some(self.refuse(Stage::Service, DropReason::Mtu));
+        }
+        self.notes.note(
+            Stage::Service,
+            format_args!("DHCPv6 between a client and the server"),
+        );
+        Some(self.rewrite_to_port(frame, ip.total_len, to, Some(ip.destination)))
     }
 
     fn hear_datagram6(

@@ -53,8 +53,10 @@ impl<N: Notes> Pass<'_, N> {
             let outcome = self.serve_nd(side, packet, ip, kind, frame);
             return outcome.map(Served::Answered);
         }
-        if let Side::Port(rules) = side {
-            self.hear_dhcp6(rules, ip, frame)?;
+        if let Side::Port(rules) = side
+            && let Some(outcome) = self.relay_dhcp6(rules, ip, frame)
+        {
+            return outcome.map(Served::Answered);
         }
         let target = self.tables.route6(ip.destination);
         let link_local = match side {

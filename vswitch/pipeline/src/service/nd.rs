@@ -108,6 +108,10 @@ impl<N: Notes> Pass<'_, N> {
                 if address == rules.gateway_link_local {
                     return Owner::Switch;
                 }
+                // By which it reaches its clients.
+                if rules.dhcp_server && self.tables.port_of_link_local(address).is_some() {
+                    return Owner::Station;
+                }
                 let on_link_only = addr::is_link_local6(address) || addr::is_embedded4(address);
                 match target {
                     Some(Target::Gateway) => Owner::Switch,

@@ -93,6 +93,9 @@ impl<N: Notes> Pass<'_, N> {
         let carrier = &tunnel.carrier;
         let endpoint = carrier.quoted_endpoint(report).ok_or(Rejection::Quote)?;
         let vtep = tunnel.vtep_at(endpoint).ok_or(Rejection::Quote)?;
+        if tunnel.vtep(vtep).protected {
+            return self.believe_esp((tunnel, vtep), from, report);
+        }
         let template = &tunnel.vtep(vtep).template;
         let quoted = carrier.quoted(template, report.quote);
         let quoted = quoted.ok_or(Rejection::Quote)?;
@@ -117,6 +120,42 @@ impl<N: Notes> Pass<'_, N> {
         if !right {
             guesses.wrong(from, self.now_ns);
             return Err(Rejection::SourcePort);
+        }
+        match path.reported(tunnel, report.mtu, self.now_ns) {
+            Reported::TooSmall => Err(Rejection::TooSmall),
+            reported => Ok(reported),
+        }
+    }
+
+    /// As [`Self::believe`], of a packet under IPsec: its SPI takes the place of the source port.
+    fn believe_esp(
+        &mut self,
+        (tunnel, vtep): (&Tunnel, VtepId),
+        from: u128,
+        report: &TooBig<'_>,
+    ) -> Result<Reported, Rejection> {
+        let quoted = tunnel.carrier.quoted_esp(report.quote);
+        let quoted = quoted.ok_or(Rejection::Quote)?;
+        let sas = self.state.ipsec.sas.as_ref();
+        let sa = sas.and_then(|sas| sas.outbound(vtep, quoted.spi));
+        let Some(sa) = sa else {
+            let guesses = &mut self.state.guesses;
+            if guesses.distrusts(from, self.now_ns) {
+                return Err(Rejection::Distrusted);
+            }
+            guesses.wrong(from, self.now_ns);
+            return Err(Rejection::Spi);
+        };
+        let fits = usize::try_from(report.mtu).is_ok_and(|mtu| quoted.outer_len <= mtu);
+        let least = sa.carried(tunnel.carrier.overhead(), &quoted);
+        let least = least.filter(|_| !fits && sa.has_used(quoted.sequence));
+        let least = least.ok_or(Rejection::Quote)?;
+        let path = &mut self.state.paths[vtep.index()];
+        if !path.sent.reaches(least, self.now_ns) {
+            return Err(Rejection::Unsent);
+        }
+        if self.state.guesses.distrusts(from, self.now_ns) {
+            return Err(Rejection::Distrusted);
         }
         match path.reported(tunnel, report.mtu, self.now_ns) {
             Reported::TooSmall => Err(Rejection::TooSmall),

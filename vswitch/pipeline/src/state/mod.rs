@@ -2,15 +2,15 @@
 //! bounded and allocated with the generation, off the worker. It is never shared: each worker has
 //! its own.
 
-mod client;
 mod guess;
+mod ipsec;
 mod lease;
 mod next_hop;
 mod path_mtu;
 mod tags;
 
-pub(crate) use self::client::Claims;
 pub(crate) use self::guess::Guesses;
+pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::next_hop::NextHop;
 pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
@@ -18,7 +18,10 @@ pub(crate) use self::tags::TagCache;
 
 use std::sync::Arc;
 
+use packet::wire::{dhcp, dhcp6};
+
 use crate::bucket::Bucket;
+use crate::clients::{Claims, Clients, Family};
 use crate::ids::{NextHopId, PortId};
 use crate::tables::{PortRules, Tables, Target};
 
@@ -66,8 +69,14 @@ impl PortState {
             return;
         }
         if self.claims.is_some() && previous.claims.is_some() {
-            std::mem::swap(&mut self.claims, &mut previous.claims);
-            std::mem::swap(&mut self.claims6, &mut previous.claims6);
+            for (new, old) in [
+                (&mut self.claims, &mut previous.claims),
+                (&mut self.claims6, &mut previous.claims6),
+            ] {
+                if let (Some(new), Some(old)) = (new, old) {
+                    new.keep(old);
+                }
+            }
         }
         if rules.learns {
             self.lease
@@ -93,7 +102,7 @@ pub(crate) struct State {
     generation: u64,
     /// The generation for which every lease was checked.
     leases_checked: u64,
-    /// Whether a lease was restored before this state was installed.
+    /// Whether a lease or an identifier was restored before this state was installed.
     restored: bool,
     /// The tenant's ports.
     pub(crate) ports: Box<[PortState]>,
@@ -105,6 +114,8 @@ pub(crate) struct State {
     pub(crate) paths: Box<[PathMtu]>,
     /// Who forges reports about them.
     pub(crate) guesses: Box<Guesses>,
+    /// Their SAs.
+    pub(crate) ipsec: Box<Ipsec>,
     pub(crate) next_advertisement_ns: u64,
 }
 
@@ -120,8 +131,8 @@ impl State {
         });
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
         let paths = tables.tunnel.iter().flat_map(|tunnel| {
-            let new = PathMtu::new(tunnel);
-            tunnel.vteps().iter().map(move |_| new)
+            let new = |protected| PathMtu::new(tunnel, protected);
+            tunnel.vteps().iter().map(move |vtep| new(vtep.protected))
         });
         Self {
             generation: 0,
@@ -132,6 +143,7 @@ impl State {
             solicit_from: 0,
             paths: paths.collect(),
             guesses: Box::default(),
+            ipsec: Box::new(Ipsec::new(tables)),
             next_advertisement_ns: 0,
         }
     }
@@ -146,6 +158,13 @@ impl State {
     #[inline(always)]
     pub(crate) fn next_hop_mac(&self, id: Option<NextHopId>) -> Option<[u8; 6]> {
         self.next_hops.get(id?.index())?.mac()
+    }
+
+    /// Marks all next hops as resolved, with that MAC.
+    pub(crate) fn confirm_next_hops(&mut self, now_ns: u64, mac: [u8; 6]) {
+        for next_hop in &mut self.next_hops {
+            next_hop.confirm(now_ns, mac);
+        }
     }
 
     /// The lease of a port.
@@ -261,6 +280,52 @@ impl State {
         }
     }
 
+    /// Gives a port the identifiers that its clients had before a restart. False if they can not
+    /// have had them: the port has another MAC, the tenant has no DHCP server, there are too many,
+    /// or one is another port's.
+    pub(crate) fn restore_clients(
+        &mut self,
+        tables: &Tables,
+        (port, mac): (&str, [u8; 6]),
+        family: Family,
+        clients: &Clients,
+    ) -> bool {
+        let mut known = tables.ports.iter();
+        let rules = known.find(|rules| tables.names[rules.id.index()] == port);
+        let Some(rules) = rules.filter(|rules| rules.mac == mac) else {
+            return false;
+        };
+        let id = rules.id;
+        let is_anothers = |identifier: &[u8]| {
+            let (named, claimed) = match family {
+                Family::V4 => (
+                    dhcp::named_mac(identifier),
+                    self.is_claimed(tables, id, identifier, 0),
+                ),
+                Family::V6 => (
+                    dhcp6::named_mac(identifier),
+                    self.is_claimed6(tables, id, identifier, 0),
+                ),
+            };
+            let owner = named.and_then(|mac| tables.owner_of_mac(mac));
+            owner.map_or(claimed, |owner| owner != id)
+        };
+        if clients
+            .identifiers
+            .iter()
+            .any(|it| is_anothers(&it.identifier))
+        {
+            return false;
+        }
+        let claims = match family {
+            Family::V4 => self.claims(id),
+            Family::V6 => self.claims6(id),
+        };
+        let restored = claims.is_some_and(|claims| claims.restore(clients));
+        self.restored |= restored;
+        restored
+    }
+
     /// Where a destination leads, leases included.
     #[inline(always)]
     pub(crate) fn route4(&mut self, tables: &Tables, address: u32, now_ns: u64) -> Option<Target> {
@@ -278,8 +343,9 @@ impl State {
         self.generation = previous.generation + 1;
         self.leases_checked = previous.leases_checked;
         self.keep_ports(tables, old, previous);
-        if self.restored {
+        if std::mem::take(&mut self.restored) {
             self.end_contested_leases();
+            self.end_contested_claims();
         }
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
             std::mem::swap(&mut self.next_hops, &mut previous.next_hops);
@@ -296,6 +362,7 @@ impl State {
             }
         }
         std::mem::swap(&mut self.guesses, &mut previous.guesses);
+        self.ipsec.keep(tables, old, &mut previous.ipsec);
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
         };
@@ -322,6 +389,37 @@ impl State {
             };
             if self.ports.iter().enumerate().any(has_it) {
                 self.ports[at].lease.reset();
+            }
+        }
+    }
+
+    /// Restored identifiers are their ports': whoever else has used one since the restart came
+    /// later.
+    fn end_contested_claims(&mut self) {
+        for at in 0..self.ports.len() {
+            let (before, rest) = self.ports.split_at_mut(at);
+            let Some((port, after)) = rest.split_first_mut() else {
+                return;
+            };
+            if let Some(claims) = &mut port.claims {
+                for (len, value) in claims.take_restored() {
+                    for other in before.iter_mut().chain(after.iter_mut()) {
+                        other
+                            .claims
+                            .iter_mut()
+                            .for_each(|it| it.disown(&value[..len]));
+                    }
+                }
+            }
+            if let Some(claims) = &mut port.claims6 {
+                for (len, value) in claims.take_restored() {
+                    for other in before.iter_mut().chain(after.iter_mut()) {
+                        other
+                            .claims6
+                            .iter_mut()
+                            .for_each(|it| it.disown(&value[..len]));
+                    }
+                }
             }
         }
     }

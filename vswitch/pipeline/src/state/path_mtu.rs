@@ -7,8 +7,14 @@ use crate::tables::Tunnel;
 pub(crate) struct PathMtu {
     /// The largest IP packet that the tunnel carries there, in bytes.
     max_len: u16,
+    /// What the path carries, in bytes.
+    mtu: u16,
     /// When to try larger packets again.
     until_ns: u64,
+    /// What is sent there is under IPsec.
+    protected: bool,
+    /// The bytes that the SA in use adds to what ESP adds at least.
+    extra: u16,
     /// The packets that a router can have seen.
     pub(crate) sent: SentLately,
 }
@@ -28,32 +34,45 @@ impl PathMtu {
     /// RFC 1191, section 6.3, and RFC 8201, section 4.
     const VALID_NS: u64 = 600_000_000_000;
 
-    pub(crate) fn new(tunnel: &Tunnel) -> Self {
+    pub(crate) fn new(tunnel: &Tunnel, protected: bool) -> Self {
         Self {
-            max_len: tunnel.max_len,
+            max_len: tunnel.carried(protected, tunnel.mtu, 0),
+            mtu: tunnel.mtu,
             until_ns: u64::MAX,
+            protected,
+            extra: 0,
             sent: SentLately::default(),
         }
     }
 
     /// A router on the path reported that it carries at most `mtu` bytes.
     pub(crate) fn reported(&mut self, tunnel: &Tunnel, mtu: u32, now_ns: u64) -> Reported {
-        if mtu < u32::from(tunnel.min_path_mtu) {
+        if mtu < u32::from(tunnel.min_path_mtu(self.protected, self.extra)) {
             return Reported::TooSmall;
         }
-        let carried = mtu.saturating_sub(u32::from(tunnel.carrier.overhead()));
-        if carried >= u32::from(self.max_len) {
+        if mtu >= u32::from(self.mtu) {
             return Reported::Known;
         }
-        self.max_len = carried as u16;
+        self.set(tunnel, mtu as u16);
         self.until_ns = now_ns.saturating_add(Self::VALID_NS);
         Reported::Lowered
+    }
+
+    /// The SA in use adds so many bytes from now on.
+    pub(crate) fn set_extra(&mut self, tunnel: &Tunnel, extra: u16) {
+        self.extra = extra;
+        self.set(tunnel, self.mtu);
+    }
+
+    fn set(&mut self, tunnel: &Tunnel, mtu: u16) {
+        self.mtu = mtu;
+        self.max_len = tunnel.carried(self.protected, mtu, self.extra);
     }
 
     /// Drops a report that is too old.
     pub(crate) fn poll(&mut self, tunnel: &Tunnel, now_ns: u64) {
         if now_ns >= self.until_ns {
-            self.max_len = tunnel.max_len;
+            self.set(tunnel, tunnel.mtu);
             self.until_ns = u64::MAX;
         }
     }
@@ -61,9 +80,13 @@ impl PathMtu {
     /// Keeps what was known under the previous tables, if it is still valid.
     pub(crate) fn keep(&mut self, tunnel: &Tunnel, previous: Self) {
         self.sent = previous.sent;
-        let path = previous.max_len + tunnel.carrier.overhead();
-        if previous.max_len < self.max_len && path >= tunnel.min_path_mtu {
-            (self.max_len, self.until_ns) = (previous.max_len, previous.until_ns);
+        if self.protected {
+            self.set_extra(tunnel, previous.extra);
+        }
+        let least = tunnel.min_path_mtu(self.protected, self.extra);
+        if previous.mtu < self.mtu && previous.mtu >= least {
+            self.set(tunnel, previous.mtu);
+            self.until_ns = previous.until_ns;
         }
     }
 

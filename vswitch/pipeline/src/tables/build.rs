@@ -23,9 +23,16 @@ impl Tables {
         previous: Option<&Self>,
         secret: FlowSecret,
     ) -> Self {
+        let routes = Routes::of(config);
+        let routes4 = Lpm::build(routes.ipv4, previous.map(|tables| &tables.routes4));
+        let routes6 = Lpm::build(routes.ipv6, previous.map(|tables| &tables.routes6));
+        let owns = |address, target| match address {
+            IpAddr::V4(ip) => routes4.lookup(ip.to_bits()) == Some(target),
+            IpAddr::V6(ip) => routes6.lookup(ip.to_bits()) == Some(target),
+        };
         let ports = config.ports.iter().zip(0..);
         let ports: Vec<_> = ports
-            .map(|(port, id)| PortRules::new(PortId(id), port))
+            .map(|(port, id)| PortRules::new(PortId(id), port, owns))
             .collect();
         let egress = ports.iter().map(PortEgress::new).collect();
         let next_hops = shared(
@@ -45,7 +52,6 @@ impl Tables {
         let peer_names = peers.map(|peer| peer.name.to_string());
         let previous_tunnel = previous.and_then(|tables| tables.tunnel.as_ref());
         let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
-        let routes = Routes::of(config);
         Self {
             names: shared(names.collect(), previous.map(|tables| &tables.names)),
             learns: ports.iter().any(|port| port.learns),
@@ -71,8 +77,8 @@ impl Tables {
                 len: net.prefix_len(),
             }),
             groups: groups::of(config),
-            routes4: Lpm::build(routes.ipv4, previous.map(|tables| &tables.routes4)),
-            routes6: Lpm::build(routes.ipv6, previous.map(|tables| &tables.routes6)),
+            routes4,
+            routes6,
         }
     }
 }

@@ -17,14 +17,19 @@ use packet::wire::nd::Advertisement;
 use serde::Serialize;
 
 pub use self::groups::Groups;
-pub(crate) use self::port::{PortEgress, PortRules};
+pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
 pub(crate) use self::target::{PackedTarget, Target};
 pub(crate) use self::tunnel::Tunnel;
 pub(crate) use self::uplink::UplinkRules;
 
 use crate::ids::{NextHopId, PortId};
-use crate::lpm::{Key, Lpm};
+use crate::lpm::{Key, Lpm, LpmView};
 use crate::secret::FlowSecret;
+
+/// The routes of IPv4, for a burst of look-ups.
+pub(crate) type View4<'t> = LpmView<'t, u32, PackedTarget>;
+/// The same of IPv6.
+pub(crate) type View6<'t> = LpmView<'t, u128, PackedTarget>;
 
 /// A subnet of the gateway's.
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +179,12 @@ impl Tables {
         Some(NextHopId(place as u16))
     }
 
+    /// The routes of each family, for a burst of look-ups.
+    #[inline(always)]
+    pub(crate) fn views(&self) -> (View4<'_>, View6<'_>) {
+        (self.routes4.view(), self.routes6.view())
+    }
+
     /// The target of the route for `destination`, as the table holds it.
     #[inline(always)]
     pub(crate) fn packed4(&self, destination: u32) -> Option<PackedTarget> {
@@ -279,6 +290,11 @@ impl Tables {
         if let Some(Target::Port(id)) = self.route6(address) {
             return Some(id);
         }
+        self.port_of_link_local(address)
+    }
+
+    /// The port whose station has that link-local address.
+    pub(crate) fn port_of_link_local(&self, address: u128) -> Option<PortId> {
         let mut ports = self.ports.iter();
         ports
             .find(|port| port.link_local == address)

@@ -1,5 +1,9 @@
 //! What one port may do.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use packet::addr;
 use packet::number::ethertype;
 use packet::refused::{SPECIAL_PORTS, SPECIAL_PORTS_OF_DENYING, SpecialPorts};
 use packet::wire::ethernet::source_and_type_of;
@@ -32,15 +36,31 @@ pub(crate) struct PortRules {
     pub(crate) deny_encapsulation: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
+    /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
+    /// learned address, or one that may not be routed.
+    pub(crate) express: Option<PortExpress>,
+}
+
+/// What the fast path compares the frames of a port with: small, so that a burst has it at hand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PortExpress {
+    /// Where the port's own addresses lead.
+    pub(crate) target: PackedTarget,
+    /// The longest IP packet.
+    pub(crate) mtu: usize,
     /// The UDP ports that the fast path leaves to the general one.
     pub(crate) special_ports: &'static SpecialPorts,
-    /// Whether the fast path serves the port: it has no tags, no limits of all frames and no
-    /// learned address.
-    pub(crate) express: bool,
     /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6.
-    pub(crate) express4: u64,
-    pub(crate) express6: u64,
+    pub(crate) sender4: u64,
+    pub(crate) sender6: u64,
+    /// An address of the port's, as a packet's source lies in memory; of IPv4 [`NO_ADDRESS4`] if it
+    /// has none.
+    pub(crate) own4: u64,
+    pub(crate) own6: Option<u128>,
 }
+
+/// More than any IPv4 address.
+const NO_ADDRESS4: u64 = 1 << 32;
 
 /// What the fast path needs to know of a port that it sends to.
 #[derive(Debug, PartialEq)]
@@ -53,14 +73,20 @@ pub(crate) struct PortEgress {
 }
 
 impl PortRules {
-    pub(super) fn new(id: PortId, port: &PortConfig) -> Self {
+    /// `owns` tells whether an address leads to that port.
+    pub(super) fn new(
+        id: PortId,
+        port: &PortConfig,
+        owns: impl Fn(IpAddr, PackedTarget) -> bool,
+    ) -> Self {
+        let target = PackedTarget::new(Target::Port(id));
         let (mac, gateway_mac) = (port.mac.octets(), port.gateway_mac.octets());
         let mut header = [0; 12];
         header[..6].copy_from_slice(&mac);
         header[6..].copy_from_slice(&gateway_mac);
         Self {
             id,
-            target: PackedTarget::new(Target::Port(id)),
+            target,
             mac,
             extra_macs: port.extra_macs.iter().map(|mac| mac.octets()).collect(),
             gateway_mac,
@@ -73,17 +99,9 @@ impl PortRules {
             learns: matches!(port.addresses, Addresses::Learned(_)),
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
-            special_ports: match port.encapsulation {
-                Encapsulation::Allow => &SPECIAL_PORTS,
-                Encapsulation::Deny => &SPECIAL_PORTS_OF_DENYING,
-            },
             limited: port.limits != Limits::default(),
             limits: port.limits,
-            express: port.trunk.is_empty()
-                && (port.limits.pps, port.limits.bps) == (None, None)
-                && matches!(port.addresses, Addresses::Static(_)),
-            express4: source_and_type_of(mac, ethertype::IPV4),
-            express6: source_and_type_of(mac, ethertype::IPV6),
+            express: PortExpress::new(port, target, owns),
         }
     }
 
@@ -92,6 +110,63 @@ impl PortRules {
     pub(crate) fn has_mac(&self, mac: [u8; 6]) -> bool {
         mac == self.mac || self.extra_macs.contains(&mac)
     }
+}
+
+impl PortExpress {
+    fn new(
+        port: &PortConfig,
+        target: PackedTarget,
+        owns: impl Fn(IpAddr, PackedTarget) -> bool,
+    ) -> Option<Self> {
+        let served = port.trunk.is_empty()
+            && (port.limits.pps, port.limits.bps) == (None, None)
+            && matches!(&port.addresses, Addresses::Static(nets) if are_routable(nets));
+        if !served {
+            return None;
+        }
+        let mac = port.mac.octets();
+        let (own4, own6) = usual_sources(port, |address| owns(address, target));
+        Some(Self {
+            target,
+            mtu: port.mtu.into(),
+            special_ports: match port.encapsulation {
+                Encapsulation::Allow => &SPECIAL_PORTS,
+                Encapsulation::Deny => &SPECIAL_PORTS_OF_DENYING,
+            },
+            sender4: source_and_type_of(mac, ethertype::IPV4),
+            sender6: source_and_type_of(mac, ethertype::IPV6),
+            own4: own4.map_or(NO_ADDRESS4, u64::from),
+            own6,
+        })
+    }
+}
+
+/// The sources that a port's packets most likely have: the first of its own addresses of each
+/// family.
+fn usual_sources(port: &PortConfig, owns: impl Fn(IpAddr) -> bool) -> (Option<u32>, Option<u128>) {
+    let Addresses::Static(nets) = &port.addresses else {
+        return (None, None);
+    };
+    let own = || nets.iter().map(IpNet::addr).filter(|ip| owns(*ip));
+    let own4 = own().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip.to_bits()),
+        IpAddr::V6(_) => None,
+    });
+    let own6 = own().find_map(|ip| match ip {
+        IpAddr::V6(ip) => Some(ip.to_bits()),
+        IpAddr::V4(_) => None,
+    });
+    (own4.map(u32::to_be), own6.map(u128::to_be))
+}
+
+/// Whether packets from all of these addresses may be routed, as a checked configuration has it.
+fn are_routable(nets: &[IpNet]) -> bool {
+    let is_routable = |ip| match ip {
+        IpAddr::V4(ip) => addr::is_routable4(Ipv4Addr::to_bits(ip)),
+        IpAddr::V6(ip) => addr::is_routable6(Ipv6Addr::to_bits(ip)),
+    };
+    let mut ends = nets.iter().flat_map(|net| [net.network(), net.broadcast()]);
+    ends.all(is_routable)
 }
 
 impl PortEgress {

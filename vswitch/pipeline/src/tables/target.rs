@@ -96,6 +96,12 @@ impl PackedTarget {
         Self::OTHER_TARGETS[place % Self::OTHER_TARGETS.len()]
     }
 
+    /// The place of the port, if it leads to one; else a number that no port has.
+    #[inline(always)]
+    pub(crate) fn place(self) -> usize {
+        usize::from(self.0.get()) - 1
+    }
+
     /// The port, if it leads to one.
     #[inline(always)]
     pub(crate) fn port(self) -> Option<PortId> {

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use esp::Suite;
 use packet::number::port;
 use packet::wire::tunnel::{Carrier, Kind, Settings, Template, number};
+use packet::wire::{ipv4, ipv6};
 use tenant_config::{
     Encapsulation, Inherit, MIN_MTU_IPV4, MIN_MTU_IPV6, SwitchConfig, TunnelConfig, TunnelDscp,
     TunnelKind, TunnelTtl,
 };
 
 use crate::ids::{NextHopId, PeerId, VtepId};
+use crate::ipsec::rules::Rules;
 use crate::lpm::Lpm;
 use crate::secret::FlowSecret;
 use crate::shared::shared;
@@ -25,12 +28,16 @@ pub(crate) struct Tunnel {
     nested: Encapsulation,
     pub(crate) mss_clamp: bool,
     pub(crate) only: bool,
-    /// The largest IP packet that the tunnel carries, in bytes, by the uplink's MTU.
+    /// What IPsec may be, if any peer may require it.
+    pub(crate) ipsec: Option<Rules>,
+    /// The largest IP packet that the tunnel carries to all peers, in bytes, by the uplink's MTU.
     pub(crate) max_len: u16,
-    /// The smallest path MTU that is believed.
-    pub(crate) min_path_mtu: u16,
-    /// The largest IP packet that it carries then, in bytes.
-    pub(crate) min_len: u16,
+    /// The largest that every path carries without IPsec.
+    min_plain_len: u16,
+    /// The uplink's MTU.
+    pub(crate) mtu: u16,
+    /// The smallest IP packet that must get through, in bytes.
+    min_inner: u16,
     peers: Arc<[Peer]>,
     vteps: Arc<[Vtep]>,
     /// By the numbers of their addresses; all are of our own family.
@@ -48,10 +55,13 @@ pub(crate) struct Peer {
 /// An endpoint of peers; several of them may share one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Vtep {
+    pub(crate) address: IpAddr,
     pub(crate) next_hop: NextHopId,
     /// The peer whose counters count frames without a peer's source.
     pub(crate) first_peer: PeerId,
     pub(crate) template: Template,
+    /// Nothing passes between us and it but under IPsec.
+    pub(crate) protected: bool,
 }
 
 /// The carrier of a tunnel.
@@ -86,12 +96,19 @@ impl Tunnel {
     ) -> Option<Self> {
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
         let carrier = carrier_of(config, tunnel);
+        let ipsec = Rules::of_tunnel(tunnel);
+        let min_inner = match config.gateway.ipv6 {
+            Some(_) => MIN_MTU_IPV6,
+            None => MIN_MTU_IPV4,
+        };
         let mut vteps: Vec<Vtep> = Vec::new();
         let mut places = HashMap::new();
         let mut peers = Vec::new();
         for (peer, id) in tunnel.peers.iter().zip(0..) {
             let vtep = *places.entry(peer.vtep).or_insert_with(|| {
+                let mut protected = ipsec.iter().flat_map(|rules| &rules.endpoints);
                 vteps.push(Vtep {
+                    address: peer.vtep,
                     next_hop: next_hop(peer.next_hop),
                     first_peer: PeerId(id),
                     template: carrier.template(
@@ -99,39 +116,89 @@ impl Tunnel {
                         peer.vtep,
                         secret.key(peer.vtep),
                     ),
+                    protected: protected.any(|endpoint| *endpoint == peer.vtep),
                 });
                 VtepId((vteps.len() - 1) as u16)
             });
             let mac = peer.mac.octets();
             peers.push(Peer { vtep, mac });
         }
-        let overhead = carrier.overhead();
-        let min_inner = match config.gateway.ipv6 {
-            Some(_) => MIN_MTU_IPV6,
-            None => MIN_MTU_IPV4,
-        };
-        let min_outer = match tunnel.vtep {
-            IpAddr::V4(_) => 0,
-            IpAddr::V6(_) => MIN_MTU_IPV6,
-        };
-        let min_path_mtu = (min_inner + overhead).max(min_outer);
         let hosts = places.iter();
         let hosts = hosts.map(|(address, vtep)| (number(*address), 128, *vtep));
         let mut hosts: Vec<_> = hosts.collect();
         hosts.sort_unstable_by_key(|(address, ..)| *address);
-        Some(Self {
+        let mut tunnel = Self {
             carrier,
             mac: tunnel.mac.octets(),
             nested: tunnel.nested,
             mss_clamp: tunnel.mss_clamp,
             only: tunnel.only,
-            max_len: uplink.mtu.saturating_sub(overhead),
-            min_path_mtu,
-            min_len: min_path_mtu - overhead,
+            max_len: 0,
+            min_plain_len: 0,
+            mtu: uplink.mtu,
+            min_inner,
+            ipsec,
             by_address: Lpm::build(hosts, previous.map(|previous| &previous.by_address)),
             peers: shared(peers, previous.map(|previous| &previous.peers)),
             vteps: shared(vteps, previous.map(|previous| &previous.vteps)),
-        })
+        };
+        tunnel.min_plain_len = tunnel.min_path_mtu(false, 0) - tunnel.carrier.overhead();
+        let lens = tunnel.vteps.iter();
+        let lens = lens.map(|vtep| tunnel.carried(vtep.protected, tunnel.mtu, 0));
+        tunnel.max_len = lens.min().unwrap_or(tunnel.carried(false, tunnel.mtu, 0));
+        Some(tunnel)
+    }
+
+    /// The largest IP packet that the tunnel carries over a path of that MTU, in bytes. ESP takes
+    /// what the dearest of the allowed suites does; `extra` is what the SA in use adds to that.
+    pub(crate) fn carried(&self, protected: bool, mtu: u16, extra: u16) -> u16 {
+        let overhead = self.carrier.overhead();
+        let Some(suites) = self.suites(protected) else {
+            return mtu.saturating_sub(overhead);
+        };
+        let ip = self.ip_header_len();
+        let room = usize::from(mtu.saturating_sub(ip + extra));
+        let payload = suites.iter().map(|suite| suite.max_payload(room)).min();
+        (payload.unwrap_or(0) as u16).saturating_sub(overhead - ip)
+    }
+
+    /// The smallest path MTU that is believed, where the SA in use adds `extra`.
+    pub(crate) fn min_path_mtu(&self, protected: bool, extra: u16) -> u16 {
+        let overhead = self.carrier.overhead();
+        let ip = self.ip_header_len();
+        let least = match self.suites(protected) {
+            None => self.min_inner + overhead,
+            Some(suites) => {
+                let payload = usize::from(self.min_inner + overhead - ip);
+                let sealed = suites.iter().map(|suite| suite.sealed_len(payload)).max();
+                ip + extra + sealed.unwrap_or(payload) as u16
+            }
+        };
+        match self.carrier.own() {
+            IpAddr::V4(_) => least,
+            IpAddr::V6(_) => least.max(MIN_MTU_IPV6),
+        }
+    }
+
+    /// The largest IP packet that every path carries, in bytes: nobody needs to remember it.
+    #[inline(always)]
+    pub(crate) fn min_len(&self, protected: bool) -> u16 {
+        match protected {
+            true => self.min_inner,
+            false => self.min_plain_len,
+        }
+    }
+
+    fn suites(&self, protected: bool) -> Option<&[Suite]> {
+        let rules = self.ipsec.as_ref().filter(|_| protected)?;
+        Some(&rules.suites)
+    }
+
+    fn ip_header_len(&self) -> u16 {
+        match self.carrier.own() {
+            IpAddr::V4(_) => ipv4::HEADER_LEN as u16,
+            IpAddr::V6(_) => ipv6::HEADER_LEN as u16,
+        }
     }
 
     pub(crate) fn peers(&self) -> &[Peer] {
@@ -156,8 +223,8 @@ impl Tunnel {
     pub(crate) fn has_same_paths(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.vteps, &other.vteps)
             && self.by_address.is_shared_with(&other.by_address)
-            && self.max_len == other.max_len
-            && self.min_path_mtu == other.min_path_mtu
+            && (self.mtu, self.min_inner) == (other.mtu, other.min_inner)
+            && self.ipsec == other.ipsec
             && self.carrier.overhead() == other.carrier.overhead()
     }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use tenant_config::{
-    Addresses, Encapsulation, Inherit, SwitchConfig, TunnelDscp, TunnelKind, TunnelTtl,
+    Addresses, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Protection, SwitchConfig,
+    TunnelDscp, TunnelKind, TunnelTtl,
 };
 
 /// Each with the name that failures are reported under.
@@ -304,6 +305,53 @@ pub(crate) fn narrow() -> SwitchConfig {
     for port in &mut config.ports {
         if let Addresses::Static(addresses) = &mut port.addresses {
             addresses.retain(|net| net.addr().is_ipv4());
+        }
+    }
+    config
+}
+
+/// The tenants whose tunnels have IPsec, each with the name that failures are reported under.
+pub(crate) fn protected() -> Vec<(&'static str, SwitchConfig)> {
+    vec![
+        ("sealed", sealed()),
+        ("sealed6", sealed6()),
+        ("sealed-vxlan", sealed_vxlan()),
+    ]
+}
+
+/// [`geneve`], where host B requires IPsec with any suite, and C does not.
+pub(crate) fn sealed() -> SwitchConfig {
+    protect(geneve(), &["host-b"])
+}
+
+/// [`vxlan6`] on an underlay that leaves enough, where all peers require IPsec.
+pub(crate) fn sealed6() -> SwitchConfig {
+    let mut config = protect(vxlan6(), &["host-b", "host-c1", "host-c2"]);
+    config.uplink.as_mut().expect("an uplink").mtu = 1450;
+    config
+}
+
+/// [`vxlan`], where both peers behind the VTEP of C require IPsec, and B does not.
+pub(crate) fn sealed_vxlan() -> SwitchConfig {
+    protect(vxlan(), &["host-c1", "host-c2"])
+}
+
+/// `config`, where these peers require IPsec. The replay window is the smallest.
+fn protect(mut config: SwitchConfig, names: &[&str]) -> SwitchConfig {
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    tunnel.ipsec = Some(IpsecConfig {
+        suites: vec![
+            IpsecSuite::Aes128Gcm16,
+            IpsecSuite::Aes256Gcm16,
+            IpsecSuite::ChaCha20Poly1305,
+            IpsecSuite::Aes256Sha256,
+        ],
+        esn: true,
+        replay_window: 64,
+    });
+    for peer in &mut tunnel.peers {
+        if names.contains(&peer.name.as_str()) {
+            peer.ipsec = Protection::Required;
         }
     }
     config

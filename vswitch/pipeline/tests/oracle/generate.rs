@@ -795,7 +795,7 @@ fn nd_options(choices: &mut Choices<'_>, own: Mac) -> Vec<Vec<u8>> {
 
 /// Changes a frame without regard to what it is: bytes, lengths, ends. Checksums are then made
 /// right again more often than not, so that the rows behind them are reached.
-fn damage(choices: &mut Choices<'_>, bytes: &mut Vec<u8>) {
+pub(crate) fn damage(choices: &mut Choices<'_>, bytes: &mut Vec<u8>) {
     for _ in 0..=choices.below(2) {
         match choices.pick(&[0, 0, 0, 1, 2, 3]) {
             _ if bytes.is_empty() => {}

@@ -1,6 +1,6 @@
-//! How the switch is held against `docs/reference/spoof-filter.md` and `docs/reference/tunnel.md`:
-//! a slow, obvious [`model`] of the pages, the pages by example ([`rows`], [`tunnel_rows`]), and
-//! the frames and switches that both are tried on.
+//! How the switch is held against `docs/reference/spoof-filter.md`, `docs/reference/tunnel.md` and
+//! `docs/reference/ipsec.md`: a slow, obvious [`model`] of the pages, the pages by example
+//! ([`rows`], [`tunnel_rows`], [`ipsec_rows`]), and the frames and switches that both are tried on.
 
 #![allow(
     dead_code,
@@ -9,8 +9,12 @@
 
 pub(crate) mod answers;
 pub(crate) mod configs;
+pub(crate) mod esp;
 pub(crate) mod frames;
 pub(crate) mod generate;
+pub(crate) mod ipsec_frames;
+pub(crate) mod ipsec_rows;
+pub(crate) mod ipsec_story;
 pub(crate) mod lease_story;
 pub(crate) mod model;
 pub(crate) mod rows;

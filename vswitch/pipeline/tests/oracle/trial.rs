@@ -1,15 +1,21 @@
 //! A switch and its model side by side: every frame goes to both, and everything is compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use packet::Frame;
 use pipeline::DropReason;
-use pipeline::{Counters, Generation, Pipeline, PortId, Verdict};
+use pipeline::ipsec::{
+    Channel, Direction, InboundSa, Notice, Order, OutboundSa, Rules, SaCounters,
+};
+use pipeline::{Clients, Counters, Family, Generation, Pipeline, PortId, Verdict};
 use serde::{Deserialize, Serialize};
 use tenant_config::{MacAddr, SwitchConfig};
 
+use super::ipsec_frames::Sa;
+use super::model::ipsec::{Told, Use};
 use super::model::tunnel::Flow;
 use super::model::tunnel::path_mtu::Belief;
 use super::model::{Model, Outcome};
@@ -75,17 +81,88 @@ pub(crate) struct Switch {
     residue: u8,
     /// Whether it is traced, which the fast path does not support.
     pub(crate) traced: bool,
+    /// To whoever negotiates SAs, and what those SAs count.
+    channel: Arc<Channel>,
+    sas: HashMap<(Direction, u32), Arc<SaCounters>>,
 }
 
 impl Switch {
     pub(crate) fn new(config: &SwitchConfig, residue: u8) -> Self {
         let generation = Generation::build(config, None);
+        let counters = generation.counters();
+        let mut pipeline = Pipeline::new(generation);
+        let channel = Arc::new(Channel::default());
+        channel.give_blanks();
+        pipeline.join_ipsec(Arc::clone(&channel));
         Self {
             config: config.clone(),
-            counters: generation.counters(),
-            pipeline: Pipeline::new(generation),
+            counters,
+            pipeline,
             residue,
             traced: false,
+            channel,
+            sas: HashMap::new(),
+        }
+    }
+
+    /// Installs an SA. An outbound one is used at once.
+    pub(crate) fn install(&mut self, now_ns: u64, direction: Direction, sa: &Sa) {
+        let rules = Rules::of(&self.config).expect("IPsec");
+        let (request, keys) = (sa.request(rules.own), sa.secret.keys());
+        let counters = match direction {
+            Direction::In => {
+                let sa = InboundSa::new(&rules, request, &keys).expect("an SA");
+                let counters = sa.counters();
+                self.order(now_ns, Order::InstallIn(sa));
+                counters
+            }
+            Direction::Out => {
+                let sa = OutboundSa::new(&rules, request, &keys).expect("an SA");
+                let counters = sa.counters();
+                self.order(now_ns, Order::InstallOut(sa));
+                let (peer, spi) = (request.peer, request.spi);
+                self.order(now_ns, Order::Use { peer, spi });
+                counters
+            }
+        };
+        self.sas.insert((direction, sa.spi), counters);
+    }
+
+    pub(crate) fn order(&mut self, now_ns: u64, order: Order) {
+        self.channel.order(order).expect("room for an order");
+        self.pipeline.obey_ipsec(now_ns, &mut |_, _| {});
+        while self.channel.retired().is_some() {}
+    }
+
+    /// What the daemon was told about packets.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        let mut told = Vec::new();
+        while let Some(notice) = self.channel.notice() {
+            match notice {
+                Notice::Acquire { peer } => told.push(Told::Acquire(peer)),
+                Notice::Ike(came) => {
+                    told.push(Told::Ike {
+                        from: came.from,
+                        to: came.to,
+                        bytes: came.bytes().to_vec(),
+                    });
+                    self.channel.give_blank(came);
+                }
+                // Of the lives of SAs.
+                Notice::Soft { .. } | Notice::Hard { .. } => {}
+            }
+        }
+        told
+    }
+
+    /// What is counted of an SA.
+    fn used(&self, direction: Direction, spi: u32) -> Use {
+        let counters = &self.sas[&(direction, spi)];
+        Use {
+            packets: counters.packets.get(),
+            bytes: counters.bytes.get(),
+            replayed: counters.replayed.get(),
+            forged: counters.forged.get(),
         }
     }
 
@@ -156,6 +233,12 @@ impl Switch {
         (port.leased_ipv4.get(), port.leased_until_ns.get())
     }
 
+    /// The DHCP clients of a port, as they were at the last poll.
+    pub(crate) fn clients(&self, port: usize, family: Family, now_ns: u64) -> Clients {
+        let published = self.counters.port(port).clients(family);
+        published.get(now_ns).expect("nobody writes")
+    }
+
     pub(crate) fn counted(&self) -> Vec<Tally> {
         counted(&self.counters)
     }
@@ -223,10 +306,66 @@ impl Trial {
     pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
         let sent = self.switch.poll(now_ns);
         self.twin.poll(now_ns);
+        self.model.expire(now_ns);
         for (port, bytes) in &sent {
             self.tally[*port].sent(bytes.len());
         }
         sent
+    }
+
+    /// Lets both have an SA.
+    pub(crate) fn install(&mut self, now_ns: u64, direction: Direction, sa: &Sa) {
+        self.switch.install(now_ns, direction, sa);
+        self.twin.install(now_ns, direction, sa);
+        match direction {
+            Direction::In => self.model.install_in(now_ns, sa),
+            Direction::Out => self.model.install_out(now_ns, sa),
+        }
+    }
+
+    /// Takes an SA away from both.
+    pub(crate) fn remove(&mut self, now_ns: u64, direction: Direction, peer: IpAddr, spi: u32) {
+        for switch in [&mut self.switch, &mut self.twin] {
+            let order = Order::Remove {
+                direction,
+                peer,
+                spi,
+            };
+            switch.order(now_ns, order);
+        }
+        match direction {
+            Direction::In => self.model.remove_in(spi),
+            Direction::Out => self.model.remove_out(peer, spi),
+        }
+    }
+
+    /// Takes all SAs away.
+    pub(crate) fn wipe(&mut self, now_ns: u64) {
+        self.switch.order(now_ns, Order::Wipe);
+        self.twin.order(now_ns, Order::Wipe);
+        self.model.wipe();
+    }
+
+    /// Compares what the daemon is told and what is counted of SAs.
+    fn compare_ipsec(&mut self) -> Result<(), String> {
+        let expected = self.model.told();
+        for (told, who) in [
+            (self.switch.told(), "it"),
+            (self.twin.told(), "the general path"),
+        ] {
+            if told != expected {
+                return Err(format!("{who} told the daemon {told:?}, not {expected:?}"));
+            }
+        }
+        for (direction, spi, expected) in self.model.used() {
+            for switch in [&self.switch, &self.twin] {
+                let used = switch.used(direction, spi);
+                if used != expected {
+                    return Err(format!("the SA {spi:#x} counts {used:?}, not {expected:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives a frame to both and compares verdict, reason, bytes and the whole counter state. What
@@ -260,6 +399,9 @@ impl Trial {
                 "the general path counted {:?}",
                 self.twin.counted()
             ));
+        }
+        if wrong.is_ok() {
+            wrong = self.compare_ipsec();
         }
         wrong.map(|()| verdict).map_err(|wrong| {
             format!(
@@ -324,8 +466,9 @@ impl Trial {
             (Outcome::Tunnel(outer), Verdict::Forward(port))
                 if usize::from(port.0) == self.model.uplink() =>
             {
-                let source_port = outer.check(became)?;
-                self.left(became);
+                let bare = self.model.bare(outer.endpoint, became)?;
+                let source_port = outer.check(&bare)?;
+                self.left(outer.endpoint, &bare);
                 self.check_flow(outer.flow, source_port)
             }
             (Outcome::Reply(answer), Verdict::Reply) => {
@@ -336,7 +479,8 @@ impl Trial {
             (Outcome::TunnelReply(reply), Verdict::Reply) => {
                 let tunnel = config.tunnel.as_ref().expect("a tunnel");
                 let in_front = usize::from(tunnel.overhead());
-                let Some(inner) = became.get(in_front..) else {
+                let bare = self.model.bare(tunnel.peers[reply.peer].vtep, became)?;
+                let Some(inner) = bare.get(in_front..) else {
                     return Err("an answer that is no tunnel packet".to_owned());
                 };
                 answers::check(&reply.answer, tunnel.mac, &reply.asked, inner)
@@ -345,8 +489,8 @@ impl Trial {
                     return Err("an ARP answer with padding".to_owned());
                 }
                 let outer = self.model.encapsulated(reply.peer, inner);
-                let source_port = outer.check(became)?;
-                self.left(became);
+                let source_port = outer.check(&bare)?;
+                self.left(outer.endpoint, &bare);
                 self.check_flow(outer.flow, source_port)
             }
             (
@@ -391,10 +535,13 @@ impl Trial {
         }
     }
 
-    /// A frame has left into the tunnel.
-    fn left(&mut self, frame: &[u8]) {
-        self.model.left(frame);
-        self.last_left = Some(frame.to_vec());
+    /// A frame has left into the tunnel, which is this without what ESP adds.
+    fn left(&mut self, endpoint: IpAddr, bare: &[u8]) {
+        if self.model.requires_ipsec(endpoint) {
+            return self.model.sealed(endpoint, bare);
+        }
+        self.model.left(bare);
+        self.last_left = Some(bare.to_vec());
     }
 
     /// Equal flows have equal source ports.

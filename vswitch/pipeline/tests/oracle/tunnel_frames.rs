@@ -75,7 +75,8 @@ impl TunnelPacket {
         }
     }
 
-    fn datagram(&self) -> Vec<u8> {
+    /// The UDP datagram, with what lies behind it.
+    pub(crate) fn datagram(&self) -> Vec<u8> {
         let mut datagram = udp(
             self.source_port,
             self.port,
@@ -91,9 +92,14 @@ impl TunnelPacket {
 
     /// The outer frame.
     pub(crate) fn frame(&self) -> Vec<u8> {
+        self.frame_of(17, self.datagram())
+    }
+
+    /// The outer frame with something else behind its IP header.
+    pub(crate) fn frame_of(&self, protocol: u8, payload: Vec<u8>) -> Vec<u8> {
         let (ethertype, packet) = match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let mut packet = V4::new(from, to, 17, self.datagram());
+                let mut packet = V4::new(from, to, protocol, payload);
                 packet.class = self.class;
                 packet.ttl = self.ttl;
                 packet.fragment = self.fragment;
@@ -101,7 +107,7 @@ impl TunnelPacket {
                 (IPV4, packet.bytes())
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let mut packet = V6::new(from, to, 17, self.datagram());
+                let mut packet = V6::new(from, to, protocol, payload);
                 packet.class = self.class;
                 packet.hop_limit = self.ttl;
                 packet.extensions.clone_from(&self.extensions);

@@ -15,7 +15,7 @@ pub(crate) fn frame(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
             tag: None,
             bytes: out_of_tunnel(choices, config),
         },
-        1 => into_tunnel(choices, config),
+        1 => away(choices, config),
         2 => Sent {
             from: config.ports.len(),
             tag: None,
@@ -43,7 +43,7 @@ fn behind(config: &SwitchConfig, peer: usize) -> Vec<IpAddr> {
 }
 
 /// From a port to an address behind a peer.
-fn into_tunnel(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
+pub(crate) fn away(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
     let from = choices.below(config.ports.len());
     let peer = choices.below(tunnel(config).peers.len());
     let addresses = behind(config, peer);
@@ -58,8 +58,21 @@ fn into_tunnel(choices: &mut Choices<'_>, config: &SwitchConfig) -> Sent {
 
 /// A tunnel packet from the underlay, with all that may be wrong about it.
 fn out_of_tunnel(choices: &mut Choices<'_>, config: &SwitchConfig) -> Vec<u8> {
+    let peer = choices.below(tunnel(config).peers.len());
+    let mut frame = packet(choices, config, peer).frame();
+    if choices.once_in(12) {
+        damage(choices, &mut frame);
+    }
+    frame
+}
+
+/// A tunnel packet from that peer, with all that may be wrong about it.
+pub(crate) fn packet(
+    choices: &mut Choices<'_>,
+    config: &SwitchConfig,
+    peer: usize,
+) -> TunnelPacket {
     let tunnel = tunnel(config);
-    let peer = choices.below(tunnel.peers.len());
     let addresses = behind(config, peer);
     let mut own6 = only6(&addresses);
     own6.push(tunnel.peers[peer].mac.link_local());
@@ -115,11 +128,7 @@ fn out_of_tunnel(choices: &mut Choices<'_>, config: &SwitchConfig) -> Vec<u8> {
     if choices.once_in(24) {
         packet.mac_to = choices.pick(&sender.other_macs());
     }
-    let mut frame = packet.frame();
-    if choices.once_in(12) {
-        damage(choices, &mut frame);
-    }
-    frame
+    packet
 }
 
 fn same_family(as_this: IpAddr, addresses: &[IpAddr]) -> Vec<IpAddr> {
@@ -170,7 +179,7 @@ fn path_mtu(choices: &mut Choices<'_>, config: &SwitchConfig) -> Vec<u8> {
     ]);
     let from = choices.mostly(&[tunnel.vtep], &strangers);
     let to = choices.mostly(&[peer], &strangers);
-    let port = choices.mostly(&[tunnel.port], &[4789, 6081, 16081]);
+    let port = choices.mostly(&[tunnel.port], &[4789, 4790, 6081, 8472, 16081]);
     let mut frame = too_big(config, mtu, from, to, port);
     if choices.once_in(6) {
         damage(choices, &mut frame);

@@ -34,7 +34,7 @@ pub(super) fn is_dhcpv6_servers(packet: &Packet<'_>) -> bool {
 }
 
 impl Model {
-    /// Route 1: the port that a DHCP client's broadcast or a server's BOOTREPLY goes to;
+    /// Route 1: the port that a client's message to all servers goes to, or a server's to a client;
     /// `Some(None)` if there is none. `None` for other packets.
     pub(super) fn dhcp_taker(
         &self,
@@ -42,10 +42,22 @@ impl Model {
         port: &PortConfig,
         packet: &Packet<'_>,
     ) -> Option<Option<usize>> {
-        if !packet.source.is_ipv4() {
-            return None;
-        }
         let mut others = (0..self.config.ports.len()).filter(|&other| other != from);
+        if packet.source.is_ipv6() {
+            let (source, to) = packet.udp_ports()?;
+            let all_servers: IpAddr = "ff02::1:2".parse().expect("an address");
+            if !port.dhcp_server {
+                let asks = to == 547 && packet.destination == all_servers;
+                return asks.then(|| others.find(|&other| self.config.ports[other].dhcp_server));
+            }
+            if packet.fragment != Fragment::No || (source != 547 && to != 546) {
+                return None;
+            }
+            let has = |mac: MacAddr| packet.destination == IpAddr::V6(mac.link_local());
+            return others
+                .find(|&other| has(self.config.ports[other].mac))
+                .map(Some);
+        }
         if packet.source.is_unspecified() {
             return Some(others.find(|&other| self.config.ports[other].dhcp_server));
         }

@@ -1,7 +1,8 @@
-//! The slow, obvious model of `docs/reference/spoof-filter.md` and, in [`tunnel`], of
-//! `docs/reference/tunnel.md`: what one frame must get, row by row in the pages' order, each row's
-//! code below a comment that names it. It shares nothing with the switch but the names of the
-//! reasons and the configuration's types, and prefers clarity to speed everywhere.
+//! The slow, obvious model of `docs/reference/spoof-filter.md`, in [`tunnel`] of
+//! `docs/reference/tunnel.md`, and in [`ipsec`] of `docs/reference/ipsec.md`: what one frame must
+//! get, row by row in the pages' order, each row's code below a comment that names it. It shares
+//! nothing with the switch but the names of the reasons and the configuration's types, and prefers
+//! clarity to speed everywhere.
 
 mod address;
 mod arp;
@@ -10,6 +11,7 @@ mod client;
 mod client6;
 mod dhcp;
 mod ethernet;
+pub(crate) mod ipsec;
 mod ipv4;
 mod ipv6;
 mod nd;
@@ -19,6 +21,7 @@ mod storm;
 pub(crate) mod tunnel;
 mod uplink;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -33,6 +36,7 @@ use self::client::*;
 use self::client6::*;
 use self::dhcp::*;
 use self::ethernet::*;
+use self::ipsec::{Carried, Ipsec};
 use self::ipv4::*;
 use self::ipv6::*;
 use self::nd::*;
@@ -111,6 +115,9 @@ pub(crate) struct Model {
     tags: BTreeMap<(usize, IpAddr), Option<u16>>,
     neighbours: BTreeMap<IpAddr, [u8; 6]>,
     witness: Witness,
+    ipsec: Ipsec,
+    /// The endpoint to which the last frame found no SA.
+    lacking: Cell<Option<IpAddr>>,
     now_ns: u64,
 }
 
@@ -126,6 +133,8 @@ impl Model {
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
             neighbours: BTreeMap::new(),
             witness: Witness::default(),
+            ipsec: Ipsec::default(),
+            lacking: Cell::new(None),
             now_ns: 0,
         }
     }
@@ -181,6 +190,7 @@ impl Model {
             (None, Some(uplink)) => self.of_uplink(uplink, frame, tag),
             (None, None) => panic!("a frame from an uplink that does not exist"),
         };
+        self.acquire();
         outcome.unwrap_or_else(Outcome::from)
     }
 

@@ -134,7 +134,9 @@ impl Model {
             NA | MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
             NS => {
                 let target = nd_target(packet.payload);
+                let mut ports = self.config.ports.iter();
                 let known = target == port.gateway_mac.link_local()
+                    || (port.dhcp_server && ports.any(|it| it.mac.link_local() == target))
                     || self.answers_for(from, target.into());
                 Some(if owns_or_link_local(port, target) {
                     Absorbed.into()

@@ -122,6 +122,19 @@ impl Model {
         ethernet: &Ethernet<'_>,
         packet: &Packet<'_>,
     ) -> Result<Outcome, DropReason> {
+        self.rows_4_to_6(uplink, packet)?;
+        if let Some(outcome) = self.ipsec_from_uplink(uplink, ethernet, packet) {
+            return outcome;
+        }
+        self.behind_ipsec(uplink, ethernet, packet, None)
+    }
+
+    /// Uplink 4, 5, and the drops of 6.
+    pub(super) fn rows_4_to_6(
+        &self,
+        uplink: &UplinkConfig,
+        packet: &Packet<'_>,
+    ) -> Result<(), DropReason> {
         // Uplink 4
         let gateway = &self.config.gateway;
         let inside = nets(gateway.ipv4, gateway.ipv6).any(|net| net.contains(&packet.source))
@@ -146,12 +159,22 @@ impl Model {
             return Err(IngressSource);
         }
         // Uplink 5 and 6
-        unwanted_from_outside(packet)?;
+        unwanted_from_outside(packet)
+    }
+
+    /// The rows that follow those of IPsec; `carried` if an SA has carried the packet.
+    pub(super) fn behind_ipsec(
+        &mut self,
+        uplink: &UplinkConfig,
+        ethernet: &Ethernet<'_>,
+        packet: &Packet<'_>,
+        carried: Option<Carried>,
+    ) -> Result<Outcome, DropReason> {
         if self.is_tunnelled(packet) {
             if is_group(ethernet.destination) {
                 return Err(DstMac);
             }
-            return self.out_of_tunnel(packet);
+            return self.out_of_tunnel(packet, carried);
         }
         // Uplink 6
         if answers_nothing(ethernet, packet) {

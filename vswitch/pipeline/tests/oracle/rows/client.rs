@@ -8,6 +8,7 @@ pub(super) fn add(rows: &mut Rows) {
     addresses(rows);
     identifiers(rows);
     shape6(rows);
+    groups6(rows);
     bindings6(rows);
 }
 
@@ -153,6 +154,71 @@ fn duid() -> Vec<u8> {
     option6(1, &[0, 2, 0, 0, 0xab, 0x11, 1, 2, 3])
 }
 
+/// The same to all servers, from the client's link-local address.
+fn to_all_servers(message: &[u8]) -> Vec<u8> {
+    v6_group(&V6::new(
+        link_local(VM1),
+        ALL_DHCP_SERVERS,
+        17,
+        udp(546, 547, message),
+    ))
+}
+
+const ALL_DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn groups6(rows: &mut Rows) {
+    rows.row = "Route 1";
+    let solicit = dhcp6(1, 7, &[duid()]);
+    let of_vm1 = V6::new(link_local(VM1), ALL_DHCP_SERVERS, 17, udp(546, 547, &solicit));
+    rows.on(configs::three(), 0);
+    rows.forward(2, "to all DHCPv6 servers", to_all_servers(&solicit));
+    rows.forward(2, "from another address", v6_group(&V6 { from: inner(0x11), ..of_vm1.clone() }));
+    rows.forward(2, "in a unicast frame", v6(&of_vm1));
+    rows.drop(DhcpIdentity, "in another's name",
+        to_all_servers(&dhcp6(1, 7, &[option6(1, &[&[0, 3, 0, 1], &VM2[..]].concat())])));
+    rows.drop(Dhcpv6Client, "a relay agent's", to_all_servers(&dhcp6(12, 7, &[duid()])));
+    rows.drop(Multicast, "to all DHCPv6 servers of the site",
+        v6_group(&V6 { to: Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3), ..of_vm1.clone() }));
+    rows.drop(Multicast, "to another port",
+        v6_group(&V6 { payload: udp(546, 548, &solicit), ..of_vm1.clone() }));
+    rows.drop(Multicast, "to another group", v6_group(&V6 { to: ALL_NODES, ..of_vm1.clone() }));
+    let mut small = configs::three();
+    small.ports[2].mtu = 1280;
+    rows.on(small, 0);
+    let filled = |len: usize| dhcp6(1, 7, &[duid(), option6(16, &vec![0; len])]);
+    let room = 1280 - 48 - filled(0).len();
+    rows.forward(2, "as large as the server's MTU", to_all_servers(&filled(room)));
+    rows.drop(Mtu, "larger", to_all_servers(&filled(room + 1)));
+    let mut alone = configs::three();
+    alone.ports[2].dhcp_server = false;
+    rows.on(alone, 0);
+    rows.drop(DhcpNoServer, "where there is no server", to_all_servers(&solicit));
+
+    rows.on(configs::three(), 2);
+    let server = configs::three().ports[2].clone();
+    let (mac, gateway) = (server.mac.octets(), server.gateway_mac.octets());
+    let reply = V6::new(link_local(mac), link_local(VM1), 17,
+        udp(547, 546, &dhcp6(7, 7, &[duid()])));
+    let of_server = |packet: &V6| ethernet(gateway, mac, IPV6, &packet.bytes());
+    rows.forward(0, "a server's to a client's link-local address", of_server(&reply));
+    rows.forward(1, "to another client's", of_server(&V6 { to: link_local(VM2), ..reply.clone() }));
+    rows.drop(LinkLocalIp, "to nobody's",
+        of_server(&V6 { to: link_local([2, 0, 0, 0, 9, 9]), ..reply.clone() }));
+    rows.drop(LinkLocalIp, "to its own", of_server(&V6 { to: link_local(mac), ..reply.clone() }));
+    rows.drop(LinkLocalIp, "of another protocol",
+        of_server(&V6 { payload: udp(5, 6, b""), ..reply.clone() }));
+    rows.row = "NS";
+    let ns = |target| {
+        let message = neighbor(135, 0, target, &[link_layer(1, mac)]);
+        let packet = V6::icmp(link_local(mac), solicited_node(target), message);
+        ethernet(gateway, mac, IPV6, &packet.bytes())
+    };
+    rows.reply("a server's for a client's link-local address", ns(link_local(VM1)));
+    rows.drop(Absorbed, "for its own", ns(link_local(mac)));
+    rows.drop(NdUnknown, "for nobody's", ns(link_local([2, 0, 0, 0, 9, 9])));
+}
+
 #[rustfmt::skip] // A table: one frame a statement.
 fn shape6(rows: &mut Rows) {
     rows.on(configs::three(), 0);
@@ -203,8 +269,6 @@ fn shape6(rows: &mut Rows) {
     let mut longer = plain.clone();
     longer.payload.push(0);
     rows.drop(Dhcpv6Client, "a UDP length that is not the packet's", v6(&longer));
-    rows.drop(Multicast, "to the group of servers",
-        v6_group(&V6 { to: "ff02::1:2".parse().expect("a group"), ..plain }));
     rows.on(configs::three(), 2);
     let of_server = V6::new(inner(0x13), inner(0x11), 17, udp(547, 547, b""));
     rows.forward(0, "a server may send what it likes",

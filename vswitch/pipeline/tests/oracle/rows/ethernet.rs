@@ -78,6 +78,8 @@ fn tags_on_trunk(rows: &mut Rows) {
     rows.forward(1, "trunk: no tag", frame.clone());
     rows.forward(1, "trunk: the longest frame with its tag", tagged(&of_length(1500), 0x8100, 100));
     rows.drop(Malformed, "trunk: one byte longer", tagged(&of_length(1501), 0x8100, 100));
+    rows.drop(Malformed, "trunk: a tag that is not listed makes no room",
+        tagged(&of_length(1500), 0x8100, 101));
     rows.drop(Malformed, "trunk: the tag's length without the tag", of_length(1504));
     rows.add("trunk: a listed tag in the metadata", Some(100), frame.clone(), Expect::Forward(1));
     rows.drop(VlanTag, "trunk: another VID", tagged(&frame, 0x8100, 101));

@@ -15,10 +15,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use pipeline::DropReason::{self, *};
 use pipeline::Verdict;
+use pipeline::ipsec::Direction;
 use tenant_config::SwitchConfig;
 
 use super::configs;
 use super::frames::*;
+use super::ipsec_frames::Sa;
 use super::model::tunnel::path_mtu::Belief;
 use super::model::{Model, Outcome};
 use super::trial::Trial;
@@ -34,6 +36,9 @@ pub(crate) struct Case {
     pub(crate) from: usize,
     /// Whether the MACs of the next hops are known.
     pub(crate) resolved: bool,
+    /// The SAs that there are, and the frames that came before.
+    pub(crate) sas: Vec<(Direction, Sa)>,
+    pub(crate) before: Vec<Vec<u8>>,
     /// The control information of a tag that the device has moved into metadata.
     pub(crate) tag: Option<u16>,
     pub(crate) frame: Vec<u8>,
@@ -46,6 +51,15 @@ impl Case {
         let mut model = Model::new(&self.config);
         if self.resolved {
             model.teach_all(ROUTER);
+        }
+        for (direction, sa) in &self.sas {
+            match direction {
+                Direction::In => model.install_in(0, sa),
+                Direction::Out => model.install_out(0, sa),
+            }
+        }
+        for frame in &self.before {
+            model.expect(0, self.from, frame, None);
         }
         match model.expect(0, self.from, &self.frame, self.tag) {
             Outcome::Forward { to, .. } => Expect::Forward(to),
@@ -71,6 +85,12 @@ impl Case {
         let mut trial = Trial::new(&self.config);
         if self.resolved {
             trial.resolve(0);
+        }
+        for (direction, sa) in &self.sas {
+            trial.install(0, *direction, sa);
+        }
+        for frame in &self.before {
+            let _: Verdict = trial.send(0, self.from, frame, None)?;
         }
         let verdict = trial.send(0, self.from, &self.frame, self.tag)?;
         Ok(match verdict {
@@ -158,6 +178,9 @@ pub(crate) struct Rows {
     config: SwitchConfig,
     from: usize,
     pub(crate) resolved: bool,
+    /// What there is and what came before the frames that follow.
+    pub(crate) sas: Vec<(Direction, Sa)>,
+    pub(crate) before: Vec<Vec<u8>>,
     pub(crate) row: &'static str,
 }
 
@@ -168,6 +191,8 @@ impl Rows {
             config: configs::three(),
             from: 0,
             resolved: true,
+            sas: Vec::new(),
+            before: Vec::new(),
             row: "",
         }
     }
@@ -189,6 +214,8 @@ impl Rows {
             config: self.config.clone(),
             from: self.from,
             resolved: self.resolved,
+            sas: self.sas.clone(),
+            before: self.before.clone(),
             tag,
             frame,
             expect,

@@ -144,7 +144,7 @@ fn services_messages(rows: &mut Rows) {
 fn nested_tunnels(rows: &mut Rows) {
     rows.on(configs::geneve(), OUT);
     rows.row = "Out 12";
-    for port in [4789, 6081] {
+    for port in [4789, 4790, 6081, 8472] {
         rows.drop(TunnelNested, "a tunnel inside",
             from_b(&V4 { payload: udp(1000, port, b""), ..home() }));
         rows.drop(TunnelNested, "a tunnel inside by IPv6",
@@ -156,7 +156,7 @@ fn nested_tunnels(rows: &mut Rows) {
     }
     let allow = configs::geneve6();
     rows.on(allow.clone(), OUT);
-    for port in [4789, 6081, 16081] {
+    for port in [4789, 4790, 6081, 8472, 16081] {
         rows.forward(0, "allowed",
             from4(&allow, B, &V4 { payload: udp(1000, port, b""), ..home() }).frame());
     }

@@ -40,7 +40,7 @@ fn nested_tunnels(rows: &mut Rows) {
     rows.row = "Into 1";
     rows.drop(LinkLocalIp, "a link-local source", v6(&V6 { from: link_local(VM1), ..away6() }));
     rows.row = "Into 2";
-    for port in [4789, 6081] {
+    for port in [4789, 4790, 6081, 8472] {
         rows.drop(TunnelNested, "to a tunnel's port",
             v4(&V4 { payload: udp(1000, port, b""), ..away() }));
         rows.drop(TunnelNested, "to a tunnel's port by IPv6",
@@ -59,13 +59,13 @@ fn nested_tunnels(rows: &mut Rows) {
     rows.forward(OUT, "to another tenant's port",
         v4(&V4 { payload: udp(1000, 16081, b""), ..away() }));
     rows.on(configs::geneve6(), 0);
-    for port in [4789, 6081, 16081] {
+    for port in [4789, 4790, 6081, 8472, 16081] {
         rows.forward(OUT, "allowed", v4(&V4 { payload: udp(1000, port, b""), ..away() }));
     }
     let mut own_port = configs::geneve();
     own_port.tunnel.as_mut().expect("a tunnel").port = 16081;
     rows.on(own_port, 0);
-    for port in [4789, 6081, 16081] {
+    for port in [4789, 4790, 6081, 8472, 16081] {
         rows.drop(TunnelNested, "where the tunnel's port is its own",
             v4(&V4 { payload: udp(1000, port, b""), ..away() }));
     }

@@ -6,6 +6,7 @@ pub(crate) mod path_mtu;
 
 use tenant_config::{PeerConfig, TunnelConfig, TunnelDscp, TunnelKind, TunnelTtl};
 
+pub(super) use self::out::{combined_ecn, with_ecn};
 use super::*;
 
 /// The length of the tunnel's header, of either kind. The switch sends no options.
@@ -26,6 +27,8 @@ pub(crate) struct TunnelReply {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outer {
     bytes: Vec<u8>,
+    /// Where it goes.
+    pub(crate) endpoint: IpAddr,
     udp_checksum: bool,
     /// The input of the source port's hash; `None` where the page does not specify it.
     pub(crate) flow: Option<Flow>,
@@ -111,7 +114,7 @@ impl Outer {
 
 /// The sum over the pseudo-header (RFC 768, RFC 8200 8.1) and the datagram; 0xffff if the checksum
 /// is right.
-fn udp_sum(addresses: &[u8], datagram: &[u8]) -> u16 {
+pub(super) fn udp_sum(addresses: &[u8], datagram: &[u8]) -> u16 {
     let mut covered = addresses.to_vec();
     covered.extend([0, UDP]);
     covered.extend((datagram.len() as u32).to_be_bytes());
@@ -129,8 +132,12 @@ impl Model {
     /// what the tunnel carries."
     pub(super) fn advertised_mtu(&self, port: &PortConfig) -> Option<u16> {
         let uplink = self.config.uplink.as_ref()?;
-        let overhead = overhead(self.config.tunnel.as_ref()?);
-        Some(port.mtu.min(uplink.mtu - overhead))
+        let tunnel = self.config.tunnel.as_ref()?;
+        let peers = tunnel.peers.iter();
+        // What it carries to every peer.
+        let carried = peers.map(|peer| self.carries_over(peer.vtep, uplink.mtu, false));
+        let carried = carried.min().unwrap_or(uplink.mtu - overhead(tunnel));
+        Some(port.mtu.min(carried))
     }
 
     /// "That is the uplink's MTU, or the path's where a router of the underlay has reported a
@@ -139,7 +146,15 @@ impl Model {
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
         let vtep = self.tunnel().peers[peer].vtep;
         let path = self.path_mtu(vtep).unwrap_or(uplink.mtu);
-        path.min(uplink.mtu) - overhead(self.tunnel())
+        self.carries_over(vtep, path.min(uplink.mtu), true)
+    }
+
+    /// What a path of that MTU leaves, also "while an SA is in use".
+    fn carries_over(&self, vtep: IpAddr, mtu: u16, in_use: bool) -> u16 {
+        match self.requires_ipsec(vtep) {
+            true => self.carries_sealed(vtep, mtu, in_use),
+            false => mtu - overhead(self.tunnel()),
+        }
     }
 
     pub(super) fn enter_tunnel(
@@ -165,6 +180,10 @@ impl Model {
         // Into 4
         if !self.neighbours.contains_key(&peer.next_hop) {
             return NeighbourUnresolved.into();
+        }
+        // Into 5
+        if let Err(reason) = self.may_enter(peer.vtep) {
+            return reason.into();
         }
         let mut inner = Vec::new();
         inner.extend(peer.mac.octets());
@@ -233,6 +252,7 @@ impl Model {
         bytes.extend(inner);
         Outer {
             bytes,
+            endpoint: peer.vtep,
             udp_checksum: tunnel.udp_checksum,
             flow,
         }
@@ -252,7 +272,12 @@ fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
     tunnel.nested == Encapsulation::Deny
         && packet
             .udp_ports()
-            .is_some_and(|(_, to)| [4789, 6081, tunnel.port].contains(&to))
+            .is_some_and(|(_, to)| [4789, 4790, 6081, 8472, tunnel.port].contains(&to))
+}
+
+/// The ECN field.
+pub(super) fn ecn(packet: &[u8]) -> u8 {
+    traffic_class(packet) & 3
 }
 
 /// TOS or traffic class.

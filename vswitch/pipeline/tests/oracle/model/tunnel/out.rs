@@ -19,6 +19,7 @@ impl Model {
     pub(in crate::oracle::model) fn out_of_tunnel(
         &self,
         outer: &Packet<'_>,
+        carried: Option<Carried>,
     ) -> Result<Outcome, DropReason> {
         let tunnel = self.tunnel();
         // Out 1
@@ -30,8 +31,12 @@ impl Model {
         let Some(sender) = sender else {
             return Err(TunnelPeer);
         };
+        let by = carried.map(|carried| carried.by);
+        if self.requires_ipsec(outer.source) && by != Some(outer.source) {
+            return Err(IpsecPlain);
+        }
         // Out 3
-        let datagram = self.outer_datagram(outer)?;
+        let datagram = self.outer_datagram(outer, carried.is_none_or(|carried| carried.checked))?;
         // Out 4 to 6
         let inner = self.behind_tunnel_header(datagram)?;
         // Out 8
@@ -76,8 +81,12 @@ impl Model {
         self.route_out_of_tunnel(sender, &ethernet, ecn, packet)
     }
 
-    /// Out 3: the UDP datagram.
-    fn outer_datagram<'a>(&self, outer: &Packet<'a>) -> Result<&'a [u8], DropReason> {
+    /// Out 3: the UDP datagram. Its checksum counts unless it came through ESP in UDP.
+    fn outer_datagram<'a>(
+        &self,
+        outer: &Packet<'a>,
+        checked: bool,
+    ) -> Result<&'a [u8], DropReason> {
         let length = usize::from(be16(outer.payload, 4));
         if length < 8 || length > outer.payload.len() {
             return Err(TunnelTruncated);
@@ -92,7 +101,7 @@ impl Model {
         } else {
             udp_sum(addresses, datagram) == 0xffff
         };
-        if !right {
+        if checked && !right {
             return Err(TunnelChecksum);
         }
         Ok(datagram)
@@ -308,6 +317,7 @@ impl Model {
         if !self.neighbours.contains_key(&next_hop) {
             return Err(NeighbourUnresolved);
         }
+        self.may_enter(self.tunnel().peers[reply.peer].vtep)?;
         Ok(Outcome::TunnelReply(reply))
     }
 }
@@ -329,7 +339,7 @@ fn geneve_option_types(options: &[u8]) -> Result<Vec<u8>, DropReason> {
 }
 
 /// RFC 6040, 4.2, figure 4; `None`: drop.
-fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
+pub(in crate::oracle::model) fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
     const NOT_ECT: u8 = 0;
     const ECT_1: u8 = 1;
     const ECT_0: u8 = 2;
@@ -343,7 +353,7 @@ fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
 }
 
 /// `packet` with that ECN field; its header checksum is updated if the field changes.
-fn with_ecn(packet: &[u8], ecn: u8) -> Vec<u8> {
+pub(in crate::oracle::model) fn with_ecn(packet: &[u8], ecn: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     if traffic_class(&packet) & 3 == ecn {
         return packet;
