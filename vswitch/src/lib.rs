@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod ike;
 mod log;
 pub mod sandbox;
 pub mod vm;

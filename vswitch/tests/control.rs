@@ -199,7 +199,8 @@ fn counters_and_tables_are_shown(path: &Path) {
 
     let port = |name: &str| {
         json!({
-            "name": name, "device": "offline", "link_up": true, "rx_missed": 0, "rx_frames": 0,
+            "name": name, "device": "offline", "link_up": true, "state": "running", "resets": 0,
+            "reset_failures": 0, "rx_missed": 0, "rx_frames": 0,
             "rx_bytes": 0, "forwarded": 0, "replies": 0, "icmp_errors": 0, "dropped": 0,
             "tx_frames": 0, "tx_bytes": 0, "unsent": 0,
         })

@@ -104,6 +104,19 @@ fn answers() -> Vec<(&'static str, String)> {
         array(&rejected, 3),
         array(&peer, 3)
     );
+    let sa = format!(
+        "{{\"spi\":{text},\"suite\":{text},\"esn\":true,\"mode\":{text},\"in_udp\":true,\
+         \"age_s\":18446744073709551615,\"packets\":1,\"bytes\":1,\"rekey_in_s\":1}}"
+    );
+    let endpoint = format!(
+        "{{\"vtep\":{text},\"peers\":[{text}],\"state\":{text},\"outbound\":{sa},\"inbound\":{sa},\
+         \"tx_packets\":18446744073709551615,\"tx_bytes\":1,\"rx_packets\":1,\"rx_bytes\":1,\
+         \"replayed\":1,\"icv_failures\":1}}"
+    );
+    let ipsec = format!(
+        "{{\"suites\":[{text}],\"esn\":true,\"replay_window\":1,\"endpoints\":{}}}",
+        array(&endpoint, 3)
+    );
     let switch = format!(
         "{{\"tenant\":{text},\"version\":{text},\"started_at\":1,\"uptime_s\":1,\
          \"generation\":1,\"packet_buffers\":{{\"total\":1,\"in_use\":1}}}}"
@@ -115,6 +128,7 @@ fn answers() -> Vec<(&'static str, String)> {
         ("routes", array(&route, 3)),
         ("neighbours", array(&neighbour, 3)),
         ("tunnels", tunnel),
+        ("ipsec", ipsec),
         ("switch", switch),
     ]
 }

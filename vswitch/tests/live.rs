@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 /// A switch with two guests and an "Internet" behind its uplink.
 struct Site {
     switch: Option<Switch>,
+    /// The driver of all its devices.
+    driver: &'static str,
     bed: Bed,
 }
 
@@ -42,7 +44,11 @@ impl Site {
         bed.inside("net", &["addr", "add", "192.0.2.1/24", "dev", "eth0"]);
         bed.inside("net", &["addr", "add", "203.0.113.1/32", "dev", "lo"]);
         bed.inside("net", &["route", "add", "10.0.0.0/24", "via", "192.0.2.2"]);
-        Some(Self { switch: None, bed })
+        Some(Self {
+            switch: None,
+            driver: "af_packet",
+            bed,
+        })
     }
 
     fn socket(&self) -> PathBuf {
@@ -53,7 +59,7 @@ impl Site {
         let port = |number: u32| {
             json!({
                 "name": format!("red-vm{number}"),
-                "device": { "driver": "af_packet", "interface": format!("vm{number}") },
+                "device": { "driver": self.driver, "interface": format!("vm{number}") },
                 "gateway_mac": format!("02:00:13:89:00:0{number}"),
                 "mac": format!("52:54:00:aa:00:0{number}"),
                 "addresses": [format!("10.0.0.1{number}/32"), format!("fd00:0:0:1::1{number}/128")],
@@ -65,11 +71,13 @@ impl Site {
             "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
             "ports": [port(1), port(2)],
             "uplink": {
-                "device": { "driver": "af_packet", "interface": "net" },
+                "device": { "driver": self.driver, "interface": "net" },
                 "mac": "02:00:13:89:00:00",
                 "ipv4": "192.0.2.2/24",
                 "next_hops": { "ipv4": "192.0.2.1" },
             },
+            // For the buffers that XDP sockets hold.
+            "memory": { "mib": if self.driver == "af_xdp" { 128 } else { 32 } },
             "control_socket": self.socket(),
         })
     }
@@ -427,9 +435,15 @@ fn switch_has_the_documented_descriptors_open() {
     let Some(mut site) = Site::new("switch_has_the_documented_descriptors_open") else {
         return;
     };
-    let channel = site.bed.path("channel.sock");
-    site.start(&["--channel", channel.to_str().expect("UTF-8")]);
-    let wanted = of_a_switch(&[("packet socket", 3), ("listener on channel.sock", 2)]);
+    let path = |name: &str| site.bed.path(name).to_str().expect("UTF-8").to_owned();
+    let (channel, ike) = (path("channel.sock"), path("ike.sock"));
+    let ike = ["--ike", &ike, "--ike-uid", "64000"];
+    site.start(&[&["--channel", &channel], &ike[..]].concat());
+    let wanted = of_a_switch(&[
+        ("packet socket", 3),
+        ("listener on channel.sock", 2),
+        ("listener on ike.sock", 2),
+    ]);
     has_open(site.switch().child.id(), &wanted);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", site.pid()));
     let limits = limits.expect("it lives");
@@ -449,6 +463,25 @@ fn switch_has_the_documented_descriptors_open() {
         .map(|most| most.parse().expect("a number"))
         .collect();
     assert!(open[0] == open[1] && open[0] < 100, "{open:?}");
+}
+
+#[test]
+fn switch_on_af_xdp_has_the_documented_descriptors_open() {
+    let Some(mut site) = Site::new("switch_on_af_xdp_has_the_documented_descriptors_open") else {
+        return;
+    };
+    site.driver = "af_xdp";
+    site.start(&[]);
+    let echoes = site.bed.ping("vm1", &["-c3", "-i0.1", "10.0.0.12"]);
+    assert_eq!(echoes.received, 3, "its ports carry frames");
+    let wanted = of_a_switch(&[
+        ("XDP socket", 3),
+        ("BPF program", 6),
+        ("BPF map", 12),
+        ("BPF types", 3),
+        ("unix socket without a peer", 3),
+    ]);
+    has_open(site.switch().child.id(), &wanted);
 }
 
 /// A switch with a port on each of two ends of a memif, and nothing else.

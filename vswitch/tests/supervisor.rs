@@ -18,7 +18,8 @@ use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{ChannelSocket, Control, Socket, SocketError};
 use vswitch::worker::{Link, PollMode, Worker};
 use vswitch_api::channel::{
-    Channel, Lease, MESSAGE_MAX, Order, ReceiveError, Report, Totals, VERSION,
+    Channel, Clients, Hex, Identifier, Lease, MESSAGE_MAX, Order, PortClients, ReceiveError,
+    Report, Totals, VERSION,
 };
 use wait::eventually;
 
@@ -154,6 +155,7 @@ fn supervisor_is_served_within_its_bounds() {
             leases_are_restored_and_reported(&its_path);
             supervisor_that_breaks_the_rules_is_disconnected(&its_path);
             counters_are_reported_when_they_change(&its_path);
+            clients_are_restored_and_reported(&its_path);
         });
         link.stop();
         result
@@ -230,8 +232,75 @@ fn supervisor_that_breaks_the_rules_is_disconnected(path: &Path) {
     longest.send(&text).expect("as long as a message may be");
     is_closed(&longest);
 
+    for orders in [
+        // More ports than there are.
+        vec![vec![PortClients::default(); 4]],
+        // Clients come once.
+        vec![Vec::new(), Vec::new()],
+    ] {
+        let breaker = connect(path);
+        for ports in orders {
+            let order = Order::Clients { ports };
+            breaker.send(&order).expect("it is sent");
+        }
+        is_closed(&breaker);
+    }
+
     // The switch serves the next one all the same.
     restore(&connect(path), &[]);
+}
+
+fn clients_are_restored_and_reported(path: &Path) {
+    let client = |port: &str, value: &[u8]| {
+        let identifier = Identifier {
+            value: Hex(value.to_vec()),
+            owned: 3600,
+            counted: 7200,
+            address: Some(Ipv4Addr::new(10, 0, 0, 50)),
+            associations: Vec::new(),
+        };
+        let clients = Clients {
+            identifiers: vec![identifier],
+            declined: vec![3600],
+        };
+        PortClients {
+            port: port.to_owned(),
+            mac: lease(port, 50, 0).mac,
+            dhcp: clients.clone(),
+            dhcp6: clients,
+        }
+    };
+    let (vm2, vm3) = (client("vm2", b"one"), client("vm3", b"two"));
+    // One of a MAC that the port has not, and one with an identifier that is another's.
+    let strange = PortClients {
+        mac: [2; 6],
+        ..client("vm1", b"three")
+    };
+    for (given, taken) in [
+        (vec![vm2.clone(), client("vm3", b"one")], vec![&vm2]),
+        (vec![strange, vm3.clone()], vec![&vm2, &vm3]),
+    ] {
+        let channel = connect(path);
+        let order = Order::Clients { ports: given };
+        channel.send(&order).expect("it is sent");
+        restore(&channel, &[]);
+        assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
+        let Ok(Report::Clients { mut ports }) = receive(&channel) else {
+            panic!("no clients");
+        };
+        for clients in ports
+            .iter_mut()
+            .flat_map(|it| [&mut it.dhcp, &mut it.dhcp6])
+        {
+            let identifiers = clients.identifiers.iter_mut();
+            let times = identifiers.flat_map(|it| [(&mut it.owned, 3600), (&mut it.counted, 7200)]);
+            for (seconds, most) in times.chain(clients.declined.iter_mut().map(|it| (it, 3600))) {
+                assert!((most - 10..=most).contains(seconds), "{seconds}");
+                *seconds = most;
+            }
+        }
+        assert_eq!(ports.iter().collect::<Vec<_>>(), taken);
+    }
 }
 
 fn counters_are_reported_when_they_change(path: &Path) {

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use dpdk::{Burst, Eal, EalOptions, Mbuf, Mempool};
 
+use packet::Buffer;
 use pipeline::{Counters, DropReason, Generation};
 use ports::{MemoryPort, Port};
 use tenant_config::{Memory, SwitchConfig, Tenant};
-use vswitch::worker::{Link, PollMode, Worker};
+use vswitch::worker::{Ended, Link, PollMode, PortState, Worker};
 use wait::eventually;
 
 const VM1: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0, 1];
@@ -52,7 +53,7 @@ struct Bed {
     pool: Mempool,
     link: Arc<Link>,
     counters: Arc<Counters>,
-    worker: Option<JoinHandle<()>>,
+    worker: Option<JoinHandle<Ended>>,
 }
 
 impl Bed {
@@ -85,7 +86,10 @@ impl Bed {
         let (its_pool, its_link) = (pool.clone(), Arc::clone(&link));
         let worker = std::thread::spawn(move || {
             let worker = Worker::new(&eal, ports, its_pool, generation, its_link);
-            worker.expect("a worker").run(PollMode::Adaptive);
+            let mut worker = worker.expect("a worker");
+            let repair = worker.take_repair().expect("the first time");
+            std::thread::spawn(move || repair.run());
+            worker.run(PollMode::Adaptive)
         });
         Self {
             config,
@@ -148,9 +152,12 @@ impl Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         self.link.stop();
-        let ended = self.worker.take().expect("it runs").join();
+        let Some(worker) = self.worker.take() else {
+            return;
+        };
+        let ended = worker.join();
         if !std::thread::panicking() {
-            ended.expect("no panic");
+            assert_eq!(ended.expect("no panic"), Ended::Stopped);
         }
     }
 }
@@ -308,4 +315,82 @@ fn lost_link_is_reported() {
     eventually("both are up", || up(&bed, 0) && up(&bed, 1));
     drop(bed.ends.pop());
     eventually("one is down", || up(&bed, 0) && !up(&bed, 1));
+}
+
+#[test]
+fn reset_device_carries_frames_again_with_its_groups() {
+    const IPV4: u16 = 0x0800;
+    let mut bed = Bed::new(64, |_| {});
+    let groups = {
+        let tables = Generation::build(&bed.config, None).tables();
+        let groups = &tables.groups()[1];
+        (groups.listed.to_vec(), groups.others)
+    };
+    eventually("it subscribes", || {
+        bed.ends[1].multicast_of_peer() == groups
+    });
+    assert_eq!(bed.ends[1].fail_resets_of_peer(2), 0, "resets so far");
+    bed.ends[1].signals_of_peer().demand_reset();
+    let device = |bed: &Bed| {
+        let device = &bed.link.devices()[1];
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            device.state(),
+            device.link_up.load(Ordering::Relaxed),
+            count(&device.resets),
+            count(&device.reset_failures),
+        )
+    };
+    // The pause after the second failure is 0.4 s.
+    eventually("it fails", || {
+        device(&bed) == (PortState::Failed, false, 0, 2)
+    });
+    // The other port is served meanwhile.
+    let frame = bed.udp();
+    bed.send(0, &frame);
+    eventually("nobody takes it", || bed.drops(1, DropReason::TxFull) == 1);
+    eventually("it runs again", || {
+        device(&bed) == (PortState::Running, true, 1, 2)
+    });
+    bed.send(0, &frame);
+    bed.receive(1, IPV4);
+    eventually("it subscribes again", || {
+        bed.ends[1].multicast_of_peer() == groups
+    });
+    assert_eq!(bed.ends[1].fail_resets_of_peer(0), 3, "resets so far");
+    let other = &bed.link.devices()[0];
+    assert_eq!(other.state(), PortState::Running);
+    assert_eq!(other.resets.load(Ordering::Relaxed), 0);
+    assert_all_accounted(&bed);
+}
+
+#[test]
+fn device_that_takes_nothing_is_reset() {
+    const CAPACITY: usize = 4;
+    let mut bed = Bed::new(CAPACITY, |_| {});
+    let frame = bed.udp();
+    let resets = |bed: &Bed| bed.link.devices()[1].resets.load(Ordering::Relaxed);
+    let began = Instant::now();
+    // The reader at the other end does not read, and the wire is full.
+    while resets(&bed) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "no reset");
+        bed.send(0, &frame);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(began.elapsed() > Duration::from_secs(2), "too early");
+    assert_eq!(bed.link.devices()[0].resets.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn device_that_must_be_closed_ends_worker() {
+    let mut bed = Bed::new(64, |_| {});
+    bed.ends[1].signals_of_peer().demand_removal();
+    let ended = bed.worker.take().expect("it runs").join();
+    assert_eq!(
+        ended.expect("no panic"),
+        Ended::Removed {
+            port: "red-vm2".to_owned()
+        }
+    );
+    assert_eq!(bed.link.devices()[1].state(), PortState::Removed);
 }

@@ -8,8 +8,10 @@
 //! supervisor                         switch
 //!     ├── connect ────────────────────►│
 //!     │◄──────────────────── hello ────┤
-//!     ├── restore ────────────────────►│  the leases of the switch's predecessor, often none
+//!     ├── clients ────────────────────►│  the DHCP clients of the switch's predecessor, if any
+//!     ├── restore ────────────────────►│  its leases, often none
 //!     │◄─────────────────── leases ────┤  now, and whenever one changes
+//!     │◄────────────────── clients ────┤  of the ports whose clients have changed
 //!     │◄───────────────── counters ────┤  every few seconds, if one has changed
 //! ```
 //!
@@ -33,8 +35,11 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version of the messages. A side that meets another version closes the connection.
-pub const VERSION: u32 = 2;
+/// The version of the messages. A switch closes the connection of a supervisor of another one.
+pub const VERSION: u32 = 3;
+/// The oldest version that a supervisor speaks with a switch that was started before it was
+/// updated. Version 2 knows no DHCP clients.
+pub const OLDEST: u32 = 2;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
 pub const MESSAGE_MAX: usize = 64 << 10;
@@ -52,6 +57,12 @@ pub enum Report {
         /// At most one per port.
         leases: Vec<Lease>,
     },
+    /// The DHCP clients of ports at which something has changed. More ports than fit into one
+    /// message take several.
+    Clients {
+        /// Each port once.
+        ports: Vec<PortClients>,
+    },
     /// What has been counted since the switch started, from time to time.
     Counters {
         /// By port; with `uplink`, if there is one.
@@ -63,8 +74,13 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
-    /// The first message of a connection, sent once. The switch takes the leases that its
-    /// configuration allows.
+    /// Before [`Self::Restore`], at most once: what the tenant's switch before this one reported
+    /// last. The switch takes what its configuration allows.
+    Clients {
+        /// Each port once.
+        ports: Vec<PortClients>,
+    },
+    /// Sent once. The switch takes the leases that its configuration allows.
     Restore {
         /// What the tenant's switch before this one reported last; empty if that is unknown.
         leases: Vec<Lease>,
@@ -83,6 +99,124 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// How long it is still valid, in seconds.
     pub seconds_left: u32,
+}
+
+/// What a switch remembers of the DHCP clients behind a port, so that no sibling can use their
+/// identifiers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortClients {
+    /// The port's name.
+    pub port: String,
+    /// The port's MAC.
+    pub mac: [u8; 6],
+    /// Of DHCP.
+    #[serde(default, skip_serializing_if = "Clients::is_empty")]
+    pub dhcp: Clients,
+    /// Of DHCPv6.
+    #[serde(default, skip_serializing_if = "Clients::is_empty")]
+    pub dhcp6: Clients,
+}
+
+/// A port may have so many identifiers of each kind, and decline so many addresses a day.
+pub const CLIENTS_MAX: usize = 4;
+/// The longest identifier in bytes.
+pub const IDENTIFIER_MAX: usize = 255;
+/// Identity associations of one identifier.
+pub const ASSOCIATIONS_MAX: usize = 4;
+
+/// The clients behind a port, of DHCP or of DHCPv6.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clients {
+    /// At most [`CLIENTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identifiers: Vec<Identifier>,
+    /// How long each of the last declined addresses still counts, in seconds; at most
+    /// [`CLIENTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub declined: Vec<u32>,
+}
+
+impl Clients {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.identifiers.is_empty() && self.declined.is_empty()
+    }
+
+    /// Whether a port can have all that.
+    pub fn is_bounded(&self) -> bool {
+        let is_bounded = |it: &Identifier| {
+            it.value.0.len() <= IDENTIFIER_MAX && it.associations.len() <= ASSOCIATIONS_MAX
+        };
+        self.identifiers.len() <= CLIENTS_MAX
+            && self.declined.len() <= CLIENTS_MAX
+            && self.identifiers.iter().all(is_bounded)
+    }
+}
+
+/// An identifier that a port's client uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identifier {
+    /// Its bytes.
+    pub value: Hex,
+    /// For how many seconds no other port may use it.
+    pub owned: u32,
+    /// For how many seconds it counts among the port's.
+    pub counted: u32,
+    /// The address that a server granted it last, of DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Of DHCPv6, its identity associations: each its option and its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub associations: Vec<(u16, u32)>,
+}
+
+/// Bytes, written as hexadecimal digits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hex(pub Vec<u8>);
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = self.0.iter().map(|byte| format!("{byte:02x}"));
+        serializer.serialize_str(&digits.collect::<String>())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+        let bytes = pairs
+            .iter()
+            .map(|[high, low]| Some((digit(high)? << 4 | digit(low)?) as u8));
+        match bytes.collect() {
+            Some(bytes) if rest.is_empty() => Ok(Self(bytes)),
+            _ => Err(serde::de::Error::custom("not pairs of hexadecimal digits")),
+        }
+    }
+}
+
+/// Divides `ports` into messages of at most [`MESSAGE_MAX`] bytes.
+pub fn in_messages(ports: Vec<PortClients>) -> Vec<Vec<PortClients>> {
+    // What a message has besides.
+    const FRAME: usize = 64;
+    let (mut messages, mut left) = (Vec::new(), 0);
+    for port in ports {
+        // A comma.
+        let len = 1 + serde_json::to_vec(&port).map_or(MESSAGE_MAX, |text| text.len());
+        if len > left || messages.is_empty() {
+            messages.push(Vec::new());
+            left = MESSAGE_MAX - FRAME;
+        }
+        left = left.saturating_sub(len);
+        if let Some(last) = messages.last_mut() {
+            last.push(port);
+        }
+    }
+    messages
 }
 
 /// The counters of one port, named as those of the control API.
@@ -259,6 +393,56 @@ mod tests {
         }
     }
 
+    /// The most that a port can have.
+    fn clients(number: u32) -> PortClients {
+        let identifier = |last: u8| Identifier {
+            value: Hex([vec![0xff; IDENTIFIER_MAX - 1], vec![last]].concat()),
+            owned: u32::MAX,
+            counted: u32::MAX,
+            address: Some(Ipv4Addr::BROADCAST),
+            associations: vec![(u16::MAX, u32::MAX); ASSOCIATIONS_MAX],
+        };
+        let all = Clients {
+            identifiers: (0..CLIENTS_MAX as u8).map(identifier).collect(),
+            declined: vec![u32::MAX; CLIENTS_MAX],
+        };
+        PortClients {
+            port: format!("a-port-with-a-long-name-{number:039}"),
+            mac: [0xfe; 6],
+            dhcp: all.clone(),
+            dhcp6: all,
+        }
+    }
+
+    #[test]
+    fn clients_of_many_ports_take_several_messages() {
+        let (near, far) = pair();
+        let all: Vec<PortClients> = (0..256).map(clients).collect();
+        assert!(
+            all.iter()
+                .all(|it| it.dhcp.is_bounded() && it.dhcp6.is_bounded())
+        );
+        let mut received = Vec::new();
+        let messages = in_messages(all.clone());
+        assert!(messages.len() > 10, "{}", messages.len());
+        for ports in messages {
+            let report = Report::Clients { ports };
+            far.send(&report).expect("it is sent");
+            let Report::Clients { ports } = near.receive().expect("a message") else {
+                panic!("another message");
+            };
+            received.extend(ports);
+        }
+        assert_eq!(received, all);
+        // Few fit into one.
+        let small = |number| PortClients {
+            port: format!("vm{number}"),
+            ..PortClients::default()
+        };
+        assert_eq!(in_messages((0..256).map(small).collect()).len(), 1);
+        assert_eq!(in_messages(Vec::new()), Vec::<Vec<PortClients>>::new());
+    }
+
     fn raw(channel: &Channel, bytes: &[u8]) {
         send(&channel.0, bytes, SendFlags::empty()).expect("it is sent");
     }
@@ -317,6 +501,13 @@ mod tests {
             r#"{"type":"leases","leases":[{"port":"a","address":"fd00::1","seconds_left":1}]}"#,
             r#"{"type":"leases","leases":[{"port":"a","address":"10.0.0.1","seconds_left":-1}]}"#,
             r#"{"type":"hello","version":1} {"type":"hello","version":1}"#,
+            r#"{"type":"clients","ports":[{"port":"a","mac":[1,2,3,4,5]}]}"#,
+            r#"{"type":"clients","ports":[{"port":"a","mac":[1,2,3,4,5,6],"dhcp":{"identifiers":
+                [{"value":"f","owned":1,"counted":1}]}}]}"#,
+            r#"{"type":"clients","ports":[{"port":"a","mac":[1,2,3,4,5,6],"dhcp":{"identifiers":
+                [{"value":"+f","owned":1,"counted":1}]}}]}"#,
+            r#"{"type":"clients","ports":[{"port":"a","mac":[1,2,3,4,5,6],"dhcp":{"identifiers":
+                [{"value":"ff","owned":1,"counted":1,"address":"fd00::1"}]}}]}"#,
         ] {
             raw(&far, text.as_bytes());
             let received = near.receive::<Report>();

@@ -135,6 +135,8 @@ fn prepare(directory: &Path, bait: &Path) -> Result<(RunArgs, SwitchConfig), Str
         cpu: None,
         control: Some(run.join("control.sock")),
         channel: Some(run.join("channel.sock")),
+        ike: Some(run.join("ike.sock")),
+        ike_uid: Some(nix::unistd::geteuid().as_raw()),
         poll: PollMode::default(),
         no_sandbox: false,
     };

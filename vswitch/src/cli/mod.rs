@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod offline;
 mod run;
+mod sa_keys;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::control::metrics_reference;
 use crate::worker::PollMode;
@@ -52,6 +53,10 @@ enum Command {
     Replay(ReplayArgs),
     /// Explain every stage's decision on one frame
     Trace(TraceArgs),
+    /// Keys of security associations, in a build for tests
+    #[cfg(feature = "export-keys")]
+    #[command(subcommand)]
+    Ipsec(IpsecCommand),
     /// Show a running switch's counters and tables
     Show(ShowArgs),
     /// Watch a running switch's rates
@@ -91,6 +96,23 @@ struct OfflineArgs {
     /// The port that receives the frames; `uplink` is the uplink
     #[arg(long, value_name = "NAME")]
     port: String,
+    /// A JSON list of security associations with test keys, for captures of ESP
+    #[arg(long, value_name = "FILE")]
+    sa_keys: Option<PathBuf>,
+}
+
+#[cfg(feature = "export-keys")]
+#[derive(Debug, clap::Subcommand)]
+enum IpsecCommand {
+    /// Print security associations as Wireshark's file `esp_sa`
+    ExportWireshark {
+        /// The tenant's file (TOML), or a switch's configuration (JSON)
+        #[arg(long, value_name = "FILE")]
+        tenant: PathBuf,
+        /// A JSON list of security associations with test keys
+        #[arg(long, value_name = "FILE")]
+        sa_keys: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +164,12 @@ struct RunArgs {
     /// The socket for the supervisor, which restores leases through it after a restart
     #[arg(long, value_name = "SOCKET")]
     channel: Option<PathBuf>,
+    /// The socket for the IKE daemon, which negotiates the keys of the tunnel's IPsec
+    #[arg(long, value_name = "SOCKET", requires = "ike_uid")]
+    ike: Option<PathBuf>,
+    /// The user of the IKE daemon: no other is served
+    #[arg(long, value_name = "UID", requires = "ike")]
+    ike_uid: Option<u32>,
     /// Whether the worker sleeps when there is no traffic
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
@@ -276,6 +304,11 @@ impl CliError {
     }
 }
 
+/// The definition of the command line, for pages and completions that are generated from it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line, runs the command, and reports its failure on standard error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -283,6 +316,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => offline::replay(&args),
         Command::Run(args) => run::run(&args),
         Command::Trace(args) => offline::trace(&args),
+        #[cfg(feature = "export-keys")]
+        Command::Ipsec(IpsecCommand::ExportWireshark { tenant, sa_keys }) => {
+            offline::export_wireshark(&tenant, &sa_keys)
+        }
         Command::Show(args) => client::show(&args),
         Command::Top(args) => client::top(&args),
         Command::Reload(args) => client::reload(&args),

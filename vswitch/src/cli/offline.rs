@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::capture::{Capture, CaptureWriter, CapturedFrame};
 use super::config::load_offline;
-use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs};
+use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs, sa_keys};
 use packet::Frame;
 use pipeline::DropReason;
 use pipeline::{Counters, Generation, Pipeline, PortId, Stage, Verdict};
@@ -113,6 +113,10 @@ impl Offline {
         // A capture has no ARP or ND answers for the switch: its next hops count as resolved.
         if let Some(uplink) = &config.uplink {
             pipeline.assume_next_hops(0, uplink.mac);
+        }
+        if let Some(path) = &args.sa_keys {
+            let sas = sa_keys::load(path, &config)?;
+            sa_keys::install(&mut pipeline, &config, &sas);
         }
         Ok(Self {
             pipeline,
@@ -350,6 +354,14 @@ pub(super) fn trace(args: &TraceArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Prints the SAs of a file for Wireshark.
+#[cfg(feature = "export-keys")]
+pub(super) fn export_wireshark(tenant: &Path, keys: &Path) -> Result<(), CliError> {
+    let sas = sa_keys::load(keys, &load_offline(tenant)?)?;
+    write!(io::stdout().lock(), "{}", sa_keys::wireshark(&sas))?;
+    Ok(())
+}
+
 fn hex_from_stdin() -> Result<String, CliError> {
     // The longest frame: two digits and a space for each byte, and line ends.
     const MAX: u64 = 256 << 10;
@@ -362,7 +374,7 @@ fn hex_from_stdin() -> Result<String, CliError> {
     Ok(text)
 }
 
-fn parse_hex(text: &str) -> Result<Vec<u8>, CliError> {
+pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>, CliError> {
     let mut nibbles = Vec::new();
     for character in text.chars() {
         match character.to_digit(16) {

@@ -18,9 +18,11 @@ use tracing::{info, warn};
 use super::config::load_switch;
 use super::{CliError, RunArgs};
 use crate::control::{ChannelSocket, Control, Socket, SocketError, clear_stale, is_live_stream};
+use crate::ike::{Ike, IkeSocket, Shared};
 use crate::log::Log;
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
-use crate::worker::{Link, PollMode, Worker};
+use crate::worker::{Ended, Link, PollMode, Repair, Worker};
+use pipeline::ipsec::Rules;
 use pipeline::{FlowSecret, Generation};
 
 /// Why a switch does not run.
@@ -42,6 +44,15 @@ pub(super) enum RunError {
     ControlEnded,
     #[error("the worker: {0}")]
     Worker(io::Error),
+    #[error("the thread that serves the IKE daemon: {0}")]
+    Ike(io::Error),
+    #[error("the thread that resets devices: {0}")]
+    Repair(io::Error),
+    #[error(
+        "the kernel wants the device of port {port} back, as when its physical function is removed \
+         or loses its driver: the switch ends, which closes its devices"
+    )]
+    Removed { port: String },
     #[error("random bytes for the secret of the tunnel's source ports: {0}")]
     Secret(io::Error),
     #[error("the CPUs of this process: {0}")]
@@ -72,7 +83,12 @@ pub(super) struct Started {
     poll: PollMode,
     control: thread::JoinHandle<Result<(), RunError>>,
     /// They remove their files when they are dropped.
-    _sockets: (Option<Socket>, Option<ChannelSocket>, MemifSockets),
+    _sockets: (
+        Option<Socket>,
+        Option<ChannelSocket>,
+        Option<IkeSocket>,
+        MemifSockets,
+    ),
 }
 
 /// Opens everything that `config` names, and drops all privileges.
@@ -88,6 +104,8 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
     }
     let channel_path = args.channel.as_deref();
     let channel = channel_path.map(ChannelSocket::bind).transpose()?;
+    let ike_path = args.ike.as_deref();
+    let ike = ike_path.map(IkeSocket::bind).transpose()?;
 
     let memif_sockets = MemifSockets::clear(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
@@ -96,7 +114,7 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
     let generation = Generation::first(&config, secret);
     let views = (generation.counters(), generation.tables());
     let ports = ports.into_iter().map(ports::Port::from).collect();
-    let worker =
+    let mut worker =
         Worker::new(&eal, ports, pool, generation, Arc::clone(&link)).map_err(RunError::Worker)?;
     info!(
         tenant = %config.tenant, vni = config.vni.get(), ports = config.ports.len(), cpu,
@@ -104,8 +122,8 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
     );
 
     // The control thread inherits the confinement, so it starts afterwards.
-    let needs = (!args.no_sandbox)
-        .then(|| Needs::of(&config, control_path.into_iter().chain(channel_path)));
+    let sockets = control_path.into_iter().chain(channel_path).chain(ike_path);
+    let needs = (!args.no_sandbox).then(|| Needs::of(&config, sockets));
     match &needs {
         Some(needs) => {
             sandbox::limit_resources(needs)?;
@@ -120,10 +138,25 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
         }
         None => warn!("--no-sandbox: this process keeps ALL its privileges; for debugging only"),
     }
+    if let Some(repair) = worker.take_repair().filter(|_| has_functions(&config)) {
+        start_repair(repair, other_cpus(&allowed, cpu)).map_err(RunError::Repair)?;
+    }
+    let rules = Rules::of(&config);
+    if rules.as_ref().is_some_and(|it| !it.endpoints.is_empty()) && ike.is_none() {
+        warn!("peers require IPsec and there is no --ike: nothing passes between them and us");
+    }
+    let shared = Shared::new(rules);
+    if let (Some(socket), Some(uid)) = (&ike, args.ike_uid) {
+        let listener = socket.listener().map_err(RunError::Ike)?;
+        let served = Ike::new(listener, uid, Arc::clone(&link), Arc::clone(&shared));
+        start_ike(served.map_err(RunError::Ike)?, other_cpus(&allowed, cpu))
+            .map_err(RunError::Ike)?;
+    }
     let listener = socket.as_ref().map(Socket::listener).transpose();
     let channel_listener = channel.as_ref().map(ChannelSocket::listener).transpose();
     let control = Control::new(config, views, Arc::clone(&link))
-        .with_channel(channel_listener.map_err(RunError::Control)?);
+        .with_channel(channel_listener.map_err(RunError::Control)?)
+        .with_ike(shared);
     let control = start_control(
         control,
         listener.map_err(RunError::Control)?,
@@ -138,7 +171,7 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
         worker,
         poll: args.poll,
         control,
-        _sockets: (socket, channel, memif_sockets),
+        _sockets: (socket, channel, ike, memif_sockets),
     })
 }
 
@@ -152,7 +185,13 @@ impl Started {
             _sockets,
         } = self;
         info!("carrying frames");
-        worker.run(poll);
+        let end = worker.run(poll);
+        if let Ended::Removed { port } = end {
+            // The kernel waits for the devices, which it closes with the process. Nothing else may
+            // delay that.
+            std::mem::forget(worker);
+            return Err(RunError::Removed { port });
+        }
         // The kernel closes the devices with the process. Closing them by DPDK is less safe: its
         // memif frees memory that the interrupt thread still uses.
         std::mem::forget(worker);
@@ -320,6 +359,42 @@ impl Drop for MemifSockets {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether the switch drives PCI functions, which may have to be reset.
+fn has_functions(config: &SwitchConfig) -> bool {
+    let mut devices = config.devices();
+    devices.any(|side| matches!(side.device, Device::Pci { .. }))
+}
+
+/// Starts the thread that resets devices. It ends with the worker.
+fn start_repair(repair: Repair, cpus: CpuSet) -> io::Result<()> {
+    start_thread("repair", cpus, move || repair.run())
+}
+
+/// Starts the thread that serves the IKE daemon. It ends with the process.
+fn start_ike(ike: Ike, cpus: CpuSet) -> io::Result<()> {
+    start_thread("ike", cpus, move || ike.run())
+}
+
+/// Starts a thread, and returns when it makes no more calls than the filter will allow.
+fn start_thread(
+    name: &'static str,
+    cpus: CpuSet,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let (ready, wait) = mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(move || {
+        if let Err(error) = sched_setaffinity(Pid::from_raw(0), &cpus) {
+            warn!(%error, thread = name, "a thread may use the worker's CPU");
+        }
+        // The receiver waits, unless the process is ending.
+        let _ = ready.send(());
+        run();
+    })?;
+    let ended = |_| io::Error::other("it has ended by itself");
+    wait.recv().map_err(ended)
 }
 
 /// Starts the control thread, and returns when it has opened everything it needs.

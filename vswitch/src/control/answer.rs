@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use hyper::StatusCode;
+use pipeline::ipsec::{Mode, Rules, ShownSa};
 use pipeline::{DropReason, NextHopView, PathMtuCounters, PathMtuRejection};
 use tenant_config::{Addresses, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
 use vswitch_api::endpoint::drops::Drop;
+use vswitch_api::endpoint::ipsec::{self, Ipsec};
 use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::endpoint::routes::Route;
@@ -43,6 +45,9 @@ impl Control {
                 device: side.device.to_string(),
                 link_up: state.link_up.load(Ordering::Relaxed),
                 rx_missed: load(&state.rx_missed),
+                state: state.state().name().to_owned(),
+                resets: load(&state.resets),
+                reset_failures: load(&state.reset_failures),
                 rx_frames: port.rx_frames.get(),
                 rx_bytes: port.rx_bytes.get(),
                 forwarded: port.forwarded.get(),
@@ -149,6 +154,46 @@ impl Control {
         })
     }
 
+    pub(super) fn ipsec(&self) -> Option<Ipsec> {
+        let config = self.config.borrow();
+        let counters = self.counters.borrow();
+        let tunnel = config.tunnel.as_ref()?;
+        let rules = Rules::of(&config)?;
+        let now_ns = counters.polled_ns.get();
+        let endpoints = counters.endpoints().filter_map(|shown| {
+            let vtep = shown.endpoint.parse().ok()?;
+            rules.endpoints.contains(&vtep).then(|| {
+                let peers = tunnel.peers.iter().filter(|peer| peer.vtep == vtep);
+                let (outbound, inbound) = (shown.outbound.get(), shown.inbound.get());
+                let state = match (&outbound, &inbound) {
+                    (Some(_), Some(_)) => "up",
+                    (Some(_), None) => "sending",
+                    (None, Some(_)) => "receiving",
+                    (None, None) => "down",
+                };
+                ipsec::Endpoint {
+                    vtep: shown.endpoint.clone(),
+                    peers: peers.map(|peer| peer.name.to_string()).collect(),
+                    state: state.to_owned(),
+                    outbound: outbound.map(|sa| shown_sa(&sa, now_ns)),
+                    inbound: inbound.map(|sa| shown_sa(&sa, now_ns)),
+                    tx_packets: shown.tx_packets.get(),
+                    tx_bytes: shown.tx_bytes.get(),
+                    rx_packets: shown.rx_packets.get(),
+                    rx_bytes: shown.rx_bytes.get(),
+                    replayed: shown.replayed.get(),
+                    icv_failures: shown.forged.get(),
+                }
+            })
+        });
+        Some(Ipsec {
+            suites: rules.suites.iter().map(ToString::to_string).collect(),
+            esn: rules.esn,
+            replay_window: rules.replay_window,
+            endpoints: endpoints.collect(),
+        })
+    }
+
     /// When the switch started, in seconds since the Unix epoch; 0 if the clock was before it.
     pub(super) fn started_at(&self) -> u64 {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
@@ -194,6 +239,27 @@ impl Control {
                 })
                 .collect(),
         }
+    }
+}
+
+/// An SA as it was `now_ns` on the pipeline's clock.
+fn shown_sa(sa: &ShownSa, now_ns: u64) -> ipsec::Sa {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let mode = match sa.mode {
+        Mode::Transport => "transport",
+        Mode::Tunnel => "tunnel",
+    };
+    let left_s = |at: u64| at.saturating_sub(now_ns) / SECOND_NS;
+    ipsec::Sa {
+        spi: format!("{:08x}", sa.spi),
+        suite: sa.suite.to_string(),
+        esn: sa.esn,
+        mode: mode.to_owned(),
+        in_udp: sa.in_udp,
+        age_s: now_ns.saturating_sub(sa.since_ns) / SECOND_NS,
+        packets: sa.packets,
+        bytes: sa.bytes,
+        rekey_in_s: sa.soft_ns.map(left_s),
     }
 }
 

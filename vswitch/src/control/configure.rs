@@ -4,6 +4,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use pipeline::Generation;
+use pipeline::ipsec::Rules;
 use tenant_config::SwitchConfig;
 use vswitch_api::endpoint::CONFIG_MAX;
 use vswitch_api::endpoint::config::Installed;
@@ -16,7 +17,7 @@ impl Control {
         let new = read_config(body).await?;
         // Locked after the body has arrived: a slow client must not make the others wait.
         let _one_at_a_time = self.swap.lock().await;
-        let difference = needs_restart(&self.config.borrow(), &new);
+        let difference = self.config.borrow().needs_restart(&new);
         if let Some(difference) = difference {
             return Err(HttpError(
                 StatusCode::CONFLICT,
@@ -55,6 +56,9 @@ impl Control {
         // The worker takes this one next, so it is the one to show.
         self.counters.replace(counters);
         self.tables.replace(tables);
+        if let Some(ike) = &self.ike {
+            ike.set_rules(Rules::of(&config));
+        }
         self.config.replace(config);
         let taken = || load(&stats.generation) != before;
         if !within(WORKER_TIMEOUT, taken).await {
@@ -86,46 +90,4 @@ async fn read_config(body: Incoming) -> Result<SwitchConfig, HttpError> {
     let text = std::str::from_utf8(&bytes).map_err(|error| invalid(error.to_string()))?;
     let config = SwitchConfig::from_json("the request's body", text);
     config.map_err(|errors| invalid(errors.to_string()))
-}
-
-/// The first difference that a running switch cannot make. Devices are opened and memory is
-/// allocated before the switch drops its privileges.
-fn needs_restart(old: &SwitchConfig, new: &SwitchConfig) -> Option<String> {
-    if old.tenant != new.tenant {
-        return Some(format!("the tenant is {}, not {}", old.tenant, new.tenant));
-    }
-    if old.memory != new.memory {
-        return Some("memory is another".to_owned());
-    }
-    if old.control_socket != new.control_socket {
-        return Some("control_socket is another".to_owned());
-    }
-    if old.ports.len() != new.ports.len() {
-        let (old, new) = (old.ports.len(), new.ports.len());
-        return Some(format!("there are {new} ports instead of {old}"));
-    }
-    for (old, new) in old.ports.iter().zip(&new.ports) {
-        let name = &old.name;
-        if old.name != new.name {
-            return Some(format!("port {name} is now {}", new.name));
-        }
-        if old.device != new.device {
-            return Some(format!("port {name} has another device"));
-        }
-        if old.mtu != new.mtu {
-            return Some(format!("port {name} has another mtu"));
-        }
-    }
-    match (&old.uplink, &new.uplink) {
-        (None, None) => None,
-        (Some(old), Some(new)) if old.device != new.device => {
-            Some("the uplink has another device".to_owned())
-        }
-        (Some(old), Some(new)) if old.mtu != new.mtu => {
-            Some("the uplink has another mtu".to_owned())
-        }
-        (Some(_), Some(_)) => None,
-        (Some(_), None) => Some("there is no uplink any more".to_owned()),
-        (None, Some(_)) => Some("there is an uplink now".to_owned()),
-    }
 }

@@ -1,5 +1,8 @@
 //! Collects the metrics that are declared beside the counters.
 
+use std::net::IpAddr;
+
+use pipeline::ipsec::{EndpointCounters, Rules};
 use pipeline::{
     Counters, DropReason, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
     PortCounters,
@@ -46,6 +49,8 @@ pub(crate) fn reference() -> String {
     text += &PathMtuCounters::BELIEVED.markdown_row();
     text += &PathMtuCounters::REJECTED.markdown_row();
     text += &Counters::CONTESTED.markdown_row();
+    text.extend(rows(EndpointCounters::METRICS));
+    text += &EndpointCounters::AGE.markdown_row();
     text.extend(rows(WorkerStats::METRICS));
     text + &WorkerStats::WAKE.markdown_row()
 }
@@ -86,6 +91,10 @@ impl Control {
         }
         let contested = counters.contested_next_hops.get();
         out.single(&Counters::CONTESTED, [tenant], contested);
+        if config.tunnel.is_some() {
+            let endpoints = Rules::of(&config).map_or_else(Vec::new, |rules| rules.endpoints);
+            ipsec_metrics(&endpoints, &counters, tenant, &mut out);
+        }
         let stats = self.link.stats();
         out.readings(WorkerStats::METRICS, [([tenant], stats)]);
         let bounds = WAKE_BOUNDS_NS.iter().map(|bound| Some(*bound as f64 / 1e9));
@@ -123,6 +132,24 @@ impl Control {
         let mut rejected = out.family(&PathMtuCounters::REJECTED);
         for why in PathMtuRejection::ALL {
             rejected.sample([tenant, why.name()], reports.rejected(*why).get());
+        }
+    }
+}
+
+/// `required` are the endpoints of peers that require IPsec.
+fn ipsec_metrics(required: &[IpAddr], counters: &Counters, tenant: &str, out: &mut Writer) {
+    let required = |it: &&EndpointCounters| {
+        let endpoint = it.endpoint.parse();
+        endpoint.is_ok_and(|endpoint| required.contains(&endpoint))
+    };
+    let endpoints = counters.endpoints().filter(required);
+    let endpoints = endpoints.map(|it| ([tenant, it.endpoint.as_str()], it));
+    out.readings(EndpointCounters::METRICS, endpoints.clone());
+    let mut ages = out.family(&EndpointCounters::AGE);
+    for (labels, it) in endpoints {
+        if let Some(sa) = it.outbound.get() {
+            let age_ns = counters.polled_ns.get().saturating_sub(sa.since_ns);
+            ages.sample(labels, age_ns / 1_000_000_000);
         }
     }
 }

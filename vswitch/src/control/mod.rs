@@ -41,6 +41,7 @@ use vswitch_api::endpoint::{Failure, drops};
 use vswitch_api::metrics::CONTENT_TYPE as METRICS_TYPE;
 use vswitch_api::{Endpoint, REQUEST_ID};
 
+use crate::ike::Shared;
 use crate::worker::Link;
 
 pub(crate) use metrics::reference as metrics_reference;
@@ -72,6 +73,8 @@ pub struct Control {
     swap: tokio::sync::Mutex<()>,
     /// Where the supervisor connects, until it is served.
     channel: Option<ChannelListener>,
+    /// What the thread that serves the IKE daemon goes by.
+    ike: Option<Arc<Shared>>,
 }
 
 impl Control {
@@ -90,12 +93,19 @@ impl Control {
             started_at: SystemTime::now(),
             swap: tokio::sync::Mutex::new(()),
             channel: None,
+            ike: None,
         }
     }
 
     /// The same with a channel for the supervisor.
     pub fn with_channel(self, channel: Option<ChannelListener>) -> Self {
         Self { channel, ..self }
+    }
+
+    /// The same with an IKE thread, which goes by each new configuration.
+    pub fn with_ike(self, ike: Arc<Shared>) -> Self {
+        let ike = Some(ike);
+        Self { ike, ..self }
     }
 
     /// Serves `socket` until `end`, on a runtime of one thread with I/O and time.
@@ -197,6 +207,7 @@ impl Control {
             Endpoint::Routes => json_reply(&self.routes()),
             Endpoint::Neighbours => json_reply(&self.neighbours()),
             Endpoint::Tunnels => json_reply(&self.tunnel()),
+            Endpoint::Ipsec => json_reply(&self.ipsec()),
             Endpoint::Worker => json_reply(&self.worker()),
             Endpoint::Switch => json_reply(&self.switch()),
             Endpoint::Config => json_reply(&*self.config.borrow()),

@@ -1,8 +1,8 @@
-//! The switch's end of the channel to its supervisor: leases out, and in again after a restart;
-//! counters out.
+//! The switch's end of the channel to its supervisor: leases and DHCP clients out, and in again
+//! after a restart; counters out.
 //!
 //! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
-//! What it may do is bounded by [`vswitch_api::channel`]: one order of leases a connection.
+//! What it may do is bounded by [`vswitch_api::channel`]: one order of each kind a connection.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -14,10 +14,14 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pipeline::{Client, Family, Generation, PortCounters};
 use tenant_config::MacAddr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use vswitch_api::channel::{self, Channel, Lease, Order, ReceiveError, Report, Totals, VERSION};
+use vswitch_api::channel::{
+    self, Channel, Clients, Hex, Identifier, Lease, Order, PortClients, ReceiveError, Report,
+    Totals, VERSION,
+};
 
 use super::socket::{SocketError, clear_stale};
 use super::{Control, WORKER_TIMEOUT, within};
@@ -91,8 +95,10 @@ enum ChannelError {
     Foreign(u32),
     #[error("no order came within {} s", ORDER_TIMEOUT.as_secs())]
     Silent,
-    #[error("an order came that is not due: leases come once, and first")]
+    #[error("an order came that is not due: clients and leases come once, and first")]
     Order,
+    #[error("an order is about {0} ports, and there are {1}")]
+    TooMany(usize, usize),
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error(transparent)]
@@ -139,15 +145,13 @@ impl Control {
             return Err(ChannelError::Foreign(uid));
         }
         channel.send(&Report::Hello { version: VERSION })?;
-        let order = tokio::time::timeout(ORDER_TIMEOUT, receive(connection, &channel)).await;
-        let leases = match order.map_err(|_| ChannelError::Silent)? {
-            Ok(Order::Restore { leases }) => leases,
-            Err(error) => return Err(error.into()),
-        };
-        if !leases.is_empty() {
-            self.restore(&leases).await;
+        let orders = tokio::time::timeout(ORDER_TIMEOUT, self.orders(connection, &channel)).await;
+        let (clients, leases) = orders.map_err(|_| ChannelError::Silent)??;
+        if !leases.is_empty() || !clients.is_empty() {
+            self.restore(&clients, &leases).await;
         }
         let mut reported = None;
+        let mut clients_reported = BTreeMap::new();
         let (mut counted, mut counted_at) = (BTreeMap::new(), Instant::now());
         loop {
             let leases = self.leases();
@@ -160,6 +164,7 @@ impl Control {
                     reported = Some(leases);
                 }
             }
+            self.report_clients(&channel, &mut clients_reported)?;
             if counted_at.elapsed() >= COUNTERS_INTERVAL {
                 counted_at = Instant::now();
                 let ports = self.totals();
@@ -177,6 +182,78 @@ impl Control {
                 Ok(Err(error)) => return Err(error.into()),
             }
         }
+    }
+
+    /// What the supervisor gives back to the switch.
+    async fn orders(
+        &self,
+        connection: &UnixStream,
+        channel: &Channel,
+    ) -> Result<(Vec<PortClients>, Vec<Lease>), ChannelError> {
+        let most = self.config.borrow().ports.len();
+        let bounded = |count| match count {
+            count if count > most => Err(ChannelError::TooMany(count, most)),
+            _ => Ok(()),
+        };
+        let mut clients = None;
+        loop {
+            match receive(connection, channel).await? {
+                Order::Clients { ports } if clients.is_none() => {
+                    bounded(ports.len())?;
+                    clients = Some(ports);
+                }
+                Order::Clients { .. } => return Err(ChannelError::Order),
+                Order::Restore { leases } => return Ok((clients.unwrap_or_default(), leases)),
+            }
+        }
+    }
+
+    /// Reports the clients of ports where something has changed since `reported`.
+    fn report_clients(
+        &self,
+        channel: &Channel,
+        reported: &mut BTreeMap<String, [u64; 2]>,
+    ) -> Result<(), ChannelError> {
+        let now_ns = self.now_ns();
+        if now_ns == 0 {
+            return Ok(());
+        }
+        let (mut changed, mut versions) = (Vec::new(), BTreeMap::new());
+        {
+            let counters = self.counters.borrow();
+            let config = self.config.borrow();
+            for rules in &config.ports {
+                let mut ports = counters.ports();
+                let Some(port) = ports.find(|port| port.name == rules.name.as_str()) else {
+                    continue;
+                };
+                let version = FAMILIES.map(|family| port.clients(family).version());
+                if reported.get(&port.name).copied().unwrap_or_default() == version {
+                    continue;
+                }
+                let [Some(dhcp), Some(dhcp6)] = FAMILIES.map(|it| clients(port, it, now_ns)) else {
+                    continue;
+                };
+                versions.insert(port.name.clone(), version);
+                changed.push(PortClients {
+                    port: port.name.clone(),
+                    mac: rules.mac.octets(),
+                    dhcp,
+                    dhcp6,
+                });
+            }
+        }
+        for ports in channel::in_messages(changed) {
+            let names: Vec<String> = ports.iter().map(|it| it.port.clone()).collect();
+            if !was_sent(channel, &Report::Clients { ports })? {
+                return Ok(());
+            }
+            let sent = names
+                .into_iter()
+                .filter_map(|it| versions.remove_entry(&it));
+            reported.extend(sent);
+        }
+        Ok(())
     }
 
     /// The pipeline's clock at the worker's last poll; 0 before the first.
@@ -226,12 +303,12 @@ impl Control {
         each.collect()
     }
 
-    /// Gives the ports the leases that they had before the switch was restarted: those that the
-    /// configuration allows, at ports that have none.
-    async fn restore(&self, leases: &[Lease]) {
+    /// Gives the ports the clients and the leases that they had before the switch was restarted:
+    /// those that the configuration allows, and leases at ports that have none.
+    async fn restore(&self, clients: &[PortClients], leases: &[Lease]) {
         // The worker's clock starts with its first poll.
         if !within(WORKER_TIMEOUT, || self.now_ns() != 0).await {
-            tracing::warn!("no lease is restored: the worker does not go round");
+            tracing::warn!("nothing is restored: the worker does not go round");
             return;
         }
         let _one_at_a_time = self.swap.lock().await;
@@ -260,16 +337,96 @@ impl Control {
                 );
             }
         }
-        if taken == 0 {
+        let ports = restore_clients(&mut generation, clients, now_ns);
+        if taken == 0 && ports == 0 {
             return;
         }
         match self.install(generation, config).await {
-            Ok(_) => tracing::info!(leases = taken, "restored after a restart"),
-            Err(error) => tracing::warn!("leases are not restored: {error}"),
+            Ok(_) => tracing::info!(
+                leases = taken,
+                clients_of = ports,
+                "restored after a restart"
+            ),
+            Err(error) => tracing::warn!("nothing is restored: {error}"),
         }
         // The worker publishes them at its next poll, so the next report includes them.
         within(WORKER_TIMEOUT, || self.now_ns() > now_ns).await;
     }
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// The rest of a time in seconds, rounded up: what lasts on does not end too early.
+fn seconds_left(until_ns: u64, now_ns: u64) -> u32 {
+    let left = until_ns.saturating_sub(now_ns).div_ceil(SECOND_NS);
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
+/// The clients behind a port; `None` while the worker writes them.
+fn clients(port: &PortCounters, family: Family, now_ns: u64) -> Option<Clients> {
+    let known = port.clients(family).get(now_ns)?;
+    let identifier = |client: Client| Identifier {
+        value: Hex(client.identifier),
+        owned: seconds_left(client.owned_until_ns, now_ns),
+        counted: seconds_left(client.counted_until_ns, now_ns),
+        address: client.address,
+        associations: client.associations,
+    };
+    let declined = known.declined_until_ns.iter();
+    Some(Clients {
+        identifiers: known.identifiers.into_iter().map(identifier).collect(),
+        declined: declined
+            .map(|until_ns| seconds_left(*until_ns, now_ns))
+            .collect(),
+    })
+}
+
+/// Adds the clients that the configuration allows to a generation; at how many ports.
+fn restore_clients(generation: &mut Generation, clients: &[PortClients], now_ns: u64) -> usize {
+    let until_ns = |seconds: u32| match seconds {
+        0 => 0,
+        _ => now_ns.saturating_add(u64::from(seconds) * SECOND_NS),
+    };
+    let known = |clients: &Clients| pipeline::Clients {
+        identifiers: clients
+            .identifiers
+            .iter()
+            .map(|it| Client {
+                identifier: it.value.0.clone(),
+                owned_until_ns: until_ns(it.owned),
+                counted_until_ns: until_ns(it.counted),
+                address: it.address,
+                associations: it.associations.clone(),
+            })
+            .collect(),
+        declined_until_ns: clients.declined.iter().map(|it| until_ns(*it)).collect(),
+    };
+    let mut restored = 0;
+    for PortClients {
+        port,
+        mac,
+        dhcp,
+        dhcp6,
+    } in clients
+    {
+        let mut taken = false;
+        for (family, clients) in [(Family::V4, dhcp), (Family::V6, dhcp6)] {
+            if clients.is_empty() {
+                continue;
+            }
+            let is_restored = MacAddr::new(*mac)
+                .is_ok_and(|mac| generation.restore_clients((port, mac), family, &known(clients)));
+            if !is_restored {
+                tracing::warn!(
+                    port,
+                    "DHCP clients are not restored: the configuration does not allow them"
+                );
+            }
+            taken |= is_restored;
+        }
+        restored += usize::from(taken);
+    }
+    restored
 }
 
 /// Sends a report, unless the supervisor reads too slowly: the next report is as good.

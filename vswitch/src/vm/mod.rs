@@ -67,7 +67,7 @@ enum VmError {
     Config(#[from] tenant_config::ConfigErrors),
     #[error(
         "memory.mib = {mib} takes {wanted} hugepages of 2 MiB, but the machine has room for {got}: \
-         give the VM more memory"
+         give the VM more memory (vf-provisioner's --vm-memory)"
     )]
     Hugepages { mib: u32, wanted: u64, got: u64 },
     #[error(transparent)]

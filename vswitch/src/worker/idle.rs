@@ -6,6 +6,8 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
+use ports::Port;
+
 use super::link::Link;
 use super::nanoseconds;
 use super::round::TxPort;
@@ -76,6 +78,15 @@ impl Waiter {
             }
         }
         Ok(Self { epoll, all_wake })
+    }
+
+    /// Waits also for a port that has come back: its descriptor may be another. The kernel has
+    /// forgotten the closed one.
+    pub(super) fn add(&self, port: &Port) {
+        if let Some(fd) = port.wait_fd() {
+            // The same descriptor as before is no error.
+            let _ = self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0));
+        }
     }
 
     /// Waits for frames, the control thread, or `timer`. Naps instead if a device cannot wake the

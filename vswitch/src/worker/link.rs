@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use pipeline::Generation;
+use pipeline::ipsec::{Channel, Order};
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
 
@@ -116,6 +117,34 @@ impl WorkerStats {
     }
 }
 
+/// What a port's device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PortState {
+    /// It carries frames.
+    Running,
+    /// It is being reset, because its physical function was.
+    Resetting,
+    /// The last reset failed; it is tried again.
+    Failed,
+    /// The kernel wants the device back, and the switch ends.
+    Removed,
+}
+
+impl PortState {
+    const ALL: [Self; 4] = [Self::Running, Self::Resetting, Self::Failed, Self::Removed];
+
+    /// Its name in the control API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Resetting => "resetting",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// The state of a device, read every [`super::DEVICE_INTERVAL`].
 #[derive(Debug, Default)]
 pub struct DeviceState {
@@ -123,6 +152,24 @@ pub struct DeviceState {
     pub link_up: AtomicBool,
     /// Frames lost before the switch saw them, because the device's ring was full.
     pub rx_missed: AtomicU64,
+    /// A [`PortState`].
+    state: AtomicU8,
+    /// Resets that succeeded.
+    pub resets: AtomicU64,
+    /// Resets that failed, each of which was tried again.
+    pub reset_failures: AtomicU64,
+}
+
+impl DeviceState {
+    /// What the device does.
+    pub fn state(&self) -> PortState {
+        let state = usize::from(self.state.load(Ordering::Relaxed));
+        PortState::ALL[state.min(PortState::ALL.len() - 1)]
+    }
+
+    pub(super) fn set(&self, state: PortState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
 }
 
 impl DeviceState {
@@ -135,6 +182,15 @@ impl DeviceState {
         gauge "vswitch_link_up" Bool
             "Whether the port's device has a link."
             => |device| device.link_up.load(Ordering::Relaxed).into();
+        gauge "vswitch_port_running" Bool
+            "Whether the port's device carries frames: 0 while it is being reset."
+            => |device| (device.state() == PortState::Running).into();
+        counter "vswitch_port_resets_total" Number
+            "Resets of the port's device, after one of its physical function."
+            => |device| load(&device.resets);
+        counter "vswitch_port_reset_failures_total" Number
+            "Resets of the port's device that failed and were tried again."
+            => |device| load(&device.reset_failures);
     };
 }
 
@@ -155,6 +211,10 @@ pub struct Link {
     pub(super) wake: EventFd,
     pub(super) stats: CachePadded<WorkerStats>,
     pub(super) devices: Box<[DeviceState]>,
+    /// To the thread that negotiates SAs, where there is one.
+    ipsec: Arc<Channel>,
+    /// Readable when that thread has something to take out of `ipsec`.
+    pub(super) ipsec_wake: EventFd,
 }
 
 impl Link {
@@ -172,6 +232,8 @@ impl Link {
             wake: EventFd::from_flags(flags)?,
             stats: CachePadded::default(),
             devices: (0..ports).map(|_| DeviceState::default()).collect(),
+            ipsec: Arc::default(),
+            ipsec_wake: EventFd::from_flags(flags)?,
         }))
     }
 
@@ -199,6 +261,27 @@ impl Link {
     /// The generation that the worker no longer uses, for the caller to drop.
     pub fn take_retired(&self) -> Option<Generation> {
         self.retired.pop()
+    }
+
+    /// What joins the worker and the thread that negotiates SAs for it.
+    pub fn ipsec(&self) -> &Arc<Channel> {
+        &self.ipsec
+    }
+
+    /// Readable when the worker has noticed something that waits in [`Self::ipsec`]; to be read
+    /// first, and then the notices.
+    pub fn ipsec_wake(&self) -> &EventFd {
+        &self.ipsec_wake
+    }
+
+    /// Gives the worker an order about SAs.
+    ///
+    /// # Errors
+    /// The order itself, if too many wait.
+    pub fn order(&self, order: Order) -> Result<(), Order> {
+        self.ipsec.order(order)?;
+        self.notify();
+        Ok(())
     }
 
     /// Ends [`super::Worker::run`] after the current round.

@@ -13,10 +13,12 @@
 //! - `idle`: polling, sleeping, napping
 //! - `contention`: other threads on the worker's CPU
 //! - `link`: what the worker shares with the control thread
+//! - `repair`: resets of devices, on another thread
 
 mod contention;
 mod idle;
 mod link;
+mod repair;
 mod round;
 
 use std::io;
@@ -33,7 +35,9 @@ use self::idle::{Idle, Waiter, nap_max};
 pub use self::idle::{NAP_IDLE_MAX, NAP_MAX, POLL_FOR, POLL_FOR_CONTENDED, POLL_FOR_DENSE};
 use self::link::add;
 pub(crate) use self::link::load;
-pub use self::link::{DeviceState, Link, WAKE_BOUNDS_NS, WorkerStats};
+pub use self::link::{DeviceState, Link, PortState, WAKE_BOUNDS_NS, WorkerStats};
+pub use self::repair::Repair;
+use self::repair::{Parcel, Workshop};
 use self::round::TxPort;
 use pipeline::{Generation, Pipeline};
 
@@ -63,6 +67,20 @@ pub struct Worker {
     waiter: Waiter,
     contention: CpuContention,
     started: Instant,
+    workshop: Workshop,
+    repair: Option<Repair>,
+}
+
+/// Why a worker has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// By [`Link::stop`].
+    Stopped,
+    /// The kernel wants the device of this port back. It waits until the process has closed it.
+    Removed {
+        /// The port's name.
+        port: String,
+    },
 }
 
 impl Worker {
@@ -96,7 +114,10 @@ impl Worker {
             .buffers
             .store(pool.capacity().into(), Ordering::Relaxed);
         let ports: Vec<TxPort> = ports.into_iter().map(TxPort::new).collect();
+        let (workshop, repair) = Workshop::new(ports.len(), &link);
         let mut worker = Self {
+            workshop,
+            repair: Some(repair),
             waiter: Waiter::new(&link, &ports)?,
             ports,
             pipeline: Pipeline::new(generation),
@@ -105,8 +126,15 @@ impl Worker {
             contention: CpuContention::new(),
             started: Instant::now(),
         };
+        worker.pipeline.join_ipsec(Arc::clone(worker.link.ipsec()));
         worker.set_multicast();
         Ok(worker)
+    }
+
+    /// What resets the ports' devices, to be run by another thread, once. Without it a device that
+    /// demands a reset stays as it is.
+    pub fn take_repair(&mut self) -> Option<Repair> {
+        self.repair.take()
     }
 
     /// Subscribes every port to the multicast groups that the tables need.
@@ -125,8 +153,8 @@ impl Worker {
         }
     }
 
-    /// Carries frames until [`Link::stop`].
-    pub fn run(&mut self, mode: PollMode) {
+    /// Carries frames until [`Link::stop`], or until a device must be given back.
+    pub fn run(&mut self, mode: PollMode) -> Ended {
         let mut idle = Idle::since(self.now());
         let mut timers_due = Duration::ZERO;
         let mut devices_due = Duration::ZERO;
@@ -140,11 +168,16 @@ impl Worker {
                 continue;
             }
             if self.link.pending.load(Ordering::Relaxed) && !self.handle_orders() {
-                return;
+                return Ended::Stopped;
             }
             if now >= timers_due {
                 self.run_timers(now);
                 timers_due = now + TIMER_INTERVAL;
+                match self.hear_devices(now) {
+                    Heard::Nothing => {}
+                    Heard::LinkChange => devices_due = now,
+                    Heard::Removal(port) => return Ended::Removed { port },
+                }
                 self.contention.read(now);
                 if now >= devices_due {
                     self.read_devices();
@@ -154,6 +187,10 @@ impl Worker {
             let begin = cycles();
             let frames = self.round(now);
             let holds_frames = self.flush_tx();
+            if self.link.ipsec().take_noticed() {
+                // A full counter means that a wake-up is pending already.
+                let _ = self.link.ipsec_wake.write(1);
+            }
             let stats = self.link.stats();
             add(&stats.rounds, 1);
             let woke_at = idle.woke_at.take();
@@ -180,6 +217,15 @@ impl Worker {
                 self.rest(now, &mut idle, timers_due.saturating_sub(now));
             }
         }
+    }
+
+    /// Handles one burst from every port, as [`Self::run`] does again and again, and returns the
+    /// number of frames: for measurements.
+    pub fn step(&mut self) -> u64 {
+        let now = self.now();
+        let frames = self.round(now);
+        self.flush_tx();
+        frames
     }
 
     /// Sleeps until something happens or `timer` has passed. If the devices must be armed for that,
@@ -239,7 +285,31 @@ impl Worker {
             }
             add(&self.link.stats.generation, 1);
         }
+        self.obey_ipsec();
         true
+    }
+
+    /// Obeys the thread that negotiates SAs.
+    fn obey_ipsec(&mut self) {
+        let now_ns = nanoseconds(self.now());
+        let Self {
+            pipeline,
+            pool,
+            ports,
+            ..
+        } = self;
+        let more = pipeline.obey_ipsec(now_ns, &mut |port, bytes| {
+            let tx = &mut ports[port.index()];
+            match pool.alloc_with(bytes) {
+                Some(mbuf) => tx.send(mbuf),
+                None => tx.no_buffer += 1,
+            }
+        });
+        if more {
+            // The next round goes on.
+            self.link.pending.store(true, Ordering::Relaxed);
+        }
+        self.transmit();
     }
 
     /// Sends what is due by the clock.
@@ -257,12 +327,70 @@ impl Worker {
                 None => tx.no_buffer += 1,
             }
         });
-        self.transmit();
+        // Also the orders for which there was no room.
+        self.obey_ipsec();
+    }
+
+    /// Takes note of what the devices have reported by themselves: hands those that must be reset
+    /// to the thread that does it, and takes back those that were.
+    fn hear_devices(&mut self, now: Duration) -> Heard {
+        let mut heard = Heard::Nothing;
+        while let Some(Parcel { index, port, .. }) = self.workshop.take() {
+            self.waiter.add(&port);
+            self.ports[index].port = port;
+            self.link.devices[index].set(PortState::Running);
+            // The configuration may have changed meanwhile.
+            self.set_multicast();
+            heard = Heard::LinkChange;
+        }
+        let tables = self.pipeline.tables();
+        let names = tables.names();
+        for (index, (tx, name)) in self.ports.iter_mut().zip(names).enumerate() {
+            let Some(signals) = &tx.signals else {
+                continue;
+            };
+            let device = &self.link.devices[index];
+            if signals.must_close() {
+                device.set(PortState::Removed);
+                return Heard::Removal(name.clone());
+            }
+            if signals.take_link() {
+                heard = Heard::LinkChange;
+            }
+            if matches!(tx.port, Port::Absent) {
+                continue;
+            }
+            let demanded = signals.take_reset();
+            let is_stuck = tx.is_stuck(now) && tx.port.link_up();
+            if !(demanded || is_stuck) {
+                continue;
+            }
+            tracing::warn!(
+                port = name,
+                cause = if demanded {
+                    "its driver demands it"
+                } else {
+                    "it sends no frame"
+                },
+                "the device is being reset"
+            );
+            device.set(PortState::Resetting);
+            device.link_up.store(false, Ordering::Relaxed);
+            let (name, port) = (name.clone(), tx.take_out());
+            if let Some(port) = self.workshop.send(Parcel { index, name, port }) {
+                tx.port = port;
+                device.set(PortState::Running);
+            }
+        }
+        heard
     }
 
     /// Reads the devices' state: some system calls per port, so not in every round.
     fn read_devices(&mut self) {
         for (tx, state) in self.ports.iter_mut().zip(&self.link.devices) {
+            if matches!(tx.port, Port::Absent) {
+                continue;
+            }
             let missed = tx.port.stats().rx_missed;
             state.rx_missed.store(missed, Ordering::Relaxed);
             state.link_up.store(tx.port.link_up(), Ordering::Relaxed);
@@ -271,6 +399,14 @@ impl Worker {
         let stats = self.link.stats();
         stats.buffers_in_use.store(in_use.into(), Ordering::Relaxed);
     }
+}
+
+/// What the devices have reported.
+enum Heard {
+    Nothing,
+    LinkChange,
+    /// The device of the port of this name must be closed.
+    Removal(String),
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

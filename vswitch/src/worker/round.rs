@@ -1,18 +1,29 @@
 //! A round: one burst from every port, and what it sends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dpdk::{Burst, Mbuf};
+use dpdk::{Burst, Mbuf, Signals};
 use ports::Port;
 
 use super::{Worker, nanoseconds};
 use pipeline::DropReason;
 use pipeline::{PortId, Verdict};
 
+/// How long a device may take none of the frames that it is given, before it is reset.
+const TX_STUCK: Duration = Duration::from_secs(2);
+
 /// A port, with the frames that it sends in this round.
 #[derive(Debug)]
 pub(super) struct TxPort {
     pub(super) port: Port,
+    /// What its device reports by itself, also while another thread resets it.
+    pub(super) signals: Option<Arc<Signals>>,
+    /// Frames that the device took, and did not take, since [`Self::is_stuck`] last looked.
+    took: u64,
+    refused: u64,
+    /// Since when it has taken none of those that it was given.
+    refuses_since: Option<Duration>,
     burst: Burst,
     /// Whether it sent in this round.
     sent: bool,
@@ -25,7 +36,11 @@ pub(super) struct TxPort {
 impl TxPort {
     pub(super) fn new(port: Port) -> Self {
         Self {
+            signals: port.signals(),
             port,
+            took: 0,
+            refused: 0,
+            refuses_since: None,
             burst: Burst::new(),
             sent: false,
             tx_full: 0,
@@ -34,10 +49,15 @@ impl TxPort {
     }
 
     /// Queues a frame; a full burst is transmitted first.
+    #[inline]
     pub(super) fn send(&mut self, mbuf: Mbuf) {
-        let Err(mbuf) = self.burst.push(mbuf) else {
-            return;
-        };
+        if let Err(mbuf) = self.burst.push(mbuf) {
+            self.send_after_transmission(mbuf);
+        }
+    }
+
+    #[inline(never)]
+    fn send_after_transmission(&mut self, mbuf: Mbuf) {
         self.transmit();
         // It is empty now, so there is room.
         let _ = self.burst.push(mbuf);
@@ -48,10 +68,32 @@ impl TxPort {
         if self.burst.is_empty() {
             return;
         }
-        self.port.tx(&mut self.burst);
+        let taken = self.port.tx(&mut self.burst);
         self.sent = true;
+        self.took += taken as u64;
         self.tx_full += self.burst.len() as u64;
+        self.refused += self.burst.len() as u64;
         self.burst.clear();
+    }
+
+    /// Whether the device has taken no frame for [`TX_STUCK`], and was given some. A function whose
+    /// physical function was reset completes none, so its ring stays full.
+    pub(super) fn is_stuck(&mut self, now: Duration) -> bool {
+        let took = std::mem::take(&mut self.took);
+        let refused = std::mem::take(&mut self.refused);
+        if took > 0 {
+            self.refuses_since = None;
+        } else if refused > 0 {
+            self.refuses_since.get_or_insert(now);
+        }
+        let since = self.refuses_since;
+        refused > 0 && since.is_some_and(|since| now.saturating_sub(since) >= TX_STUCK)
+    }
+
+    /// Takes the port out; what is given to it meanwhile is not sent.
+    pub(super) fn take_out(&mut self) -> Port {
+        self.refuses_since = None;
+        std::mem::replace(&mut self.port, Port::Absent)
     }
 }
 
@@ -79,26 +121,18 @@ impl Worker {
 
     /// Decides on the frames of a burst, and queues each at the port where it leaves.
     fn forward(&mut self, now_ns: u64, port: PortId, burst: &mut Burst) {
-        let mut pass = self.pipeline.burst(now_ns, port);
-        for mut mbuf in burst.drain() {
-            // In several buffers: longer than any MTU that the pool was made for.
-            if mbuf.segments() != 1 {
-                pass.refuse_too_long(mbuf.frame_len());
-                continue;
-            }
-            let Some(mut frame) = mbuf.frame() else {
-                continue;
-            };
-            let verdict = pass.process(&mut frame);
-            let position = frame.position();
+        let Self {
+            pipeline, ports, ..
+        } = self;
+        let mut pass = pipeline.burst(now_ns, port);
+        pass.process_all(burst.drain(), |mbuf, verdict| {
             let out = match verdict {
-                Verdict::Drop(_) => continue,
+                Verdict::Drop(_) => return,
                 Verdict::Forward(out) => out,
                 Verdict::Reply | Verdict::DropWithError(_) => port,
             };
-            mbuf.set_position(position);
-            self.ports[out.index()].send(mbuf);
-        }
+            ports[out.index()].send(mbuf);
+        });
     }
 
     /// Transmits what the round has queued at every port, and counts what could not be sent.

@@ -15,15 +15,29 @@ pub(crate) fn descriptors(pid: u32, first: u32) -> BTreeMap<String, usize> {
         if let (Ok(number), Ok(target)) = (number, target)
             && number >= first
         {
-            *kinds.entry(kind(pid, &target)).or_default() += 1;
+            *kinds.entry(kind(pid, number, &target)).or_default() += 1;
         }
     }
     kinds
 }
 
-fn kind(pid: u32, target: &Path) -> String {
+/// Whether it is an AF_XDP socket, of which no table of the kernel's need tell.
+fn is_xdp(pid: u32, number: u32) -> bool {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = Pid::from_raw(pid as i32).expect("a process");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("it lives");
+    // It may be closed meanwhile.
+    let copy = pidfd_getfd(process, number as i32, PidfdGetfdFlags::empty());
+    let domain = copy.and_then(rustix::net::sockopt::socket_domain);
+    domain.is_ok_and(|domain| domain == rustix::net::AddressFamily::XDP)
+}
+
+fn kind(pid: u32, number: u32, target: &Path) -> String {
     let text = target.to_string_lossy();
     if let Some(inode) = text.strip_prefix("socket:[") {
+        if is_xdp(pid, number) {
+            return "XDP socket".to_owned();
+        }
         return socket(pid, inode.trim_end_matches(']'));
     }
     if text.starts_with("pipe:[") {
@@ -41,6 +55,9 @@ fn kind(pid: u32, target: &Path) -> String {
         ("[eventfd]", "event"),
         ("[eventpoll]", "epoll"),
         ("[timerfd]", "timer"),
+        ("anon_inode:bpf-prog", "BPF program"),
+        ("anon_inode:bpf-map", "BPF map"),
+        ("anon_inode:btf", "BPF types"),
         ("[vfio-device]", "VFIO device"),
         ("/memfd:nohuge (deleted)", "packet memory"),
         ("/memfd:memif_region_0 (deleted)", "memory of a memif"),
@@ -66,11 +83,13 @@ fn socket(pid: u32, inode: &str) -> String {
         return format!("another socket, {inode}");
     };
     const LISTENS: &str = "00010000";
+    const UNCONNECTED: &str = "01";
     let path = unix
         .get(7)
         .map(|path| path.rsplit('/').next().unwrap_or_default());
     match (unix[3] == LISTENS, unix[4].as_str(), path) {
         (true, _, Some(name)) => format!("listener on {name}"),
+        (_, "0001", _) if unix[5] == UNCONNECTED => "unix socket without a peer".to_owned(),
         (_, "0001", _) => "stream connection".to_owned(),
         (_, "0005", _) => "seqpacket connection".to_owned(),
         (_, kind, _) => format!("unix socket of type {kind}"),
@@ -81,7 +100,7 @@ fn socket(pid: u32, inode: &str) -> String {
 pub(crate) fn of_a_switch(more: &[(&str, usize)]) -> BTreeMap<String, usize> {
     let every = [
         ("epoll", 4),
-        ("event", 2),
+        ("event", 3),
         ("listener on control.sock", 2),
         ("packet memory", 1),
         ("pipe", 2),

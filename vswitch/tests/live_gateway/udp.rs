@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +40,19 @@ pub(crate) fn within<T: Send + 'static>(
 
 /// A socket in a namespace, at this address and any port.
 pub(crate) fn socket(bed: &Bed, name: &str, address: IpAddr) -> UdpSocket {
+    socket_at(bed, name, SocketAddr::from((address, 0)))
+}
+
+/// A socket at the port of the Echo Protocol (RFC 862). Wireshark takes other ports, also those
+/// that the kernel chooses, for protocols that the datagrams do not have, and complains.
+pub(crate) fn echo_socket(bed: &Bed, name: &str, address: IpAddr) -> UdpSocket {
+    const ECHO: u16 = 7;
+    socket_at(bed, name, SocketAddr::from((address, ECHO)))
+}
+
+fn socket_at(bed: &Bed, name: &str, address: SocketAddr) -> UdpSocket {
     within(bed, name, move || {
-        let socket = UdpSocket::bind((address, 0))?;
+        let socket = UdpSocket::bind(address)?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
         // Its reader may wait for a CPU longer than the default buffer lasts.
         setsockopt(&socket, RcvBufForce, &(8 << 20))?;

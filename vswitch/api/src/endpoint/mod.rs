@@ -3,6 +3,7 @@
 pub mod config;
 pub mod drops;
 pub mod healthz;
+pub mod ipsec;
 pub mod metrics;
 pub mod neighbours;
 pub mod ports;
@@ -64,6 +65,7 @@ endpoints! {
     Routes      routes
     Neighbours  neighbours
     Tunnels     tunnels
+    Ipsec       ipsec
     Worker      worker
     Switch      switch
     Config      config

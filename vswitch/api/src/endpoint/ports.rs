@@ -48,6 +48,17 @@ pub struct Port {
     pub device: String,
     /// Whether the device's link is up; at most a second old.
     pub link_up: bool,
+    /// What the device does: `running`; `resetting`, after a reset of its physical function;
+    /// `failed` if the last reset failed, which is tried again; `removed` if the kernel wants it
+    /// back, and the switch ends. Empty in the answer of an older switch.
+    #[serde(default)]
+    pub state: String,
+    /// Resets of the device that succeeded.
+    #[serde(default)]
+    pub resets: u64,
+    /// Resets of the device that failed.
+    #[serde(default)]
+    pub reset_failures: u64,
     /// Frames that the device dropped before the switch saw them, because its ring was full.
     pub rx_missed: u64,
     /// Frames received.
@@ -71,6 +82,15 @@ pub struct Port {
     pub unsent: u64,
 }
 
+/// The state of a port in one word: its link's, unless its device does not run.
+fn link(port: &Port) -> &str {
+    match (port.state.as_str(), port.link_up) {
+        ("running" | "", true) => "up",
+        ("running" | "", false) => "down",
+        (state, _) => state,
+    }
+}
+
 fn text(ports: &Ports) -> String {
     let mut table = Table::new([
         left("PORT"),
@@ -89,7 +109,7 @@ fn text(ports: &Ports) -> String {
         table.row([
             port.name.clone(),
             port.device.clone(),
-            if port.link_up { "up" } else { "down" }.to_owned(),
+            link(port).to_owned(),
             port.rx_frames.to_string(),
             port.rx_missed.to_string(),
             port.rx_bytes.to_string(),

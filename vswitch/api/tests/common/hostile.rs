@@ -195,8 +195,12 @@ pub(crate) fn ports(ports: &str) -> String {
 
 /// A port whose counters are all `count`.
 pub(crate) fn port(name: &str, count: &str) -> String {
-    let mut port = format!("{{\"name\":\"{name}\",\"device\":\"\\u001b[2J\",\"link_up\":true");
+    let mut port = format!(
+        "{{\"name\":\"{name}\",\"device\":\"\\u001b[2J\",\"link_up\":true,\"state\":\"{name}\""
+    );
     for counter in [
+        "resets",
+        "reset_failures",
         "rx_missed",
         "rx_frames",
         "rx_bytes",

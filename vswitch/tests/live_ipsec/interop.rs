@@ -1,0 +1,394 @@
+//! A switch against Linux's own IPsec and tunnel devices, with Debian's strongSwan, and against
+//! Open vSwitch, whose monitor configures that. The build machine's kernel has no ESP, so these run
+//! in the emulated machine, in one boot.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::bed::{Bed, Switch, eventually, run};
+use crate::capture::Capture;
+use crate::certificates::{authority, signed};
+use crate::charon::{Charon, Proof, program};
+use crate::pair::{A, B, PATTERN, Side, TERMS, Terms, pattern, text};
+use crate::vici::Vici;
+
+/// A switch in `swa` with the VM `vma`, and a Linux host in `far`, which is the VM behind itself.
+struct Site {
+    bed: Bed,
+    switch: Switch,
+    ours: Charon,
+    /// Unless it is Open vSwitch that configures it.
+    theirs: Option<Charon>,
+    terms: Terms,
+}
+
+/// Loads what the kernel has as modules: the emulated machine's has all, others may have none.
+fn modules(names: &[&str]) {
+    for name in names {
+        let _ = Command::new("modprobe").arg(name).output();
+    }
+}
+
+impl Site {
+    /// The switch with its daemon, and the far end's place on the wire.
+    fn begin(test: &str, terms: Terms, proof: Proof) -> Option<Self> {
+        let program = program(test)?;
+        modules(&[
+            "xfrm_user",
+            "xfrm_algo",
+            "esp4",
+            "esp6",
+            "geneve",
+            "vxlan",
+            "gcm",
+            "seqiv",
+        ]);
+        modules(&[
+            "echainiv",
+            "authenc",
+            "cbc",
+            "hmac",
+            "sha256",
+            "chacha20poly1305",
+        ]);
+        let bed = Bed::new(test, &["swa", "vma", "far", "none"])?;
+        let reachable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(bed.path(""), reachable).expect("it is ours");
+        bed.pair(("far", "under0"), A.netns, &A.uplink_mac());
+        bed.sysctl("far", "net.ipv6.conf.under0.disable_ipv6=0");
+        bed.sysctl(A.netns, "net.ipv6.conf.eth0.disable_ipv6=1");
+        let mut address = vec!["addr", "add"];
+        let subnet = B.subnet(&terms);
+        address.extend([&*subnet, "dev", "under0"]);
+        if terms.v6 {
+            address.push("nodad");
+        }
+        bed.inside("far", &address);
+        bed.pair((A.netns, A.vm), A.vm, &A.vm_mac());
+        bed.sysctl(A.vm, "net.ipv6.conf.eth0.disable_ipv6=1");
+        let inner = format!("{}/24", A.inner());
+        bed.inside(A.vm, &["addr", "add", &inner, "dev", "eth0"]);
+        for (name, interface) in [(A.vm, "eth0"), ("far", "under0")] {
+            let mut ethtool = bed.command(name, "ethtool");
+            run(ethtool.args(["-K", interface, "tx", "off", "gso", "off"]));
+        }
+        let (socket, uid) = (A.socket(&bed), A.uid().to_string());
+        let arguments = ["--ike", text(&socket), "--ike-uid", &uid];
+        let switch = Switch::start(&bed, A.netns, &A.config(&bed, &terms), &arguments);
+        if proof == Proof::Authority {
+            authority(&bed, "ca");
+            signed(&bed, A, "ca", "30");
+            signed(&bed, B, "ca", "30");
+        }
+        let ours = Charon::start(&bed, &A, &program, &terms);
+        ours.configure(&bed, &A, proof, &terms);
+        let theirs = None;
+        Some(Self {
+            bed,
+            switch,
+            ours,
+            theirs,
+            terms,
+        })
+    }
+
+    /// With a Linux host, which has a tunnel device.
+    fn with_linux(test: &str, terms: Terms, proof: Proof) -> Option<Self> {
+        let mut site = Self::begin(test, terms, proof)?;
+        tunnel_device(&site.bed, &terms);
+        // When ours is ready: after a failure the kernel asks for no other SA for 30 s.
+        let theirs = debians_charon(&site.bed, &B, "far");
+        theirs.configure(&site.bed, &B, proof, &terms);
+        site.theirs = Some(theirs);
+        Some(site)
+    }
+
+    /// Whether both ends reach each other, and keep doing so while either renews its keys; and
+    /// nothing of it is readable.
+    fn carries_traffic(&self) {
+        // The switch's frames pass by its own interface's captures.
+        let capture = Capture::start(&self.bed, "far", "under0");
+        let pings = |from: &str, to: &str, count: &str, interval: &str| {
+            let arguments = ["-c", count, "-i", interval, "-W5", "-p", PATTERN, to];
+            self.bed.ping(from, &arguments)
+        };
+        for (from, to) in [(A.vm, B.inner()), ("far", A.inner())] {
+            // The kernel loads modules meanwhile.
+            let mut attempts = (0..20).map(|_| pings(from, &to, "1", "1").received);
+            assert!(attempts.any(|received| received == 1), "{from} to {to}");
+        }
+        std::thread::scope(|scope| {
+            let flow = scope.spawn(|| pings(A.vm, &B.inner(), "100", "0.1"));
+            let theirs = self.theirs.as_ref().unwrap_or(&self.ours);
+            for charon in [&self.ours, theirs, &self.ours] {
+                for child in ["in", "out"] {
+                    charon.vici().call("rekey", &json!({ "child": child }));
+                }
+                std::thread::sleep(std::time::Duration::from_secs(2));
+            }
+            let pings = flow.join().expect("it ends");
+            assert_eq!((pings.sent, pings.received), (100, 100), "{pings:?}");
+        });
+        let captured = capture.finish();
+        assert_eq!(
+            captured.count(&pattern()),
+            0,
+            "what the VM sent is readable"
+        );
+        let carried = Carried::read(captured.file(), &self.terms);
+        assert_eq!(carried.plain, 0, "plain tunnel packets");
+        assert!(carried.esp >= 200, "{} frames of ESP", carried.esp);
+        // Before its daemon has policies, the far end sends plain packets.
+        let drops = self.switch.all_drops("uplink");
+        for reason in ["esp-icv", "esp-replay", "esp-selector", "esp-malformed"] {
+            assert_eq!(drops[reason], 0, "{reason}");
+        }
+        self.assert_kernel_content();
+    }
+
+    /// The kernel's own counters of IPsec: nothing was wrong with what it received.
+    fn assert_kernel_content(&self) {
+        let table = run(self.bed.command("far", "cat").arg("/proc/net/xfrm_stat"));
+        for line in table.lines() {
+            let (name, count) = line
+                .split_once(char::is_whitespace)
+                .expect("name and count");
+            // Packets that wait for a negotiation are counted as having no state.
+            let is_fault = name.starts_with("XfrmIn") && name != "XfrmInNoStates";
+            assert!(!is_fault || count.trim() == "0", "{table}");
+        }
+    }
+}
+
+/// Frames of a capture. Wireshark takes minutes in the emulated machine.
+struct Carried {
+    esp: usize,
+    plain: usize,
+}
+
+impl Carried {
+    fn read(file: &Path, terms: &Terms) -> Self {
+        let mut carried = Self { esp: 0, plain: 0 };
+        let capture = std::fs::File::open(file).expect("the capture");
+        let mut capture = pcap_file::pcap::PcapReader::new(capture).expect("a capture");
+        while let Some(frame) = capture.next_packet() {
+            let frame = frame.expect("a frame").data;
+            let (protocol, header) = match frame.get(12..14) {
+                Some([0x08, 0x00]) => (frame[23], 14 + 4 * usize::from(frame[14] & 15)),
+                Some([0x86, 0xdd]) => (frame[20], 14 + 40),
+                _ => continue,
+            };
+            let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+            match protocol {
+                50 => carried.esp += 1,
+                17 if port(header + 2) == terms.port => carried.plain += 1,
+                _ => {}
+            }
+        }
+        carried
+    }
+}
+
+/// Starts Debian's daemon, as root of a namespace with the kernel's IPsec.
+fn debians_charon(bed: &Bed, side: &Side, netns: &str) -> Charon {
+    let path = |name: &str| bed.path(&format!("{name}-{}", side.name));
+    let (vici, settings) = (path("debian.vici"), path("strongswan.conf"));
+    let content = format!(
+        "charon-systemd {{ journal {{ default = -1 }} }}\ncharon {{\n threads = 8\n \
+         install_routes = no\n load_modular = no\n load = random nonce aes sha1 sha2 hmac kdf \
+         gcm openssl x509 pubkey pkcs1 pkcs8 pem constraints revocation kernel-netlink \
+         socket-default vici\n filelog {{ stderr {{ default = 1 }} }}\n plugins {{\n vici {{ \
+         socket = unix://{} }}\n kernel-netlink {{ set_proto_port_transport_sa = yes }}\n \
+         }} }}\n",
+        vici.display()
+    );
+    std::fs::write(&settings, content).expect("a file");
+    let child = bed
+        .command(netns, "charon-systemd")
+        .env("STRONGSWAN_CONF", &settings)
+        .spawn()
+        .expect("it starts");
+    let charon = Charon { child, vici };
+    eventually("Debian's charon answers", || {
+        Vici::connect(&charon.vici).is_some()
+    });
+    charon
+}
+
+/// The device of the tunnel on the Linux host.
+fn tunnel_device(bed: &Bed, terms: &Terms) {
+    let (ours, theirs) = (A.vtep(terms).to_string(), B.vtep(terms).to_string());
+    let port = terms.port.to_string();
+    let mac = B.tunnel_mac();
+    let mut device = vec![
+        "link", "add", "tun0", "address", &mac, "type", terms.kind, "id", "5001",
+    ];
+    device.extend(["remote", &ours, "dstport", &port]);
+    if terms.kind == "vxlan" {
+        device.extend(["local", &theirs]);
+    }
+    bed.inside("far", &device);
+    bed.inside("far", &["link", "set", "dev", "tun0", "mtu", "1376", "up"]);
+    bed.inside(
+        "far",
+        &["addr", "add", &format!("{}/24", B.inner()), "dev", "tun0"],
+    );
+    let mut ethtool = bed.command("far", "ethtool");
+    run(ethtool.args(["-K", "tun0", "tx", "off", "gso", "off"]));
+}
+
+#[test]
+fn linux_with_a_shared_key_over_geneve() {
+    let Some(site) = Site::with_linux("Linux, a shared key", TERMS, Proof::Psk) else {
+        return;
+    };
+    site.carries_traffic();
+}
+
+#[test]
+fn linux_with_an_authority_over_vxlan_and_ipv6() {
+    let terms = Terms {
+        kind: "vxlan",
+        port: 4789,
+        v6: true,
+        suite: "aes128gcm16",
+        esp: "aes128gcm16-ecp256",
+        ..TERMS
+    };
+    let Some(site) = Site::with_linux("Linux, an authority", terms, Proof::Authority) else {
+        return;
+    };
+    site.carries_traffic();
+}
+
+#[test]
+fn linux_with_cbc_and_hmac() {
+    let terms = Terms {
+        suite: "aes256-sha256",
+        esp: "aes256-sha256-x25519-esn",
+        ..TERMS
+    };
+    let Some(site) = Site::with_linux("Linux, CBC", terms, Proof::Psk) else {
+        return;
+    };
+    site.carries_traffic();
+}
+
+#[test]
+fn linux_with_chacha_over_ipv6() {
+    let terms = Terms {
+        suite: "chacha20poly1305",
+        esp: "chacha20poly1305-x25519",
+        v6: true,
+        ..TERMS
+    };
+    let Some(site) = Site::with_linux("Linux, ChaCha20", terms, Proof::Psk) else {
+        return;
+    };
+    site.carries_traffic();
+}
+
+/// Open vSwitch's daemons of one test, by the files in which they keep their numbers.
+struct OpenVswitch(Vec<&'static str>);
+
+impl Drop for OpenVswitch {
+    fn drop(&mut self) {
+        let _ = Command::new("ipsec").arg("stop").output();
+        for file in &self.0 {
+            if let Ok(pid) = std::fs::read_to_string(file) {
+                let _ = Command::new("kill").arg(pid.trim()).output();
+            }
+        }
+    }
+}
+
+/// Open vSwitch's kernel datapath, whose monitor configures Debian's strongSwan.
+fn open_vswitch(bed: &Bed) -> OpenVswitch {
+    const DIRECTORY: &str = "/run/openvswitch";
+    const PIDS: [&str; 3] = [
+        "/run/openvswitch/ovsdb-server.pid",
+        "/run/openvswitch/ovs-vswitchd.pid",
+        "/run/openvswitch/ovs-monitor-ipsec.pid",
+    ];
+    modules(&["openvswitch", "vport-geneve"]);
+    std::fs::create_dir_all(DIRECTORY).expect("a directory");
+    let database = bed.path("conf.db");
+    run(Command::new("ovsdb-tool").args([
+        "create",
+        text(&database),
+        "/usr/share/openvswitch/vswitch.ovsschema",
+    ]));
+    let inside = |program: &str, arguments: &[&str]| {
+        run(bed.command("far", program).args(arguments));
+    };
+    let detached = |file: &str| format!("--pidfile={file}");
+    let server = [
+        "--remote=punix:/run/openvswitch/db.sock",
+        "--detach",
+        "--no-chdir",
+    ];
+    let pid = detached(PIDS[0]);
+    inside(
+        "ovsdb-server",
+        &[&server[..], &[&pid, text(&database)]].concat(),
+    );
+    let vsctl = |arguments: &[&str]| {
+        run(Command::new("ovs-vsctl")
+            .arg("--timeout=60")
+            .args(arguments));
+    };
+    vsctl(&["--no-wait", "init"]);
+    inside(
+        "ovs-vswitchd",
+        &[&detached(PIDS[1]), "--detach", "--log-file=/dev/null"],
+    );
+    let address = format!("other_config:hwaddr=\"{}\"", B.tunnel_mac());
+    vsctl(&["add-br", "br0", "--", "set", "bridge", "br0", &address]);
+    bed.inside("far", &["link", "set", "dev", "br0", "mtu", "1376", "up"]);
+    let inner = format!("{}/24", B.inner());
+    bed.inside("far", &["addr", "add", &inner, "dev", "br0"]);
+    let monitor = [
+        "/usr/share/openvswitch/scripts/ovs-monitor-ipsec",
+        &detached(PIDS[2]),
+        "--ike-daemon=strongswan",
+        "--log-file=/dev/null",
+        "--detach",
+        "unix:/run/openvswitch/db.sock",
+    ];
+    inside("/usr/bin/python3", &monitor);
+    let remote = format!("options:remote_ip={}", A.vtep(&TERMS));
+    let secret = format!("options:psk={}", crate::charon::SECRET);
+    let tunnel = [
+        "add-port",
+        "br0",
+        "tun0",
+        "--",
+        "set",
+        "interface",
+        "tun0",
+        "type=geneve",
+    ];
+    vsctl(&[&tunnel[..], &[&remote, "options:key=5001", &secret]].concat());
+    OpenVswitch(PIDS.to_vec())
+}
+
+/// As ovs-monitor-ipsec 3.1 proposes.
+#[test]
+fn open_vswitch_with_a_shared_key() {
+    let terms = Terms {
+        esp: "aes256gcm16-modp2048",
+        ike: "aes256gcm16-prfsha256-modp2048",
+        ..TERMS
+    };
+    if !Path::new("/run/emulated-machine").exists() {
+        println!("Open vSwitch's monitor changes /etc: it runs in the emulated machine only");
+        return;
+    }
+    let Some(site) = Site::begin("Open vSwitch", terms, Proof::Psk) else {
+        return;
+    };
+    let _daemons = open_vswitch(&site.bed);
+    site.carries_traffic();
+}
