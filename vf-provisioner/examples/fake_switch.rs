@@ -1,8 +1,8 @@
 //! Replaces the switch in the provisioner's tests: it has the same arguments, answers ARP for the
 //! gateway as the filter allows, and says that it is ready. It forwards nothing. Files beside its
 //! control socket change that: with `wait` it does not start, with `mute` it does not answer, and
-//! with `hang` it says that its worker forwards nothing. It has no ports to report on, and takes no
-//! configuration.
+//! with `hang` it says that its worker forwards nothing. It takes no configuration. Of its ports it
+//! reports only those on functions: at each question one more frame, as if a NIC's had arrived.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -18,6 +18,7 @@ use smoltcp::wire::{
     EthernetRepr,
 };
 use tenant_config::{Device, PortConfig, SwitchConfig};
+use vswitch_api::endpoint::ports::Port;
 use vswitch_api::endpoint::worker::Worker;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -52,14 +53,18 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
     }
     let listener = UnixListener::bind(socket)?;
     listener.set_nonblocking(true)?;
-    let mut unanswered = Vec::new();
+    let (mut unanswered, mut asked) = (Vec::new(), 0);
     eprintln!("fake switch of {} runs", config.tenant);
     while signal.read_signal()?.is_none() {
         if let Ok((client, _)) = listener.accept() {
             match socket.with_file_name("mute").exists() {
                 true => unanswered.push(client),
                 // A client that has gone is no failure.
-                false => drop(serve(client, socket.with_file_name("hang").exists())),
+                false => {
+                    asked += 1;
+                    let hangs = socket.with_file_name("hang").exists();
+                    drop(serve(client, hangs, &functions(&config, asked)));
+                }
             }
         }
         for (port, socket) in &mut ports {
@@ -74,8 +79,20 @@ fn run(config: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The ports on functions, which have received so many frames.
+fn functions(config: &SwitchConfig, rx_frames: u64) -> Vec<Port> {
+    let sides = config.devices();
+    let functions = sides.filter(|side| matches!(side.device, Device::Pci { .. }));
+    let port = |name: &str| Port {
+        name: name.to_owned(),
+        rx_frames,
+        ..Port::default()
+    };
+    functions.map(|side| port(side.name)).collect()
+}
+
 /// Answers one request, of which the first line is enough to know.
-fn serve(mut client: UnixStream, hangs: bool) -> std::io::Result<()> {
+fn serve(mut client: UnixStream, hangs: bool, ports: &[Port]) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut request = Vec::new();
     while !request.contains(&b'\n') {
@@ -92,8 +109,16 @@ fn serve(mut client: UnixStream, hangs: bool) -> std::io::Result<()> {
         ("200 OK", r#"{"status":"ready"}"#.to_owned())
     } else if request.starts_with(b"GET /v1/ports ") {
         let worker = serde_json::to_string(&Worker::default())?;
-        let body = format!(r#"{{"tenant":"","ports":[],"worker":{worker}}}"#);
+        let ports = serde_json::to_string(ports)?;
+        let body = format!(r#"{{"tenant":"","ports":{ports},"worker":{worker}}}"#);
         ("200 OK", body)
+    } else if request.starts_with(b"GET /v1/switch ") {
+        let buffers = r#"{"total":0,"in_use":0}"#;
+        let about = r#""tenant":"","version":"0-fake","started_at":0,"uptime_s":0,"generation":1"#;
+        (
+            "200 OK",
+            format!(r#"{{{about},"packet_buffers":{buffers}}}"#),
+        )
     } else {
         ("409 Conflict", r#"{"error":"it is a fake"}"#.to_owned())
     };

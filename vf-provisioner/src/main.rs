@@ -1,9 +1,7 @@
-//! The command line of [`vf_host`].
+//! The program `vf-provisioner`.
 
 #![forbid(unsafe_code)]
 
-mod cli;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    vf_provisioner::main()
 }

@@ -7,12 +7,19 @@
 mod output;
 #[path = "common/site.rs"]
 mod site;
+#[path = "common/supervisor.rs"]
+mod supervisor;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use site::{Site, sh};
+use supervisor::Supervisor;
 
 const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
 const TENANT: &str = r#"
@@ -124,6 +131,21 @@ fn hugepages_beyond_packet_memory_are_refused() {
     site.good(&["apply", file.to_str().expect("UTF-8")]);
     assert!(site.run(&["verify"]).status.success());
     assert!(!maps_a_hugepage(Some(group)));
+
+    // A reservation that was taken away is made again for a switch that needs it.
+    fs::write(RESERVED, "0").expect("it is written");
+    let mut supervisor = Supervisor::start(
+        site.command(),
+        &[],
+        &["t1"],
+        site.dir.path(),
+        Duration::from_secs(30),
+    );
+    kill(Pid::from_raw(site.pid("t1")), Signal::SIGKILL).expect("it runs");
+    let reserved = supervisor.wait_for("hugepages_reserved", "t1");
+    assert_eq!(reserved["pages"], PACKET_MEMORY);
+    supervisor.wait_for("restarted", "t1");
+    supervisor.stop();
 
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));

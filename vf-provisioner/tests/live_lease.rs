@@ -1,7 +1,8 @@
 //! A guest with a DHCP lease keeps it: when its switch is killed, since the supervisor gives it to
 //! the next one, and against another guest that speaks in its name.
 //!
-//! The real switch, busybox's DHCP server and client, and dnsmasq, on this host's kernel, as root.
+//! The real switch, busybox's DHCP server and client, dnsmasq, and ISC's DHCPv6 client, on this
+//! host's kernel, as root.
 //! Without root the tests print that and pass.
 
 #[path = "common/output.rs"]
@@ -120,7 +121,7 @@ fn supervisor(site: &Site) -> Supervisor {
 }
 
 /// Kills the switch, and waits until the guest is reachable again.
-fn kill_switch(site: &Site, supervisor: &mut Supervisor) {
+fn kill_switch(site: &Site, supervisor: &mut Supervisor, leases: u64) {
     let killed = site.pid("t1");
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(killed),
@@ -140,8 +141,15 @@ fn kill_switch(site: &Site, supervisor: &mut Supervisor) {
         );
     }
     let restored = supervisor.wait_for("leases_restored", "t1");
-    assert_eq!(restored["leases"], 1);
+    assert_eq!(restored["leases"], leases);
     assert_ne!(site.pid("t1"), killed);
+}
+
+/// Has a supervisor restart the switch, which has two leases.
+fn restart_switch(site: &Site) {
+    let mut supervisor = supervisor(site);
+    kill_switch(site, &mut supervisor, 2);
+    supervisor.stop();
 }
 
 #[test]
@@ -163,11 +171,11 @@ fn guest_keeps_its_lease_when_its_switch_is_killed() {
     drop(server);
 
     let mut first = supervisor(&site);
-    kill_switch(&site, &mut first);
+    kill_switch(&site, &mut first, 1);
     // The successor has the lease from the supervisor.
     first.stop();
     let mut second = supervisor(&site);
-    kill_switch(&site, &mut second);
+    kill_switch(&site, &mut second, 1);
     second.stop();
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
@@ -203,9 +211,7 @@ struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    fn start(site: &Site, dir: &Path) -> Self {
-        let address = ["ip", "address", "add", "10.1.0.2/24", "dev", "eth0"];
-        assert!(run(site, "t1-server", &address));
+    fn start(site: &Site, dir: &Path, ranges: &[&str]) -> Self {
         let leases = dir.join("dnsmasq.leases");
         let file = format!("--dhcp-leasefile={}", leases.display());
         let arguments = [
@@ -218,10 +224,9 @@ impl Dnsmasq {
             "--interface=eth0",
             "--dhcp-authoritative",
             "--no-ping",
-            "--dhcp-range=10.1.0.50,10.1.0.99,255.255.255.0,3600",
             &file,
         ];
-        let mut server = command(site, "t1-server", &arguments);
+        let mut server = command(site, "t1-server", &[&arguments, ranges].concat());
         let server = server.stderr(Stdio::null()).spawn();
         Self {
             _server: Guest(server.expect("dnsmasq starts")),
@@ -256,6 +261,13 @@ impl Dnsmasq {
         std::thread::sleep(Duration::from_millis(500));
         assert!(are_right(&self.leases()), "{what}: {:?}", self.leases());
     }
+}
+
+fn dnsmasq_of_v4(site: &Site, dir: &Path) -> Dnsmasq {
+    let address = ["ip", "address", "add", "10.1.0.2/24", "dev", "eth0"];
+    assert!(run(site, "t1-server", &address));
+    let range = "--dhcp-range=10.1.0.50,10.1.0.99,255.255.255.0,3600";
+    Dnsmasq::start(site, dir, &[range])
 }
 
 /// A client's message from the MAC that ends in `mac`: by broadcast, or from an address.
@@ -297,9 +309,7 @@ fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Vec<u8>)]) ->
 }
 
 fn identifier() -> Vec<u8> {
-    let digits = (0..IDENTIFIER.len()).step_by(2);
-    let bytes = digits.map(|at| u8::from_str_radix(&IDENTIFIER[at..at + 2], 16));
-    bytes.map(|byte| byte.expect("hexadecimal")).collect()
+    bytes(IDENTIFIER)
 }
 
 fn send(site: &Site, guest: &str, frames: &[String]) {
@@ -347,7 +357,7 @@ fn sibling_cannot_end_or_take_a_lease() {
     let file = dir.join("t1.toml");
     fs::write(&file, format!("{TENANT}{SIBLING_PORT}")).expect("a file");
     site.good(&["apply", file.to_str().expect("UTF-8")]);
-    let server = Dnsmasq::start(&site, dir);
+    let server = dnsmasq_of_v4(&site, dir);
     get_lease_as(&site, dir, "t1-guest", IDENTIFIER);
     get_lease_as(&site, dir, "t1-sibling", "0005");
     server.settles("two leases", |leases| leases.len() == 2);
@@ -408,6 +418,13 @@ fn sibling_cannot_end_or_take_a_lease() {
     });
     assert!(is_reachable(&site));
 
+    // Nor can it when the switch has been restarted, and has not heard the guest's client since.
+    restart_switch(&site);
+    send(&site, "t1-sibling", &frames);
+    server.settles("after a restart", |leases| {
+        leases.len() == 2 && still(leases)
+    });
+
     // Many identifiers: dnsmasq would grant them all.
     let frames: Vec<_> = (0..20)
         .map(|number| {
@@ -434,6 +451,265 @@ fn sibling_cannot_end_or_take_a_lease() {
         !is_reachable(&site),
         "the switch took the release for nothing"
     );
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
+}
+
+const TENANT6: &str = r#"
+name = "t1"
+vni = 5001
+[gateway]
+ipv4 = "10.1.0.1/24"
+ipv6 = "fd00:1::1/64"
+[uplink]
+address = "192.0.2.11/24"
+next_hop = "192.0.2.1"
+[[port]]
+name = "t1-server"
+mac = "52:54:00:00:01:01"
+addresses = ["10.1.0.2", "fd00:1::2"]
+dhcp_server = true
+[[port]]
+name = "t1-guest"
+mac = "52:54:00:00:01:02"
+addresses = ["10.1.0.50", "fd00:1::50"]
+[[port]]
+name = "t1-sibling"
+mac = "52:54:00:00:01:03"
+addresses = ["10.1.0.51", "fd00:1::51"]
+"#;
+
+/// What a client of DHCPv6 does with what it was given.
+const SCRIPT6: &str = r#"#!/bin/sh
+if [ "$reason" = BOUND6 ]; then
+    ip address add "$new_ip6_address/64" dev eth0 nodad
+fi
+"#;
+
+/// The UUIDs by which the clients know themselves.
+const GUEST_UUID: &str = "the-guests-uuid.";
+const SIBLING_UUID: &str = "siblings-own-one";
+
+/// A DUID of type 4, in hexadecimal digits.
+fn duid(uuid: &str) -> String {
+    let digits = uuid.bytes().map(|byte| format!("{byte:02x}"));
+    format!("0004{}", digits.collect::<String>())
+}
+
+fn bytes(digits: &str) -> Vec<u8> {
+    let pairs = (0..digits.len()).step_by(2);
+    let bytes = pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
+    bytes.map(|byte| byte.expect("hexadecimal")).collect()
+}
+
+/// ISC's client in a guest, which runs on.
+fn client6(site: &Site, dir: &Path, guest: &str, uuid: &str) -> Guest {
+    let netns = format!("{}-{guest}", site.instance);
+    let began = Instant::now();
+    while !sh(&format!(
+        "ip -n {netns} -6 address show dev eth0 scope link -tentative"
+    ))
+    .contains("fe80::")
+    {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "no link-local address"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let script = dir.join("script6");
+    fs::write(&script, SCRIPT6).expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let leases = dir.join(format!("{guest}.leases"));
+    fs::write(&leases, format!("default-duid \"\\000\\004{uuid}\";\n")).expect("a file");
+    let path = |path: &Path| path.display().to_string();
+    let (script, leases, pid) = (path(&script), path(&leases), path(&dir.join(guest)));
+    let arguments = [
+        "dhclient",
+        "-6",
+        "-1",
+        "-d",
+        "-q",
+        "-cf",
+        "/dev/null",
+        "-lf",
+        &leases,
+        "-pf",
+        &pid,
+        "-sf",
+        &script,
+        "eth0",
+    ];
+    let mut client = command(site, guest, &arguments);
+    Guest(
+        client
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the client starts"),
+    )
+}
+
+/// A DHCPv6 message to all servers, from the MAC that ends in `mac` and its link-local address.
+fn dhcp6(mac: u8, kind: u8, options: &[(u16, Vec<u8>)]) -> String {
+    let mut message = vec![kind, 0, 0, 7];
+    for (code, value) in options {
+        message.extend(code.to_be_bytes());
+        message.extend((value.len() as u16).to_be_bytes());
+        message.extend(value);
+    }
+    let source = [
+        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 0, 1, mac,
+    ];
+    let to = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2];
+    let len = (message.len() as u16 + 8).to_be_bytes();
+    let mut udp = [&[2, 34, 2, 35], &len[..], &[0, 0], &message].concat();
+    let mut covered = [&source[..], &to, &[0, 0], &len, &[0, 0, 0, 17], &udp].concat();
+    covered.resize(covered.len().next_multiple_of(2), 0);
+    let words = covered
+        .chunks(2)
+        .map(|it| u32::from(it[0]) << 8 | u32::from(it[1]));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    udp[6..8].copy_from_slice(&(!sum as u16).to_be_bytes());
+    let ip = [&[0x60, 0, 0, 0], &len[..], &[17, 64], &source, &to].concat();
+    let macs = [0x33, 0x33, 0, 1, 0, 2, 0x52, 0x54, 0, 0, 1, mac, 0x86, 0xdd];
+    let frame = [&macs[..], &ip, &udp].concat();
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How many frames of the port the switch has dropped for that reason.
+fn dropped(site: &Site, port: &str, reason: &str) -> u64 {
+    let switch = Path::new(site::PROVISIONER).with_file_name("vswitch");
+    let socket = sh(&format!(
+        "find {} -name control.sock",
+        site.state_dir().display()
+    ));
+    let arguments = ["show", "drops", "--json", "--control", socket.trim()];
+    let output = Command::new(switch).args(arguments).output();
+    let drops: serde_json::Value =
+        serde_json::from_slice(&output.expect("it starts").stdout).expect("it is JSON");
+    let mut drops = drops.as_array().expect("a list").iter();
+    let found = drops.find(|it| it["port"] == port && it["reason"] == reason);
+    found.map_or(0, |it| it["frames"].as_u64().expect("a number"))
+}
+
+/// What the forged messages are about.
+struct Lease6 {
+    server: Vec<u8>,
+    association: Vec<u8>,
+}
+
+impl Lease6 {
+    /// The guest's, from the file of dnsmasq.
+    fn read(file: &Path) -> Self {
+        let text = fs::read_to_string(file).expect("its leases");
+        let server = text.lines().find_map(|line| line.strip_prefix("duid "));
+        let of_guest = text.lines().find(|line| line.contains(" fd00:1::50 "));
+        let number = of_guest
+            .and_then(|line| line.split(' ').nth(1))
+            .expect("a lease");
+        let number: u32 = number.parse().expect("a number");
+        let address = "fd00:1::50"
+            .parse::<std::net::Ipv6Addr>()
+            .expect("an address");
+        let leased = [&[0, 5, 0, 24], &address.octets()[..], &[0; 8]].concat();
+        Self {
+            server: bytes(&server.expect("its own").replace(':', "")),
+            association: [&number.to_be_bytes()[..], &[0; 8], &leased].concat(),
+        }
+    }
+
+    /// A message about the lease, with a client's DUID.
+    fn message(&self, mac: u8, kind: u8, client: &str) -> String {
+        let options = [
+            (1, bytes(&duid(client))),
+            (2, self.server.clone()),
+            (3, self.association.clone()),
+        ];
+        dhcp6(mac, kind, &options)
+    }
+}
+
+#[test]
+fn sibling_cannot_end_or_take_a_lease_of_dhcpv6() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    if sh("command -v dnsmasq && command -v dhclient")
+        .lines()
+        .count()
+        < 2
+    {
+        eprintln!("skipped: dnsmasq or dhclient is not installed (scripts/setup)");
+        return;
+    }
+    let site = Site::new("tv6", 89_500, Vec::new());
+    let dir = site.dir.path();
+    let file = dir.join("t1.toml");
+    fs::write(&file, TENANT6).expect("a file");
+    site.good(&["apply", file.to_str().expect("UTF-8")]);
+    let address = [
+        "ip",
+        "address",
+        "add",
+        "fd00:1::2/64",
+        "dev",
+        "eth0",
+        "nodad",
+    ];
+    assert!(run(&site, "t1-server", &address));
+    let colons = |uuid: &str| {
+        let bytes = bytes(&duid(uuid));
+        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.join(":")
+    };
+    let reserved = [(GUEST_UUID, "fd00:1::50"), (SIBLING_UUID, "fd00:1::51")];
+    let reserved = reserved.map(|(uuid, ip)| format!("--dhcp-host=id:{},[{ip}]", colons(uuid)));
+    let range = "--dhcp-range=fd00:1::50,fd00:1::51,64,3600";
+    let server = Dnsmasq::start(&site, dir, &[range, &reserved[0], &reserved[1]]);
+    let _guest = client6(&site, dir, "t1-guest", GUEST_UUID);
+    let _sibling = client6(&site, dir, "t1-sibling", SIBLING_UUID);
+    let guests = ("fd00:1::50".to_owned(), duid(GUEST_UUID));
+    let siblings = ("fd00:1::51".to_owned(), duid(SIBLING_UUID));
+    server.settles("two leases", |leases| {
+        leases.len() == 2 && leases.contains(&guests) && leases.contains(&siblings)
+    });
+    let reaches = || {
+        run(
+            &site,
+            "t1-guest",
+            &["ping", "-6", "-c1", "-W2", "fd00:1::2"],
+        )
+    };
+    assert!(reaches());
+
+    // In the guest's name, and in its own about the guest's address.
+    let lease = Lease6::read(&server.leases);
+    let (release, decline) = (8, 9);
+    let kinds = [1, 3, 5, 6, release, decline];
+    let mut frames: Vec<String> = kinds
+        .map(|kind| lease.message(SIBLING, kind, GUEST_UUID))
+        .into();
+    frames.push(lease.message(SIBLING, release, SIBLING_UUID));
+    assert_eq!(dropped(&site, "t1-sibling", "dhcp-identity"), 0);
+    send(&site, "t1-sibling", &frames);
+    server.settles("in the guest's name", |leases| {
+        leases.len() == 2 && leases.contains(&guests)
+    });
+    assert_eq!(dropped(&site, "t1-sibling", "dhcp-identity"), 7);
+    assert!(reaches());
+
+    // The control experiment: the same message of the guest itself does end its lease.
+    send(
+        &site,
+        "t1-guest",
+        &[lease.message(GUEST, release, GUEST_UUID)],
+    );
+    server.settles("its own release", |leases| *leases == [siblings.clone()]);
+    assert_eq!(dropped(&site, "t1-guest", "dhcp-identity"), 0);
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));
 }

@@ -10,6 +10,7 @@ mod site;
 #[path = "common/supervisor.rs"]
 mod supervisor;
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,21 @@ fn add_wire(site: &Site) {
     }
 }
 
+/// Writes to the file when forged frames arrive.
+fn watch_far_end(site: &Site, log: &Path) -> Running {
+    let file = std::fs::File::create(log).expect("a file");
+    let far = Running(python(&site.host(), FAR, file.into()));
+    let began = Instant::now();
+    while !std::fs::read_to_string(log)
+        .expect("the log")
+        .contains("ready")
+    {
+        assert!(began.elapsed() < Duration::from_secs(10), "python3 is slow");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    far
+}
+
 fn supervise(site: &Site, tenants: &[&str]) -> Supervisor {
     let options = ["--verify-every", "0"];
     let patience = Duration::from_secs(20);
@@ -170,13 +186,7 @@ fn lost_lock_closes_its_port_until_it_is_back() {
     let (port, name) = (port(&site, "t1"), site.instance);
     let log = site.dir.path().join("far");
     let seen = || std::fs::read_to_string(&log).expect("the log");
-    let file = std::fs::File::create(&log).expect("a file");
-    let _far = Running(python(&site.host(), FAR, file.into()));
-    let began = Instant::now();
-    while !seen().contains("ready") {
-        assert!(began.elapsed() < Duration::from_secs(10), "python3 is slow");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let _far = watch_far_end(&site, &log);
     let _intruder = Running(python("tka-sw-t1", INTRUDER, Stdio::null()));
     // Without a supervisor, what is lost stays open.
     assert_eq!(nft(&site, "flush ruleset"), "");
@@ -297,6 +307,58 @@ fn only_what_is_lost_closes_also_while_nobody_watched() {
     site.good(&["release", "--all"]);
 }
 
+#[test]
+fn supervisor_that_comes_back_closes_what_was_lost_meanwhile() {
+    let Some(site) = site("tkg", 92540) else {
+        return;
+    };
+    let file = site.tenant(1, 1);
+    site.good(&["apply", &file]);
+    add_wire(&site);
+    replace_tables(&site, PLAIN, &[&file]);
+    supervise(&site, &["t1"]).stop();
+    let log = site.dir.path().join("far");
+    let _far = watch_far_end(&site, &log);
+    let _intruder = Running(python("tkg-sw-t1", INTRUDER, Stdio::null()));
+    // It sends: its socket counts that.
+    let sends = || {
+        let sent = sh("ip -n tkg-sw-t1 -s -j link show inout");
+        let sent: Value = serde_json::from_str(&sent).expect("it is JSON");
+        sent[0]["stats64"]["tx"]["packets"]
+            .as_u64()
+            .expect("a number")
+    };
+    let began = Instant::now();
+    while sends() < 1000 {
+        assert!(began.elapsed() < Duration::from_secs(20), "python3 is slow");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let flushed = Instant::now();
+    assert_eq!(nft(&site, "flush ruleset"), "");
+    // As long as systemd waits before it starts a service again.
+    std::thread::sleep(Duration::from_secs(1));
+    let away = flushed.elapsed();
+    let mut supervisor = supervise(&site, &["t1"]);
+    supervisor.wait_for("unlocked", "t1");
+    supervisor.wait_for("locked", "t1");
+    site.good(&["verify"]);
+    // Frames of 0.2 s later would be of another burst.
+    std::thread::sleep(Duration::from_millis(500));
+    let seen = std::fs::read_to_string(&log).expect("the log");
+    let bursts: Vec<&str> = seen.lines().skip(1).collect();
+    println!("away for {away:?}; forged frames for these seconds, so many: {bursts:?}");
+    let window = bursts
+        .iter()
+        .filter_map(|it| it.split(' ').next()?.parse::<f64>().ok());
+    let open: f64 = window.sum();
+    assert!(open > 0.0, "the control: {bursts:?}");
+    assert!(open < away.as_secs_f64() + 2.0, "{bursts:?}");
+    supervisor.stop();
+    sh("ip -n tkg-host link delete wire");
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
 /// Whether the kernel knows tables that persist (Linux 6.9).
 fn tables_persist() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a version");
@@ -368,6 +430,58 @@ fn check_shows_with_frames_that_the_lock_holds() {
     assert_eq!(site.left(), site.nothing());
 }
 
+/// Addresses that the host must not have beside tenants 1 and 2 of the next test, each on an
+/// interface, and what is said of them.
+const TAKEN: &[(&str, &str, &str)] = &[
+    (
+        "192.0.2.1/24",
+        "tke-br0",
+        "192.0.2.1, its next hop, on bridge tke-br0: nothing of a",
+    ),
+    (
+        "2001:db8::1/64",
+        "aside",
+        "2001:db8::1, its next hop, on interface aside: nothing of a",
+    ),
+    (
+        "192.0.2.12/32",
+        "tke-br0",
+        "192.0.2.12, its own address, on bridge tke-br0, and would",
+    ),
+];
+
+#[test]
+fn check_follows_the_kind_of_nic() {
+    let Some(site) = site("tkf", 92500) else {
+        return;
+    };
+    // Without the programs of veth pairs.
+    let programs = site.dir.path().join("programs");
+    std::fs::create_dir(&programs).expect("a directory");
+    std::os::unix::fs::symlink("/usr/bin/nsenter", programs.join("nsenter")).expect("a link");
+    let found = |nic: &[&str]| {
+        let mut command = site.command();
+        let output = command
+            .args(["--json", "check"])
+            .args(nic)
+            .env("PATH", &programs)
+            .output();
+        let found: Value =
+            serde_json::from_slice(&output.expect("it starts").stdout).expect("JSON");
+        let findings = found["findings"].as_array().expect("a list").clone();
+        let missing = findings.into_iter().filter(|it| it["verdict"] == "missing");
+        let names = missing.map(|it| it["what"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let of_veth = ["ethtool", "nftables", "port locks"];
+    assert_eq!(found(&[]), of_veth);
+    assert_eq!(found(&["--nic", "veth"]), of_veth);
+    let of_sriov = found(&["--nic", "sriov"]);
+    let foreign = of_sriov.iter().filter(|it| of_veth.contains(&it.as_str()));
+    assert_eq!(foreign.count(), 0, "{of_sriov:?}");
+    assert_eq!(site.left(), site.nothing());
+}
+
 #[test]
 fn host_cannot_be_its_tenants_router_on_the_bridge() {
     let Some(site) = site("tke", 92460) else {
@@ -375,12 +489,114 @@ fn host_cannot_be_its_tenants_router_on_the_bridge() {
     };
     let files = [site.tenant(1, 1), site.tenant(2, 1)];
     site.good(&["apply", &files[0]]);
-    sh("ip -n tke-host address add 192.0.2.1/24 dev tke-br0");
-    let output = site.run(&["apply", &files[1]]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    let wanted = "tenant t2: the host has 192.0.2.1, its next hop, on bridge tke-br0: ";
-    assert!(text.contains(wanted), "{text}");
+    add_wire(&site);
+    sh("ip -n tke-host link add aside type bridge; ip -n tke-host link set aside up");
+    let with = |verb: &str, address: &str, interface: &str| {
+        sh(&format!(
+            "ip -n tke-host address {verb} {address} dev {interface} 2>&1"
+        ))
+    };
+    for (address, interface, wanted) in TAKEN {
+        assert_eq!(with("add", address, interface), "");
+        let output = site.run(&["apply", &files[1]]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains(&format!("tenant t2: the host has {wanted}")),
+            "{text}"
+        );
+        assert_eq!(with("del", address, interface), "");
+    }
+
+    // What comes after the tenant is drift, until it has gone.
+    site.good(&["apply", &files[1]]);
+    for (address, interface, wanted) in TAKEN {
+        assert_eq!(with("add", address, interface), "");
+        let verify = site.run(&["--json", "verify"]);
+        assert_eq!(verify.status.code(), Some(3));
+        let found: Value = serde_json::from_slice(&verify.stdout).expect("it is JSON");
+        let found = found["drift"].as_array().expect("a list");
+        // A next hop is that of both.
+        let of_t2 = format!("tenant t2: the host has {wanted}");
+        let met = |it: &Value| it.as_str().is_some_and(|it| it.starts_with(&of_t2));
+        assert_eq!(found.iter().filter(|it| met(it)).count(), 1, "{found:?}");
+        let tenants = if wanted.contains("next hop") { 2 } else { 1 };
+        assert_eq!(found.len(), tenants, "{found:?}");
+        assert_eq!(with("del", address, interface), "");
+        site.good(&["verify"]);
+    }
+    let mut supervisor = {
+        let options = ["--verify-every", "1"];
+        let patience = Duration::from_secs(20);
+        let dir = site.dir.path();
+        Supervisor::start(site.command(), &options, &["t1", "t2"], dir, patience)
+    };
+    assert_eq!(with("add", "192.0.2.1/24", "tke-br0"), "");
+    for tenant in ["t1", "t2"] {
+        let drift = supervisor.wait_for("drift", tenant);
+        let found = drift["found"].as_array().expect("a list");
+        let why = found[0].as_str().expect("a sentence");
+        assert!(
+            found.len() == 1 && why.contains("192.0.2.1, its next hop"),
+            "{drift}"
+        );
+    }
+    assert_eq!(with("del", "192.0.2.1/24", "tke-br0"), "");
+    supervisor.stop();
+    sh("ip -n tke-host link delete wire; ip -n tke-host link delete aside");
+    site.good(&["release", "--all"]);
+    assert_eq!(site.left(), site.nothing());
+}
+
+/// Asks for addresses by ARP, from the wire's far end, and prints those that somebody has.
+const ASK: &str = r#"
+import socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+s.bind(("far", 0))
+s.settimeout(0.2)
+mac = s.getsockname()[4]
+who = bytes.fromhex("000108000604") + b"\0\1" + mac + socket.inet_aton("192.0.2.99") + bytes(6)
+for address in sys.argv[1:]:
+    s.send(b"\xff" * 6 + mac + b"\x08\x06" + who + socket.inet_aton(address))
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    try:
+        frame = s.recv(100)
+    except TimeoutError:
+        continue
+    if frame[20:22] == b"\0\2" and frame[:6] == mac:
+        print(socket.inet_ntoa(frame[28:32]), flush=True)
+"#;
+
+#[test]
+fn host_answers_on_the_bridge_only_for_the_bridges_own_addresses() {
+    let Some(site) = site("tkg", 92540) else {
+        return;
+    };
+    site.good(&["apply", &site.tenant(1, 1)]);
+    add_wire(&site);
+    // The tenant's own address, in another network of the host, and one that the bridge has.
+    sh(
+        "ip -n tkg-host link add aside type bridge; ip -n tkg-host link set aside up; ip -n \
+         tkg-host address add 192.0.2.11/24 dev aside; ip -n tkg-host address add 198.51.100.1/24 \
+         dev tkg-br0",
+    );
+    let answered = || {
+        let python = format!("nsenter --net=/run/netns/{} python3 -c", site.host());
+        sh(&format!("{python} '{ASK}' 192.0.2.11 198.51.100.1"))
+    };
+    assert_eq!(answered(), "198.51.100.1\n");
+
+    let ignore = "/proc/sys/net/ipv4/conf/tkg-br0/arp_ignore";
+    sh(&format!(
+        "nsenter --net=/run/netns/tkg-host sh -c 'echo 0 > {ignore}'"
+    ));
+    assert_eq!(answered(), "192.0.2.11\n198.51.100.1\n");
+    assert_eq!(site.run(&["verify"]).status.code(), Some(3));
+    site.good(&["apply", &site.tenant(1, 1)]);
+    assert_eq!(answered(), "198.51.100.1\n");
+
+    sh("ip -n tkg-host link delete wire; ip -n tkg-host link delete aside");
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing());
 }

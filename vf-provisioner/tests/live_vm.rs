@@ -327,7 +327,8 @@ fn missing_vm_requirement_is_refused_before_any_change() {
     refused(
         &["--vm-image", "/nowhere"],
         2,
-        "there is no /nowhere/manifest.json: build it with scripts/build-switch-image",
+        "there is no /nowhere/manifest.json: install vswitch-image, build it with \
+         scripts/build-switch-image",
     );
     refused(
         &["--vm-image", damaged.to_str().expect("a path")],

@@ -6,6 +6,8 @@
 mod emulated;
 #[path = "common/libvirtd.rs"]
 mod libvirtd;
+#[path = "common/nic.rs"]
+mod nic;
 #[path = "common/output.rs"]
 mod output;
 #[path = "common/shell.rs"]
@@ -17,142 +19,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use emulated::is_emulated;
 use libvirtd::Libvirtd;
-use output::written;
+use nic::{ON_PF0, PF, PROVISIONER, Settings, Site, ZERO, driver, functions, set};
 use shell::sh;
 use supervisor::Supervisor;
-
-const PROVISIONER: &str = env!("CARGO_BIN_EXE_vf-provisioner");
-const ON_PF0: [&str; 6] = ["apply", "--no-prove", "--nic", "sriov", "--pf", "pf0"];
-const PF: &str = "/sys/class/net/pf0/device";
-
-struct Site {
-    dir: tempfile::TempDir,
-    switch: PathBuf,
-    libvirt: Option<String>,
-    before: Value,
-}
-
-impl Site {
-    fn new() -> Option<Self> {
-        if !is_emulated() {
-            return None;
-        }
-        let mut site = Self {
-            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
-            switch: Path::new(PROVISIONER).with_file_name("examples/fake_switch"),
-            libvirt: None,
-            before: Value::Null,
-        };
-        site.before = site.nics();
-        Some(site)
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(PROVISIONER);
-        command
-            .arg("--state-dir")
-            .arg(self.dir.path().join("state"))
-            .arg("--switch-binary")
-            .arg(&self.switch)
-            .envs(self.libvirt.iter().map(|uri| ("LIBVIRT_DEFAULT_URI", uri)))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.command().args(arguments).output();
-        output.expect("the provisioner starts")
-    }
-
-    #[track_caller]
-    fn good(&self, arguments: &[&str]) -> String {
-        written(&self.run(arguments), arguments)
-    }
-
-    /// The message of a refusal with this exit code.
-    #[track_caller]
-    fn bad(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        text
-    }
-
-    #[track_caller]
-    fn drift(&self) -> Vec<String> {
-        let output = self.run(&["--json", "verify"]);
-        let text = String::from_utf8_lossy(&output.stdout);
-        let json: Value = serde_json::from_str(&text).expect("it is JSON");
-        let drift = json["drift"].as_array().unwrap_or_else(|| {
-            panic!("{json} {}", String::from_utf8_lossy(&output.stderr));
-        });
-        let lines = drift.iter().filter_map(Value::as_str);
-        lines.map(str::to_owned).collect()
-    }
-
-    /// Applies a tenant's file on the first NIC, without the mediation probe.
-    #[track_caller]
-    fn onboard(&self, file: &str) -> String {
-        self.good(&[&ON_PF0[..], &[file]].concat())
-    }
-
-    fn nics(&self) -> Value {
-        let text = self.good(&["--json", "nic"]);
-        serde_json::from_str(&text).expect("it is JSON")
-    }
-
-    #[track_caller]
-    fn assert_as_found(&self) {
-        assert_eq!(self.nics(), self.before);
-        assert!(!self.dir.path().join("state/state.json").exists());
-    }
-
-    fn tenant(&self, number: u8, ports: u8, uplink: bool) -> String {
-        self.tenant_with(number, ports, uplink, "", "")
-    }
-
-    fn tenant_with(
-        &self,
-        number: u8,
-        ports: u8,
-        uplink: bool,
-        top: &str,
-        port_keys: &str,
-    ) -> String {
-        let mut text = format!(
-            "name = \"t{number}\"\nvni = 500{number}\n[gateway]\nipv4 = \"10.{number}.0.1/24\"\n"
-        );
-        if uplink {
-            text += &format!(
-                "[uplink]\naddress = \"192.0.2.1{number}/24\"\nnext_hop = \"192.0.2.1\"\n"
-            );
-        }
-        text += top;
-        for port in 1..=ports {
-            text += &format!(
-                "[[port]]\nname = \"t{number}-vm{port}\"\nmac = \"52:54:00:00:0{number}:0{port}\"\n\
-                 addresses = [\"10.{number}.0.1{port}\"]\n{port_keys}"
-            );
-        }
-        let path: PathBuf = self.dir.path().join(format!("t{number}.toml"));
-        fs::write(&path, text).expect("the file is written");
-        path.display().to_string()
-    }
-}
-
-/// MAC, VLAN, spoof check, trust.
-type Settings = (String, u64, bool, bool);
-
-fn set(mac: &str, vlan: u64) -> Settings {
-    (mac.to_owned(), vlan, true, false)
-}
 
 /// The functions of a NIC on which only the first tenant has functions: two ports and an uplink.
 fn set_for_t1() -> [Settings; 7] {
@@ -166,37 +41,6 @@ fn set_for_t1() -> [Settings; 7] {
         set(ZERO, 0),
     ]
 }
-
-/// The functions of a NIC, as iproute2 shows them.
-fn functions(pf: &str) -> Vec<Settings> {
-    let text = sh(&format!("ip -j -d link show {pf}"));
-    let json: Value = serde_json::from_str(&text).expect("it is JSON");
-    let list = json[0]["vfinfo_list"].as_array().cloned();
-    let vfs = list.unwrap_or_default().into_iter().map(|vf| {
-        let vlan = &vf["vlan_list"][0]["vlan"];
-        (
-            vf["mac"]
-                .as_str()
-                .or(vf["address"].as_str())
-                .unwrap_or_default()
-                .to_owned(),
-            vlan.as_u64().unwrap_or(0),
-            vf["spoofchk"].as_bool().unwrap_or(false),
-            vf["trust"].as_bool().unwrap_or(true),
-        )
-    });
-    vfs.collect()
-}
-
-fn driver(index: u32) -> String {
-    sh(&format!(
-        "basename $(readlink {PF}/virtfn{index}/driver || echo none)"
-    ))
-    .trim()
-    .to_owned()
-}
-
-const ZERO: &str = "00:00:00:00:00:00";
 
 #[test]
 fn tenant_on_igb_is_verified_and_released() {
@@ -248,11 +92,12 @@ fn drift_is_reported_counted_and_repaired() {
             "virtual function 0000:01:10.2: set.vlan should be 3000 and is 77",
             "virtual function 0000:01:10.4: set.spoof_check should be true and is false; set.trust \
              should be false and is true",
+            "switch of tenant t1 must be restarted: it depends on what must be recreated",
         ]
     );
     // The supervisor reports and counts it too.
     let metrics = site.dir.path().join("mts.prom");
-    let options = ["--verify-every", "1", "--metrics"];
+    let options = ["--verify-every", "1", "--mend", "report", "--metrics"];
     let supervisor = Supervisor::start(
         site.command(),
         &[&options[..], &[metrics.to_str().expect("a path")]].concat(),
@@ -271,7 +116,7 @@ fn drift_is_reported_counted_and_repaired() {
             std::thread::sleep(Duration::from_millis(100));
         }
     };
-    counted("vf_provisioner_drift 3");
+    counted("vf_provisioner_drift 4");
     site.good(&["apply", "--no-prove", &file]);
     counted("vf_provisioner_drift 0");
     counted("vf_provisioner_switch_up{tenant=\"t1\"} 1");
@@ -346,7 +191,8 @@ fn vanished_nic_is_reported_and_its_tenants_released() {
         "{drift:?}"
     );
     let text = site.bad(2, &["apply", "--no-prove", &file]);
-    assert!(text.contains("--pf pf0: no such SR-IOV NIC"), "{text}");
+    let words = "--pf 0000:01:00.0: it has no interface in this network namespace: bind its driver";
+    assert!(text.contains(words), "{text}");
     site.good(&["release", "--all"]);
     sh("echo 0000:01:00.0 > /sys/bus/pci/drivers/igb/bind; sleep 1
         [ -e /sys/class/net/pf0 ] ||
@@ -633,7 +479,7 @@ fn open_function_is_not_removed() {
         .spawn()
         .expect("sleep starts");
     let text = site.bad(1, &["release", "t1"]);
-    let message = format!("it is open in process {}: stop that first", vm.id());
+    let message = format!("it is open in process {} (sleep): stop that first", vm.id());
     assert!(text.contains(&message), "{text}");
     let shown = site.good(&["nic"]);
     assert!(

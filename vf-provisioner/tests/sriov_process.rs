@@ -66,7 +66,7 @@ fn switch_gets_only_its_own_functions() {
         String::from_utf8_lossy(&applied.stderr)
     );
     let note =
-        fs::read_to_string("/run/vf-provisioner/tenants/red/process.json").expect("its note");
+        fs::read_to_string("/var/lib/vf-provisioner/tenants/red/process.json").expect("its note");
     let note: serde_json::Value = serde_json::from_str(&note).expect("JSON");
     let pid = note["started"]["pid"].as_i64().expect("a number");
 

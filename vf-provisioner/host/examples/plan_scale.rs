@@ -49,6 +49,7 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
         vlans: "1000-2999".parse()?,
         inout_vlan: None,
         keep_vlans: false,
+        vfs: None,
         resize: false,
     };
 
@@ -61,6 +62,7 @@ fn plan(files: &[Tenant], nics: u16) -> Result<usize, Box<dyn Error>> {
     );
     let launcher = Process {
         binary: PathBuf::from("/nowhere/vswitch"),
+        ike_binary: "/usr/bin/vswitch-charon".into(),
         instance: "mts".to_owned(),
         limits: Limits {
             cpu_percent: 100,

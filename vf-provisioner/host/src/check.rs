@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::finding::{Finding, Verdict, program};
+use crate::child;
+use crate::finding::{Finding, Verdict};
 use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::Mounts;
 use crate::nic::registry::NicKind;
@@ -19,15 +20,14 @@ pub fn is_ready(findings: &[Finding]) -> bool {
         .any(|finding| finding.verdict == Verdict::Missing)
 }
 
-/// Checks everything. What only one kind of NIC needs is optional unless the operator asked for
-/// that kind. It leaves nothing behind.
-pub fn run(switch_binary: &Path, nic: Option<NicKind>) -> Vec<Finding> {
+/// Checks everything, for tenants with this kind of NIC. What only another kind needs is optional.
+/// It leaves nothing behind.
+pub fn run(switch_binary: &Path, nic: NicKind) -> Vec<Finding> {
     let need = |what, result| Finding::new(what, Verdict::Missing, result);
     let want = |what, result| Finding::new(what, Verdict::Optional, result);
     let mut findings = vec![
         need("root", root()),
         need("packet sockets", packet_sockets()),
-        need("ethtool", program("ethtool", "--version")),
         need("control groups", control_groups()),
         need("switch", switch(switch_binary)),
         want("hugepages", hugepages()),
@@ -86,10 +86,7 @@ fn control_groups() -> Result<String, String> {
 
 fn switch(binary: &Path) -> Result<String, String> {
     let advice = "build it (cargo build --release -p vswitch), or name it in --switch-binary";
-    let output = Command::new(binary)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
+    let output = child::output(Command::new(binary).arg("--version"), &[])
         .map_err(|error| format!("{} does not start ({error}): {advice}", binary.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(format!("{}: {}", binary.display(), text.trim()))

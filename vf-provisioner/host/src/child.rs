@@ -2,12 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 use vswitch_api::plain::quote;
+
+/// This program, also after an upgrade has replaced or removed its file.
+pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// What a program may take.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,28 @@ impl Ended {
     }
 }
 
+/// For a program that looks at the host or changes it: none takes nearly as long, unless the kernel
+/// waits for something.
+const OUTPUT: Bounds = Bounds {
+    within: Duration::from_secs(60),
+    output: 64 << 20,
+};
+
+/// Runs a program as `Command::output` does, with `input` on its standard input, but within
+/// [`OUTPUT`]'s bounds; of standard error, [`ERRORS_MAX`] bytes are kept.
+pub(crate) fn output(command: &mut Command, input: &[u8]) -> io::Result<Output> {
+    let ended = run(command, input, OUTPUT).map_err(|error| match error {
+        ChildError::Start(error) | ChildError::Pipe(error) => error,
+        ChildError::Late(_) => io::Error::new(ErrorKind::TimedOut, error.to_string()),
+        ChildError::TooLong(_) => io::Error::other(error.to_string()),
+    })?;
+    Ok(Output {
+        status: ended.status,
+        stdout: ended.output,
+        stderr: ended.errors,
+    })
+}
+
 /// Runs `command` with `input` on its standard input.
 pub(crate) fn run(
     command: &mut Command,
@@ -62,18 +87,35 @@ pub(crate) fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(ChildError::Start)?;
-    let conversation = converse(&mut child, input, until, bounds);
-    if conversation.is_err() {
-        // It may have ended meanwhile.
-        let _ = child.kill();
+    match converse(&mut child, input, until, bounds) {
+        Ok((output, errors)) => Ok(Ended {
+            status: child.wait()?,
+            output,
+            errors,
+        }),
+        Err(error) => {
+            end(child);
+            Err(error)
+        }
     }
-    let status = child.wait()?;
-    let (output, errors) = conversation?;
-    Ok(Ended {
-        status,
-        output,
-        errors,
-    })
+}
+
+/// Kills a child. One that waits in the kernel, such as for a device, dies only when that ends: it
+/// is not waited for here.
+fn end(mut child: Child) {
+    const DIES_WITHIN: Duration = Duration::from_millis(500);
+    const PAUSE: Duration = Duration::from_millis(5);
+    // It may have ended meanwhile.
+    let _ = child.kill();
+    let until = Instant::now() + DIES_WITHIN;
+    while Instant::now() < until {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    // Without a thread it stays a zombie until this process ends.
+    let _ = std::thread::Builder::new().spawn(move || child.wait());
 }
 
 /// Writes and reads until the child has ended.

@@ -1,5 +1,7 @@
 //! How an operation on the host fails.
 
+use nix::errno::Errno;
+
 use crate::key::Key;
 
 /// A failure of one operation on the host, as a sentence.
@@ -45,6 +47,14 @@ pub enum HostError {
         /// What was seen.
         message: String,
     },
+    /// An IKE daemon does not run, or cannot be configured.
+    #[error("the IKE daemon of tenant {tenant}: {message}")]
+    Ike {
+        /// Whose.
+        tenant: tenant_config::Name,
+        /// What was seen.
+        message: String,
+    },
     /// The answer to a probe's frames was wrong or missing.
     #[error("port {port}: {message}")]
     Probe {
@@ -53,9 +63,24 @@ pub enum HostError {
         /// What was seen.
         message: String,
     },
+    /// What several objects depend on could not be read.
+    #[error("{0}")]
+    Shared(std::sync::Arc<HostError>),
 }
 
 impl HostError {
+    /// The number of the kernel's error, if it is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Netlink {
+                source: rtnetlink::Error::NetlinkError(message),
+                ..
+            } => Some(Errno::from_raw(message.raw_code().saturating_neg())),
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

@@ -1,7 +1,9 @@
 //! One result of the host's check.
 
 use std::fmt;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::child;
 
 use serde::Serialize;
 
@@ -15,6 +17,17 @@ pub enum Verdict {
     Optional,
     /// Missing, and nothing works without it.
     Missing,
+}
+
+impl Verdict {
+    /// Of something missing that is needed, or not.
+    pub(crate) fn unless_needed(needed: bool) -> Self {
+        if needed {
+            Self::Missing
+        } else {
+            Self::Optional
+        }
+    }
 }
 
 /// One thing that was checked.
@@ -60,10 +73,7 @@ impl Finding {
 
 /// The version of a program, if it starts.
 pub(crate) fn program(name: &str, argument: &str) -> Result<String, String> {
-    let output = Command::new(name)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .output()
+    let output = child::output(Command::new(name).arg(argument), &[])
         .map_err(|error| format!("{name} does not start ({error}): install its package"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::HostError;
 use crate::nic::probe::Probe;
+use crate::nic::sriov::stranger;
 use crate::resource::{Key, Resource};
 use crate::state::{Record, State};
 
@@ -22,23 +23,34 @@ pub trait Host {
     }
     /// Makes the object. A crash may have left a part of it.
     fn create(&mut self, resource: &Resource) -> Result<(), HostError>;
-    /// Changes the object in place.
+    /// Changes the object in place; one of another key becomes `to`.
     fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError>;
     /// Removes the object, or what exists of it.
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError>;
-    /// Why this host cannot carry the tenant although all its objects could be made, as a sentence.
-    fn refusal(&self, _record: &Record) -> Result<Option<String>, HostError> {
+    /// Why a deleted object is left as it is, as a sentence: others use it too.
+    fn stays(&self, _resource: &Resource) -> Result<Option<String>, HostError> {
         Ok(None)
     }
+    /// Of each tenant, why this host cannot carry it although all its objects could be made, as a
+    /// sentence.
+    fn refusals(&self, records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+        Ok(vec![None; records.len()])
+    }
     /// Before a switch gets the `new` objects of its tenant: probes with real frames whether what
-    /// they carry can reach anything else. A wire with two ends needs no probe.
+    /// they carry can reach anything else. A wire with two ends needs no probe. `state` copies the
+    /// host's state.
     fn prove(
         &mut self,
         _record: &Record,
         _new: &BTreeSet<Key>,
-        _state: &State,
+        _state: &dyn Fn() -> State,
     ) -> Result<(), HostError> {
         Ok(())
+    }
+    /// Another handle on this host, for work on another tenant at the same time; `None` if it can
+    /// do one thing only.
+    fn beside(&self) -> Option<Box<dyn Host + Send>> {
+        None
     }
     /// Probes with real frames, from a guest's end, whether the switch answers the guest and no one
     /// else.
@@ -61,6 +73,10 @@ pub struct FakeHost {
     pub changes: usize,
     /// The VFs of each mediation probe.
     pub proven: Vec<BTreeSet<Key>>,
+    /// The objects that others use too: a deletion leaves them as they are.
+    pub shared: BTreeSet<Key>,
+    /// The VFs that programs have open, and which.
+    pub open: BTreeMap<Key, String>,
 }
 
 impl FakeHost {
@@ -79,7 +95,12 @@ impl FakeHost {
 
 impl Host for FakeHost {
     fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
-        Ok(self.objects.get(&wanted.key()).cloned())
+        let mut is = self.objects.get(&wanted.key()).cloned();
+        // As on a real one: more than the wanted MTU reads as the wanted one.
+        if let (Some(Resource::Pf(is)), Resource::Pf(wanted)) = (&mut is, wanted) {
+            is.set.mtu = is.set.mtu.min(wanted.set.mtu);
+        }
+        Ok(is)
     }
 
     fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
@@ -88,19 +109,47 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
         self.change()?;
+        self.objects.remove(&from.key());
         self.objects.insert(to.key(), to.clone());
         Ok(())
     }
 
     fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
         self.change()?;
-        self.objects.remove(&resource.key());
+        if !self.shared.contains(&resource.key()) {
+            self.objects.remove(&resource.key());
+        }
         Ok(())
     }
 
-    fn prove(&mut self, _: &Record, new: &BTreeSet<Key>, _: &State) -> Result<(), HostError> {
+    fn stays(&self, resource: &Resource) -> Result<Option<String>, HostError> {
+        let shared = self.shared.contains(&resource.key());
+        Ok(shared.then(|| "others use it".to_owned()))
+    }
+
+    fn refusals(&self, records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+        let refused = |resource: &Resource| {
+            let key = resource.key();
+            let (open, is) = (self.open.get(&key)?, self.objects.get(&key)?);
+            match (resource, is) {
+                (Resource::Vf(wanted), Resource::Vf(is)) => stranger::refuse(wanted, &is.set, open),
+                _ => None,
+            }
+        };
+        let all = records.iter();
+        Ok(all
+            .map(|record| record.resources.iter().find_map(refused))
+            .collect())
+    }
+
+    fn prove(
+        &mut self,
+        _: &Record,
+        new: &BTreeSet<Key>,
+        _: &dyn Fn() -> State,
+    ) -> Result<(), HostError> {
         let vfs = new.iter().filter(|key| matches!(key, Key::Vf { .. }));
         self.proven.push(vfs.cloned().collect());
         Ok(())

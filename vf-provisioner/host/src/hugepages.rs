@@ -2,6 +2,8 @@
 
 use procfs::{Current, Meminfo};
 
+const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+
 /// Their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hugepages {
@@ -23,6 +25,20 @@ impl Hugepages {
             free: of(|it| it.hugepages_free).unwrap_or(0),
             page_bytes: of(|it| it.hugepagesize).unwrap_or(2 << 20),
         }
+    }
+
+    /// Raises their number so that so many MiB are free; returns how many pages were missing. The
+    /// kernel may find fewer.
+    ///
+    /// # Errors
+    /// If their number cannot be set.
+    pub fn reserve(mib: u64) -> std::io::Result<u64> {
+        let is = Self::read();
+        let missing = is.missing(mib);
+        if missing > 0 {
+            std::fs::write(NUMBER, (is.total + missing).to_string())?;
+        }
+        Ok(missing)
     }
 
     /// The MiB of the pages that hold so many MiB.

@@ -65,10 +65,15 @@ macro_rules! for_each_kind {
                 path: String
             } "control group {path}",
             /// A tenant's running switch.
-            Switch: crate::launcher::switch::Switch {
+            Switch: Box<crate::launcher::switch::Switch> {
                 /// Whose.
                 tenant: Name
             } "switch of tenant {tenant}",
+            /// A tenant's running IKE daemon.
+            Ike: Box<crate::launcher::ike::Ike> {
+                /// Whose.
+                tenant: Name
+            } "IKE daemon of tenant {tenant}",
         }
     };
 }

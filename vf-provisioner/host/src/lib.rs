@@ -12,16 +12,22 @@
 
 pub mod accounts;
 pub mod apply;
+pub mod backup;
+pub mod batch;
 pub mod check;
 mod child;
+mod deadline;
 pub mod error;
 mod files;
 pub mod finding;
+pub mod history;
 pub mod host;
 pub mod hugepages;
+pub mod interruption;
 pub mod key;
 mod kinds;
 pub mod launcher;
+pub mod look;
 pub mod nic;
 pub mod object;
 mod parallel;

@@ -9,6 +9,15 @@ const HELPERS: usize = 31;
 /// `work` on each item, with the results in the items' order. The caller's thread works as well, so
 /// it is done even if no thread can be started.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    map_at_most(HELPERS + 1, items, work)
+}
+
+/// The same, on this number of items at once.
+pub(crate) fn map_at_most<T: Sync, R: Send>(
+    at_once: usize,
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let run = || {
         let mut done = Vec::new();
@@ -21,7 +30,7 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
         }
     };
     let mut all = thread::scope(|scope| {
-        let helpers = items.len().saturating_sub(1).min(HELPERS);
+        let helpers = items.len().min(at_once).saturating_sub(1);
         let helpers: Vec<_> = (0..helpers)
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
             .collect();
@@ -52,6 +61,19 @@ mod tests {
             (0..100).map(|it| it * 2).collect::<Vec<_>>()
         );
         assert_eq!(map(&[] as &[usize], |item| *item), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn no_more_are_worked_on_at_once_than_allowed() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let all = Barrier::new(3);
+        map_at_most(3, &[(); 12], |()| {
+            let count = now.fetch_add(1, Ordering::SeqCst) + 1;
+            most.fetch_max(count, Ordering::SeqCst);
+            all.wait();
+            now.fetch_sub(1, Ordering::SeqCst);
+        });
+        assert_eq!(most.into_inner(), 3);
     }
 
     #[test]

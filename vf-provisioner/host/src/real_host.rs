@@ -8,10 +8,13 @@ use crate::error::HostError;
 use crate::host::Host;
 use crate::kinds::for_each_kind;
 use crate::launcher::files::TenantFiles;
+use crate::launcher::switch::Switch;
+use crate::launcher::switches;
+use crate::look::Look;
 use crate::nic;
 use crate::nic::kind::NewTenant;
 use crate::nic::probe::{self, Probe};
-use crate::object::{Context, Live};
+use crate::object::{Context, Live, Object};
 use crate::parallel;
 use crate::resource::{Key, Resource};
 use crate::state::{Record, State};
@@ -45,7 +48,16 @@ macro_rules! host {
                 &self,
                 wanted: &[&Resource],
             ) -> Vec<Result<Option<Resource>, HostError>> {
-                parallel::map(wanted, |wanted| self.observe(wanted))
+                let look = Look::at(wanted.len());
+                self.ask_switches(wanted, &look);
+                parallel::map(wanted, |wanted| {
+                    Ok(match wanted {
+                        $(Resource::$kind(it) => {
+                            let observed = it.observe_with(&self.context, &look)?;
+                            observed.map(|it| Resource::$kind(it.into()))
+                        })*
+                    })
+                })
             }
 
             fn exists(&self, wanted: &Resource) -> Result<bool, HostError> {
@@ -56,23 +68,32 @@ macro_rules! host {
                 match resource { $(Resource::$kind(it) => it.create(&self.context),)* }
             }
 
-            fn update(&mut self, _: &Resource, to: &Resource) -> Result<(), HostError> {
-                match to { $(Resource::$kind(it) => it.update(&self.context),)* }
+            fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
+                match (from, to) {
+                    $((Resource::$kind(from), Resource::$kind(to)) if from.key() != to.key() => {
+                        to.take(from, &self.context)
+                    })*
+                    $((_, Resource::$kind(to)) => to.update(&self.context),)*
+                }
             }
 
             fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
                 match resource { $(Resource::$kind(it) => it.delete(&self.context),)* }
             }
 
-            fn refusal(&self, record: &Record) -> Result<Option<String>, HostError> {
-                nic::registry::refusal(record)
+            fn stays(&self, resource: &Resource) -> Result<Option<String>, HostError> {
+                match resource { $(Resource::$kind(it) => it.stays(&self.context),)* }
+            }
+
+            fn refusals(&self, records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+                nic::registry::refusals(records)
             }
 
             fn prove(
                 &mut self,
                 record: &Record,
                 new: &BTreeSet<Key>,
-                state: &State,
+                state: &dyn Fn() -> State,
             ) -> Result<(), HostError> {
                 if self.skip_probe {
                     return Ok(());
@@ -87,6 +108,10 @@ macro_rules! host {
                 })
             }
 
+            fn beside(&self) -> Option<Box<dyn Host + Send>> {
+                Some(Box::new(self.clone()))
+            }
+
             fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
                 probe::ask(probe)
             }
@@ -99,3 +124,15 @@ macro_rules! host {
 }
 
 for_each_kind!(host);
+
+impl RealHost {
+    /// Asks all switches at once whether they are ready.
+    fn ask_switches(&self, wanted: &[&Resource], look: &Look) {
+        let switches = wanted.iter().filter_map(|wanted| match wanted {
+            Resource::Switch(switch) => Some(&**switch),
+            _ => None,
+        });
+        let switches: Vec<&Switch> = switches.collect();
+        switches::ask_all(&self.context, &switches, look);
+    }
+}

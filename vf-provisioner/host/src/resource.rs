@@ -48,6 +48,11 @@ macro_rules! resources {
                 match self { $(Self::$kind(it) => it.idle().map(|it| Self::$kind(it.into())),)* }
             }
 
+            /// See [`Object::drained`].
+            pub fn drained(&self) -> Option<Self> {
+                match self { $(Self::$kind(it) => it.drained().map(|it| Self::$kind(it.into())),)* }
+            }
+
             /// See [`Object::needs`].
             pub fn needs(&self) -> Option<&BTreeSet<Key>> {
                 match self { $(Self::$kind(it) => it.needs(),)* }
@@ -66,6 +71,34 @@ macro_rules! resources {
             /// See [`Object::status`].
             pub fn status(&self) -> Option<serde_json::Value> {
                 match self { $(Self::$kind(it) => it.status(),)* }
+            }
+
+            /// See [`Object::joined`]. `None` for objects of two kinds.
+            pub fn joined(&self, other: &Self) -> Option<Self> {
+                match (self, other) {
+                    $((Self::$kind(one), Self::$kind(other)) => {
+                        one.joined(other).map(|it| Self::$kind(it.into()))
+                    })*
+                    _ => None,
+                }
+            }
+
+            /// See [`Object::is_movable`].
+            pub fn is_movable(&self) -> bool {
+                match self { $(Self::$kind(it) => it.is_movable(),)* }
+            }
+
+            /// See [`Object::inside`].
+            pub fn inside(&self) -> Option<Key> {
+                match self { $(Self::$kind(it) => it.inside(),)* }
+            }
+
+            /// See [`Object::becomes`]. False for objects of two kinds.
+            pub fn becomes(&self, wanted: &Self) -> bool {
+                match (self, wanted) {
+                    $((Self::$kind(is), Self::$kind(wanted)) => is.becomes(wanted),)*
+                    _ => false,
+                }
             }
 
             /// See [`Object::changes_owner`]. False for objects of two kinds.

@@ -1,6 +1,6 @@
 //! The state and usage of tenants' switches: as a table, as JSON, and as metrics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use tenant_config::{Name, NicAttribute};
@@ -9,12 +9,15 @@ use vswitch_api::metrics::{Metric, Unit, Value, Writer};
 use vswitch_api::table::{Table, left, right};
 
 use crate::error::HostError;
+use crate::history;
+use crate::launcher::ike::Ike;
 use crate::launcher::registry;
 use crate::launcher::switches::Switches;
 use crate::launcher::usage::{Accounts, Running};
 use crate::parallel;
 use crate::resource::Resource;
 use crate::state::{Record, State};
+use crate::supervise::{Trouble, Troubles};
 
 const MIB: f64 = 1048576.0;
 
@@ -28,13 +31,23 @@ pub struct Status {
     control_socket: std::path::PathBuf,
     log: std::path::PathBuf,
     running: Option<Running>,
+    /// Why it forwards nothing although it runs.
+    stuck: Option<String>,
+    /// A sentence for each peer that requires IPsec and has none.
+    unprotected: Vec<String>,
     accounts: Option<Accounts>,
+    /// The version that its switch says it is.
+    version: Option<String>,
+    /// The executable of its switch, if another file has its name now.
+    replaced: Option<std::path::PathBuf>,
     /// The record's ports with the counters that the switch reports, if it answers.
     ports: Option<Ports>,
     /// Its virtual functions.
     functions: Vec<serde_json::Value>,
     /// The settings that its file allows the NIC to lack.
     accepted: BTreeSet<NicAttribute>,
+    /// What the supervisor cannot set right.
+    trouble: Option<Trouble>,
 }
 
 /// Reads the status of all tenants, or of one.
@@ -63,29 +76,104 @@ pub fn look(
                     .collect(),
                 accepted: record.accepted(),
                 accounts: switch.and_then(|switch| switches.accounts(switch)),
+                version: None,
+                replaced: switches.replaced(name),
                 ports: None,
+                stuck: None,
+                unprotected: Vec::new(),
+                trouble: None,
                 running,
             })
         })
         .collect::<Result<Vec<Status>, HostError>>()?;
     // One that does not answer delays no other.
-    let ports = parallel::map(&all, |it| {
+    let answers = parallel::map(&all, |it| {
         it.running.as_ref()?;
         let switch = state.tenants.get(&it.tenant)?.switch()?;
-        let answer = switches.ports(switch);
-        answer
-            .inspect_err(|why| tracing::info!(tenant = %it.tenant, %why, "no counters"))
-            .ok()
+        let ports = switches.ports(switch);
+        // One that did not answer is not asked twice.
+        let version = ports.is_ok().then(|| switches.version(switch).ok());
+        let deaf = ports.as_ref().ok().and_then(|_| switches.deaf(switch));
+        Some((ports, version.flatten(), deaf))
     });
-    for (it, ports) in all.iter_mut().zip(ports) {
-        it.ports = ports;
+    for (it, answer) in all.iter_mut().zip(answers) {
+        match answer {
+            Some((Ok(ports), version, deaf)) => {
+                (it.ports, it.version, it.stuck) = (Some(ports), version, deaf);
+            }
+            Some((Err(why), ..)) => it.stuck = Some(why),
+            None => {}
+        }
+        if it.stuck.is_some() && it.state == UP_WORD {
+            it.state = "stuck";
+        }
+    }
+    let mut unprotected = not_in_force(switches, state, only);
+    for it in &mut all {
+        it.unprotected = unprotected.remove(&it.tenant).unwrap_or_default();
     }
     Ok(all)
 }
 
+/// By tenant, a sentence for each peer that requires IPsec and has none, of all tenants or one;
+/// tenants without such a peer are not there. The daemons are asked at the same time.
+pub fn not_in_force(
+    switches: &Switches,
+    state: &State,
+    only: Option<&Name>,
+) -> BTreeMap<Name, Vec<String>> {
+    let asked = |name: &Name| only.is_none_or(|only| only == name);
+    let tenants = state.tenants.iter().filter(|(name, _)| asked(name));
+    let ikes: Vec<(&Name, &Ike)> = tenants
+        .filter_map(|(name, record)| Some((name, record.running_ike()?)))
+        .collect();
+    let sentences = parallel::map(&ikes, |(name, ike)| {
+        ike.not_in_force(&switches.associations(name))
+    });
+    let all = ikes.into_iter().map(|(name, _)| name.clone());
+    let all = all.zip(sentences);
+    all.filter(|(_, found)| !found.is_empty()).collect()
+}
+
+/// Adds what the supervisor cannot set right.
+pub fn add_troubles(all: &mut [Status], mut troubles: Troubles) {
+    for it in all {
+        it.trouble = troubles.remove(&it.tenant);
+    }
+}
+
+/// A line for each tenant that the supervisor cannot set right.
+pub fn trouble_lines(all: &[Status]) -> String {
+    let line = |it: &Status| {
+        let trouble = it.trouble.as_ref()?;
+        let since = history::shown(trouble.since);
+        Some(format!(
+            "tenant {} {} since {since}: {}\n",
+            it.tenant, trouble.state, trouble.why
+        ))
+    };
+    all.iter().filter_map(line).collect()
+}
+
+/// A line about a switch whose executable was replaced.
+pub fn replaced(tenant: &Name, path: &std::path::Path, version: Option<&str>) -> String {
+    let version = version.map(|version| format!(" ({version})"));
+    format!(
+        "tenant {tenant}: {} was replaced: the switch runs the former one{} until \
+         `restart {tenant}`",
+        path.display(),
+        version.unwrap_or_default()
+    )
+}
+
+const UP_WORD: &str = "up";
+
 fn word(record: &Record, running: bool) -> &'static str {
+    if let Some(paused) = record.paused.as_ref().filter(|_| record.complete) {
+        return paused.mode.word();
+    }
     match (record.complete, running) {
-        (true, true) => "up",
+        (true, true) => UP_WORD,
         (true, false) => "down",
         (false, _) => "interrupted",
     }
@@ -95,6 +183,22 @@ impl Status {
     /// The values of the labels [`TENANT`].
     fn labels(&self) -> [&str; 2] {
         [self.tenant.as_str(), &self.launcher]
+    }
+
+    /// Whether its switch runs as it should.
+    pub fn is_up(&self) -> bool {
+        self.state == UP_WORD
+    }
+
+    /// A sentence for each peer that requires IPsec and has none.
+    pub fn unprotected(&self) -> &[String] {
+        &self.unprotected
+    }
+
+    /// A line about its executable, if that was replaced.
+    pub fn replaced(&self) -> Option<String> {
+        let path = self.replaced.as_ref()?;
+        Some(replaced(&self.tenant, path, self.version.as_deref()))
     }
 
     fn ports(&self) -> &[Port] {
@@ -115,10 +219,15 @@ pub fn document(all: &[Status]) -> serde_json::Value {
                 "control_socket": it.control_socket,
                 "log": it.log,
                 "switch": it.running,
+                "stuck": it.stuck,
+                "ipsec": it.unprotected,
+                "version": it.version,
+                "replaced": it.replaced,
                 "accounts": it.accounts,
                 "ports": it.ports,
                 "functions": it.functions,
                 "accepted": it.accepted,
+                "trouble": it.trouble,
             })
         })
         .collect();
@@ -131,6 +240,7 @@ pub fn table(all: &[Status]) -> String {
         left("TENANT"),
         left("STATE"),
         left("LAUNCHER"),
+        left("VERSION"),
         right("PID"),
         right("UID"),
         right("UPTIME s"),
@@ -154,6 +264,7 @@ pub fn table(all: &[Status]) -> String {
             it.tenant.to_string(),
             it.state.to_owned(),
             it.launcher.to_owned(),
+            or_dash(it.version.clone()),
             or_dash(running.map(|it| it.pid.to_string())),
             it.uid.to_string(),
             or_dash(running.map(|it| format!("{:.1}", it.uptime_s))),
@@ -176,7 +287,7 @@ const UP: Metric<2> = Metric::gauge(
     "vf_provisioner_tenant_up",
     Unit::Bool,
     TENANT,
-    "Whether the tenant's switch runs.",
+    "Whether the tenant's switch runs, answers, and receives the frames that its NIC sends it.",
 );
 const RESTARTS: Metric<2> = Metric::counter(
     "vf_provisioner_tenant_restarts_total",
@@ -226,7 +337,7 @@ pub fn metrics(all: &[Status]) -> String {
     let mut out = Writer::default();
     let mut up = out.family(&UP);
     for it in all {
-        up.sample(it.labels(), it.running.is_some());
+        up.sample(it.labels(), it.running.is_some() && it.stuck.is_none());
     }
     let mut restarts = out.family(&RESTARTS);
     for (it, running) in all.iter().filter_map(|it| Some((it, it.running.as_ref()?))) {
@@ -283,6 +394,10 @@ mod tests {
             control_socket: "control.sock".into(),
             log: "log".into(),
             running: None,
+            stuck: None,
+            unprotected: Vec::new(),
+            version: None,
+            replaced: None,
             accounts: Some(Accounts {
                 cpu_s: 1.5,
                 memory_bytes: 3,
@@ -290,6 +405,7 @@ mod tests {
             }),
             functions: Vec::new(),
             accepted: BTreeSet::new(),
+            trouble: None,
             ports: Some(Ports {
                 tenant: "red".to_owned(),
                 ports: vec![Port {

@@ -7,6 +7,7 @@ use tenant_config::{
     check_host,
 };
 
+use crate::launcher::ike::uid_beside;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::{AssignError, NicBackend};
 use crate::resource::Resource;
@@ -72,6 +73,28 @@ pub enum PlacementError {
         /// Why.
         reason: String,
     },
+    /// Its launcher runs no IKE daemon.
+    #[error(
+        "tenant {tenant}: tunnel.ipsec: switches in virtual machines have no IPsec yet; use \
+         --launcher process, or leave the section out"
+    )]
+    NoIke {
+        /// Which tenant.
+        tenant: Name,
+    },
+    /// The user of its IKE daemon is somebody's.
+    #[error(
+        "tenant {tenant}: tunnel.ipsec: its IKE daemon would run as user {uid}, which is \
+         {account}: give another --uid-base, or remove that account"
+    )]
+    IkeAccount {
+        /// Which tenant.
+        tenant: Name,
+        /// The user.
+        uid: u32,
+        /// Whose it is.
+        account: String,
+    },
     /// No core is left.
     #[error(
         "tenant {tenant}: each of the cores {cores:?} is another tenant's: name more of them in \
@@ -117,12 +140,15 @@ pub fn records(
         .map_err(PlacementError::Allocation)?;
     let mut uids = Uids::new(state, site);
     let mut cores = Cores::new(state, site);
-    let mut all = state.tenants.clone();
     let mut records = BTreeMap::new();
     for (tenant, devices) in tenants.iter().zip(assigned) {
         let name = tenant.name();
         let uid = uids.of(name, state)?;
         let cpu = cores.of(name, state)?;
+        let ike = tenant.ike_config();
+        if ike.is_some() {
+            check_ike(name, uid, site, launcher)?;
+        }
         let inside = launcher.inside(&devices);
         let config = tenant.switch_config(Devices {
             ports: inside.ports,
@@ -140,6 +166,7 @@ pub fn records(
             cpu: Some(cpu),
             namespace: nic.namespace(name),
             devices,
+            ike,
             needs: needed.map(Resource::key).collect(),
         };
         resources.extend(launcher.resources(&config, &slot));
@@ -149,20 +176,93 @@ pub fn records(
             probes,
             complete: false,
             previous: None,
+            formerly: None,
+            paused: None,
         };
-        all.insert(name.clone(), record.clone());
+        // What an operator has stopped stays so.
+        let paused = state.tenants.get(name).and_then(|it| it.paused.as_ref());
+        let record = match paused {
+            Some(paused) => record.paused(paused.mode),
+            None => record,
+        };
         records.insert(name.clone(), record);
     }
-    no_sharing(&all)?;
+    no_sharing(state, &records)?;
     no_meeting(state, &records)?;
     for (name, record) in &mut records {
         // An apply without changes leaves the record as it is.
-        record.complete = state
-            .tenants
-            .get(name)
-            .is_some_and(|before| before.complete && before.resources == record.resources);
+        record.complete = state.tenants.get(name).is_some_and(|before| {
+            let same = before.resources == record.resources && before.paused == record.paused;
+            before.complete && same
+        });
     }
     Ok(records)
+}
+
+/// Refuses an IKE daemon that this host cannot carry.
+fn check_ike(
+    tenant: &Name,
+    switch_uid: u32,
+    site: &Site,
+    launcher: &dyn Launcher,
+) -> Result<(), PlacementError> {
+    let tenant = || tenant.clone();
+    if !launcher.carries_ike() {
+        return Err(PlacementError::NoIke { tenant: tenant() });
+    }
+    let uid = uid_beside(switch_uid);
+    let account = (site.account_of)(uid).map_err(|reason| PlacementError::UnknownAccounts {
+        tenant: tenant(),
+        reason,
+    })?;
+    match account {
+        None => Ok(()),
+        Some(account) => Err(PlacementError::IkeAccount {
+            tenant: tenant(),
+            uid,
+            account,
+        }),
+    }
+}
+
+/// What becomes of tenants that are placed independently of each other.
+#[derive(Debug, Default)]
+pub struct Placed {
+    /// The records of those that fit.
+    pub records: BTreeMap<Name, Record>,
+    /// Why the others do not.
+    pub refused: BTreeMap<Name, PlacementError>,
+}
+
+/// The records of those `tenants` that this host can carry together, as [`records`] makes them. Of
+/// two that exclude each other the first has precedence.
+pub fn place(
+    tenants: &[Tenant],
+    state: &State,
+    site: &Site,
+    nic: &dyn NicBackend,
+    launcher: &dyn Launcher,
+) -> Placed {
+    let mut placed = Placed::default();
+    let mut accepted: Vec<Tenant> = Vec::new();
+    // Parts that do not fit are halved until the culprit is alone.
+    let mut parts = vec![tenants];
+    while let Some(part) = parts.pop() {
+        accepted.extend_from_slice(part);
+        match records(&accepted, state, site, nic, launcher) {
+            Ok(records) => placed.records = records,
+            Err(error) => {
+                accepted.truncate(accepted.len() - part.len());
+                if let [culprit] = part {
+                    placed.refused.insert(culprit.name().clone(), error);
+                } else {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+            }
+        }
+    }
+    placed
 }
 
 /// The users of switches. Free ones are searched once: those that no tenant ever had in ascending
@@ -228,10 +328,7 @@ struct Cores<'a> {
 }
 
 fn core_of(record: &Record) -> Option<u32> {
-    record.resources.iter().find_map(|resource| match resource {
-        Resource::Switch(switch) => switch.cpu,
-        _ => None,
-    })
+    record.switch()?.cpu
 }
 
 impl<'a> Cores<'a> {
@@ -270,33 +367,12 @@ impl<'a> Cores<'a> {
 /// Refuses tenants that share a MAC, a VNI, an address of the underlay, or an object of the host: a
 /// port may be named like the namespace of another's switch, and shortened names of bridge ports
 /// may be the same.
-fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
+fn no_sharing(state: &State, new: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
+    let mut all: BTreeMap<&Name, &Record> = state.tenants.iter().collect();
+    all.extend(new);
     let mut seen: BTreeMap<String, &Name> = BTreeMap::new();
     for (name, record) in all {
-        let config = record.resources.iter().find_map(|resource| match resource {
-            Resource::Switch(switch) => Some(&switch.config),
-            _ => None,
-        });
-        let Some(config) = config else {
-            continue;
-        };
-        let mac = |mac: &MacAddr| format!("MAC {mac}");
-        let mut own = BTreeSet::from([format!("VNI {}", config.vni)]);
-        let objects = record.resources.iter().filter(|it| !it.is_shared());
-        own.extend(objects.map(|resource| resource.key().to_string()));
-        for port in &config.ports {
-            own.insert(mac(&port.mac));
-            own.extend(port.extra_macs.iter().map(mac));
-            own.insert(format!("a port named {}", port.name));
-        }
-        if let Some(uplink) = &config.uplink {
-            own.extend(
-                uplink
-                    .own_addresses()
-                    .map(|address| format!("uplink address {address}")),
-            );
-        }
-        for what in own {
+        for what in claims(record) {
             if let Some(other) = seen.insert(what.clone(), name) {
                 return Err(PlacementError::Shared {
                     one: other.clone(),
@@ -309,6 +385,27 @@ fn no_sharing(all: &BTreeMap<Name, Record>) -> Result<(), PlacementError> {
     Ok(())
 }
 
+/// What no two tenants of a host may both have.
+pub(crate) fn claims(record: &Record) -> BTreeSet<String> {
+    let objects = record.resources.iter().filter(|it| !it.is_shared());
+    let mut claims: BTreeSet<String> = objects.map(|resource| resource.key().to_string()).collect();
+    let Some(switch) = record.switch() else {
+        return claims;
+    };
+    let config = &switch.config;
+    let mac = |mac: &MacAddr| format!("MAC {mac}");
+    claims.insert(format!("VNI {}", config.vni));
+    for port in &config.ports {
+        claims.insert(mac(&port.mac));
+        claims.extend(port.extra_macs.iter().map(mac));
+        claims.insert(format!("a port named {}", port.name));
+    }
+    let uplink = config.uplink.iter();
+    let addresses = uplink.flat_map(|uplink| uplink.own_addresses());
+    claims.extend(addresses.map(|address| format!("uplink address {address}")));
+    claims
+}
+
 /// Refuses tenants whose addresses meet on the underlay. Recorded tenants that are not of this
 /// change are compared with those of the change only: an old conflict keeps no other tenant away.
 fn no_meeting(state: &State, new: &BTreeMap<Name, Record>) -> Result<(), ConfigErrors> {
@@ -319,7 +416,7 @@ fn no_meeting(state: &State, new: &BTreeMap<Name, Record>) -> Result<(), ConfigE
 }
 
 /// The records' switches, and how errors name them.
-fn sources<'a>(
+pub(crate) fn sources<'a>(
     records: impl IntoIterator<Item = (&'a Name, &'a Record)>,
 ) -> Vec<(String, &'a SwitchConfig)> {
     let named = records.into_iter().filter_map(|(name, record)| {
@@ -329,7 +426,7 @@ fn sources<'a>(
     named.collect()
 }
 
-fn host_tenants<'a>(sources: &'a [(String, &'a SwitchConfig)]) -> Vec<HostTenant<'a>> {
+pub(crate) fn host_tenants<'a>(sources: &'a [(String, &'a SwitchConfig)]) -> Vec<HostTenant<'a>> {
     let tenants = sources.iter();
     tenants
         .map(|(source, config)| HostTenant { source, config })

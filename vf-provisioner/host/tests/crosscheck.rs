@@ -84,6 +84,7 @@ fn onboard(tenant: &Tenant, state: &mut State) -> Result<(), PlacementError> {
     };
     let process = Process {
         binary: PathBuf::from("/nowhere/vswitch"),
+        ike_binary: "/usr/bin/vswitch-charon".into(),
         instance: "test".to_owned(),
         limits: Limits {
             cpu_percent: 100,

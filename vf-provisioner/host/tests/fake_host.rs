@@ -1,20 +1,31 @@
 //! Plans, journals and roll-backs on a host that is only a table: no root, no clock, no network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use proptest::prelude::*;
 use tenant_config::{Memory, Name, SwitchConfig, Tenant};
-use vf_host::apply::{ApplyError, Change, apply, never, plan_change};
+use vf_host::apply::{Applied, ApplyError, Change, apply, never, plan_change};
+use vf_host::batch::{Outcome, Part, apply_each, plan_each};
+use vf_host::error::HostError;
 use vf_host::host::{FakeHost, Host};
 use vf_host::launcher::process::{Limits, Process};
 use vf_host::nic::parts::netns::Namespace;
+use vf_host::nic::probe::Probe;
 use vf_host::nic::veth::Veth;
+use vf_host::object::Object;
 use vf_host::plan::{Action, PlanError};
 use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, HostLock, Record, State};
 use vf_host::tenants::{Placement, PlacementError, Site, records};
+use vf_host::verify::drift_of_all;
 
 /// A tenant that differs from others by `number`, and from its previous version by `ports` and
 /// `mtu`.
@@ -51,6 +62,7 @@ fn name(number: u8) -> Name {
 fn process(cpu_percent: u32) -> Process {
     Process {
         binary: PathBuf::from("/nowhere/vswitch"),
+        ike_binary: "/usr/bin/vswitch-charon".into(),
         instance: "test".to_owned(),
         limits: Limits {
             cpu_percent,
@@ -115,18 +127,28 @@ impl World {
 
     fn apply(&mut self, change: &Change) -> Result<usize, ApplyError> {
         let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
-        apply(&mut self.host, &mut store, change, &mut never()).map(|done| done.actions.len())
+        apply(&mut self.host, &mut store, change, &never()).map(|done| done.actions.len())
     }
 
     fn apply_killed_at(&mut self, change: &Change, moment: usize) -> Result<usize, ApplyError> {
         let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
-        let mut passed = 0;
-        let mut crash = || {
-            passed += 1;
-            passed > moment
-        };
-        apply(&mut self.host, &mut store, change, &mut crash).map(|done| done.actions.len())
+        let passed = AtomicUsize::new(0);
+        let crash = || passed.fetch_add(1, Ordering::Relaxed) >= moment;
+        let done = apply_each(&mut self.host, &mut store, change, &crash, &|_| {});
+        total(done)
     }
+
+    /// Each tenant by itself.
+    fn apply_each(&mut self, change: &Change) -> Vec<Outcome<Applied>> {
+        let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
+        apply_each(&mut self.host, &mut store, change, &never(), &|_| {})
+    }
+}
+
+/// The number of actions, or the first error.
+fn total(outcomes: Vec<Outcome<Applied>>) -> Result<usize, ApplyError> {
+    let counts = outcomes.into_iter().map(|it| Ok(it.result?.actions.len()));
+    counts.sum()
 }
 
 #[test]
@@ -251,6 +273,40 @@ fn switch_is_restarted_if_its_device_is_recreated() {
             "create switch of tenant t1".to_owned(),
         ]
     );
+}
+
+#[test]
+fn ike_daemon_is_restarted_with_its_switch() {
+    let text = "name = 't1'\nvni = 1\n[gateway]\nipv4 = '10.0.0.1/24'\n[uplink]\naddress = \
+                '192.0.2.2/24'\nnext_hop = '192.0.2.1'\n[tunnel]\nkind = \
+                'geneve'\n[tunnel.ipsec]\nmode = 'required'\npsk = '/psk'\n[[tunnel.peer]]\nname = \
+                'far'\nvtep = '192.0.2.3'\nprefixes = ['10.0.0.3']\n[[port]]\nname = 'vm1'\nmac = \
+                '52:54:00:00:00:01'\naddresses = ['10.0.0.11']\n";
+    let tenant = Tenant::parse("test", text).expect("the text is a tenant");
+    let mut world = World::new();
+    let change = set(std::slice::from_ref(&tenant), &world.state());
+    world.apply(&change).expect("it applies");
+    let ike = change.set[&name(1)].running_ike().expect("it has one");
+    let (key, ends) = (ike.key(), "delete IKE daemon of tenant t1");
+    let again = |world: &World| {
+        let state = world.state();
+        let again = Change {
+            restart: BTreeSet::from([name(1)]),
+            ..set(std::slice::from_ref(&tenant), &state)
+        };
+        let plan = plan_change(&world.host, &state, &again).expect("there is a plan");
+        let steps = plan.actions.iter().map(ToString::to_string);
+        steps.collect::<Vec<String>>()
+    };
+    let others = [
+        "delete switch of tenant t1",
+        "create switch of tenant t1",
+        "create IKE daemon of tenant t1",
+    ];
+    assert_eq!(again(&world), [&[ends], &others[..]].concat());
+    // One that has died comes behind the new switch.
+    world.host.objects.remove(&key);
+    assert_eq!(again(&world), others);
 }
 
 #[test]
@@ -444,27 +500,127 @@ fn failure_at_any_change_is_rolled_back() {
         let mut world = World::new();
         let first = set(&[tenant(1, 1, 1500, true)], &world.state());
         world.apply(&first).expect("it applies");
-        let (objects, state) = (world.host.objects.clone(), world.state());
+        let state = world.state();
         // The second change adds a tenant, changes the first, and removes or keeps its uplink.
         let change = set(
             &[tenant(1, 2, 1400, uplink), tenant(2, 1, 1500, true)],
             &state,
         );
-        let mut failing = 0;
-        loop {
-            world.host.changes = 0;
-            world.host.fails_at = Some(failing);
-            match world.apply(&change) {
-                Ok(_) => break,
-                Err(ApplyError::RolledBack { .. }) => {}
-                Err(other) => panic!("change {failing}: {other}"),
-            }
-            assert_eq!(world.host.objects, objects, "after change {failing}");
-            assert_eq!(world.state(), state, "after change {failing}");
-            failing += 1;
-        }
-        assert!(failing > 10, "only {failing} changes failed");
+        fails_at_every_step(&mut world, &change);
     }
+}
+
+/// Whatever fails of one tenant: the others are onboarded, and nothing of it is left.
+#[test]
+fn failing_tenant_takes_nothing_of_others_back() {
+    let mut seen = BTreeSet::new();
+    for failing in 0.. {
+        let mut world = World::new();
+        let first = set(&[tenant(1, 1, 1500, true)], &world.state());
+        world.apply(&first).expect("it applies");
+        let tenants = [
+            tenant(1, 1, 1400, true),
+            tenant(2, 1, 1500, true),
+            tenant(3, 2, 1500, false),
+        ];
+        let change = set(&tenants, &world.state());
+        world.host.changes = 0;
+        world.host.fails_at = Some(failing);
+        let mut good = change.set.clone();
+        let mut failed = BTreeSet::new();
+        for outcome in world.apply_each(&change) {
+            match (outcome.part, outcome.result) {
+                (_, Ok(_)) => {}
+                (Part::Set(names), Err(ApplyError::RolledBack { .. })) => {
+                    good.retain(|name, _| !names.contains(name));
+                    failed.extend(names);
+                }
+                (part, Err(error)) => panic!("change {failing}: {part:?}: {error}"),
+            }
+        }
+        if failed.contains(&name(1)) {
+            good.insert(name(1), first.set[&name(1)].clone());
+        }
+        assert!(failed.len() <= 1, "change {failing}: {failed:?}");
+        let wanted: BTreeMap<Key, Resource> = good
+            .values()
+            .flat_map(|record| &record.resources)
+            .map(|resource| (resource.key(), resource.clone()))
+            .collect();
+        assert_eq!(world.host.objects, wanted, "change {failing}");
+        for record in good.values_mut() {
+            record.complete = true;
+        }
+        let state = State {
+            tenants: good,
+            owned: wanted,
+        };
+        assert_eq!(world.state(), state, "change {failing}");
+        let done = world.host.changes <= failing;
+        seen.extend(failed);
+        if done {
+            break;
+        }
+    }
+    assert_eq!(seen, BTreeSet::from([name(1), name(2), name(3)]));
+}
+
+#[test]
+fn tenants_that_exchange_something_are_one_part() {
+    let mut world = World::new();
+    let both = [tenant(1, 1, 1500, true), tenant(2, 1, 1500, true)];
+    let change = set(
+        &[&both[..], &[tenant(3, 1, 1500, true)]].concat(),
+        &world.state(),
+    );
+    world.apply(&change).expect("it applies");
+    // Each becomes what the other was, but for its name; the third gets longer frames.
+    let exchanged = |number: u8, other: u8| {
+        let text = tenant_text(other, 1, 1500, true);
+        let own = format!("name = \"t{number}\"");
+        let text = text.replacen(&format!("name = \"t{other}\""), &own, 1);
+        Tenant::parse("test", &text).expect("a tenant")
+    };
+    let tenants = [exchanged(1, 2), exchanged(2, 1), tenant(3, 1, 1400, true)];
+    let change = set(&tenants, &world.state());
+    let parts = |outcomes: Vec<Outcome<_>>| -> Vec<Part> {
+        outcomes.into_iter().map(|outcome| outcome.part).collect()
+    };
+    let wanted = [
+        Part::Set(BTreeSet::from([name(1), name(2)])),
+        Part::Set(BTreeSet::from([name(3)])),
+    ];
+    let planned = plan_each(&world.host, &world.state(), &change);
+    let planned: Vec<Part> = planned.into_iter().map(|outcome| outcome.part).collect();
+    assert_eq!(planned, wanted);
+    let applied = world.apply_each(&change);
+    assert!(applied.iter().all(|it| it.result.is_ok()), "{applied:?}");
+    assert_eq!(parts(applied), wanted);
+    let resources = change.set.values().flat_map(|record| &record.resources);
+    let wanted: BTreeMap<Key, Resource> = resources.map(|it| (it.key(), it.clone())).collect();
+    assert_eq!(world.host.objects, wanted);
+}
+
+/// An object that cannot be removed any more keeps no tenant away.
+#[test]
+fn left_over_that_stays_is_reported_and_tenants_are_applied() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, false)], &world.state());
+    world.apply(&change).expect("it applies");
+    // The release is killed behind its record.
+    let mut store = HostLock::open(world.path()).expect("the state directory opens");
+    store.set_tenants(BTreeMap::new()).expect("it is written");
+    drop(store);
+    world.host.changes = 0;
+    world.host.fails_at = Some(0);
+    let change = set(&[tenant(2, 1, 1500, false)], &world.state());
+    let outcomes = world.apply_each(&change);
+    let failed: Vec<&Part> = outcomes
+        .iter()
+        .filter_map(|it| it.result.is_err().then_some(&it.part))
+        .collect();
+    assert_eq!(failed, [&Part::LeftOver]);
+    assert!(world.state().tenants[&name(2)].complete);
 }
 
 /// What happens to the host between two checks.
@@ -540,7 +696,7 @@ proptest! {
                     world.host.changes = 0;
                     world.host.fails_at = Some(at);
                     let change = set(&[tenant(number, 2, 1500, true)], &world.state());
-                    let result = world.apply(&change);
+                    let result = total(world.apply_each(&change));
                     let good = matches!(result, Ok(_) | Err(ApplyError::RolledBack { .. }));
                     prop_assert!(good, "{:?}", result);
                 }
@@ -549,7 +705,7 @@ proptest! {
         world.host.fails_at = None;
         let all: Vec<Tenant> = (1..4).map(|number| tenant(number, ports, mtu, true)).collect();
         let change = set(&all, &world.state());
-        world.apply(&change).expect("it applies");
+        total(world.apply_each(&change)).expect("it applies");
         for record in change.set.values() {
             for resource in &record.resources {
                 let is = world.host.observe(resource).expect("it can be observed");
@@ -561,14 +717,52 @@ proptest! {
         let there: BTreeSet<Key> = world.host.objects.keys().cloned().collect();
         prop_assert_eq!(there, wanted);
         let again = set(&all, &world.state());
-        prop_assert_eq!(world.apply(&again).expect("it applies"), 0);
-        world.apply(&release(&[1, 2, 3])).expect("it releases");
+        prop_assert_eq!(total(world.apply_each(&again)).expect("it applies"), 0);
+        total(world.apply_each(&release(&[1, 2, 3]))).expect("it releases");
         prop_assert_eq!(&world.host.objects, &BTreeMap::new());
         prop_assert_eq!(world.state(), State::default());
     }
 }
 
-/// Whatever of the state cannot be written, and whenever: the host is as before.
+/// A journal that stops growing on demand, and a folder in the place of the whole state's file.
+struct FullDisk {
+    journal: std::fs::File,
+    path: PathBuf,
+    in_the_way: PathBuf,
+}
+
+impl FullDisk {
+    fn at(dir: &Path) -> Self {
+        let journal = memfd_create("journal", MFdFlags::MFD_ALLOW_SEALING).expect("a file");
+        let path = dir.join("journal");
+        let there = std::fs::read(&path).unwrap_or_default();
+        std::fs::remove_file(&path).expect("it is there");
+        let target = format!("/proc/self/fd/{}", journal.as_raw_fd());
+        std::fs::write(&target, there).expect("it is written");
+        std::os::unix::fs::symlink(target, &path).expect("a link");
+        Self {
+            journal: journal.into(),
+            path,
+            in_the_way: dir.join("state.new"),
+        }
+    }
+
+    fn fill(&self) {
+        let seal = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW);
+        fcntl(&self.journal, seal).expect("it is sealed");
+        std::fs::create_dir(&self.in_the_way).expect("a folder");
+    }
+
+    /// There is space again.
+    fn empty(self) {
+        let text = std::fs::read(&self.path).expect("it is read");
+        std::fs::remove_file(&self.path).expect("it is there");
+        std::fs::write(&self.path, text).expect("it is written");
+        std::fs::remove_dir(&self.in_the_way).expect("it is there");
+    }
+}
+
+/// Whenever the state cannot be written: the host is as before.
 #[test]
 fn state_error_is_rolled_back() {
     let mut world = World::new();
@@ -579,37 +773,386 @@ fn state_error_is_rolled_back() {
         &[tenant(1, 2, 1400, true), tenant(2, 1, 1500, true)],
         &state,
     );
-    // What stands in the place of a file that is to be written.
-    let in_the_way = world.path().join("state.new");
     let steps = plan_change(&world.host, &state, &other)
         .expect("a plan")
         .actions
         .len();
     for moment in [0, 7, 3 * steps] {
+        let disk = FullDisk::at(world.path());
         let mut store = HostLock::open(world.path()).expect("the state directory opens");
-        let mut passed = 0;
-        let mut block = || {
-            if passed == moment {
-                std::fs::create_dir(&in_the_way).expect("a folder");
+        let passed = AtomicUsize::new(0);
+        let block = || {
+            if passed.fetch_add(1, Ordering::Relaxed) == moment {
+                disk.fill();
             }
-            passed += 1;
             false
         };
-        let error = apply(&mut world.host, &mut store, &other, &mut block)
+        let error = apply(&mut world.host, &mut store, &other, &block)
             .expect_err("the state cannot be written");
-        assert!(error.to_string().contains("state.json"), "{error}");
+        assert!(error.to_string().contains("/journal"), "{error}");
         assert_eq!(world.host.objects, objects, "{error}");
-        std::fs::remove_dir(&in_the_way).expect("it is there");
         drop(store);
+        disk.empty();
         // The record says at worst that an apply was interrupted.
         let back = Change {
             release: BTreeSet::from([name(2)]),
             ..one.clone()
         };
         world.apply(&back).expect("it is completed");
-        assert_eq!(
-            (&world.host.objects, world.state()),
-            (&objects, state.clone())
-        );
+        assert_eq!(world.host.objects, objects);
+        let now = world.state();
+        assert_eq!(now.tenants, state.tenants);
+        // How they were last set could not be recorded.
+        assert!(now.owned.keys().eq(state.owned.keys()));
     }
+}
+
+/// A host on which several tenants are worked on at once.
+#[derive(Clone, Default)]
+struct Beside {
+    host: Arc<Mutex<FakeHost>>,
+    /// How many switches start now, and how many did so at most.
+    starts: Arc<(AtomicUsize, AtomicUsize)>,
+}
+
+impl Beside {
+    fn locked(&self) -> MutexGuard<'_, FakeHost> {
+        self.host.lock().expect("nobody panics")
+    }
+
+    /// Carries out a change with the host of `world`.
+    fn apply(&self, world: &mut World, change: &Change, killed_at: usize) -> Vec<Outcome<Applied>> {
+        *self.locked() = std::mem::take(&mut world.host);
+        let mut store = HostLock::open(world.path()).expect("the state directory opens");
+        let passed = AtomicUsize::new(0);
+        let crash = || passed.fetch_add(1, Ordering::Relaxed) >= killed_at;
+        let done = apply_each(&mut self.clone(), &mut store, change, &crash, &|_| {});
+        world.host = std::mem::take(&mut *self.locked());
+        done
+    }
+}
+
+impl Host for Beside {
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        self.locked().observe(wanted)
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        if matches!(resource, Resource::Switch(_)) {
+            let (now, most) = &*self.starts;
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.locked().create(resource)
+    }
+
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
+        self.locked().update(from, to)
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        self.locked().delete(resource)
+    }
+
+    fn beside(&self) -> Option<Box<dyn Host + Send>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
+        self.locked().probe(probe)
+    }
+}
+
+fn many(count: u8) -> Vec<Tenant> {
+    (1..=count).map(|it| tenant(it, 1, 1500, true)).collect()
+}
+
+#[test]
+fn switches_start_beside_each_other_and_a_bounded_number_at_once() {
+    let mut world = World::new();
+    let host = Beside::default();
+    let change = set(&many(24), &world.state());
+    let done = host.apply(&mut world, &change, usize::MAX);
+    assert!(done.iter().all(|it| it.result.is_ok()), "{done:?}");
+    let tenants = done.iter().filter_map(|it| match &it.part {
+        Part::Set(names) => names.first().cloned(),
+        _ => None,
+    });
+    let tenants: Vec<Name> = tenants.collect();
+    assert_eq!(tenants, change.set.keys().cloned().collect::<Vec<_>>());
+    let most = host.starts.1.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most}");
+    let wanted = change.set.values().flat_map(|record| &record.resources);
+    let wanted: BTreeMap<Key, Resource> = wanted.map(|it| (it.key(), it.clone())).collect();
+    assert_eq!(world.host.objects, wanted);
+    let all: Vec<u8> = (1..=24).collect();
+    total(host.apply(&mut world, &release(&all), usize::MAX)).expect("they are released");
+    assert_eq!(world.host.objects, BTreeMap::new());
+    assert_eq!(world.state(), State::default());
+}
+
+#[test]
+fn batch_that_is_killed_at_any_moment_is_completed() {
+    for moment in (0..100).step_by(9) {
+        let mut world = World::new();
+        let host = Beside::default();
+        let change = set(&many(4), &world.state());
+        let killed = total(host.apply(&mut world, &change, moment));
+        assert!(matches!(killed, Err(ApplyError::Killed)), "{killed:?}");
+        let again = set(&many(4), &world.state());
+        total(host.apply(&mut world, &again, usize::MAX)).expect("it is completed");
+        let wanted = change.set.values().flat_map(|record| &record.resources);
+        let wanted: BTreeMap<Key, Resource> = wanted.map(|it| (it.key(), it.clone())).collect();
+        assert_eq!(world.host.objects, wanted, "killed at {moment}");
+        assert!(world.state().tenants.values().all(|it| it.complete));
+        let killed = total(host.apply(&mut world, &release(&[1, 2, 3, 4]), moment));
+        assert!(matches!(killed, Err(ApplyError::Killed)), "{killed:?}");
+        total(host.apply(&mut world, &release(&[1, 2, 3, 4]), usize::MAX)).expect("it releases");
+        assert_eq!(world.host.objects, BTreeMap::new(), "killed at {moment}");
+        assert_eq!(world.state(), State::default());
+    }
+}
+
+#[test]
+fn failing_tenant_takes_nothing_of_those_back_that_are_made_beside_it() {
+    for failing in 0..40 {
+        let mut world = World::new();
+        world.host.fails_at = Some(failing);
+        let host = Beside::default();
+        let change = set(&many(3), &world.state());
+        let mut good = change.set.clone();
+        for outcome in host.apply(&mut world, &change, usize::MAX) {
+            match (outcome.part, outcome.result) {
+                (_, Ok(_)) => {}
+                (Part::Set(names), Err(ApplyError::RolledBack { .. })) => {
+                    good.retain(|name, _| !names.contains(name));
+                }
+                (part, Err(error)) => panic!("change {failing}: {part:?}: {error}"),
+            }
+        }
+        assert!(good.len() >= 2, "change {failing}");
+        let wanted = good.values().flat_map(|record| &record.resources);
+        let wanted: BTreeMap<Key, Resource> = wanted.map(|it| (it.key(), it.clone())).collect();
+        assert_eq!(world.host.objects, wanted, "change {failing}");
+        assert_eq!(world.state().owned, wanted, "change {failing}");
+    }
+}
+
+/// Gives tenant 1 another name, as `rename` does.
+fn rename(state: &State, new: &str) -> Change {
+    let new: Name = new.parse().expect("a name");
+    let text = tenant_text(1, 1, 1500, true).replacen("\"t1\"", &format!("\"{new}\""), 1);
+    let tenant = Tenant::parse("test", &text).expect("the text is a tenant");
+    let mut state = state.clone();
+    let record = state.tenants.remove(&name(1)).expect("it is onboarded");
+    state.tenants.insert(new.clone(), record);
+    Change {
+        release: BTreeSet::from([name(1)]),
+        renamed: BTreeMap::from([(new, name(1))]),
+        ..set(&[tenant], &state)
+    }
+}
+
+fn objects(change: &Change) -> BTreeMap<Key, Resource> {
+    let all = change.set.values().flat_map(|record| &record.resources);
+    all.map(|it| (it.key(), it.clone())).collect()
+}
+
+#[test]
+fn renamed_tenant_keeps_its_guests_pairs_its_directory_and_its_user() {
+    let mut world = World::new();
+    let change = set(&[tenant(1, 1, 1500, true)], &world.state());
+    world.apply(&change).expect("it applies");
+    let change = rename(&world.state(), "crimson");
+    let plan = plan_change(&world.host, &world.state(), &change).expect("there is a plan");
+    let steps = plan.actions.iter().map(|it| it.to_string());
+    // Without the digests in the names of interfaces.
+    let steps: Vec<String> = steps
+        .map(|step| {
+            let words = step.split(' ').map(|word| match word.split_once("-io") {
+                Some((before, _)) => before.to_owned(),
+                None => word.split_once("gw-").map_or(word, |it| it.0).to_owned(),
+            });
+            words.collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    assert_eq!(
+        steps,
+        [
+            "delete switch of tenant t1",
+            "delete control group test/t1",
+            "delete port lock of test",
+            "delete veth pair test-sw-t1/inout",
+            "create network namespace test-sw-crimson",
+            "move veth pair test-sw-t1/ to veth pair test-sw-crimson/",
+            "create veth pair test-sw-crimson/inout",
+            "create port lock of test",
+            "move directory of tenant t1 to directory of tenant crimson",
+            "create control group test/crimson",
+            "create switch of tenant crimson",
+            "delete network namespace test-sw-t1",
+        ]
+    );
+    let uid = world.state().tenants[&name(1)].uid;
+    world.apply(&change).expect("it is renamed");
+    assert_eq!(world.host.objects, objects(&change));
+    let state = world.state();
+    let records: Vec<_> = state.tenants.iter().collect();
+    let [(new, record)] = records[..] else {
+        panic!("{records:?}");
+    };
+    assert_eq!(
+        (new.as_str(), record.uid, record.complete),
+        ("crimson", uid, true)
+    );
+    assert_eq!(record.formerly, Some(name(1)));
+    assert_eq!(state.owned, objects(&change));
+    assert_eq!(state::released_uids(world.path()), Vec::<u32>::new());
+}
+
+/// Lets each step of `change` fail, one after the other: every time all is as before. Then it
+/// succeeds.
+fn fails_at_every_step(world: &mut World, change: &Change) {
+    let (objects, state) = (world.host.objects.clone(), world.state());
+    let mut failing = 0;
+    loop {
+        world.host.changes = 0;
+        world.host.fails_at = Some(failing);
+        match world.apply(change) {
+            Ok(_) => break,
+            Err(ApplyError::RolledBack { .. }) => {}
+            Err(other) => panic!("change {failing}: {other}"),
+        }
+        assert_eq!(world.host.objects, objects, "after change {failing}");
+        assert_eq!(world.state(), state, "after change {failing}");
+        failing += 1;
+    }
+    assert!(failing > 10, "only {failing} changes failed");
+}
+
+#[test]
+fn rename_that_fails_or_is_killed_is_undone_or_completed() {
+    let mut world = World::new();
+    let first = set(&[tenant(1, 1, 1500, true)], &world.state());
+    world.apply(&first).expect("it applies");
+    let (there, state) = (world.host.objects.clone(), world.state());
+    let change = rename(&state, "crimson");
+    fails_at_every_step(&mut world, &change);
+    for moment in 0..36 {
+        let mut world = World::new();
+        world.apply(&first).expect("it applies");
+        let passed = AtomicUsize::new(0);
+        let crash = || passed.fetch_add(1, Ordering::Relaxed) >= moment;
+        let mut store = HostLock::open(world.path()).expect("the state directory opens");
+        let killed = apply(&mut world.host, &mut store, &change, &crash);
+        assert!(matches!(killed, Err(ApplyError::Killed)), "{killed:?}");
+        drop(store);
+        // As the supervisor does.
+        let state = world.state();
+        let crimson = state.tenants.iter().next().expect("it is recorded");
+        assert_eq!((crimson.0.as_str(), crimson.1.complete), ("crimson", false));
+        let again = Change {
+            set: BTreeMap::from([(crimson.0.clone(), crimson.1.clone())]),
+            ..Change::default()
+        };
+        world.apply(&again).expect("it is completed");
+        assert_eq!(world.host.objects, objects(&change), "killed at {moment}");
+        assert_eq!(world.state().owned, objects(&change), "killed at {moment}");
+        // Or back to what it was.
+        let back = Change {
+            set: first.set.clone(),
+            release: crimson
+                .1
+                .formerly
+                .iter()
+                .map(|_| crimson.0.clone())
+                .collect(),
+            renamed: BTreeMap::from([(name(1), crimson.0.clone())]),
+            ..Change::default()
+        };
+        world.apply(&back).expect("it has its former name");
+        assert_eq!(world.host.objects, there, "killed at {moment}");
+    }
+}
+
+/// Counts what is asked of a host.
+#[derive(Default)]
+struct Counted {
+    host: FakeHost,
+    objects: AtomicUsize,
+    looks: AtomicUsize,
+    probes: usize,
+}
+
+impl Host for Counted {
+    fn observe(&self, wanted: &Resource) -> Result<Option<Resource>, HostError> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        self.host.observe(wanted)
+    }
+
+    fn observe_all(&self, wanted: &[&Resource]) -> Vec<Result<Option<Resource>, HostError>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.objects.fetch_add(wanted.len(), Ordering::Relaxed);
+        self.host.observe_all(wanted)
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), HostError> {
+        self.host.create(resource)
+    }
+
+    fn update(&mut self, from: &Resource, to: &Resource) -> Result<(), HostError> {
+        self.host.update(from, to)
+    }
+
+    fn delete(&mut self, resource: &Resource) -> Result<(), HostError> {
+        self.host.delete(resource)
+    }
+
+    fn probe(&mut self, probe: &Probe) -> Result<(), HostError> {
+        self.host.probe(probe)
+    }
+
+    fn probe_all(&mut self, probes: &[Probe]) -> Vec<Result<(), HostError>> {
+        self.probes += probes.len();
+        self.host.probe_all(probes)
+    }
+}
+
+/// The looks of a plan and of a verification of so many tenants with nothing to do, the objects
+/// looked at, and the probes.
+fn looks(count: u8) -> [usize; 3] {
+    let tenants: Vec<Tenant> = (1..=count).map(|it| tenant(it, 2, 1500, true)).collect();
+    let mut world = World::new();
+    let change = set(&tenants, &State::default());
+    let mut store = HostLock::open(world.path()).expect("it opens");
+    apply(&mut world.host, &mut store, &change, &never()).expect("it applies");
+    let state = store.state().clone();
+    let mut host = Counted {
+        host: world.host,
+        ..Counted::default()
+    };
+    let plans = plan_each(&host, &state, &set(&tenants, &state));
+    assert!(
+        plans
+            .iter()
+            .all(|it| matches!(&it.result, Ok(plan) if plan.is_empty()))
+    );
+    let records: Vec<&Record> = state.tenants.values().collect();
+    let drift = drift_of_all(&mut host, &state, &records);
+    assert_eq!(drift, vec![Vec::<String>::new(); count.into()]);
+    [
+        host.looks.into_inner(),
+        host.objects.into_inner(),
+        host.probes,
+    ]
+}
+
+#[test]
+fn looks_are_two_and_objects_grow_linearly_with_the_tenants() {
+    let [ten, twenty, forty] = [10, 20, 40].map(looks);
+    assert_eq!([ten[0], twenty[0], forty[0]], [2, 2, 2]);
+    assert_eq!(forty[1] - twenty[1], 2 * (twenty[1] - ten[1]));
+    assert_eq!([ten[2], twenty[2], forty[2]], [20, 40, 80]);
 }

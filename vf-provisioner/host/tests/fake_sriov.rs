@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tenant_config::{Device, MacAddr, Memory, Name, NicAttribute, PciAddress, Tenant, VlanId};
-use vf_host::apply::{ApplyError, Change, apply, plan_change};
+use vf_host::apply::{ApplyError, Change, plan_change};
+use vf_host::batch::apply_each;
 use vf_host::host::{FakeHost, Host};
 use vf_host::launcher::process::{Limits, Process};
 use vf_host::nic::parts::names::Names;
@@ -16,6 +18,7 @@ use vf_host::nic::sriov::function::{Side, Vf};
 use vf_host::nic::sriov::inventory::{Interface, Inventory, User};
 use vf_host::nic::sriov::refusal::AllocationError;
 use vf_host::nic::sriov::{Guests, Sriov};
+use vf_host::object::Object;
 use vf_host::plan::{Action, PlanError};
 use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, HostLock, Record, State};
@@ -59,6 +62,7 @@ fn pool(pfs: u16, vlans: &str) -> Pool {
         vlans: vlans.parse().expect("a range"),
         inout_vlan: None,
         keep_vlans: false,
+        vfs: None,
         resize: false,
     }
 }
@@ -66,6 +70,7 @@ fn pool(pfs: u16, vlans: &str) -> Pool {
 fn launcher() -> Process {
     Process {
         binary: PathBuf::from("/nowhere/vswitch"),
+        ike_binary: "/usr/bin/vswitch-charon".into(),
         instance: "test".to_owned(),
         limits: Limits {
             cpu_percent: 100,
@@ -153,17 +158,17 @@ fn port_gets_two_functions_and_uplink_one() {
         .map(|vf| {
             let vlan = vf.set.vlan.map_or(0, VlanId::get);
             let mac = vf.set.mac.expect("it has a MAC");
-            format!("{} {} {} {mac} {vlan}", vf.pf, vf.address, vf.owner)
+            format!("{} {} {mac} {vlan}", vf.address, vf.owner)
         })
         .collect();
     assert_eq!(
         lines,
         [
-            "pf0 0000:01:10.0 t1/t1-vm1 T 52:54:00:00:01:01 101",
-            "pf0 0000:01:10.2 t1/t1-vm1 Gw 02:00:13:89:00:01 101",
-            "pf0 0000:01:10.4 t1/t1-vm2 T 52:54:00:00:01:02 102",
-            "pf0 0000:01:10.6 t1/t1-vm2 Gw 02:00:13:89:00:02 102",
-            "pf0 0000:01:11.0 t1 In/Out 0a:89:0a:37:3f:64 0",
+            "0000:01:10.0 t1/t1-vm1 T 52:54:00:00:01:01 101",
+            "0000:01:10.2 t1/t1-vm1 Gw 02:00:13:89:00:01 101",
+            "0000:01:10.4 t1/t1-vm2 T 52:54:00:00:01:02 102",
+            "0000:01:10.6 t1/t1-vm2 Gw 02:00:13:89:00:02 102",
+            "0000:01:11.0 t1 In/Out 0a:89:0a:37:3f:64 0",
         ]
     );
     let without = placed(
@@ -184,8 +189,8 @@ fn uplink_is_on_the_inout_pf() {
     let inventory = Inventory::simulated(2, 7);
     let records = placed(&[tenant(1, 1, true)], &State::default(), &inventory, &pool);
     let records = records.expect("it fits");
-    let pfs: Vec<&str> = vfs(&records).iter().map(|vf| vf.pf.as_str()).collect();
-    assert_eq!(pfs, ["pf0", "pf0", "pf1"]);
+    let pfs: Vec<String> = vfs(&records).iter().map(|vf| vf.pf.to_string()).collect();
+    assert_eq!(pfs, ["0000:01:00.0", "0000:01:00.0", "0001:01:00.0"]);
 }
 
 #[test]
@@ -369,7 +374,11 @@ fn foreign_functions_are_not_assigned() {
     (vfs_of[0].driver, vfs_of[0].user) = (Some("igbvf".to_owned()), interface("eth7", true));
     (vfs_of[1].driver, vfs_of[1].user) = (Some("igbvf".to_owned()), User::Elsewhere);
     let processes = BTreeSet::from([77]);
-    (vfs_of[2].driver, vfs_of[2].user) = (Some("vfio-pci".to_owned()), User::Program { processes });
+    let who = BTreeMap::from([(77, "qemu-system-x86_64, domain web1".to_owned())]);
+    (vfs_of[2].driver, vfs_of[2].user) = (
+        Some("vfio-pci".to_owned()),
+        User::Program { processes, who },
+    );
     vfs_of[3].set.vlan = VlanId::new(101).ok();
     (vfs_of[4].driver, vfs_of[4].user) = (Some("igbvf".to_owned()), interface("eth8", false));
     vfs_of[4].set.mac = "52:54:00:99:00:01".parse().ok();
@@ -399,8 +408,8 @@ fn foreign_functions_are_not_assigned() {
         "tenant t1 does not fit: the 1 tenants need 5 more virtual functions (2 for each port, 1 \
          for each uplink) and 3 are free (pf0 3); the first 0 fit; not free: pf0 VF 0 (interface \
          eth7 is in use), pf0 VF 1 (igbvf has it in another namespace), pf0 VF 2 (open in process \
-         77), pf0 VF 3 (it has settings of another program): name more NICs in --pf, or release \
-         tenants"
+         77 (qemu-system-x86_64, domain web1)), pf0 VF 3 (it has settings of another program): \
+         name more NICs in --pf, or release tenants"
     );
 }
 
@@ -475,6 +484,7 @@ impl World {
                     seen.driver.clone_from(&vf.driver);
                     seen.user = User::Program {
                         processes: BTreeSet::new(),
+                        who: BTreeMap::new(),
                     };
                 }
             }
@@ -497,12 +507,11 @@ impl World {
 
     fn apply(&mut self, change: &Change, moment: usize) -> Result<Vec<Action>, ApplyError> {
         let mut store = HostLock::open(self.dir.path()).expect("the state directory opens");
-        let mut passed = 0;
-        let mut crash = || {
-            passed += 1;
-            passed > moment
-        };
-        apply(&mut self.host, &mut store, change, &mut crash).map(|done| done.actions)
+        let passed = AtomicUsize::new(0);
+        let crash = || passed.fetch_add(1, Ordering::Relaxed) >= moment;
+        let outcomes = apply_each(&mut self.host, &mut store, change, &crash, &|_| {});
+        let actions = outcomes.into_iter().map(|it| Ok(it.result?.actions));
+        Ok(actions.collect::<Result<Vec<_>, ApplyError>>()?.concat())
     }
 }
 
@@ -706,6 +715,307 @@ fn existing_number_of_functions_is_kept() {
     });
     let pf = pf.expect("it has a NIC");
     assert_eq!((pf.set.vfs, pf.found.vfs), (126, 4));
+}
+
+/// The tenant's file with this in its section `[nic]`.
+fn tenant_with_nic(number: u32, nic: &str) -> Tenant {
+    let text = text(number, 1, true).replacen("[[port]]\n", &format!("{nic}\n[[port]]\n"), 1);
+    Tenant::parse("test", &text).expect("the text is a tenant")
+}
+
+#[test]
+fn function_moved_by_a_stranger_is_refused_while_open_and_recreated_after() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    let guest = vfs(&change.set)[0].clone();
+    let key = Resource::Vf(Box::new(guest.clone())).key();
+    let strangers = |world: &mut World, touch: &dyn Fn(&mut Vf)| {
+        let mut vf = guest.clone();
+        touch(&mut vf);
+        world
+            .host
+            .objects
+            .insert(key.clone(), Resource::Vf(Box::new(vf)));
+    };
+    let qemu = "process 77 (qemu-system-x86_64, domain web1)";
+    world.host.open.insert(key.clone(), qemu.to_owned());
+    // The tenant's own virtual machine has it open, and nothing was changed.
+    let again = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    assert_eq!(
+        world.apply(&again, TO_THE_END).expect("it applies"),
+        Vec::new()
+    );
+    type Touch = fn(&mut Vf);
+    let touches: [(Touch, &str); 2] = [
+        (
+            |vf| vf.set.mac = "52:54:00:99:99:99".parse().ok(),
+            "MAC 52:54:00:99:99:99 and VLAN 101",
+        ),
+        (|vf| vf.set.vlan = None, "MAC 52:54:00:00:01:01 and no VLAN"),
+    ];
+    for (touch, shown) in touches {
+        strangers(&mut world, &touch);
+        let before = world.host.objects.clone();
+        let error = world.apply(&again, TO_THE_END).expect_err("it is refused");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "tenant t1: virtual function 0000:01:10.0 (0000:01:00.0 VF 0) is open in {qemu}, \
+                 with {shown} where MAC 52:54:00:00:01:01 and VLAN 101 are wanted: stop that \
+                 first; if a pool of another program hands the function out, take 0000:01:00.0 \
+                 from the pool"
+            )
+        );
+        assert_eq!(world.host.objects, before);
+        // Once it is closed, it is cleaned, set and probed as a new one.
+        world.host.open.clear();
+        world.host.proven.clear();
+        let actions = world.apply(&again, TO_THE_END).expect("it applies");
+        let own = |action: &&Action| action.resource().key() == key;
+        let done: Vec<String> = actions.iter().filter(own).map(Action::to_string).collect();
+        let vf = "virtual function 0000:01:10.0";
+        assert_eq!(done, [format!("delete {vf}"), format!("create {vf}")]);
+        world.host.open.insert(key.clone(), qemu.to_owned());
+    }
+}
+
+#[test]
+fn pf_that_others_use_does_not_block_the_release() {
+    let mut world = World::new();
+    let change = world.set(&[tenant(1, 1, true)]).expect("it fits");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    let pf = world
+        .host
+        .objects
+        .keys()
+        .find(|key| matches!(key, Key::Pf { .. }));
+    let pf = pf.expect("there is one").clone();
+    world.host.shared.insert(pf.clone());
+    let actions = world
+        .apply(&release(&[1]), TO_THE_END)
+        .expect("it releases");
+    assert!(actions.iter().any(|action| action.resource().key() == pf));
+    assert_eq!(world.host.objects.keys().collect::<Vec<_>>(), [&pf]);
+    assert_eq!(world.state(), State::default());
+}
+
+#[test]
+fn functions_without_spoof_check_are_for_tenants_that_accept_it() {
+    let mut inventory = Inventory::simulated(1, 7).with_vfs();
+    for vf in &mut inventory.pfs[0].vfs {
+        vf.set.spoof_check = false;
+    }
+    let place =
+        |tenants: &[Tenant]| placed(tenants, &State::default(), &inventory, &pool(1, "101-110"));
+    let error = place(&[tenant(1, 1, false)]).expect_err("it does not accept that");
+    let error = error.to_string();
+    let why = "pf0 VF 0 (its spoof check is off: only for tenants that accept spoof-check)";
+    assert!(
+        error.contains("and 0 are free (pf0 0)") && error.contains(why),
+        "{error}"
+    );
+    let accepts = tenant_with_nic(1, "[nic]\naccept = [\"spoof-check\"]");
+    let records = place(&[accepts]).expect("it fits");
+    assert_sound(&records);
+    for vf in vfs(&records) {
+        assert_eq!((vf.set.spoof_check, vf.idle().is_some()), (true, true));
+    }
+    // Functions that have a spoof check are for all, and stay for those that need them.
+    inventory.pfs[0].vfs[5].set.spoof_check = true;
+    inventory.pfs[0].vfs[6].set.spoof_check = true;
+    let records = placed(
+        &[
+            tenant(1, 1, false),
+            tenant_with_nic(2, "[nic]\naccept = [\"spoof-check\"]"),
+        ],
+        &State::default(),
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    let given: Vec<u32> = vfs(&records.expect("both fit"))
+        .iter()
+        .map(|vf| vf.index)
+        .collect();
+    assert_eq!(given, [5, 6, 0, 1, 2]);
+}
+
+#[test]
+fn switch_functions_of_a_bifurcated_nic_keep_the_kernel_driver() {
+    let mut inventory = Inventory::simulated(1, 7);
+    inventory.pfs[0].driver = Some("mlx5_core".to_owned());
+    let records = placed(
+        &[tenant(1, 1, true)],
+        &State::default(),
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    let records = records.expect("it fits");
+    let mlx5 = Some("mlx5_core");
+    let seen: Vec<_> = vfs(&records)
+        .iter()
+        .map(|vf| {
+            let interface = vf.interface.as_ref();
+            let place = interface.map(|it| format!("{}/{}", it.namespace, it.name));
+            (vf.owner.side, vf.driver.as_deref(), vf.alone, place)
+        })
+        .collect();
+    let namespace = Names::new("test").switch_namespace(&name(1));
+    assert_eq!(
+        seen,
+        [
+            (Side::Guest, Some("vfio-pci"), Some(true), None),
+            (
+                Side::Gateway,
+                mlx5,
+                None,
+                Some(format!("{namespace}/vf000001102"))
+            ),
+            (
+                Side::InOut,
+                mlx5,
+                None,
+                Some(format!("{namespace}/vf000001104"))
+            ),
+        ]
+    );
+    // The namespace is the switch's, and there before the functions.
+    let keys: Vec<Key> = records[&name(1)]
+        .resources
+        .iter()
+        .map(Resource::key)
+        .collect();
+    assert!(keys.contains(&Key::Namespace { name: namespace }));
+    // An igb's are VFIO's.
+    let records = placed(
+        &[tenant(1, 1, true)],
+        &State::default(),
+        &Inventory::simulated(1, 7),
+        &pool(1, "101-110"),
+    );
+    for vf in vfs(&records.expect("it fits")) {
+        assert_eq!(
+            (vf.driver.as_deref(), &vf.interface),
+            (Some("vfio-pci"), &None)
+        );
+    }
+}
+
+#[test]
+fn number_of_functions_is_as_the_operator_says() {
+    let numbered = |vfs, resize| Pool {
+        vfs: Some(vfs),
+        resize,
+        ..pool(1, "101-110")
+    };
+    let place = |inventory: &Inventory, state: &State, pool: &Pool| {
+        let records = placed(&[tenant(1, 1, true)], state, inventory, pool);
+        records.map_err(|error| error.to_string()).map(|records| {
+            let mut pfs = records[&name(1)].resources.iter();
+            let pf = pfs.find_map(|it| match it {
+                Resource::Pf(pf) => Some(pf.set.vfs),
+                _ => None,
+            });
+            (pf, records)
+        })
+    };
+    let (none, empty) = (Inventory::simulated(1, 7), State::default());
+    let (vfs, records) = place(&none, &empty, &numbered(4, false)).expect("it fits");
+    assert_eq!(vfs, Some(4));
+    let state = State {
+        tenants: records,
+        ..State::default()
+    };
+    // The number is remembered, also while the functions are gone.
+    assert_eq!(
+        place(&none, &state, &pool(1, "101-110"))
+            .expect("it fits")
+            .0,
+        Some(4)
+    );
+    assert_eq!(
+        place(&none, &state, &numbered(4, false))
+            .expect("it fits")
+            .0,
+        Some(4)
+    );
+    let refused = |inventory: &Inventory, state: &State, vfs| {
+        place(inventory, state, &numbered(vfs, false)).expect_err("it is refused")
+    };
+    for vfs in [0, 8] {
+        assert_eq!(
+            refused(&none, &empty, vfs),
+            format!("--vfs {vfs}: pf0 can have 1 to 7 virtual functions")
+        );
+    }
+    let other = |is| {
+        format!(
+            "--vfs 5: pf0 has {is} virtual functions, and a change destroys them: leave --vfs \
+             out, or add --resize-pf"
+        )
+    };
+    assert_eq!(refused(&none, &state, 5), other(4));
+    let all = Inventory::simulated(1, 7).with_vfs();
+    assert_eq!(refused(&all, &empty, 5), other(7));
+    assert_eq!(
+        place(&all, &empty, &numbered(5, true)).expect("it fits").0,
+        Some(5)
+    );
+    let error = refused(&none, &empty, 2);
+    assert!(error.contains("and 2 are free (pf0 2)"), "{error}");
+}
+
+#[test]
+fn pf_has_the_largest_mtu_of_its_tenants_and_at_least_its_own() {
+    let with_mtu = |number, mtu: u32| {
+        let text = text(number, 1, false) + &format!("mtu = {mtu}\n");
+        Tenant::parse("test", &text).expect("the text is a tenant")
+    };
+    let mut world = World::new();
+    let mtu = |world: &World| {
+        let pf = world.host.objects.values().find_map(|it| match it {
+            Resource::Pf(pf) => Some((pf.set.mtu, pf.found.mtu)),
+            _ => None,
+        });
+        pf.expect("there is a NIC")
+    };
+    let change = world.set(&[with_mtu(1, 1400)]).expect("it fits");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    assert_eq!(mtu(&world), (Some(1500), Some(1500)));
+    let change = world
+        .set(&[with_mtu(2, 9000), with_mtu(3, 4000)])
+        .expect("they fit");
+    world.apply(&change, TO_THE_END).expect("it applies");
+    assert_eq!(mtu(&world), (Some(9000), Some(1500)));
+    // The others are as they should be.
+    let all = [with_mtu(1, 1400), with_mtu(2, 9000), with_mtu(3, 4000)];
+    let again = world.set(&all).expect("they fit");
+    assert_eq!(
+        world.apply(&again, TO_THE_END).expect("it applies"),
+        Vec::new()
+    );
+    let state = world.state();
+    for number in 1..4 {
+        let record = &state.tenants[&name(number)];
+        let found = drift(&mut world.host, &state, record);
+        assert_eq!(found, Vec::<String>::new(), "tenant {number}");
+    }
+}
+
+#[test]
+fn link_state_of_the_file_reaches_all_functions_and_none_that_is_released() {
+    let enabled = tenant_with_nic(1, "[nic]\nlink_state = \"enable\"");
+    let inventory = Inventory::simulated(1, 7);
+    let records = placed(
+        &[enabled],
+        &State::default(),
+        &inventory,
+        &pool(1, "101-110"),
+    );
+    for vf in vfs(&records.expect("it fits")) {
+        assert_eq!(vf.set.link_state, "enable");
+        assert_eq!(vf.idle().expect("hardware").set.link_state, "auto");
+    }
 }
 
 #[derive(Debug, Clone)]

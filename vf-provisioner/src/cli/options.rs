@@ -1,55 +1,61 @@
 //! The options, and the values that they select.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use tenant_config::Name;
 
 use super::CliError;
+use super::config::Origin;
 use vf_host::launcher::registry::{self as launchers, LauncherKind};
 use vf_host::launcher::switches::Switches;
-use vf_host::nic::mediation::Weakness;
 use vf_host::nic::parts::names::{DEFAULT_INSTANCE, INSTANCE_MAX, Names};
 use vf_host::nic::registry::{self as nics, NicKind};
 use vf_host::object::Context;
 use vf_host::real_host::RealHost;
+use vf_host::resource::Key;
+use vf_host::state;
 use vf_host::tenants::{DEFAULT_UID_BASE, Placement};
 
-const EXIT_CODES: &str = "\
+/// The end of the help.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; for verify and check: all is as it should be
-  1  it failed; the message says whether all completed steps were rolled back
-  2  the command line or a tenant's file is wrong; nothing was touched
-  3  not as it should be: verify found drift, probe a leak, check found the host not ready,
+  0  done; all is as it should be
+  1  it failed; the message says whether all completed steps were rolled back. Of an apply: at
+     least one tenant failed, and the others are as they should be
+  2  the command line, a configuration file or a tenant's file is wrong, or a tenant is not
+     onboarded: what is wrong was not touched. Of an apply: everything else was done
+  3  not as it should be: a switch that status shows is not up, verify found drift or a peer that
+     requires IPsec and has none, probe a leak, check found the host not ready,
      plan --detailed-exit-code found something to do
 
 Files (below --state-dir, all of root, mode 0700):
   state.json, journal, lock    what is onboarded, what is ours, an apply under way
   reserve                      space for a release and for restarts when the disk is full
+  history, history.1           who changed tenants, for `journal`; stays after the last release
+  troubles.json                what the supervisor cannot set right, for `status`
   released-users.json          users that new tenants get last; stays after the last release
   tenants/NAME/config.json     what NAME's switch is given
   tenants/NAME/run/control.sock  its control API
-  tenants/NAME/log, log.1      its output, and what was its output before that passed 1 MiB";
+  tenants/NAME/log, log.1      its output, and what was its output before that passed 1 MiB
+  tenants/NAME/ike/log, log.1  the same of NAME's IKE daemon, where the tunnel has IPsec";
 
-/// Carves the NIC into tenants' ports and launches one switch per tenant.
-#[derive(Debug, Parser)]
-#[command(name = "vf-provisioner", version, after_help = EXIT_CODES)]
-pub(super) struct Cli {
-    #[command(flatten)]
-    pub(super) global: Global,
-    #[command(subcommand)]
-    pub(super) command: Command,
-}
-
+/// The options of all commands.
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// The state directory. Everything that the provisioner makes is lost with a reboot, and so is
-    /// the default directory
+    /// A configuration file with global options, which the command line overrides [default:
+    /// /etc/vf-provisioner/config.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The state directory. Everything else that the provisioner makes is lost with a reboot, and
+    /// made again by `supervise` from what is recorded here [default: /var/lib/vf-provisioner]
     #[arg(
         long,
         global = true,
         value_name = "DIR",
-        default_value = "/run/vf-provisioner"
+        default_value_os_t = default_state_dir(),
+        hide_default_value = true
     )]
     pub(super) state_dir: PathBuf,
     /// The prefix of the names of interfaces, control groups, the nftables table and (except "mts")
@@ -84,6 +90,12 @@ pub(super) struct Global {
     /// Kill this process at the N-th point (from 0) at which a crash must do no harm
     #[arg(long, global = true, hide = true, value_name = "N")]
     pub(super) kill_at: Option<usize>,
+    /// The options of tenants that have a section in the configuration file.
+    #[arg(skip)]
+    pub(super) of_tenants: BTreeMap<Name, Self>,
+    /// Where the options come from.
+    #[arg(skip)]
+    pub(super) origins: BTreeMap<String, Origin>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,95 +104,14 @@ pub(super) enum PlacementKind {
     Isolated,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Check whether this host is ready, and print what to do if not
-    Check,
-    /// Show the SR-IOV NICs: their functions with settings and users
-    Nic,
-    /// Print what apply would do; changes nothing
-    Plan {
-        /// Tenants' files, or directories of them (*.toml)
-        #[arg(required = true, value_name = "DIR|FILE")]
-        tenants: Vec<PathBuf>,
-        /// Exit with 3 if there is something to do
-        #[arg(long)]
-        detailed_exit_code: bool,
-        /// Print the tenants' virtual machines as libvirt's domains instead; needs no root
-        #[arg(long)]
-        print_libvirt: bool,
-        /// Plan against the objects in this JSON file instead of this host; needs no root
-        #[arg(long, hide = true, value_name = "FILE")]
-        fake_host: Option<PathBuf>,
-    },
-    /// Onboard these tenants: afterwards each one's switch runs and answers. Other tenants stay as
-    /// they are. On failure all completed steps are rolled back
-    Apply {
-        /// Tenants' files, or directories of them (*.toml)
-        #[arg(required = true, value_name = "DIR|FILE")]
-        tenants: Vec<PathBuf>,
-        /// Repeat the mediation probe when all switches run. If it finds a leak, new tenants are
-        /// released again
-        #[arg(long)]
-        prove: bool,
-        /// Skip the mediation probe of new virtual functions before their switches start
-        #[arg(long, conflicts_with = "prove")]
-        no_prove: bool,
-    },
-    /// Show each tenant's switch and its usage
-    Status {
-        /// Only this tenant
-        tenant: Option<Name>,
-        /// Print it in Prometheus' text format
-        #[arg(long, conflicts_with = "json")]
-        metrics: bool,
-    },
-    /// Compare all settings with what the kernel has now, and probe every gateway with real frames;
-    /// changes nothing
-    Verify,
-    /// Show with real frames that no tenant's frame bypasses its switch: guests send everything
-    /// that they could try, and only their own switch may receive it. Switches count the frames
-    /// that they drop
-    Probe {
-        /// Only these tenants send [default: all]
-        #[arg(value_name = "TENANT")]
-        tenants: Vec<Name>,
-        /// An interface at the other end of the NIC's cable, or of the bridge's wire: frames that
-        /// reach it, or come from it, are reported
-        #[arg(long, value_name = "INTERFACE")]
-        wire: Option<String>,
-        /// Accepted weaknesses: forged-source, uplink-tag [default: those that the tenants' files
-        /// accept]
-        #[arg(long, value_name = "LIST", value_delimiter = ',')]
-        accept: Vec<Weakness>,
-    },
-    /// Stop tenants' switches and remove everything made for them
-    Release {
-        /// Which ones
-        #[arg(required_unless_present = "all", value_name = "TENANT")]
-        tenants: Vec<Name>,
-        /// All of them, and everything that an interrupted apply left
-        #[arg(long, conflicts_with = "tenants")]
-        all: bool,
-    },
-    /// Watch the switches: restart those that are dead or forward nothing, recreate what is
-    /// missing, complete killed applies, report drift. Ends on SIGTERM or SIGINT; the switches keep
-    /// running
-    Supervise {
-        /// Seconds between two verifications; 0 is never
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-        verify_every: u64,
-        /// Write metrics to this file, in Prometheus' text format for a textfile collector
-        #[arg(long, value_name = "FILE")]
-        metrics: Option<PathBuf>,
-    },
-    #[command(hide = true)]
-    Ask,
-    #[command(hide = true)]
-    Confine {
-        #[arg(long, value_name = "TASK")]
-        inner: Option<String>,
-    },
+/// `/var/lib/vf-provisioner`, unless tenants of an earlier version are recorded in `/run`: they end
+/// with the host's uptime, as that does.
+fn default_state_dir() -> PathBuf {
+    let before = PathBuf::from("/run/vf-provisioner");
+    match before.join("state.json").exists() {
+        true => before,
+        false => PathBuf::from("/var/lib/vf-provisioner"),
+    }
 }
 
 fn parse_instance(text: &str) -> Result<String, String> {
@@ -199,6 +130,34 @@ fn parse_instance(text: &str) -> Result<String, String> {
 }
 
 impl Global {
+    /// The options that hold for this tenant's switch.
+    pub(super) fn of(&self, tenant: &Name) -> &Self {
+        self.of_tenants.get(tenant).unwrap_or(self)
+    }
+
+    /// Refuses a state directory of another instance: its tenants have other names on this host.
+    pub(super) fn agree(&self) -> Result<(), CliError> {
+        let state = state::read(&self.state_dir)?;
+        let records = state.tenants.values().flat_map(|record| &record.resources);
+        let recorded = records
+            .chain(state.owned.values())
+            .find_map(|it| match it.key() {
+                Key::Cgroup { path } => Some(path.split('/').next().unwrap_or_default().to_owned()),
+                _ => None,
+            });
+        let Some(recorded) = recorded.filter(|recorded| *recorded != self.instance) else {
+            return Ok(());
+        };
+        let from = self.origins.get("instance");
+        let from = from.map(|it| format!(" ({})", it.from)).unwrap_or_default();
+        Err(CliError::Usage(format!(
+            "instance: {}{from}: the tenants of state directory {} are of instance {recorded}: \
+             give that instance, or another state directory",
+            self.instance,
+            self.state_dir.display()
+        )))
+    }
+
     pub(super) fn names(&self) -> Names {
         Names::new(&self.instance)
     }
@@ -241,17 +200,5 @@ impl Global {
             }
             PlacementKind::Isolated => Placement::Isolated(self.cpus.clone()),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn options_of_backends_and_launchers_do_not_clash() {
-        Cli::command().debug_assert();
     }
 }

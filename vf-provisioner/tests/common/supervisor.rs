@@ -77,6 +77,16 @@ impl Supervisor {
         }
     }
 
+    /// Does that while the supervisor stands still, so that it sees all of it or nothing.
+    #[allow(dead_code)] // Not every test changes several things at once.
+    pub(crate) fn unseen<R>(&self, change: impl FnOnce() -> R) -> R {
+        let pid = Pid::from_raw(self.child.id() as i32);
+        kill(pid, Signal::SIGSTOP).expect("it is there");
+        let result = change();
+        kill(pid, Signal::SIGCONT).expect("it is there");
+        result
+    }
+
     /// Sends SIGTERM, as systemd does.
     pub(crate) fn stop(mut self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("it is there");

@@ -24,9 +24,10 @@ use vswitch_api::endpoint::config::Installed;
 use vswitch_api::endpoint::drops::Drops;
 use vswitch_api::endpoint::healthz::Health;
 use vswitch_api::endpoint::ports::Ports;
+use vswitch_api::endpoint::switch::Switch as About;
 use vswitch_api::plain::quote;
 
-use crate::child::{self, Bounds};
+use crate::child::{self, Bounds, OWN_EXECUTABLE};
 use crate::files::{connect, is_shortage, pin_socket};
 
 /// The child's memory: several times what the largest answer needs.
@@ -48,6 +49,8 @@ pub(crate) enum Question {
     Ports,
     /// The frames dropped, by port and reason.
     Drops,
+    /// Which switch it is.
+    Switch,
     /// To use this configuration, in JSON.
     Reload(String),
 }
@@ -59,6 +62,7 @@ pub(crate) enum Answer {
     Ready,
     Ports(Ports),
     Drops(Drops),
+    Switch(About),
     Reload,
 }
 
@@ -153,10 +157,7 @@ impl Asker<'_> {
             within,
         };
         let task = serde_json::to_vec(&task).map_err(|error| asked(&error))?;
-        let program = match self.program {
-            Some(program) => program.to_owned(),
-            None => std::env::current_exe().map_err(|error| asked(&error))?,
-        };
+        let program = self.program.unwrap_or(Path::new(OWN_EXECUTABLE));
         let mut command = Command::new(program);
         command.arg("ask").env_clear();
         let bounds = Bounds {
@@ -178,6 +179,7 @@ impl Question {
             Self::Ready => Endpoint::Readyz,
             Self::Ports => Endpoint::Ports,
             Self::Drops => Endpoint::Drops,
+            Self::Switch => Endpoint::Switch,
             Self::Reload(_) => Endpoint::Config,
         }
     }
@@ -226,6 +228,7 @@ fn exchange(client: &Client, question: Question) -> Reply {
         Question::Ready => client.read(endpoint).map(|Health { .. }| Answer::Ready),
         Question::Ports => client.read(endpoint).map(Answer::Ports),
         Question::Drops => client.read(endpoint).map(Answer::Drops),
+        Question::Switch => client.read(endpoint).map(Answer::Switch),
         Question::Reload(config) => client
             .put(endpoint, config.into_bytes())
             .map(|Installed { .. }| Answer::Reload),

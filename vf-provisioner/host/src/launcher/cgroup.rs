@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::usage::Accounts;
 use crate::error::HostError;
 use crate::key::Key;
+use crate::look::Look;
 use crate::object::{Context, Live, Object};
 
 const CPU_PERIOD_US: u64 = 100_000;
@@ -55,6 +56,11 @@ impl Object for Cgroup {
 impl Live for Cgroup {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
         mounts()?.observe(self)
+    }
+
+    /// Each named network namespace is a line or two of the list of mounts.
+    fn observe_with(&self, _: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        look.share("", mounts)?.observe(self)
     }
 
     fn create(&self, _: &Context) -> Result<(), HostError> {
@@ -352,41 +358,49 @@ impl Mounts {
         }
     }
 
-    /// The processes of the group.
-    pub fn processes(&self, path: &str) -> Vec<Pid> {
-        let mut pids: Vec<Pid> = self
-            .joins(path)
-            .iter()
-            .filter_map(|file| fs::read_to_string(file).ok())
+    /// The threads of the group. The kernel no longer lists a process when its last thread begins
+    /// to end, and its descriptors, such as a function's, may be open for longer. It lists a thread
+    /// until they are closed.
+    fn threads(&self, path: &str) -> Vec<Pid> {
+        let list = |directory: &Path| {
+            let versions = ["cgroup.threads", "tasks"].map(|name| directory.join(name));
+            versions
+                .iter()
+                .find_map(|file| fs::read_to_string(file).ok())
+        };
+        let directories = self.directories(path);
+        let texts = directories.iter().filter_map(|it| list(it));
+        let mut threads: Vec<Pid> = texts
             .flat_map(|text| {
                 text.lines()
                     .filter_map(|line| line.parse().ok().map(Pid::from_raw))
                     .collect::<Vec<_>>()
             })
             .collect();
-        pids.sort();
-        pids.dedup();
-        pids
+        threads.sort();
+        threads.dedup();
+        threads
     }
 
     /// Kills every process of the group and waits until none is left.
     pub fn empty(&self, path: &str, patience: Duration) -> Result<(), HostError> {
         let started = Instant::now();
         loop {
-            let left = self.processes(path);
+            let left = self.threads(path);
             if left.is_empty() {
                 return Ok(());
             }
             if started.elapsed() > patience {
                 return Err(HostError::Io {
-                    what: format!("processes {left:?} of control group {path} do not end"),
+                    what: format!("threads {left:?} of control group {path} do not end"),
                     source: nix::Error::EBUSY.into(),
                 });
             }
-            // A process outside this PID namespace reads as 0, and kill(0) would hit our own group.
-            for pid in left.into_iter().filter(|pid| pid.as_raw() > 0) {
+            // The number of a thread stands for its process. A process outside this PID namespace
+            // reads as 0, and kill(0) would hit our own group.
+            for thread in left.into_iter().filter(|it| it.as_raw() > 0) {
                 // It may have ended meanwhile.
-                let _ = kill(pid, Signal::SIGKILL);
+                let _ = kill(thread, Signal::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(5));
         }

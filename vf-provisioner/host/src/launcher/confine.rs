@@ -14,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::libc::O_NONBLOCK;
@@ -30,6 +31,7 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 use super::usage::Accounts;
+use crate::child::OWN_EXECUTABLE;
 
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const OPEN_FILES: u64 = 1024;
@@ -39,8 +41,11 @@ const OPEN_FILES: u64 = 1024;
 pub struct Task {
     /// The host name inside.
     pub tenant: String,
-    /// The network namespace's file.
-    pub namespace: PathBuf,
+    /// The network namespace's file; without one it is a new namespace, in which there is nothing.
+    pub namespace: Option<PathBuf>,
+    /// Whether it sees nothing but what is named here: no other devices, no /proc, /sys and /tmp.
+    #[serde(default)]
+    pub bare: bool,
     /// The files through which the control groups are joined.
     pub cgroups: Vec<PathBuf>,
     /// The user and group.
@@ -60,6 +65,9 @@ pub struct Task {
     pub run: PathBuf,
     /// The same as the switch sees it.
     pub run_inside: PathBuf,
+    /// Further folders of the host that it may write to, as far as their permissions go.
+    #[serde(default)]
+    pub folders: Vec<Shown>,
     /// The named pipe that is its output. It never waits for room in it.
     pub log: PathBuf,
     /// Whether it starts with CAP_NET_RAW, to open packet sockets in its own network namespace.
@@ -102,6 +110,24 @@ pub struct Started {
     pub pid: i32,
     /// Clock ticks from boot to its start.
     pub start_ticks: u64,
+    /// Which boot that was: the same number and ticks after another are another process. 0 in notes
+    /// of earlier versions, which did not outlive a boot.
+    #[serde(default)]
+    pub boot: u64,
+}
+
+/// The beginning of the kernel's random number of this boot; 0 if it says none.
+pub(super) fn this_boot() -> u64 {
+    static BOOT: OnceLock<u64> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text
+            .chars()
+            .filter(char::is_ascii_hexdigit)
+            .take(16)
+            .collect();
+        u64::from_str_radix(&digits, 16).unwrap_or(0)
+    })
 }
 
 /// The usage of a process.
@@ -126,11 +152,19 @@ impl Started {
     /// Identifies a running process.
     pub fn identify(pid: i32) -> Option<Self> {
         let start_ticks = stat(pid)?.get(19)?.parse().ok()?;
-        Some(Self { pid, start_ticks })
+        let boot = this_boot();
+        Some(Self {
+            pid,
+            start_ticks,
+            boot,
+        })
     }
 
     /// The letter of its state; `None` if it has ended.
     fn state(&self) -> Option<String> {
+        if self.boot != 0 && self.boot != this_boot() {
+            return None;
+        }
         let fields = stat(self.pid)?;
         let start: u64 = fields.get(19)?.parse().ok()?;
         let state = fields.into_iter().next()?;
@@ -186,9 +220,7 @@ impl Started {
 impl Task {
     /// Starts the switch, which then runs independently.
     pub fn start(&self) -> Result<Started, String> {
-        let program = std::env::current_exe()
-            .map_err(|error| format!("cannot find the provisioner's own executable: {error}"))?;
-        let mut child = Command::new(program)
+        let mut child = Command::new(OWN_EXECUTABLE)
             .arg("confine")
             .env_clear()
             .stdin(Stdio::piped())
@@ -234,14 +266,17 @@ pub fn outer() -> Result<(), String> {
         )?;
     }
     step("start a session", setsid())?;
-    let namespace = step(
-        &format!("open {}", task.namespace.display()),
-        File::open(&task.namespace),
-    )?;
-    step(
-        "enter the network namespace",
-        setns(namespace, CloneFlags::CLONE_NEWNET),
-    )?;
+    match &task.namespace {
+        Some(path) => {
+            let namespace = step(&format!("open {}", path.display()), File::open(path))?;
+            let entered = setns(namespace, CloneFlags::CLONE_NEWNET);
+            step("enter the network namespace", entered)?;
+        }
+        None => step(
+            "make a network namespace",
+            unshare(CloneFlags::CLONE_NEWNET),
+        )?,
+    }
     let log = open_log(&task.log)?;
     step(
         "make namespaces",
@@ -258,7 +293,7 @@ pub fn outer() -> Result<(), String> {
     // writes the reason.
     let mut child = step(
         "start the inner confinement",
-        Command::new("/proc/self/exe")
+        Command::new(OWN_EXECUTABLE)
             .args(["confine", "--inner", &text])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -406,17 +441,21 @@ fn build_root(task: &Task) -> Result<(), String> {
         }
         bind(host, &inside(to), MsFlags::MS_RDONLY | MsFlags::MS_NODEV)?;
     }
-    let devices = DEVICES.map(PathBuf::from);
-    for path in devices.iter().chain(&task.devices) {
+    let devices = DEVICES.iter().map(PathBuf::from).filter(|_| !task.bare);
+    for path in &devices.chain(task.devices.clone()).collect::<Vec<_>>() {
         file(path)?;
         bind(path, &inside(path), MsFlags::MS_NOEXEC)?;
     }
-    folder(&task.run_inside)?;
-    bind(
-        &task.run,
-        &inside(&task.run_inside),
-        MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-    )?;
+    let run = [(&task.run, &task.run_inside)];
+    let folders = task.folders.iter().map(|it| (&it.host, &it.inside));
+    for (host, to) in run.into_iter().chain(folders) {
+        folder(to)?;
+        bind(host, &inside(to), MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)?;
+    }
+    if task.bare {
+        // What becomes the root is entered by way of it.
+        return folder(Path::new("/proc"));
+    }
     for path in ["/tmp", "/proc", "/sys"].map(Path::new) {
         folder(path)?;
     }

@@ -8,11 +8,12 @@ use vswitch_api::endpoint::ports::{Port, Ports};
 use super::ask::{Answer, AskError, Asker, Question};
 use super::files::TenantFiles;
 use super::launched::Launched;
+use super::ready::{self, Said};
 use super::switch::Switch;
 use crate::error::HostError;
 
 /// How long a switch may take to answer, if its launcher does not say.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 fn ask(files: &TenantFiles, switch: &Switch, question: &Question) -> Result<Answer, AskError> {
     let asker = Asker {
@@ -32,9 +33,24 @@ pub(super) fn ready(files: &TenantFiles, switch: &Switch) -> Result<(), AskError
     }
 }
 
+/// What a switch says without a child. One in a VM shares its channel with others, so its answer
+/// has to be read.
+pub(super) fn said(files: &TenantFiles, switch: &Switch, within: Duration) -> Said {
+    if switch.machine.is_some() {
+        return Said::Other;
+    }
+    let said = ready::ask(&[files.control_socket()], within);
+    said.first().copied().unwrap_or(Said::Other)
+}
+
 /// Why a switch does not say that it forwards frames, if it does not. The wait is bounded. If it
 /// could not be asked, nothing is known.
 pub(super) fn unready(files: &TenantFiles, switch: &Switch) -> Option<String> {
+    match said(files, switch, ANSWERS_WITHIN) {
+        Said::Ready => return None,
+        Said::Silent => return Some(format!("it does not answer within {ANSWERS_WITHIN:.0?}")),
+        Said::Other => {}
+    }
     match ready(files, switch) {
         Ok(()) => None,
         Err(AskError::Switch(why)) => Some(why),
@@ -49,6 +65,26 @@ pub(super) fn unready(files: &TenantFiles, switch: &Switch) -> Option<String> {
 pub(super) fn ports(files: &TenantFiles, switch: &Switch) -> Result<Ports, String> {
     match ask(files, switch, &Question::Ports) {
         Ok(Answer::Ports(ports)) => recorded(ports, &switch.config),
+        Ok(_) => Err(AskError::mixed_up().to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The most characters of a version.
+const VERSION_MAX: usize = 40;
+
+/// The version that the switch says it is: a word, whatever the switch says.
+pub(super) fn version(files: &TenantFiles, switch: &Switch) -> Result<String, String> {
+    match ask(files, switch, &Question::Switch) {
+        Ok(Answer::Switch(about)) => {
+            let plain = |it: &char| it.is_ascii_alphanumeric() || "+-.~_".contains(*it);
+            Ok(about
+                .version
+                .chars()
+                .filter(plain)
+                .take(VERSION_MAX)
+                .collect())
+        }
         Ok(_) => Err(AskError::mixed_up().to_string()),
         Err(error) => Err(error.to_string()),
     }

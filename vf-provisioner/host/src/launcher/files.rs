@@ -35,6 +35,15 @@ impl Object for Directory {
             tenant: self.tenant.clone(),
         }
     }
+
+    fn is_movable(&self) -> bool {
+        true
+    }
+
+    /// No two tenants have the same user.
+    fn becomes(&self, wanted: &Self) -> bool {
+        self.uid == wanted.uid
+    }
 }
 
 impl Live for Directory {
@@ -55,6 +64,19 @@ impl Live for Directory {
         self.create(context)
     }
 
+    /// With the log of the switch.
+    fn take(&self, from: &Self, context: &Context) -> Result<(), HostError> {
+        let [from, to] = [from, self].map(|it| TenantFiles::new(context, &it.tenant).directory);
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("cannot rename {} to {}", from.display(), to.display());
+                return Err(HostError::io(what)(error));
+            }
+            _ => {}
+        }
+        self.create(context)
+    }
+
     fn delete(&self, context: &Context) -> Result<(), HostError> {
         TenantFiles::new(context, &self.tenant).delete()
     }
@@ -64,6 +86,7 @@ impl Live for Directory {
 #[derive(Debug, Clone)]
 pub(crate) struct TenantFiles {
     pub(super) directory: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl TenantFiles {
@@ -74,6 +97,15 @@ impl TenantFiles {
     pub(crate) fn below(state_dir: &Path, tenant: &Name) -> Self {
         Self {
             directory: tenant_directory(state_dir, tenant),
+            state_dir: state_dir.to_owned(),
+        }
+    }
+
+    /// Those of the tenant's IKE daemon, in a folder beside the switch's.
+    pub(super) fn ike(&self) -> Self {
+        Self {
+            directory: self.directory.join("ike"),
+            state_dir: self.state_dir.clone(),
         }
     }
 
@@ -164,8 +196,7 @@ impl TenantFiles {
 
     /// Replaces one of the files, also on a full disk.
     pub(super) fn replace(&self, path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
-        let state_dir = self.directory.ancestors().nth(2);
-        reserve::replace(state_dir.unwrap_or(&self.directory), path, content, mode)
+        reserve::replace(&self.state_dir, path, content, mode)
     }
 
     /// Writes the switch's configuration; only root and the switch may read it.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,41 @@ pub(super) struct Launched {
     /// forever, and counts as absent.
     #[serde(default = "came_up")]
     pub(super) ready: bool,
+    /// How long it took until it was ready, in seconds.
+    #[serde(default)]
+    pub(super) start_s: Option<f64>,
+    /// The executable that was started.
+    #[serde(default)]
+    pub(super) executable: Option<Executable>,
+}
+
+/// A file, and which content it had: a package replaces it by another file of that name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Executable {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed_ns: i128,
+}
+
+impl Executable {
+    /// The file as it is now; `None` if it cannot be seen.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            path: path.to_owned(),
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            changed_ns: i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec()),
+        })
+    }
+
+    /// Its path, if another file is there now, or none.
+    pub(super) fn replaced(&self) -> Option<&Path> {
+        (Self::of(&self.path).as_ref() != Some(self)).then_some(&self.path)
+    }
 }
 
 /// Notes of earlier versions lack the field.
@@ -122,5 +158,25 @@ impl TenantFiles {
         };
         // The number identifies one process only while we hold the descriptor.
         Ok((launched.ready && launched.started.is_alive()).then_some(pidfd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_is_replaced_by_another_file_and_not_by_itself() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, new) = (dir.path().join("vswitch"), dir.path().join("new"));
+        fs::write(&path, "one").expect("it is written");
+        let started = Executable::of(&path).expect("it is there");
+        assert_eq!(started.replaced(), None);
+        // Of the same length, as an upgrade may be.
+        fs::write(&new, "two").expect("it is written");
+        fs::rename(&new, &path).expect("it is renamed");
+        assert_eq!(started.replaced(), Some(path.as_path()));
+        fs::remove_file(&path).expect("it is there");
+        assert_eq!(started.replaced(), Some(path.as_path()));
     }
 }

@@ -8,10 +8,13 @@ pub mod cgroup;
 pub mod confine;
 mod control;
 pub mod files;
+pub mod ike;
 pub mod kind;
 mod launched;
+mod liveness;
 pub mod log;
 pub mod process;
+mod ready;
 pub mod registry;
 pub mod switch;
 pub mod switches;
@@ -23,7 +26,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tenant_config::{Memory, SwitchConfig};
+use tenant_config::{IkeConfig, Memory, SwitchConfig};
 
 use crate::error::HostError;
 use crate::launcher::switch::Switch;
@@ -42,6 +45,8 @@ pub struct Slot {
     pub namespace: String,
     /// The host's devices that carry its frames.
     pub devices: Assignment,
+    /// What its IKE daemon is configured from, if its tunnel has IPsec.
+    pub ike: Option<IkeConfig>,
     /// The objects that carry its devices.
     pub needs: BTreeSet<Key>,
 }
@@ -62,6 +67,11 @@ pub trait Launcher {
 
     /// The hugepages of the host that one switch needs if it uses any, in MiB.
     fn hugepages_mib(&self) -> u32;
+
+    /// Whether it runs IKE daemons beside its switches.
+    fn carries_ike(&self) -> bool {
+        false
+    }
 
     /// How long a switch may take to answer a frame, if longer than usual.
     fn answers_within(&self) -> Option<Duration> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tenant_config::{Device, Name, PciAddress, SwitchConfig};
+use tenant_config::{Device, MacAddr, Name, PciAddress, SwitchConfig, VlanId};
 
-use super::vm::machine::Machine;
+use super::vm::machine::{self, Machine};
 use crate::key::Key;
 use crate::object::Object;
 
@@ -44,6 +44,51 @@ impl Switch {
     }
 }
 
+/// A virtual function that a switch drives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Function {
+    /// The name of its port, `uplink` for the uplink.
+    pub(super) port: String,
+    /// Its address on the host.
+    pub(super) address: PciAddress,
+    /// Its MAC.
+    pub(super) mac: MacAddr,
+    /// The VLAN to which the NIC limits it.
+    pub(super) vlan: Option<VlanId>,
+}
+
+impl Switch {
+    /// Its virtual functions, by their addresses on the host: a switch in a machine sees others.
+    pub(super) fn functions(&self) -> Vec<Function> {
+        let function = |port: &str, address, mac, vlan| Function {
+            port: port.to_owned(),
+            address,
+            mac,
+            vlan,
+        };
+        let Some(machine) = &self.machine else {
+            let own = self.config.devices().filter_map(|side| match side.device {
+                Device::Pci { address, vlan } => {
+                    Some(function(side.name, *address, side.mac, *vlan))
+                }
+                _ => None,
+            });
+            return own.collect();
+        };
+        let name = |wanted: MacAddr| {
+            let mut sides = self.config.devices();
+            Some(sides.find(|side| side.mac == wanted)?.name)
+        };
+        let passed = machine.functions.iter().filter_map(|it| match it {
+            machine::Function::Vf { address, mac, vlan } => {
+                Some(function(name(*mac)?, *address, *mac, *vlan))
+            }
+            machine::Function::Tap { .. } => None,
+        });
+        passed.collect()
+    }
+}
+
 impl Object for Switch {
     fn key(&self) -> Key {
         Key::Switch {
@@ -71,4 +116,88 @@ pub(super) fn functions(config: &SwitchConfig) -> impl Iterator<Item = PciAddres
         Device::Pci { address, .. } => Some(*address),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::vm::machine::Manager;
+    use super::*;
+
+    fn mac(last: u8) -> MacAddr {
+        MacAddr::new([2, 0, 0x13, 0x89, 0, last]).expect("a MAC")
+    }
+
+    fn pci(address: &str, vlan: u16) -> Device {
+        Device::Pci {
+            address: address.parse().expect("an address"),
+            vlan: VlanId::new(vlan).ok(),
+        }
+    }
+
+    /// Two ports, on these functions.
+    fn switch(functions: [&str; 2]) -> Switch {
+        let text = "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n\
+                    [[port]]\nname = \"vm1\"\nmac = \"52:54:00:aa:00:01\"\n\
+                    addresses = [\"10.0.0.11\"]\n\
+                    [[port]]\nname = \"vm2\"\nmac = \"52:54:00:aa:00:02\"\n\
+                    addresses = [\"10.0.0.12\"]\n";
+        let tenant = tenant_config::Tenant::parse("red.toml", text).expect("a tenant");
+        let mut config = tenant.offline_config();
+        for (port, (address, number)) in config.ports.iter_mut().zip(functions.iter().zip(1..)) {
+            port.device = pci(address, 3000 + u16::from(number));
+            port.gateway_mac = mac(number);
+        }
+        Switch {
+            tenant: "red".parse().expect("a name"),
+            uid: 66000,
+            namespace: "sw-red".to_owned(),
+            cgroup: "red".to_owned(),
+            binary: Path::new("/usr/bin/vswitch").to_owned(),
+            cpu: None,
+            config,
+            machine: None,
+            needs: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn functions_of_a_machine_are_those_of_the_host() {
+        let wanted = |address: &str, number: u8| Function {
+            port: format!("vm{number}"),
+            address: address.parse().expect("an address"),
+            mac: mac(number),
+            vlan: VlanId::new(3000 + u16::from(number)).ok(),
+        };
+        let process = switch(["0000:01:10.2", "0000:01:10.6"]);
+        let all = [wanted("0000:01:10.2", 1), wanted("0000:01:10.6", 2)];
+        assert_eq!(process.functions(), all);
+
+        // The guest sees them at other addresses, here each at that of the other.
+        let mut machine = switch(["0000:01:10.6", "0000:01:10.2"]);
+        let passed = all.iter().map(|it| machine::Function::Vf {
+            address: it.address,
+            mac: it.mac,
+            vlan: it.vlan,
+        });
+        machine.machine = Some(Box::new(Machine {
+            functions: passed.collect(),
+            ..a_machine()
+        }));
+        assert_eq!(machine.functions(), all);
+    }
+
+    fn a_machine() -> Machine {
+        Machine {
+            manager: Manager::Qemu,
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            image: "/image".into(),
+            image_sha256: String::new(),
+            accel: machine::Accel::Kvm,
+            memory_mib: 160,
+            hugepages: false,
+            functions: Vec::new(),
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! The switches of this host, whichever launcher runs them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tenant_config::Name;
 use vswitch_api::endpoint::ports::Ports;
@@ -9,18 +12,35 @@ use vswitch_api::endpoint::ports::Ports;
 use super::cgroup::mounts;
 use super::control;
 use super::files::TenantFiles;
+use super::ike::{self, Ike, IkeFiles};
+use super::liveness::{self, Hearing};
 use super::log::LogHolder;
+use super::ready::{self, Said};
 use super::registry::runner;
 use super::switch::Switch;
 use super::usage::{Accounts, Running};
 use crate::error::HostError;
+use crate::look::Look;
 use crate::object::{Context, Live};
+use crate::parallel;
 
 impl Live for Switch {
     /// A switch that forwards nothing counts as absent.
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
         let observed = TenantFiles::new(context, &self.tenant).observe_switch(self)?;
-        Ok(observed.filter(|switch| stuck(context, switch).is_none()))
+        Ok(observed.filter(|switch| deaf_or_stuck(context, switch).why().is_none()))
+    }
+
+    fn observe_with(&self, context: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        let files = TenantFiles::new(context, &self.tenant);
+        let observed = files.observe_switch(self)?;
+        let asked = look.share("", || Ok(Asked::default()))?;
+        Ok(observed.filter(|switch| match asked.0.get(&self.tenant) {
+            Some(Said::Ready) => liveness::hearing(&files, switch).why().is_none(),
+            Some(Said::Silent) => false,
+            // It says why.
+            Some(Said::Other) | None => deaf_or_stuck(context, switch).why().is_none(),
+        }))
     }
 
     fn create(&self, context: &Context) -> Result<(), HostError> {
@@ -35,12 +55,34 @@ impl Live for Switch {
         tracing::warn!(tenant = %self.tenant, %why, "restarted instead of reloaded");
         let runner = runner(self);
         runner.stop(context, self)?;
-        runner.start(context, self, 0)
+        runner.start(context, self, 0)?;
+        // The daemon ended with the switch that it served.
+        ike::start_again(context, &self.tenant)
     }
 
     fn delete(&self, context: &Context) -> Result<(), HostError> {
         runner(self).stop(context, self)
     }
+}
+
+/// What the switches of a look said.
+#[derive(Debug, Default)]
+struct Asked(HashMap<Name, Said>);
+
+/// Asks all these switches at once, those that are processes and run, for the objects that are
+/// looked at.
+pub(crate) fn ask_all(context: &Context, switches: &[&Switch], look: &Look) {
+    let sockets = parallel::map(switches, |switch| {
+        let files = TenantFiles::new(context, &switch.tenant);
+        let started = files.launched().ok()??.started;
+        let runs = switch.machine.is_none() && started.is_alive() && !started.is_stopped();
+        runs.then(|| (switch.tenant.clone(), files.control_socket()))
+    });
+    let (names, sockets): (Vec<_>, Vec<_>) = sockets.into_iter().flatten().unzip();
+    let _ = look.share("", || {
+        let said = ready::ask(&sockets, control::ANSWERS_WITHIN);
+        Ok(Asked(names.into_iter().zip(said).collect()))
+    });
 }
 
 /// Why a switch that is alive forwards nothing, if it does not. Its process or machine is looked at
@@ -55,16 +97,32 @@ fn stuck(context: &Context, switch: &Switch) -> Option<String> {
     seen.or_else(|| control::unready(&files, switch))
 }
 
+/// The same, and whether frames reach it.
+fn deaf_or_stuck(context: &Context, switch: &Switch) -> Hearing {
+    match stuck(context, switch) {
+        Some(why) => Hearing::Deaf(why),
+        None => liveness::hearing(&TenantFiles::new(context, &switch.tenant), switch),
+    }
+}
+
 /// The switches of this host.
 #[derive(Debug, Clone)]
 pub struct Switches {
     context: Context,
+    /// When frames were last seen to reach a switch.
+    heard: Arc<Mutex<BTreeMap<Name, Instant>>>,
 }
+
+/// How often the supervisor sends frames to a switch.
+const KNOCK_EVERY: Duration = Duration::from_secs(5);
 
 impl Switches {
     /// Those below the context's state directory.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        Self {
+            context,
+            heard: Arc::default(),
+        }
     }
 
     fn files(&self, tenant: &Name) -> TenantFiles {
@@ -133,9 +191,24 @@ impl Switches {
     }
 
     /// Why a switch that is alive forwards nothing, if it does not. The wait for its answer is
-    /// bounded.
+    /// bounded. Frames are sent to its functions only every [`KNOCK_EVERY`], if they arrive.
     pub fn stuck(&self, switch: &Switch) -> Option<String> {
-        stuck(&self.context, switch)
+        let heard = || self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |at: &Instant| at.elapsed() < KNOCK_EVERY;
+        if heard().get(&switch.tenant).is_some_and(is_recent) {
+            return stuck(&self.context, switch);
+        }
+        let hearing = deaf_or_stuck(&self.context, switch);
+        match &hearing {
+            Hearing::Hears => heard().insert(switch.tenant.clone(), Instant::now()),
+            Hearing::Unknown | Hearing::Deaf(_) => heard().remove(&switch.tenant),
+        };
+        hearing.why()
+    }
+
+    /// Why frames do not reach the switch's functions, if they do not; see [`Self::stuck`].
+    pub fn deaf(&self, switch: &Switch) -> Option<String> {
+        liveness::hearing(&self.files(&switch.tenant), switch).why()
     }
 
     /// Restarts a dead switch as it was started before.
@@ -145,6 +218,62 @@ impl Switches {
     pub fn restart(&self, switch: &Switch) -> Result<(), HostError> {
         let restarts = self.files(&switch.tenant).restarts()?;
         runner(switch).start(&self.context, switch, restarts + 1)
+    }
+
+    /// The files of the tenant's IKE daemon.
+    pub(crate) fn ike(&self, tenant: &Name) -> IkeFiles {
+        IkeFiles::new(&self.context, tenant)
+    }
+
+    /// Restarts a dead IKE daemon as it was started before.
+    ///
+    /// # Errors
+    /// If it does not start or refuses its configuration.
+    pub fn restart_ike(&self, ike: &Ike) -> Result<(), HostError> {
+        ike::restart(&self.context, ike)
+    }
+
+    /// Gives a running IKE daemon its files once more.
+    ///
+    /// # Errors
+    /// If a file cannot be used, or the daemon refuses it.
+    pub fn reload_ike(&self, ike: &Ike) -> Result<(), HostError> {
+        ike::reload(&self.context, ike)
+    }
+
+    /// What the tenant's IKE daemon says of its peers.
+    ///
+    /// # Errors
+    /// A plain sentence, if it does not run or answer.
+    pub fn associations(&self, tenant: &Name) -> Result<Vec<ike::Association>, String> {
+        self.ike(tenant).associations()
+    }
+
+    /// The log of a tenant's IKE daemon, with what it has written so far.
+    pub fn ike_log(&self, tenant: &Name) -> PathBuf {
+        self.ike(tenant).log()
+    }
+
+    /// The executable of the tenant's running switch, if another file has its name now.
+    pub fn replaced(&self, tenant: &Name) -> Option<PathBuf> {
+        let launched = self.files(tenant).launched().ok()??;
+        let executable = launched
+            .executable
+            .filter(|_| launched.started.is_alive())?;
+        executable.replaced().map(Path::to_owned)
+    }
+
+    /// How long the last start of the tenant's switch took, in seconds.
+    pub fn last_start_s(&self, tenant: &Name) -> Option<f64> {
+        self.files(tenant).launched().ok()??.start_s
+    }
+
+    /// The version that the switch says it is.
+    ///
+    /// # Errors
+    /// A plain sentence, if it does not answer, or not as a switch does.
+    pub fn version(&self, switch: &Switch) -> Result<String, String> {
+        control::version(&self.files(&switch.tenant), switch)
     }
 
     /// The usage of the switch, as the kernel counts it.

@@ -23,15 +23,16 @@ pub trait Kind {
     /// If the options are wrong or the NICs cannot be read.
     fn backend(&self, names: &Names, state: &State) -> Result<Box<dyn NicBackend>, OptionError>;
 
-    /// Whether this host has what the kind needs. `needed`: the operator asked for it.
+    /// Whether this host has what the kind needs. `needed`: its tenants are to have this kind.
     fn checks(needed: bool) -> Vec<Finding>;
 
-    /// Why this host cannot carry the tenant although all its objects could be made, as a sentence.
+    /// Of each tenant, why this host cannot carry it although all its objects could be made, as a
+    /// sentence.
     ///
     /// # Errors
     /// If the host cannot be read.
-    fn refusal(_record: &Record) -> Result<Option<String>, HostError> {
-        Ok(None)
+    fn refusals(records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+        Ok(vec![None; records.len()])
     }
 
     /// Before a switch gets the new objects of its tenant: probes with real frames whether what
@@ -50,8 +51,8 @@ pub struct NewTenant<'a> {
     pub record: &'a Record,
     /// Which of its objects are new.
     pub new: &'a BTreeSet<Key>,
-    /// The state of this host.
-    pub state: &'a State,
+    /// Copies the state of this host.
+    pub state: &'a dyn Fn() -> State,
     /// Each tenant's control socket.
     pub control: &'a dyn Fn(&Name) -> PathBuf,
 }

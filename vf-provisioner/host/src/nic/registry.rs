@@ -31,8 +31,15 @@ macro_rules! kinds {
                 match kind { $(NicKind::$name => self.$folder.is_meant(state),)+ }
             }
 
-            /// The backend for the tenants of an apply: the given kind, or the last one that this
+            /// The kind for the tenants of an apply: the given one, or the last one that this
             /// host's tenants or the options call for, or the first one.
+            pub fn kind(&self, kind: Option<NicKind>, state: &State) -> NicKind {
+                let all = NicKind::value_variants();
+                let meant = all.iter().rev().find(|kind| self.is_meant(**kind, state));
+                kind.or(meant.copied()).unwrap_or(all[0])
+            }
+
+            /// The backend for the tenants of an apply, of the kind that [`Self::kind`] finds.
             ///
             /// # Errors
             /// If the options are wrong or the NICs cannot be read.
@@ -42,29 +49,29 @@ macro_rules! kinds {
                 names: &Names,
                 state: &State,
             ) -> Result<Box<dyn NicBackend>, OptionError> {
-                let all = NicKind::value_variants();
-                let meant = all.iter().rev().find(|kind| self.is_meant(**kind, state));
-                match kind.or(meant.copied()).unwrap_or(all[0]) {
+                match self.kind(kind, state) {
                     $(NicKind::$name => self.$folder.backend(names, state),)+
                 }
             }
         }
 
-        /// Whether this host has what each kind needs.
-        pub(crate) fn checks(kind: Option<NicKind>) -> Vec<Finding> {
+        /// Whether this host has what each kind needs; what others than `kind` need may be missing.
+        pub(crate) fn checks(kind: NicKind) -> Vec<Finding> {
             let mut findings = Vec::new();
-            $(findings.extend(super::$folder::Options::checks(kind == Some(NicKind::$name)));)+
+            $(findings.extend(super::$folder::Options::checks(kind == NicKind::$name));)+
             findings
         }
 
-        /// See [`Kind::refusal`].
-        pub(crate) fn refusal(record: &Record) -> Result<Option<String>, HostError> {
+        /// See [`Kind::refusals`].
+        pub(crate) fn refusals(records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+            let mut all = vec![None; records.len()];
             $(
-                if let Some(why) = super::$folder::Options::refusal(record)? {
-                    return Ok(Some(why));
+                let of_kind = super::$folder::Options::refusals(records)?;
+                for (all, of_kind) in all.iter_mut().zip(of_kind) {
+                    *all = all.take().or(of_kind);
                 }
             )+
-            Ok(None)
+            Ok(all)
         }
 
         /// See [`Kind::prove`].

@@ -1,8 +1,9 @@
-//! The supervisor's end of the channel to a switch: it remembers the leases that the switch
-//! reports, and gives them to the tenant's next switch.
+//! The supervisor's end of the channel to a switch: it remembers the leases and the DHCP clients
+//! that the switch reports, and gives them to the tenant's next switch.
 //!
 //! A switch is not trusted. What it may send is bounded by [`vswitch_api::channel`]; how much of it
-//! is read at a time, here; and of what it reports only the leases of ports that learn are kept.
+//! is read at a time, here; and of what it reports only the leases of ports that learn, and the
+//! clients of ports that exist, are kept.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -12,7 +13,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tenant_config::{Addresses, Name, SwitchConfig, UPLINK_NAME};
-use vswitch_api::channel::{Channel, Lease, Order, ReceiveError, Report, Totals, VERSION};
+use vswitch_api::channel::{
+    Channel, Clients, Lease, OLDEST, Order, PortClients, ReceiveError, Report, Totals, VERSION,
+    in_messages,
+};
 
 use super::events::{Event, emit};
 use super::supervisor::Supervisor;
@@ -20,6 +24,7 @@ use crate::error::HostError;
 use crate::files::pin_socket;
 use crate::launcher::log::LogHolder;
 use crate::launcher::switch::Switch;
+use crate::state::State;
 
 /// The pause between two connections: a switch that closes each at once is not to keep the
 /// supervisor busy.
@@ -40,6 +45,8 @@ enum ChannelError {
     TooMany(usize, usize),
     #[error("it reports before it says hello")]
     Order,
+    #[error("it reports more DHCP clients of a port than there can be")]
+    Clients,
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error("cannot be written to: {0}")]
@@ -60,10 +67,29 @@ pub(super) struct SwitchChannel {
     next_try: Option<Instant>,
     /// By port: its MAC and address, and when the lease ends.
     leases: BTreeMap<String, ([u8; 6], Ipv4Addr, Instant)>,
+    /// By port: its DHCP clients, and when they were reported.
+    clients: BTreeMap<String, (PortClients, Instant)>,
     /// The switch that reported them is gone, and its successor has not confirmed them yet.
     orphaned: bool,
     /// What the connected switch, or the one before it, reported last; by port.
     counters: BTreeMap<String, Totals>,
+}
+
+/// Gives tenants that were renamed what was heard of them before.
+pub(super) fn rename(channels: &mut Channels, state: &State) {
+    for (name, record) in &state.tenants {
+        let formerly = record.formerly.as_ref();
+        let formerly = formerly.filter(|old| !state.tenants.contains_key(*old));
+        let old = formerly.filter(|_| !channels.contains_key(name));
+        if let Some(channel) = old.and_then(|old| channels.remove(old)) {
+            let renamed = SwitchChannel {
+                // It is in another directory.
+                log: None,
+                ..channel
+            };
+            channels.insert(name.clone(), renamed);
+        }
+    }
 }
 
 impl Supervisor<'_> {
@@ -146,15 +172,25 @@ impl SwitchChannel {
         let mut restored = 0;
         for _ in 0..MESSAGES_AT_ONCE {
             match channel.receive() {
-                Ok(Report::Hello { version: VERSION }) => {
+                Ok(Report::Hello { version }) if (OLDEST..=VERSION).contains(&version) => {
                     let leases = self.orphans(now);
                     restored = leases.len();
+                    // Version 2 knows none.
+                    let mut clients = in_messages(self.orphaned_clients(config, now)).into_iter();
+                    if let Some(ports) = clients.next().filter(|_| version == VERSION) {
+                        channel.send(&Order::Clients { ports })?;
+                    }
+                    if clients.next().is_some() {
+                        let tenant = &config.tenant;
+                        tracing::warn!(%tenant, "some of its DHCP clients are not restored");
+                    }
                     channel.send(&Order::Restore { leases })?;
                     self.greeted = true;
                 }
                 Ok(Report::Hello { version }) => return Err(ChannelError::Version(version)),
                 Ok(_) if !self.greeted => return Err(ChannelError::Order),
                 Ok(Report::Leases { leases }) => self.remember(config, leases, now)?,
+                Ok(Report::Clients { ports }) => self.remember_clients(config, ports, now)?,
                 Ok(Report::Counters { ports }) => self.count(config, ports)?,
                 Err(ReceiveError::Empty) => break,
                 Err(error) => return Err(error.into()),
@@ -205,6 +241,49 @@ impl SwitchChannel {
             .collect()
     }
 
+    /// The DHCP clients of a switch that has ended, as long as they last, of ports that are still
+    /// there.
+    fn orphaned_clients(&self, config: &SwitchConfig, now: Instant) -> Vec<PortClients> {
+        let clients = self.clients.iter().filter(|_| self.orphaned);
+        let has = |name: &str| config.ports.iter().any(|port| port.name.as_str() == name);
+        let clients = clients.filter(|(port, _)| has(port));
+        let left = clients.map(|(_, (known, at))| {
+            let passed = now.saturating_duration_since(*at).as_secs();
+            let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+            PortClients {
+                dhcp: aged(&known.dhcp, passed),
+                dhcp6: aged(&known.dhcp6, passed),
+                ..known.clone()
+            }
+        });
+        left.filter(|it| !it.dhcp.is_empty() || !it.dhcp6.is_empty())
+            .collect()
+    }
+
+    /// Remembers the DHCP clients of the switch's ports.
+    fn remember_clients(
+        &mut self,
+        config: &SwitchConfig,
+        ports: Vec<PortClients>,
+        now: Instant,
+    ) -> Result<(), ChannelError> {
+        if ports.len() > config.ports.len() {
+            return Err(ChannelError::TooMany(ports.len(), config.ports.len()));
+        }
+        let has = |name: &str| config.ports.iter().any(|port| port.name.as_str() == name);
+        for port in ports {
+            if !port.dhcp.is_bounded() || !port.dhcp6.is_bounded() {
+                return Err(ChannelError::Clients);
+            }
+            if has(&port.port) {
+                self.clients.insert(port.port.clone(), (port, now));
+            }
+        }
+        // Of former ports nothing is kept.
+        self.clients.retain(|name, _| has(name));
+        Ok(())
+    }
+
     /// Remembers the leases of ports that learn. A report may have crossed a change of the
     /// configuration, so a port that does not learn is no error.
     fn remember(
@@ -231,6 +310,23 @@ impl SwitchChannel {
     }
 }
 
+/// What is left of a port's clients after so many seconds.
+fn aged(clients: &Clients, passed: u32) -> Clients {
+    let left = |seconds: u32| seconds.saturating_sub(passed);
+    let mut aged = clients.clone();
+    for it in &mut aged.identifiers {
+        (it.owned, it.counted) = (left(it.owned), left(it.counted));
+    }
+    aged.identifiers.retain(|it| it.counted > 0);
+    aged.declined = aged
+        .declined
+        .into_iter()
+        .map(left)
+        .filter(|it| *it > 0)
+        .collect();
+    aged
+}
+
 /// Whether a switch simply does not listen: it starts, ends, or offers no channel.
 fn is_absence(error: &io::Error) -> bool {
     matches!(
@@ -249,9 +345,10 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use tenant_config::Tenant;
-    use vswitch_api::channel;
+    use vswitch_api::channel::{self, Hex, IDENTIFIER_MAX, Identifier};
 
     use super::*;
+    use crate::state::Record;
 
     const TENANT: &str = r#"
 name = "red"
@@ -319,9 +416,107 @@ addresses = "learn-dhcp"
             assert!(self.supervisor.hello().is_some());
             let restored = self.advance();
             assert!(self.supervisor.hello().is_none());
-            let Order::Restore { leases } = switch.receive().expect("the order");
+            let (_, leases) = orders(&switch);
             assert_eq!(restored, leases.len());
             (switch, leases)
+        }
+
+        /// The clients that a new switch of that version is given.
+        fn clients_given(&mut self, version: u32) -> (Channel, Vec<PortClients>) {
+            let listener = self.listen();
+            self.now += RETRY_AFTER_ERROR;
+            self.advance();
+            let switch = accept(&listener).expect("a connection");
+            send(&switch, &Report::Hello { version });
+            self.advance();
+            let (clients, _) = orders(&switch);
+            (switch, clients)
+        }
+    }
+
+    /// What the supervisor gives to a switch.
+    fn orders(switch: &Channel) -> (Vec<PortClients>, Vec<Lease>) {
+        match switch.receive().expect("the order") {
+            Order::Restore { leases } => (Vec::new(), leases),
+            Order::Clients { ports } => match switch.receive().expect("the second order") {
+                Order::Restore { leases } => (ports, leases),
+                Order::Clients { .. } => panic!("clients twice"),
+            },
+        }
+    }
+
+    /// A port with clients of DHCP, for so many seconds.
+    fn clients(port: &str, count: usize, seconds: u32) -> PortClients {
+        let identifier = |number: usize| Identifier {
+            value: Hex(vec![number as u8; IDENTIFIER_MAX]),
+            owned: seconds / 2,
+            counted: seconds,
+            ..Identifier::default()
+        };
+        PortClients {
+            port: port.to_owned(),
+            mac: [2; 6],
+            dhcp: Clients {
+                identifiers: (0..count).map(identifier).collect(),
+                declined: vec![seconds],
+            },
+            dhcp6: Clients::default(),
+        }
+    }
+
+    #[test]
+    fn successor_is_given_clients_that_still_last() {
+        let mut bed = Bed::new();
+        let (switch, given) = bed.clients_given(VERSION);
+        assert_eq!(given, []);
+        let ports = vec![clients("vm1", 4, 1000), clients("vm2", 1, 40)];
+        send(&switch, &Report::Clients { ports });
+        // A port that is no port of the tenant, and a later report of one that is.
+        let ports = vec![clients("vm9", 1, 1000)];
+        send(&switch, &Report::Clients { ports });
+        let ports = vec![clients("vm1", 2, 1000)];
+        send(&switch, &Report::Clients { ports });
+        bed.advance();
+        assert!(!is_closed(&switch));
+        drop(switch);
+        let waited = RETRY_AFTER_ERROR.as_secs() as u32;
+        let mut vm1 = clients("vm1", 2, 1000 - waited);
+        for it in &mut vm1.dhcp.identifiers {
+            it.owned = 500 - waited;
+        }
+        // Its ownership has ended, and it counts on.
+        let mut vm2 = clients("vm2", 1, 40 - waited);
+        vm2.dhcp.identifiers[0].owned = 0;
+        let (switch, given) = bed.clients_given(VERSION);
+        assert_eq!(given, [vm1.clone(), vm2]);
+        drop(switch);
+
+        // An older one knows none; the next is given what still lasts.
+        let (switch, given) = bed.clients_given(OLDEST);
+        assert_eq!(given, []);
+        drop(switch);
+        let (_, given) = bed.clients_given(VERSION);
+        let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
+        assert_eq!(names, ["vm1"]);
+    }
+
+    #[test]
+    fn switch_that_reports_impossible_clients_is_left_alone() {
+        let long = |port: &str| {
+            let mut clients = clients(port, 1, 1000);
+            clients.dhcp.identifiers[0].value.0.push(0);
+            clients
+        };
+        for ports in [
+            vec![clients("vm1", 5, 1000)],
+            vec![long("vm1")],
+            vec![clients("vm1", 1, 1000); 3],
+        ] {
+            let mut bed = Bed::new();
+            let (switch, _) = bed.connect();
+            send(&switch, &Report::Clients { ports });
+            bed.advance();
+            assert!(is_closed(&switch));
         }
     }
 
@@ -516,5 +711,42 @@ addresses = "learn-dhcp"
         let listener = bed.listen();
         bed.advance();
         accept(&listener).expect("a connection");
+    }
+
+    #[test]
+    fn renamed_tenant_keeps_what_was_heard_of_it() {
+        let name = |text: &str| -> Name { text.parse().expect("a name") };
+        let record = |formerly: Option<Name>| Record {
+            uid: 66_000,
+            resources: Vec::new(),
+            probes: Vec::new(),
+            complete: false,
+            previous: None,
+            formerly,
+            paused: None,
+        };
+        let heard = || {
+            let lease = ([2; 6], Ipv4Addr::new(10, 0, 0, 50), Instant::now());
+            let channel = SwitchChannel {
+                leases: BTreeMap::from([("vm1".to_owned(), lease)]),
+                ..SwitchChannel::default()
+            };
+            Channels::from([(name("red"), channel)])
+        };
+        let mut state = State::default();
+        state
+            .tenants
+            .insert(name("crimson"), record(Some(name("red"))));
+        let mut channels = heard();
+        rename(&mut channels, &state);
+        let [(tenant, channel)] = &channels.iter().collect::<Vec<_>>()[..] else {
+            panic!("one tenant");
+        };
+        assert_eq!((tenant.as_str(), channel.leases.len()), ("crimson", 1));
+        // Another tenant may have the former name by now.
+        state.tenants.insert(name("red"), record(None));
+        let mut channels = heard();
+        rename(&mut channels, &state);
+        assert_eq!(channels.keys().collect::<Vec<_>>(), [&name("red")]);
     }
 }

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use tenant_config::Name;
 
 use super::events::{Event, emit, since_epoch};
+use super::heal::Healing;
 use super::restarts;
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
 use crate::state::{State, StateError};
-use crate::verify::{UnderWay, verify};
+use crate::verify::{Found, UnderWay, verify_each};
 
 /// The result of a verification; `None` if an apply is under way, whose unfinished work is no
 /// drift.
-type Verification = Result<Option<Vec<String>>, StateError>;
+type Verification = Result<Option<Found>, StateError>;
 
 /// The verifications so far, and the one under way.
 pub(super) struct Drift {
@@ -29,17 +30,21 @@ pub(super) struct Drift {
     pub(super) found: Option<usize>,
 }
 
+/// When the first verification is made, after the start.
+const FIRST: Duration = Duration::from_secs(5);
+
 /// Never, if that is beyond what the clock can express.
 fn after(pause: Duration) -> Option<Instant> {
     Instant::now().checked_add(pause)
 }
 
 impl Drift {
-    /// Verifies every so often; zero is never.
+    /// Verifies every so often; zero is never. What a supervisor finds that was just started, a
+    /// former one may have missed: the first verification is soon.
     pub(super) fn new(every: Duration) -> Self {
         Self {
             every,
-            due: after(every).filter(|_| !every.is_zero()),
+            due: after(every.min(FIRST)).filter(|_| !every.is_zero()),
             under_way: None,
             verifications: 0,
             at: 0.0,
@@ -54,13 +59,14 @@ impl Drift {
         scope: &'scope Scope<'scope, '_>,
         state: &State,
         watched: &restarts::Watched,
+        healing: &mut Healing,
     ) {
         match self.under_way.as_ref().map(Job::progress) {
             Some(Progress::Running) => {}
             Some(Progress::Finished(result)) => {
                 self.under_way = None;
                 // One that could not be made is repeated soon.
-                let next = if self.note(result) {
+                let next = if self.note(result, healing) {
                     self.every
                 } else {
                     LOOK_EVERY
@@ -80,7 +86,7 @@ impl Drift {
 
     /// Notes a result, and returns whether the verification was made; `None` if its thread has
     /// none.
-    fn note(&mut self, result: Option<Verification>) -> bool {
+    fn note(&mut self, result: Option<Verification>, healing: &mut Healing) -> bool {
         let found = match result {
             Some(Ok(None)) => return false,
             Some(Ok(Some(found))) => Ok(found),
@@ -89,19 +95,50 @@ impl Drift {
         };
         self.verifications += 1;
         self.at = since_epoch();
-        self.found = found.as_ref().ok().map(Vec::len);
+        self.found = None;
         match found {
-            Ok(found) if found.is_empty() => {}
-            Ok(found) => emit(&Event::Drift { found }),
+            Ok(found) => {
+                report(&found);
+                healing.differ(&found.tenants);
+                self.found = Some(found.sentences().len());
+            }
             Err(error) => emit(&Event::VerifyFailed { error }),
         }
         true
     }
 }
 
+/// An event for each tenant, and one for what is no tenant's.
+fn report(found: &Found) {
+    if !found.left_over.is_empty() {
+        emit(&Event::Drift {
+            tenant: None,
+            found: &found.left_over,
+        });
+    }
+    for (tenant, found) in &found.tenants {
+        emit(&Event::Drift {
+            tenant: Some(tenant),
+            found,
+        });
+    }
+    for (tenant, why) in &found.refused {
+        emit(&Event::Drift {
+            tenant: Some(tenant),
+            found: std::slice::from_ref(why),
+        });
+    }
+    if let Some(why) = &found.unreadable {
+        emit(&Event::Drift {
+            tenant: None,
+            found: std::slice::from_ref(why),
+        });
+    }
+}
+
 impl Supervisor<'_> {
     /// What differs from what was set, of all tenants but those.
     fn verify(&self, except: &BTreeSet<Name>) -> Verification {
-        verify(self.host, self.dir, except, UnderWay::Skip)
+        verify_each(self.host, self.dir, except, UnderWay::Skip)
     }
 }

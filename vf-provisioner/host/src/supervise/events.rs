@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
-use tenant_config::Name;
+use tenant_config::{Name, PciAddress};
 use vswitch_api::channel::Totals;
 use vswitch_api::plain;
 
@@ -91,6 +91,20 @@ pub(super) enum Event<'a> {
     Released {
         tenant: &'a Name,
     },
+    /// It has another name now.
+    Renamed {
+        tenant: &'a Name,
+        to: &'a Name,
+    },
+    /// An operator has drained or stopped it.
+    Paused {
+        tenant: &'a Name,
+        mode: &'static str,
+    },
+    /// One that was drained or stopped runs again.
+    Resumed {
+        tenant: &'a Name,
+    },
     /// The lock of its In/Out port is lost: the port was taken down.
     Unlocked {
         tenant: &'a Name,
@@ -107,8 +121,70 @@ pub(super) enum Event<'a> {
         tenant: &'a Name,
         error: String,
     },
+    /// So many hugepages were missing for its switch, and were reserved.
+    HugepagesReserved {
+        tenant: &'a Name,
+        pages: u64,
+    },
+    /// What differs from what was set: of a tenant, or what an interrupted apply has left.
     Drift {
-        found: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tenant: Option<&'a Name>,
+        found: &'a [String],
+    },
+    /// These settings differed, and were set again.
+    Mended {
+        tenant: &'a Name,
+        changes: Vec<String>,
+    },
+    /// What was repaired has changed again: the next repair waits.
+    Contended {
+        tenant: &'a Name,
+        repairs: u64,
+        next_try_s: f64,
+    },
+    /// The cable of a physical function has lost its link, or has one again.
+    Carrier {
+        pf: &'a str,
+        address: PciAddress,
+        carrier: bool,
+        tenants: Vec<&'a Name>,
+    },
+    /// Its IKE daemon has ended: there are no keys until it runs again.
+    IkeDown {
+        tenant: &'a Name,
+    },
+    /// It is alive and does not answer: it is killed, to be restarted.
+    IkeStuck {
+        tenant: &'a Name,
+        why: String,
+    },
+    IkeRestarted {
+        tenant: &'a Name,
+        /// From its death being seen to its being configured again.
+        outage_s: f64,
+    },
+    /// A file of a key or certificate was replaced, and the daemon has the new one.
+    IkeReloaded {
+        tenant: &'a Name,
+    },
+    IkeFailed {
+        tenant: &'a Name,
+        error: String,
+        next_try_s: f64,
+    },
+    /// A certificate or a list of revoked ones cannot be read.
+    IkeFileUnreadable {
+        tenant: &'a Name,
+        error: String,
+    },
+    /// A certificate, or a list of revoked ones, ends within 30 days, or has ended.
+    Expires {
+        tenant: &'a Name,
+        file: String,
+        /// When, in seconds since the epoch.
+        at: i64,
+        expired: bool,
     },
     VerifyFailed {
         error: String,

@@ -137,7 +137,7 @@ impl Supervisor<'_> {
         let mut host = (self.host)();
         let Some(name) = half else {
             let left = store.state().left_over();
-            apply(&mut host, &mut store, &Change::default(), &mut never())?;
+            apply(&mut host, &mut store, &Change::default(), &never())?;
             store.remove_if_empty()?;
             return Ok(match left.is_empty() {
                 true => Outcome::Nothing,
@@ -149,12 +149,19 @@ impl Supervisor<'_> {
             return Ok(Outcome::Nothing);
         };
         let mut set = |record: Record| {
-            let set = BTreeMap::from([(name.clone(), record)]);
+            // A rename that cannot be completed is undone.
+            let before = record.switch().map(|switch| switch.tenant.clone());
+            let before = before.filter(|before| *before != name);
             let change = Change {
-                set,
+                renamed: before
+                    .iter()
+                    .map(|old| (old.clone(), name.clone()))
+                    .collect(),
+                release: before.iter().map(|_| name.clone()).collect(),
+                set: BTreeMap::from([(before.unwrap_or_else(|| name.clone()), record)]),
                 ..Change::default()
             };
-            apply(&mut host, &mut store, &change, &mut never())
+            apply(&mut host, &mut store, &change, &never())
         };
         let previous = record.previous.clone();
         match (set(record), previous) {

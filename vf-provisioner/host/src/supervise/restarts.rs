@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,12 @@ use tenant_config::Name;
 
 use super::channel::SwitchChannel;
 use super::error::SuperviseError;
-use super::events::{Event, Once, emit};
+use super::events::{Event, Once, emit, since_epoch};
 use super::heal::Priority;
+use super::mend::jitter;
+use super::report::{Trouble, Troubles};
 use super::supervisor::{Job, LOOK_EVERY, NO_THREAD, Progress, Supervisor};
+use crate::hugepages::Hugepages;
 use crate::launcher::switch::Switch;
 use crate::state::{self, State, TenantLock};
 
@@ -28,6 +32,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(5);
 const CALM_WAITS: u32 = 10;
+
+/// How many switches are started at once: after a boot, all of them are to be. Those whose start
+/// takes longer hinder no others any more.
+const STARTS_AT_ONCE: usize = 8;
+const LONG: Duration = Duration::from_secs(5);
 
 /// The switches by tenant.
 pub(super) type Watched = BTreeMap<Name, Watch>;
@@ -49,7 +58,13 @@ pub(super) struct Watch {
     /// Why it cannot be watched.
     pub(super) trouble: Once,
     wait: Duration,
+    /// Why the last restart failed, and when one did so for the first time.
+    failed: Option<(String, f64)>,
     pub(super) next_try: Option<Instant>,
+    /// Whether it waits for the start of others.
+    pub(super) queued: bool,
+    /// When the restart under way began.
+    tried: Option<Instant>,
     question: Option<Job<Option<String>>>,
     restart: Option<Job<Attempt>>,
 }
@@ -66,8 +81,8 @@ enum Attempt {
 }
 
 impl Supervisor<'_> {
-    /// Sees whether a switch is alive, and restarts it when it is time. The repair of what it
-    /// depends on comes first.
+    /// Sees whether a switch is alive, and restarts it when it is time and there is room for one
+    /// more. The repair of what it depends on comes first.
     pub(super) fn look<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -75,8 +90,10 @@ impl Supervisor<'_> {
         it: &mut Watch,
         channel: &mut SwitchChannel,
         repair: Priority,
+        room: &mut usize,
     ) -> Result<(), SuperviseError> {
         let tenant = &switch.tenant;
+        it.queued = false;
         if let Some(job) = &it.restart {
             let Progress::Finished(attempt) = job.progress() else {
                 return Ok(());
@@ -94,6 +111,7 @@ impl Supervisor<'_> {
         if it.pidfd.is_some() {
             // It runs: seen for the first time, or started by an apply or by a restart.
             it.down_since = None;
+            it.failed = None;
             it.last_start.get_or_insert_with(Instant::now);
             return Ok(());
         }
@@ -113,11 +131,18 @@ impl Supervisor<'_> {
         if it.next_try.is_none() && calm {
             it.wait = Duration::ZERO;
         }
-        let next = *it.next_try.get_or_insert_with(|| Instant::now() + it.wait);
+        let wait = jitter(it.wait);
+        let next = *it.next_try.get_or_insert_with(|| Instant::now() + wait);
         if Instant::now() < next {
             return Ok(());
         }
+        if *room == 0 {
+            it.queued = true;
+            return Ok(());
+        }
+        *room -= 1;
         it.next_try = None;
+        it.tried = Some(Instant::now());
         let switch = switch.clone();
         it.restart = Some(self.spawn(scope, move || {
             self.restart(&switch, repair == Priority::None)
@@ -176,6 +201,7 @@ impl Supervisor<'_> {
         let Some(_lock) = lock? else {
             return Ok(Attempt::NotNeeded);
         };
+        self.reserve_hugepages(switch);
         Ok(match self.switches.restart(switch) {
             Ok(()) => Attempt::Ready(Instant::now()),
             Err(error) => Attempt::Failed(error.to_string()),
@@ -183,7 +209,30 @@ impl Supervisor<'_> {
     }
 }
 
+impl Supervisor<'_> {
+    /// Reserves the hugepages that a switch had, where a reboot or somebody else took them. If that
+    /// fails, the switch says what it lacks.
+    fn reserve_hugepages(&self, switch: &Switch) {
+        let memory = switch.config.memory;
+        if !memory.hugepages || switch.machine.is_some() {
+            return;
+        }
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = &switch.tenant;
+        match Hugepages::reserve(memory.mib.into()) {
+            Ok(0) => {}
+            Ok(pages) => emit(&Event::HugepagesReserved { tenant, pages }),
+            Err(error) => tracing::warn!(%tenant, %error, "no hugepages are reserved"),
+        }
+    }
+}
+
 impl Watch {
+    /// Whether it runs, and answered when it was last asked.
+    pub(super) fn forwards(&self) -> bool {
+        self.down_since.is_none() && !self.suspect
+    }
+
     /// A pidfd is readable once its process has ended.
     fn is_alive(&self) -> Result<bool, nix::Error> {
         let Some(pidfd) = &self.pidfd else {
@@ -204,6 +253,7 @@ impl Watch {
         self.last_start = Some(Instant::now());
         let error = match attempt {
             Some(Attempt::Ready(at)) => {
+                self.failed = None;
                 let down_since = self.down_since.take().unwrap_or(at);
                 return emit(&Event::Restarted {
                     tenant,
@@ -213,6 +263,8 @@ impl Watch {
             Some(Attempt::Failed(error)) => error,
             _ => NO_THREAD.to_owned(),
         };
+        let since = self.failed.as_ref().map_or_else(since_epoch, |it| it.1);
+        self.failed = Some((error.clone(), since));
         emit(&Event::RestartFailed {
             tenant,
             error,
@@ -221,10 +273,30 @@ impl Watch {
     }
 }
 
+/// How many more switches may be started now.
+pub(super) fn room(watched: &Watched) -> usize {
+    let is_begun =
+        |it: &&Watch| it.restart.is_some() && it.tried.is_some_and(|at| at.elapsed() < LONG);
+    STARTS_AT_ONCE.saturating_sub(watched.values().filter(is_begun).count())
+}
+
 /// The pause between two questions.
 fn pause(switch: &Switch) -> Duration {
     let part = switch.answers_within().unwrap_or_default() / ASK_PART;
     part.max(ASK_EVERY)
+}
+
+/// The tenants whose switch cannot be restarted.
+pub(super) fn troubles(watched: &Watched, troubles: &mut Troubles) {
+    let now = Instant::now();
+    for (tenant, it) in watched {
+        if let Some((why, since)) = &it.failed {
+            let next = it.next_try.map(|next| next.saturating_duration_since(now));
+            let next = next.map(|next| since_epoch() + next.as_secs_f64());
+            let trouble = Trouble::new("cannot be restarted", why, *since).again(next);
+            troubles.insert(tenant.clone(), trouble);
+        }
+    }
 }
 
 /// The tenants whose switch is being restarted.
@@ -237,6 +309,6 @@ pub(super) fn restarting(watched: &Watched) -> BTreeSet<Name> {
 pub(super) fn switches(state: &State) -> BTreeMap<Name, Switch> {
     let complete = state.tenants.iter().filter(|(_, record)| record.complete);
     complete
-        .filter_map(|(name, record)| Some((name.clone(), record.switch()?.clone())))
+        .filter_map(|(name, record)| Some((name.clone(), record.running_switch()?.clone())))
         .collect()
 }

@@ -1,20 +1,26 @@
 //! Plans a switch that is a process.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tenant_config::{Memory, SwitchConfig};
+use tenant_config::{IkeConfig, Memory, SwitchConfig};
 
 use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::Cgroup;
 use crate::launcher::files::{CONTROL, Directory};
+use crate::launcher::ike::{Ike, uid_beside};
 use crate::launcher::switch::Switch;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::Assignment;
-use crate::resource::Resource;
+use crate::resource::{Key, Resource};
 
 /// Where the switch finds its own directory.
 pub(super) const INSIDE: &str = "/run/vswitch";
 const TASKS: u32 = 64;
+/// Processor time of an IKE daemon, in percent of one core.
+const IKE_CPU_PERCENT: u32 = 50;
+/// Memory of an IKE daemon, in MiB: it takes 9, and more while many peers negotiate.
+const IKE_MEMORY_MIB: u32 = 64;
 
 /// The limits of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct Limits {
 pub struct Process {
     /// The switch's executable.
     pub binary: PathBuf,
+    /// The IKE daemon's executable.
+    pub ike_binary: PathBuf,
     /// The prefix of control groups.
     pub instance: String,
     /// The limits of each switch.
@@ -57,7 +65,7 @@ impl Launcher for Process {
 
     fn resources(&self, config: &SwitchConfig, slot: &Slot) -> Vec<Resource> {
         let cgroup = format!("{}/{}", self.instance, config.tenant);
-        vec![
+        let mut resources = vec![
             Resource::Directory(Directory {
                 tenant: config.tenant.clone(),
                 uid: slot.uid,
@@ -72,7 +80,7 @@ impl Launcher for Process {
                     false => 0,
                 },
             }),
-            Resource::Switch(Switch {
+            Resource::Switch(Box::new(Switch {
                 tenant: config.tenant.clone(),
                 uid: slot.uid,
                 namespace: slot.namespace.clone(),
@@ -82,8 +90,43 @@ impl Launcher for Process {
                 config: config.clone(),
                 machine: None,
                 needs: slot.needs.clone(),
-            }),
-        ]
+            })),
+        ];
+        if let Some(ike) = &slot.ike {
+            resources.extend(self.ike(config, slot.uid, ike.clone()));
+        }
+        resources
+    }
+
+    fn carries_ike(&self) -> bool {
+        true
+    }
+}
+
+impl Process {
+    /// The IKE daemon beside a switch of that user.
+    fn ike(&self, config: &SwitchConfig, switch_uid: u32, ike: IkeConfig) -> [Resource; 2] {
+        let tenant = &config.tenant;
+        // A name has no dot, so no tenant has this group.
+        let cgroup = format!("{}/{tenant}.ike", self.instance);
+        let group = Cgroup {
+            path: cgroup.clone(),
+            cpu_percent: IKE_CPU_PERCENT,
+            memory_mib: IKE_MEMORY_MIB,
+            tasks: TASKS,
+            hugepages_mib: 0,
+        };
+        let daemon = Ike {
+            tenant: tenant.clone(),
+            uid: uid_beside(switch_uid),
+            cgroup,
+            binary: self.ike_binary.clone(),
+            config: ike,
+            needs: BTreeSet::from([Key::Switch {
+                tenant: tenant.clone(),
+            }]),
+        };
+        [Resource::Cgroup(group), Resource::Ike(Box::new(daemon))]
     }
 }
 

@@ -13,10 +13,11 @@ use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::{CHANNEL, CONTROL, TenantFiles};
 use crate::launcher::kind::Kind;
-use crate::launcher::launched::Launched;
+use crate::launcher::launched::{Executable, Launched};
+use crate::launcher::ready::Said;
 use crate::launcher::switch::{Switch, functions};
-use crate::launcher::vfio::{give_nodes, take_nodes_back};
-use crate::launcher::{Launcher, Runner, control};
+use crate::launcher::vfio::{give_nodes, is_shared_with_kernel, take_nodes_back};
+use crate::launcher::{Launcher, Runner, control, ike};
 use crate::nic::parts::netns;
 use crate::object::Context;
 
@@ -26,7 +27,7 @@ const PROGRAM: &str = "/vswitch";
 const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"];
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs switches as confined processes of this host.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ impl Kind for Confined {
 }
 
 fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostError> {
+    let began = Instant::now();
+    let executable = Executable::of(&switch.binary);
     let tenant = &switch.tenant;
     let files = TenantFiles::new(context, tenant);
     let mounts = mounts()?;
@@ -64,10 +67,17 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
     files.clear_run(CHANNEL)?;
     let _held = files.make_log_pipe()?;
     files.write_config(&switch.config, switch.uid)?;
+    let mut folders = Vec::new();
+    if has_ipsec(&switch.config) {
+        ike::make_listen_folder(&files, switch.uid)?;
+        folders.push(ike::listen_folder(&files));
+    }
     let packet_bytes = u64::from(packet_mib(switch.config.memory)) << 20;
     let task = Task {
         tenant: tenant.to_string(),
-        namespace: netns::path(&switch.namespace),
+        namespace: Some(netns::path(&switch.namespace)),
+        bare: false,
+        folders,
         cgroups: mounts.joins(&switch.cgroup),
         uid: switch.uid,
         root: files.root(),
@@ -92,7 +102,8 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
         run_inside: PathBuf::from(INSIDE),
         log: files.log_pipe(),
         // It drops the capability before it receives the first frame.
-        raw_sockets: opens_raw_sockets(&switch.config),
+        raw_sockets: opens_raw_sockets(&switch.config)
+            || is_shared_with_kernel(functions(&switch.config)),
         groups: Vec::new(),
         // The switch binds its own worker.
         cpu: None,
@@ -109,11 +120,14 @@ fn launch(context: &Context, switch: &Switch, restarts: u64) -> Result<(), HostE
         started,
         restarts,
         ready: false,
+        start_s: None,
+        executable,
     };
     files.remember(&launched)?;
     wait_until_ready(&files, switch, &started)?;
     files.collect_last();
     launched.ready = true;
+    launched.start_s = Some(began.elapsed().as_secs_f64());
     files.remember(&launched)
 }
 
@@ -128,14 +142,16 @@ fn wait_until_ready(
     };
     let began = Instant::now();
     loop {
-        let last = match control::ready(files, switch) {
-            Ok(()) => return Ok(()),
-            Err(error) => error.to_string(),
-        };
+        if control::said(files, switch, READY_WITHIN) == Said::Ready {
+            return Ok(());
+        }
         if !started.is_alive() {
             return Err(not_ready("it ended".to_owned()));
         }
         if began.elapsed() > READY_WITHIN {
+            let Err(last) = control::ready(files, switch) else {
+                return Ok(());
+            };
             return Err(not_ready(format!(
                 "it was not ready within {} s ({last})",
                 READY_WITHIN.as_secs()
@@ -173,6 +189,12 @@ fn opens_raw_sockets(config: &SwitchConfig) -> bool {
         .any(|side| matches!(side.device, Device::AfPacket { .. } | Device::AfXdp { .. }))
 }
 
+/// Whether the switch listens for an IKE daemon.
+fn has_ipsec(config: &SwitchConfig) -> bool {
+    let tunnel = config.tunnel.as_ref();
+    tunnel.is_some_and(|tunnel| tunnel.ipsec.is_some())
+}
+
 fn config_inside() -> PathBuf {
     Path::new(INSIDE).with_extension("json")
 }
@@ -185,6 +207,12 @@ fn arguments(switch: &Switch) -> Vec<String> {
         "--channel".to_owned(),
         Path::new(INSIDE).join(CHANNEL).display().to_string(),
     ];
+    if has_ipsec(&switch.config) {
+        let socket = Path::new(ike::SWITCH_INSIDE).join(ike::SWITCH_SOCKET);
+        let uid = ike::uid_beside(switch.uid);
+        arguments.extend(["--ike".to_owned(), socket.display().to_string()]);
+        arguments.extend(["--ike-uid".to_owned(), uid.to_string()]);
+    }
     if let Some(cpu) = switch.cpu {
         arguments.extend(["--cpu".to_owned(), cpu.to_string()]);
     }

@@ -12,7 +12,8 @@ const MANIFEST: &str = "manifest.json";
 /// The files that every image has.
 pub(super) const KERNEL: &str = "vmlinuz";
 pub(super) const INITRAMFS: &str = "initramfs";
-const ADVICE: &str = "build it with scripts/build-switch-image, or name another in --vm-image";
+const ADVICE: &str = "install vswitch-image, build it with scripts/build-switch-image, or name \
+                      another in --vm-image";
 
 /// An image whose files match its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]

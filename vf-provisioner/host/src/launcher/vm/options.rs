@@ -15,8 +15,8 @@ use crate::launcher::process::plan::Process;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Options {
-    /// The directory of the image that virtual machines boot [default: switch-image beside the
-    /// directory of this program]
+    /// The directory of the image that virtual machines boot [default: lib/vswitch/switch-image or
+    /// switch-image, beside the directory of this program]
     #[arg(long, global = true, value_name = "DIR")]
     vm_image: Option<PathBuf>,
     /// What executes virtual machines: the processor (`kvm`), or QEMU's translator (`tcg`); `auto`
@@ -36,11 +36,17 @@ enum AccelKind {
     Tcg,
 }
 
-/// A directory beside the one of this program.
-fn beside_programs(name: &str) -> PathBuf {
+/// The image of this build: beside the directory of this program, or where a package has it.
+fn default_image() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
-    let programs = program.parent().and_then(Path::parent);
-    programs.unwrap_or(Path::new("/")).join(name)
+    let prefix = program.parent().and_then(Path::parent);
+    let prefix = prefix.unwrap_or(Path::new("/"));
+    let packaged = prefix.join("lib/vswitch/switch-image");
+    if packaged.is_dir() {
+        packaged
+    } else {
+        prefix.join("switch-image")
+    }
 }
 
 impl Options {
@@ -56,7 +62,7 @@ impl Options {
         };
         let image = match &self.vm_image {
             Some(image) => std::path::absolute(image).unwrap_or(image.clone()),
-            None => beside_programs("switch-image"),
+            None => default_image(),
         };
         let hugepages = base.limits.packet_memory.hugepages;
         let settings = Settings::find(manager, &image, accel, self.vm_memory, hugepages);

@@ -22,7 +22,7 @@ use crate::launcher::cgroup::mounts;
 use crate::launcher::confine::{Shown, Started, Task};
 use crate::launcher::files::TenantFiles;
 use crate::launcher::kind::Kind;
-use crate::launcher::launched::Launched;
+use crate::launcher::launched::{Executable, Launched};
 use crate::launcher::process::plan::Process;
 use crate::launcher::switch::Switch;
 use crate::launcher::vfio::{give_nodes, take_nodes_back};
@@ -152,6 +152,8 @@ impl<'a> Run<'a> {
             tenant: tenant.clone(),
             message,
         };
+        let began = Instant::now();
+        let executable = Executable::of(&machine.qemu);
         let image = Image::open(&machine.image).map_err(not_ready)?;
         if image.sha256 != machine.image_sha256 {
             return Err(not_ready(format!(
@@ -185,12 +187,15 @@ impl<'a> Run<'a> {
             started,
             restarts,
             ready: false,
+            start_s: None,
+            executable,
         };
         files.remember(&launched)?;
         self.boot(&started)
             .map_err(|message| not_ready(format!("{message}{}", files.tail())))?;
         files.collect_last();
         launched.ready = true;
+        launched.start_s = Some(began.elapsed().as_secs_f64());
         files.remember(&launched)
     }
 
@@ -209,7 +214,9 @@ impl<'a> Run<'a> {
         });
         let task = Task {
             tenant: tenant.to_string(),
-            namespace: netns::path(&switch.namespace),
+            namespace: Some(netns::path(&switch.namespace)),
+            bare: false,
+            folders: Vec::new(),
             cgroups: mounts()?.joins(&switch.cgroup),
             uid: switch.uid,
             root: files.root(),

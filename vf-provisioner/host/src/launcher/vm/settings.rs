@@ -2,13 +2,14 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource as Limit, getrlimit};
 
 use super::image::Image;
 use super::machine::{Accel, Machine, Manager};
 use super::qemu;
+use crate::child;
 use crate::hugepages::Hugepages;
 
 /// The oldest supported QEMU: Debian 12's.
@@ -63,10 +64,7 @@ fn find_qemu() -> Result<PathBuf, String> {
         .ok_or_else(|| {
             format!("there is no {NAME} in PATH: install the package qemu-system-x86")
         })?;
-    let output = Command::new(&program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
+    let output = child::output(Command::new(&program).arg("--version"), &[])
         .map_err(|error| format!("{} does not start: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (major, minor) = OLDEST;

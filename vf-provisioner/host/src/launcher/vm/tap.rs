@@ -21,6 +21,7 @@ use rtnetlink::{Handle, LinkUnspec};
 
 use serde::{Deserialize, Serialize};
 
+use crate::child;
 use crate::error::HostError;
 use crate::key::Key;
 use crate::nic::parts::link::{End, configure, observe};
@@ -94,10 +95,9 @@ fn create(tap: &Tap) -> Result<(), HostError> {
     };
     // The kernel makes no tap through netlink, and the ioctl for it needs unsafe code.
     inside(tap.end.namespace.as_deref(), || {
-        let output = Command::new("ip")
-            .args(["tuntap", "add", "dev", &tap.end.interface, "mode", "tap"])
-            .args(["user", &owner])
-            .output()
+        let program = &mut Command::new("ip");
+        let program = program.args(["tuntap", "add", "dev", &tap.end.interface, "mode", "tap"]);
+        let output = child::output(program.args(["user", &owner]), &[])
             .map_err(|error| failed(format!("{error}: install the package iproute2")))?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);

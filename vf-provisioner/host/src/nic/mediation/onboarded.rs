@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tenant_config::{Name, NicAttribute};
+use tenant_config::{Name, NicAttribute, PciAddress};
 
 use super::station::{Fabric, Place, Role, Station, failed};
 use super::weakness::Weakness;
@@ -113,12 +113,12 @@ pub fn listeners(
     inventory: &Inventory,
     control: impl Fn(&Name) -> PathBuf,
 ) -> Vec<Station> {
-    let pfs = |record: &Record| -> BTreeSet<String> {
+    let pfs = |record: &Record| -> BTreeSet<PciAddress> {
         let pfs = record
             .resources
             .iter()
             .filter_map(|resource| match resource {
-                Resource::Pf(pf) => Some(pf.interface.clone()),
+                Resource::Pf(pf) => Some(pf.address),
                 _ => None,
             });
         pfs.collect()
@@ -152,7 +152,7 @@ fn tenant(
     stations: &mut Vec<Station>,
     unanswered: &mut Vec<String>,
 ) {
-    let Some(switch) = record.switch() else {
+    let Some(switch) = record.running_switch() else {
         return;
     };
     let vlan = |port: &Name| {
@@ -223,9 +223,9 @@ fn tenant(
 /// up.
 fn of_nics(tenants: &[(&Name, &Record)], state: &State, inventory: &Inventory) -> Vec<Station> {
     let resources = tenants.iter().flat_map(|(_, record)| &record.resources);
-    let used: BTreeSet<&str> = resources
+    let used: BTreeSet<PciAddress> = resources
         .filter_map(|resource| match resource {
-            Resource::Pf(pf) => Some(&pf.interface[..]),
+            Resource::Pf(pf) => Some(pf.address),
             _ => None,
         })
         .collect();
@@ -242,7 +242,7 @@ fn of_nics(tenants: &[(&Name, &Record)], state: &State, inventory: &Inventory) -
         let Some(interface) = pf.interface.as_deref() else {
             continue;
         };
-        if !used.contains(interface) {
+        if !used.contains(&pf.address) {
             continue;
         }
         stations.extend(own(inventory, interface, Role::Host));

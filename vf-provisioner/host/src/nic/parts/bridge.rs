@@ -1,17 +1,22 @@
 //! The bridge on which the In/Out sides meet the wire.
 
-use netlink_packet_route::link::{InfoBridge, InfoData, LinkAttribute, LinkFlags, LinkInfo};
+use std::path::PathBuf;
+
+use netlink_packet_route::link::{InfoBridge, InfoData, LinkAttribute, LinkInfo};
 use rtnetlink::LinkBridge;
 use serde::{Deserialize, Serialize};
 
-use super::link::{ipv6, set_ipv6};
+use super::link::{links_of, set_ipv6};
+use super::links::Links;
 use super::netlink::{delete_link, find, index_of, refused, with_netlink};
 use super::netns::has_interface;
 use crate::error::HostError;
 use crate::key::Key;
+use crate::look::Look;
 use crate::object::{Context, Live, Object};
 
-/// A Linux bridge in the provisioner's own network namespace: up, no address, no STP, no snooping.
+/// A Linux bridge in the provisioner's own network namespace: up, no address, no STP, no snooping,
+/// and no ARP for addresses that are not its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {
     /// Its interface name.
@@ -22,6 +27,10 @@ pub struct Bridge {
     pub snooping: bool,
     /// The kernel's own IPv6 on the bridge.
     pub ipv6: bool,
+    /// The host answers ARP there only for addresses that the bridge itself has. Otherwise it
+    /// answers for all of its addresses, and one of another network may be a tenant's here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_arp: bool,
 }
 
 impl Object for Bridge {
@@ -38,7 +47,11 @@ impl Object for Bridge {
 
 impl Live for Bridge {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
-        observe(self)
+        observe(&Links::one(None, &self.interface, None)?, self)
+    }
+
+    fn observe_with(&self, _: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        observe(&*links_of(None, look)?, self)
     }
 
     fn exists(&self, _: &Context) -> Result<bool, HostError> {
@@ -77,6 +90,7 @@ fn create(bridge: &Bridge) -> Result<(), HostError> {
 /// Sets all attributes of a bridge.
 fn configure(bridge: &Bridge) -> Result<(), HostError> {
     set_ipv6(None, &bridge.interface, bridge.ipv6)?;
+    set_strict_arp(&bridge.interface, bridge.strict_arp)?;
     with_netlink(None, async |handle| {
         let what = format!("cannot set bridge {}", bridge.interface);
         let index = index_of(&handle, &bridge.interface).await?;
@@ -89,19 +103,20 @@ fn configure(bridge: &Bridge) -> Result<(), HostError> {
     })
 }
 
-/// Reads a bridge. An interface of another kind with its name reads as a bridge with snooping.
-fn observe(wanted: &Bridge) -> Result<Option<Bridge>, HostError> {
-    let link = with_netlink(None, async |handle| find(&handle, &wanted.interface).await)?;
-    let Some(link) = link else {
+/// The bridge among these interfaces. An interface of another kind with its name reads as a bridge
+/// with snooping.
+fn observe(links: &Links, wanted: &Bridge) -> Result<Option<Bridge>, HostError> {
+    let Some(seen) = links.get(&wanted.interface) else {
         return Ok(None);
     };
     let mut bridge = Bridge {
         interface: wanted.interface.clone(),
-        up: link.header.flags.contains(LinkFlags::Up),
+        up: seen.is_up(),
         snooping: true,
-        ipv6: ipv6(None, &wanted.interface)?,
+        ipv6: seen.ipv6,
+        strict_arp: has_strict_arp(&wanted.interface)?,
     };
-    for attribute in link.attributes {
+    for attribute in &seen.link.attributes {
         let LinkAttribute::LinkInfo(infos) = attribute else {
             continue;
         };
@@ -109,11 +124,37 @@ fn observe(wanted: &Bridge) -> Result<Option<Bridge>, HostError> {
             if let LinkInfo::Data(InfoData::Bridge(attributes)) = info {
                 for attribute in attributes {
                     if let InfoBridge::MulticastSnooping(on) = attribute {
-                        bridge.snooping = on;
+                        bridge.snooping = *on;
                     }
                 }
             }
         }
     }
     Ok(Some(bridge))
+}
+
+/// The kernel's `arp_ignore` of an interface, or of all.
+fn arp_ignore(interface: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore"))
+}
+
+/// The greater of both values counts. Each but 0 excludes other interfaces' addresses.
+fn has_strict_arp(bridge: &str) -> Result<bool, HostError> {
+    for interface in [bridge, "all"] {
+        let file = arp_ignore(interface);
+        let text = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            text => text.map_err(HostError::io(format!("cannot read {}", file.display())))?,
+        };
+        if text.trim() != "0" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn set_strict_arp(bridge: &str, on: bool) -> Result<(), HostError> {
+    let value = if on { "1" } else { "0" };
+    std::fs::write(arp_ignore(bridge), value)
+        .map_err(HostError::io(format!("cannot set ARP of bridge {bridge}")))
 }

@@ -7,6 +7,7 @@
 //! speak as another tenant's VTEP, nor reach the host, and a missing lock lets nothing pass.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_packet_route::link::LinkFlags;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenant_config::{Addresses, MacAddr, SwitchConfig, UplinkConfig};
 
+use super::link::links_of;
+use super::links::Links;
 use super::loan::borrow;
 use super::netlink::{find, is_up, refused, set_up, unless_missing, with_netlink};
 use super::nfnetlink::{self, Change, Happened, Owner};
@@ -29,7 +32,9 @@ use super::nft::{
 };
 use crate::error::HostError;
 use crate::key::Key;
+use crate::look::Look;
 use crate::object::{Context, Live, Object};
+use crate::parallel;
 
 /// Chains of the guard: of the family netdev, and two of the family bridge.
 const PASS: &str = "pass";
@@ -92,7 +97,17 @@ impl Object for Guard {
 
 impl Live for Guard {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
-        Ok(Tables::read(&self.table)?.guard(self))
+        Ok(Tables::without_locks(&self.table)?.guard(self))
+    }
+
+    fn observe_with(&self, _: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        if look.is_wide() {
+            return Ok(Tables::of(&self.table, look)?.guard(self));
+        }
+        let tables = look.share(&self.table, || {
+            Tables::without_locks(&self.table).map(Alone)
+        })?;
+        Ok(tables.0.guard(self))
     }
 
     fn exists(&self, _: &Context) -> Result<bool, HostError> {
@@ -132,7 +147,18 @@ impl Object for Lock {
 
 impl Live for Lock {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
-        observe_lock(self)
+        let listing = read_lock(self)?;
+        let up = is_up(&self.interface)? == Some(true);
+        Ok(observe_lock(self, listing.as_ref(), up))
+    }
+
+    fn observe_with(&self, _: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        let up = is_up_among(&*links_of(None, look)?, &self.interface);
+        if look.is_wide() {
+            let tables = Tables::of(&self.table, look)?;
+            return Ok(observe_lock(self, tables.netdev.as_ref(), up));
+        }
+        Ok(observe_lock(self, read_lock(self)?.as_ref(), up))
     }
 
     /// It is part of the table, which is looked for once for all tenants.
@@ -534,11 +560,29 @@ pub(crate) struct Tables {
     bridge: Option<Listing>,
 }
 
+/// The same without locks.
+struct Alone(Tables);
+
 impl Tables {
-    pub(crate) fn read(table: &str) -> Result<Self, HostError> {
+    /// Both tables, read once for a look.
+    fn of(table: &str, look: &Look) -> Result<Arc<Self>, HostError> {
+        look.share(table, || Self::read(table))
+    }
+
+    /// The tables' own chains alone: the locks may be many.
+    fn without_locks(table: &str) -> Result<Self, HostError> {
         Ok(Self {
-            netdev: list(Family::Netdev, table)?,
+            netdev: nft::list_chain(place(Family::Netdev, table, PASS))?,
             bridge: list(Family::Bridge, table)?,
+        })
+    }
+
+    pub(crate) fn read(table: &str) -> Result<Self, HostError> {
+        let mut listings = parallel::map(&Family::ALL, |family| list(*family, table)).into_iter();
+        let mut next = || listings.next().unwrap_or(Ok(None));
+        Ok(Self {
+            netdev: next()?,
+            bridge: next()?,
         })
     }
 
@@ -567,6 +611,11 @@ impl Tables {
     }
 }
 
+fn is_up_among(links: &Links, interface: &str) -> bool {
+    let seen = links.get(interface);
+    seen.is_some_and(|seen| seen.is_up())
+}
+
 fn lock_rules(listing: Option<&Listing>, wanted: &Lock) -> Vec<Value> {
     let name = chain_of(&wanted.interface);
     let hook = Hook::device(&wanted.interface);
@@ -576,20 +625,22 @@ fn lock_rules(listing: Option<&Listing>, wanted: &Lock) -> Vec<Value> {
     }
 }
 
-/// Reads a port's lock. A chain that is called elsewhere reads as one without rules.
-fn observe_lock(wanted: &Lock) -> Result<Option<Lock>, HostError> {
+/// The chain of a port's lock alone.
+fn read_lock(wanted: &Lock) -> Result<Option<Listing>, HostError> {
     let name = chain_of(&wanted.interface);
-    let at = place(Family::Netdev, &wanted.table, &name);
-    let Some(listing) = nft::list_chain(at)? else {
-        return Ok(None);
-    };
-    Ok(Some(Lock {
+    nft::list_chain(place(Family::Netdev, &wanted.table, &name))
+}
+
+/// A port's lock in a listing. A chain that is called elsewhere reads as one without rules.
+fn observe_lock(wanted: &Lock, listing: Option<&Listing>, up: bool) -> Option<Lock> {
+    let listing = listing.filter(|it| it.has(&chain_of(&wanted.interface)))?;
+    Some(Lock {
         table: wanted.table.clone(),
         interface: wanted.interface.clone(),
-        rules: lock_rules(Some(&listing), wanted),
-        up: is_up(&wanted.interface)? == Some(true),
+        rules: lock_rules(Some(listing), wanted),
+        up,
         needs: wanted.needs.clone(),
-    }))
+    })
 }
 
 /// Takes the tables, those that persist.

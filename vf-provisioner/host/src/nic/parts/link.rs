@@ -3,22 +3,22 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
 };
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
-use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
+use rtnetlink::{LinkBridgePort, LinkUnspec, LinkVeth};
 use serde::{Deserialize, Serialize};
 use tenant_config::MacAddr;
 
-use super::netlink::{delete_link, find, index_of, mac_of, refused, with_netlink};
-use super::netns::{exists, has_interface, inside, path};
+use super::links::{self, Links, ipv6_switch};
+use super::netlink::{delete_link, index_of, mac_of, refused, with_netlink};
+use super::netns::{has_interface, inside, path};
 use crate::error::HostError;
 use crate::key::Key;
+use crate::look::Look;
 use crate::object::{Context, Live, Object};
 
 /// A veth pair between a switch and its peer.
@@ -110,14 +110,40 @@ impl Object for Pair {
         place(&self.switch) == place(&wanted.switch) && place(&self.peer) == place(&wanted.peer)
     }
 
+    fn is_movable(&self) -> bool {
+        self.peer.namespace.is_some()
+    }
+
+    fn inside(&self) -> Option<Key> {
+        let name = self.switch.namespace.clone()?;
+        Some(Key::Namespace { name })
+    }
+
+    /// The guest's end stays where it is, with everything that the guest has set there.
+    fn becomes(&self, wanted: &Self) -> bool {
+        let guest = |pair: &Self| (pair.peer.namespace.clone(), pair.peer.interface.clone());
+        self.is_movable() && guest(self) == guest(wanted) && self.peer.mac == wanted.peer.mac
+    }
+
     fn carries_switch(&self) -> bool {
         true
+    }
+
+    /// The other end of the In/Out side is a port of the bridge.
+    fn drained(&self) -> Option<Self> {
+        let mut drained = self.clone();
+        drained.peer.up = Some(false);
+        self.peer.bridge.is_none().then_some(drained)
     }
 }
 
 impl Live for Pair {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
-        observe_pair(self)
+        observe_pair(self, observe)
+    }
+
+    fn observe_with(&self, _: &Context, look: &Look) -> Result<Option<Self>, HostError> {
+        observe_pair(self, |end| observe_with(end, look))
     }
 
     fn exists(&self, _: &Context) -> Result<bool, HostError> {
@@ -131,6 +157,10 @@ impl Live for Pair {
 
     fn update(&self, _: &Context) -> Result<(), HostError> {
         configure_pair(self)
+    }
+
+    fn take(&self, from: &Self, _: &Context) -> Result<(), HostError> {
+        move_pair(from, self)
     }
 
     fn delete(&self, _: &Context) -> Result<(), HostError> {
@@ -173,6 +203,33 @@ fn create_pair(pair: &Pair) -> Result<(), HostError> {
         request.execute().await.map_err(refused(what))
     })?;
     configure_pair(pair)
+}
+
+/// Moves the switch's end of a pair to another namespace; makes the pair if there is none.
+fn move_pair(from: &Pair, to: &Pair) -> Result<(), HostError> {
+    let there = |end: &End| has_interface(end.namespace.as_deref(), &end.interface);
+    if !there(&to.switch)? {
+        if !there(&from.switch)? {
+            return create_pair(to);
+        }
+        let what = format!(
+            "cannot move interface {} to {}",
+            place(&from.switch),
+            place(&to.switch)
+        );
+        let namespace = to.switch.namespace.as_deref().map(path);
+        let namespace = namespace.unwrap_or_else(|| PathBuf::from("/proc/thread-self/ns/net"));
+        let namespace = File::open(namespace).map_err(HostError::io(&what))?;
+        with_netlink(from.switch.namespace.as_deref(), async |handle| {
+            let index = index_of(&handle, &from.switch.interface).await?;
+            let link = LinkUnspec::new_with_index(index)
+                .setns_by_fd(namespace.as_raw_fd())
+                .name(to.switch.interface.clone());
+            let request = handle.link().change(link.build());
+            request.execute().await.map_err(refused(what))
+        })?;
+    }
+    configure_pair(to)
 }
 
 /// Sets all attributes of both ends.
@@ -238,7 +295,10 @@ pub(crate) fn configure(end: &End) -> Result<(), HostError> {
 }
 
 /// Reads both ends; `None` unless both exist and belong together.
-fn observe_pair(wanted: &Pair) -> Result<Option<Pair>, HostError> {
+fn observe_pair(
+    wanted: &Pair,
+    observe: impl Fn(&End) -> Result<Option<ObservedEnd>, HostError>,
+) -> Result<Option<Pair>, HostError> {
     let (Some(switch), Some(peer)) = (observe(&wanted.switch)?, observe(&wanted.peer)?) else {
         return Ok(None);
     };
@@ -257,90 +317,88 @@ pub(crate) struct ObservedEnd {
     peer: u32,
 }
 
+/// Reads one end.
 pub(crate) fn observe(wanted: &End) -> Result<Option<ObservedEnd>, HostError> {
-    let namespace = wanted.namespace.as_deref();
-    if namespace.is_some_and(|name| !exists(name)) {
-        return Ok(None);
-    }
-    let seen = with_netlink(namespace, async |handle| {
-        let Some(link) = find(&handle, &wanted.interface).await? else {
-            return Ok(None);
-        };
-        let index = link.header.index;
-        let mut peer = 0;
-        let mut end = End {
-            namespace: wanted.namespace.clone(),
-            interface: wanted.interface.clone(),
-            mac: None,
-            mtu: 0,
-            up: wanted.up.map(|_| link.header.flags.contains(LinkFlags::Up)),
-            arp: !link.header.flags.contains(LinkFlags::Noarp),
-            ipv6: false,
-            offloads: false,
-            alias: String::new(),
-            bridge: None,
-        };
-        let mut controller = None;
-        let mut port = Vec::new();
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::Address(octets) if wanted.mac.is_some() => {
-                    end.mac = mac_of(&octets);
-                }
-                LinkAttribute::Mtu(mtu) => end.mtu = mtu,
-                LinkAttribute::IfAlias(alias) => end.alias = alias,
-                LinkAttribute::Link(index) => peer = index,
-                LinkAttribute::Controller(index) => controller = Some(index),
-                LinkAttribute::LinkInfo(infos) => {
-                    for info in infos {
-                        if let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info {
-                            port = attributes;
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        if let Some(controller) = controller {
-            end.bridge = Some(observe_port(&handle, wanted, index, controller, &port).await?);
-        }
-        Ok(Some(ObservedEnd { end, index, peer }))
-    })?;
-    let Some(mut seen) = seen else {
-        return Ok(None);
-    };
-    seen.end.ipv6 = ipv6(namespace, &wanted.interface)?;
-    seen.end.offloads = offloads(namespace, &wanted.interface)?;
-    Ok(Some(seen))
+    let station = wanted.bridge.as_ref().and_then(|port| port.station);
+    let links = Links::one(wanted.namespace.as_deref(), &wanted.interface, station)?;
+    Ok(observe_in(&links, wanted))
 }
 
-async fn observe_port(
-    handle: &Handle,
-    wanted: &End,
-    index: u32,
-    controller: u32,
-    attributes: &[InfoBridgePort],
-) -> Result<BridgePort, HostError> {
-    let what = || format!("cannot read the bridge of {}", place(wanted));
-    let request = handle.link().get().match_index(controller);
-    let bridge = request.execute().try_next().await;
-    let bridge = bridge.map_err(refused(what()))?;
-    let name = bridge.and_then(|bridge| {
-        bridge
-            .attributes
-            .into_iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            })
+/// Reads one end, with all interfaces of its namespace.
+fn observe_with(wanted: &End, look: &Look) -> Result<Option<ObservedEnd>, HostError> {
+    Ok(observe_in(
+        &*links_of(wanted.namespace.as_deref(), look)?,
+        wanted,
+    ))
+}
+
+/// All interfaces of a namespace, read once for a look.
+pub(super) fn links_of(namespace: Option<&str>, look: &Look) -> Result<Arc<Links>, HostError> {
+    // No namespace has the empty name.
+    look.share(namespace.unwrap_or_default(), || Links::all(namespace))
+}
+
+/// The end as it is among these interfaces.
+fn observe_in(links: &Links, wanted: &End) -> Option<ObservedEnd> {
+    let seen = links.get(&wanted.interface)?;
+    let header = &seen.link.header;
+    let mut peer = 0;
+    let mut end = End {
+        namespace: wanted.namespace.clone(),
+        interface: wanted.interface.clone(),
+        mac: None,
+        mtu: 0,
+        up: wanted.up.map(|_| header.flags.contains(LinkFlags::Up)),
+        arp: !header.flags.contains(LinkFlags::Noarp),
+        ipv6: seen.ipv6,
+        offloads: seen.offloads,
+        alias: String::new(),
+        bridge: None,
+    };
+    let mut controller = None;
+    let mut port: &[InfoBridgePort] = &[];
+    for attribute in &seen.link.attributes {
+        match attribute {
+            LinkAttribute::Address(octets) if wanted.mac.is_some() => end.mac = mac_of(octets),
+            LinkAttribute::Mtu(mtu) => end.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => end.alias.clone_from(alias),
+            LinkAttribute::Link(index) => peer = *index,
+            LinkAttribute::Controller(index) => controller = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::PortData(InfoPortData::BridgePort(attributes)) = info {
+                        port = attributes;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    end.bridge = controller.map(|bridge| {
+        let name = links.name(bridge).unwrap_or_default();
+        bridge_port(name, port, &seen.stations, wanted)
     });
+    Some(ObservedEnd {
+        end,
+        index: header.index,
+        peer,
+    })
+}
+
+fn bridge_port(
+    bridge: &str,
+    attributes: &[InfoBridgePort],
+    stations: &[MacAddr],
+    wanted: &End,
+) -> BridgePort {
+    let wanted = wanted.bridge.as_ref().and_then(|port| port.station);
     let mut port = BridgePort {
-        bridge: name.unwrap_or_default(),
+        bridge: bridge.to_owned(),
         isolated: false,
         learning: true,
         flood: true,
         locked: false,
-        station: None,
+        station: wanted.filter(|mac| stations.contains(mac)),
     };
     for attribute in attributes {
         match attribute {
@@ -351,47 +409,7 @@ async fn observe_port(
             _ => {}
         }
     }
-    let wanted = wanted.bridge.as_ref().and_then(|port| port.station);
-    let request = handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Bridge);
-    let mut entries = request.execute();
-    // All entries are read, even after a match: the socket is shared.
-    while let Some(entry) = entries.try_next().await.map_err(refused(what()))? {
-        if entry.header.ifindex != index || !is_permanent(entry.header.state) {
-            continue;
-        }
-        for attribute in entry.attributes {
-            if let NeighbourAttribute::LinkLayerAddress(octets) = attribute
-                && mac_of(&octets) == wanted
-            {
-                port.station = wanted;
-            }
-        }
-    }
-    Ok(port)
-}
-
-fn is_permanent(state: NeighbourState) -> bool {
-    matches!(state, NeighbourState::Noarp | NeighbourState::Permanent)
-}
-
-fn ipv6_switch(interface: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"))
-}
-
-/// Without IPv6 in the kernel it is off everywhere.
-pub(super) fn ipv6(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
-    inside(namespace, || {
-        match std::fs::read_to_string(ipv6_switch(interface)) {
-            Ok(text) => Ok(text.trim() == "0"),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(HostError::io(format!("cannot read IPv6 of {interface}"))(
-                error,
-            )),
-        }
-    })
+    port
 }
 
 pub(super) fn set_ipv6(
@@ -410,54 +428,9 @@ pub(super) fn set_ipv6(
     })
 }
 
-/// The offloads that must be off because a switch would see frames that no wire carries: the names
-/// that `ethtool` sets and those that it reports.
-const OFFLOADS: [(&str, &str); 5] = [
-    ("tx", "tx-checksumming"),
-    ("sg", "scatter-gather"),
-    ("tso", "tcp-segmentation-offload"),
-    ("gso", "generic-segmentation-offload"),
-    ("gro", "generic-receive-offload"),
-];
-
-fn ethtool(namespace: Option<&str>, arguments: &[&str]) -> Result<Vec<u8>, HostError> {
-    let failed = |message| HostError::Program {
-        program: "ethtool",
-        message,
-    };
-    inside(namespace, || {
-        let output = Command::new("ethtool")
-            .args(arguments)
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
-        if !output.status.success() {
-            return Err(failed(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
-        }
-        Ok(output.stdout)
-    })
-}
-
-fn offloads(namespace: Option<&str>, interface: &str) -> Result<bool, HostError> {
-    let text = ethtool(namespace, &["--json", "-k", interface])?;
-    let report: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|error| HostError::Program {
-            program: "ethtool",
-            message: error.to_string(),
-        })?;
-    Ok(OFFLOADS
-        .iter()
-        .any(|(_, name)| report[0][name]["active"] != serde_json::Value::Bool(false)))
-}
-
 fn set_offloads(namespace: Option<&str>, interface: &str, on: bool) -> Result<(), HostError> {
-    if offloads(namespace, interface)? == on {
-        return Ok(());
-    }
-    let mut arguments = vec!["-K", interface];
-    for (name, _) in OFFLOADS {
-        arguments.extend([name, if on { "on" } else { "off" }]);
-    }
-    ethtool(namespace, &arguments).map(drop)
+    let what = format!("cannot set the offloads of {interface}");
+    inside(namespace, || {
+        links::set_offloads(interface, on).map_err(HostError::io(what))
+    })
 }

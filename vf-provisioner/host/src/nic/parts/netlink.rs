@@ -3,6 +3,8 @@
 //! A netlink socket belongs to the namespace of the thread that opens it, so each piece of work
 //! runs on a thread of its own that enters the namespace first and ends with it.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
@@ -11,6 +13,10 @@ use tenant_config::MacAddr;
 use super::netns::{exists, inside};
 use crate::error::HostError;
 
+/// How long the kernel may take for the answers to all requests of one piece of work: it answers
+/// while it reads a request, so one that is late was lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub(crate) fn with_netlink<T: Send>(
     namespace: Option<&str>,
     work: impl AsyncFnOnce(Handle) -> Result<T, HostError> + Send,
@@ -18,13 +24,28 @@ pub(crate) fn with_netlink<T: Send>(
     inside(namespace, || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
+            .enable_time()
             .build()
             .map_err(HostError::io("cannot start the netlink client"))?;
         runtime.block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection()
                 .map_err(HostError::io("cannot open a netlink socket"))?;
             tokio::spawn(connection);
-            work(handle).await
+            in_time(PATIENCE, work(handle)).await
+        })
+    })
+}
+
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, HostError>>,
+) -> Result<T, HostError> {
+    let done = tokio::time::timeout(limit, work).await;
+    done.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", limit.as_secs());
+        Err(HostError::Io {
+            what: "cannot ask the kernel by netlink".to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::TimedOut, message),
         })
     })
 }
@@ -106,4 +127,25 @@ pub(crate) fn delete_link(namespace: Option<&str>, interface: &str) -> Result<()
 
 pub(crate) fn mac_of(octets: &[u8]) -> Option<MacAddr> {
     MacAddr::new(octets.try_into().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_that_never_comes_is_an_error() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let never = std::future::pending::<Result<(), HostError>>();
+        let error = runtime.block_on(in_time(Duration::from_millis(1), never));
+        assert_eq!(
+            error.expect_err("nobody answers").to_string(),
+            "cannot ask the kernel by netlink: no answer within 0 s"
+        );
+        let done = runtime.block_on(in_time(PATIENCE, async { Ok(7) }));
+        assert_eq!(done.expect("at once"), 7);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nametoindex;
@@ -110,6 +110,9 @@ fn create(name: &str) -> Result<(), HostError> {
 /// As iproute2 does: the directory is a shared mount, so that all mount namespaces see the
 /// namespaces made in one.
 fn share_directory() -> Result<(), HostError> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // Two mounts would hide each other's namespaces.
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let what = format!("cannot share {DIRECTORY}");
     DirBuilder::new()
         .recursive(true)

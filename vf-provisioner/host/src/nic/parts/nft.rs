@@ -3,12 +3,13 @@
 //! A rule is kept and compared as the JSON that `nft -j` prints, because rules that are read back
 //! may have other statements.
 
-use std::io::Write;
-use std::process::{Command as Program, Stdio};
+use std::collections::BTreeMap;
+use std::process::Command as Program;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::child;
 use crate::error::HostError;
 
 /// The families of tables that the locks use.
@@ -329,13 +330,28 @@ pub(super) enum Command<'a> {
     Delete(Object<'a>),
 }
 
-/// A table as `nft -j list` shows it.
-#[derive(Debug, Deserialize)]
+/// What `nft list` shows of a table, found by the chain's name.
+#[derive(Debug, Default)]
 pub(super) struct Listing {
+    /// By name, in the order of the names.
+    chains: BTreeMap<String, Chain>,
+    maps: Vec<String>,
+    is_dormant: bool,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    hook: Option<Hook>,
+    /// The first line of its text, which names its device: `nft` 1.0.6 prints that only there.
+    first_line: String,
+    /// The rules' expressions, with counters reset.
+    rules: Vec<Value>,
+}
+
+/// The same as `nft -j` prints it.
+#[derive(Debug, Default, Deserialize)]
+struct Document {
     nftables: Vec<Listed>,
-    /// The same as text: `nft` 1.0.6 prints some things only there.
-    #[serde(skip)]
-    text: String,
 }
 
 /// One object of a listing; other kinds are ignored.
@@ -366,68 +382,84 @@ struct ListedRule {
 }
 
 impl Listing {
-    fn chain(&self, name: &str) -> Option<&ListedChain> {
-        let mut chains = self.nftables.iter().filter_map(|it| it.chain.as_ref());
-        chains.find(|chain| chain.name == name)
-    }
-
-    /// The names of all chains.
-    pub(super) fn chains(&self) -> impl Iterator<Item = &str> {
-        let chains = self.nftables.iter().filter_map(|it| it.chain.as_ref());
-        chains.map(|chain| chain.name.as_str())
-    }
-
-    /// The names of all maps.
-    pub(super) fn maps(&self) -> impl Iterator<Item = &str> {
-        let maps = self.nftables.iter().filter_map(|it| it.map.as_ref());
-        maps.map(|map| map.name.as_str())
-    }
-
-    /// The chains of a dormant table are not called.
-    pub(super) fn is_dormant(&self) -> bool {
-        let mut flags = self
-            .text
-            .lines()
-            .filter(|line| line.trim().starts_with("flags"));
-        flags.any(|line| line.contains("dormant"))
-    }
-
-    /// Whether the chain is called where it should be.
-    pub(super) fn is_hooked(&self, chain: &str, at: &Hook) -> bool {
-        let device = at.device.as_deref();
-        let at = Hook {
-            device: None,
-            ..at.clone()
-        };
-        let hook = self.chain(chain).and_then(|chain| chain.hook.as_ref());
-        hook == Some(&at)
-            && !self.is_dormant()
-            && device.is_none_or(|device| self.is_on_device(chain, device))
-    }
-
-    fn is_on_device(&self, chain: &str, interface: &str) -> bool {
-        let begin = format!("chain {chain} {{");
-        let mut lines = self.text.lines().skip_while(|line| line.trim() != begin);
-        let hook = lines.nth(1).unwrap_or_default();
-        hook.contains(" hook ") && hook.contains(&format!("\"{interface}\""))
-    }
-
-    /// The expressions of a chain's rules, with counters reset.
-    pub(super) fn rules(&self, chain: &str) -> Vec<Value> {
-        let rules = self.nftables.iter().filter_map(|it| it.rule.as_ref());
-        rules
-            .filter(|rule| rule.chain == chain)
-            .map(|rule| {
-                let mut expr = rule.expr.clone();
+    fn new(document: Document, text: &str) -> Self {
+        let mut listing = Self::default();
+        for listed in document.nftables {
+            if let Some(ListedChain { name, hook }) = listed.chain {
+                listing.chains.entry(name).or_default().hook = hook;
+            }
+            listing.maps.extend(listed.map.map(|map| map.name));
+            if let Some(ListedRule { chain, mut expr }) = listed.rule {
                 for statement in expr.as_array_mut().into_iter().flatten() {
                     if let Some(counter) = statement.get_mut("counter") {
                         *counter = Value::Null;
                     }
                 }
-                expr
-            })
-            .collect()
+                listing.chains.entry(chain).or_default().rules.push(expr);
+            }
+        }
+        let mut lines = text.lines().map(str::trim);
+        while let Some(line) = lines.next() {
+            listing.is_dormant |= line.starts_with("flags") && line.contains("dormant");
+            if let Some(chain) = chain_of_line(line).and_then(|it| listing.chains.get_mut(it)) {
+                chain.first_line = lines.next().unwrap_or_default().to_owned();
+            }
+        }
+        listing
     }
+
+    /// Whether there is a chain of this name.
+    pub(super) fn has(&self, chain: &str) -> bool {
+        self.chains.contains_key(chain)
+    }
+
+    /// The names of all chains.
+    pub(super) fn chains(&self) -> impl Iterator<Item = &str> {
+        self.chains.keys().map(String::as_str)
+    }
+
+    /// The names of all maps.
+    pub(super) fn maps(&self) -> impl Iterator<Item = &str> {
+        self.maps.iter().map(String::as_str)
+    }
+
+    /// The chains of a dormant table are not called.
+    pub(super) fn is_dormant(&self) -> bool {
+        self.is_dormant
+    }
+
+    /// Whether the chain is called where it should be.
+    pub(super) fn is_hooked(&self, chain: &str, at: &Hook) -> bool {
+        let Some(chain) = self.chains.get(chain) else {
+            return false;
+        };
+        let device = at.device.as_deref();
+        let at = Hook {
+            device: None,
+            ..at.clone()
+        };
+        chain.hook.as_ref() == Some(&at)
+            && !self.is_dormant
+            && device.is_none_or(|device| chain.is_on_device(device))
+    }
+
+    /// The expressions of a chain's rules, with counters reset.
+    pub(super) fn rules(&self, chain: &str) -> Vec<Value> {
+        let chain = self.chains.get(chain);
+        chain.map(|chain| chain.rules.clone()).unwrap_or_default()
+    }
+}
+
+impl Chain {
+    fn is_on_device(&self, interface: &str) -> bool {
+        let hook = &self.first_line;
+        hook.contains(" hook ") && hook.contains(&format!("\"{interface}\""))
+    }
+}
+
+/// The name of the chain that begins with this line.
+fn chain_of_line(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("chain ")?.strip_suffix(" {")
 }
 
 fn failed(message: impl ToString) -> HostError {
@@ -439,11 +471,7 @@ fn failed(message: impl ToString) -> HostError {
 
 /// What `nft list` prints; `None` if it does not exist.
 fn listed(arguments: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-    let output = Program::new("nft")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
+    let output = child::output(Program::new("nft").args(arguments), &[]).map_err(failed)?;
     if output.status.success() {
         return Ok(Some(output.stdout));
     }
@@ -464,36 +492,51 @@ pub(super) fn tables() -> Result<Vec<String>, HostError> {
 /// Reads a table; `None` if it does not exist.
 pub(super) fn list(family: Family, table: &str) -> Result<Option<Listing>, HostError> {
     let what = ["list", "table", family.name(), table];
-    let Some(text) = as_text(&what)? else {
+    let (json, text) = both(&what);
+    let Some(text) = text? else {
         return Ok(None);
     };
-    let json = as_json(&what).ok().flatten().unwrap_or_default();
-    if let Ok(listing) = serde_json::from_slice(&json) {
-        return Ok(Some(Listing { text, ..listing }));
+    if let Ok(document) = serde_json::from_slice(&json.ok().flatten().unwrap_or_default()) {
+        return Ok(Some(Listing::new(document, &text)));
     }
     // For the flags of a table `nft` 1.0.6 prints garbage or crashes, but not with its chains.
-    let names = text.lines().filter_map(|line| {
-        let name = line.trim().strip_prefix("chain ")?;
-        name.strip_suffix(" {")
-    });
-    let mut nftables = Vec::new();
-    for name in names {
+    let mut whole = Document::default();
+    for name in text.lines().filter_map(chain_of_line) {
         let chain = ["list", "chain", family.name(), table, name];
         let json = as_json(&chain)?.unwrap_or_default();
-        let listing: Listing = serde_json::from_slice(&json).map_err(failed)?;
-        nftables.extend(listing.nftables);
+        let document: Document = serde_json::from_slice(&json).map_err(failed)?;
+        whole.nftables.extend(document.nftables);
     }
-    Ok(Some(Listing { nftables, text }))
+    Ok(Some(Listing::new(whole, &text)))
 }
 
 /// Reads a chain; `None` if it does not exist.
 pub(super) fn list_chain(at: Place<'_>) -> Result<Option<Listing>, HostError> {
-    let what = ["list", "chain", at.family.name(), at.table, at.name];
-    let (Some(json), Some(text)) = (as_json(&what)?, as_text(&what)?) else {
+    let (json, text) = both(&["list", "chain", at.family.name(), at.table, at.name]);
+    let (Some(json), Some(text)) = (json?, text?) else {
         return Ok(None);
     };
-    let listing = serde_json::from_slice(&json).map_err(failed)?;
-    Ok(Some(Listing { text, ..listing }))
+    let document = serde_json::from_slice(&json).map_err(failed)?;
+    Ok(Some(Listing::new(document, &text)))
+}
+
+/// What `nft` prints, if the object exists.
+type Printed<T> = Result<Option<T>, HostError>;
+
+/// The same as JSON and as text, at the same time.
+fn both(what: &[&str]) -> (Printed<Vec<u8>>, Printed<String>) {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new();
+        let json = builder.spawn_scoped(scope, || as_json(what));
+        let text = as_text(what);
+        let json = match json.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(json)) => json,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // No thread can be started.
+            Err(_) => as_json(what),
+        };
+        (json, text)
+    })
 }
 
 /// Protocols have numbers: their names are the host's to choose.
@@ -516,19 +559,10 @@ pub(super) fn knows_persistence(family: Family, table: &str) -> Result<bool, Hos
 
 /// Makes all changes in one transaction.
 pub(super) fn run(commands: &[Command<'_>]) -> Result<(), HostError> {
-    let mut child = Program::new("nft")
-        .args(["-j", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
     let text = json!({"nftables": commands}).to_string();
-    if let Some(mut input) = child.stdin.take() {
-        // A program that ends early writes the reason to its standard error.
-        let _ = input.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(failed)?;
+    let program = &mut Program::new("nft");
+    let program = program.args(["-j", "-f", "-"]);
+    let output = child::output(program, text.as_bytes()).map_err(failed)?;
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).trim()));
     }
@@ -588,19 +622,22 @@ mod tests {
             {"chain": {"family": "netdev", "table": "t", "name": "pass", "handle": 3}},
             {"rule": {"family": "netdev", "table": "t", "chain": "pass", "handle": 4,
                 "expr": [{"counter": {"packets": 7, "bytes": 9}}, {"drop": null}]}}]}"#;
-        let mut listing: Listing = serde_json::from_str(text).expect("a listing");
-        assert!(!listing.is_hooked("lock-io1", &Hook::device("io1")));
-        listing.text = "table netdev t {\n\tchain pass {\n\t\tcounter drop\n\t}\n\n\
+        let listing =
+            |shown: &str| Listing::new(serde_json::from_str(text).expect("a listing"), shown);
+        assert!(!listing("").is_hooked("lock-io1", &Hook::device("io1")));
+        let mut shown = "table netdev t {\n\tchain pass {\n\t\tcounter drop\n\t}\n\n\
             \tchain lock-io1 {\n\t\ttype filter hook ingress device \"io1\" priority -500; policy \
             drop;\n\t\tether saddr 1 drop\n\t}\n}\n"
             .to_owned();
-        assert!(listing.is_hooked("lock-io1", &Hook::device("io1")));
-        assert!(!listing.is_hooked("lock-io1", &Hook::device("io")));
-        assert!(!listing.is_hooked("lock-io1", &Hook::bridge_ports()));
-        assert!(!listing.is_hooked("pass", &Hook::device("io1")));
-        assert_eq!(listing.chains().collect::<Vec<_>>(), ["lock-io1", "pass"]);
-        assert_eq!(listing.rules("pass"), [rule([COUNT, DROP])]);
-        listing.text.insert_str(18, "\tflags dormant\n\n");
-        assert!(!listing.is_hooked("lock-io1", &Hook::device("io1")));
+        let seen = listing(&shown);
+        assert!(seen.is_hooked("lock-io1", &Hook::device("io1")));
+        assert!(!seen.is_hooked("lock-io1", &Hook::device("io")));
+        assert!(!seen.is_hooked("lock-io1", &Hook::bridge_ports()));
+        assert!(!seen.is_hooked("pass", &Hook::device("io1")));
+        assert_eq!(seen.chains().collect::<Vec<_>>(), ["lock-io1", "pass"]);
+        assert_eq!(seen.rules("pass"), [rule([COUNT, DROP])]);
+        assert!(seen.has("pass") && !seen.has("lock"));
+        shown.insert_str(18, "\tflags dormant\n\n");
+        assert!(!listing(&shown).is_hooked("lock-io1", &Hook::device("io1")));
     }
 }

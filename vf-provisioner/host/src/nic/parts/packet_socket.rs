@@ -48,7 +48,8 @@ pub(crate) struct ReceivedFrame<'a> {
 
 pub(crate) struct PacketSocket {
     socket: OwnedFd,
-    up: bool,
+    flags: InterfaceFlags,
+    mac: [u8; 6],
     control: Vec<u8>,
     bytes: [u8; LOOK_AT],
 }
@@ -95,7 +96,8 @@ impl PacketSocket {
             join(libc::PACKET_MR_PROMISC, [0; 6])?;
         }
         Ok(Self {
-            up: entry.flags.contains(InterfaceFlags::IFF_UP),
+            flags: entry.flags,
+            mac: address.addr().unwrap_or_default(),
             socket,
             control: vec![0; 256],
             bytes: [0; LOOK_AT],
@@ -104,7 +106,18 @@ impl PacketSocket {
 
     /// Administratively up when it was opened.
     pub(crate) fn is_up(&self) -> bool {
-        self.up
+        self.flags.contains(InterfaceFlags::IFF_UP)
+    }
+
+    /// Up and with a carrier when it was opened.
+    pub(crate) fn is_running(&self) -> bool {
+        self.flags
+            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
+    }
+
+    /// The interface's MAC when it was opened.
+    pub(crate) fn mac(&self) -> [u8; 6] {
+        self.mac
     }
 
     /// Fails if the interface does not accept the frame within the retries.

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tenant_config::{Device, MacAddr, Name, PciAddress, Tenant, VlanId};
+use tenant_config::{Device, MacAddr, Name, NicAttribute, PciAddress, Tenant, VlanId};
 
 use super::function::{Owner, Side, Vf};
-use super::inventory::{Inventory, PhysicalFunction};
+use super::inventory::{Inventory, PhysicalFunction, VirtualFunction};
 use super::refusal::{AllocationError, Budget};
 use super::vlans::VlanRange;
 use crate::nic::Assignment;
@@ -26,6 +26,8 @@ pub struct Pool {
     pub vlans: VlanRange,
     /// Whether a port on another VLAN keeps it.
     pub keep_vlans: bool,
+    /// The number of VFs of each PF that has none; all that it can have if `None`.
+    pub vfs: Option<u32>,
     /// Whether a PF's number of VFs may change although some VFs are in use.
     pub resize: bool,
 }
@@ -77,11 +79,29 @@ pub fn named<'a>(
 fn usable<'a>(
     inventory: &'a Inventory,
     pool: &Pool,
+    recorded: &Recorded<'_>,
 ) -> Result<(Vec<&'a PhysicalFunction>, Option<usize>), AllocationError> {
     let pfs = named(inventory, &pool.pfs)?;
     for (pf, name) in pfs.iter().zip(&pool.pfs) {
         if !pf.iommu {
             return Err(AllocationError::NoIommu { name: name.clone() });
+        }
+        let Some(wanted) = pool.vfs else { continue };
+        let name = || pf.label();
+        if wanted == 0 || wanted > pf.total_vfs {
+            return Err(AllocationError::NoSuchNumber {
+                name: name(),
+                wanted,
+                total: pf.total_vfs,
+            });
+        }
+        let is = count(pf, pool, recorded.vfs.get(&pf.address).copied());
+        if is != wanted {
+            return Err(AllocationError::OtherNumber {
+                name: name(),
+                wanted,
+                is,
+            });
         }
     }
     let Some(name) = &pool.inout else {
@@ -96,10 +116,33 @@ fn usable<'a>(
     Ok((pfs, Some(place)))
 }
 
+/// An unassigned function.
+struct Free {
+    address: PciAddress,
+    /// The settings that its tenant must accept.
+    needs: BTreeSet<NicAttribute>,
+}
+
+/// Takes the last ones that a tenant with these accepted settings can have.
+fn take<const N: usize>(
+    free: &mut Vec<Free>,
+    accept: &BTreeSet<NicAttribute>,
+) -> Option<[PciAddress; N]> {
+    let fit = |(_, it): &(usize, &Free)| it.needs.is_subset(accept);
+    let places = free.iter().enumerate().rev().filter(fit).take(N);
+    let places: Vec<usize> = places.map(|(place, _)| place).collect();
+    // The last first, so that the other places stay.
+    let addresses = match places.len() == N {
+        true => places.into_iter().map(|place| free.remove(place).address),
+        false => return None,
+    };
+    addresses.collect::<Vec<_>>().try_into().ok()
+}
+
 /// The unassigned functions of each PF.
 struct Stocks {
     /// By PF; each list is in descending order.
-    free: Vec<Vec<PciAddress>>,
+    free: Vec<Vec<Free>>,
     /// The initial numbers, by PF name.
     free_on: Vec<(String, usize)>,
     /// Functions that are not free, and why.
@@ -125,7 +168,8 @@ impl Stocks {
         for (place, pf) in pfs.iter().enumerate() {
             let mut free = Vec::new();
             let mut there = pf.vfs.iter().peekable();
-            for index in 0..count(pf, pool.resize) {
+            let recorded_vfs = recorded.vfs.get(&pf.address).copied();
+            for index in 0..count(pf, pool, recorded_vfs) {
                 let vf = there.next_if(|vf| vf.index == index);
                 let Some(address) = vf.map_or_else(|| pf.vf_address(index), |vf| Some(vf.address))
                 else {
@@ -136,40 +180,45 @@ impl Stocks {
                     continue;
                 }
                 // A function that an interrupted release left is cleaned before it is reused.
-                let reason = vf
-                    .filter(|_| !state_owns(state, address))
-                    .and_then(|vf| vf.taken());
-                match reason {
-                    Some(reason) => {
-                        let taken = format!("{} VF {index} ({reason})", pf.label());
-                        stocks.taken.push(taken);
-                    }
-                    None => free.push(address),
+                let foreign = vf.filter(|_| !state_owns(state, address));
+                if let Some(reason) = foreign.and_then(VirtualFunction::taken) {
+                    let taken = format!("{} VF {index} ({reason})", pf.label());
+                    stocks.taken.push(taken);
                 }
+                let needs = foreign.map_or(Some(BTreeSet::new()), VirtualFunction::needs);
+                free.extend(needs.map(|needs| Free { address, needs }));
             }
             free.reverse();
-            stocks.free_on.push((pf.label(), free.len()));
+            let for_all = free.iter().filter(|it: &&Free| it.needs.is_empty());
+            stocks.free_on.push((pf.label(), for_all.count()));
             stocks.free.push(free);
         }
         stocks
     }
 
     /// Two functions of one PF.
-    fn pair(&mut self) -> Option<(PciAddress, PciAddress)> {
+    fn pair(&mut self, accept: &BTreeSet<NicAttribute>) -> Option<(PciAddress, PciAddress)> {
         let mut left = self.free[self.pairs_from..].iter();
         self.pairs_from += left.position(|free| free.len() >= 2)?;
-        let free = &mut self.free[self.pairs_from];
-        free.pop().zip(free.pop())
+        let left = &mut self.free[self.pairs_from..];
+        left.iter_mut()
+            .find_map(|free| take::<2>(free, accept))
+            .map(|[one, other]| (one, other))
     }
 
     /// One function, of this PF or of any.
-    fn single(&mut self, place: Option<usize>) -> Option<PciAddress> {
+    fn single(
+        &mut self,
+        place: Option<usize>,
+        accept: &BTreeSet<NicAttribute>,
+    ) -> Option<PciAddress> {
+        let one = |free: &mut Vec<Free>| take::<1>(free, accept).map(|[one]| one);
         if let Some(place) = place {
-            return self.free[place].pop();
+            return one(&mut self.free[place]);
         }
         let mut left = self.free[self.singles_from..].iter();
         self.singles_from += left.position(|free| !free.is_empty())?;
-        self.free[self.singles_from].pop()
+        self.free[self.singles_from..].iter_mut().find_map(one)
     }
 
     /// The refusal that names the first tenant that does not fit.
@@ -193,9 +242,9 @@ pub fn allocate(
     inventory: &Inventory,
     pool: &Pool,
 ) -> Result<Vec<Assignment>, AllocationError> {
-    let (pfs, inout) = usable(inventory, pool)?;
-    macs(tenants, state, inventory)?;
     let recorded = Recorded::of(state);
+    let (pfs, inout) = usable(inventory, pool, &recorded)?;
+    macs(tenants, state, inventory)?;
     let mut stocks = Stocks::of(&pfs, state, &recorded, pool);
 
     // A function that a tenant of this call gives up stays taken until the next call.
@@ -241,12 +290,14 @@ struct Functions {
 impl Functions {
     /// The functions that the tenant keeps and new ones; `None` if too few are left.
     fn of(tenant: &Tenant, kept: &Kept, inout: Option<usize>, stocks: &mut Stocks) -> Option<Self> {
-        let ports = kept.ports.iter().map(|pair| pair.or_else(|| stocks.pair()));
+        let accept = &tenant.nic().accept;
+        let pair = |pair: &Option<_>| pair.or_else(|| stocks.pair(accept));
+        let ports = kept.ports.iter().map(pair);
         let ports = ports.collect::<Option<_>>()?;
         let uplink = match (tenant.uplink(), kept.uplink) {
             (None, _) => None,
             (Some(_), Some(address)) => Some(address),
-            (Some(_), None) => Some(stocks.single(inout)?),
+            (Some(_), None) => Some(stocks.single(inout, accept)?),
         };
         Some(Self { ports, uplink })
     }
@@ -289,12 +340,14 @@ fn apart(
     }
 }
 
-/// How many functions the PF will have.
-pub fn count(pf: &PhysicalFunction, resize: bool) -> u32 {
-    if pf.set.vfs == 0 || resize {
-        pf.total_vfs
-    } else {
-        pf.set.vfs
+/// How many functions the PF will have. `recorded`: how many it has by its tenants' records.
+pub fn count(pf: &PhysicalFunction, pool: &Pool, recorded: Option<u32>) -> u32 {
+    let chosen = pool.vfs.unwrap_or(pf.total_vfs);
+    match (recorded, pf.set.vfs) {
+        _ if pool.resize => chosen,
+        (Some(recorded), _) => recorded,
+        (None, 0) => chosen,
+        (None, found) => found,
     }
 }
 
@@ -308,6 +361,8 @@ fn state_owns(state: &State, address: PciAddress) -> bool {
 struct Recorded<'a> {
     by_address: HashMap<PciAddress, &'a Vf>,
     by_owner: HashMap<&'a Owner, &'a Vf>,
+    /// The number of functions of each PF.
+    vfs: HashMap<PciAddress, u32>,
     /// The VLAN of all In/Out functions, if they share one.
     underlay: Option<VlanId>,
 }
@@ -323,6 +378,10 @@ struct Kept {
 impl<'a> Recorded<'a> {
     fn of(state: &'a State) -> Self {
         let resources = state.tenants.values().flat_map(|record| &record.resources);
+        let pfs = resources.clone().filter_map(|resource| match resource {
+            Resource::Pf(pf) => Some((pf.address, pf.set.vfs)),
+            _ => None,
+        });
         let vfs = resources.filter_map(|resource| match resource {
             Resource::Vf(vf) => Some(&**vf),
             _ => None,
@@ -330,6 +389,7 @@ impl<'a> Recorded<'a> {
         let mut recorded = Self {
             by_address: HashMap::new(),
             by_owner: HashMap::new(),
+            vfs: pfs.collect(),
             underlay: None,
         };
         let mut underlays = BTreeSet::new();

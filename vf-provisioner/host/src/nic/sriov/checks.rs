@@ -2,23 +2,38 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use super::pools::{self, Pool};
 use super::sysfs;
+use crate::child;
 use crate::finding::{Finding, Verdict};
 
 /// All of them.
 pub(super) fn all(needed: bool) -> Vec<Finding> {
-    let otherwise = if needed {
-        Verdict::Missing
-    } else {
-        Verdict::Optional
-    };
+    let otherwise = Verdict::unless_needed(needed);
     vec![
         Finding::new("IOMMU", otherwise, iommu()),
         Finding::new("vfio-pci", otherwise, vfio()),
         Finding::new("SR-IOV", otherwise, sriov()),
+        Finding::new("pools on NICs", Verdict::Optional, no_pools(&pools::all())),
     ]
+}
+
+/// Another program that hands out functions of a PF may hand out a tenant's.
+fn no_pools(pools: &[Pool]) -> Result<String, String> {
+    if pools.is_empty() {
+        return Ok("no network of libvirt hands out virtual functions".to_owned());
+    }
+    let named = pools
+        .iter()
+        .map(|pool| format!("{} ({})", pool.name, pool.pf));
+    let named: Vec<String> = named.collect();
+    Err(format!(
+        "libvirt's networks hand out functions of these PFs, also those of tenants: {}; leave \
+         these PFs out of --pf, or undefine the networks (virsh net-undefine)",
+        named.join(", ")
+    ))
 }
 
 fn iommu() -> Result<String, String> {
@@ -39,13 +54,8 @@ fn vfio() -> Result<String, String> {
         return Ok("the kernel has it loaded".to_owned());
     }
     // Whether it could be loaded; with -n, modprobe loads nothing.
-    let tried = Command::new("modprobe")
-        .args(["-n", "vfio-pci"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if tried.is_ok_and(|status| status.success()) {
+    let tried = child::output(Command::new("modprobe").args(["-n", "vfio-pci"]), &[]);
+    if tried.is_ok_and(|it| it.status.success()) {
         return Ok("a module, loaded when it is needed".to_owned());
     }
     Err("not in this kernel: use one with CONFIG_VFIO_PCI; only SR-IOV needs it".to_owned())

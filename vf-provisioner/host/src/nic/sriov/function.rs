@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenant_config::{MacAddr, Name, NicAttribute, PciAddress, VlanId};
 
+use super::device;
 use crate::key::Key;
 use crate::object::Object;
 
@@ -20,9 +23,7 @@ const FOREIGN: &str = "is in use, or has settings that this provisioner did not 
 pub struct Pf {
     /// Its address.
     pub address: PciAddress,
-    /// Its interface.
-    pub interface: String,
-    /// Its settings.
+    /// Its settings. The MTU is the least that the tenant needs: another may need more.
     pub set: PfSettings,
     /// Its original settings, restored with the last tenant.
     pub found: PfSettings,
@@ -37,6 +38,10 @@ pub struct PfSettings {
     pub vfs: u32,
     /// Administratively up: most NICs switch frames between their functions only then.
     pub up: bool,
+    /// The MTU of its interface, which bounds the frames of its VFs on many NICs; `None` in the
+    /// records of programs that did not set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 impl Object for Pf {
@@ -59,6 +64,15 @@ impl Object for Pf {
             set: self.found,
             ..self.clone()
         })
+    }
+
+    /// Tenants differ in the MTU only.
+    fn joined(&self, other: &Self) -> Option<Self> {
+        let mut both = self.clone();
+        both.set.mtu = self.set.mtu.max(other.set.mtu);
+        let mut theirs = other.clone();
+        theirs.set.mtu = both.set.mtu;
+        (both == theirs).then_some(both)
     }
 }
 
@@ -140,6 +154,27 @@ impl Default for VfSettings {
     }
 }
 
+/// How a parked MAC begins; the rest is random.
+const PARKED: [u8; 3] = [0x0e, 0x76, 0x66];
+
+/// The MAC of an unassigned function whose driver refuses MAC zero: locally administered, random,
+/// and recognised by its beginning.
+///
+/// # Errors
+/// If the kernel gives no random bytes.
+pub fn parked_mac() -> std::io::Result<MacAddr> {
+    let mut random = [0; 3];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let [a, b, c] = PARKED;
+    let [d, e, f] = random;
+    MacAddr::new([a, b, c, d, e, f]).map_err(std::io::Error::other)
+}
+
+/// Whether a function with this MAC is unassigned.
+pub fn is_parked(mac: MacAddr) -> bool {
+    mac.octets().starts_with(&PARKED)
+}
+
 impl VfSettings {
     /// Copies one setting from `other`.
     pub fn take(&mut self, attribute: NicAttribute, other: &Self) {
@@ -175,8 +210,8 @@ pub struct VfInterface {
 pub struct Vf {
     /// Its address.
     pub address: PciAddress,
-    /// The interface of its PF.
-    pub pf: String,
+    /// Its PF, whose interface may be renamed at any time.
+    pub pf: PciAddress,
     /// Its number there.
     pub index: u32,
     /// Its tenant and use.
@@ -213,7 +248,8 @@ impl Object for Vf {
     /// Unassigned, without any setting of a former owner.
     fn idle(&self) -> Option<Self> {
         // A kernel driver chooses a MAC on its own.
-        let mac = self.set.mac.filter(|_| self.found_driver.is_some());
+        let chosen = |mac: &MacAddr| self.found_driver.is_some() || is_parked(*mac);
+        let mac = self.set.mac.filter(chosen);
         let mut set = VfSettings {
             mac,
             ..VfSettings::default()
@@ -241,7 +277,7 @@ impl Object for Vf {
             let interface = vf.interface.as_ref();
             (
                 vf.index,
-                vf.pf.clone(),
+                vf.pf,
                 vf.driver.clone(),
                 interface.map(place),
                 interface.and_then(|it| it.mac),
@@ -258,16 +294,33 @@ impl Object for Vf {
         self.owner.side != Side::Guest
     }
 
+    fn drained(&self) -> Option<Self> {
+        let lacks = self.accept.contains(&NicAttribute::LinkState);
+        if self.owner.side != Side::Guest || lacks {
+            return None;
+        }
+        let mut drained = self.clone();
+        drained.set.link_state = "disable".to_owned();
+        Some(drained)
+    }
+
     fn accepted(&self) -> Option<&BTreeSet<NicAttribute>> {
         Some(&self.accept)
     }
 
     fn status(&self) -> Option<serde_json::Value> {
         Some(json!({
-            "for": self.owner.to_string(), "pf": self.pf, "vf": self.index,
+            "for": self.owner.to_string(), "pf": device::label(self.pf), "vf": self.index,
             "address": self.address, "mac": self.set.mac, "vlan": self.set.vlan,
+            "link_state": self.set.link_state, "carrier": device::carrier(self.pf),
         }))
     }
+}
+
+/// Whether DPDK drives a VF of a PF with this driver beside the kernel's driver, which keeps it
+/// ("bifurcated"), instead of through VFIO.
+pub(super) fn is_bifurcated(pf_driver: &str) -> bool {
+    matches!(pf_driver, "mlx4_core" | "mlx5_core")
 }
 
 /// The kernel's driver for the VFs of a PF with this driver.

@@ -2,31 +2,31 @@
 //! rtnetlink.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::{
     VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate, VfInfoSpoofCheck, VfInfoTrust, VfInfoTxRate,
     VfInfoVlan, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol,
 };
-use tenant_config::{NicAttribute, PciAddress};
+use nix::errno::Errno;
+use tenant_config::{PciAddress, VlanId};
 
+use super::device::{self, device, link_name, number};
 use super::function::{Pf, PfSettings, VFIO, Vf, VfInterface, VfSettings};
-use super::netlink;
-use super::sysfs::{self, group_others, link_name, number};
+use super::setting::{self, Card, Setting};
+use super::sysfs::{self, group_others, is_at, number_of_vfs};
+use super::{netlink, process};
+use crate::child;
+use crate::deadline;
 use crate::error::HostError;
 use crate::nic::parts::netlink::{is_up, set_up};
 use crate::object::{Context, Live};
 
-const DEVICES: &str = "/sys/bus/pci/devices";
 /// How long a driver may take to make an interface, and a NIC to change its number of functions.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-fn device(address: PciAddress) -> PathBuf {
-    Path::new(DEVICES).join(address.to_string())
-}
 
 fn failed(what: impl Into<String>, message: impl Into<String>) -> HostError {
     HostError::Io {
@@ -36,7 +36,7 @@ fn failed(what: impl Into<String>, message: impl Into<String>) -> HostError {
 }
 
 fn write(path: &Path, value: &str) -> Result<(), HostError> {
-    fs::write(path, value).map_err(HostError::io(format!(
+    deadline::write(path, value).map_err(HostError::io(format!(
         "cannot write {value:?} to {}",
         path.display()
     )))
@@ -56,13 +56,9 @@ fn wait<T>(mut done: impl FnMut() -> Result<Option<T>, HostError>) -> Result<Opt
     }
 }
 
-/// The driver of a PF, by its interface.
-pub(super) fn pf_driver(interface: &str) -> Option<String> {
-    link_name(
-        &Path::new("/sys/class/net")
-            .join(interface)
-            .join("device/driver"),
-    )
+/// The driver of a PF.
+pub(super) fn pf_driver(pf: PciAddress) -> Option<String> {
+    link_name(&device(pf).join("driver"))
 }
 
 impl Live for Pf {
@@ -70,22 +66,36 @@ impl Live for Pf {
         observe_pf(self)
     }
 
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        Ok(device::interface_of(self.address).is_some())
+    }
+
     fn create(&self, context: &Context) -> Result<(), HostError> {
-        set_pf(self, self.set, context.resize_pf)
+        set_pf(self, at_least(self), context.resize_pf)
     }
 
     fn update(&self, context: &Context) -> Result<(), HostError> {
-        set_pf(self, self.set, context.resize_pf)
+        set_pf(self, at_least(self), context.resize_pf)
     }
 
     fn delete(&self, context: &Context) -> Result<(), HostError> {
         release_pf(self, context.resize_pf)
+    }
+
+    fn stays(&self, context: &Context) -> Result<Option<String>, HostError> {
+        stays(self, context.resize_pf)
     }
 }
 
 impl Live for Vf {
     fn observe(&self, _: &Context) -> Result<Option<Self>, HostError> {
         observe_vf(self)
+    }
+
+    /// One that was made again has lost its driver.
+    fn exists(&self, _: &Context) -> Result<bool, HostError> {
+        let driver = link_name(&device(self.address).join("driver"));
+        Ok(is_at(self) && driver == self.driver)
     }
 
     fn create(&self, _: &Context) -> Result<(), HostError> {
@@ -101,55 +111,70 @@ impl Live for Vf {
     }
 }
 
-/// Reads the settings of a PF; `None` if it or its interface has vanished.
+/// Reads the settings of a PF; `None` if it or its interface has vanished. More than the wanted MTU
+/// reads as the wanted one: another tenant needs it.
 fn observe_pf(wanted: &Pf) -> Result<Option<Pf>, HostError> {
     let path = device(wanted.address);
-    let interface = path.join("net").join(&wanted.interface);
-    if !interface.exists() {
-        return Ok(None);
-    }
-    let Some(vfs) = number(&path.join("sriov_numvfs")) else {
+    let Some(interface) = device::interface_of(wanted.address) else {
         return Ok(None);
     };
-    let Some(up) = is_up(&wanted.interface)? else {
+    let vfs = number_of_vfs(&path);
+    let Some(up) = is_up(&interface)? else {
         return Ok(None);
     };
+    let mtu = wanted.set.mtu.and_then(|mtu| {
+        let is = number(&path.join("net").join(&interface).join("mtu"))?;
+        Some(is.min(mtu))
+    });
     Ok(Some(Pf {
         set: PfSettings {
             autoprobe: number(&path.join("sriov_drivers_autoprobe")) != Some(0),
             vfs,
             up,
+            mtu,
         },
         ..wanted.clone()
     }))
+}
+
+/// The wanted settings; a larger MTU stays, since another tenant may need it.
+fn at_least(pf: &Pf) -> PfSettings {
+    let is = || {
+        number(
+            &device(pf.address)
+                .join("net")
+                .join(device::interface_of(pf.address)?)
+                .join("mtu"),
+        )
+    };
+    let mtu = pf.set.mtu.map(|mtu| is().map_or(mtu, |is| is.max(mtu)));
+    PfSettings { mtu, ..pf.set }
+}
+
+/// The VFs of a PF that are in use, and by whom.
+fn in_use(pf: PciAddress) -> Result<Vec<String>, HostError> {
+    let inventory = sysfs::read()?;
+    let pf = inventory.pfs.iter().find(|it| it.address == pf);
+    let vfs = pf.iter().flat_map(|pf| &pf.vfs);
+    let used = vfs.filter_map(|vf| Some(format!("VF {}: {}", vf.index, vf.used()?)));
+    Ok(used.collect())
 }
 
 /// Sets a PF. A change of its number of VFs goes through 0 and destroys them all, so it is made
 /// only if no VF is in use or `resize` allows it.
 fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     let path = device(pf.address);
-    let what = format!(
-        "cannot set physical function {} ({})",
-        pf.address, pf.interface
-    );
-    if !path.join("net").join(&pf.interface).exists() {
+    let what = format!("cannot set physical function {}", pf.address);
+    let Some(interface) = device::interface_of(pf.address) else {
         return Err(failed(
             what,
-            format!(
-                "it has no interface {}: was its driver unbound?",
-                pf.interface
-            ),
+            "it has no interface in this network namespace: was its driver unbound?",
         ));
-    }
-    let is = number(&path.join("sriov_numvfs")).unwrap_or(0);
+    };
+    let what = format!("{what} ({interface})");
+    let is = number_of_vfs(&path);
     if is != 0 && is != want.vfs && !resize {
-        let inventory = sysfs::read()?;
-        let pf = inventory.pfs.iter().find(|it| it.address == pf.address);
-        let taken: Vec<String> = pf
-            .iter()
-            .flat_map(|pf| &pf.vfs)
-            .filter_map(|vf| Some(format!("VF {}: {}", vf.index, vf.taken()?)))
-            .collect();
+        let taken = in_use(pf.address)?;
         if !taken.is_empty() {
             return Err(failed(
                 what,
@@ -164,17 +189,23 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
     }
     let autoprobe = if want.autoprobe { "1" } else { "0" };
     write(&path.join("sriov_drivers_autoprobe"), autoprobe)?;
+    // Before there are VFs: some NICs reset themselves for it.
+    if let Some(mtu) = want.mtu
+        && number(&path.join("net").join(&interface).join("mtu")) != Some(mtu)
+    {
+        netlink::set_mtu(&interface, mtu)?;
+    }
     // Some NICs set up their functions only while the link is up.
-    set_up(&pf.interface, want.up || want.vfs != 0)?;
+    set_up(&interface, want.up || want.vfs != 0)?;
     if is != want.vfs {
         if is != 0 {
-            write(&path.join("sriov_numvfs"), "0")?;
+            write_unless_busy(&path.join("sriov_numvfs"), "0")?;
         }
         if want.vfs != 0 {
-            write(&path.join("sriov_numvfs"), &want.vfs.to_string())?;
+            write_unless_busy(&path.join("sriov_numvfs"), &want.vfs.to_string())?;
         }
         let settled = wait(|| {
-            let seen = sysfs::vf_settings(&pf.interface)?;
+            let seen = sysfs::vf_settings(&interface)?;
             Ok((seen.len() == want.vfs as usize).then_some(()))
         })?;
         if settled.is_none() {
@@ -184,12 +215,40 @@ fn set_pf(pf: &Pf, want: PfSettings, resize: bool) -> Result<(), HostError> {
             ));
         }
     }
-    set_up(&pf.interface, want.up)
+    set_up(&interface, want.up)
+}
+
+/// Writes what a busy driver refuses for a moment.
+fn write_unless_busy(path: &Path, value: &str) -> Result<(), HostError> {
+    let mut last = Ok(());
+    wait(|| {
+        last = write(path, value);
+        let busy = last.as_ref().err().and_then(HostError::errno);
+        Ok((!matches!(busy, Some(Errno::EAGAIN | Errno::EBUSY))).then_some(()))
+    })?;
+    last
+}
+
+/// Why a PF that is not needed any more stays as it is: others use functions of it, which a change
+/// of the number destroys, and which lose their link with the PF's.
+fn stays(pf: &Pf, resize: bool) -> Result<Option<String>, HostError> {
+    if resize || observe_pf(pf)?.is_none_or(|is| is.set == pf.found) {
+        return Ok(None);
+    }
+    let used = in_use(pf.address)?;
+    Ok((!used.is_empty()).then(|| {
+        let (pf, used) = (device::label(pf.address), used.join("; "));
+        format!("{pf} stays as it is: others use functions of it ({used})")
+    }))
 }
 
 /// Restores the original settings of a PF. A PF that has vanished has none.
 fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
     if observe_pf(pf)?.is_none() {
+        return Ok(());
+    }
+    if let Some(why) = stays(pf, resize)? {
+        tracing::warn!("{why}");
         return Ok(());
     }
     set_pf(pf, pf.found, resize)
@@ -198,10 +257,13 @@ fn release_pf(pf: &Pf, resize: bool) -> Result<(), HostError> {
 /// Reads a VF; `None` if it or its PF does not exist.
 fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     let path = device(wanted.address);
-    if !is_its(wanted) {
+    if !is_at(wanted) {
         return Ok(None);
     }
-    let Some(mut set) = sysfs::vf_settings(&wanted.pf)?.remove(&wanted.index) else {
+    let Some(pf) = device::interface_of(wanted.pf) else {
+        return Ok(None);
+    };
+    let Some(mut set) = sysfs::vf_settings(&pf)?.remove(&wanted.index) else {
         return Ok(None);
     };
     for attribute in &wanted.accept {
@@ -220,27 +282,22 @@ fn observe_vf(wanted: &Vf) -> Result<Option<Vf>, HostError> {
     }))
 }
 
-/// Whether the function at this address is still the VF of this number and PF.
-fn is_its(vf: &Vf) -> bool {
-    let link = device(vf.address).join(format!("physfn/virtfn{}", vf.index));
-    link_name(&link).is_some_and(|name| name == vf.address.to_string())
-}
-
 fn is_alone(path: &Path) -> bool {
     sysfs::group(path).is_some() && group_others(path).is_empty()
 }
 
 /// Sets up an unassigned VF for a tenant.
 fn create_vf(vf: &Vf) -> Result<(), HostError> {
-    let what = format!("cannot set up {} ({} VF {})", vf.address, vf.pf, vf.index);
+    let pf = device::label(vf.pf);
+    let what = format!("cannot set up {} ({pf} VF {})", vf.address, vf.index);
     let path = device(vf.address);
-    let its = wait(|| Ok(is_its(vf).then_some(())))?;
+    let its = wait(|| Ok(is_at(vf).then_some(())))?;
     if its.is_none() {
         return Err(failed(
             what,
             format!(
-                "it is not VF {} of {}: `vf-provisioner nic` shows what is",
-                vf.index, vf.pf
+                "it is not VF {} of {pf}: `vf-provisioner nic` shows what is",
+                vf.index
             ),
         ));
     }
@@ -260,7 +317,7 @@ fn create_vf(vf: &Vf) -> Result<(), HostError> {
         return Err(failed(what, message));
     }
     unbind(&path)?;
-    set_vf(vf)?;
+    set_vf(vf, &vf.set)?;
     let Some(driver) = &vf.driver else {
         return Ok(());
     };
@@ -271,108 +328,71 @@ fn create_vf(vf: &Vf) -> Result<(), HostError> {
     }
 }
 
-/// Sets the attributes that differ, one by one, so that a refusal names its attribute.
-fn set_vf(vf: &Vf) -> Result<(), HostError> {
-    let is = sysfs::vf_settings(&vf.pf)?
-        .remove(&vf.index)
-        .ok_or_else(|| {
-            failed(
-                format!("cannot set VF {} of {}", vf.index, vf.pf),
-                "the driver does not show it",
-            )
-        })?;
-    for (attribute, info, shown) in changes(vf.index, &is, &vf.set) {
-        if matches!(info, VfInfo::TxRate(_) | VfInfo::Rate(_)) {
-            // A rate is a share of the link's speed, and the link may just be coming up. Some NICs
-            // set it without a link.
-            let carrier = format!("/sys/class/net/{}/carrier", vf.pf);
-            wait(|| Ok((number(Path::new(&carrier)) == Some(1)).then_some(())))?;
-        }
-        let Err(error) = netlink::set_vf(&vf.pf, info) else {
-            continue;
-        };
-        match attribute {
-            Some(attribute) if vf.accept.contains(&attribute) => {
-                tracing::warn!(vf = %vf.address, %attribute, %error, "refused, and accepted so");
-            }
-            Some(attribute) => {
-                return Err(failed(
-                    format!(
-                        "{} VF {}: the NIC's driver refuses {shown}",
-                        vf.pf, vf.index
-                    ),
-                    format!(
-                        "{error}; if the tenant does not need it, accept that in its file: \
-                         [nic] accept = [\"{attribute}\"]"
-                    ),
-                ));
-            }
-            None => return Err(error),
-        }
-    }
-    Ok(())
+/// Sets what differs at the PF.
+fn set_vf(vf: &Vf, want: &VfSettings) -> Result<(), HostError> {
+    let interface = device::interface_of(vf.pf).ok_or_else(|| {
+        failed(
+            format!("cannot set VF {} of {}", vf.index, vf.pf),
+            "the PF has no interface: was its driver unbound?",
+        )
+    })?;
+    setting::bring(&mut Driver { interface }, vf.index, want, &vf.accept)
 }
 
-/// The requests to the PF that turn `is` into `want`.
-fn changes(
-    index: u32,
-    is: &VfSettings,
-    want: &VfSettings,
-) -> Vec<(Option<NicAttribute>, VfInfo, String)> {
-    let mut list = Vec::new();
-    if is.mac != want.mac {
-        let octets = want.mac.map_or([0; 6], |mac| mac.octets());
-        let info = VfInfo::Mac(VfInfoMac::new(index, &octets));
-        list.push((None, info, "the MAC".to_owned()));
+/// A PF through rtnetlink.
+struct Driver {
+    interface: String,
+}
+
+impl Card for Driver {
+    fn label(&self) -> String {
+        self.interface.clone()
     }
-    let protocol = |text: &str| match text {
-        "802.1ad" => VlanProtocol::Ieee8021Ad,
-        _ => VlanProtocol::Ieee8021Q,
-    };
-    let vlan = want.vlan.map_or(0, |vlan| u32::from(vlan.get()));
-    if (is.vlan, is.qos) != (want.vlan, want.qos) {
-        let info = VfInfo::Vlan(VfInfoVlan::new(index, vlan, want.qos));
-        list.push((None, info, "the VLAN".to_owned()));
+
+    fn settings(&self, index: u32) -> Result<Option<VfSettings>, HostError> {
+        Ok(sysfs::vf_settings(&self.interface)?.remove(&index))
     }
-    if is.vlan_protocol != want.vlan_protocol {
-        let info = VfVlanInfo::new(index, vlan, want.qos, protocol(&want.vlan_protocol));
-        let info = VfInfo::VlanList(vec![VfVlan::Info(info)]);
-        let shown = format!("VLAN protocol {}", want.vlan_protocol);
-        list.push((Some(NicAttribute::VlanProtocol), info, shown));
+
+    fn set(&mut self, index: u32, setting: &Setting) -> Result<(), HostError> {
+        if matches!(setting, Setting::MaxRate(_) | Setting::Rates(..)) {
+            // A rate is a share of the link's speed, and the link may just be coming up. Some NICs
+            // set it without a link.
+            let carrier = format!("/sys/class/net/{}/carrier", self.interface);
+            wait(|| Ok((number(Path::new(&carrier)) == Some(1)).then_some(())))?;
+        }
+        netlink::set_vf(&self.interface, request(index, setting))
     }
-    if is.spoof_check != want.spoof_check {
-        let info = VfInfo::SpoofCheck(VfInfoSpoofCheck::new(index, want.spoof_check));
-        list.push((
-            Some(NicAttribute::SpoofCheck),
-            info,
-            "the spoof check".to_owned(),
-        ));
+}
+
+fn request(index: u32, setting: &Setting) -> VfInfo {
+    let id = |vlan: &Option<VlanId>| vlan.map_or(0, |vlan| u32::from(vlan.get()));
+    match setting {
+        Setting::Mac(mac) => {
+            let octets = mac.map_or([0; 6], |mac| mac.octets());
+            VfInfo::Mac(VfInfoMac::new(index, &octets))
+        }
+        Setting::Vlan(vlan, qos) => VfInfo::Vlan(VfInfoVlan::new(index, id(vlan), *qos)),
+        Setting::VlanProtocol(vlan, qos, protocol) => {
+            let protocol = match protocol.as_str() {
+                "802.1ad" => VlanProtocol::Ieee8021Ad,
+                _ => VlanProtocol::Ieee8021Q,
+            };
+            let info = VfVlanInfo::new(index, id(vlan), *qos, protocol);
+            VfInfo::VlanList(vec![VfVlan::Info(info)])
+        }
+        Setting::SpoofCheck(on) => VfInfo::SpoofCheck(VfInfoSpoofCheck::new(index, *on)),
+        Setting::Trust(on) => VfInfo::Trust(VfInfoTrust::new(index, *on)),
+        Setting::LinkState(state) => {
+            let state = match state.as_str() {
+                "enable" => VfLinkState::Enable,
+                "disable" => VfLinkState::Disable,
+                _ => VfLinkState::Auto,
+            };
+            VfInfo::LinkState(VfInfoLinkState::new(index, state))
+        }
+        Setting::MaxRate(most) => VfInfo::TxRate(VfInfoTxRate::new(index, *most)),
+        Setting::Rates(least, most) => VfInfo::Rate(VfInfoRate::new(index, *least, *most)),
     }
-    if is.trust != want.trust {
-        let info = VfInfo::Trust(VfInfoTrust::new(index, want.trust));
-        list.push((Some(NicAttribute::Trust), info, "no trust".to_owned()));
-    }
-    if is.link_state != want.link_state {
-        let state = match want.link_state.as_str() {
-            "enable" => VfLinkState::Enable,
-            "disable" => VfLinkState::Disable,
-            _ => VfLinkState::Auto,
-        };
-        let info = VfInfo::LinkState(VfInfoLinkState::new(index, state));
-        let shown = format!("link state {}", want.link_state);
-        list.push((Some(NicAttribute::LinkState), info, shown));
-    }
-    if is.max_rate_mbit != want.max_rate_mbit {
-        let info = VfInfo::TxRate(VfInfoTxRate::new(index, want.max_rate_mbit));
-        let shown = format!("at most {} Mbit/s", want.max_rate_mbit);
-        list.push((Some(NicAttribute::MaxRate), info, shown));
-    }
-    if is.min_rate_mbit != want.min_rate_mbit {
-        let info = VfInfoRate::new(index, want.min_rate_mbit, want.max_rate_mbit);
-        let shown = format!("at least {} Mbit/s", want.min_rate_mbit);
-        list.push((Some(NicAttribute::MinRate), VfInfo::Rate(info), shown));
-    }
-    list
 }
 
 /// Turns a VF into a network interface for a probe.
@@ -393,7 +413,7 @@ pub(super) fn return_vf(vf: &Vf) -> Result<(), HostError> {
 
 /// Changes a VF in place.
 fn update_vf(vf: &Vf) -> Result<(), HostError> {
-    set_vf(vf)?;
+    set_vf(vf, &vf.set)?;
     match &vf.interface {
         Some(interface) => netlink::set_vf_interface(interface),
         None => Ok(()),
@@ -404,14 +424,11 @@ fn update_vf(vf: &Vf) -> Result<(), HostError> {
 fn scrub_vf(vf: &Vf) -> Result<(), HostError> {
     let path = device(vf.address);
     // If its PF is gone, so are the settings.
-    if !path.exists() || !is_its(vf) {
+    if !path.exists() || !is_at(vf) {
         return Ok(());
     }
     unbind(&path)?;
-    set_vf(&Vf {
-        set: VfSettings::default(),
-        ..vf.clone()
-    })?;
+    set_vf(vf, &VfSettings::default())?;
     match &vf.found_driver {
         Some(driver) => {
             bind(vf.address, driver)?;
@@ -430,19 +447,18 @@ fn unbind(path: &Path) -> Result<(), HostError> {
         let closed = wait(|| Ok(sysfs::open_in(path).is_empty().then_some(())))?;
         if closed.is_none() {
             let open = sysfs::open_in(path);
-            let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
+            let names: Vec<String> = open.iter().map(|it| process::named(*it)).collect();
             return Err(failed(
                 what,
                 format!(
-                    "it is open in process {}: stop that first, for example the VM that it was \
-                     given to",
-                    numbers.join(", ")
+                    "it is open in {}: stop that first, for example the VM that it was given to",
+                    names.join(", ")
                 ),
             ));
         }
     }
     write(&path.join("driver_override"), "\n")?;
-    match fs::write(path.join("driver/unbind"), name.unwrap_or_default()) {
+    match deadline::write(&path.join("driver/unbind"), name.unwrap_or_default()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(HostError::io(what)(error))
         }
@@ -455,12 +471,7 @@ fn bind(address: PciAddress, driver: &str) -> Result<(), HostError> {
     let what = format!("cannot bind {address} to {driver}");
     if !Path::new("/sys/bus/pci/drivers").join(driver).exists() {
         // A module's name has underscores where a driver's has hyphens; modprobe takes either.
-        let _ = Command::new("modprobe")
-            .arg(driver)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let _ = child::output(Command::new("modprobe").arg(driver), &[]);
         if !Path::new("/sys/bus/pci/drivers").join(driver).exists() {
             return Err(failed(
                 what,

@@ -1,12 +1,12 @@
 //! The SR-IOV NICs of a host with the users and settings of their functions, as plain data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tenant_config::{MacAddr, PciAddress};
+use tenant_config::{MacAddr, NicAttribute, PciAddress};
 
-use super::function::{PfSettings, VfSettings};
+use super::function::{PfSettings, VfSettings, is_parked};
 
 /// The SR-IOV NICs of a host, and every MAC on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,13 @@ impl PhysicalFunction {
     }
 }
 
+/// The settings that some drivers show otherwise on a fresh function: they are no sign of a user.
+const FRESH: [NicAttribute; 3] = [
+    NicAttribute::SpoofCheck,
+    NicAttribute::LinkState,
+    NicAttribute::VlanProtocol,
+];
+
 /// A virtual function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualFunction {
@@ -117,14 +124,46 @@ pub enum User {
     Program {
         /// Their numbers.
         processes: BTreeSet<i32>,
+        /// Their commands, and the virtual machines that they run.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        who: BTreeMap<i32, String>,
     },
 }
 
 impl VirtualFunction {
-    /// Why it cannot be assigned to a tenant.
+    /// Why it cannot be assigned to a tenant that accepts nothing.
     pub fn taken(&self) -> Option<String> {
+        self.taken_for(&BTreeSet::new())
+    }
+
+    /// Who uses it, whatever its driver shows on a fresh function.
+    pub fn used(&self) -> Option<String> {
+        self.taken_for(&FRESH.into())
+    }
+
+    /// The settings that a tenant must accept to get it; `None` if nobody can.
+    pub fn needs(&self) -> Option<BTreeSet<NicAttribute>> {
+        if self.used().is_some() {
+            return None;
+        }
+        let blank = VfSettings::default();
+        let differs = |attribute: &NicAttribute| {
+            let mut set = self.set.clone();
+            set.take(*attribute, &blank);
+            set != self.set
+        };
+        Some(FRESH.into_iter().filter(differs).collect())
+    }
+
+    fn taken_for(&self, accept: &BTreeSet<NicAttribute>) -> Option<String> {
         let driver = self.driver.as_deref().unwrap_or("no driver");
-        let mut blank = VfSettings::default();
+        let mut blank = VfSettings {
+            mac: self.set.mac.filter(|mac| is_parked(*mac)),
+            ..VfSettings::default()
+        };
+        for attribute in accept {
+            blank.take(*attribute, &self.set);
+        }
         match &self.user {
             User::Nobody => {}
             User::Interface {
@@ -134,18 +173,31 @@ impl VirtualFunction {
             }
             // The kernel's driver has chosen a MAC.
             User::Interface { mac, .. } => {
-                blank.mac = self.set.mac.filter(|_| self.set.mac == *mac)
+                let chosen = self.set.mac.filter(|_| self.set.mac == *mac);
+                blank.mac = blank.mac.or(chosen);
             }
             User::Elsewhere => return Some(format!("{driver} has it in another namespace")),
-            User::Program { processes } if processes.is_empty() => {
+            User::Program { processes, .. } if processes.is_empty() => {
                 return Some(format!("{driver} has it"));
             }
-            User::Program { processes } => {
-                let numbers: Vec<_> = processes.iter().map(ToString::to_string).collect();
-                return Some(format!("open in process {}", numbers.join(", ")));
+            User::Program { processes, who } => {
+                let named = processes.iter().map(|process| match who.get(process) {
+                    Some(who) => format!("{process} ({who})"),
+                    None => process.to_string(),
+                });
+                let named: Vec<_> = named.collect();
+                return Some(format!("open in process {}", named.join(", ")));
             }
         }
-        (self.set != blank).then(|| "it has settings of another program".to_owned())
+        if self.set == blank {
+            return None;
+        }
+        blank.spoof_check = self.set.spoof_check;
+        Some(if self.set == blank {
+            "its spoof check is off: only for tenants that accept spoof-check".to_owned()
+        } else {
+            "it has settings of another program".to_owned()
+        })
     }
 }
 
@@ -164,6 +216,7 @@ impl Inventory {
                 autoprobe: true,
                 vfs: 0,
                 up: false,
+                mtu: Some(1500),
             },
             offset: 0x80,
             stride: 2,

@@ -7,14 +7,20 @@
 
 pub mod allocate;
 mod checks;
+pub mod device;
 pub mod function;
 mod functions;
 pub mod inventory;
+pub(crate) mod knock;
 mod netlink;
 mod options;
 mod plan;
+mod pools;
+mod process;
 mod prove;
 pub mod refusal;
+pub mod setting;
+pub mod stranger;
 pub mod sysfs;
 pub mod vlans;
 

@@ -67,6 +67,17 @@ pub(super) fn set_vf(pf: &str, info: VfInfo) -> Result<(), HostError> {
     })
 }
 
+/// Sets the MTU of an interface.
+pub(super) fn set_mtu(interface: &str, mtu: u32) -> Result<(), HostError> {
+    with_netlink(None, async |handle| {
+        let link = LinkUnspec::new_with_index(index_of(&handle, interface).await?).mtu(mtu);
+        let request = handle.link().change(link.build());
+        request.execute().await.map_err(refused(format!(
+            "cannot set the MTU of {interface} to {mtu}"
+        )))
+    })
+}
+
 /// Moves a new interface to its namespace and renames it.
 pub(super) fn take_vf_interface(made: &str, wanted: &VfInterface) -> Result<(), HostError> {
     let what = format!(

@@ -9,13 +9,13 @@ use super::allocate::Pool;
 use super::inventory::Inventory;
 use super::plan::{Guests, Sriov, has_namespaces, is_recorded, recorded_pfs};
 use super::vlans::VlanRange;
-use super::{checks, prove, sysfs};
+use super::{checks, prove, stranger, sysfs};
 use crate::error::{HostError, OptionError};
 use crate::finding::Finding;
 use crate::nic::NicBackend;
 use crate::nic::kind::{Kind, NewTenant};
 use crate::nic::parts::names::Names;
-use crate::state::State;
+use crate::state::{Record, State};
 
 /// The options of the backend.
 #[derive(Debug, Clone, Args)]
@@ -44,8 +44,11 @@ pub struct Options {
     /// driver]
     #[arg(long, global = true, value_name = "DRIVER")]
     guest_driver: Option<String>,
-    /// Create all virtual functions that a NIC of --pf can have, even if some existing ones are in
-    /// use
+    /// How many virtual functions a NIC of --pf gets that has none [default: all that it can have]
+    #[arg(long, global = true, value_name = "N")]
+    vfs: Option<u32>,
+    /// Create all virtual functions that a NIC of --pf can have, or as many as --vfs says, even if
+    /// some existing ones are in use
     #[arg(long, global = true)]
     pub resize_pf: bool,
     /// Read the NICs from this JSON file (the output of `nic --json`) instead of this host
@@ -102,6 +105,7 @@ impl Kind for Options {
             vlans: self.vlans.unwrap_or_default(),
             keep_vlans: self.vlans.is_none(),
             inout_vlan: self.inout_vlan,
+            vfs: self.vfs,
             resize: self.resize_pf,
         };
         let guests = match self.guest {
@@ -116,6 +120,10 @@ impl Kind for Options {
 
     fn checks(needed: bool) -> Vec<Finding> {
         checks::all(needed)
+    }
+
+    fn refusals(records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+        stranger::refusals(records)
     }
 
     fn prove(tenant: &NewTenant<'_>) -> Result<(), HostError> {

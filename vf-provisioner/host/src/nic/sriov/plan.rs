@@ -1,12 +1,12 @@
 //! Plans a tenant on virtual functions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tenant_config::{Device, Name, PciAddress, Port, SwitchConfig, Tenant};
 
 use super::allocate::{self, Pool};
 use super::function::{
-    Owner, Pf, PfSettings, Side, VFIO, Vf, VfInterface, VfSettings, kernel_driver,
+    Owner, Pf, PfSettings, Side, VFIO, Vf, VfInterface, VfSettings, is_bifurcated, kernel_driver,
 };
 use super::inventory::Inventory;
 use crate::nic::parts::names::{GUEST_INTERFACE, Names};
@@ -87,23 +87,26 @@ impl Sriov {
         }
     }
 
-    fn pf(&self, place: usize) -> Option<Pf> {
+    /// A PF whose functions carry packets of this size.
+    fn pf(&self, place: usize, mtu: u16) -> Option<Pf> {
         let pf = self.inventory.pfs.get(place)?;
-        let interface = pf.interface.clone()?;
+        pf.interface.as_ref()?;
         let before = self.found.get(&pf.address);
-        let vfs = match before {
-            Some(before) if !self.pool.resize => before.set.vfs,
-            _ => allocate::count(pf, self.pool.resize),
-        };
+        let recorded = before.map(|before| before.set.vfs);
+        // A program that did not set the MTU did not record it.
+        let found = before.map_or(pf.set, |before| PfSettings {
+            mtu: before.found.mtu.or(pf.set.mtu),
+            ..before.found
+        });
         Some(Pf {
             address: pf.address,
-            interface,
             set: PfSettings {
                 autoprobe: false,
-                vfs,
+                vfs: allocate::count(pf, &self.pool, recorded),
                 up: true,
+                mtu: found.mtu.map(|found| found.max(mtu.into())),
             },
-            found: before.map_or(pf.set, |before| before.found),
+            found,
         })
     }
 
@@ -122,7 +125,7 @@ impl Sriov {
         let found_driver = self.found_drivers.get(address).cloned().flatten();
         Some(Vf {
             address: *address,
-            pf: self.inventory.pfs.get(place)?.interface.clone()?,
+            pf: self.inventory.pfs.get(place)?.address,
             index,
             owner: Owner {
                 tenant: tenant.name().clone(),
@@ -132,6 +135,7 @@ impl Sriov {
             set: VfSettings {
                 mac: Some(mac),
                 vlan: *vlan,
+                link_state: tenant.nic().link_state.as_str().to_owned(),
                 ..VfSettings::default()
             },
             accept: tenant.nic().accept.clone(),
@@ -140,6 +144,49 @@ impl Sriov {
             interface: None,
             found_driver,
         })
+    }
+
+    /// The switch's VF as DPDK drives it. Some NICs' functions keep the kernel's driver: their
+    /// interfaces are in the switch's namespace. A switch that sees another device runs in a
+    /// machine, which gets the function as a whole.
+    fn shared_with_kernel(&self, vf: Vf, mtu: u16) -> Vf {
+        let pf = self.inventory.pfs.iter().find(|pf| pf.address == vf.pf);
+        let driver = pf.and_then(|pf| pf.driver.as_deref()).unwrap_or_default();
+        if !is_bifurcated(driver) {
+            return vf;
+        }
+        Vf {
+            driver: Some(kernel_driver(driver).to_owned()),
+            alone: None,
+            interface: Some(VfInterface {
+                namespace: self.names.switch_namespace(&vf.owner.tenant),
+                name: format!("vf{}", vf.address.to_string().replace([':', '.'], "")),
+                mac: vf.set.mac,
+                mtu: mtu.into(),
+                up: true,
+            }),
+            ..vf
+        }
+    }
+
+    /// The PFs of a tenant's devices, by their place in the inventory, each with the largest packet
+    /// that their functions carry.
+    fn largest(&self, config: &SwitchConfig, devices: &Assignment) -> BTreeMap<usize, u16> {
+        let mtus = config.ports.iter().map(|port| port.mtu);
+        let ports = devices.ports.iter().zip(mtus.clone());
+        let guests = devices.guests.iter().zip(mtus);
+        let uplink = devices.uplink.iter();
+        let uplink = uplink.zip(config.uplink.iter().map(|uplink| uplink.mtu));
+        let mut largest = BTreeMap::new();
+        for (device, mtu) in ports.chain(guests).chain(uplink) {
+            if let Device::Pci { address, .. } = device
+                && let Some((place, _)) = self.places.get(address)
+            {
+                let most = largest.entry(*place).or_insert(mtu);
+                *most = mtu.max(*most);
+            }
+        }
+        largest
     }
 
     /// The T VF, and its namespace if it has one.
@@ -205,17 +252,8 @@ impl NicBackend for Sriov {
             adopt: false,
         })];
         let mut probes = Vec::new();
-        let all = devices.ports.iter().chain(&devices.guests);
-        let mut places: Vec<usize> = all
-            .chain(&devices.uplink)
-            .filter_map(|device| match device {
-                Device::Pci { address, .. } => Some(self.places.get(address)?.0),
-                _ => None,
-            })
-            .collect();
-        places.sort_unstable();
-        places.dedup();
-        let pfs = places.into_iter().filter_map(|place| self.pf(place));
+        let pfs = self.largest(config, devices).into_iter();
+        let pfs = pfs.filter_map(|(place, mtu)| self.pf(place, mtu));
         resources.extend(pfs.map(Resource::Pf));
         let ports = tenant.ports().iter().zip(&config.ports);
         let functions = devices.ports.iter().zip(&devices.guests);
@@ -228,33 +266,45 @@ impl NicBackend for Sriov {
             resources.extend(namespace.into_iter().chain(t_vf));
             let mac = switch_port.gateway_mac;
             let gw_vf = self.vf(tenant, Some(&port.name), Side::Gateway, gateway, mac);
+            let gw_vf = gw_vf.map(|vf| match switch_port.device == *gateway {
+                true => self.shared_with_kernel(vf, switch_port.mtu),
+                false => vf,
+            });
             resources.extend(gw_vf.map(|vf| Resource::Vf(Box::new(vf))));
         }
         if let (Some(uplink), Some(device)) = (&config.uplink, &devices.uplink) {
             let vf = self.vf(tenant, None, Side::InOut, device, uplink.mac);
+            let vf = vf.map(|vf| match uplink.device == *device {
+                true => self.shared_with_kernel(vf, uplink.mtu),
+                false => vf,
+            });
             resources.extend(vf.map(|vf| Resource::Vf(Box::new(vf))));
         }
         (resources, probes)
     }
 }
 
-/// The interfaces of the PFs of recorded tenants.
+/// The PFs of recorded tenants, by address: they may have been renamed.
 pub(super) fn recorded_pfs(state: &State) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
+    let mut addresses: Vec<String> = Vec::new();
     for resource in state.tenants.values().flat_map(|record| &record.resources) {
-        if let Resource::Pf(pf) = resource
-            && !names.contains(&pf.interface)
-        {
-            names.push(pf.interface.clone());
+        if let Resource::Pf(pf) = resource {
+            let address = pf.address.to_string();
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
     }
-    names
+    addresses
 }
 
 /// Whether the guests of recorded tenants are namespaces.
 pub(super) fn has_namespaces(state: &State) -> bool {
     let mut resources = state.tenants.values().flat_map(|record| &record.resources);
-    resources.any(|resource| matches!(resource, Resource::Vf(vf) if vf.interface.is_some()))
+    resources.any(|resource| {
+        matches!(resource, Resource::Vf(vf)
+        if vf.owner.side == Side::Guest && vf.interface.is_some())
+    })
 }
 
 /// Whether any tenant has a VF.

@@ -20,7 +20,7 @@ pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
     let vfs: Vec<(&Vf, String)> = resources
         .filter_map(|resource| match resource {
             Resource::Vf(vf) if tenant.new.contains(&resource.key()) => {
-                let driver = functions::pf_driver(&vf.pf).unwrap_or_default();
+                let driver = functions::pf_driver(vf.pf).unwrap_or_default();
                 Some((&**vf, kernel_driver(&driver).to_owned()))
             }
             _ => None,
@@ -30,7 +30,8 @@ pub(super) fn before_start(tenant: &NewTenant<'_>) -> Result<(), HostError> {
         return Ok(());
     }
     let inventory = sysfs::read()?;
-    let others = onboarded::listeners(tenant.record, tenant.state, &inventory, tenant.control);
+    let state = (tenant.state)();
+    let others = onboarded::listeners(tenant.record, &state, &inventory, tenant.control);
     prove(&vfs, others)
 }
 

@@ -43,6 +43,29 @@ pub enum AllocationError {
         /// The name.
         name: String,
     },
+    /// The PF cannot have so many VFs.
+    #[error("--vfs {wanted}: {name} can have 1 to {total} virtual functions")]
+    NoSuchNumber {
+        /// The PF.
+        name: String,
+        /// The number.
+        wanted: u32,
+        /// The most.
+        total: u32,
+    },
+    /// The PF has another number of VFs.
+    #[error(
+        "--vfs {wanted}: {name} has {is} virtual functions, and a change destroys them: leave \
+         --vfs out, or add --resize-pf"
+    )]
+    OtherNumber {
+        /// The PF.
+        name: String,
+        /// The number.
+        wanted: u32,
+        /// The present number.
+        is: u32,
+    },
     /// Too few VFs.
     #[error("{0}")]
     Budget(Box<Budget>),

@@ -10,11 +10,22 @@ use netlink_packet_route::link::{
 };
 use tenant_config::{MacAddr, PciAddress, VlanId};
 
-use super::function::{PfSettings, VfSettings};
+use super::device::{device, entries, last, link_name, number};
+use super::function::{PfSettings, Vf, VfSettings};
 use super::inventory::{Interface, Inventory, PhysicalFunction, User, VirtualFunction};
-use super::netlink;
+use super::{netlink, process};
 use crate::error::HostError;
 use crate::nic::parts::netlink::mac_of;
+
+/// Whether the function at this address is still the VF of this number and PF.
+pub(super) fn is_at(vf: &Vf) -> bool {
+    let path = device(vf.address);
+    let is = |link: &Path, address: PciAddress| {
+        link_name(link).is_some_and(|name| name == address.to_string())
+    };
+    let number = path.join(format!("physfn/virtfn{}", vf.index));
+    is(&path.join("physfn"), vf.pf) && is(&number, vf.address)
+}
 
 /// Reads everything.
 pub fn read() -> Result<Inventory, HostError> {
@@ -34,28 +45,32 @@ pub fn read() -> Result<Inventory, HostError> {
         .collect();
     let mut open = processes_with(&groups);
     for vf in inventory.pfs.iter_mut().flat_map(|pf| &mut pf.vfs) {
-        if let User::Program { processes } = &mut vf.user {
+        if let User::Program { processes, who } = &mut vf.user {
             *processes = vf
                 .group
                 .and_then(|group| open.remove(&group))
                 .unwrap_or_default();
+            let about = |process: &i32| Some((*process, process::about(*process)?));
+            *who = processes.iter().filter_map(about).collect();
         }
     }
     Ok(inventory)
 }
 
-/// The processes that have the function at `path` open through VFIO.
+/// The processes that have the function at `path` open: through VFIO, or as an RDMA device.
 pub(super) fn open_in(path: &Path) -> BTreeSet<i32> {
-    let Some(group) = group(path) else {
-        return BTreeSet::new();
+    let nodes = |folder: &str, within: &'static str| {
+        let all = entries(&path.join(folder)).into_iter();
+        all.filter_map(move |it| Some(Path::new(within).join(it.file_name()?)))
     };
     // Through its group, or directly through iommufd.
-    let own = entries(&path.join("vfio-dev")).into_iter();
-    let own = own.filter_map(|it| Some(Path::new("/dev/vfio/devices").join(it.file_name()?)));
-    let nodes = own.chain([PathBuf::from(format!("/dev/vfio/{group}"))]);
-    let numbers = nodes.filter_map(|node| Some((fs::metadata(node).ok()?.rdev(), group)));
+    let group = group(path).map(|group| PathBuf::from(format!("/dev/vfio/{group}")));
+    let nodes = nodes("vfio-dev", "/dev/vfio/devices")
+        .chain(nodes("infiniband_verbs", "/dev/infiniband"))
+        .chain(group);
+    let numbers = nodes.filter_map(|node| Some((fs::metadata(node).ok()?.rdev(), 0)));
     let mut found = processes_with(&numbers.collect());
-    found.remove(&group).unwrap_or_default()
+    found.remove(&0).unwrap_or_default()
 }
 
 /// The processes that have the device nodes of these groups open. A test by opening a node would
@@ -82,18 +97,14 @@ fn processes_with(groups: &BTreeMap<u64, u32>) -> BTreeMap<u32, BTreeSet<i32>> {
     found
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
 /// Builds the inventory from sysfs, the interfaces, and the indices of those that have an address.
 pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> Inventory {
     let mut inventory = Inventory::default();
     let mut of_function: BTreeMap<PciAddress, &LinkMessage> = BTreeMap::new();
     for link in links {
         let seen = Link::of(link);
-        if let Some(device) = seen.device {
+        // A PF whose NIC switches in hardware also has interfaces that represent its VFs.
+        if let (Some(device), false) = (seen.device, seen.represents) {
             of_function.entry(device).or_insert(link);
         }
         if let (Some(name), Some(mac)) = (seen.name, seen.mac) {
@@ -117,7 +128,7 @@ pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> In
         };
         let link = of_function.get(&address).copied();
         let settings = link.map(vf_settings_of).unwrap_or_default();
-        let vfs = number(&path.join("sriov_numvfs")).unwrap_or(0);
+        let vfs = number_of_vfs(&path);
         inventory.pfs.push(PhysicalFunction {
             address,
             interface: link.and_then(|link| Link::of(link).name),
@@ -127,11 +138,13 @@ pub fn parse(sys: &Path, links: &[LinkMessage], addressed: &BTreeSet<u32>) -> In
                 autoprobe: number(&path.join("sriov_drivers_autoprobe")) != Some(0),
                 vfs,
                 up: link.is_some_and(is_up),
+                mtu: link.and_then(mtu),
             },
             offset: number(&path.join("sriov_offset")).unwrap_or(0) as u16,
             stride: number(&path.join("sriov_stride")).unwrap_or(0) as u16,
             iommu: path.join("iommu_group").exists(),
-            vfs: (0..vfs)
+            // While some are being removed, those that are left need not be the first.
+            vfs: (0..total_vfs)
                 .filter_map(|index| {
                     let path = path.join(format!("virtfn{index}"));
                     let address = link_name(&path)?.parse().ok()?;
@@ -167,6 +180,7 @@ fn function(
         (Some(driver), None) if driver.starts_with("vfio") || driver.starts_with("uio") => {
             User::Program {
                 processes: BTreeSet::new(),
+                who: BTreeMap::new(),
             }
         }
         (Some(_), None) => User::Elsewhere,
@@ -202,18 +216,21 @@ pub(super) fn group_others(path: &Path) -> Vec<String> {
     others
 }
 
-fn last(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()
+/// How many VFs the PF at `path` has, by the links to them. To read `sriov_numvfs` takes the lock
+/// of the device, which a removal of VFs holds until their users have closed them: it would wait
+/// for them, and cannot be interrupted.
+pub(super) fn number_of_vfs(path: &Path) -> u32 {
+    let is_vf = |path: &PathBuf| last(path).is_some_and(|name| name.starts_with("virtfn"));
+    entries(path).iter().filter(|path| is_vf(path)).count() as u32
 }
 
-/// The last part of a symbolic link's target.
-pub(super) fn link_name(path: &Path) -> Option<String> {
-    last(&fs::read_link(path).ok()?).map(str::to_owned)
-}
-
-/// The number in a file of sysfs.
-pub(super) fn number(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+fn mtu(link: &LinkMessage) -> Option<u32> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
 }
 
 fn is_up(link: &LinkMessage) -> bool {
@@ -226,6 +243,7 @@ struct Link {
     mac: Option<MacAddr>,
     device: Option<PciAddress>,
     enslaved: bool,
+    represents: bool,
 }
 
 impl Link {
@@ -235,6 +253,7 @@ impl Link {
             mac: None,
             device: None,
             enslaved: false,
+            represents: false,
         };
         for attribute in &link.attributes {
             match attribute {
@@ -242,6 +261,7 @@ impl Link {
                 LinkAttribute::Address(octets) => seen.mac = mac_of(octets),
                 LinkAttribute::ParentDevName(name) => seen.device = name.parse().ok(),
                 LinkAttribute::Controller(_) => seen.enslaved = true,
+                LinkAttribute::PhysPortName(port) => seen.represents = port.contains("vf"),
                 _ => {}
             }
         }
@@ -334,7 +354,6 @@ mod tests {
         let link = |to: &str, path: &str| symlink(to, devices.join(path)).expect("it is made");
         for (name, text) in [
             ("totalvfs", "7\n"),
-            ("numvfs", "2\n"),
             ("offset", "128\n"),
             ("stride", "2\n"),
             ("drivers_autoprobe", "0\n"),
@@ -382,6 +401,7 @@ mod tests {
 
     fn pf() -> LinkMessage {
         let mut pf = link(2, "pf0", Some("0000:01:00.0"), true);
+        pf.attributes.push(LinkAttribute::Mtu(9000));
         let vlan = VfVlanInfo::new(1, 101, 0, VlanProtocol::Ieee8021Ad);
         pf.attributes.push(LinkAttribute::VfInfoList(vec![
             LinkVfInfo(vec![
@@ -404,7 +424,11 @@ mod tests {
     #[test]
     fn inventory_is_read_from_sysfs_and_rtnetlink() {
         let sys = sysfs();
+        let mut representor = link(9, "pf0_0", Some("0000:01:00.0"), true);
+        let port = LinkAttribute::PhysPortName("pf0vf0".to_owned());
+        representor.attributes.push(port);
         let links = [
+            representor,
             pf(),
             link(3, "vf0", Some("0000:01:10.0"), false),
             link(1, "eth0", None, true),
@@ -415,7 +439,7 @@ mod tests {
             .iter()
             .map(|it| it.name.as_str())
             .collect();
-        assert_eq!(names, ["eth0", "pf0", "vf0"]);
+        assert_eq!(names, ["eth0", "pf0", "pf0_0", "vf0"]);
         let [pf] = &inventory.pfs[..] else {
             panic!("{inventory:?}");
         };
@@ -428,7 +452,8 @@ mod tests {
             PfSettings {
                 autoprobe: false,
                 vfs: 2,
-                up: true
+                up: true,
+                mtu: Some(9000),
             }
         );
         let [one, two] = &pf.vfs[..] else {

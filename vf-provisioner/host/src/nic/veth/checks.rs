@@ -1,14 +1,17 @@
 //! What veth pairs and their bridge need of the host.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::finding::{Finding, Verdict};
+use crate::child;
+use crate::finding::{Finding, Verdict, program};
 
 /// All of them.
-pub(super) fn all() -> Vec<Finding> {
-    let need = |what, result| Finding::new(what, Verdict::Missing, result);
+pub(super) fn all(needed: bool) -> Vec<Finding> {
+    let otherwise = Verdict::unless_needed(needed);
+    let need = |what, result| Finding::new(what, otherwise, result);
     vec![
+        need("ethtool", program("ethtool", "--version")),
         need("veth", link("veth", "CONFIG_VETH")),
         need("bridge", link("bridge", "CONFIG_BRIDGE")),
         need("nftables", nftables()),
@@ -49,22 +52,9 @@ fn link(kind: &'static str, option: &str) -> Result<String, String> {
 
 fn nftables() -> Result<String, String> {
     let advice = "install the package nftables; the kernel needs CONFIG_NF_TABLES_BRIDGE";
-    let output = Command::new("nft")
-        .args(["-c", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .and_then(|mut child| {
-            if let Some(mut input) = child.stdin.take() {
-                std::io::Write::write_all(
-                    &mut input,
-                    b"table bridge probe { chain c { type filter hook prerouting priority -300;\n\
-                      }\n}\n",
-                )?;
-            }
-            child.wait_with_output()
-        })
+    let table =
+        b"table bridge probe { chain c { type filter hook prerouting priority -300;\n}\n}\n";
+    let output = child::output(Command::new("nft").args(["-c", "-f", "-"]), table)
         .map_err(|error| format!("nft does not start ({error}): {advice}"))?;
     if output.status.success() {
         return Ok("nft takes bridge tables".to_owned());

@@ -6,14 +6,11 @@
 //! their own sources. A network namespace named like the port takes the guest's place; its
 //! interface is `eth0`.
 
+mod addresses;
 mod checks;
 mod proof;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use clap::Args;
-use nix::ifaddrs::getifaddrs;
 use tenant_config::{Device, Name, SwitchConfig, Tenant};
 
 use super::kind::Kind;
@@ -55,43 +52,16 @@ impl Kind for Options {
         Ok(Box::new(Veth::new(names.instance(), &bridge)))
     }
 
-    fn checks(_: bool) -> Vec<Finding> {
-        checks::all()
+    fn checks(needed: bool) -> Vec<Finding> {
+        checks::all(needed)
     }
 
-    /// Nothing of an In/Out port reaches the host, so the host cannot be the tenant's router, nor a
-    /// peer of its tunnel, on the bridge.
-    fn refusal(record: &Record) -> Result<Option<String>, HostError> {
-        let bridge = record.resources.iter().find_map(|resource| match resource {
-            Resource::Bridge(bridge) => Some(bridge.interface.as_str()),
-            _ => None,
-        });
-        let (Some(bridge), Some(switch)) = (bridge, record.switch()) else {
-            return Ok(None);
-        };
-        let hops = switch.config.uplink.iter().flat_map(|uplink| {
-            let hops = uplink.next_hops;
-            [hops.ipv4.map(IpAddr::V4), hops.ipv6.map(IpAddr::V6)]
-        });
-        let hops = hops.flatten().map(|hop| (hop, "next hop"));
-        let peers = switch.config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
-        let peers = peers.map(|peer| (peer.vtep, "peer"));
-        let far: BTreeMap<IpAddr, &str> = hops.chain(peers).collect();
-        let all = getifaddrs().map_err(HostError::sys("cannot list the host's addresses"))?;
-        let own = all.filter(|entry| entry.interface_name == bridge);
-        let addresses = own.filter_map(|entry| {
-            let address = entry.address?;
-            let ipv4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-            ipv4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
-        });
-        let mut met = addresses.filter_map(|address| Some((address, far.get(&address)?)));
-        Ok(met.next().map(|(address, what)| {
-            format!(
-                "the host has {address}, its {what}, on bridge {bridge}: nothing of a switch's \
-                 port reaches the host, so move that address to a machine or a network namespace \
-                 of its own"
-            )
-        }))
+    fn refusals(records: &[&Record]) -> Result<Vec<Option<String>>, HostError> {
+        let host = addresses::of_host()?;
+        Ok(records
+            .iter()
+            .map(|it| addresses::refusal(it, &host))
+            .collect())
     }
 }
 
@@ -129,6 +99,7 @@ impl Veth {
             up: true,
             snooping: false,
             ipv6: false,
+            strict_arp: true,
         };
         let pair = Pair {
             switch: End {
