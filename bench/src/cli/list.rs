@@ -13,7 +13,7 @@ use super::scenario::Scenario;
 use super::{Failure, print, require_nothing, rules, run};
 
 /// The aims, each a scenario and a ratio within one run.
-const AIMS: [(&str, &str); 10] = [
+const AIMS: [(&str, &str); 13] = [
     (
         "p2p",
         "64 B with the whole filter: at least 0.80 × testpmd in io mode",
@@ -42,6 +42,18 @@ const AIMS: [(&str, &str); 10] = [
         "filter and route of an accepted frame: at most 80 cycles, in bursts of 32",
     ),
     ("compare", "no stage takes more instructions than before"),
+    (
+        "provisioner",
+        "plan and verify of 500 tenants: less than 2 s each",
+    ),
+    (
+        "provisioner",
+        "first apply of 200 tenants: less than 150 ms a tenant",
+    ),
+    (
+        "provisioner",
+        "reload of one tenant beside any number of others: less than 100 ms",
+    ),
 ];
 
 /// Scenarios, peers and whether they can run here, port types, aims.

@@ -1,6 +1,7 @@
 //! `bench run`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use bench::interrupt;
 use bench::machine::{self, Needs};
 use bench::network::Topology;
 use bench::report::Outcome;
+use bench::scenarios::provisioner::Provisioner;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
     Settings, Task, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
@@ -75,6 +77,13 @@ pub(crate) struct Run {
     /// For stages: only those whose names begin with one of these
     #[arg(long, value_delimiter = ',', value_name = "PREFIX,…")]
     only: Vec<String>,
+    /// For provisioner: the numbers of tenants [default: 20,50,100,200; with --quick 20]
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    tenants: Vec<u16>,
+    /// For provisioner: the switch's executable [default: vswitch beside this program]
+    #[arg(long, value_name = "FILE")]
+    switch_binary: Option<PathBuf>,
     #[command(flatten)]
     show: Show,
 }
@@ -110,6 +119,13 @@ impl Run {
                 "--poll is for the scenarios latency, tenants and noisy".to_owned(),
             ));
         }
+        let is_provisioner = self.scenario == Scenario::Provisioner;
+        let chooses_tenants = !self.tenants.is_empty() || self.switch_binary.is_some();
+        if chooses_tenants && !is_provisioner {
+            return Err(Failure::Usage(
+                "--tenants and --switch-binary are for the scenario provisioner".to_owned(),
+            ));
+        }
         let peers = if has_switches {
             self.peers()?
         } else {
@@ -117,6 +133,8 @@ impl Run {
         };
         if has_switches {
             require_nothing(needs(self.cpus, self.scenario.programs()))?;
+        } else if is_provisioner {
+            require_nothing(provisioner_needs())?;
         } else {
             self.stages_chosen()
                 .chosen()
@@ -166,6 +184,25 @@ impl Run {
                 whole(done.and_then(|()| scale::run(settings, &mut |what| progress.step(what))))
             }
             Scenario::Stages => self.stages(),
+            Scenario::Provisioner => {
+                let provisioner = self.provisioner();
+                let steps = provisioner.tenants.len() * (2 + provisioner.rounds as usize);
+                let mut progress = Progress::new("provisioner", steps, Duration::from_secs(10));
+                provisioner.run(&mut |what| progress.step(what))
+            }
+        }
+    }
+
+    fn provisioner(&self) -> Provisioner {
+        let tenants: BTreeSet<u16> = match self.tenants[..] {
+            [] if self.quick => BTreeSet::from([20]),
+            [] => BTreeSet::from([20, 50, 100, 200]),
+            _ => self.tenants.iter().copied().collect(),
+        };
+        Provisioner {
+            tenants: tenants.into_iter().map(usize::from).collect(),
+            rounds: self.settings().rounds,
+            switch: self.switch_binary.clone(),
         }
     }
 
@@ -341,15 +378,34 @@ pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
         },
         &[&["ip"], programs].concat(),
     );
-    let own = std::env::current_exe().unwrap_or_default();
-    if !own.with_file_name("vswitch").is_file() {
-        missing.push(
-            "vswitch is not beside this program: run scripts/bench, or cargo build --release -p \
-             vswitch"
-                .to_owned(),
-        );
-    }
+    missing.extend(not_beside_us("vswitch"));
     missing
+}
+
+/// What is missing to run the provisioner.
+fn provisioner_needs() -> Vec<String> {
+    let root = Needs {
+        root: true,
+        ..Needs::default()
+    };
+    let mut missing = machine::missing(root, Scenario::Provisioner.programs());
+    missing.extend(
+        ["vswitch", "vf-provisioner"]
+            .into_iter()
+            .filter_map(not_beside_us),
+    );
+    missing
+}
+
+fn not_beside_us(program: &str) -> Option<String> {
+    let own = std::env::current_exe().unwrap_or_default();
+    let is_there = own.with_file_name(program).is_file();
+    (!is_there).then(|| {
+        format!(
+            "{program} is not beside this program: run scripts/bench, or cargo build --release \
+             -p {program}"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -424,6 +480,14 @@ mod tests {
     }
 
     #[test]
+    fn tenants_are_measured_once_each_in_ascending_order() {
+        let tenants = |line: &str| parse(line).provisioner().tenants;
+        assert_eq!(tenants("provisioner"), [20, 50, 100, 200]);
+        assert_eq!(tenants("provisioner --quick"), [20]);
+        assert_eq!(tenants("provisioner --quick --tenants 7,3,7"), [3, 7]);
+    }
+
+    #[test]
     fn wrong_value_is_refused() {
         for line in [
             "p2q",
@@ -434,6 +498,8 @@ mod tests {
             "p2p --seconds 0",
             "p2p --rounds 0",
             "p2p --no-attacks --attacks-only",
+            "provisioner --tenants 0",
+            "provisioner --tenants 1001",
         ] {
             let line = format!("run {line}");
             assert!(Line::try_parse_from(line.split(' ')).is_err(), "{line}");

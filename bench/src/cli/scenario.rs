@@ -1,7 +1,7 @@
 //! The scenarios as the command line names them.
 
 use bench::network::Topology;
-use bench::scenarios::apps;
+use bench::scenarios::{apps, provisioner};
 use bench::switches::Peer;
 use clap::ValueEnum;
 
@@ -28,12 +28,15 @@ pub(crate) enum Scenario {
     Scale,
     /// Cycles per frame of each kind of frame, in the pipeline alone
     Stages,
+    /// Seconds that the provisioner takes to apply, plan, verify and reload, by the number of
+    /// tenants
+    Provisioner,
 }
 
 impl Scenario {
     /// Whether it runs switches and has peers.
     pub(super) fn has_switches(self) -> bool {
-        !matches!(self, Self::Scale | Self::Stages)
+        !matches!(self, Self::Scale | Self::Stages | Self::Provisioner)
     }
 
     /// Whether our switch's poll mode can be chosen.
@@ -45,6 +48,7 @@ impl Scenario {
     pub(super) fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Apps => &apps::PROGRAMS,
+            Self::Provisioner => &provisioner::PROGRAMS,
             _ => &[],
         }
     }

@@ -4,6 +4,7 @@ pub mod apps;
 pub mod idle;
 pub mod latency;
 pub mod noisy;
+pub mod provisioner;
 mod rounds;
 pub mod scale;
 pub mod stages;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tenant_config::{MacAddr, PeerConfig, SwitchConfig, TunnelConfig, TunnelKind};
+use tenant_config::{MacAddr, PeerConfig, Protection, SwitchConfig, TunnelConfig, TunnelKind};
 
 use crate::network::{self, Size};
 
@@ -46,6 +46,7 @@ impl Remote {
                 .step_by(usize::from(self.peers))
                 .map(|nth| IpAddr::from(distant(nth)).into())
                 .collect(),
+            ipsec: Protection::Off,
         };
         config.tunnel = Some(TunnelConfig {
             udp_checksum: self.checksum,
