@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -33,6 +34,8 @@ class Event:
     # Whether it hits the traffic of all tenants to the Internet, and no other, since what goes is
     # the uplinks' and shared.
     hits_uplinks: bool = False
+    # Whether it hits all traffic of all tenants.
+    hits_all: bool = False
     # Whether it needs a switch in a VM.
     vm: bool = False
 
@@ -139,6 +142,68 @@ def delete_inout(_, victim, __):
     ip(victim.netns, f"link delete {victim.uplink.interface}")
 
 
+def detach_port(stage, victim, _):
+    """The In/Out port is taken off the bridge."""
+    ip("", f"link set {stage.bridge_port(victim)} nomaster")
+
+
+def delete_lock(stage, victim, _):
+    """The chain of one port."""
+    run(["nft", "delete", "chain", "netdev", stage.site.instance,
+         f"lock-{stage.bridge_port(victim)}"])
+
+
+def delete_guard_rules(stage, _, __):
+    """What drops frames that no lock has judged."""
+    run(["nft", "flush", "chain", "bridge", stage.site.instance, "ports"])
+
+
+def delete_bridge(stage, _, __):
+    """The wire goes with it, and whoever manages the host's network puts it back."""
+    ip("", f"link delete {stage.site.bridge}")
+
+
+def change_setting(stage, victim, chances):
+    """Another manager sets something of the tenant's."""
+    port = victim.config()["ports"][int(chances[1] * len(victim.guests))]
+    gateway = port["device"]["interface"]
+    changes = (
+        lambda: ip(victim.netns, f"link set {gateway} mtu 1300"),
+        lambda: ip(victim.netns, f"link set {victim.uplink.interface} mtu 1400"),
+        lambda: ip(victim.netns, f"link set {gateway} arp on"),
+        lambda: run(["bridge", "link", "set", "dev", stage.bridge_port(victim),
+                     "isolated", "off"]),
+        lambda: ip("", f"link set {stage.bridge_port(victim)} mtu 1400"),
+        lambda: stage.limit_group(victim),
+    )
+    changes[int(chances[0] * len(changes))]()
+
+
+def delete_group(stage, victim, chances):
+    """A control group can go only when its processes have."""
+    kill_switch(stage, victim, chances)
+    stage.delete_groups(victim.name)
+
+
+def delete_directory(stage, victim, _):
+    shutil.rmtree(stage.site.state_dir / "tenants" / victim.name)
+
+
+def reboot(stage, _, __):
+    """Everything goes that a reboot removes, but the guests, which are not the provisioner's to
+    bring back."""
+    stage.kill_supervisor()
+    for tenant in stage.tenants:
+        kill_switch(stage, tenant, _)
+    for tenant in stage.tenants:
+        ip("", f"netns delete {tenant.netns}")
+    delete_bridge(stage, _, __)
+    delete_locks(stage, _, __)
+    stage.delete_groups()
+    time.sleep(AWAY_S)
+    stage.start_supervisor()
+
+
 def delete_locks(stage, _, __):
     """Every table of ours, as `nft flush ruleset` would."""
     for entry in json.loads(run(["nft", "-j", "list", "tables"]))["nftables"]:
@@ -184,7 +249,15 @@ def every_event(vm):
         Event("veth end deleted", delete_port),
         Event("namespace deleted", delete_namespace),
         Event("In/Out pair deleted", delete_inout),
+        Event("In/Out port off the bridge", detach_port),
+        Event("bridge deleted", delete_bridge, hits_uplinks=True),
         Event("nft tables deleted", delete_locks, hits_uplinks=True),
+        Event("guard's rules deleted", delete_guard_rules, hits_uplinks=True),
+        Event("lock deleted", delete_lock),
+        Event("setting changed", change_setting),
+        Event("control group deleted", delete_group),
+        Event("tenant's directory deleted", delete_directory),
+        Event("reboot", reboot, hits_all=True),
         Event("control socket deleted", delete_socket),
         Event("state directory full", fill_state),
         Event("tenant's file changed", change_file),

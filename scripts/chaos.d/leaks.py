@@ -11,8 +11,9 @@ from hosts import run
 
 # Processes that a supervisor or an apply starts for a moment end within this time.
 PATIENCE_S = 5
-# Files that come and go by themselves: the log before the present one, a write under way.
-PASSING = ("log.1",)
+# Files that come and go by themselves: the log and the journal before the present ones, what the
+# supervisor has to say.
+PASSING = ("log.1", "history.1", "troubles.json", "troubles.new")
 
 
 def inventory(site, supervisor):

@@ -15,7 +15,7 @@ from files import NAMES
 from hosts import ScriptError
 from rounds import Rounds
 from sites import ROOT
-from stage import Stage, clean, is_owned
+from stage import Stage, clean
 
 REPORT = ROOT / "target" / "chaos" / "report.json"
 EXIT_BROKEN, EXIT_CANNOT_RUN = 1, 2
@@ -129,10 +129,13 @@ def main():
         print("\n".join(event.name for event in events))
         return 0
     if options.clean:
-        if is_owned():
-            say("a run is under way: nothing is removed")
+        site = Stage("debug" if options.debug else "release", vm=False).site
+        try:
+            site.take("chaos")
+        except ScriptError as error:
+            say(f"nothing is removed: {error}")
             return EXIT_CANNOT_RUN
-        clean(Stage("debug" if options.debug else "release", vm=False).site)
+        clean(site)
         return 0
     if options.event and options.event not in [event.name for event in events]:
         say(f"there is no event '{options.event}'; --list names them")

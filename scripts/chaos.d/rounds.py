@@ -57,7 +57,7 @@ class Rounds:
     def carry_out(self, drawn):
         stage, event = self._stage, self._events[drawn.event]
         victim = stage.tenant(drawn.victim)
-        hit = stage.traffic.to_internet() if event.hits_uplinks else stage.traffic.of_tenant(victim)
+        hit = self._hit(event, victim)
         failures, stage.unexpected = [], []
         stage.traffic.cut()
         began = time.monotonic()
@@ -86,8 +86,16 @@ class Rounds:
             with contextlib.suppress(ScriptError):
                 stage.repair()
             self._wait_until_back(set(cuts[0]), began)
-        return Outcome(drawn.number, drawn.event, "all" if event.hits_uplinks else drawn.victim,
+        hit_all = event.hits_uplinks or event.hits_all
+        return Outcome(drawn.number, drawn.event, "all" if hit_all else drawn.victim,
                        round(last - began, 2), back_s, sent, sum(lost.values()), leaks, failures)
+
+    def _hit(self, event, victim):
+        """The flows that an event may interrupt."""
+        traffic = self._stage.traffic
+        if event.hits_all:
+            return set().union(*(traffic.of_tenant(tenant) for tenant in self._stage.tenants))
+        return traffic.to_internet() if event.hits_uplinks else traffic.of_tenant(victim)
 
     def _wait_until_back(self, hit, began):
         """Seconds from `began` until these flows are whole and `verify` is clean; None if not in
@@ -112,7 +120,7 @@ class Rounds:
     def _states(self):
         """The tenants whose switch is not up or does not answer, as a sentence."""
         status = self._stage.attempt("--json", "status")
-        if status.returncode != 0:
+        if status.returncode not in (0, 3):
             return status.stderr.strip()
         bad = [f"{tenant['tenant']} is {tenant['state']}"
                + ("" if tenant["ports"] else " and does not answer")

@@ -6,7 +6,6 @@ The state directory is a small file system of its own, so that it can be filled.
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -25,8 +24,6 @@ FILES = pathlib.Path(f"{STATE_DIR}-files")
 SUPERVISE_LOG = FILES / "supervise.log"
 # Where that stays.
 KEPT_LOG = ROOT / "target" / "chaos" / "supervise.log"
-# The process whose stage it is.
-OWNER = FILES / "owner"
 STATE_BYTES = 16 << 20
 # What an init system waits before it starts a service again.
 START_AGAIN_S = 1
@@ -64,13 +61,12 @@ class Stage:
     # Building and removing
 
     def up(self, say):
-        self.site.refuse_if_taken("chaos")
+        self.site.take_empty("chaos")
         self.ours = True
         STATE_DIR.mkdir(mode=0o700)
         run(["mount", "-t", "tmpfs", "-o", f"size={STATE_BYTES},mode=700", "chaos-state",
              STATE_DIR])
         self.files = Files(FILES, self._launchers)
-        OWNER.write_text(str(os.getpid()))
         self.site.remember(self.options())
         for launcher, directory in self.files.directories():
             say(f"onboarding: vf-provisioner apply --launcher {launcher} {directory}")
@@ -127,6 +123,11 @@ class Stage:
                               f"{done.returncode}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
+    def status(self, *words):
+        """The output of `status`, which also says with its exit status that a switch is down."""
+        done = self.attempt("--json", "status", *words)
+        return done.stdout if done.returncode == 3 else self.provision("--json", "status", *words)
+
     def attempt(self, *words):
         """The same; it may fail."""
         command, within_s = self.command(*words), self.command_within_s
@@ -155,8 +156,40 @@ class Stage:
     def switch_pid(self, tenant):
         """The process of the tenant's switch or VM, as the provisioner has it; None if there is
         none."""
-        status, = json.loads(self.provision("--json", "status", tenant.name))["tenants"]
+        status, = json.loads(self.status(tenant.name))["tenants"]
         return (status.get("switch") or {}).get("pid")
+
+    # The host's objects
+
+    def bridge_port(self, tenant):
+        """The interface of the tenant's In/Out port on the bridge."""
+        for link in json.loads(run(["ip", "-json", "link"])):
+            if link.get("ifalias") == f"{tenant.name} In/Out":
+                return link["ifname"]
+        raise ScriptError(f"{tenant.name} has no In/Out port")
+
+    def _groups(self, name=""):
+        """The control groups of a tenant, or all of ours, the innermost first."""
+        tops = pathlib.Path("/sys/fs/cgroup").rglob(self.site.instance)
+        groups = [group for top in tops for group in (top / name).rglob("*") if group.is_dir()]
+        groups += [top / name for top in pathlib.Path("/sys/fs/cgroup").rglob(self.site.instance)]
+        return sorted({group for group in groups if group.exists()}, reverse=True)
+
+    def delete_groups(self, name=""):
+        """Removes control groups, as soon as their processes have ended."""
+        deadline = time.monotonic() + self.command_within_s
+        while groups := self._groups(name):
+            for group in groups:
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+            if time.monotonic() > deadline:
+                raise ScriptError(f"{groups[0]} cannot be removed")
+
+    def limit_group(self, tenant):
+        """Gives a tenant's switch fewer tasks than it was given."""
+        for group in self._groups(tenant.name):
+            with contextlib.suppress(OSError):
+                (group / "pids.max").write_text("63")
 
     # The init system
 
@@ -173,14 +206,22 @@ class Stage:
         self.supervisor.wait()
 
     def attend(self):
-        """What the host does by itself: an ended supervisor is started again, and guests configure
-        new interfaces."""
+        """What the host does by itself: an ended supervisor is started again, the wire is put back
+        on the bridge, and guests configure new interfaces."""
         status = self.supervisor.poll()
         if status is not None:
             self.unexpected.append(f"the supervisor ended by itself, with status {status}")
             time.sleep(START_AGAIN_S)
             self.start_supervisor()
+        self._attend_wire()
         self.attend_guests()
+
+    def _attend_wire(self):
+        """It was taken off with the bridge. The bridge may not be there yet."""
+        wire = pathlib.Path("/sys/class/net") / self.site.internet_link
+        if not (wire / "master").exists():
+            with contextlib.suppress(ScriptError):
+                ip("", f"link set {self.site.internet_link} master {self.site.bridge} up")
 
     def attend_guests(self):
         for tenant in self.tenants:
@@ -201,15 +242,6 @@ class Stage:
         logs = [*STATE_DIR.glob("tenants/*/log"), SUPERVISE_LOG]
         return "\n".join(f"{log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-10:])
                          for log in logs if log.exists())
-
-
-def is_owned():
-    """Whether a run is under way."""
-    try:
-        words = pathlib.Path(f"/proc/{OWNER.read_text()}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return any(word.endswith(b"chaos.d/main.py") for word in words)
 
 
 def clean(site):

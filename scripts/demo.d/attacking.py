@@ -1,5 +1,6 @@
 """Carries out the attacks, and counts their frames."""
 
+import collections
 import contextlib
 import dataclasses
 import errno
@@ -27,6 +28,8 @@ class Result:
     kept_by_nic: int = 0
     # Frames that the port's ring had no room for, by the switch's own counter.
     missed: int = 0
+    # What the switch counted there under other reasons, if frames are unaccounted for.
+    others: str = ""
 
     @property
     def failure(self):
@@ -37,7 +40,7 @@ class Result:
             return f"{self.delivered} frames were delivered"
         if self.counted + self.kept_by_nic + self.missed < (1 if self.over_limit else self.sent):
             return (f"{self.counted} of {self.sent} frames were counted as {self.reason}, "
-                    f"{self.missed} as missed")
+                    f"{self.missed} as missed, and under other reasons: {self.others or 'none'}")
         return None
 
 
@@ -123,29 +126,37 @@ def _launch(attack, attacker, sent):
 def carry_out(attack, attacker, tenant, port, world):
     """One attack: the frames that left the attacker, those that arrived anywhere, and those that
     `tenant`'s switch counted."""
+    def counters():
+        return collections.Counter({reason: frames for (at, reason), frames
+                                    in tenant.drops().items() if at == port})
+
     def counter():
-        return tenant.drops().get((port, attack.reason), 0)
+        return counters()[attack.reason] - counters_before[attack.reason]
 
     others = [host for host in world.all_hosts() if host not in (attacker, tenant.uplink)]
     # Only a flood can fill the port's ring.
-    before, missed_before = counter(), tenant.missed(port) if attack.paced else 0
+    counters_before, missed_before = counters(), tenant.missed(port) if attack.paced else 0
     with Counters([attacker.leaving(attack.frame)]) as sent, \
             Counters(host.arriving(attack.arrives or attack.frame) for host in others) as delivered:
         launch(attack, attacker, world, sent)
         may_be_kept = attack.reason in world.kept_by_nic and not attack.attacker
         deadline = time.monotonic() + (0.3 if may_be_kept else world.pace.patience_s / 15)
-        while (counted := counter() - before) < sent.value() and time.monotonic() < deadline:
+        while (counted := counter()) < sent.value() and time.monotonic() < deadline:
             time.sleep(0.02)
             if attack.over_limit and counted:
                 break
         time.sleep(0.05)
-        counted = counter() - before
+        counted = counter()
         kept_by_nic = max(0, sent.value() - counted) if may_be_kept else 0
         missed = 0
         if attack.paced and counted + kept_by_nic < sent.value():
             # The switch reads its devices' counters once a second.
             time.sleep(1.5)
-            counted, missed = counter() - before, tenant.missed(port) - missed_before
-        return Result(attack.name, sent.value(), delivered.value(), attack.reason, counted,
-                      attack.by, attack.over_limit,
-                      kept_by_nic, missed)
+            counted, missed = counter(), tenant.missed(port) - missed_before
+        result = Result(attack.name, sent.value(), delivered.value(), attack.reason, counted,
+                        attack.by, attack.over_limit, kept_by_nic, missed)
+        if result.failure:
+            grown = counters() - counters_before
+            result.others = ", ".join(f"{reason} {frames}" for reason, frames in grown.items()
+                                      if reason != attack.reason)
+        return result

@@ -190,6 +190,12 @@ def by_a_vm(me, remote, sibling, gateway, wire, n):
     ]
 
 
+def halved(pace):
+    """A pace for two switches on the path, each of which may have to wait for a core."""
+    return dataclasses.replace(pace, udp_bits=pace.udp_bits // 2,
+                               burst_per_second=pace.burst_per_second // 2)
+
+
 def flows_between(red, blue, far_red, far_blue, frames_per_second):
     """Good traffic through the tunnels, during the attacks."""
     options = {"per_second": frames_per_second, "payload": 200}
@@ -234,10 +240,7 @@ def show_between(world, between, seconds, frames, pace, say):
     me, sibling, remote, far = *red.guests[:2], far_red.guests[0], far_blue.guests[0]
 
     say("between hosts: good traffic through each tenant's tunnel")
-    # Two switches are on the path, and each may have to wait for a core.
-    half = dataclasses.replace(pace, udp_bits=pace.udp_bits // 2,
-                               burst_per_second=pace.burst_per_second // 2)
-    for good in all_good([(me, remote), (blue.guests[0], far)], seconds / 2, half):
+    for good in all_good([(me, remote), (blue.guests[0], far)], seconds / 2, halved(pace)):
         between.good.append(good)
         say(f"  {good.name}: {good.delivered} of {good.sent}, {good.rate}")
     between.speed.append(speed(me, remote, seconds=seconds))

@@ -18,6 +18,9 @@ OPTIONS_B = [*SITE_B.options(), "--uid-base", "67000", "--cpus", str(max(os.sche
 # As the tenants' files have it.
 UNDERLAY_MTU = 1600
 
+# The end of the cable on this host.
+CABLE = f"{SITE_B.instance}-cable"
+
 # Its init runs until it is killed; the path of the options identifies it.
 INIT = 'mount -t tmpfs netns /run/netns && echo ready && exec tail -f "$0" >/dev/null'
 
@@ -47,8 +50,7 @@ class HostB:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
         if self._init.stdout.readline() != "ready\n":
             raise ScriptError("the second host cannot have a /run/netns of its own")
-        run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B,
-             "apply", self._directory])
+        self.provision("apply", self._directory)
         self._connect(world)
         self.tenants = [tenant.onboarded() for tenant in self.tenants]
         for tenant in self.tenants:
@@ -62,6 +64,11 @@ class HostB:
                                    other in (pair, pair[::-1])
                                    for address in (other.ipv4, other.ipv6)])
 
+    def provision(self, *words):
+        """Runs this host's provisioner."""
+        run(["nsenter", f"--target={self._init.pid}", "--mount", "--net", PROVISIONER, *OPTIONS_B,
+             *words])
+
     def _attach(self, netns):
         """Attaches one of this host's namespaces on the first host too."""
         there = f"/proc/{self._init.pid}/root/run/netns/{netns}"
@@ -70,8 +77,8 @@ class HostB:
     @staticmethod
     def _connect(world):
         """A cable between the bridges."""
-        a, b = f"{INSTANCE}-cable", f"{SITE_B.instance}-cable"
+        a = f"{INSTANCE}-cable"
         ip("", f"link add {a} mtu {UNDERLAY_MTU} type veth "
-               f"peer name {b} mtu {UNDERLAY_MTU} netns {ROOT_B}")
+               f"peer name {CABLE} mtu {UNDERLAY_MTU} netns {ROOT_B}")
         world.join_underlay(a)
-        ip(ROOT_B, f"link set {b} master {SITE_B.bridge} up")
+        ip(ROOT_B, f"link set {CABLE} master {SITE_B.bridge} up")

@@ -11,6 +11,7 @@ from attacking import carry_out
 from attacks import all_attacks
 from between import Between, show_between
 from children import attend
+from encrypted import Encrypted, show_encrypted, why_not
 from host_b import OPTIONS_B, HostB
 from hosts import ScriptError
 from isolation import all_tries
@@ -90,6 +91,15 @@ def show(world, report, quick):
     say("killing red's switch while both tenants' traffic runs")
     remote = world.second.tenant(red.name).guests[0] if world.second else None
     report.restart = kill_and_watch(red, blue, world.internet, pace, remote)
+    if why := why_not(world):
+        say(f"IPsec is skipped: {why}")
+        return
+    report.encrypted = Encrypted()
+    say("building the IKE daemon: scripts/build-ike (2 minutes, once)")
+    if build("build-ike"):
+        show_encrypted(world, report.encrypted, seconds, frames, pace, say)
+    else:
+        report.encrypted.unavailable = "scripts/build-ike failed"
 
 
 def keep(world):
@@ -110,13 +120,11 @@ The demo stays up. To look around:
 To stop it: scripts/demo --clean""")
 
 
-def build_image():
-    """Builds the image that the switches' VMs boot; whether that worked. Without changes it takes
+def build(script):
+    """Runs a script that builds something; whether that worked. Without changes it takes
     seconds."""
-    say("building the image of the switches' VMs: scripts/build-switch-image")
     # Only its progress is shown: standard output belongs to the report.
-    command = [ROOT / "scripts" / "build-switch-image"]
-    return attend(command, cwd=ROOT, stdout=subprocess.DEVNULL) == 0
+    return attend([ROOT / "scripts" / script], cwd=ROOT, stdout=subprocess.DEVNULL) == 0
 
 
 def stage(options):
@@ -134,16 +142,17 @@ def parse():
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Builds everything, onboards two tenants (examples/*.toml) on this machine, "
-                    "sends good traffic and attacks through their switches, kills a switch, and "
-                    "reports what was counted. Needs root, and no special hardware. It leaves "
-                    "nothing behind.",
+                    "sends good traffic and attacks through their switches, kills a switch, puts a "
+                    "tunnel under IPsec, and reports what was counted. Needs root, and no special "
+                    "hardware. It leaves nothing behind.",
         epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}. Exit status: 0 if all "
                "good traffic and no attack was delivered and every attack was counted; 1 "
                "otherwise; 2 if the demo could not run.")
     option = parser.add_argument
     option("--quick", action="store_true", help="fewer frames and shorter flows; the same list")
     option("--keep", action="store_true", help="leave it up at the end, to look around")
-    option("--clean", action="store_true", help="only remove what a killed or kept demo has left")
+    option("--clean", action="store_true", help="only remove what a killed or kept demo has left, "
+                                                 "unless one is under way")
     option("--unprotected", action="store_true",
            help="control experiment: the same on a plain bridge without switches, to see that what "
                 "arrives is counted")
@@ -211,6 +220,11 @@ def conclude(report, options, started):
 def main():
     options = parse()
     if options.clean:
+        try:
+            SITE.take("demo")
+        except ScriptError as error:
+            say(f"nothing is removed: {error}")
+            return 2
         SITE.clean()
         if not options.quiet:
             say("nothing of the demo is left")
@@ -221,8 +235,10 @@ def main():
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if options.isolation == "vm" and not MACHINE.exists() and not build_image():
-            return 2
+        if options.isolation == "vm" and not MACHINE.exists():
+            say("building the image of the switches' VMs: scripts/build-switch-image")
+            if not build("build-switch-image"):
+                return 2
         if options.nic == "sriov" and not MACHINE.exists():
             say("booting a machine with an SR-IOV NIC: scripts/vm")
             return boot(sys.argv[1:])

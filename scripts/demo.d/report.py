@@ -48,13 +48,18 @@ class Report:
         self.good, self.speed, self.isolation, self.attacks, self.restart = [], [], [], [], None
         # The counts between two hosts, if there were two.
         self.between = None
+        # What was counted of a tunnel under IPsec, if there was one.
+        self.encrypted = None
         self.leftovers = None
 
+    def _between_hosts(self):
+        return [part for part in (self.between, self.encrypted) if part]
+
     def all_attacks(self):
-        return [*self.attacks, *(self.between.attacks if self.between else [])]
+        return [*self.attacks, *(one for part in self._between_hosts() for one in part.attacks)]
 
     def all_good(self):
-        return [*self.good, *(self.between.good if self.between else [])]
+        return [*self.good, *(one for part in self._between_hosts() for one in part.good)]
 
     def failures(self):
         """Each failure, as a sentence."""
@@ -74,6 +79,8 @@ class Report:
                 yield f"{attack.name}: {attack.failure}"
         if self.restart:
             yield from self.restart.failures
+        if self.encrypted:
+            yield from self.encrypted.failures
         for kind, left in (self.leftovers or {}).items():
             yield f"left behind: {kind}: {', '.join(left)}"
 
@@ -93,6 +100,9 @@ class Report:
                 f"red's traffic back after {back} s;\n"
                 f"meanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
                 f"{r.other_tenant_lost} of {r.other_tenant_sent} frames.")
+        if self.encrypted:
+            parts += [attack_table(self.encrypted.attacks), good_table(self.encrypted.good),
+                      speed_lines(self.encrypted.speed), self.encrypted.summary()]
         return "\n\n".join(parts)
 
     def json(self):
@@ -103,6 +113,7 @@ class Report:
             "isolation": [dataclasses.asdict(attempt) for attempt in self.isolation],
             "speed": [dataclasses.asdict(speed) for speed in self.speed],
             "between": self.between.as_dict() if self.between else None,
+            "encrypted": self.encrypted.as_dict() if self.encrypted else None,
             "failures": list(self.failures()),
             "machine": {"kernel": platform.release(), "machine": platform.machine()},
         }, indent=2, ensure_ascii=False) + "\n"

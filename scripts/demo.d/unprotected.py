@@ -25,7 +25,7 @@ class Unprotected(World):
     """Two tenants whose guests share a bridge."""
 
     def up(self, say):
-        SITE.refuse_if_taken("demo")
+        SITE.take_empty("demo")
         self.ours = True
         say("connecting all guests to one bridge, with one router for both tenants")
         ip("", f"link add {BRIDGE} type bridge mcast_snooping 0")

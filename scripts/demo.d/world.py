@@ -68,7 +68,7 @@ class World:
         self.ours = False
 
     def up(self, say):
-        SITE.refuse_if_taken("demo")
+        SITE.take_empty("demo")
         self.ours = True
         STATE_DIR.mkdir(mode=0o700)
         SITE.remember(OPTIONS)
@@ -117,17 +117,26 @@ class World:
         """Waits until each guest has had an answer from its address."""
         deadline = time.monotonic() + self.pace.patience_s
         while waiting:
-            waiting = [(guest, address) for guest, address in waiting
-                       if not self.answers(guest, address)]
+            # All at once: a round takes no longer than one answer may.
+            pings = [self._ping(guest, address) for guest, address in waiting]
+            waiting = [pair for pair, ping in zip(waiting, pings, strict=True) if ping.wait() != 0]
             if waiting and time.monotonic() > deadline:
-                guest, address = waiting[0]
-                raise ScriptError(f"{guest.name} has no answer from {address} after "
-                                f"{self.pace.patience_s} s.\n{self._logs()}")
+                lines = [f"{guest.name} has no answer from {address} after "
+                         f"{self.pace.patience_s} s" for guest, address in waiting]
+                raise ScriptError("\n".join([*lines, self._views(), self._logs()]))
 
     def answers(self, guest, address):
         """Whether the guest has an answer to one ping."""
-        ping = ["ping", "-q", "-c", "1", "-W", str(self.pace.answer_s), address]
-        return guest.run(ping, capture_output=True).returncode == 0
+        return self._ping(guest, address).wait() == 0
+
+    def _ping(self, guest, address):
+        return guest.start(["ping", "-q", "-c", "1", "-W", str(self.pace.answer_s), address],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _views(self):
+        """What each switch says of its tunnel and of the frames that it dropped."""
+        return "\n".join(f"{tenant.name} ({tenant.netns}), {what}:\n{tenant.show(what)}"
+                         for tenant in self.all_tenants() for what in ("tunnels", "drops"))
 
     @staticmethod
     def _logs():

@@ -1,13 +1,17 @@
 """Runs the fuzz targets one after the other under libFuzzer, and says what each came to."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import re
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from covering import most_covering
@@ -15,6 +19,8 @@ from targets import ROOT, targets
 
 # Of one input, in bytes: a jumbo frame, and a tenant file of a usual size.
 LONGEST = 9200
+# libFuzzer's exit status after SIGINT.
+INTERRUPTED = 72
 
 
 def arguments(known):
@@ -27,6 +33,8 @@ def arguments(known):
                         help=f"which of them, by default all: {', '.join(known)}")
     parser.add_argument("--list", action="store_true", help="name the targets and their crates")
     parser.add_argument("--seconds", type=int, default=60, help="per target (default 60)")
+    parser.add_argument("--processor-seconds", type=int, metavar="N",
+                        help="processor time per target, instead of a time: for a shared machine")
     parser.add_argument("--runs", type=int, help="executions per target, instead of a time")
     parser.add_argument("--seeds", type=pathlib.Path, metavar="DIR",
                         help="further inputs to start from, besides the corpus")
@@ -63,20 +71,48 @@ def build(target):
                 if message.get("executable") and message["profile"]["test"])
 
 
-def run(binary, target, arguments):
-    """Runs libFuzzer on a target; its exit status and what it printed."""
+def run(binary, target, arguments, processor_s=None):
+    """Runs libFuzzer on a target, for so much processor time at most; its exit status and what it
+    printed."""
     crashes = target.directory / "crashes"
     crashes.mkdir(parents=True, exist_ok=True)
     options = [f"-artifact_prefix={crashes}/", f"-max_len={LONGEST}", "-timeout=10", *arguments]
     env = {**os.environ, "BOLERO_LIBTEST_HARNESS": "1", "BOLERO_TEST_NAME": target.test,
            "BOLERO_LIBFUZZER_ARGS": " ".join(map(str, options))}
-    ran = subprocess.run([binary, target.test, "--exact", "--nocapture", "--quiet",
-                          "--test-threads", "1"],
-                         cwd=target.crate, env=env, text=True, errors="replace",
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    ran = subprocess.Popen([binary, target.test, "--exact", "--nocapture", "--quiet",
+                            "--test-threads", "1"],
+                           cwd=target.crate, env=env, text=True, errors="replace",
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if processor_s:
+        threading.Thread(target=end_after, args=(ran, processor_s), daemon=True).start()
+    text, _ = ran.communicate()
     if not any(crashes.iterdir()):
         crashes.rmdir()
-    return ran.returncode, ran.stdout
+    at_its_end = processor_s and ran.returncode == INTERRUPTED
+    return 0 if at_its_end else ran.returncode, text
+
+
+def end_after(process, processor_s):
+    """Interrupts libFuzzer, which then reports and ends, once it has had that processor time."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if processor_time(process.pid) >= processor_s:
+                process.send_signal(signal.SIGINT)
+                return
+        time.sleep(1)
+
+
+def processor_time(pid):
+    """What a process has had so far, in seconds."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    # In user and in kernel mode: proc(5), fields 14 and 15.
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_time_of_children():
+    """What all ended children have had so far, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def fuzz(target, options):
@@ -89,9 +125,14 @@ def fuzz(target, options):
         for source in filter(None, [target.corpus, options.seeds]):
             for file in source.iterdir():
                 (found / file.name).write_bytes(file.read_bytes())
-        bound = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+        bounds = [f"-runs={options.runs}"] if options.runs else []
+        if not (options.runs or options.processor_seconds):
+            bounds = [f"-max_total_time={options.seconds}"]
         binary, began = build(target), time.monotonic()
-        status, text = run(binary, target, [bound, "-print_final_stats=1", found])
+        processor_s = processor_time_of_children()
+        status, text = run(binary, target, [*bounds, "-print_final_stats=1", found],
+                           options.processor_seconds)
+        processor_s = processor_time_of_children() - processor_s
         took_s = time.monotonic() - began
         log = ROOT / "target/fuzz" / f"{target.name}.log"
         log.write_text(text)
@@ -104,6 +145,7 @@ def fuzz(target, options):
         "executions": int(executions[1]) if executions else 0,
         "covered_edges": int(covered[-1]) if covered else 0,
         "seconds": round(took_s, 1),
+        "processor_seconds": round(processor_s, 1),
         "corpus_before": before,
         "corpus": len(list(target.corpus.iterdir())),
         "failed": status != 0 or not executions,
@@ -143,12 +185,13 @@ def main():
         print(json.dumps(results))
     else:
         print(f"{'target':36} {'executions':>12} {'edges':>7} {'corpus':>11} {'seconds':>8}"
-              "  result")
+              f" {'processor':>9}  result")
         for result in results:
             corpus = f"{result['corpus_before']} → {result['corpus']}"
             verdict = f"FAILED: {result['log']}" if result["failed"] else "nothing found"
             print(f"{result['target']:36} {result['executions']:12,} {result['covered_edges']:7,}"
-                  f" {corpus:>11} {result['seconds']:8.0f}  {verdict}")
+                  f" {corpus:>11} {result['seconds']:8.0f} {result['processor_seconds']:9.0f}"
+                  f"  {verdict}")
     return int(any(result["failed"] for result in results))
 
 

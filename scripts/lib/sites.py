@@ -1,16 +1,20 @@
 """One instance of the provisioner on this machine, and every trace that it can leave."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
 from hosts import ScriptError, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The sites that this process has taken, each with the socket that has its name.
+TAKEN = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +68,37 @@ class Site:
         prefixes = tuple(f"{site.instance}-" for site in (self, *self.others))
         return [netns["name"] for netns in listed if netns["name"].startswith(prefixes)]
 
-    def refuse_if_taken(self, script):
-        """There is one such world at a time."""
-        taken = [self.state_dir] if self.state_dir.exists() else []
-        taken += self.namespaces()
-        if taken:
-            raise ScriptError(f"{taken[0]} is there: another {script} runs, or one was killed. "
-                              f"If none runs, clean up with: scripts/{script} --clean")
+    def take(self, script):
+        """Makes this process the only one that builds or cleans this site, as long as it runs. The
+        name of a socket says so: no file has to be removed, and no other process can have the
+        number of one that was killed."""
+        if self.instance in TAKEN:
+            return
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            name.bind(f"\0vf-provisioner-site-{self.instance}")
+        except OSError as error:
+            name.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise ScriptError(f"another scripts/{script} is under way on this machine: wait for "
+                              "its end, or interrupt it") from error
+        TAKEN[self.instance] = name
+
+    def leave(self):
+        """Takes back what `take` did."""
+        if name := TAKEN.pop(self.instance, None):
+            name.close()
+
+    def take_empty(self, script):
+        """The same, for who builds it: nothing of an earlier run may be there."""
+        self.take(script)
+        left = [self.state_dir] if self.state_dir.exists() else []
+        left += self.namespaces()
+        if left:
+            self.leave()
+            raise ScriptError(f"{left[0]} is there: a killed or kept {script} has left it. "
+                              f"Clean up with: scripts/{script} --clean")
 
     def processes(self):
         """Its processes: those in its namespaces, and those that name its state directory."""
@@ -85,7 +113,9 @@ class Site:
         return found - {os.getpid()}
 
     def clean(self):
-        """Removes everything that has our name."""
+        """Removes everything that has our name. Who calls it has taken the site."""
+        if self.instance not in TAKEN:
+            raise ScriptError(f"site {self.instance} is not ours to clean")
         if self.state_dir.exists() and self.provisioner.exists():
             # The supervisor first: it would start the switches again.
             for pid in self.processes():

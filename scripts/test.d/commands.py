@@ -68,7 +68,10 @@ class Programs:
 
     @functools.cached_property
     def _all_options(self):
-        return set().union({"--help", "--version"}, *self._commands.values(),
+        # The IKE daemon is not built for this: its source has its help.
+        source = self._root / "vswitch/ike/main.c"
+        daemon = Help(source.read_text() if source.exists() else "")
+        return set().union({"--help", "--version"}, daemon.options, *self._commands.values(),
                            *(self._help(each).options for each in (*BINARIES, *self._scripts)))
 
     def problems(self, code):

@@ -22,6 +22,9 @@ MACHINES = (
     (r".*", ("--nics", "2"), False),
 )
 
+# The binaries of the suite `operate` among those of `sriov`.
+OPERATE = r".*::sriov_operate_\w+"
+
 BOOTS_MAX = 5
 DEATHS_MAX = 3
 # Of one group, with all its boots; of one test.
@@ -119,14 +122,21 @@ def run_group(tests, boot):
 
 
 class Suite:
-    """The tests of the suite `sriov`, by the machine that they need."""
+    """The tests of the suite `sriov`, by the machine that they need; `only` those of the binaries
+    that the pattern matches."""
 
-    def __init__(self):
+    def __init__(self, only=r".*"):
         self._binaries = listing("sriov")
         self._groups = collections.defaultdict(list)
         for binary, test in tests_of(self._binaries):
+            if not re.fullmatch(only, binary):
+                continue
             machine = next(rest for pattern, *rest in MACHINES if re.fullmatch(pattern, test))
             self._groups[tuple(machine)].append((binary, test))
+
+    def has(self, needs_release):
+        """Whether there is such a group."""
+        return any(waits == needs_release for _, waits in self._groups)
 
     def run(self, needs_release):
         """Runs the groups that need the release build, or the others."""

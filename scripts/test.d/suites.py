@@ -1,5 +1,6 @@
 """The suites: what each is for, and how it runs."""
 
+import collections
 import contextlib
 import json
 import os
@@ -9,7 +10,8 @@ import subprocess
 import crates
 import emulated
 from children import attended
-from counts import ROOT, Counts, failed, run, skipped, step
+from counts import (LINES_REPEATED, ROOT, Counts, failed, follow, passed, run, skipped,
+                    step)
 from crates import nextest
 
 ABOUT = {
@@ -23,15 +25,25 @@ ABOUT = {
     "gateway": "the tunnel gateway against Linux, Open vSwitch, Wireshark and attackers; "
                "needs root",
     "live": "switches in network namespaces; needs root",
+    "ipsec": "the IKE daemon, and tunnels under IPsec between two switches; needs root",
     "sriov": "virtual functions of an SR-IOV NIC, in the emulated machine (QEMU)",
+    "operate": "what an operator meets: applying, healing, booting; alone, also the tests of NICs "
+               "that fail, in the emulated machine",
     "vm": "a dedicated VM for each switch, on this machine; needs root and QEMU",
     "instructions": "instructions per frame of the pipeline, compared with the recorded ones",
+    "mutants": "whether the tests notice changes of the lines, of what decides on a frame, that "
+               "this branch or the last commit has changed; four minutes at most",
     "demo": "the demo with short flows; needs root",
+    "package": "Debian packages, installed, booted, upgraded and purged in a Debian 12 with "
+               "systemd; needs root",
     "chaos": "twenty faults under traffic, and whether the tenants recover by themselves; needs "
              "root",
     "nested": "a switch's VM inside the emulated machine, on its virtual functions, started by "
               "QEMU and by libvirt. Takes half an hour or more: runs only if it is named",
 }
+
+# Suites that take too long for every run.
+ONLY_IF_NAMED = ("nested",)
 
 # What the demos run, and the suites that start a switch's VM.
 RELEASE_BUILD = (
@@ -101,6 +113,8 @@ def needs_root(suite):
 
 
 def sriov():
+    if run(["scripts/build-ike"]) != 0:
+        return failed("the IKE daemon does not build")
     crates.build()
     suite, counts = emulated.Suite(), Counts()
     with in_the_background([*RELEASE_BUILD, WORKLOAD_BUILD]):
@@ -110,6 +124,27 @@ def sriov():
         counts.add(step("the demo on SR-IOV", ["scripts/demo", "--nic", "sriov", "--quick"]))
     else:
         counts.add(skipped("the demo on SR-IOV needs root: run it with sudo"))
+    return counts
+
+
+def operate(in_the_machine):
+    """The live tests, and the tests of failing NICs if no other suite boots the machine."""
+    counts = Counts()
+    if os.geteuid() == 0:
+        counts.add(nextest("operate"))
+    else:
+        counts.add(skipped("the live tests need root: run it with sudo"))
+    if not in_the_machine:
+        counts.notes.append("its tests in the emulated machine are in the suite sriov")
+        return counts
+    crates.build()
+    suite = emulated.Suite(only=emulated.OPERATE)
+    counts.add(suite.run(needs_release=False))
+    if suite.has(needs_release=True):
+        for command in RELEASE_BUILD:
+            if run(command) != 0:
+                return failed(f"{' '.join(command)} failed")
+        counts.add(suite.run(needs_release=True))
     return counts
 
 
@@ -133,6 +168,22 @@ def vm():
     return counts
 
 
+@needs_root
+def live():
+    if run(["scripts/build-ike"]) != 0:
+        return failed("the IKE daemon does not build")
+    return nextest("live")
+
+
+@needs_root
+def ipsec():
+    if run(["scripts/build-ike"]) != 0:
+        return failed("the IKE daemon does not build")
+    counts = nextest("ipsec")
+    counts.add(step("hostile messages to the IKE daemon", ["scripts/build-ike", "--fuzz", "10"]))
+    return counts
+
+
 def nested():
     for command in RELEASE_BUILD:
         if run(command) != 0:
@@ -149,6 +200,7 @@ STAGES = (
     "v4-port-to-port/2-ports-1-", "v6-port-to-port/2-ports-1-", "v4-to-uplink/1-ports-1-",
     "v4-from-uplink/1-ports-1-", "arp-answered", "drop/src-mac", "drop/ipv4-source",
     "tunnel/into-geneve-64", "tunnel/out-of-geneve-64",
+    "round/v4-port-to-port/2-ports-1-", "round/v4-to-uplink", "round/v4-from-uplink",
 )
 RECORD = "bench/instructions.json"
 # A change that costs more than this must be intended, and recorded.
@@ -184,6 +236,42 @@ def commit_of(file):
     return output[0] if len(output) > 1 else None
 
 
+# Code whose mutants scripts/mutants tries.
+MUTATED = ("vswitch/packet/src", "vswitch/pipeline/src")
+# Of the suite `mutants`, with its build.
+MUTANTS_MINUTES = "4"
+
+
+def mutants():
+    """Those in the lines that this branch has changed; on the main branch, the last commit."""
+    def git(*words):
+        done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True,
+                              check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+    head, base = git("rev-parse", "HEAD"), git("merge-base", "HEAD", "origin/main")
+    if base in (None, head):
+        base = git("rev-parse", "HEAD~1")
+    if base is None:
+        return skipped("the commit before this one is not here: git fetch --unshallow")
+    if not git("diff", "--name-only", base, "--", *MUTATED):
+        return skipped(f"nothing that decides on a frame has changed since {base[:12]}")
+    return mutants_since(base)
+
+
+def mutants_since(base):
+    """Tries those that fit into the time; a note says how many did."""
+    last = collections.deque(maxlen=LINES_REPEATED)
+    status = follow(["scripts/mutants", "--since", base, "--within", MUTANTS_MINUTES],
+                    lambda line: last.append(line.rstrip()))
+    summary = [line for line in last if re.match(r"mutants: \d+ caught", line)]
+    if status == 0 and summary:
+        tried = not summary[0].startswith("mutants: 0 caught, 0 survived, 0 equivalent, 0 unviable")
+        return Counts(passed=int(tried), skipped=int(not tried), notes=summary)
+    if status == 0:
+        return passed()
+    return failed(f"the mutants of the change failed with status {status}; the last lines:", *last)
+
+
 def demo(quick):
     return step("the demo", ["scripts/demo", *(["--quick"] if quick else [])])
 
@@ -193,19 +281,29 @@ def chaos():
     return step("the chaos run", ["scripts/chaos", "--debug", "--rounds", "20", "--seed", "1"])
 
 
-def all_suites(quick):
-    """{name: function}, in the order in which they run."""
+def package():
+    crates.build()
+    return step("the packages", ["scripts/package", "--debug", "--no-image", "--test"])
+
+
+def all_suites(quick, chosen=()):
+    """{name: function}, in the order in which they run. `chosen`: those that will run, all if
+    none is named."""
     return {
         "fmt": fmt, "lint": lint, "docs": docs, "unit": unit,
         "filter": lambda: nextest("filter"),
         "provisioner": lambda: nextest("provisioner"),
         "instructions": instructions,
+        "mutants": mutants,
         "sriov": sriov,
         "dpdk": lambda: nextest("dpdk"),
         "gateway": needs_root(lambda: nextest("gateway")),
-        "live": needs_root(lambda: nextest("live")),
+        "live": live,
+        "ipsec": ipsec,
+        "operate": lambda: operate(in_the_machine=bool(chosen) and "sriov" not in chosen),
         "vm": vm,
         "demo": needs_root(lambda: demo(quick)),
+        "package": needs_root(package),
         "chaos": needs_root(chaos),
         "nested": nested,
     }

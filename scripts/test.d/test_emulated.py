@@ -1,8 +1,11 @@
 """The bookkeeping of `emulated`, with a machine that is not there."""
 
 import unittest
+from unittest import mock
 
 import emulated
+import suites
+from counts import Counts
 
 ONE, TWO, THREE = ("crate::sriov", "one"), ("crate::sriov", "two"), ("crate::sriov", "three")
 ABORTED = "vm: QEMU aborted (SIGABRT) while the command ran; its last lines: …\n"
@@ -98,6 +101,56 @@ class GroupTest(unittest.TestCase):
         self.assertEqual((counts.passed, counts.failed, len(boots)), (0, 2, 1))
         self.assertIn("  did not run to its end: 2400 s were over before the command ended",
                       counts.notes)
+
+
+LISTING = {
+    "vf-provisioner::sriov_backend": ["libvirt_keeps_settings", "missing_iommu_is_reported"],
+    "vf-provisioner::sriov_operate_functions": ["renamed_pf_is_released"],
+    "vswitch::sriov_operate_reset": ["libvirt_resets"],
+}
+
+
+class SuiteTest(unittest.TestCase):
+    def setUp(self):
+        tests = [(binary, test) for binary, tests in LISTING.items() for test in tests]
+        self.enterContext(mock.patch.object(emulated, "listing", return_value=LISTING))
+        self.enterContext(mock.patch.object(emulated, "tests_of", return_value=tests))
+        self.ran = []
+        self.enterContext(mock.patch.object(emulated, "run_group", side_effect=self.run_group))
+
+    def run_group(self, tests, _boot):
+        self.ran += tests
+        return Counts()
+
+    def test_suite_sriov_runs_every_test_once(self):
+        suite = emulated.Suite()
+        suite.run(needs_release=False)
+        suite.run(needs_release=True)
+        every = [(binary, test) for binary, tests in LISTING.items() for test in tests]
+        self.assertEqual(sorted(self.ran), sorted(every))
+
+    def test_suite_operate_runs_its_binaries_alone(self):
+        suite = emulated.Suite(only=emulated.OPERATE)
+        self.assertTrue(suite.has(needs_release=True))
+        suite.run(needs_release=False)
+        self.assertEqual(self.ran, [("vf-provisioner::sriov_operate_functions",
+                                     "renamed_pf_is_released")])
+        suite.run(needs_release=True)
+        self.assertEqual(self.ran[1:], [("vswitch::sriov_operate_reset", "libvirt_resets")])
+
+
+class OperateTest(unittest.TestCase):
+    def machine_of(self, *chosen):
+        """Whether the suite `operate` boots the machine, if these suites were named."""
+        with mock.patch.object(suites, "operate") as operate:
+            suites.all_suites(quick=True, chosen=chosen)["operate"]()
+        return operate.call_args.kwargs["in_the_machine"]
+
+    def test_machine_is_booted_by_one_suite_only(self):
+        self.assertTrue(self.machine_of("operate"))
+        self.assertTrue(self.machine_of("fmt", "operate"))
+        self.assertFalse(self.machine_of("sriov", "operate"))
+        self.assertFalse(self.machine_of())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import pathlib
 import sys
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fuzz.d"))
+# Last: both directories have a `main`.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "fuzz.d"))
 
 import covering  # noqa: E402
 import targets  # noqa: E402
