@@ -53,6 +53,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use esp::Outbound;
 use packet::{Buffer, Frame};
 use tenant_config::{MacAddr, SwitchConfig};
 
@@ -386,33 +387,38 @@ impl<'p> BurstPass<'p> {
             ..
         } = self.pass;
         match Lane::new(tables, counters, state, self.origin.rules, now_ns) {
-            Lane::General => self.carry::<false, _>(buffers, done, |_| None),
+            Lane::General => self.carry::<0, _>(buffers, done, |_| None),
             Lane::Port(lane) => {
-                self.carry::<false, _>(buffers, done, |frame| lane.forward::<false>(frame));
+                self.carry::<0, _>(buffers, done, |frame| lane.forward::<false>(frame));
             }
             Lane::IntoTunnel(lane) => {
-                self.carry::<true, _>(buffers, done, |frame| lane.forward::<true>(frame));
+                self.carry::<0, _>(buffers, done, |frame| lane.forward::<true>(frame));
+            }
+            Lane::IntoProtectedTunnel(lane) => {
+                self.carry::<{ Outbound::TOGETHER }, _>(buffers, done, |frame| {
+                    lane.forward::<true>(frame)
+                });
             }
             Lane::Plain(lane) => {
-                self.carry::<false, _>(buffers, done, |frame| lane.deliver(frame));
+                self.carry::<0, _>(buffers, done, |frame| lane.deliver(frame));
             }
             Lane::OutOfTunnel(lane) => {
-                self.carry::<false, _>(buffers, done, |frame| lane.deliver_or_open(frame));
+                self.carry::<0, _>(buffers, done, |frame| lane.deliver_or_open(frame));
             }
         }
     }
 
-    /// The frames that `lane` forwards take the fast path, all others the general one. `TUNNEL`: it
-    /// may put frames into the tunnel.
+    /// The frames that `lane` forwards take the fast path, all others the general one. `ROOM`: how
+    /// many frames may wait to be sealed together.
     #[inline(always)]
-    fn carry<const TUNNEL: bool, B: Buffer>(
+    fn carry<const ROOM: usize, B: Buffer>(
         &mut self,
         buffers: impl Iterator<Item = B>,
         mut done: impl FnMut(B, Verdict),
         lane: impl Fn(&mut [u8]) -> Option<Decision<'p>>,
     ) {
         let (mut frames, mut bytes) = (0, 0);
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::<B, ROOM>::new();
         for mut buffer in buffers {
             let mut received = 0;
             let decision = buffer.plain().and_then(|frame| {
@@ -420,7 +426,7 @@ impl<'p> BurstPass<'p> {
                 lane(frame)
             });
             let ends_waiting = !matches!(decision, Some(Decision::IntoTunnel(_)));
-            if TUNNEL && ends_waiting && !waiting.is_empty() {
+            if ends_waiting && !waiting.is_empty() {
                 self.seal_waiting(&mut waiting, &mut done);
             }
             // `done` is inlined in each branch, and only the last two have the buffer in memory, as
@@ -437,11 +443,13 @@ impl<'p> BurstPass<'p> {
                     counters.sent(len);
                     done(buffer, Verdict::Forward(to));
                 }
-                Some(Decision::IntoTunnel(into)) if TUNNEL => {
+                Some(Decision::IntoTunnel(into)) => {
                     let mut buffer = buffer;
                     let mut stamped = None;
-                    let verdict =
-                        buffer.change(|frame| self.enter_tunnel(into, frame, &mut stamped));
+                    let verdict = buffer.change(|frame| {
+                        let later = (ROOM > 0).then_some(&mut stamped);
+                        self.enter_tunnel(into, frame, later)
+                    });
                     if let Some(stamped) = stamped {
                         if let Some(buffer) = waiting.add(buffer, stamped) {
                             self.seal_waiting(&mut waiting, &mut done);
@@ -455,7 +463,7 @@ impl<'p> BurstPass<'p> {
                     let verdict = self.or_too_long(verdict, &buffer);
                     done(buffer, verdict);
                 }
-                Some(Decision::IntoTunnel(_)) | None => {
+                None => {
                     let mut buffer = buffer;
                     let verdict = buffer.change(|frame| self.decide(frame));
                     let verdict = self.or_too_long(verdict, &buffer);
@@ -463,7 +471,7 @@ impl<'p> BurstPass<'p> {
                 }
             }
         }
-        if TUNNEL && !waiting.is_empty() {
+        if !waiting.is_empty() {
             self.seal_waiting(&mut waiting, &mut done);
         }
         self.origin.counters.rx_frames.add(frames);
@@ -473,9 +481,9 @@ impl<'p> BurstPass<'p> {
 
     /// Seals the frames that wait, and passes them on.
     #[inline(never)]
-    fn seal_waiting<B: Buffer>(
+    fn seal_waiting<const ROOM: usize, B: Buffer>(
         &mut self,
-        waiting: &mut Waiting<B>,
+        waiting: &mut Waiting<B, ROOM>,
         done: &mut impl FnMut(B, Verdict),
     ) {
         if waiting.seal(&mut self.pass.state.ipsec) {
@@ -507,19 +515,19 @@ impl<'p> BurstPass<'p> {
         Verdict::Drop(DropReason::Malformed)
     }
 
-    /// Puts a frame into the tunnel, as the lane has decided, and counts it. If it is `stamped`
-    /// then, it has to be sealed before it leaves; beside the verdict that would cost every frame a
-    /// copy. Not inlined, so that frames without a tunnel do not pay for it.
+    /// Puts a frame into the tunnel, as the lane has decided, and counts it; `later` as in
+    /// [`peer_route::PeerRoute::seal`]: beside the verdict it would cost every frame a copy. Not
+    /// inlined, so that frames without a tunnel do not pay for it.
     #[inline(never)]
     fn enter_tunnel(
         &mut self,
         into: IntoTunnel,
         frame: &mut Frame<'_>,
-        stamped: &mut Option<Stamped>,
+        later: Option<&mut Option<Stamped>>,
     ) -> Verdict {
         let received = frame.len();
         let parts = (self.pass.tables, self.pass.counters, &mut *self.pass.state);
-        let Some(to) = express::enter_tunnel(parts, self.pass.now_ns, into, frame, stamped) else {
+        let Some(to) = express::enter_tunnel(parts, self.pass.now_ns, into, frame, later) else {
             return decide(&mut self.pass, self.origin, Arrived::plain(frame), frame);
         };
         self.origin.counters.rx_frames.add(1);

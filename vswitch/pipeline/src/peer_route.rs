@@ -84,6 +84,8 @@ impl<'t> PeerRoute<'t> {
     }
 
     /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
+    /// With a place for `later`, a packet that is better sealed with others is only stamped: then it
+    /// is there, and its frame must not leave before it is sealed.
     #[inline(always)]
     pub(crate) fn seal(
         &self,
@@ -91,40 +93,16 @@ impl<'t> PeerRoute<'t> {
         inner: Inner,
         frame: &mut Frame<'_>,
         now_ns: u64,
+        later: Option<&mut Option<Stamped>>,
     ) -> Option<()> {
-        let carried = self.write_outer(inner, frame)?;
-        if let Some(vtep) = self.sealed {
-            state.ipsec.seal(vtep, frame, now_ns)?;
-        }
-        counters.peer(self.peer).sent(carried);
-        Some(())
-    }
-
-    /// The same, but a packet that is better sealed with others is only `stamped`.
-    #[inline(always)]
-    pub(crate) fn seal_or_stamp(
-        &self,
-        (counters, state): (&Counters, &mut State),
-        inner: Inner,
-        frame: &mut Frame<'_>,
-        now_ns: u64,
-        stamped: &mut Option<Stamped>,
-    ) -> Option<()> {
-        let carried = self.write_outer(inner, frame)?;
-        if let Some(vtep) = self.sealed {
-            state.ipsec.seal_or_stamp(vtep, frame, now_ns, stamped)?;
-        }
-        counters.peer(self.peer).sent(carried);
-        Some(())
-    }
-
-    /// Writes the tunnel's headers. Returns the bytes that are within them.
-    #[inline(always)]
-    fn write_outer(&self, inner: Inner, frame: &mut Frame<'_>) -> Option<usize> {
         let carried = frame.len();
         let carrier = &self.tunnel.carrier;
         carrier.seal(self.template, self.next_hop, inner, frame)?;
-        Some(carried)
+        if let Some(vtep) = self.sealed {
+            state.ipsec.seal(vtep, frame, now_ns, later)?;
+        }
+        counters.peer(self.peer).sent(carried);
+        Some(())
     }
 }
 

@@ -35,8 +35,10 @@ pub(crate) enum Lane<'t> {
     General,
     /// From a tenant's port, where there is no tunnel.
     Port(FromPort<'t>),
-    /// From a tenant's port, also into the tunnel.
+    /// From a tenant's port, also into a tunnel that is plain to all peers.
     IntoTunnel(FromPort<'t>),
+    /// From a tenant's port, also into a tunnel that IPsec protects to some peers.
+    IntoProtectedTunnel(FromPort<'t>),
     /// From the underlay, where there is no tunnel.
     Plain(FromUnderlay<'t>),
     /// From the underlay, out of the tunnel or in plain.
@@ -64,10 +66,10 @@ impl<'t> Lane<'t> {
             return Self::General;
         };
         let lane = FromPort::new(tables, counters, state, port);
-        if tables.tunnel.is_some() {
-            Self::IntoTunnel(lane)
-        } else {
-            Self::Port(lane)
+        match &tables.tunnel {
+            None => Self::Port(lane),
+            Some(tunnel) if tunnel.ipsec.is_none() => Self::IntoTunnel(lane),
+            Some(_) => Self::IntoProtectedTunnel(lane),
         }
     }
 }

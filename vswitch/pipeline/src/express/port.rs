@@ -237,16 +237,15 @@ impl<'t> FromPort<'t> {
     }
 }
 
-/// Puts a frame for which the lane decided so into the tunnel. If it is `stamped` then, it has to
-/// be sealed with others before it leaves. `None`, with the frame unchanged: it is for the general
-/// path.
+/// Puts a frame for which the lane decided so into the tunnel; `later` as in [`PeerRoute::seal`].
+/// `None`, with the frame unchanged: it is for the general path.
 #[inline(always)]
 pub(crate) fn enter_tunnel(
     (tables, counters, state): (&Tables, &Counters, &mut State),
     now_ns: u64,
     into: IntoTunnel,
     frame: &mut Frame<'_>,
-    stamped: &mut Option<Stamped>,
+    later: Option<&mut Option<Stamped>>,
 ) -> Option<PortId> {
     let IntoTunnel { peer, len, inner } = into;
     let len = usize::from(len);
@@ -259,7 +258,7 @@ pub(crate) fn enter_tunnel(
     }
     frame.truncate(ETHERNET_LEN + len);
     route.set_macs(frame);
-    route.seal_or_stamp((counters, &mut *state), inner, frame, now_ns, stamped)?;
+    route.seal((counters, &mut *state), inner, frame, now_ns, later)?;
     peer_route::remember(tunnel, state, peer, (&inner, len), now_ns);
     Some(tables.uplink_id())
 }

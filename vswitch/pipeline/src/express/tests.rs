@@ -696,7 +696,7 @@ fn taken(sent: &Sent) -> Option<PortId> {
     let decision = match Lane::new(&tables, &counters, &pipeline.state, rules, 1) {
         Lane::General => None,
         Lane::Port(lane) => lane.forward::<false>(bytes),
-        Lane::IntoTunnel(lane) => lane.forward::<true>(bytes),
+        Lane::IntoTunnel(lane) | Lane::IntoProtectedTunnel(lane) => lane.forward::<true>(bytes),
         Lane::Plain(lane) => lane.deliver(bytes),
         Lane::OutOfTunnel(lane) => lane.deliver_or_open(bytes),
     };
@@ -704,7 +704,7 @@ fn taken(sent: &Sent) -> Option<PortId> {
         Decision::Out { way, .. } => Some(way.to),
         Decision::IntoTunnel(into) => {
             let parts = (&*tables, &*counters, &mut pipeline.state);
-            enter_tunnel(parts, 1, into, &mut frame, &mut None)
+            enter_tunnel(parts, 1, into, &mut frame, None)
         }
     }
 }

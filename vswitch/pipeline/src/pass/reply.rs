@@ -58,7 +58,7 @@ impl<N: Notes> Pass<'_, N> {
         };
         let inner = Inner::of_frame(frame);
         let parts = (self.counters, &mut *self.state);
-        if route.seal(parts, inner, frame, self.now_ns).is_none() {
+        if route.seal(parts, inner, frame, self.now_ns, None).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         peer_route::remember(from.tunnel, self.state, from.id, (&inner, len), self.now_ns);

@@ -156,7 +156,7 @@ impl<N: Notes> Pass<'_, N> {
             segment.clamp(&mut frame.bytes_mut()[ETHERNET_LEN..], route.max_len);
         }
         let parts = (self.counters, &mut *self.state);
-        if route.seal(parts, inner, frame, self.now_ns).is_none() {
+        if route.seal(parts, inner, frame, self.now_ns, None).is_none() {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         let sent = (&inner, ip_len);

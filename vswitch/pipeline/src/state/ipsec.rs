@@ -82,28 +82,25 @@ impl Ipsec {
         current.is_some_and(|sa| sa.is_usable(now_ns))
     }
 
-    /// Seals a tunnel packet to that endpoint. `None` if there is no SA, or no room around it.
+    /// Seals a tunnel packet to that endpoint. `None` if there is no SA, or no room around it. With
+    /// a place for `later`, [`Self::seal_together`] may do the sealing then, and the packet is only
+    /// stamped.
     #[inline(never)]
-    pub(crate) fn seal(&mut self, vtep: VtepId, frame: &mut Frame<'_>, now_ns: u64) -> Option<()> {
-        self.sas.as_mut()?.current(vtep)?.seal(frame, now_ns)
-    }
-
-    /// As [`Self::seal`], or all but the sealing, which [`Self::seal_together`] does then: the
-    /// packet is `stamped`.
-    #[inline(never)]
-    pub(crate) fn seal_or_stamp(
+    pub(crate) fn seal(
         &mut self,
         vtep: VtepId,
         frame: &mut Frame<'_>,
         now_ns: u64,
-        stamped: &mut Option<Stamped>,
+        later: Option<&mut Option<Stamped>>,
     ) -> Option<()> {
         let sa = self.sas.as_mut()?.current(vtep)?;
-        if !sa.gains_by_company() {
-            return sa.seal(frame, now_ns);
+        match later {
+            Some(stamped) if sa.gains_by_company() => {
+                *stamped = Some(sa.stamp(frame, now_ns)?);
+                Some(())
+            }
+            _ => sa.seal(frame, now_ns),
         }
-        *stamped = Some(sa.stamp(frame, now_ns)?);
-        Some(())
     }
 
     /// Seals packets that the current SA of an endpoint has stamped, in the same burst; orders are

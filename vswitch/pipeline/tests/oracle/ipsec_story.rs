@@ -41,12 +41,15 @@ const LATELY: usize = 12;
 
 impl Story {
     pub(crate) fn new(config: &SwitchConfig) -> Self {
+        // Not from zero, which no clock of a switch shows: an SA has 0 there as long as it has not
+        // begun.
+        let now_ns = SECOND_NS;
         let mut trial = Trial::new(config);
-        trial.resolve(0);
+        trial.resolve(now_ns);
         Self {
             trial,
             config: config.clone(),
-            now_ns: 0,
+            now_ns,
             inbound: Vec::new(),
             outbound: Vec::new(),
             next_spi: 0x100,
