@@ -57,9 +57,8 @@ class Sources:
     def target(self):
         return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or self.root / "target")
 
-    def cargo(self, packages, environment=None, options=()):
-        command = ["cargo", "build", "--locked", "--bins", *options]
-        command += [f"--package={package}" for package in packages]
+    def cargo(self, what, environment=None):
+        command = ["cargo", "build", "--locked", "--bins", *what]
         if not sys.stderr.isatty():
             command.append("--quiet")
         ran = subprocess.run(command, cwd=self.root, check=False,
@@ -70,7 +69,8 @@ class Sources:
     def programs(self):
         """Builds the programs; their directory."""
         if self.debug and not self.exact:
-            self.cargo(PROGRAMS.values())
+            # As the tests build it: a part of the workspace has dependencies of its own features.
+            self.cargo(["--workspace", "--examples"])
             return self.target() / "debug"
         # As in the switch image: this machine's paths would make the bytes differ on another one.
         # With --target, these flags do not apply to build scripts.
@@ -81,12 +81,14 @@ class Sources:
         environment = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
         profile = "dev" if self.debug else "release"
         log(f"building the programs (profile {profile}; minutes the first time)")
-        self.cargo(PROGRAMS.values(), environment, ["--profile", profile, "--target", TRIPLE])
+        packages = [f"--package={package}" for package in PROGRAMS.values()]
+        self.cargo(["--profile", profile, "--target", TRIPLE, *packages], environment)
         return self.target() / TRIPLE / ("debug" if self.debug else "release")
 
     def pages(self, out):
         """Writes man pages and completions."""
-        self.cargo(["pages"])
+        if not self.debug or self.exact:
+            self.cargo(["--package=pages"])
         subprocess.run([self.target() / "debug/pages", out], check=True)
 
     def switch_image(self):

@@ -1,4 +1,4 @@
-"""Runs suites one after the other, and one beside the others."""
+"""Runs suites one after the other, and those of emulated machines beside them."""
 
 import contextlib
 import json
@@ -12,13 +12,15 @@ import time
 from children import attended
 from counts import ROOT, Counts, failed
 from crates import BuildFailure, build
-from suites import ABOUT
+from suites import ABOUT, build_release
 
 REPORT = ROOT / "target" / "test" / "report.json"
 
-# The emulated machine has one thread: on two CPUs it leaves one to suites that measure no time.
-BESIDE = "sriov"
-BESIDE_WITH = ("fmt", "lint", "docs", "unit", "filter", "provisioner", "instructions")
+# An emulated machine has one thread, which is always busy: on two CPUs, these leave one to others.
+BESIDE = ("sriov", "vm")
+# They measure losses, and the time until what was killed is back: nothing runs beside them. The
+# demo has the namespaces of `vm`.
+ALONE = ("demo", "chaos", "nested")
 PROGRESS_EVERY_S = 60
 
 
@@ -36,11 +38,11 @@ def run_suite(name, suite):
 
 
 class Beside:
-    """A suite that runs beside others, in a process of its own; its output is shown at its end."""
+    """Suites that run beside others, in a process of their own; its output is shown at its end."""
 
-    def __init__(self, name, directory, stack):
-        self.name = name
-        self._log, self._report = directory / f"{name}.log", directory / f"{name}.json"
+    def __init__(self, names, directory, stack):
+        self._names, self._label = names, " and ".join(names)
+        self._log, self._report = directory / "beside.log", directory / "beside.json"
         directory.mkdir(parents=True, exist_ok=True)
         self._report.unlink(missing_ok=True)
         self._started = time.monotonic()
@@ -51,18 +53,18 @@ class Beside:
         self._ended = threading.Event()
         stack.callback(self._ended.set)
         threading.Thread(target=self._show_progress, daemon=True).start()
-        print(f"\n── {name} runs beside the next suites; its output follows when it has ended",
+        print(f"\n── {self._label} beside the next suites; the output follows at the end",
               flush=True)
 
     def command(self, report):
         program = pathlib.Path(__file__).with_name("main.py")
-        return [sys.executable, program, "--report", report, self.name]
+        return [sys.executable, program, "--report", report, *self._names]
 
     def _show_progress(self):
         while not self._ended.wait(PROGRESS_EVERY_S) and self.is_running():
             lines = self._log.read_text(errors="replace").splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "")
-            print(f"── {self.name} runs, {self._seconds():.0f} s: {last[:70]}", flush=True)
+            print(f"── {self._label}, {self._seconds():.0f} s: {last[:70]}", flush=True)
 
     def is_running(self):
         return self._child.poll() is None
@@ -71,17 +73,18 @@ class Beside:
         return time.monotonic() - self._started
 
     def finish(self):
-        """Waits for its end and shows its output; its counts and seconds."""
+        """Waits for its end and shows its output; {suite: its counts and seconds}."""
         self._child.wait()
         self._ended.set()
         print(self._log.read_text(errors="replace"), flush=True)
         if not self._report.exists():
-            status = self._child.returncode
-            return failed(f"ended with status {status}, without a report"), self._seconds()
-        suite, = json.loads(self._report.read_text())["suites"]
-        seconds = suite.pop("seconds")
-        del suite["name"]
-        return Counts(**suite), seconds
+            counts = failed(f"ended with status {self._child.returncode}, without a report")
+            return {name: (counts, self._seconds()) for name in self._names}
+        results = {}
+        for suite in json.loads(self._report.read_text())["suites"]:
+            name, seconds = suite.pop("name"), suite.pop("seconds")
+            results[name] = Counts(**suite), seconds
+        return results
 
 
 class Runner:
@@ -94,13 +97,14 @@ class Runner:
         self.results, self.interruption = {}, None
 
     def run(self):
-        chosen, along = list(self._chosen), []
-        if BESIDE in chosen and len(os.sched_getaffinity(0)) > 1:
-            along = [name for name in chosen if name in BESIDE_WITH]
-        if along:
-            chosen = [name for name in chosen if name not in (BESIDE, *along)]
-            self._run_beside(along)
-        self._run_each(chosen)
+        beside = [name for name in self._chosen if name in BESIDE]
+        alone = [name for name in self._chosen if name in ALONE]
+        others = [name for name in self._chosen if name not in (*BESIDE, *ALONE)]
+        if beside and others and len(os.sched_getaffinity(0)) > 1:
+            self._run_beside(beside, others)
+            self._run_each(alone)
+        else:
+            self._run_each(self._chosen)
 
     def _run_each(self, names):
         for name in names:
@@ -109,21 +113,25 @@ class Runner:
             counts, seconds, self.interruption = run_suite(name, self._suites[name])
             self.results[name] = counts, seconds
 
-    def _run_beside(self, names):
-        """Runs `names` on all CPUs but one, while the other suite runs."""
+    def _run_beside(self, beside, others):
+        """Runs the others on all CPUs but one, while those beside them run."""
         with contextlib.suppress(BuildFailure):
             build()  # each suite that needs it reports the failure
         cpus = os.sched_getaffinity(0)
         try:
             with contextlib.ExitStack() as stack:
-                beside = self.beside(BESIDE, REPORT.parent, stack)
-                for name in names:
-                    os.sched_setaffinity(0, sorted(cpus)[1:] if beside.is_running() else cpus)
+                child = self.beside(beside, REPORT.parent, stack)
+                os.sched_setaffinity(0, sorted(cpus)[1:])
+                build_release()
+                for name in others:
+                    os.sched_setaffinity(0, sorted(cpus)[1:] if child.is_running() else cpus)
                     self._run_each([name])
                 if self.interruption:
-                    raise self.interruption  # ends the other suite too
-                self.results[BESIDE] = beside.finish()
+                    raise self.interruption  # ends the suites beside too
+                self.results.update(child.finish())
         except (KeyboardInterrupt, SystemExit) as caught:
-            self.results[BESIDE], self.interruption = (failed("interrupted"), 0), caught
+            for name in beside:
+                self.results[name] = failed("interrupted"), 0
+            self.interruption = caught
         finally:
             os.sched_setaffinity(0, cpus)

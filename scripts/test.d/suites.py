@@ -1,7 +1,6 @@
 """The suites: what each is for, and how it runs."""
 
 import collections
-import contextlib
 import json
 import os
 import re
@@ -9,7 +8,6 @@ import subprocess
 
 import crates
 import emulated
-from children import attended
 from counts import (LINES_REPEATED, ROOT, Counts, failed, follow, passed, run, skipped,
                     step)
 from crates import nextest
@@ -50,9 +48,13 @@ RELEASE_BUILD = (
     ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p", "vf-provisioner"],
     ["scripts/build-switch-image"],
 )
-# The workload of the suite `instructions`.
-WORKLOAD_BUILD = ["cargo", "build", "--quiet", "--release", "--locked", "--package", "bench",
-                  "--bin", "frame-cost"]
+
+
+def build_release():
+    """Builds what later suites need. A failure is not fatal: they build it again, and report the
+    error."""
+    for command in RELEASE_BUILD:
+        run(command)
 
 
 def fmt():
@@ -117,8 +119,8 @@ def sriov():
         return failed("the IKE daemon does not build")
     crates.build()
     suite, counts = emulated.Suite(), Counts()
-    with in_the_background([*RELEASE_BUILD, WORKLOAD_BUILD]):
-        counts.add(suite.run(needs_release=False))
+    counts.add(suite.run(needs_release=False))
+    build_release()
     counts.add(suite.run(needs_release=True))
     if os.geteuid() == 0:
         counts.add(step("the demo on SR-IOV", ["scripts/demo", "--nic", "sriov", "--quick"]))
@@ -141,22 +143,9 @@ def operate(in_the_machine):
     suite = emulated.Suite(only=emulated.OPERATE)
     counts.add(suite.run(needs_release=False))
     if suite.has(needs_release=True):
-        for command in RELEASE_BUILD:
-            if run(command) != 0:
-                return failed(f"{' '.join(command)} failed")
+        build_release()
         counts.add(suite.run(needs_release=True))
     return counts
-
-
-@contextlib.contextmanager
-def in_the_background(commands):
-    """Builds with the CPU time that the block leaves; the end of the block waits for it. A failure
-    is not fatal: the step that needs the result builds again, and reports the error."""
-    with contextlib.ExitStack() as children:
-        for command in commands:
-            print(f"$ {' '.join(command)} &", flush=True)
-            children.enter_context(attended(["chrt", "--idle", "0", *command], cwd=ROOT))
-        yield
 
 
 @needs_root
@@ -221,9 +210,9 @@ def instructions():
         if base is None:
             return skipped(f"{differs}. The commit that took it is not here: git fetch --unshallow")
         notes.append(f"{differs}: compared with a build of {base}, the commit that took it")
-    bench = ["cargo", "run", "--quiet", "--package", "bench", "--bin", "bench", "--"]
-    counts = step("the comparison",
-                  [*bench, "compare", base, ".", *STAGES, "--at-most", MORE_PERCENT])
+    crates.build()
+    counts = step("the comparison", [crates.TARGET / "debug/bench", "compare", base, ".", *STAGES,
+                                     "--at-most", MORE_PERCENT])
     counts.notes += notes
     return counts
 

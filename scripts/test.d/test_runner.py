@@ -13,7 +13,8 @@ import runner
 from counts import failed, passed
 
 REPORT = ('{"suites": [{"name": "sriov", "passed": 3, "failed": 1, "skipped": 0, '
-          '"notes": ["a note"], "seconds": 7.5}]}')
+          '"notes": ["a note"], "seconds": 7.5}, {"name": "vm", "passed": 2, "failed": 0, '
+          '"skipped": 0, "notes": [], "seconds": 3.5}]}')
 WRITES_REPORT = f"import sys; print('its output'); open(sys.argv[1], 'w').write('''{REPORT}''')"
 ENDS_EARLY = "import sys; print('its last words'); sys.exit(3)"
 RUNS_FOR_EVER = "import time; time.sleep(600)"
@@ -32,14 +33,17 @@ class BesideTest(unittest.TestCase):
         report = pathlib.Path(directory) / "report.json"
         self.enterContext(mock.patch.object(runner, "REPORT", report))
         self.enterContext(mock.patch.object(runner, "build"))
+        self.enterContext(mock.patch.object(runner, "build_release"))
         self.cpus = os.sched_getaffinity(0)
         if len(self.cpus) < 2:
             self.skipTest("needs two CPUs")
 
     def run_with(self, program, suites):
-        """Runs `sriov`, which is the program, beside the suites: the runner, and what it
+        """Runs `sriov` and `vm`, which are the program, beside the suites: the runner, and what it
         printed."""
-        suites = dict(suites, sriov=lambda: self.fail("it has a process of its own"))
+        def another_process():
+            self.fail("it has a process of its own")
+        suites = dict(suites, sriov=another_process, vm=another_process)
         ran = runner.Runner(suites, list(suites))
         ran.beside = stand_in(program)
         with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -48,11 +52,12 @@ class BesideTest(unittest.TestCase):
         return ran, output.getvalue()
 
     def test_results_and_output_of_both_are_kept(self):
-        ran, output = self.run_with(WRITES_REPORT, {"unit": passed, "live": passed})
+        ran, output = self.run_with(WRITES_REPORT, {"demo": passed, "unit": passed})
         counts, seconds = ran.results["sriov"]
         self.assertEqual((counts.passed, counts.failed, counts.notes), (3, 1, ["a note"]))
         self.assertEqual(seconds, 7.5)
-        self.assertEqual(list(ran.results), ["unit", "sriov", "live"])
+        self.assertEqual(ran.results["vm"][0].passed, 2)
+        self.assertEqual(list(ran.results), ["unit", "sriov", "vm", "demo"])
         self.assertIn("its output", output)
 
     def test_suite_beside_leaves_one_cpu(self):
@@ -72,14 +77,14 @@ class BesideTest(unittest.TestCase):
         self.assertIn("its last words", output)
 
     def test_interruption_ends_both_and_the_rest_does_not_run(self):
-        ran, _ = self.run_with(RUNS_FOR_EVER, {"unit": lambda: sys.exit(143), "live": passed})
+        ran, _ = self.run_with(RUNS_FOR_EVER, {"unit": lambda: sys.exit(143), "demo": passed})
         self.assertEqual([counts.notes for counts, _ in ran.results.values()],
-                         [["interrupted"], ["interrupted"]])
-        self.assertNotIn("live", ran.results)
+                         [["interrupted"]] * 3)
+        self.assertNotIn("demo", ran.results)
 
     def test_failure_of_one_does_not_stop_the_others(self):
-        ran, _ = self.run_with(WRITES_REPORT, {"unit": lambda: failed("so"), "live": passed})
-        self.assertEqual(list(ran.results), ["unit", "sriov", "live"])
+        ran, _ = self.run_with(WRITES_REPORT, {"unit": lambda: failed("so"), "demo": passed})
+        self.assertEqual(list(ran.results), ["unit", "sriov", "vm", "demo"])
 
 
 if __name__ == "__main__":
