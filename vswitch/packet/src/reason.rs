@@ -44,7 +44,8 @@ reasons! {
     7  Rarp "rarp" "RARP other than an announcement that the port may send";
     8  EtherType "ethertype" "An EtherType other than ARP, IPv4 and IPv6";
     9  ArpMalformed "arp-malformed" "ARP that is not a well-formed Ethernet/IPv4 request or reply";
-    10 ArpSenderMac "arp-sender-mac" "ARP whose sender hardware address is not the frame's source";
+    10 ArpSenderMac "arp-sender-mac"
+       "ARP whose sender hardware address is not the frame's source; from the underlay: no station's";
     11 ArpSenderIp "arp-sender-ip" "ARP for a sender address that the port does not have";
     12 ArpUnknown "arp-unknown" "ARP for an address that this tenant cannot reach";
     13 Ipv4Malformed "ipv4-malformed"

@@ -9,10 +9,9 @@ use oracle::configs;
 use oracle::generate::{self, Chance, Choices};
 use oracle::ipsec_rows;
 use oracle::rows::{self, Case, Expect};
-use oracle::trial::{SECOND_NS, Trial};
+use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_rows;
-use pipeline::DropReason;
-use pipeline::Verdict;
+use pipeline::{DropReason, PortId, Verdict};
 use proptest::prelude::*;
 use tenant_config::Limits;
 
@@ -28,6 +27,38 @@ fn model_agrees_with_rows() {
 fn switch_agrees_with_rows() {
     let wrong = rows::wrong(&rows::cases(), Case::by_the_switch);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Routers that share an address (VRRP, CARP) say the virtual MAC in a frame from their own.
+#[test]
+fn virtual_router_is_reached_at_its_virtual_mac() {
+    use oracle::frames::*;
+    use oracle::rows::*;
+
+    const OTHER_ROUTER: Mac = [2, 0, 0, 0, 0, 0xfd];
+    let config = configs::three();
+    let uplink = config.ports.len();
+    let mut switch = Switch::new(&config, 0xee);
+    let says = |opcode, target| Arp {
+        opcode,
+        sender_mac: VIRTUAL_ROUTER,
+        sender: NEXT_HOP,
+        target_mac: [0; 6],
+        target,
+    };
+    let packet = V4::new(IP1, EXTERNAL, 17, udp(1, 2, b"hello"));
+    for heard in [
+        ethernet(UPLINK, ROUTER, ARP, &says(2, UPLINK_IP).bytes()),
+        // The other router takes over.
+        ethernet(BROADCAST, OTHER_ROUTER, ARP, &says(1, NEXT_HOP).bytes()),
+    ] {
+        let (verdict, _) = switch.process(1, uplink, &heard, None);
+        assert_eq!(verdict, Verdict::Drop(DropReason::Absorbed));
+        let sent = ethernet(GW, VM1, IPV4, &packet.bytes());
+        let (verdict, left) = switch.process(1, 0, &sent, None);
+        assert_eq!(verdict, Verdict::Forward(PortId(uplink as u16)));
+        assert_eq!(left[..6], VIRTUAL_ROUTER);
+    }
 }
 
 /// A limit alone on `vm1`, a frame that falls under it, and the reason once its burst is spent.

@@ -74,6 +74,7 @@ const PIPELINE: &[&str] = &[
     "ipsec/mod",
     // Policy.
     "filter/ethernet",
+    "filter/arp",
     "filter/owner",
     "filter/dhcp",
     "filter/encapsulation",

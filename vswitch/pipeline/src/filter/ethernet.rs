@@ -19,8 +19,12 @@ pub(super) enum Sender<'a> {
 pub(super) struct Station<'a> {
     pub(super) sender: Sender<'a>,
     pub(super) mtu: u16,
+    /// The VIDs of the tags that it may use, of which 0 stands for a priority tag.
     pub(super) trunk: &'a [u16],
 }
+
+/// "No VLAN" (IEEE 802.1Q, table 9-2): the tag has a priority only.
+pub(super) const PRIORITY_VID: u16 = 0;
 
 impl Station<'_> {
     /// Whether the station may use the tag with this control information.
@@ -79,7 +83,8 @@ pub(super) fn parse(
         vid = Some(tag & VID_MASK);
     }
     if ethertype::is_tag(ethertype) {
-        if ethertype != ethertype::VLAN || vid.is_some() || station.trunk.is_empty() {
+        let second = frame.stripped_tag().is_some();
+        if ethertype != ethertype::VLAN || second || station.trunk.is_empty() {
             return Err(DropReason::VlanTag);
         }
         let tagged = frame
@@ -105,6 +110,7 @@ pub(super) fn parse(
     if matches!(ethertype, ethertype::LLDP | ethertype::PAUSE) {
         return Err(DropReason::LinkLocalL2);
     }
-    (packet.vid, packet.group) = (vid, group);
+    packet.vid = vid.filter(|vid| *vid != PRIORITY_VID);
+    packet.group = group;
     Ok(ethertype)
 }

@@ -3,6 +3,7 @@
 //!
 //! Default deny: a frame passes only if it reaches the end of its function.
 
+mod arp;
 pub(crate) mod client;
 mod dhcp;
 mod encapsulation;

@@ -2,7 +2,7 @@
 
 use packet::number::{ethertype, icmpv6};
 use packet::refused::{icmp_reason, igmp_reason};
-use packet::wire::{Arp, Ipv4, Ipv6, Transport, arp};
+use packet::wire::{Ipv4, Ipv6, Transport};
 use packet::{DropReason, addr};
 
 use super::{dhcp, nd};
@@ -14,15 +14,6 @@ pub(super) fn known_ethertype(ethertype: u16) -> Result<(), DropReason> {
         ethertype::RARP => Err(DropReason::Rarp),
         _ => Err(DropReason::EtherType),
     }
-}
-
-/// ARP rows 1 and 2.
-pub(super) fn parse_arp(source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
-    let arp = arp::parse(payload)?;
-    if arp.sender_mac != source {
-        return Err(DropReason::ArpSenderMac);
-    }
-    Ok(arp)
 }
 
 /// Sources that are invalid on the wire, in addition to those that are always invalid. Link-local

@@ -55,10 +55,7 @@ fn is_own_announcement(rules: &PortRules, bytes: &[u8]) -> bool {
 }
 
 fn arp_from_port(owner: &Owner<'_>, source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
-    let arp = arp::parse(payload)?;
-    if arp.sender_mac != source {
-        return Err(DropReason::ArpSenderMac);
-    }
+    let arp = super::arp::of_station(source, payload)?;
     let probe = arp.request && arp.sender_ip == 0;
     if !probe && !owner.has4(arp.sender_ip) {
         return Err(DropReason::ArpSenderIp);

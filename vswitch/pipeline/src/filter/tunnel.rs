@@ -6,7 +6,7 @@ use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use super::ethernet::{self, Sender, Station};
-use super::outside;
+use super::{arp, outside};
 use crate::ids::{PeerId, VtepId};
 use crate::tables::{PackedTarget, Tables, Tunnel};
 
@@ -55,7 +55,7 @@ pub(crate) fn from_tunnel(
             (from.ipv6(&ip, payload)?, ecn)
         }
         _ => {
-            let arp = outside::parse_arp(mac_at(bytes, 6), payload)?;
+            let arp = arp::of_station(mac_at(bytes, 6), payload)?;
             let sender = Some(arp.sender_ip).filter(|ip| addr::is_routable4(*ip));
             let peer = sender.and_then(|ip| from.peer_of(from.tables.packed4(ip)));
             packet.ip = Ip::Arp(arp);

@@ -1,7 +1,7 @@
 //! What may come from the underlay: the rows of "From the uplink".
 
 use packet::number::ethertype;
-use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
+use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
 use super::ethernet::{self, Sender, Station};
@@ -19,7 +19,7 @@ pub(crate) fn from_uplink(
     let station = Station {
         sender: Sender::Other(uplink.mac),
         mtu: uplink.mtu,
-        trunk: &[],
+        trunk: &[ethernet::PRIORITY_VID],
     };
     let ethertype = ethernet::parse(&station, frame, packet)?;
     let bytes = frame.bytes();
@@ -31,14 +31,23 @@ pub(crate) fn from_uplink(
     match ethertype {
         ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_uplink(tables, payload)?),
         ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_uplink(tables, payload)?),
-        _ => packet.ip = Ip::Arp(arp_from_uplink(tables, mac_at(bytes, 6), payload)?),
+        _ => packet.ip = Ip::Arp(arp_from_uplink(tables, uplink, payload)?),
     }
     Ok(())
 }
 
 /// Row 2 of "From the uplink", as far as the filter goes.
-fn arp_from_uplink(tables: &Tables, source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
-    let arp = outside::parse_arp(source, payload)?;
+fn arp_from_uplink(
+    tables: &Tables,
+    uplink: &UplinkRules,
+    payload: &[u8],
+) -> Result<Arp, DropReason> {
+    let arp = arp::parse(payload)?;
+    // It need not be the frame's source: routers that share an address (VRRP, CARP) say the virtual
+    // MAC in a frame from their own.
+    if !uplink.is_other_station(arp.sender_mac) {
+        return Err(DropReason::ArpSenderMac);
+    }
     let sender = arp.sender_ip;
     let no_station = addr::is_martian_source4(sender)
         || addr::is_reserved4(sender)

@@ -47,16 +47,14 @@ impl<N: Notes> Pass<'_, N> {
     /// the switch expects to announce itself.
     #[inline(always)]
     fn learn_next_hop(&mut self, side: Side<'_>, arp: &Arp) -> bool {
-        let Side::Uplink(uplink) = side else {
+        let Side::Uplink(_) = side else {
             return true;
         };
         let sender = Ipv4Addr::from_bits(arp.sender_ip).into();
         let Some(id) = self.tables.next_hop_at(sender) else {
             return false;
         };
-        if uplink.is_other_station(arp.sender_mac) {
-            self.hear_next_hop(id, arp.sender_mac);
-        }
+        self.hear_next_hop(id, arp.sender_mac);
         true
     }
 

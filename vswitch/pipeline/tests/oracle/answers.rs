@@ -155,14 +155,16 @@ fn check_arp(
     reply: &[u8],
 ) -> Result<(), String> {
     let asked = request.payload_slice();
+    // RFC 826: to the sender hardware address, which need not be the frame's source.
+    let asker: Mac = asked[8..14].try_into().expect("an ARP request");
     let expected = frames::Arp {
         opcode: 2,
         sender_mac: mac,
         sender: address,
-        target_mac: request.source(),
+        target_mac: asker,
         target: Ipv4Addr::new(asked[14], asked[15], asked[16], asked[17]),
     };
-    let expected = frames::ethernet(request.source(), mac, frames::ARP, &expected.bytes());
+    let expected = frames::ethernet(asker, mac, frames::ARP, &expected.bytes());
     let padding = &reply[expected.len().min(reply.len())..];
     let same = reply.starts_with(&expected) && padding.iter().all(|byte| *byte == 0);
     owed!(same, "an ARP reply other than {expected:02x?}");

@@ -4,14 +4,22 @@ use super::*;
 
 pub(super) struct Arp {
     pub(super) opcode: u16,
+    pub(super) hardware: [u8; 6],
     pub(super) sender: Ipv4Addr,
     pub(super) target: Ipv4Addr,
 }
 
 /// ARP 1 and 2.
 pub(super) fn arp(ethernet: &Ethernet<'_>) -> Result<Arp, DropReason> {
-    let message = ethernet.payload;
-    // ARP 1
+    let arp = well_formed_arp(ethernet.payload)?;
+    if arp.hardware != ethernet.source {
+        return Err(ArpSenderMac);
+    }
+    Ok(arp)
+}
+
+/// ARP 1.
+pub(super) fn well_formed_arp(message: &[u8]) -> Result<Arp, DropReason> {
     if message.len() < 28
         || be16(message, 0) != 1
         || be16(message, 2) != IPV4
@@ -20,12 +28,9 @@ pub(super) fn arp(ethernet: &Ethernet<'_>) -> Result<Arp, DropReason> {
     {
         return Err(ArpMalformed);
     }
-    // ARP 2
-    if mac_at(message, 8) != ethernet.source {
-        return Err(ArpSenderMac);
-    }
     Ok(Arp {
         opcode: be16(message, 6),
+        hardware: mac_at(message, 8),
         sender: ipv4_at(message, 14),
         target: ipv4_at(message, 24),
     })

@@ -13,7 +13,7 @@ pub(super) struct Ethernet<'a> {
     pub(super) destination: [u8; 6],
     pub(super) source: [u8; 6],
     pub(super) ethertype: u16,
-    /// The VID of the removed tag.
+    /// The VID of the removed tag; none if it was a priority tag.
     pub(super) tag: Option<u16>,
     pub(super) payload: &'a [u8],
 }
@@ -23,10 +23,10 @@ pub(super) fn ethernet<'a>(
     frame: &'a [u8],
     stripped_tag: Option<u16>,
     mtu: u16,
-    trunk: &[tenant_config::VlanId],
+    trunk: &[u16],
     may_be_source: impl Fn([u8; 6]) -> bool,
 ) -> Result<Ethernet<'a>, DropReason> {
-    let listed = |control: u16| trunk.iter().any(|vid| vid.get() == control & 0x0fff);
+    let listed = |control: u16| trunk.contains(&(control & 0x0fff));
     // Ethernet 1
     if frame.len() < 14 {
         return Err(Malformed);
@@ -88,7 +88,7 @@ pub(super) fn ethernet<'a>(
         destination,
         source,
         ethertype,
-        tag,
+        tag: tag.filter(|vid| *vid != 0),
         payload,
     })
 }

@@ -202,7 +202,8 @@ impl Model {
         frame: &[u8],
         tag: Option<u16>,
     ) -> Result<Outcome, DropReason> {
-        let ethernet = ethernet(frame, tag, port.mtu, &port.trunk, |source| {
+        let trunk: Vec<u16> = port.trunk.iter().map(|vid| vid.get()).collect();
+        let ethernet = ethernet(frame, tag, port.mtu, &trunk, |source| {
             source == port.mac.octets() || port.extra_macs.iter().any(|mac| mac.octets() == source)
         })?;
         self.last_tag = ethernet.tag;

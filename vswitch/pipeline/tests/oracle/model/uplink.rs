@@ -60,8 +60,8 @@ impl Model {
         tag: Option<u16>,
     ) -> Result<Outcome, DropReason> {
         self.last_tag = None;
-        // Uplink 1: Ethernet 1, 2 and 4 to 8.
-        let ethernet = ethernet(frame, tag, uplink.mtu, &[], |source| {
+        // Uplink 1: Ethernet 1, 2 and 4 to 8, as with `trunk` and the VID 0.
+        let ethernet = ethernet(frame, tag, uplink.mtu, &[0], |source| {
             source != uplink.mac.octets()
         })?;
         match ethernet.ethertype {
@@ -88,7 +88,12 @@ impl Model {
         uplink: &UplinkConfig,
         ethernet: &Ethernet<'_>,
     ) -> Result<Outcome, DropReason> {
-        let arp = arp(ethernet)?;
+        let arp = well_formed_arp(ethernet.payload)?;
+        // "A sender hardware address that is no unicast station's, or the uplink's own."
+        let own_mac = uplink.mac.octets();
+        if is_group(arp.hardware) || arp.hardware == [0; 6] || arp.hardware == own_mac {
+            return Err(ArpSenderMac);
+        }
         let no_station = match arp.sender.octets()[0] {
             0 => !arp.sender.is_unspecified(),
             first => first == 127 || first >= 224,
@@ -101,7 +106,7 @@ impl Model {
         }
         let announces = arp.opcode == 2 || arp.sender == arp.target;
         if self.next_hops().contains(&arp.sender.into()) {
-            self.teach(arp.sender.into(), ethernet.source);
+            self.teach(arp.sender.into(), arp.hardware);
             if announces {
                 return Err(Absorbed);
             }

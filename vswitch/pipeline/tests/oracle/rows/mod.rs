@@ -136,6 +136,8 @@ pub(crate) const GW: Mac = [2, 0, 0x13, 0x89, 0, 1];
 pub(crate) const UPLINK: Mac = [2, 0, 0x13, 0x89, 0, 0];
 /// The router of the underlay.
 pub(crate) const ROUTER: Mac = [2, 0, 0, 0, 0, 0xfe];
+/// Of VRRP (RFC 5798, section 7.3).
+pub(crate) const VIRTUAL_ROUTER: Mac = [0, 0, 0x5e, 0, 1, 7];
 
 pub(crate) const IP1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 pub(crate) const IP2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);

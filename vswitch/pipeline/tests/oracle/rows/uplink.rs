@@ -64,6 +64,16 @@ fn frames(rows: &mut Rows) {
     rows.drop(SrcMac, "an echo request from the uplink's own MAC, with a tag",
         tagged(&ethernet(UPLINK, UPLINK, IPV4, &inbound().bytes()), 0x8100, 100));
     rows.drop(VlanTag, "a tag", tagged(&v4(&inbound()), 0x8100, 100));
+    rows.forward(0, "a priority tag", tagged(&v4(&inbound()), 0x8100, 0xe000));
+    rows.add("a priority tag in the metadata", Some(0x6000), v4(&inbound()), Expect::Forward(0));
+    rows.reply("a request with a priority tag",
+        tagged(&from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()), 0x8100, 0xa000));
+    rows.drop(VlanTag, "a service tag of VID 0", tagged(&v4(&inbound()), 0x88a8, 0));
+    rows.drop(VlanTag, "two priority tags", tagged(&tagged(&v4(&inbound()), 0x8100, 0), 0x8100, 0));
+    rows.add("a priority tag behind one in the metadata", Some(0),
+        tagged(&v4(&inbound()), 0x8100, 0), Expect::Drop(VlanTag));
+    rows.drop(Malformed, "cut off in a priority tag",
+        tagged(&v4(&inbound()), 0x8100, 0)[..17].to_vec());
     rows.add("a tag in the metadata", Some(100), v4(&inbound()), Expect::Drop(VlanTag));
     rows.drop(Llc, "LLC", from_router(38, &[0x42, 0x42, 3]));
     rows.drop(LinkLocalL2, "LLDP", from_router(0x88cc, &[0; 46]));
@@ -81,8 +91,13 @@ fn arp_messages(rows: &mut Rows) {
     rows.row = "Uplink 2";
     rows.drop(ArpMalformed, "cut off",
         from_router(ARP, &of_router(1, NEXT_HOP, UPLINK_IP).bytes()[..27]));
-    rows.drop(ArpSenderMac, "another's hardware address",
-        from_router(ARP, &arp(2, NEXT_HOP, UPLINK_IP).bytes()));
+    let says = |sender_mac| {
+        from_router(ARP, &Arp { sender_mac, ..of_router(2, NEXT_HOP, UPLINK_IP) }.bytes())
+    };
+    rows.drop(ArpSenderMac, "a group's hardware address", says(BROADCAST));
+    rows.drop(ArpSenderMac, "nobody's hardware address", says([0; 6]));
+    rows.drop(ArpSenderMac, "our hardware address", says(UPLINK));
+    rows.drop(Absorbed, "the next hop's reply with its virtual MAC", says(VIRTUAL_ROUTER));
     rows.drop(Absorbed, "the next hop's reply",
         from_router(ARP, &of_router(2, NEXT_HOP, UPLINK_IP).bytes()));
     rows.drop(Absorbed, "the next hop's announcement",
