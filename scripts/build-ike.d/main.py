@@ -163,6 +163,21 @@ def compile_program(tree, flags, out):
     stamp.write_text(key)
 
 
+def copy_sources(description, directory):
+    """Copies what the program is made of, as this repository has it, and strongSwan's source
+    package."""
+    for name in ("scripts/build-ike", "scripts/build-ike.d", "scripts/lib/python", "scripts/setup",
+                 "vswitch/ike"):
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, target)
+    package = directory / "strongswan"
+    package.mkdir()
+    for file in (description, *sorted(description.parent.glob("strongswan_*.tar.*"))):
+        shutil.copy2(file, package)
+
+
 def fuzz(seconds, directory):
     """Tries what the switch may send, on the parser alone, under libFuzzer."""
     program, corpus = directory / "fuzz-message", directory / "fuzz-corpus"
@@ -186,6 +201,9 @@ def main():
                         help="build vswitch-charon-asan, with AddressSanitizer, for fuzzing")
     parser.add_argument("--fuzz", metavar="SECONDS", type=int,
                         help="build nothing else; try hostile messages on the plugin's parser")
+    parser.add_argument("--sources", metavar="DIR", type=pathlib.Path,
+                        help="also copy what it is built from to this new directory, for those who "
+                             "get the program (GPL)")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     arguments = parser.parse_args()
     flags = SANITIZE if arguments.sanitize else FLAGS
@@ -202,7 +220,9 @@ def main():
             fcntl.flock(lock, fcntl.LOCK_EX)
             tree, description = strongswan(arguments.update, flags)
             compile_program(tree, flags, out)
-    except Failure as failure:
+            if arguments.sources:
+                copy_sources(description, arguments.sources)
+    except (Failure, FileExistsError) as failure:
         log(str(failure))
         return 1
     if not arguments.quiet:

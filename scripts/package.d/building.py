@@ -9,6 +9,8 @@ import sys
 import time
 import tomllib
 
+import manual
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRIPLE = "x86_64-unknown-linux-gnu"
 PROGRAMS = {"vswitch": "vswitch", "vf-provisioner": "vf-provisioner",
@@ -16,6 +18,8 @@ PROGRAMS = {"vswitch": "vswitch", "vf-provisioner": "vf-provisioner",
 # What is linked into the switch from Debian's static archives.
 LINKED = ("libdpdk-dev", "libnuma-dev", "libbsd-dev", "libmd-dev", "libxdp-dev", "libbpf-dev",
           "libelf-dev", "zlib1g-dev", "libc6-dev")
+# And into the IKE daemon, beside strongSwan.
+LINKED_IKE = ("libssl-dev", "libc6-dev")
 
 
 class Failure(Exception):
@@ -41,6 +45,12 @@ class Sources:
     exact: bool = True
     image: pathlib.Path | None = None
     with_image: bool = True
+    with_ike: bool = True
+
+    def left_out(self):
+        """The packages that are not built."""
+        left_out = [] if self.with_image else ["vswitch-image"]
+        return left_out if self.with_ike else [*left_out, "vswitch-ike", "vswitch-ike-source"]
 
     def epoch(self):
         """The seconds that all files get as their time."""
@@ -91,6 +101,17 @@ class Sources:
             self.cargo(["--package=pages"])
         subprocess.run([self.target() / "debug/pages", out], check=True)
 
+    def ike(self, out):
+        """Puts the IKE daemon, its manual page and what it is built from into `out`."""
+        command = [self.root / "scripts/build-ike", "--quiet", "--sources", out / "source"]
+        if subprocess.run(command, cwd=self.root, check=False).returncode != 0:
+            raise Failure("the IKE daemon does not build, see the lines above")
+        program = self.target() / "ike/vswitch-charon"
+        shutil.copy(program, out)
+        (out / "vswitch-charon.1").write_text(manual.page(
+            "vswitch-charon", "IKE daemon of one tenant's switch",
+            output_of([program, "--help"]), self.epoch()))
+
     def switch_image(self):
         """The directory of a switch image, which is built unless one was given."""
         image = self.image or self.target() / "switch-image"
@@ -115,9 +136,8 @@ def build(of, version, out):
                "--no-pre-clean"]
     if of.debug:
         environment["PACKAGE_COMPRESSION"] = "-z0"
-    if not of.with_image:
-        environment["DH_OPTIONS"] = "--no-package=vswitch-image"
-    substitutions(tree / "debian")
+    environment["DH_OPTIONS"] = " ".join(f"--no-package={name}" for name in of.left_out())
+    substitutions(tree)
     with (out / "build.log").open("w") as output:
         ran = subprocess.run(command, cwd=tree, env=environment, check=False, stdout=output,
                              stderr=subprocess.STDOUT)
@@ -141,6 +161,9 @@ def stage(of, staged):
         shutil.copy(staged / f"pages/bash/{program}.bash", staged / "completions" / program)
     if of.with_image:
         shutil.copytree(of.switch_image(), staged / "switch-image")
+    if of.with_ike:
+        (staged / "ike").mkdir()
+        of.ike(staged / "ike")
     shutil.copytree(of.root / "docs", staged / "docs")
     shutil.copytree(of.root / "examples", staged / "examples")
     shutil.copy(of.root / "README.md", staged)
@@ -156,8 +179,9 @@ def write_changelog(of, file, version):
     shutil.copy(of.root / "CHANGELOG.md", file.parent.parent / "staged")
 
 
-def substitutions(debian):
+def substitutions(tree):
     """Which versions of Debian's sources are linked statically, or contained."""
+    debian = tree / "debian"
     def sources_of(packages):
         form = "${source:Package} (= ${source:Version})\n"
         lines = output_of(["dpkg-query", "--show", f"--showformat={form}", *packages]).splitlines()
@@ -165,3 +189,7 @@ def substitutions(debian):
     linked = sources_of(LINKED)
     (debian / "vswitch.substvars").write_text(f"vswitch:Built-Using={linked}\n")
     (debian / "vswitch-image.substvars").write_text(f"image:Built-Using={linked}\n")
+    for description in tree.glob("staged/ike/source/strongswan/*.dsc"):
+        version = description.stem.removeprefix("strongswan_")
+        linked = f"{sources_of(LINKED_IKE)}, strongswan (= {version})"
+        (debian / "vswitch-ike.substvars").write_text(f"ike:Built-Using={linked}\n")

@@ -16,7 +16,7 @@ from trial import Trial
 
 ABOUT = """\
 Builds Debian packages for Debian 12 (amd64) in target/package: vswitch, vf-provisioner,
-vswitch-image and vswitch-doc. docs/operate/install.md says what is in them.
+vswitch-ike, vswitch-ike-source, vswitch-image and vswitch-doc. docs/operate/install.md says what is in them.
 
 --test builds two versions of them, installs the first in a fresh Debian 12 with systemd (a
 container of systemd-nspawn, without the host's network), and boots it: with an invalid tenant
@@ -42,6 +42,8 @@ def parse():
     parser.add_argument("--image", metavar="DIR", type=pathlib.Path,
                         help="package this switch image instead of building one")
     parser.add_argument("--no-image", action="store_true", help="leave vswitch-image out")
+    parser.add_argument("--no-ike", action="store_true",
+                        help="leave vswitch-ike and vswitch-ike-source out")
     parser.add_argument("--test", action="store_true", help="also try them (needs root)")
     parser.add_argument("--lintian", action="store_true", help="also check them with lintian")
     parser.add_argument("--twice", action="store_true",
@@ -49,6 +51,8 @@ def parse():
     arguments = parser.parse_args()
     if arguments.image and arguments.no_image:
         parser.error("--image and --no-image exclude each other")
+    if arguments.test and arguments.no_ike:
+        parser.error("--test tries vswitch-ike too: it cannot be used with --no-ike")
     if arguments.test and os.geteuid() != 0:
         parser.error("--test needs root: run it with sudo")
     return arguments
@@ -61,7 +65,7 @@ def digests(debs):
 def sources(arguments, root=ROOT):
     exact = arguments.twice or not arguments.debug
     return Sources(root=root, debug=arguments.debug, exact=exact, image=arguments.image,
-                   with_image=not arguments.no_image)
+                   with_image=not arguments.no_image, with_ike=not arguments.no_ike)
 
 
 def lintian(debs):

@@ -11,6 +11,8 @@ from building import ROOT, Failure, output_of
 from machine import Machine, wait_for
 
 TENANTS = "etc/vf-provisioner/tenants"
+# Of the tenant with an encrypted tunnel, as its file names it.
+SECRETS = "etc/mts"
 OPTIONS = "etc/vf-provisioner/config.toml"
 BROKEN = 'name = "broken"\nvni = "many"\n'
 SUPERVISOR, AT_BOOT = "vf-provisioner.service", "vf-provisioner-tenants.service"
@@ -41,6 +43,7 @@ class Trial:
             self.step("installed: the supervisor runs, and nothing failed", self.install)
             self.step("booted with an invalid file: the other tenants are up", self.first_boot)
             self.step("the supervisor does its work within its limits", self.faults)
+            self.step("a killed IKE daemon is back, as another user than the switch", self.ike)
             self.step("booted again: the same", self.second_boot)
             self.step("upgraded: no frame lost, no switch restarted", self.upgrade)
             self.step("removed: nothing is left but the configuration",
@@ -111,8 +114,15 @@ class Trial:
         return found if up == set(found) == {"blue", "red"} else None
 
     def is_as_set(self):
+        """All is as it was set, and red's peer, which is not there, has no association: 3."""
         return self._machine.run("vf-provisioner", "--cpu-limit", "90", "verify",
-                                 check=False).returncode == 0
+                                 check=False).returncode == 3
+
+    def daemons(self):
+        """{process: user} of the IKE daemons."""
+        lines = self._machine.run("ps", "-C", "vswitch-charon", "-o", "pid=,uid=",
+                                  check=False).stdout.splitlines()
+        return {int(process): int(user) for process, user in map(str.split, lines)}
 
     def supervisor(self):
         return self._machine.run("systemctl", "show", "--property=MainPID", "--value",
@@ -144,8 +154,10 @@ class Trial:
         exposure = float(re.search(r"exposure level .*: ([0-9.]+)", exposure.stdout)[1])
         if exposure > EXPOSURE_MAX:
             raise Failure(f"systemd-analyze: exposure {exposure}, at most {EXPOSURE_MAX}")
-        for name in ("red", "blue"):
-            shutil.copy(ROOT / f"examples/{name}.toml", self._machine.tree / TENANTS)
+        (self._machine.tree / SECRETS / "ipsec").mkdir(mode=0o700, parents=True)
+        self._machine.run("vf-provisioner", "ipsec", "keygen", "psk", f"/{SECRETS}/ipsec/red.psk")
+        for file in ("ipsec/red", "blue"):
+            shutil.copy(ROOT / f"examples/{file}.toml", self._machine.tree / TENANTS)
         (self._machine.tree / TENANTS / "broken.toml").write_text(BROKEN)
         with (self._machine.tree / OPTIONS).open("a") as options:
             options.write("cpu-limit = 90\n")
@@ -181,9 +193,21 @@ class Trial:
         self._machine.run("nft", "flush", "ruleset")
         wait_for("the port locks", self.is_as_set)
 
+    def ike(self):
+        (daemon, user), = self.daemons().items()
+        switch = self.switches()["red"][1]
+        switch_user = int(self._machine.run("ps", "-p", str(switch), "-o", "uid=").stdout)
+        if user == switch_user or user < 65536:
+            raise Failure(f"its user is {user}, the switch's {switch_user}")
+        self._machine.run("kill", "-KILL", str(daemon))
+        wait_for("red's IKE daemon", lambda: set(self.daemons()) - {daemon})
+        wait_for("a good verification", self.is_as_set)
+        self.same("red's switch", self.switches()["red"][1], switch)
+
     def upgrade(self):
         self.addresses()
         before, supervisor = self.switches(), self.supervisor()
+        daemons = self.daemons()
         ping = self._machine.start("ip", "netns", "exec", "red-vm1", "ping", "-q", "-i0.2", "-W5",
                                    "10.0.0.1")
         self.install_all("next")
@@ -194,6 +218,7 @@ class Trial:
         if " 0% packet loss" not in said:
             raise Failure(f"frames were lost during the upgrade:\n{said}")
         self.same("switches", self.switches(), before)
+        self.same("IKE daemons", self.daemons(), daemons)
         if self.supervisor() in (supervisor, "0"):
             raise Failure("the supervisor was not restarted")
         (self._machine.tree / TENANTS / "broken.toml").unlink()
@@ -205,7 +230,7 @@ class Trial:
         kept = sorted(file.name for file in (self._machine.tree / TENANTS).iterdir())
         self.same("kept", kept, ["blue.toml", "red.toml"])
         self.same(OPTIONS, (self._machine.tree / OPTIONS).read_text(), self._options)
-        if self.has("vf-provisioner") or self.has("vswitch"):
+        if any(map(self.has, ("vf-provisioner", "vswitch", "vswitch-charon"))):
             raise Failure("a program is left")
 
     def install_again(self):
@@ -215,6 +240,7 @@ class Trial:
 
     def purge(self, fresh, files):
         self.dpkg("-P", *names(self._debs))
+        shutil.rmtree(self._machine.tree / SECRETS)
         self.same("the host", self.host(), fresh)
         left = self._machine.run("ls", "/run").stdout.split()
         if "vf-provisioner" in left:

@@ -244,7 +244,8 @@ pub(super) fn start(context: &Context, ike: &Ike, restarts: u64) -> Result<(), H
     if !ike.binary.is_file() {
         let binary = ike.binary.display();
         return Err(failed(format!(
-            "{binary} is not there; build it with scripts/build-ike, or name it with --ike-binary"
+            "{binary} is not there: install the package vswitch-ike, build it with \
+             scripts/build-ike, or name it with --ike-binary"
         )));
     }
     let files = IkeFiles::new(context, &ike.tenant);
