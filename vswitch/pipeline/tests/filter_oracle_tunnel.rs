@@ -285,6 +285,23 @@ fn path_mtu_only_decreases_until_it_expires() {
     }
 }
 
+/// A router may say so from whatever address its link has: what it quotes is looked at.
+#[test]
+fn report_is_believed_from_a_router_of_any_address() {
+    const INVALID: Result<Verdict, String> = Ok(Verdict::Drop(DropReason::IngressSource));
+    for (name, mut at) in Underlay::all() {
+        let mut mtu = at.mtu();
+        for (router, may) in odd_routers(&at.config) {
+            let quote = at.sent(BEHIND_B, mtu);
+            let report = report_from(&at.config, router, u32::from(mtu) - 1, &quote);
+            let expected = if may { ABSORBED } else { INVALID };
+            mtu -= u16::from(may);
+            assert_eq!(at.send(OUT, &report), expected, "{name}: {router}");
+            at.carries(BEHIND_B, mtu);
+        }
+    }
+}
+
 /// Ten minutes are ten minutes: a report that is repeated all the time does not prolong them, since
 /// no packet that large is sent any more.
 #[test]

@@ -1,6 +1,7 @@
 //! What may come from the underlay: the rows of "From the uplink".
 
 use packet::number::ethertype;
+use packet::wire::icmp::{self, NotTooBig};
 use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
@@ -62,7 +63,9 @@ fn arp_from_uplink(
 #[inline(always)]
 fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason> {
     let ip = ipv4::parse(payload)?;
-    if addr::is_invalid_outside_source4(ip.source) || tables.is_inside4(ip.source, ip.destination) {
+    let closed =
+        addr::is_invalid_outside_source4(ip.source) || tables.is_inside4(ip.source, ip.destination);
+    if closed && !is_report4(tables, &ip, payload) {
         return Err(DropReason::IngressSource);
     }
     outside::services4(&ip, payload)?;
@@ -72,12 +75,48 @@ fn ipv4_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv4, DropReason>
 #[inline(always)]
 fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason> {
     let ip = ipv6::parse(payload)?;
-    if outside::has_invalid_source6(&ip)
+    let closed = outside::has_invalid_source6(&ip)
         || tables.is_inside6(ip.source, ip.destination)
-        || tables.stands_for_closed4(ip.source)
-    {
+        || tables.stands_for_closed4(ip.source);
+    if closed && !is_report6(tables, &ip, payload) {
         return Err(DropReason::IngressSource);
     }
     outside::services6(&ip, payload)?;
     Ok(ip)
+}
+
+/// Whether the packet says that one of the tunnel's was too big. The links of the router that says
+/// so may be numbered as the tenant's network is, or not at all (RFC 7404): it is judged by what it
+/// quotes.
+#[cold]
+fn is_report4(tables: &Tables, ip: &Ipv4, packet: &[u8]) -> bool {
+    let router = addr::is_routable4(ip.source) || addr::is_link_local4(ip.source);
+    router
+        && is_report(
+            tables,
+            tables.route4(ip.source),
+            tables.route4(ip.destination),
+        )
+        && !matches!(icmp::too_big4(ip, packet), Err(NotTooBig::Other))
+}
+
+/// As [`is_report4`].
+#[cold]
+fn is_report6(tables: &Tables, ip: &Ipv6, packet: &[u8]) -> bool {
+    let router = addr::is_link_local6(ip.source) || !outside::has_invalid_source6(ip);
+    router
+        && !tables.stands_for_closed4(ip.source)
+        && is_report(
+            tables,
+            tables.route6(ip.source),
+            tables.route6(ip.destination),
+        )
+        && !matches!(icmp::too_big6(ip, packet), Err(NotTooBig::Other))
+}
+
+/// Whether these may be the ends of a report.
+fn is_report(tables: &Tables, from: Option<Target>, to: Option<Target>) -> bool {
+    tables.tunnel.is_some()
+        && to == Some(Target::UplinkSelf)
+        && !matches!(from, Some(Target::UplinkSelf | Target::UnderlayEdge))
 }

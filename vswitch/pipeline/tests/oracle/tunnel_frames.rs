@@ -208,25 +208,53 @@ pub(crate) fn too_big(
 /// ICMP "fragmentation needed" or ICMPv6 "packet too big" to the VTEP about the packet that begins
 /// with `quote`, from router number `router`, or from the uplink's next hop if that is 0.
 pub(crate) fn report(config: &SwitchConfig, router: u8, mtu: u32, quote: &[u8]) -> Vec<u8> {
+    let from: IpAddr = match (tunnel(config).vtep, router) {
+        (IpAddr::V4(_), 0) => rows::NEXT_HOP.into(),
+        (IpAddr::V4(_), router) => [203, 0, 113, 100 + router].into(),
+        (IpAddr::V6(_), 0) => rows::NEXT_HOP6.into(),
+        (IpAddr::V6(_), router) => {
+            std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xd, router.into(), 0, 0, 0, 1).into()
+        }
+    };
+    report_from(config, from, mtu, quote)
+}
+
+/// As [`report`], from a router with that address.
+pub(crate) fn report_from(config: &SwitchConfig, from: IpAddr, mtu: u32, quote: &[u8]) -> Vec<u8> {
     let rest = [&mtu.to_be_bytes()[..], quote].concat();
-    match tunnel(config).vtep {
-        IpAddr::V4(vtep) => {
-            let from = match router {
-                0 => rows::NEXT_HOP,
-                router => [203, 0, 113, 100 + router].into(),
-            };
+    match (from, tunnel(config).vtep) {
+        (IpAddr::V4(from), IpAddr::V4(vtep)) => {
             let packet = V4::new(from, vtep, 1, icmp(3, 4, &rest));
             frames::ethernet(rows::UPLINK, rows::ROUTER, IPV4, &packet.bytes())
         }
-        IpAddr::V6(vtep) => {
-            let from = match router {
-                0 => rows::NEXT_HOP6,
-                router => std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xd, router.into(), 0, 0, 0, 1),
-            };
+        (IpAddr::V6(from), IpAddr::V6(vtep)) => {
             let packet = V6::icmp(from, vtep, icmpv6(2, 0, &rest));
             frames::ethernet(rows::UPLINK, rows::ROUTER, IPV6, &packet.bytes())
         }
+        _ => panic!("a router of another family"),
     }
+}
+
+/// Sources of reports that no other packet from the underlay may have, and whether a router may
+/// have them: link-local ones, the gateway's, a port's, one behind a peer; the uplink's own, and
+/// those that are invalid on any wire.
+pub(crate) fn odd_routers(config: &SwitchConfig) -> Vec<(IpAddr, bool)> {
+    let own = tunnel(config).vtep;
+    let all: [(IpAddr, bool); 11] = [
+        ([169, 254, 7, 1].into(), true),
+        (rows::GATEWAY.into(), true),
+        (rows::IP1.into(), true),
+        ([10, 0, 0, 71].into(), true),
+        ([0, 0, 0, 7].into(), false),
+        ([240, 0, 0, 1].into(), false),
+        ([0xfe80, 0, 0, 0, 0, 0, 0, 7].into(), true),
+        (rows::inner(1).into(), true),
+        (rows::inner(0x11).into(), true),
+        ([0, 0, 0, 0, 0, 0, 0, 7].into(), false),
+        (own, false),
+    ];
+    let of_family = |(address, _): &(IpAddr, bool)| address.is_ipv4() == own.is_ipv4();
+    all.into_iter().filter(of_family).collect()
 }
 
 /// The packet in a frame that went into the tunnel, as a router quotes it: as much as fits, with

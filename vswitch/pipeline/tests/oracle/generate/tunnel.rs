@@ -3,7 +3,8 @@
 use tenant_config::TunnelKind;
 
 use super::super::tunnel_frames::{
-    Sum, TunnelPacket, geneve_header, geneve_option, quote_of, report, too_big, tunnel,
+    Sum, TunnelPacket, geneve_header, geneve_option, odd_routers, quote_of, report, report_from,
+    too_big, tunnel,
 };
 use super::*;
 
@@ -240,10 +241,17 @@ pub(crate) fn report_about(choices: &mut Choices<'_>, config: &SwitchConfig, lef
         &[full - 1, full - 20],
         &[1330, 1350, 626, 576, 0, full, full + 1],
     );
+    let bytes = match choices.once_in(8) {
+        true => {
+            let (from, _) = choices.pick(&odd_routers(config));
+            report_from(config, from, mtu, &quote)
+        }
+        false => report(config, router, mtu, &quote),
+    };
     Sent {
         from: config.ports.len(),
         tag: None,
-        bytes: report(config, router, mtu, &quote),
+        bytes,
     }
 }
 

@@ -160,11 +160,30 @@ impl Model {
             !to_us && !of_the_link && matches!(self.route(packet.source), Route::Peer(_));
         let edge = self.is_edge_of_underlay(packet.source);
         let closed = self.stands_for_closed(packet.source);
-        if inside || behind_peer || edge || closed || is_invalid_source(packet) {
+        let refused = inside || behind_peer || edge || closed || is_invalid_source(packet);
+        if refused && !self.is_of_a_router(uplink, packet) {
             return Err(IngressSource);
         }
         // Uplink 5 and 6
         unwanted_from_outside(packet)
+    }
+
+    /// "A report that a packet is too big": its router has any address but the uplink's own, the
+    /// subnet's first or last one, and those that are invalid on any wire.
+    fn is_of_a_router(&self, uplink: &UplinkConfig, packet: &Packet<'_>) -> bool {
+        let is_own = |address| uplink.own_addresses().any(|own| own == address);
+        let invalid = is_invalid_source(packet) && !is_link_local(packet.source);
+        let says_too_big = match packet.source {
+            IpAddr::V4(_) => packet.icmpv4_type() == Some(3) && packet.payload[1] == 4,
+            IpAddr::V6(_) => packet.icmpv6_type() == Some(2),
+        };
+        self.config.tunnel.is_some()
+            && is_own(packet.destination)
+            && !is_own(packet.source)
+            && !invalid
+            && !self.is_edge_of_underlay(packet.source)
+            && !self.stands_for_closed(packet.source)
+            && says_too_big
     }
 
     /// The rows that follow those of IPsec; `carried` if an SA has carried the packet.
