@@ -69,11 +69,6 @@ impl<'p> Message<'p> {
         be128(self.body, 8)
     }
 
-    /// The router flag of a Neighbor Advertisement.
-    pub fn router_flag(&self) -> bool {
-        self.body[4] & 0x80 != 0
-    }
-
     /// The addresses of every link-layer option of that kind.
     pub fn link_layer(&self, wanted: u8) -> impl Iterator<Item = [u8; 6]> + use<'p> {
         let mut options = self.body.get(self.options_at..).unwrap_or_default();

@@ -24,9 +24,7 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
                     && message.link_layer(SOURCE_LINK_LAYER).next().is_none()
             }
             icmpv6::NEIGHBOR_ADVERTISEMENT => {
-                owner.has6(message.target())
-                    && message.link_layer(TARGET_LINK_LAYER).all(own_mac)
-                    && !message.router_flag()
+                owner.has6(message.target()) && message.link_layer(TARGET_LINK_LAYER).all(own_mac)
             }
             _ if ip.source == 0 => message.link_layer(SOURCE_LINK_LAYER).next().is_none(),
             _ => message.link_layer(SOURCE_LINK_LAYER).all(own_mac),

@@ -174,12 +174,7 @@ pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(
                 && packet.destination == solicited_node(target)
                 && says(SOURCE_LINK_LAYER, false)
         }
-        NA => {
-            let router_flag = packet.payload[4] & 0x80 != 0;
-            owns_or_link_local(port, nd_target(packet.payload))
-                && says(TARGET_LINK_LAYER, true)
-                && !router_flag
-        }
+        NA => owns_or_link_local(port, nd_target(packet.payload)) && says(TARGET_LINK_LAYER, true),
         RS => says(SOURCE_LINK_LAYER, !source.is_unspecified()),
         MLD_QUERY => return Err(MldQuery),
         _ => true,

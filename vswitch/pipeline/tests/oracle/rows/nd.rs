@@ -151,8 +151,6 @@ fn forged_messages(rows: &mut Rows) {
         advertise(0x20, GATEWAY6, &[target()]));
     rows.drop(NdSpoof, "an advertisement with the sibling's MAC",
         advertise(0x20, OWN, &[link_layer(2, VM2)]));
-    rows.drop(NdSpoof, "an advertisement as a router",
-        advertise(0xa0, OWN, &[target()]));
     rows.drop(NdSpoof, "a Router Solicitation with the sibling's MAC",
         v6_group(&V6::icmp(OWN, ALL_ROUTERS, router_solicitation(&[link_layer(1, VM2)]))));
     rows.drop(NdSpoof, "a Router Solicitation from :: with a MAC",
@@ -168,6 +166,8 @@ fn absorbed_messages(rows: &mut Rows) {
     rows.row = "ND service";
     rows.drop(Absorbed, "an advertisement of the own address",
         advertise(0x60, OWN, &[target()]));
+    rows.drop(Absorbed, "an advertisement of a node that forwards",
+        advertise(0xa0, OWN, &[target()]));
     rows.drop(Absorbed, "an advertisement of the own link-local",
         advertise(0x20, link_local(VM1), &[]));
     for kind in [131, 132, 143] {
