@@ -61,8 +61,8 @@ def parse():
     parser = argparse.ArgumentParser(
         prog="scripts/test",
         description="Runs all suites, or those named, and ends with a summary.",
-        epilog=f"With two CPUs or more, {' and '.join(BESIDE)} run beside the others; "
-               f"{', '.join(ALONE)} run alone, at the end.")
+        epilog=f"With two CPUs or more, {BESIDE} runs beside the others; {', '.join(ALONE)} run "
+               "alone, at the end.")
     parser.add_argument("suite", nargs="*", metavar="SUITE", help=", ".join(ABOUT))
     parser.add_argument("--list", action="store_true", help="name the suites")
     parser.add_argument("--quick", action="store_true", help="a shorter demo; all else is the same")

@@ -1,4 +1,4 @@
-"""Runs suites one after the other, and those of emulated machines beside them."""
+"""Runs suites one after the other, and the one of the emulated machine beside them."""
 
 import contextlib
 import json
@@ -10,17 +10,18 @@ import threading
 import time
 
 from children import attended
-from counts import ROOT, Counts, failed
+from counts import ROOT, Counts, failed, run
 from crates import BuildFailure, build
-from suites import ABOUT, build_release
+from suites import ABOUT, PROGRAMS_BUILD
 
 REPORT = ROOT / "target" / "test" / "report.json"
 
-# An emulated machine has one thread, which is always busy: on two CPUs, these leave one to others.
-BESIDE = ("sriov", "vm")
-# They measure losses, and the time until what was killed is back: nothing runs beside them. The
-# demo has the namespaces of `vm`.
-ALONE = ("demo", "chaos", "nested")
+# The emulated machine has one thread, which is always busy: this suite has the first CPU for
+# itself, and leaves the others to other suites.
+BESIDE = "sriov"
+# They measure losses, and the time until what was killed is back, or start several machines: nothing
+# runs beside them.
+ALONE = ("vm", "demo", "chaos", "nested")
 PROGRESS_EVERY_S = 60
 
 
@@ -38,11 +39,12 @@ def run_suite(name, suite):
 
 
 class Beside:
-    """Suites that run beside others, in a process of their own; its output is shown at its end."""
+    """A suite that runs beside others, in a process of its own on these CPUs; its output is shown at
+    its end."""
 
-    def __init__(self, names, directory, stack):
-        self._names, self._label = names, " and ".join(names)
-        self._log, self._report = directory / "beside.log", directory / "beside.json"
+    def __init__(self, name, cpus, directory, stack):
+        self.name = name
+        self._log, self._report = directory / f"{name}.log", directory / f"{name}.json"
         directory.mkdir(parents=True, exist_ok=True)
         self._report.unlink(missing_ok=True)
         self._started = time.monotonic()
@@ -50,21 +52,22 @@ class Beside:
         self._child = stack.enter_context(attended(
             self.command(self._report), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
             stderr=output))
+        os.sched_setaffinity(self._child.pid, cpus)
         self._ended = threading.Event()
         stack.callback(self._ended.set)
         threading.Thread(target=self._show_progress, daemon=True).start()
-        print(f"\n── {self._label} beside the next suites; the output follows at the end",
+        print(f"\n── {self.name} runs beside the next suites; its output follows when it has ended",
               flush=True)
 
     def command(self, report):
         program = pathlib.Path(__file__).with_name("main.py")
-        return [sys.executable, program, "--report", report, *self._names]
+        return [sys.executable, program, "--report", report, self.name]
 
     def _show_progress(self):
         while not self._ended.wait(PROGRESS_EVERY_S) and self.is_running():
             lines = self._log.read_text(errors="replace").splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "")
-            print(f"── {self._label}, {self._seconds():.0f} s: {last[:70]}", flush=True)
+            print(f"── {self.name} runs, {self._seconds():.0f} s: {last[:70]}", flush=True)
 
     def is_running(self):
         return self._child.poll() is None
@@ -73,18 +76,17 @@ class Beside:
         return time.monotonic() - self._started
 
     def finish(self):
-        """Waits for its end and shows its output; {suite: its counts and seconds}."""
+        """Waits for its end and shows its output; its counts and seconds."""
         self._child.wait()
         self._ended.set()
         print(self._log.read_text(errors="replace"), flush=True)
         if not self._report.exists():
-            counts = failed(f"ended with status {self._child.returncode}, without a report")
-            return {name: (counts, self._seconds()) for name in self._names}
-        results = {}
-        for suite in json.loads(self._report.read_text())["suites"]:
-            name, seconds = suite.pop("name"), suite.pop("seconds")
-            results[name] = Counts(**suite), seconds
-        return results
+            status = self._child.returncode
+            return failed(f"ended with status {status}, without a report"), self._seconds()
+        suite, = json.loads(self._report.read_text())["suites"]
+        seconds = suite.pop("seconds")
+        del suite["name"]
+        return Counts(**suite), seconds
 
 
 class Runner:
@@ -97,12 +99,10 @@ class Runner:
         self.results, self.interruption = {}, None
 
     def run(self):
-        beside = [name for name in self._chosen if name in BESIDE]
-        alone = [name for name in self._chosen if name in ALONE]
-        others = [name for name in self._chosen if name not in (*BESIDE, *ALONE)]
-        if beside and others and len(os.sched_getaffinity(0)) > 1:
-            self._run_beside(beside, others)
-            self._run_each(alone)
+        others = [name for name in self._chosen if name not in (BESIDE, *ALONE)]
+        if BESIDE in self._chosen and others and len(os.sched_getaffinity(0)) > 1:
+            self._run_beside(others)
+            self._run_each([name for name in self._chosen if name in ALONE])
         else:
             self._run_each(self._chosen)
 
@@ -113,25 +113,24 @@ class Runner:
             counts, seconds, self.interruption = run_suite(name, self._suites[name])
             self.results[name] = counts, seconds
 
-    def _run_beside(self, beside, others):
-        """Runs the others on all CPUs but one, while those beside them run."""
+    def _run_beside(self, others):
+        """Runs the others on all CPUs but the first, while that is taken."""
         with contextlib.suppress(BuildFailure):
             build()  # each suite that needs it reports the failure
         cpus = os.sched_getaffinity(0)
+        first, *rest = sorted(cpus)
         try:
             with contextlib.ExitStack() as stack:
-                child = self.beside(beside, REPORT.parent, stack)
-                os.sched_setaffinity(0, sorted(cpus)[1:])
-                build_release()
+                beside = self.beside(BESIDE, {first}, REPORT.parent, stack)
+                os.sched_setaffinity(0, rest)
+                run(PROGRAMS_BUILD)  # the suite beside needs them, and reports a failure
                 for name in others:
-                    os.sched_setaffinity(0, sorted(cpus)[1:] if child.is_running() else cpus)
+                    os.sched_setaffinity(0, rest if beside.is_running() else cpus)
                     self._run_each([name])
                 if self.interruption:
-                    raise self.interruption  # ends the suites beside too
-                self.results.update(child.finish())
+                    raise self.interruption  # ends the other suite too
+                self.results[BESIDE] = beside.finish()
         except (KeyboardInterrupt, SystemExit) as caught:
-            for name in beside:
-                self.results[name] = failed("interrupted"), 0
-            self.interruption = caught
+            self.results[BESIDE], self.interruption = (failed("interrupted"), 0), caught
         finally:
             os.sched_setaffinity(0, cpus)

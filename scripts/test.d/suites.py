@@ -44,10 +44,9 @@ ABOUT = {
 ONLY_IF_NAMED = ("nested",)
 
 # What the demos run, and the suites that start a switch's VM.
-RELEASE_BUILD = (
-    ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p", "vf-provisioner"],
-    ["scripts/build-switch-image"],
-)
+PROGRAMS_BUILD = ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p",
+                  "vf-provisioner"]
+RELEASE_BUILD = PROGRAMS_BUILD, ["scripts/build-switch-image"]
 
 
 def build_release():

@@ -13,9 +13,9 @@ import runner
 from counts import failed, passed
 
 REPORT = ('{"suites": [{"name": "sriov", "passed": 3, "failed": 1, "skipped": 0, '
-          '"notes": ["a note"], "seconds": 7.5}, {"name": "vm", "passed": 2, "failed": 0, '
-          '"skipped": 0, "notes": [], "seconds": 3.5}]}')
+          '"notes": ["a note"], "seconds": 7.5}]}')
 WRITES_REPORT = f"import sys; print('its output'); open(sys.argv[1], 'w').write('''{REPORT}''')"
+SAYS_CPUS = f"import os, time; time.sleep(0.3); print(os.sched_getaffinity(0)); {WRITES_REPORT}"
 ENDS_EARLY = "import sys; print('its last words'); sys.exit(3)"
 RUNS_FOR_EVER = "import time; time.sleep(600)"
 
@@ -33,17 +33,15 @@ class BesideTest(unittest.TestCase):
         report = pathlib.Path(directory) / "report.json"
         self.enterContext(mock.patch.object(runner, "REPORT", report))
         self.enterContext(mock.patch.object(runner, "build"))
-        self.enterContext(mock.patch.object(runner, "build_release"))
+        self.enterContext(mock.patch.object(runner, "run"))
         self.cpus = os.sched_getaffinity(0)
         if len(self.cpus) < 2:
             self.skipTest("needs two CPUs")
 
     def run_with(self, program, suites):
-        """Runs `sriov` and `vm`, which are the program, beside the suites: the runner, and what it
+        """Runs `sriov`, which is the program, beside the suites: the runner, and what it
         printed."""
-        def another_process():
-            self.fail("it has a process of its own")
-        suites = dict(suites, sriov=another_process, vm=another_process)
+        suites = dict(suites, sriov=lambda: self.fail("it has a process of its own"))
         ran = runner.Runner(suites, list(suites))
         ran.beside = stand_in(program)
         with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -56,11 +54,10 @@ class BesideTest(unittest.TestCase):
         counts, seconds = ran.results["sriov"]
         self.assertEqual((counts.passed, counts.failed, counts.notes), (3, 1, ["a note"]))
         self.assertEqual(seconds, 7.5)
-        self.assertEqual(ran.results["vm"][0].passed, 2)
-        self.assertEqual(list(ran.results), ["unit", "sriov", "vm", "demo"])
+        self.assertEqual(list(ran.results), ["unit", "sriov", "demo"])
         self.assertIn("its output", output)
 
-    def test_suite_beside_leaves_one_cpu(self):
+    def test_suite_beside_has_the_first_cpu_alone(self):
         seen = []
 
         def unit():
@@ -68,7 +65,10 @@ class BesideTest(unittest.TestCase):
             sys.exit(1)
 
         self.run_with(RUNS_FOR_EVER, {"unit": unit})
-        self.assertEqual(len(seen[0]), len(self.cpus) - 1)
+        _, output = self.run_with(SAYS_CPUS, {"unit": passed})
+        first = min(self.cpus)
+        self.assertEqual(seen, [self.cpus - {first}])
+        self.assertIn(str({first}), output)
 
     def test_end_without_report_is_a_failure(self):
         ran, output = self.run_with(ENDS_EARLY, {"unit": passed})
@@ -79,12 +79,12 @@ class BesideTest(unittest.TestCase):
     def test_interruption_ends_both_and_the_rest_does_not_run(self):
         ran, _ = self.run_with(RUNS_FOR_EVER, {"unit": lambda: sys.exit(143), "demo": passed})
         self.assertEqual([counts.notes for counts, _ in ran.results.values()],
-                         [["interrupted"]] * 3)
+                         [["interrupted"]] * 2)
         self.assertNotIn("demo", ran.results)
 
     def test_failure_of_one_does_not_stop_the_others(self):
         ran, _ = self.run_with(WRITES_REPORT, {"unit": lambda: failed("so"), "demo": passed})
-        self.assertEqual(list(ran.results), ["unit", "sriov", "vm", "demo"])
+        self.assertEqual(list(ran.results), ["unit", "sriov", "demo"])
 
 
 if __name__ == "__main__":

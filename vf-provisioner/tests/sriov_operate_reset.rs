@@ -29,7 +29,7 @@ const PF: &str = "/sys/bus/pci/devices/0000:01:00.0";
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the supervisor may take to make a tenant's functions again, to prove them with frames,
 /// and to restart the switch, with pauses after tries that failed.
-const RETURN: Duration = Duration::from_secs(180);
+const RETURN: Duration = Duration::from_secs(400);
 /// How long any look at the host may take there, whatever the host does.
 const LOOK: Duration = Duration::from_secs(40);
 

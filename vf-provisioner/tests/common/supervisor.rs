@@ -98,6 +98,10 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // After a test that failed.
+        if std::thread::panicking() {
+            let events = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the supervisor's events:\n{events}");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -73,13 +73,29 @@ pub enum ClientError {
     ),
 }
 
+impl ClientError {
+    /// Whether what came may have been for another client of a VM's channel: of one that has gone,
+    /// an answer or the rest of one. Then a second try is worth it.
+    pub fn may_be_anothers(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Protocol { .. })
+    }
+}
+
 /// A client of one switch.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
-    /// For the first request.
-    connected: Mutex<Option<UnixStream>>,
+    connection: Connection,
+}
+
+/// How a client comes to its connections.
+#[derive(Debug)]
+enum Connection {
+    /// One for each request.
+    Own,
+    /// It was given one, for one request.
+    Given(Mutex<Option<UnixStream>>),
 }
 
 /// A request, and how much of its answer is read.
@@ -97,20 +113,21 @@ impl Client {
         Self {
             socket: socket.into(),
             timeout,
-            connected: Mutex::new(None),
+            connection: Connection::Own,
         }
     }
 
     /// A client for one request over `stream`, which is connected to `socket`.
     pub fn connected(stream: UnixStream, socket: impl Into<PathBuf>, timeout: Duration) -> Self {
         Self {
-            connected: Mutex::new(Some(stream)),
+            connection: Connection::Given(Mutex::new(Some(stream))),
             ..Self::new(socket, timeout)
         }
     }
 
     /// `GET` with that query, which is empty or begins with `?`: the bytes of the answer. Asks once
-    /// more within the same time if the first answer is not to this request.
+    /// more within the same time if what came is no answer to this request, and there can be another
+    /// connection.
     ///
     /// # Errors
     /// If there is no answer, or one with a status other than 200.
@@ -128,7 +145,7 @@ impl Client {
             self.request(call, until)
         };
         match ask() {
-            Err(ClientError::Foreign { .. }) => ask(),
+            Err(error) if error.may_be_anothers() && self.can_reconnect() => ask(),
             answer => answer,
         }
     }
@@ -194,22 +211,19 @@ impl Client {
         })
     }
 
-    async fn stream(&self) -> io::Result<tokio::net::UnixStream> {
-        match self.take_connected() {
-            None => tokio::net::UnixStream::connect(&self.socket).await,
-            Some(stream) => {
-                stream.set_nonblocking(true)?;
-                tokio::net::UnixStream::from_std(stream)
-            }
-        }
+    fn can_reconnect(&self) -> bool {
+        matches!(self.connection, Connection::Own)
     }
 
-    fn take_connected(&self) -> Option<UnixStream> {
-        let mut connected = self
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        connected.take()
+    async fn stream(&self) -> io::Result<tokio::net::UnixStream> {
+        let given = match &self.connection {
+            Connection::Own => return tokio::net::UnixStream::connect(&self.socket).await,
+            Connection::Given(given) => given,
+        };
+        let stream = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.ok_or(io::ErrorKind::NotConnected)?;
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream)
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Vec<u8>, ClientError> {
@@ -375,6 +389,23 @@ mod tests {
         let (client, _directory) = switch(&[answer_to_another, ok]);
         assert_eq!(get(&client).expect("an answer"), GENERATION.as_bytes());
         let (client, _directory) = switch(&[answer_to_another, answer_to_another]);
+        assert!(matches!(get(&client), Err(ClientError::Foreign { .. })));
+    }
+
+    #[test]
+    fn get_asks_once_more_after_the_rest_of_an_answer_to_another() {
+        fn rest(_: &str) -> String {
+            answer_to_another("")[20..].to_owned()
+        }
+        let (client, _directory) = switch(&[rest, ok]);
+        assert_eq!(get(&client).expect("an answer"), GENERATION.as_bytes());
+    }
+
+    #[test]
+    fn get_asks_once_where_the_connection_is_given() {
+        let (client, _directory) = switch(&[answer_to_another, ok]);
+        let stream = UnixStream::connect(&client.socket).expect("it listens");
+        let client = Client::connected(stream, client.socket, client.timeout);
         assert!(matches!(get(&client), Err(ClientError::Foreign { .. })));
     }
 

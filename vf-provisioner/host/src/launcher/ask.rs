@@ -83,8 +83,8 @@ struct Task {
 #[serde(rename_all = "snake_case")]
 enum Reply {
     Answer(Answer),
-    /// This was the answer to another client's request.
-    Foreign,
+    /// What came may have been for another client; what is wrong with it.
+    Astray(String),
     Failed(String),
 }
 
@@ -125,15 +125,14 @@ impl Asker<'_> {
     pub(crate) fn ask(&self, question: &Question) -> Result<Answer, AskError> {
         let until = Instant::now() + self.within;
         let mut reply = self.once(question, self.within)?;
-        if matches!(reply, Reply::Foreign) {
+        if matches!(reply, Reply::Astray(_)) {
             reply = self.once(question, until.saturating_duration_since(Instant::now()))?;
         }
         match reply {
             Reply::Answer(answer) => Ok(answer),
-            Reply::Foreign => Err(AskError::Switch(
-                "the answers are to another's requests".to_owned(),
-            )),
-            Reply::Failed(message) => Err(AskError::Switch(quote(&message))),
+            Reply::Astray(message) | Reply::Failed(message) => {
+                Err(AskError::Switch(quote(&message)))
+            }
         }
     }
 
@@ -235,7 +234,7 @@ fn exchange(client: &Client, question: Question) -> Reply {
     };
     match answer {
         Ok(answer) => Reply::Answer(answer),
-        Err(ClientError::Foreign { .. }) => Reply::Foreign,
+        Err(error) if error.may_be_anothers() => Reply::Astray(error.to_string()),
         Err(ClientError::Refused(_)) if is_ready => {
             Reply::Failed("its worker forwards no frames".to_owned())
         }
