@@ -271,7 +271,8 @@ def chaos():
 
 def package():
     crates.build()
-    return step("the packages", ["scripts/package", "--debug", "--no-image", "--test"])
+    return step("the packages", ["scripts/package", "--debug", "--no-image", "--test",
+                                 "--lintian"])
 
 
 def all_suites(quick, chosen=()):
