@@ -16,7 +16,8 @@ from trial import Trial
 
 ABOUT = """\
 Builds Debian packages for Debian 12 (amd64) in target/package: vswitch, vf-provisioner,
-vswitch-ike, vswitch-ike-source, vswitch-image and vswitch-doc. docs/operate/install.md says what is in them.
+vswitch-ike, vswitch-ike-source, vswitch-image and vswitch-doc. docs/operate/install.md says what
+is in them.
 
 --test builds two versions of them, installs the first in a fresh Debian 12 with systemd (a
 container of systemd-nspawn, without the host's network), and boots it: with an invalid tenant

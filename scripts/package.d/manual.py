@@ -1,5 +1,5 @@
-"""Manual pages of programs that only print their options. Those of the programs in Rust come from the
-definitions of their command lines (pages/)."""
+"""Manual pages of programs that only print their options. Those of the programs in Rust come from
+the definitions of their command lines (pages/)."""
 
 import time
 

@@ -19,8 +19,8 @@ REPORT = ROOT / "target" / "test" / "report.json"
 # The emulated machine has one thread, which is always busy: this suite has the first CPU for
 # itself, and leaves the others to other suites.
 BESIDE = "sriov"
-# They measure losses, and the time until what was killed is back, or start several machines: nothing
-# runs beside them.
+# They measure losses, and the time until what was killed is back, or start several machines:
+# nothing runs beside them.
 ALONE = ("vm", "demo", "chaos", "nested")
 PROGRESS_EVERY_S = 60
 
@@ -39,8 +39,8 @@ def run_suite(name, suite):
 
 
 class Beside:
-    """A suite that runs beside others, in a process of its own on these CPUs; its output is shown at
-    its end."""
+    """A suite that runs beside others, in a process of its own on these CPUs; its output is shown
+    at its end."""
 
     def __init__(self, name, cpus, directory, stack):
         self.name = name

@@ -126,8 +126,8 @@ impl Client {
     }
 
     /// `GET` with that query, which is empty or begins with `?`: the bytes of the answer. Asks once
-    /// more within the same time if what came is no answer to this request, and there can be another
-    /// connection.
+    /// more within the same time if what came is no answer to this request, and if there can be
+    /// another connection.
     ///
     /// # Errors
     /// If there is no answer, or one with a status other than 200.

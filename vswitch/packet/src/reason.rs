@@ -45,7 +45,7 @@ reasons! {
     8  EtherType "ethertype" "An EtherType other than ARP, IPv4 and IPv6";
     9  ArpMalformed "arp-malformed" "ARP that is not a well-formed Ethernet/IPv4 request or reply";
     10 ArpSenderMac "arp-sender-mac"
-       "ARP whose sender hardware address is not the frame's source; from the underlay: no station's";
+       "ARP whose sender hardware address is not the frame's source, or no underlay station's";
     11 ArpSenderIp "arp-sender-ip" "ARP for a sender address that the port does not have";
     12 ArpUnknown "arp-unknown" "ARP for an address that this tenant cannot reach";
     13 Ipv4Malformed "ipv4-malformed"

@@ -84,8 +84,8 @@ impl<'t> PeerRoute<'t> {
     }
 
     /// Puts the outer headers around the frame, and counts it. `None` if there is no room for them.
-    /// With a place for `later`, a packet that is better sealed with others is only stamped: then it
-    /// is there, and its frame must not leave before it is sealed.
+    /// With a place for `later`, a packet that is better sealed with others is only stamped: then
+    /// it is there, and its frame must not leave before it is sealed.
     #[inline(always)]
     pub(crate) fn seal(
         &self,
