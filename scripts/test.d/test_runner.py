@@ -57,17 +57,21 @@ class BesideTest(unittest.TestCase):
         self.assertEqual(list(ran.results), ["unit", "sriov", "demo"])
         self.assertIn("its output", output)
 
-    def test_suite_beside_has_the_first_cpu_alone(self):
+    def test_suite_beside_has_the_first_cpu(self):
         seen = []
+
+        def live():
+            seen.append(os.sched_getaffinity(0))
+            return passed()
 
         def unit():
             seen.append(os.sched_getaffinity(0))
             sys.exit(1)
 
-        self.run_with(RUNS_FOR_EVER, {"unit": unit})
+        self.run_with(RUNS_FOR_EVER, {"live": live, "unit": unit})
         _, output = self.run_with(SAYS_CPUS, {"unit": passed})
         first = min(self.cpus)
-        self.assertEqual(seen, [self.cpus - {first}])
+        self.assertEqual(seen, [self.cpus, self.cpus - {first}])
         self.assertIn(str({first}), output)
 
     def test_end_without_report_is_a_failure(self):
