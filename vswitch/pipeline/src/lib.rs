@@ -280,7 +280,7 @@ impl Pipeline {
         notes: &mut dyn FnMut(Stage, fmt::Arguments<'_>),
     ) -> Verdict {
         let (origin, mut pass) = self.pass(now_ns, port, notes);
-        decide(&mut pass, origin, Arrived::plain(frame), frame)
+        decide(&mut pass, origin, frame)
     }
 
     /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
@@ -387,31 +387,32 @@ impl<'p> BurstPass<'p> {
             ..
         } = self.pass;
         match Lane::new(tables, counters, state, self.origin.rules, now_ns) {
-            Lane::General => self.carry::<0, _>(buffers, done, |_| None),
+            Lane::General => self.carry::<0, false, _>(buffers, done, |_| None),
             Lane::Port(lane) => {
-                self.carry::<0, _>(buffers, done, |frame| lane.forward::<false>(frame));
+                self.carry::<0, false, _>(buffers, done, |frame| lane.forward::<false>(frame));
             }
             Lane::IntoTunnel(lane) => {
-                self.carry::<0, _>(buffers, done, |frame| lane.forward::<true>(frame));
+                self.carry::<0, false, _>(buffers, done, |frame| lane.forward::<true>(frame));
             }
             Lane::IntoProtectedTunnel(lane) => {
-                self.carry::<{ Outbound::TOGETHER }, _>(buffers, done, |frame| {
+                self.carry::<{ Outbound::TOGETHER }, false, _>(buffers, done, |frame| {
                     lane.forward::<true>(frame)
                 });
             }
             Lane::Plain(lane) => {
-                self.carry::<0, _>(buffers, done, |frame| lane.deliver(frame));
+                self.carry::<0, false, _>(buffers, done, |frame| lane.deliver(frame));
             }
             Lane::OutOfTunnel(lane) => {
-                self.carry::<0, _>(buffers, done, |frame| lane.deliver_or_open(frame));
+                self.carry::<0, true, _>(buffers, done, |frame| lane.deliver_or_open(frame));
             }
         }
     }
 
     /// The frames that `lane` forwards take the fast path, all others the general one. `ROOM`: how
-    /// many frames may wait to be sealed together.
+    /// many frames may wait to be sealed together. `OPENS`: ESP without anything unusual is opened
+    /// before the general path.
     #[inline(always)]
-    fn carry<const ROOM: usize, B: Buffer>(
+    fn carry<const ROOM: usize, const OPENS: bool, B: Buffer>(
         &mut self,
         buffers: impl Iterator<Item = B>,
         mut done: impl FnMut(B, Verdict),
@@ -465,7 +466,7 @@ impl<'p> BurstPass<'p> {
                 }
                 None => {
                     let mut buffer = buffer;
-                    let verdict = buffer.change(|frame| self.decide(frame));
+                    let verdict = buffer.change(|frame| self.decide::<OPENS>(frame));
                     let verdict = self.or_too_long(verdict, &buffer);
                     done(buffer, verdict);
                 }
@@ -528,7 +529,7 @@ impl<'p> BurstPass<'p> {
         let received = frame.len();
         let parts = (self.pass.tables, self.pass.counters, &mut *self.pass.state);
         let Some(to) = express::enter_tunnel(parts, self.pass.now_ns, into, frame, later) else {
-            return decide(&mut self.pass, self.origin, Arrived::plain(frame), frame);
+            return decide(&mut self.pass, self.origin, frame);
         };
         self.origin.counters.rx_frames.add(1);
         self.origin.counters.rx_bytes.add(received as u64);
@@ -537,13 +538,14 @@ impl<'p> BurstPass<'p> {
         Verdict::Forward(to)
     }
 
-    /// Decides on one frame by the general path; ESP without anything unusual is opened first.
-    #[inline(always)]
-    fn decide(&mut self, frame: &mut Frame<'_>) -> Verdict {
-        if self.origin.rules.is_none() && self.pass.state.ipsec.sas.is_some() {
+    /// Decides on one frame by the general path; if `OPENS`, ESP without anything unusual is opened
+    /// first.
+    #[inline(never)]
+    fn decide<const OPENS: bool>(&mut self, frame: &mut Frame<'_>) -> Verdict {
+        if OPENS && self.pass.state.ipsec.sas.is_some() {
             return self.open_and_decide(frame);
         }
-        decide(&mut self.pass, self.origin, Arrived::plain(frame), frame)
+        decide(&mut self.pass, self.origin, frame)
     }
 
     #[inline(never)]
@@ -571,7 +573,7 @@ impl<'p> BurstPass<'p> {
                 }
             }
         }
-        decide(&mut self.pass, self.origin, arrived, frame)
+        decide_opened(&mut self.pass, self.origin.counters, arrived, frame)
     }
 
     fn received(&self, arrived: Arrived) {
@@ -603,6 +605,28 @@ impl Arrived {
 /// Decides on one frame by the general path, rewrites it, and counts it.
 #[inline(never)]
 fn decide<'p, N: Notes>(
+    pass: &mut Pass<'p, N>,
+    origin: Origin<'p>,
+    frame: &mut Frame<'_>,
+) -> Verdict {
+    settle(pass, origin, Arrived::plain(frame), frame)
+}
+
+/// As [`decide`], of a frame from the underlay that may be opened already. Apart, so that all
+/// others carry nothing of this.
+#[inline(never)]
+fn decide_opened<'p, N: Notes>(
+    pass: &mut Pass<'p, N>,
+    counters: &'p PortCounters,
+    arrived: Arrived,
+    frame: &mut Frame<'_>,
+) -> Verdict {
+    let rules = None;
+    settle(pass, Origin { rules, counters }, arrived, frame)
+}
+
+#[inline(always)]
+fn settle<'p, N: Notes>(
     pass: &mut Pass<'p, N>,
     Origin { rules, counters }: Origin<'p>,
     arrived: Arrived,
