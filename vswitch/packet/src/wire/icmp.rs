@@ -109,6 +109,8 @@ pub enum IcmpError {
     HostUnreachable,
     /// No service listens on the destination port.
     PortUnreachable,
+    /// The configuration forbids such packets.
+    Prohibited,
     /// The TTL or hop limit is spent.
     TimeExceeded,
     /// The packet is larger than the next link's MTU.
@@ -119,12 +121,13 @@ pub enum IcmpError {
 }
 
 impl IcmpError {
-    /// Type, code and the second word (RFC 792, RFC 1191).
+    /// Type, code and the second word (RFC 792, RFC 1191, RFC 1812).
     fn ipv4(self) -> (u8, u8, u32) {
         match self {
             Self::NoRoute => (icmp::UNREACHABLE, 0, 0),
             Self::HostUnreachable => (icmp::UNREACHABLE, 1, 0),
             Self::PortUnreachable => (icmp::UNREACHABLE, 3, 0),
+            Self::Prohibited => (icmp::UNREACHABLE, 13, 0),
             Self::TimeExceeded => (icmp::TIME_EXCEEDED, 0, 0),
             Self::TooBig { mtu } => (icmp::UNREACHABLE, FRAGMENTATION_NEEDED, u32::from(mtu)),
         }
@@ -136,6 +139,7 @@ impl IcmpError {
             Self::NoRoute => (icmpv6::UNREACHABLE, 0, 0),
             Self::HostUnreachable => (icmpv6::UNREACHABLE, 3, 0),
             Self::PortUnreachable => (icmpv6::UNREACHABLE, 4, 0),
+            Self::Prohibited => (icmpv6::UNREACHABLE, 1, 0),
             Self::TimeExceeded => (icmpv6::TIME_EXCEEDED, 0, 0),
             Self::TooBig { mtu } => (icmpv6::PACKET_TOO_BIG, 0, u32::from(mtu)),
         }

@@ -131,7 +131,10 @@ impl<'s, N: Notes> Pass<'s, N> {
                     return Err(Refused::silently(DropReason::LinkLocalIp));
                 }
                 if tunnel.refuses(bound.udp) {
-                    return Err(Refused::silently(DropReason::TunnelNested));
+                    return Err(Refused::with(
+                        DropReason::TunnelNested,
+                        IcmpError::Prohibited,
+                    ));
                 }
                 match PeerRoute::new(tunnel, self.state, id, bound.len, self.now_ns) {
                     Ok(route) => Ok(Egress::Peer(route)),

@@ -332,6 +332,7 @@ pub(crate) fn check_error(
     let right = match reason {
         DropReason::RouteNone => kind.0 == if ipv4 { 3 } else { 1 },
         DropReason::Ttl => kind == if ipv4 { (11, 0) } else { (3, 0) },
+        DropReason::TunnelNested => kind == if ipv4 { (3, 13) } else { (1, 1) },
         DropReason::Mtu => kind == if ipv4 { (3, 4) } else { (2, 0) },
         DropReason::GatewayService => kind == if ipv4 { (3, 3) } else { (1, 4) },
         _ => false,

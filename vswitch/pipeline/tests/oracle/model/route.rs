@@ -82,7 +82,7 @@ impl Model {
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),
             Route::Port(to) => self.leave(to, packet, too_big),
-            Route::Peer(peer) => self.enter_tunnel(peer, packet, too_big),
+            Route::Peer(peer) => self.enter_tunnel(peer, packet, with_error_of),
             Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
             // Route 7
             Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),

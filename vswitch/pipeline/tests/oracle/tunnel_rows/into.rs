@@ -41,11 +41,11 @@ fn nested_tunnels(rows: &mut Rows) {
     rows.drop(LinkLocalIp, "a link-local source", v6(&V6 { from: link_local(VM1), ..away6() }));
     rows.row = "Into 2";
     for port in [4789, 4790, 6081, 8472] {
-        rows.drop(TunnelNested, "to a tunnel's port",
+        rows.error(TunnelNested, "to a tunnel's port",
             v4(&V4 { payload: udp(1000, port, b""), ..away() }));
-        rows.drop(TunnelNested, "to a tunnel's port by IPv6",
+        rows.error(TunnelNested, "to a tunnel's port by IPv6",
             v6(&V6 { payload: udp(1000, port, b""), ..away6() }));
-        rows.drop(TunnelNested, "a first fragment",
+        rows.error(TunnelNested, "a first fragment",
             v4(&V4 { payload: udp(1000, port, b""), fragment: MORE_FRAGMENTS, ..away() }));
         rows.forward(OUT, "a later fragment",
             v4(&V4 { payload: udp(1000, port, b""), fragment: 9, ..away() }));
@@ -66,7 +66,7 @@ fn nested_tunnels(rows: &mut Rows) {
     own_port.tunnel.as_mut().expect("a tunnel").port = 16081;
     rows.on(own_port, 0);
     for port in [4789, 4790, 6081, 8472, 16081] {
-        rows.drop(TunnelNested, "where the tunnel's port is its own",
+        rows.error(TunnelNested, "where the tunnel's port is its own",
             v4(&V4 { payload: udp(1000, port, b""), ..away() }));
     }
 }
@@ -111,7 +111,8 @@ fn unresolved_next_hop(rows: &mut Rows) {
     rows.drop(NeighbourUnresolved, "a next hop that has not answered", v4(&away()));
     rows.drop(NeighbourUnresolved, "an off-link peer's router",
         v6(&V6 { to: inner(0x81), ..away6() }));
-    rows.drop(TunnelNested, "row 2 before row 4", v4(&V4 { payload: udp(1, 6081, b""), ..away() }));
+    rows.error(TunnelNested, "row 2 before row 4",
+        v4(&V4 { payload: udp(1, 6081, b""), ..away() }));
     rows.resolved = true;
 }
 

@@ -161,7 +161,7 @@ impl Model {
         &self,
         number: usize,
         packet: &Packet<'_>,
-        too_big: impl FnOnce(u16) -> Outcome,
+        with_error: impl FnOnce(DropReason, Option<u16>) -> Outcome,
     ) -> Outcome {
         let peer = &self.tunnel().peers[number];
         // Into 1
@@ -170,12 +170,12 @@ impl Model {
         }
         // Into 2
         if is_nested(self.tunnel(), packet) {
-            return TunnelNested.into();
+            return with_error(TunnelNested, None);
         }
         // Into 3
         let carries = self.carries(number);
         if packet.whole.len() > usize::from(carries) {
-            return too_big(carries);
+            return with_error(Mtu, Some(carries));
         }
         // Into 4
         if !self.neighbours.contains_key(&peer.next_hop) {
