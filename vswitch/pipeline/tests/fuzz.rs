@@ -8,7 +8,7 @@ mod oracle;
 
 use std::net::IpAddr;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use oracle::configs;
 use oracle::frames;
 use oracle::generate::{self, Choices};
@@ -233,7 +233,9 @@ impl Encrypted {
             self.is_not_plain(&became);
         }
         if from == uplink && leaves.is_some_and(|to| to < uplink) {
-            let source = ends(&became).expect("an IP packet").0;
+            let Some((source, ..)) = ends(&became) else {
+                panic!("no IP packet: {became:02x?}");
+            };
             self.is_not_forged(source, frame, sealed);
         }
         let counted = self.switch.counted();
@@ -310,25 +312,26 @@ impl Encrypted {
 /// The source, the destination and the UDP ports of a packet.
 type Ends = (IpAddr, IpAddr, Option<(u16, u16)>);
 
-/// Those of a frame with an IP packet, by another parser.
+/// Those of a frame with an IP packet, by another parser. What is wrong behind the IP header, such
+/// as the length of UDP, is the receiver's business.
 fn ends(frame: &[u8]) -> Option<Ends> {
-    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     let (from, to): (IpAddr, IpAddr) = match packet.net? {
-        NetSlice::Ipv4(ip) => {
+        LaxNetSlice::Ipv4(ip) => {
             let header = ip.header();
             (
                 header.source_addr().into(),
                 header.destination_addr().into(),
             )
         }
-        NetSlice::Ipv6(ip) => {
+        LaxNetSlice::Ipv6(ip) => {
             let header = ip.header();
             (
                 header.source_addr().into(),
                 header.destination_addr().into(),
             )
         }
-        NetSlice::Arp(_) => return None,
+        LaxNetSlice::Arp(_) => return None,
     };
     let ports = match packet.transport {
         Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),

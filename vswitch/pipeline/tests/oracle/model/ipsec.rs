@@ -150,6 +150,7 @@ impl Model {
             outbound.insert((sa.peer, sa.spi), Installed::new(sa, now_ns));
             self.ipsec.policies.insert(sa.peer, sa.spi);
             self.ipsec.last.insert(sa.peer, sa.clone());
+            self.ipsec.acquired_ns.remove(&sa.peer);
         }
     }
 
@@ -202,7 +203,8 @@ impl Model {
         Err(IpsecNoSa)
     }
 
-    /// "The daemon is told, at most once a second for each endpoint."
+    /// "The daemon is told, at most once a second for each endpoint, unless an SA came meanwhile and
+    /// is lost again."
     pub(super) fn acquire(&mut self) {
         let Some(endpoint) = self.lacking.take() else {
             return;
