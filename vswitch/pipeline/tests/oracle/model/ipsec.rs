@@ -203,8 +203,8 @@ impl Model {
         Err(IpsecNoSa)
     }
 
-    /// "The daemon is told, at most once a second for each endpoint, unless an SA came meanwhile and
-    /// is lost again."
+    /// "The daemon is told, at most once a second for each endpoint, unless an SA came meanwhile
+    /// and is lost again."
     pub(super) fn acquire(&mut self) {
         let Some(endpoint) = self.lacking.take() else {
             return;
