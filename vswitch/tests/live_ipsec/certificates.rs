@@ -19,26 +19,8 @@ const KEY: [&str; 5] = [
     "-noenc",
 ];
 
-/// A certificate that its own key has signed.
-fn self_signed(bed: &Bed, side: Side) {
-    let (key, certificate) = (format!("{}.key", side.name), format!("{}.pem", side.name));
-    let subject = format!("/CN={}", side.identity());
-    let name = format!("subjectAltName=DNS:{}", side.identity());
-    let request = [
-        "req",
-        "-x509",
-        "-days",
-        "30",
-        "-keyout",
-        &key,
-        "-out",
-        &certificate,
-    ];
-    let names = ["-subj", &subject, "-addext", &name];
-    openssl(bed, &[&request[..], &KEY, &names].concat());
-}
-
-pub(crate) fn authority(bed: &Bed, file: &str) {
+/// A new key, and a certificate with these names that it has signed itself.
+fn signed_by_own_key(bed: &Bed, file: &str, names: &[&str]) {
     let (key, certificate) = (format!("{file}.key"), format!("{file}.pem"));
     let request = [
         "req",
@@ -50,10 +32,18 @@ pub(crate) fn authority(bed: &Bed, file: &str) {
         "-out",
         &certificate,
     ];
-    openssl(
-        bed,
-        &[&request[..], &KEY, &["-subj", "/CN=test CA"]].concat(),
-    );
+    openssl(bed, &[&request[..], &KEY, names].concat());
+}
+
+/// The certificate of a side that no authority knows.
+fn self_signed(bed: &Bed, side: Side) {
+    let subject = format!("/CN={}", side.identity());
+    let name = format!("subjectAltName=DNS:{}", side.identity());
+    signed_by_own_key(bed, side.name, &["-subj", &subject, "-addext", &name]);
+}
+
+pub(crate) fn authority(bed: &Bed, file: &str) {
+    signed_by_own_key(bed, file, &["-subj", "/CN=test CA"]);
 }
 
 /// A certificate that an authority has signed, valid for so many days.
