@@ -131,7 +131,8 @@ def carry_out(attack, attacker, tenant, port, world):
                                     in tenant.drops().items() if at == port})
 
     def counter():
-        return counters()[attack.reason] - counters_before[attack.reason]
+        grown = counters() - counters_before
+        return sum(grown[reason] for reason in attack.reasons)
 
     others = [host for host in world.all_hosts() if host not in (attacker, tenant.uplink)]
     # Only a flood can fill the port's ring.
@@ -158,5 +159,5 @@ def carry_out(attack, attacker, tenant, port, world):
         if result.failure:
             grown = counters() - counters_before
             result.others = ", ".join(f"{reason} {frames}" for reason, frames in grown.items()
-                                      if reason != attack.reason)
+                                      if reason not in attack.reasons)
         return result
