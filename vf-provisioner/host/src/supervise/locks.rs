@@ -283,8 +283,9 @@ impl Keeper<'_> {
     /// Gives up the tables while somebody else changes them. Returns whether somebody does.
     fn lend(&mut self) -> bool {
         if self.ports.is_empty() {
-            self.lender = None;
+            // In this order: who cannot ask any more may change them.
             self.owner = None;
+            self.lender = None;
             return false;
         }
         if !self.lender.as_ref().is_some_and(Lender::is_reachable) {

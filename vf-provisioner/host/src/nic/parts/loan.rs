@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::HostError;
 
@@ -24,18 +24,33 @@ pub(crate) struct Loan {
 /// Asks the supervisor for the tables; `None` if none runs.
 pub(crate) fn borrow(state_dir: &Path) -> Result<Option<Loan>, HostError> {
     let path = state_dir.join(SOCKET);
-    let mut connection = match UnixStream::connect(&path) {
-        Ok(connection) => connection,
-        Err(_) => return Ok(None),
-    };
-    let what = "the supervisor does not answer, and may own the port locks";
-    connection
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| connection.read_exact(&mut [0]))
-        .map_err(HostError::io(what))?;
-    Ok(Some(Loan {
-        _connection: connection,
-    }))
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Ok(mut connection) = UnixStream::connect(&path) else {
+            return Ok(None);
+        };
+        let answer = connection
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| connection.read_exact(&mut [0]));
+        match answer {
+            Ok(()) => {
+                return Ok(Some(Loan {
+                    _connection: connection,
+                }));
+            }
+            // It has given up its tables with its last port, or has ended.
+            Err(error) if has_closed(&error) && Instant::now() < deadline => {}
+            Err(error) => {
+                let what = "the supervisor does not answer, and may own the port locks";
+                return Err(HostError::io(what)(error));
+            }
+        }
+    }
+}
+
+fn has_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | UnexpectedEof)
 }
 
 /// The supervisor's side. The file goes with it.
@@ -105,6 +120,8 @@ impl Drop for Lender {
 
 #[cfg(test)]
 mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
     use super::*;
 
     #[test]
@@ -126,5 +143,19 @@ mod tests {
         assert!(!lender.serve(|| panic!("nobody else asked")));
         drop(lender);
         assert!(!dir.path().join(SOCKET).exists());
+    }
+
+    #[test]
+    fn supervisor_that_gives_up_its_tables_instead_of_an_answer_owns_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lender = Lender::open(dir.path()).expect("it opens");
+        let path = dir.path().to_owned();
+        let borrower = std::thread::spawn(move || borrow(&path));
+        // It has asked.
+        let mut asked = [PollFd::new(lender.listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::NONE).expect("it asks");
+        drop(lender);
+        let loan = borrower.join().expect("no panic");
+        assert!(loan.expect("nobody owns them").is_none());
     }
 }
