@@ -140,7 +140,10 @@ fn tenant_that_cannot_be_repaired_backs_off_and_disturbs_no_other() {
     let other = site.pid("t2");
     let mut supervisor = supervisor(&site, &[], &["t1", "t2"]);
     // A folder in the namespace's place.
-    supervisor.unseen(|| sh("ip netns delete tnb-t1-vm1; mkdir /run/netns/tnb-t1-vm1"));
+    supervisor.unseen(|| {
+        sh("ip netns delete tnb-t1-vm1; mkdir /run/netns/tnb-t1-vm1");
+        fs::remove_dir_all(site.state_dir().join("tenants/t1")).expect("it is there");
+    });
     let pauses: Vec<f64> = (0..4)
         .map(|_| supervisor.wait_for("heal_failed", "t1"))
         .map(|failed| failed["next_try_s"].as_f64().expect("a number"))
@@ -168,7 +171,11 @@ fn tenant_that_cannot_be_repaired_backs_off_and_disturbs_no_other() {
     assert_eq!(site.status("t2")["trouble"], Value::Null);
     assert_eq!(site.pid("t2"), other);
     sh("rmdir /run/netns/tnb-t1-vm1");
-    supervisor.wait_for("healed", "t1");
+    // It names what was made in the tries that failed, too.
+    let healed = supervisor.wait_for("healed", "t1")["objects"].to_string();
+    for made in ["directory of tenant t1", "network namespace tnb-t1-vm1"] {
+        assert!(healed.contains(made), "{healed}");
+    }
     until("nothing to do", || plan(&site, &files) == "nothing to do\n");
     until("no trouble", || site.status("t1")["trouble"] == Value::Null);
     supervisor.stop();

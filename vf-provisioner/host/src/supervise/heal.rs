@@ -22,6 +22,7 @@ use crate::apply::{ApplyError, Change, apply, execute, never, read_back};
 use crate::error::HostError;
 use crate::history;
 use crate::host::Host;
+use crate::nic::parts::guard::Lock;
 use crate::plan::{Action, Desired, Observed, PlanError, plan};
 use crate::resource::{Key, Resource};
 use crate::state::{self, HostLock, Record, State, StateError, TenantLock};
@@ -89,8 +90,10 @@ enum Cause {
 /// The repair of one tenant.
 struct Repair {
     cause: Cause,
-    job: Option<Job<Result<Outcome, HealError>>>,
+    job: Option<Job<(Healed, Result<Outcome, HealError>)>>,
     next_try: Instant,
+    /// What it did in tries that failed.
+    done: Healed,
     /// Why it failed, and when it did so for the first time.
     failed: Option<(String, f64)>,
     /// Whether it waits because the repair before did not last.
@@ -101,7 +104,7 @@ enum Outcome {
     /// An apply, a release, a restart or a verification is under way.
     Busy,
     /// All is there.
-    Healed(Healed),
+    Healed,
 }
 
 /// What a repair did.
@@ -172,7 +175,11 @@ impl Healing {
         let due = due.filter(|(_, it)| it.job.is_none() && now >= it.next_try);
         for (tenant, it) in due.take(AT_ONCE.saturating_sub(running)) {
             let (tenant, cause) = (tenant.clone(), it.cause);
-            it.job = Some(supervisor.spawn(scope, move || supervisor.heal(&tenant, cause)));
+            it.job = Some(supervisor.spawn(scope, move || {
+                let mut healed = Healed::default();
+                let outcome = supervisor.heal(&tenant, cause, &mut healed);
+                (healed, outcome)
+            }));
         }
         // What others had in a shared object is gone with it.
         let shares = |it: &Resource| it.is_shared() && made.contains(&it.key());
@@ -244,6 +251,7 @@ impl Healing {
             cause,
             job: None,
             next_try: now + pause,
+            done: Healed::default(),
             failed: None,
             waits: !pause.is_zero(),
         };
@@ -331,8 +339,14 @@ impl Healing {
             Cause::Loss => (&mut past.loss, LOSS),
             Cause::Drift => (&mut past.drift, self.drift),
         };
-        let error = match result {
-            Some(Ok(Outcome::Healed(healed))) => {
+        let outcome = result.map(|(healed, outcome)| {
+            it.done.made.extend(healed.made);
+            it.done.set.extend(healed.set);
+            outcome
+        });
+        let error = match outcome {
+            Some(Ok(Outcome::Healed)) => {
+                let healed = std::mem::take(&mut it.done);
                 if !healed.made.is_empty() {
                     emit(&Event::healed(tenant, &healed.made));
                 }
@@ -414,16 +428,24 @@ impl Supervisor<'_> {
     }
 
     /// Repairs everything that was recorded of a tenant, except the start of its switch: if
-    /// anything is missing, or if drift is the cause.
-    fn heal(&self, tenant: &Name, cause: Cause) -> Result<Outcome, HealError> {
+    /// anything is missing, or if drift is the cause. `healed` says what was done, also if the rest
+    /// failed.
+    fn heal(
+        &self,
+        tenant: &Name,
+        cause: Cause,
+        healed: &mut Healed,
+    ) -> Result<Outcome, HealError> {
         let state = state::read(self.dir)?;
         let Some(record) = complete(&state, tenant) else {
-            return Ok(Outcome::Healed(Healed::default()));
+            return Ok(Outcome::Healed);
         };
         let mut host = (self.host)();
         let Some(directory) = self.restore_directory(&mut host, tenant, record)? else {
             return Ok(Outcome::Busy);
         };
+        let remade = !directory.is_empty();
+        healed.made.extend(directory);
         let Some(lock) = TenantLock::try_lock(self.dir, tenant)? else {
             return Ok(Outcome::Busy);
         };
@@ -432,19 +454,17 @@ impl Supervisor<'_> {
             return Ok(Outcome::Busy);
         }
         let actions = self.repairs(&host, &now, record)?;
-        let mut healed = Healed::of(&actions);
-        healed.made.splice(0..0, directory);
-        if actions.is_empty() || (healed.made.is_empty() && cause == Cause::Loss) {
-            healed.set.clear();
-            return Ok(Outcome::Healed(healed));
+        let lost = remade || !Healed::of(&actions).made.is_empty();
+        if actions.is_empty() || (!lost && cause == Cause::Loss) {
+            return Ok(Outcome::Healed);
         }
         if actions.iter().any(|action| is_hardware(action.resource())) {
             drop(lock);
-            return self.apply_again(&mut host, tenant, record);
+            return self.apply_again(&mut host, tenant, record, healed);
         }
         let begun = history::begin(self.dir, "repair", [tenant]);
         let steps = actions.len();
-        let done = self.carry_out(&mut host, actions);
+        let done = self.carry_out(&mut host, actions, healed);
         begun.end(
             self.dir,
             match &done {
@@ -452,10 +472,15 @@ impl Supervisor<'_> {
                 Err(error) => Err(error),
             },
         );
-        done.map(|()| Outcome::Healed(healed))
+        done.map(|()| Outcome::Healed)
     }
 
-    fn carry_out(&self, host: &mut dyn Host, actions: Vec<Action>) -> Result<(), HealError> {
+    fn carry_out(
+        &self,
+        host: &mut dyn Host,
+        actions: Vec<Action>,
+        healed: &mut Healed,
+    ) -> Result<(), HealError> {
         let failed = |action: &Action, error| HealError::host(action.resource().key(), error);
         // Only the tenant's own objects are deleted. That waits for its switch to end.
         let (deletions, changes): (Vec<_>, Vec<_>) = actions
@@ -463,6 +488,7 @@ impl Supervisor<'_> {
             .partition(|action| matches!(action, Action::Delete { .. }));
         for action in &deletions {
             execute(host, action).map_err(|error| failed(action, error))?;
+            healed.note(action);
         }
         // Tenants share some objects, and these are quickly made.
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
@@ -474,8 +500,10 @@ impl Supervisor<'_> {
             {
                 continue;
             }
-            execute(host, action)
-                .and_then(|()| read_back(host, action))
+            execute(host, action).map_err(|error| failed(action, error))?;
+            healed.note(action);
+            read_back(host, action)
+                .or_else(|error| if_shut(host, action).ok_or(error))
                 .map_err(|error| failed(action, error))?;
         }
         Ok(())
@@ -489,6 +517,7 @@ impl Supervisor<'_> {
         host: &mut dyn Host,
         tenant: &Name,
         record: &Record,
+        healed: &mut Healed,
     ) -> Result<Outcome, HealError> {
         let is_pf = |it: &&Resource| is_hardware(it) && it.is_shared();
         for pf in record.resources.iter().filter(is_pf) {
@@ -510,7 +539,10 @@ impl Supervisor<'_> {
             ..Change::default()
         };
         let applied = apply(host, &mut store, &change, &never())?;
-        Ok(Outcome::Healed(Healed::of(&applied.actions)))
+        for action in &applied.actions {
+            healed.note(action);
+        }
+        Ok(Outcome::Healed)
     }
 
     /// Makes a missing directory of a tenant, without which there is no lock of the tenant. The
@@ -581,18 +613,33 @@ impl Healed {
     fn of(actions: &[Action]) -> Self {
         let mut healed = Self::default();
         for action in actions {
-            match action {
-                Action::Create { resource } if is_made(resource) => {
-                    healed.made.push(resource.key());
-                }
-                Action::Update { .. } => healed.set.push(action.to_string()),
-                Action::Delete { resource } if !is_made(resource) => {
-                    healed.set.push(format!("restart {}", resource.key()));
-                }
-                Action::Create { .. } | Action::Delete { .. } => {}
-            }
+            healed.note(action);
         }
         healed
+    }
+
+    fn note(&mut self, action: &Action) {
+        match action {
+            Action::Create { resource } if is_made(resource) => self.made.push(resource.key()),
+            Action::Update { .. } => self.set.push(action.to_string()),
+            Action::Delete { resource } if !is_made(resource) => {
+                self.set.push(format!("restart {}", resource.key()));
+            }
+            Action::Create { .. } | Action::Delete { .. } => {}
+        }
+    }
+}
+
+/// Whether a port's lock was set, and only its port is down. Who keeps the locks takes a port down
+/// that it has seen without its lock, and up again when it sees the lock.
+fn if_shut(host: &dyn Host, action: &Action) -> Option<()> {
+    let wanted = action.resource();
+    match (wanted, host.observe(wanted).ok()??) {
+        (Resource::Lock(wanted), Resource::Lock(is)) => {
+            let up = wanted.up;
+            (Lock { up, ..is } == *wanted).then_some(())
+        }
+        _ => None,
     }
 }
 
