@@ -4,33 +4,20 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 
 from counts import ROOT, Counts
+from leftovers import remove_leftovers
 from runner import ALONE, BESIDE, REPORT, Runner
 from suites import ABOUT, ONLY_IF_NAMED, all_suites
 
 
-# vswitch/tests/common/bed.rs names them so, by the number of the test's process.
-BED = re.compile(r"vst(\d+)x")
-
-
-def left_over(names):
-    """The network namespaces among `names` that belong to tests of the switch which were killed."""
-    beds = ((name, BED.match(name)) for name in names)
-    return [name for name, bed in beds if bed and not pathlib.Path("/proc", bed[1]).exists()]
-
-
 def clean_up():
-    """Removes what killed tests of the switch, and a killed demo or chaos run, have left. What a
-    killed test of the provisioner has left, its next run names."""
+    """Removes what killed tests, and a killed demo or chaos run, have left."""
+    remove_leftovers()
     if os.geteuid() == 0:
-        names = pathlib.Path("/run/netns")
-        for name in left_over(path.name for path in names.glob("vst*")):
-            subprocess.run(["ip", "netns", "delete", name], check=False)
         subprocess.run(["scripts/demo", "--clean", "--quiet"], cwd=ROOT, check=False)
         subprocess.run(["scripts/chaos", "--clean", "--debug"], cwd=ROOT, check=False)
 
@@ -84,6 +71,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     suites = all_suites(arguments.quick, arguments.suite)
     usual = [suite for suite in suites if suite not in ONLY_IF_NAMED]
+    remove_leftovers()  # of an earlier run that could not
     runner = Runner(suites, arguments.suite or usual)
     runner.run()
     clean_up()

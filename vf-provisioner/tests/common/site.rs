@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::output::written;
 
@@ -32,16 +32,35 @@ pub(crate) struct Site {
 impl Site {
     /// Accessible to root only.
     pub(crate) fn new(instance: &'static str, uid_base: u32, options: Vec<String>) -> Self {
+        // Removed by scripts/test.d/leftovers.py if this process is killed.
+        let prefix = format!("vft{}-", std::process::id());
+        let dir = tempfile::Builder::new()
+            .prefix(&prefix)
+            .rand_bytes(3)
+            .tempdir_in("/dev/shm");
         let site = Self {
             instance,
             uid_base,
-            dir: tempfile::tempdir_in("/dev/shm").expect("a temporary directory"),
+            dir: dir.expect("a temporary directory"),
             options,
             libvirt: None,
         };
+        site.note_release();
         sh(&format!("ip netns add {}", site.host()));
         assert_eq!(site.left(), site.nothing(), "left over by an earlier run");
         site
+    }
+
+    fn note_release(&self) {
+        let mut command = self.command();
+        command.args(["release", "--all"]);
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let words = words.map(|word| word.to_str().expect("it is ASCII"));
+        let note = json!({"instance": self.instance, "release": words.collect::<Vec<_>>()});
+        let file = self.dir.path().join("release.json");
+        fs::write(file, note.to_string()).expect("the note is written");
     }
 
     /// The namespace that takes the place of the host's own.

@@ -430,12 +430,7 @@ impl Supervisor<'_> {
     /// Repairs everything that was recorded of a tenant, except the start of its switch: if
     /// anything is missing, or if drift is the cause. `healed` says what was done, also if the rest
     /// failed.
-    fn heal(
-        &self,
-        tenant: &Name,
-        cause: Cause,
-        healed: &mut Healed,
-    ) -> Result<Outcome, HealError> {
+    fn heal(&self, tenant: &Name, cause: Cause, healed: &mut Healed) -> Result<Outcome, HealError> {
         let state = state::read(self.dir)?;
         let Some(record) = complete(&state, tenant) else {
             return Ok(Outcome::Healed);
