@@ -54,6 +54,7 @@ fn is_own_announcement(rules: &PortRules, bytes: &[u8]) -> bool {
         && arp::is_announcement(&bytes[ETHERNET_LEN..], rules.mac)
 }
 
+#[inline(always)]
 fn arp_from_port(owner: &Owner<'_>, source: [u8; 6], payload: &[u8]) -> Result<Arp, DropReason> {
     let arp = super::arp::of_station(source, payload)?;
     let probe = arp.request && arp.sender_ip == 0;
