@@ -6,6 +6,7 @@
 //!      │          │
 //!      │          ├─────► switches    the switch under test: ours or a peer, on one CPU
 //!      │          └─────► load        generator, tenant VMs and sink: a process on the other CPU
+//!      ├────────► hosts               hosts that vf-provisioner looks after
 //!      └────────► report              tables, JSON, plots
 //!
 //!  stages                             the pipeline alone, in this process
@@ -21,6 +22,7 @@
 
 mod command;
 pub mod compare;
+pub mod hosts;
 pub mod interrupt;
 pub mod load;
 pub mod machine;

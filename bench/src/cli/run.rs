@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use bench::hosts;
 use bench::interrupt;
 use bench::machine::{self, Needs};
 use bench::network::Topology;
@@ -12,7 +13,8 @@ use bench::report::Outcome;
 use bench::scenarios::provisioner::Provisioner;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
-    Settings, Task, Throughput, Traffic, Variant, apps, idle, latency, noisy, scale, tenants,
+    Settings, Task, Throughput, Traffic, Variant, apps, encrypted, idle, ike, latency, noisy, scale,
+    tenants,
 };
 use bench::site::Cpus;
 use bench::switches::{Peer, PollMode};
@@ -77,7 +79,8 @@ pub(crate) struct Run {
     /// For stages: only those whose names begin with one of these
     #[arg(long, value_delimiter = ',', value_name = "PREFIX,…")]
     only: Vec<String>,
-    /// For provisioner: the numbers of tenants [default: 20,50,100,200; with --quick 20]
+    /// For provisioner and ike: the numbers of tenants [default: 20,50,100,200, of ike 20,100; with
+    /// --quick 20]
     #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     tenants: Vec<u16>,
@@ -120,10 +123,14 @@ impl Run {
             ));
         }
         let is_provisioner = self.scenario == Scenario::Provisioner;
-        let chooses_tenants = !self.tenants.is_empty() || self.switch_binary.is_some();
-        if chooses_tenants && !is_provisioner {
+        if self.switch_binary.is_some() && !is_provisioner {
             return Err(Failure::Usage(
-                "--tenants and --switch-binary are for the scenario provisioner".to_owned(),
+                "--switch-binary is for the scenario provisioner".to_owned(),
+            ));
+        }
+        if !self.tenants.is_empty() && !is_provisioner && self.scenario != Scenario::Ike {
+            return Err(Failure::Usage(
+                "--tenants is for the scenarios provisioner and ike".to_owned(),
             ));
         }
         let peers = if has_switches {
@@ -133,8 +140,8 @@ impl Run {
         };
         if has_switches {
             require_nothing(needs(self.cpus, self.scenario.programs()))?;
-        } else if is_provisioner {
-            require_nothing(provisioner_needs())?;
+        } else if self.scenario.has_hosts() {
+            require_nothing(host_needs(self.scenario))?;
         } else {
             self.stages_chosen()
                 .chosen()
@@ -184,6 +191,18 @@ impl Run {
                 whole(done.and_then(|()| scale::run(settings, &mut |what| progress.step(what))))
             }
             Scenario::Stages => self.stages(),
+            Scenario::Encrypted => {
+                let time = settings.measure;
+                let guess = time + Duration::from_secs(3);
+                let mut progress = Progress::new("encrypted", encrypted::steps(rounds), guess);
+                whole(encrypted::run(rounds, time, &mut |what| progress.step(what)))
+            }
+            Scenario::Ike => {
+                let numbers = self.numbers_of_tenants(&[20, 100]);
+                let guess = Duration::from_secs(20);
+                let mut progress = Progress::new("ike", 3 * numbers.len(), guess);
+                whole(ike::run(&numbers, &mut |what| progress.step(what)))
+            }
             Scenario::Provisioner => {
                 let provisioner = self.provisioner();
                 let steps = provisioner.tenants.len() * (2 + provisioner.rounds as usize);
@@ -194,16 +213,22 @@ impl Run {
     }
 
     fn provisioner(&self) -> Provisioner {
-        let tenants: BTreeSet<u16> = match self.tenants[..] {
-            [] if self.quick => BTreeSet::from([20]),
-            [] => BTreeSet::from([20, 50, 100, 200]),
-            _ => self.tenants.iter().copied().collect(),
-        };
         Provisioner {
-            tenants: tenants.into_iter().map(usize::from).collect(),
+            tenants: self.numbers_of_tenants(&[20, 50, 100, 200]),
             rounds: self.settings().rounds,
             switch: self.switch_binary.clone(),
         }
+    }
+
+    /// Ascending. Without a choice those that are usual, or the first of them for an impression.
+    fn numbers_of_tenants(&self, usual: &[u16]) -> Vec<usize> {
+        let chosen = match &self.tenants[..] {
+            [] if self.quick => &usual[..1],
+            [] => usual,
+            chosen => chosen,
+        };
+        let ascending: BTreeSet<u16> = chosen.iter().copied().collect();
+        ascending.into_iter().map(usize::from).collect()
     }
 
     fn settings(&self) -> Settings {
@@ -382,19 +407,28 @@ pub(super) fn needs(cpus: Cpus, programs: &[&str]) -> Vec<String> {
     missing
 }
 
-/// What is missing to run the provisioner.
-fn provisioner_needs() -> Vec<String> {
+/// What is missing to run hosts that the provisioner looks after.
+fn host_needs(scenario: Scenario) -> Vec<String> {
     let root = Needs {
         root: true,
         ..Needs::default()
     };
-    let mut missing = machine::missing(root, Scenario::Provisioner.programs());
+    let mut missing = machine::missing(root, &[&hosts::PROGRAMS, scenario.programs()].concat());
+    if scenario.has_ike() && !ike_daemon().is_file() {
+        missing.push("there is no IKE daemon: run scripts/bench, or scripts/build-ike".to_owned());
+    }
     missing.extend(
         ["vswitch", "vf-provisioner"]
             .into_iter()
             .filter_map(not_beside_us),
     );
     missing
+}
+
+/// Where the provisioner looks for it.
+fn ike_daemon() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("../ike/vswitch-charon")
 }
 
 fn not_beside_us(program: &str) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The scenarios as the command line names them.
 
 use bench::network::Topology;
-use bench::scenarios::{apps, provisioner};
+use bench::scenarios::{apps, encrypted, ike};
 use bench::switches::Peer;
 use clap::ValueEnum;
 
@@ -28,6 +28,11 @@ pub(crate) enum Scenario {
     Scale,
     /// Cycles per frame of each kind of frame, in the pipeline alone
     Stages,
+    /// TCP through the tunnel between two switches, without IPsec and with each of its transforms
+    Encrypted,
+    /// Memory of the IKE daemons, and seconds until all tunnels carry packets, by the number of
+    /// tenants
+    Ike,
     /// Seconds that the provisioner takes to apply, plan, verify and reload, by the number of
     /// tenants
     Provisioner,
@@ -36,7 +41,17 @@ pub(crate) enum Scenario {
 impl Scenario {
     /// Whether it runs switches and has peers.
     pub(super) fn has_switches(self) -> bool {
-        !matches!(self, Self::Scale | Self::Stages | Self::Provisioner)
+        !matches!(self, Self::Scale | Self::Stages) && !self.has_hosts()
+    }
+
+    /// Whether it runs hosts that the provisioner looks after.
+    pub(super) fn has_hosts(self) -> bool {
+        matches!(self, Self::Encrypted | Self::Ike | Self::Provisioner)
+    }
+
+    /// Whether its hosts' tenants have IKE daemons.
+    pub(super) fn has_ike(self) -> bool {
+        matches!(self, Self::Encrypted | Self::Ike)
     }
 
     /// Whether our switch's poll mode can be chosen.
@@ -44,11 +59,12 @@ impl Scenario {
         matches!(self, Self::Latency | Self::Tenants | Self::Noisy)
     }
 
-    /// The programs that it needs beside its switches.
+    /// The programs that it needs beside its switches or hosts.
     pub(super) fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Apps => &apps::PROGRAMS,
-            Self::Provisioner => &provisioner::PROGRAMS,
+            Self::Encrypted => &encrypted::PROGRAMS,
+            Self::Ike => &ike::PROGRAMS,
             _ => &[],
         }
     }

@@ -1,7 +1,9 @@
 //! The scenarios, a file for each.
 
 pub mod apps;
+pub mod encrypted;
 pub mod idle;
+pub mod ike;
 pub mod latency;
 pub mod noisy;
 pub mod provisioner;

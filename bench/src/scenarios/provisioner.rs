@@ -1,41 +1,27 @@
 //! `provisioner`: how long `vf-provisioner` takes by the number of tenants, each with a switch of
 //! its own, in network namespaces of this machine.
 //!
-//! Each tenant has two ports, which are veth pairs, and an uplink on the host's bridge. A network
-//! namespace takes the place of the host's own, so the bridge and its rules are the bench's.
+//! Each tenant has two ports, which are veth pairs, and an uplink on the host's bridge.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
 use serde::Serialize;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::{extremes, median};
-use crate::command::output;
+use crate::hosts::{Host, Took, available_mib, enough_memory};
 use crate::interrupt;
 use crate::report::{Bar, Chart, Outcome, Table, figure, spread};
-use crate::site::Namespace;
 
 /// The prefix of names of everything that the provisioner makes for this scenario.
 const INSTANCE: &str = "bench";
 /// The first of its users: in the range that Debian hands out to nobody.
-const UID_BASE: &str = "95000";
+const UID_BASE: u32 = 95_000;
 const PORTS: usize = 2;
 /// Packet memory of one switch, in MiB: the least that the provisioner takes.
-const PACKET_MEMORY_MIB: &str = "8";
-/// What other programs of the machine keep, in MiB.
-const MEMORY_LEFT_MIB: u64 = 1024;
+const PACKET_MEMORY_MIB: u32 = 8;
 /// What a switch takes at most, in MiB, until switches were measured.
 const SWITCH_MIB: f64 = 64.0;
-
-/// The programs that it needs beside `vf-provisioner` and the switch.
-pub const PROGRAMS: [&str; 4] = ["ip", "nsenter", "nft", "ethtool"];
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -46,14 +32,6 @@ pub struct Provisioner {
     pub rounds: u32,
     /// The switch's executable, if it is not the one beside this program.
     pub switch: Option<PathBuf>,
-}
-
-/// What one command took.
-#[derive(Debug, Clone, Copy)]
-struct Took {
-    wall: Duration,
-    /// Of the command and the processes that it waited for.
-    cpu: Duration,
 }
 
 /// The result for one number of tenants.
@@ -100,7 +78,7 @@ impl Provisioner {
         let mut done = Ok(());
         for &tenants in &self.tenants {
             let each = rows.last().map_or(SWITCH_MIB, |row: &Row| row.tenant_mib);
-            let row = enough_memory(tenants, each, available_mib())
+            let row = enough_memory(tenants, each)
                 .and_then(|()| self.row(tenants, progress));
             match row {
                 Ok(row) => rows.push(row),
@@ -124,12 +102,12 @@ impl Provisioner {
             progress(&format!("{tenants} tenants: {what}"));
             interrupt::check()
         };
-        let host = Host::new(self.switch.as_deref(), tenants)?;
-        let all = host.files.path().to_string_lossy().into_owned();
+        let host = host(self.switch.as_deref(), tenants)?;
+        let all = host.files().to_string_lossy().into_owned();
         let before = available_mib();
         step("first apply")?;
         let apply = host.timed(&["apply", &all])?;
-        let status: Value = serde_json::from_str(&host.good(&["--json", "status"])?)?;
+        let status = host.status()?;
         let tenant_mib = before.saturating_sub(available_mib()) as f64 / tenants as f64;
         let [mut plan, mut verify, mut shown, mut again, mut reload] = [const { Vec::new() }; 5];
         for round in 1..=self.rounds {
@@ -138,7 +116,7 @@ impl Provisioner {
             verify.push(host.timed(&["verify"])?);
             shown.push(host.timed(&["status"])?);
             again.push(host.timed(&["apply", &all])?);
-            let changed = host.write(tenants / 2, round)?;
+            let changed = write(&host, tenants / 2, round)?;
             reload.push(host.timed(&["apply", &changed.to_string_lossy()])?);
         }
         step("release")?;
@@ -174,25 +152,6 @@ impl Provisioner {
     }
 }
 
-/// Refuses a number of tenants that the machine has no memory for.
-fn enough_memory(tenants: usize, each_mib: f64, available_mib: u64) -> anyhow::Result<()> {
-    let needed = MEMORY_LEFT_MIB + (tenants as f64 * each_mib).ceil() as u64;
-    if needed > available_mib {
-        bail!(
-            "{tenants} tenants need some {needed} MiB, {each_mib:.0} each, and {available_mib} \
-             are available"
-        );
-    }
-    Ok(())
-}
-
-/// Available memory of the machine.
-fn available_mib() -> u64 {
-    use procfs::Current;
-    let available = procfs::Meminfo::current().ok();
-    available.and_then(|it| it.mem_available).unwrap_or(0) >> 20
-}
-
 /// The median resident memory of a switch.
 fn resident_mib(status: &Value) -> Option<f64> {
     let tenants = status["tenants"].as_array().into_iter().flatten();
@@ -200,88 +159,18 @@ fn resident_mib(status: &Value) -> Option<f64> {
         .map(|bytes| bytes / f64::from(1 << 20))
 }
 
-/// Processor time of the processes that this one has waited for, and of those that they did.
-fn waited_for() -> anyhow::Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let time = |value: TimeVal| {
-        Duration::from_micros(value.tv_sec() as u64 * 1_000_000 + value.tv_usec() as u64)
-    };
-    Ok(time(usage.user_time()) + time(usage.system_time()))
+/// A host with this many tenants' files.
+fn host(switch: Option<&Path>, tenants: usize) -> anyhow::Result<Host> {
+    let host = Host::new(INSTANCE, UID_BASE, PACKET_MEMORY_MIB, switch)?;
+    for number in 0..tenants {
+        write(&host, number, 0)?;
+    }
+    Ok(host)
 }
 
-/// A host with tenants' files, whose tenants are released when it is dropped.
-struct Host {
-    switch: Option<PathBuf>,
-    files: TempDir,
-    state: TempDir,
-    namespace: Namespace,
-}
-
-impl Host {
-    fn new(switch: Option<&Path>, tenants: usize) -> anyhow::Result<Self> {
-        let directory = |at: &str| {
-            let made = tempfile::Builder::new().prefix("bench-").tempdir_in(at);
-            made.with_context(|| format!("no directory in {at}"))
-        };
-        let host = Self {
-            switch: switch.map(Path::to_owned),
-            files: directory("/tmp")?,
-            // Where the provisioner's own is, too.
-            state: directory("/var/lib")?,
-            namespace: Namespace::add("-host")?,
-        };
-        for number in 0..tenants {
-            host.write(number, 0)?;
-        }
-        Ok(host)
-    }
-
-    /// Writes a tenant's file. The first port has a further address with each `version`.
-    fn write(&self, number: usize, version: u32) -> anyhow::Result<PathBuf> {
-        let path = self.files.path().join(format!("t{number}.toml"));
-        fs::write(&path, tenant(number, version))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    }
-
-    fn command(&self) -> anyhow::Result<Command> {
-        let own = std::env::current_exe().context("the path of this program is unknown")?;
-        let mut command = Command::new("nsenter");
-        // Not `ip netns exec`, whose mount namespace would hide namespaces that are made in it.
-        command
-            .arg(format!("--net=/run/netns/{}", self.namespace.name()))
-            .arg(own.with_file_name("vf-provisioner"))
-            .args(["--instance", INSTANCE, "--uid-base", UID_BASE])
-            .args(["--packet-memory", PACKET_MEMORY_MIB])
-            .arg("--state-dir")
-            .arg(self.state.path().join("state"));
-        if let Some(switch) = &self.switch {
-            command.arg("--switch-binary").arg(switch);
-        }
-        Ok(command)
-    }
-
-    /// The output of a command that must succeed.
-    fn good(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        output(self.command()?.args(arguments))
-    }
-
-    /// The same, with what it took.
-    fn timed(&self, arguments: &[&str]) -> anyhow::Result<Took> {
-        let mut command = self.command()?;
-        let (began, before) = (Instant::now(), waited_for()?);
-        output(command.args(arguments))?;
-        Ok(Took {
-            wall: began.elapsed(),
-            cpu: waited_for()?.saturating_sub(before),
-        })
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.good(&["release", "--all"]);
-    }
+/// Writes a tenant's file. The first port has a further address with each `version`.
+fn write(host: &Host, number: usize, version: u32) -> anyhow::Result<PathBuf> {
+    host.write(&format!("t{number}"), &tenant(number, version))
 }
 
 /// The file of a tenant with two ports and an uplink.
@@ -380,16 +269,6 @@ mod tests {
         let same = tenant(3, 0);
         assert_ne!(same, tenant(3, 1));
         assert_ne!(tenant(3, 1), tenant(3, 2));
-    }
-
-    #[test]
-    fn memory_bounds_the_number_of_tenants() {
-        assert!(enough_memory(200, 40.0, 9_024).is_ok());
-        let error = enough_memory(201, 40.0, 9_024).expect_err("there is too little");
-        assert_eq!(
-            error.to_string(),
-            "201 tenants need some 9064 MiB, 40 each, and 9024 are available"
-        );
     }
 
     #[test]
