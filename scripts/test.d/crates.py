@@ -37,10 +37,11 @@ def build():
             raise BuildFailure("the crates' binaries or tests do not build")
 
 
-def listing(profile):
-    """{test binary: its description} of all that belongs to a profile, as nextest lists it."""
+def listing(profile, ignored=False):
+    """{test binary: its description} of all that belongs to a profile, as nextest lists it; of the
+    tests those that take too long for every run, or the others."""
     command = ["cargo", "nextest", "list", "--cargo-quiet", "--workspace", "--profile", profile,
-               "--message-format", "json"]
+               "--run-ignored", "only" if ignored else "default", "--message-format", "json"]
     listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if listed.returncode != 0:
         raise BuildFailure(f"cargo nextest cannot list the tests of profile {profile}")

@@ -23,7 +23,7 @@ BESIDE = "sriov"
 BUSY = ("fmt", "lint", "docs", "unit", "filter", "provisioner", "instructions", "mutants")
 # They measure losses, and the time until what was killed is back, or start several machines:
 # nothing runs beside them.
-ALONE = ("vm", "demo", "chaos", "nested")
+ALONE = ("vm", "demo", "chaos", "nested", "interop")
 PROGRESS_EVERY_S = 60
 
 

@@ -38,10 +38,12 @@ ABOUT = {
              "root",
     "nested": "a switch's VM inside the emulated machine, on its virtual functions, started by "
               "QEMU and by libvirt. Takes half an hour or more: runs only if it is named",
+    "interop": "IPsec with Linux at the far end, each proof, suite, family and kind of tunnel, in "
+               "the emulated machine. Takes half an hour: runs only if it is named",
 }
 
 # Suites that take too long for every run.
-ONLY_IF_NAMED = ("nested",)
+ONLY_IF_NAMED = ("nested", "interop")
 
 # What the demos run, and the suites that start a switch's VM.
 PROGRAMS_BUILD = ["cargo", "build", "--quiet", "--release", "--locked", "-p", "vswitch", "-p",
@@ -183,6 +185,13 @@ def nested():
     return counts
 
 
+def interop():
+    if run(["scripts/build-ike"]) != 0:
+        return failed("the IKE daemon does not build")
+    crates.build()
+    return emulated.Suite(ignored=True).run(needs_release=False)
+
+
 # One of each kind of frame; `scripts/bench instructions` counts all stages, and took the record.
 STAGES = (
     "v4-port-to-port/2-ports-1-", "v6-port-to-port/2-ports-1-", "v4-to-uplink/1-ports-1-",
@@ -295,4 +304,5 @@ def all_suites(quick, chosen=()):
         "package": needs_root(package),
         "chaos": needs_root(chaos),
         "nested": nested,
+        "interop": interop,
     }

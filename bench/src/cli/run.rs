@@ -13,8 +13,8 @@ use bench::report::Outcome;
 use bench::scenarios::provisioner::Provisioner;
 use bench::scenarios::stages::{self, Stages};
 use bench::scenarios::{
-    Settings, Task, Throughput, Traffic, Variant, apps, encrypted, idle, ike, latency, noisy, scale,
-    tenants,
+    Settings, Task, Throughput, Traffic, Variant, apps, encrypted, idle, ike, latency, noisy,
+    scale, tenants,
 };
 use bench::site::Cpus;
 use bench::switches::{Peer, PollMode};
@@ -195,7 +195,9 @@ impl Run {
                 let time = settings.measure;
                 let guess = time + Duration::from_secs(3);
                 let mut progress = Progress::new("encrypted", encrypted::steps(rounds), guess);
-                whole(encrypted::run(rounds, time, &mut |what| progress.step(what)))
+                whole(encrypted::run(rounds, time, &mut |what| {
+                    progress.step(what)
+                }))
             }
             Scenario::Ike => {
                 let numbers = self.numbers_of_tenants(&[20, 100]);

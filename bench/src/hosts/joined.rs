@@ -52,8 +52,8 @@ pub(crate) struct Joined {
 impl Joined {
     /// Two empty hosts.
     pub(crate) fn new(tenants: usize) -> anyhow::Result<Self> {
-        let [near, far] =
-            HOSTS.map(|(instance, uid_base)| Host::new(instance, uid_base, PACKET_MEMORY_MIB, None));
+        let [near, far] = HOSTS
+            .map(|(instance, uid_base)| Host::new(instance, uid_base, PACKET_MEMORY_MIB, None));
         let (near, far) = (near?, far?);
         let [a, b] = [&near, &far].map(|host| host.namespace.name().to_owned());
         let mut cable = Command::new("ip");
@@ -127,7 +127,15 @@ impl Joined {
     fn ask(&self, number: usize) -> anyhow::Result<ChildGuard> {
         let mut ping = Command::new("ip");
         ping.args(["netns", "exec", &self.guest(End::Near, number), "ping"])
-            .args(["-n", "-q", "-c", "1", "-W", "0.5", &address(number, End::Far)])
+            .args([
+                "-n",
+                "-q",
+                "-c",
+                "1",
+                "-W",
+                "0.5",
+                &address(number, End::Far),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         Ok(ChildGuard(ping.spawn().context("cannot run ping")?))
@@ -159,7 +167,13 @@ impl End {
 /// What a VM's own init would do.
 fn set_up_guest(namespace: &str, address: &str) -> anyhow::Result<()> {
     let ip = |arguments: &[&str]| run(Command::new("ip").args(["-n", namespace]).args(arguments));
-    ip(&["address", "replace", &format!("{address}/24"), "dev", "eth0"])?;
+    ip(&[
+        "address",
+        "replace",
+        &format!("{address}/24"),
+        "dev",
+        "eth0",
+    ])?;
     ip(&["link", "set", "eth0", "mtu", &MTU.to_string(), "up"])?;
     // What a cable could carry: checksums are written and segments are cut before they leave.
     let mut ethtool = Command::new("ip");
@@ -172,7 +186,9 @@ fn tenant(number: usize, end: End, protection: Protection, key: &str) -> String 
     let (high, low) = (number / 250, number % 250 + 1);
     let vtep = |end: End| format!("172.{}.{high}.{low}", 15 + end.digit());
     let ipsec = protection.0.map_or_else(String::new, |proposal| {
-        format!("[tunnel.ipsec]\nmode = \"required\"\npsk = \"{key}\"\nproposals = [\"{proposal}\"]\n")
+        format!(
+            "[tunnel.ipsec]\nmode = \"required\"\npsk = \"{key}\"\nproposals = [\"{proposal}\"]\n"
+        )
     });
     format!(
         "name = \"t{number}\"\nvni = {}\n[gateway]\nipv4 = \"10.{high}.{low}.1/24\"\n[uplink]\n\
@@ -188,4 +204,3 @@ fn tenant(number: usize, end: End, protection: Protection, key: &str) -> String 
         address(number, end),
     )
 }
-

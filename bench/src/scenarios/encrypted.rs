@@ -66,11 +66,7 @@ pub fn steps(rounds: u32) -> usize {
 ///
 /// # Errors
 /// The first command that fails, and a tunnel that carries nothing.
-pub fn run(
-    rounds: u32,
-    time: Duration,
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Outcome> {
+pub fn run(rounds: u32, time: Duration, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Outcome> {
     let joined = Joined::new(1)?;
     let mut all: Vec<Vec<Sample>> = Vec::new();
     for round in 1..=rounds {
@@ -101,8 +97,8 @@ fn measure(joined: &Joined, time: Duration) -> anyhow::Result<Sample> {
         .arg(format!("{:.1}", time.as_secs_f64().max(1.0).round()));
     let printed = output(&mut client)?;
     let after = cpu()?;
-    let result: Value = serde_json::from_str(&printed)
-        .with_context(|| format!("iperf3 printed {printed:?}"))?;
+    let result: Value =
+        serde_json::from_str(&printed).with_context(|| format!("iperf3 printed {printed:?}"))?;
     let end = &result["end"];
     let number = |value: &Value, what: &str| {
         let value = value.as_f64();
@@ -192,7 +188,10 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
     let bars = |row: &Row| {
         let [low, high] = row.mbit_spread;
         let value = row.mbit;
-        (row.protection.to_owned(), vec![Some(Bar { value, low, high })])
+        (
+            row.protection.to_owned(),
+            vec![Some(Bar { value, low, high })],
+        )
     };
     let chart = Chart {
         title: "TCP through the tunnel, more is better".to_owned(),

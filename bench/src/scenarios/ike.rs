@@ -99,7 +99,10 @@ fn daemons(joined: &Joined) -> anyhow::Result<Vec<Memory>> {
     let mut memory = Vec::new();
     for process in near?.into_iter().chain(far?) {
         let program = process.cmdline().unwrap_or_default();
-        if !program.first().is_some_and(|it| it.ends_with("/vswitch-charon")) {
+        if !program
+            .first()
+            .is_some_and(|it| it.ends_with("/vswitch-charon"))
+        {
             continue;
         }
         let rollup = process.smaps_rollup()?;

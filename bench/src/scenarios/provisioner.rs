@@ -78,8 +78,7 @@ impl Provisioner {
         let mut done = Ok(());
         for &tenants in &self.tenants {
             let each = rows.last().map_or(SWITCH_MIB, |row: &Row| row.tenant_mib);
-            let row = enough_memory(tenants, each)
-                .and_then(|()| self.row(tenants, progress));
+            let row = enough_memory(tenants, each).and_then(|()| self.row(tenants, progress));
             match row {
                 Ok(row) => rows.push(row),
                 Err(error) => {

@@ -11,16 +11,40 @@ fn openssl(bed: &Bed, arguments: &[&str]) {
     run(command.current_dir(bed.path("")).args(arguments));
 }
 
-const KEY: [&str; 5] = [
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:P-256",
-    "-noenc",
-];
+/// What a certificate is like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    /// How `openssl req` makes its key.
+    key: &'static [&'static str],
+    /// What its subject has before the name.
+    before_name: &'static str,
+}
+
+pub(crate) const PLAIN: Form = Form {
+    key: &[
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-noenc",
+    ],
+    before_name: "",
+};
+
+/// Open vSwitch's monitor says that keys are of RSA, and finds no name that is alone.
+pub(crate) const OPEN_VSWITCH: Form = Form {
+    key: &["-newkey", "rsa:2048", "-noenc"],
+    before_name: "/O=test",
+};
+
+impl Form {
+    fn subject(&self, side: Side) -> String {
+        format!("{}/CN={}", self.before_name, side.identity())
+    }
+}
 
 /// A new key, and a certificate with these names that it has signed itself.
-fn signed_by_own_key(bed: &Bed, file: &str, names: &[&str]) {
+fn signed_by_own_key(bed: &Bed, form: Form, file: &str, names: &[&str]) {
     let (key, certificate) = (format!("{file}.key"), format!("{file}.pem"));
     let request = [
         "req",
@@ -32,33 +56,33 @@ fn signed_by_own_key(bed: &Bed, file: &str, names: &[&str]) {
         "-out",
         &certificate,
     ];
-    openssl(bed, &[&request[..], &KEY, names].concat());
+    openssl(bed, &[&request[..], form.key, names].concat());
 }
 
 /// The certificate of a side that no authority knows.
-fn self_signed(bed: &Bed, side: Side) {
-    let subject = format!("/CN={}", side.identity());
+pub(crate) fn self_signed(bed: &Bed, form: Form, side: Side) {
+    let subject = form.subject(side);
     let name = format!("subjectAltName=DNS:{}", side.identity());
-    signed_by_own_key(bed, side.name, &["-subj", &subject, "-addext", &name]);
+    signed_by_own_key(bed, form, side.name, &["-subj", &subject, "-addext", &name]);
 }
 
 pub(crate) fn authority(bed: &Bed, file: &str) {
-    signed_by_own_key(bed, file, &["-subj", "/CN=test CA"]);
+    signed_by_own_key(bed, PLAIN, file, &["-subj", "/CN=test CA"]);
 }
 
 /// A certificate that an authority has signed, valid for so many days.
-pub(crate) fn signed(bed: &Bed, side: Side, authority: &str, days: &str) {
+pub(crate) fn signed(bed: &Bed, form: Form, side: Side, authority: &str, days: &str) {
     let name = side.name;
     let (key, request, certificate) = (
         format!("{name}.key"),
         format!("{name}.csr"),
         format!("{name}.pem"),
     );
-    let subject = format!("/CN={}", side.identity());
+    let subject = form.subject(side);
     let ask = [
         "req", "-new", "-keyout", &key, "-out", &request, "-subj", &subject,
     ];
-    openssl(bed, &[&ask[..], &KEY].concat());
+    openssl(bed, &[&ask[..], form.key].concat());
     let extensions = bed.path(&format!("{name}.ext"));
     let names = format!("subjectAltName=DNS:{}\n", side.identity());
     std::fs::write(&extensions, names).expect("a file");
@@ -89,7 +113,7 @@ fn pinned_certificates_are_accepted() {
         return;
     };
     for side in BOTH {
-        self_signed(&pair.bed, side);
+        self_signed(&pair.bed, PLAIN, side);
     }
     for side in BOTH {
         pair.start_charon(side, Proof::Pinned);
@@ -108,7 +132,7 @@ fn certificates_of_an_authority_are_accepted_and_of_another_refused() {
     };
     authority(&pair.bed, "ca");
     for side in BOTH {
-        signed(&pair.bed, side, "ca", "30");
+        signed(&pair.bed, PLAIN, side, "ca", "30");
     }
     for side in BOTH {
         pair.start_charon(side, Proof::Authority);
@@ -116,7 +140,7 @@ fn certificates_of_an_authority_are_accepted_and_of_another_refused() {
     pair.reaches(A);
     // The other side comes back with the same name, but not signed by this authority.
     authority(&pair.bed, "other");
-    signed(&pair.bed, B, "other", "30");
+    signed(&pair.bed, PLAIN, B, "other", "30");
     pair.take_charon(B).kill();
     pair.start_charon(B, Proof::Authority);
     let watched = pair.watched(|| {
@@ -134,9 +158,9 @@ fn expired_certificate_is_refused() {
         return;
     };
     authority(&pair.bed, "ca");
-    signed(&pair.bed, A, "ca", "30");
+    signed(&pair.bed, PLAIN, A, "ca", "30");
     // It ends before it begins.
-    signed(&pair.bed, B, "ca", "-1");
+    signed(&pair.bed, PLAIN, B, "ca", "-1");
     for side in BOTH {
         pair.start_charon(side, Proof::Authority);
     }
@@ -163,7 +187,7 @@ fn revoked_certificate_is_refused() {
     let bed = &pair.bed;
     authority(bed, "ca");
     for side in BOTH {
-        signed(bed, side, "ca", "30");
+        signed(bed, PLAIN, side, "ca", "30");
     }
     for (file, content) in [
         ("ca.cnf", AUTHORITY),

@@ -144,6 +144,8 @@ impl Charon {
         let connection = json!({
             "peer": {
                 "version": "2", "mobike": "no", "proposals": [terms.ike],
+                // As the provisioner says it: Open vSwitch's side does not ask for it.
+                "send_cert": "always",
                 "local_addrs": [own], "remote_addrs": [peer], "dpd_delay": "5s",
                 "local": local, "remote": remote,
                 "children": {
