@@ -254,6 +254,8 @@ fn outcome(rows: &[Row]) -> anyhow::Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
