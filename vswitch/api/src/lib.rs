@@ -3,7 +3,8 @@
 //!
 //! The API is HTTP/1.1 with JSON on a unix socket. [`Endpoint`] is the table of its endpoints. The
 //! server, the command line's `show`, the message of a 404 and the OpenAPI document take the paths,
-//! methods, types and tables from there. Beside it, [`channel`] joins a switch and its supervisor.
+//! methods, types and tables from there. Beside it, [`channel`] joins a switch and its
+//! supervisor, and [`machine`] carries a host's words to the IKE daemon in a switch's machine.
 #![forbid(unsafe_code)]
 
 pub mod bounded;
@@ -11,6 +12,7 @@ pub mod channel;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod endpoint;
+pub mod machine;
 pub mod metrics;
 pub mod openapi;
 pub mod plain;
