@@ -1,5 +1,5 @@
-"""Builds the image of the switch VM: a kernel, an initramfs with the switch as its only program,
-and a manifest."""
+"""Builds the image of the switch VM: a kernel, an initramfs with the switch and the IKE daemon as
+its only programs, and a manifest."""
 
 import argparse
 import hashlib
@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 ABOUT = """\
 Builds what the virtual machine of a switch boots: DIR/vmlinuz (Debian's kernel), DIR/initramfs
-(the switch as /init, and the kernel's modules for VFIO; no shell, no other program) and
-DIR/manifest.json (every file with its size and SHA-256). The same sources, compiler and kernel give
-the same bytes. docs/operate/switch-image.md says how it is booted.
+(the switch as /init, the IKE daemon of scripts/build-ike, and the kernel's modules for VFIO; no
+shell, no other program) and DIR/manifest.json (every file with its size and SHA-256). The same
+sources, compiler and kernel give the same bytes. docs/operate/switch-image.md says how it boots.
 """
 
 CODES = """\
@@ -31,6 +31,8 @@ Exit status: 0 done, 1 something does not build or does not match the manifest, 
 TRIPLE = "x86_64-unknown-linux-gnu"
 # The drivers behind which the switch uses devices. All else that it needs is in the kernel.
 MODULES = ("vfio-pci", "vfio_iommu_type1")
+# The programs: the switch, and the IKE daemon.
+INIT, CHARON = "init", "vswitch-charon"
 # Upper bound for an image's size without its kernel.
 BESIDE_KERNEL_MAX = 25_000_000
 
@@ -39,9 +41,19 @@ class Failure(Exception):
     """The image does not build, or is not as it must be."""
 
 
+def target_directory():
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
+def build_charon():
+    """The IKE daemon as one static executable without symbols."""
+    if subprocess.run([ROOT / "scripts/build-ike", "--quiet"]).returncode != 0:
+        raise Failure("the IKE daemon does not build, see the lines above")
+    return target_directory() / "ike" / CHARON
+
+
 def build_switch(profile):
     """The switch as one static executable without symbols."""
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     # With --target, these flags do not apply to build scripts. This machine's paths would make the
     # bytes differ on another machine.
     flags = ["-Ctarget-feature=+crt-static", f"--remap-path-prefix={ROOT}=/vswitch"]
@@ -54,17 +66,19 @@ def build_switch(profile):
         command.append("--quiet")
     if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
         raise Failure("the switch does not build, see the lines above")
-    return target / TRIPLE / ("debug" if profile == "dev" else profile) / "vswitch"
+    return target_directory() / TRIPLE / ("debug" if profile == "dev" else profile) / "vswitch"
 
 
 def build(out, profile, log):
     kernel = linux.find()
     log(f"building the switch (profile {profile}; minutes the first time)")
     switch = build_switch(profile)
+    log("building the IKE daemon (2 minutes the first time)")
+    charon = build_charon()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         scratch = pathlib.Path(scratch)
-        contents, archive = initramfs(scratch / "root", switch, kernel)
+        contents, archive = initramfs(scratch / "root", switch, charon, kernel)
         (scratch / "initramfs").write_bytes(archive)
         shutil.copyfile(kernel.image, scratch / "vmlinuz")
         files = [describe((scratch / name).read_bytes(), name) for name in ("vmlinuz", "initramfs")]
@@ -83,13 +97,14 @@ def build(out, profile, log):
             (scratch / name).rename(out / name)
 
 
-def initramfs(root, switch, kernel):
+def initramfs(root, switch, charon, kernel):
     """The description of the initramfs's files, and its bytes."""
     root.mkdir()
-    subprocess.run(["strip", "--strip-all", "-o", root / "init", switch], check=True)
+    subprocess.run(["strip", "--strip-all", "-o", root / INIT, switch], check=True)
+    shutil.copyfile(charon, root / CHARON)
     kernel.put_modules(MODULES, root / "modules")
     for file in root.rglob("*"):
-        file.chmod(0o755 if file.is_dir() or file.name == "init" else 0o644)
+        file.chmod(0o755 if file.is_dir() or file.name in (INIT, CHARON) else 0o644)
     contents = [describe(file.read_bytes(), str(file.relative_to(root)))
                 for file in sorted(root.rglob("*")) if file.is_file()]
     archive = linux.pack(root)
@@ -134,8 +149,8 @@ def check(image):
         if name == "modules/order":
             order = data.decode().split()
         check_mode(name, mode, (owner, group), links)
-        if name == "init" and interpreter(data):
-            raise Failure("/init in the initramfs is not linked statically: "
+        if name in (INIT, CHARON) and interpreter(data):
+            raise Failure(f"/{name} in the initramfs is not linked statically: "
                           "the machine has no libraries")
     if found != manifest["initramfs"]:
         raise Failure("the initramfs does not hold what the manifest says: build the image again")
@@ -147,8 +162,8 @@ def check(image):
 
 
 def check_mode(name, mode, owners, links):
-    """A file of root's with one name; only /init is executable."""
-    wanted = 0o755 if name == "init" else 0o644
+    """A file of root's with one name; only the programs are executable."""
+    wanted = 0o755 if name in (INIT, CHARON) else 0o644
     regular = stat.S_ISREG(mode) and stat.S_IMODE(mode) == wanted
     if not regular or owners != (0, 0) or links != 1:
         owner, group = owners
@@ -158,12 +173,12 @@ def check_mode(name, mode, owners, links):
 
 
 def check_names(names, order):
-    """The switch and the listed modules, and nothing else."""
-    allowed = {"init", "modules/order", *(f"modules/{module}" for module in order)}
+    """The programs and the listed modules, and nothing else."""
+    allowed = {INIT, CHARON, "modules/order", *(f"modules/{module}" for module in order)}
     if names != allowed:
         others = sorted(allowed.symmetric_difference(names))
-        raise Failure("the initramfs is to hold /init and the modules in /modules/order alone, "
-                      f"but not so: {others}")
+        raise Failure(f"the initramfs is to hold /{INIT}, /{CHARON} and the modules in "
+                      f"/modules/order alone, but not so: {others}")
 
 
 def interpreter(executable):

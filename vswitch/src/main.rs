@@ -1,11 +1,11 @@
-//! The command line ([`vswitch::cli`]), or the init process of a switch's VM ([`vswitch::vm`]).
+//! The command line ([`vswitch::cli`]), or a process of a switch's VM ([`vswitch::vm`]).
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if vswitch::vm::is_init() {
-        return vswitch::vm::main();
+    match vswitch::vm::role() {
+        Some(run) => run(),
+        None => vswitch::cli::main(),
     }
-    vswitch::cli::main()
 }

@@ -1,4 +1,5 @@
-//! The image of a switch's VM holds the switch and the modules it needs, and nothing else.
+//! The image of a switch's VM holds the switch, its IKE daemon and the modules it needs, and
+//! nothing else.
 //!
 //! `scripts/build-switch-image --list` checks that; it is run here on images that it must refuse,
 //! and on the one that was built last, if any.
@@ -37,15 +38,16 @@ fn described(name: &str, path: &Path) -> serde_json::Value {
 struct Image(tempfile::TempDir);
 
 impl Image {
-    /// An image of a static `/init` of a few bytes, one module, and `more`: names and contents.
+    /// An image of static programs of a few bytes, one module, and `more`: names and contents.
     fn new(more: &[(&str, &[u8])]) -> Self {
         let image = Self(tempfile::tempdir().expect("a directory"));
         let root = image.0.path().join("root");
         // The header of a 64-bit ELF file without program headers, and so without libraries.
         let mut elf = [0; 64];
         elf[..5].copy_from_slice(b"\x7fELF\x02");
-        let usual: [(&str, &[u8]); 3] = [
+        let usual: [(&str, &[u8]); 4] = [
             ("init", &elf),
+            ("vswitch-charon", &elf),
             ("modules/order", b"vfio.ko\n"),
             ("modules/vfio.ko", b"a module"),
         ];
@@ -59,7 +61,8 @@ impl Image {
             let path = root.join(name);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(&path, data).expect("a file");
-            let mode = if *name == "init" { 0o755 } else { 0o644 };
+            let is_program = ["init", "vswitch-charon"].contains(name);
+            let mode = if is_program { 0o755 } else { 0o644 };
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
         }
         let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
@@ -118,10 +121,13 @@ fn additional_file_is_refused() {
 }
 
 #[test]
-fn dynamically_linked_init_is_refused() {
+fn dynamically_linked_program_is_refused() {
     let test = fs::read(std::env::current_exe().expect("this test")).expect("its bytes");
-    let refusal = Image::new(&[("init", &test)]).refusal().expect("refused");
-    assert!(refusal.contains("not linked statically"), "{refusal}");
+    for name in ["init", "vswitch-charon"] {
+        let refusal = Image::new(&[(name, &test)]).refusal().expect("refused");
+        let words = format!("/{name} in the initramfs is not linked statically");
+        assert!(refusal.contains(&words), "{refusal}");
+    }
 }
 
 #[test]

@@ -5,13 +5,14 @@
 //! waits for the next one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -23,6 +24,9 @@ const FIND_TIMEOUT: Duration = Duration::from_secs(30);
 const CONFIG_MAX: u64 = 16 << 20;
 /// The longest line that is read, in bytes.
 const LINE_MAX: u64 = 64;
+/// How long no client is connected before what it has begun is dropped. That one connected or
+/// disconnected is reported separately from the bytes, and often later.
+pub(super) const GRACE: Duration = Duration::from_millis(200);
 
 /// Why nothing can be read from the host.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +162,54 @@ pub(super) fn wait_for_peer(port: BorrowedFd<'_>, time: Option<Duration>) -> io:
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Lets no call wait for `port`.
+pub(super) fn set_nonblocking(port: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(port, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Whether `wanted`, or a hang-up, of `port` is reported within `time`.
+pub(super) fn wait_for(
+    port: BorrowedFd<'_>,
+    wanted: PollFlags,
+    time: Option<Duration>,
+) -> io::Result<bool> {
+    let time = time.map_or(PollTimeout::NONE, |time| {
+        PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut [PollFd::new(port, wanted)], time) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sends everything; false if the client is gone, or reads nothing for `patience`, and so loses the
+/// rest.
+pub(super) fn send<P>(port: &P, mut bytes: &[u8], patience: Duration) -> io::Result<bool>
+where
+    P: AsFd,
+    for<'a> &'a P: Write,
+{
+    while !bytes.is_empty() {
+        let mut to = port;
+        match to.write(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !wait_for_peer(port.as_fd(), Some(GRACE))?
+                    || !wait_for(port.as_fd(), PollFlags::POLLOUT, Some(patience))?
+                {
+                    return Ok(false);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// The configuration's text, from the first connection that sends a whole one.

@@ -1,13 +1,16 @@
 //! The switch in a virtual machine: what `vswitch` does as the machine's init process.
 //!
-//! The machine contains nothing else: no shell, no other program, no network listener. This process
-//! mounts the kernel's file systems, loads the modules that the image names, receives the
-//! configuration from the host, binds the PCI functions to VFIO, and starts the switch proper as an
-//! unprivileged child. Then it relays the control API between host and switch. When the switch
-//! ends, or anything fails, it prints one sentence on the console and powers the machine off.
-//! `docs/operate/switch-image.md` is the contract with the host.
+//! The machine contains nothing else but the IKE daemon: no shell, no other program, no network
+//! listener. This process mounts the kernel's file systems, loads the modules that the image names,
+//! receives the configuration from the host, binds the PCI functions to VFIO, and starts the switch
+//! proper as an unprivileged child. Then it relays the control API between host and switch. If the
+//! tunnel has IPsec, it starts the IKE daemon as another unprivileged child, again whenever that
+//! ends, and relays the host's words to it. When the switch ends, or anything fails, it prints one
+//! sentence on the console and powers the machine off. `docs/operate/switch-image.md` is the
+//! contract with the host.
 
 mod channel;
+mod ike;
 mod pci;
 mod relay;
 
@@ -17,8 +20,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tenant_config::{Device, SwitchConfig};
+use vswitch_api::machine::IKE_PORT;
 
 use channel::{ChannelError, Closed};
 
@@ -72,6 +76,12 @@ enum VmError {
     Hugepages { mib: u32, wanted: u64, got: u64 },
     #[error(transparent)]
     Pci(#[from] pci::PciError),
+    #[error(
+        "tunnel.ipsec needs an IKE daemon, and the image has no {program}: build it again \
+         (scripts/build-switch-image)",
+        program = ike::PROGRAM
+    )]
+    NoDaemon,
     #[error("cannot {what}: {source}")]
     System {
         what: &'static str,
@@ -92,13 +102,19 @@ fn cannot<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> VmError {
     }
 }
 
-/// Whether this process is a machine's init. A container's process 1 has another name.
-pub fn is_init() -> bool {
-    std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == INIT)
+/// What this process is in a machine, if it is no switch: its init, or about to become its IKE
+/// daemon. A container's process 1 has another name.
+pub fn role() -> Option<fn() -> ExitCode> {
+    let is_init =
+        std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == INIT);
+    match is_init {
+        true => Some(main),
+        false => ike::is_daemon().then_some(ike::become_daemon),
+    }
 }
 
 /// Runs the machine until the switch ends, then powers it off.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Without one of its threads the machine would work only in part.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -149,6 +165,7 @@ fn run() -> Result<String, VmError> {
     let waited = uptime() - waiting;
     let config = SwitchConfig::from_json("the configuration from the host", &text)?;
 
+    let daemon = prepare_daemon(&config)?;
     if config.memory.hugepages {
         reserve_hugepages(&config)?;
     }
@@ -163,7 +180,8 @@ fn run() -> Result<String, VmError> {
         .map_err(cannot("lift the limit of locked memory"))?;
     let init = uptime() - kernel - waited;
     let started = uptime();
-    let switch = start_switch(&file, &control)?;
+    let switch = start_switch(&file, &control, daemon.is_some())?;
+    let (ends, of_others) = mpsc::channel();
 
     spawn("relay", move || {
         relay::wait_until_ready(&control);
@@ -178,6 +196,11 @@ fn run() -> Result<String, VmError> {
             sentence += &format!("; before that {waited:.3} s of waiting for the configuration");
         }
         say(&sentence);
+        if let Some((daemon, port)) = daemon
+            && let Err(error) = start_daemon(&daemon, port, of_others)
+        {
+            say(&format!("{error}; the tunnel has no keys"));
+        }
         // Opened only now: an open port tells the host that the switch can be asked.
         let closed = control_channel.open().and_then(|channel| {
             let served = relay::serve(channel.file(), &control);
@@ -197,12 +220,38 @@ fn run() -> Result<String, VmError> {
             Err(error) => say(&format!("{error}; the switch cannot be told to stop")),
         }
     })?;
-    let status = reap(switch)?;
+    let how = reap(switch, &ends)?;
     drop(ended);
-    Ok(match status {
-        WaitStatus::Signaled(_, signal, _) => format!("the switch was killed by {signal}"),
-        WaitStatus::Exited(_, code) => format!("the switch ended with exit status {code}"),
-        other => format!("the switch ended: {other:?}"),
+    Ok(format!("the switch {how}"))
+}
+
+/// What the IKE daemon needs before the switch starts, if the tunnel has IPsec.
+fn prepare_daemon(config: &SwitchConfig) -> Result<Option<(Arc<ike::Daemon>, Closed)>, VmError> {
+    let tunnel = config.tunnel.as_ref();
+    let Some(tunnel) = tunnel.filter(|tunnel| tunnel.ipsec.is_some()) else {
+        return Ok(None);
+    };
+    ike::prepare()?;
+    let port = Closed::find(IKE_PORT)?;
+    Ok(Some((ike::Daemon::new(tunnel.vtep), port)))
+}
+
+/// Starts the IKE daemon behind a switch that is ready, and serves its port.
+fn start_daemon(
+    daemon: &Arc<ike::Daemon>,
+    port: Closed,
+    ends: mpsc::Receiver<ike::End>,
+) -> Result<(), VmError> {
+    let port = port.open()?;
+    let (kept, served) = (Arc::clone(daemon), Arc::clone(daemon));
+    spawn("ike", move || kept.keep(&ends))?;
+    spawn("ike relay", move || {
+        if let Err(error) = served.serve(port.file()) {
+            let error = port.failed(error);
+            say(&format!(
+                "{error}; the host cannot configure the IKE daemon"
+            ));
+        }
     })
 }
 
@@ -232,12 +281,16 @@ fn mount_all() -> Result<(), VmError> {
             }
         })?;
     }
-    let directory = SWITCH_DIRECTORY;
+    make_folder(Path::new(SWITCH_DIRECTORY), 0o700, SWITCH_USER)
+}
+
+/// Makes a folder of that user and group.
+fn make_folder(path: &Path, mode: u32, user: u32) -> Result<(), VmError> {
     fs::DirBuilder::new()
-        .mode(0o700)
-        .create(directory)
-        .and_then(|()| chown(directory, Some(SWITCH_USER), Some(SWITCH_USER)))
-        .map_err(at(directory))
+        .mode(mode)
+        .create(path)
+        .and_then(|()| chown(path, Some(user), Some(user)))
+        .map_err(at(path))
 }
 
 fn load_modules(order: &Path) -> Result<(), VmError> {
@@ -294,14 +347,16 @@ fn write_config(text: &str) -> Result<PathBuf, VmError> {
     Ok(path)
 }
 
-fn start_switch(config: &Path, control: &Path) -> Result<Pid, VmError> {
-    let child = Command::new(INIT)
-        .arg0("vswitch")
-        .arg("run")
-        .arg("--config")
-        .arg(config)
-        .arg("--control")
-        .arg(control)
+fn start_switch(config: &Path, control: &Path, has_daemon: bool) -> Result<Pid, VmError> {
+    let mut switch = Command::new(INIT);
+    switch.arg0("vswitch").arg("run");
+    switch.arg("--config").arg(config);
+    switch.arg("--control").arg(control);
+    if has_daemon {
+        switch.arg("--ike").arg(ike::switch_socket());
+        switch.args(["--ike-uid", &ike::USER.to_string()]);
+    }
+    let child = switch
         .env_clear()
         .env("XDG_RUNTIME_DIR", SWITCH_DIRECTORY)
         .env("NO_COLOR", "the console is a file")
@@ -311,11 +366,13 @@ fn start_switch(config: &Path, control: &Path) -> Result<Pid, VmError> {
         .gid(SWITCH_USER)
         .spawn()
         .map_err(cannot("start the switch"))?;
-    let pid = i32::try_from(child.id()).map_err(|_| VmError::System {
-        what: "start the switch",
-        source: Errno::ERANGE.into(),
-    })?;
-    Ok(Pid::from_raw(pid))
+    pid_of(&child)
+}
+
+fn pid_of(child: &Child) -> Result<Pid, VmError> {
+    let pid = i32::try_from(child.id());
+    let too_large = |_| cannot("wait for a process")(Errno::ERANGE);
+    Ok(Pid::from_raw(pid.map_err(too_large)?))
 }
 
 /// Ends the switch with SIGTERM, or SIGKILL after [`STOP_TIMEOUT`]. `end` closes when it has ended.
@@ -330,17 +387,20 @@ fn stop(switch: Pid, end: &mpsc::Receiver<()>) {
     }
 }
 
-/// Reaps children until the switch is reaped.
-fn reap(switch: Pid) -> Result<WaitStatus, VmError> {
+/// Reaps children until the switch is reaped, and returns how it ended. The ends of others go to
+/// `ends`.
+fn reap(switch: Pid, ends: &mpsc::Sender<ike::End>) -> Result<String, VmError> {
     loop {
-        match waitpid(None::<Pid>, Some(WaitPidFlag::empty())) {
-            Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)))
-                if pid == switch =>
-            {
-                return Ok(status);
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
+        let (pid, how) = match waitpid(None::<Pid>, Some(WaitPidFlag::empty())) {
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was killed by {signal}")),
+            Ok(WaitStatus::Exited(pid, code)) => (pid, format!("ended with exit status {code}")),
+            Ok(_) | Err(Errno::EINTR) => continue,
             Err(errno) => return Err(cannot("wait for the switch")(errno)),
+        };
+        if pid == switch {
+            return Ok(how);
         }
+        // Nobody waits for them where there is no IKE daemon.
+        let _ = ends.send((pid, how));
     }
 }

@@ -16,12 +16,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use vswitch_api::client::Client;
 use vswitch_api::{Endpoint, PREFER};
 
-use super::channel::wait_for_peer;
+use super::channel::{self, GRACE, set_nonblocking, wait_for_peer};
 
 /// How often a starting switch is asked whether it is ready. The interval grows with the time that
 /// the start takes: on a slow machine each request is expensive, and the switch shares the CPU.
@@ -41,8 +40,6 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// The upper bound of a client's wait. The next client waits as long.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// How long no client is connected before part of a request is dropped.
-const GRACE: Duration = Duration::from_millis(200);
 /// The size of a read from the switch.
 const CHUNK: usize = 64 << 10;
 
@@ -70,7 +67,7 @@ pub(super) fn serve<P: AsFd>(port: &P, socket: &Path) -> io::Result<()>
 where
     for<'a> &'a P: Read + Write,
 {
-    fcntl(port, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    set_nonblocking(port.as_fd())?;
     let mut host = Host {
         port,
         received: Vec::new(),
@@ -248,36 +245,13 @@ where
     }
 
     /// Sends everything; false if the client is gone or does not read, and so loses the rest.
-    fn send(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
-        while !bytes.is_empty() {
-            let mut port = self.port;
-            match port.write(bytes) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !wait_for_peer(self.port.as_fd(), Some(GRACE))?
-                        || !self.wait_for(PollFlags::POLLOUT, Some(ANSWER_MAX))?
-                    {
-                        return Ok(false);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
+    fn send(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        channel::send(self.port, bytes, ANSWER_MAX)
     }
 
     /// Whether `wanted`, or a hang-up, is reported within `time`.
     fn wait_for(&self, wanted: PollFlags, time: Option<Duration>) -> io::Result<bool> {
-        let time = time.map_or(PollTimeout::NONE, |time| {
-            PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut [PollFd::new(self.port.as_fd(), wanted)], time) {
-            Ok(ready) => Ok(ready > 0),
-            Err(nix::Error::EINTR) => Ok(true),
-            Err(errno) => Err(errno.into()),
-        }
+        channel::wait_for(self.port.as_fd(), wanted, time)
     }
 }
 
