@@ -18,43 +18,11 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use pair::{
-    answered, copy_key, daemon, eventually, join, key, make_key, part, tenant_with, two_hosts,
-    with_key,
+    answered, copy_key, daemon, eventually, join, key, make_key, part, places_of_key, tenant_with,
+    two_hosts, with_key,
 };
-use site::{Site, sh};
+use site::Site;
 use supervisor::Supervisor;
-
-/// Where the key's text is, below the site's directory and in the arguments and environments of all
-/// processes.
-fn places_of_key(site: &Site, processes: &[i32]) -> Vec<String> {
-    let (path, dir) = (key(site), site.dir.path().display().to_string());
-    // The key is not among grep's own arguments.
-    let found = sh(&format!("grep -rlaF -f {} {dir}", path.display()));
-    let mut places: Vec<String> = found.lines().map(str::to_owned).collect();
-    let key = fs::read_to_string(&path).expect("the key");
-    let key = key.trim().as_bytes();
-    assert!(key.len() >= 16, "it is one");
-    let has = |bytes: &[u8]| bytes.windows(key.len()).any(|it| it == key);
-    let mut seen = Vec::new();
-    for entry in fs::read_dir("/proc").expect("it is there").flatten() {
-        for file in ["cmdline", "environ"] {
-            // Others may end meanwhile.
-            let Ok(bytes) = fs::read(entry.path().join(file)) else {
-                continue;
-            };
-            if has(&bytes) {
-                places.push(format!("{}/{file}", entry.path().display()));
-            }
-            seen.push(format!("{}/{file}", entry.path().display()));
-        }
-    }
-    for pid in processes {
-        for file in ["cmdline", "environ"] {
-            assert!(seen.contains(&format!("/proc/{pid}/{file}")), "{pid}");
-        }
-    }
-    places
-}
 
 /// A tenant's file with a pre-shared key.
 fn tenant(site: &Site, own: u8, mode: &str) -> String {

@@ -85,6 +85,21 @@ impl Site {
         path.display().to_string()
     }
 
+    /// The same with a tunnel under IPsec.
+    fn protected_tenant(&self) -> String {
+        let path = self.tenant("");
+        let text = fs::read_to_string(&path).expect("the file");
+        let psk = self.dir.path().join("t1.psk");
+        let tunnel = format!(
+            "[tunnel]\nkind = \"geneve\"\n[tunnel.ipsec]\nmode = \"required\"\npsk = \
+             \"{}\"\n[[tunnel.peer]]\nname = \"far\"\nvtep = \"192.0.2.12\"\nprefixes = \
+             [\"10.1.0.21\"]\n[[port]]",
+            psk.display()
+        );
+        fs::write(&path, text.replacen("[[port]]", &tunnel, 1)).expect("the file is written");
+        path
+    }
+
     fn in_guest(&self, port: u8, command: &str) -> String {
         sh(&format!(
             "ip netns exec {}-t1-vm{port} {command}",
@@ -316,6 +331,12 @@ fn missing_vm_requirement_is_refused_before_any_change() {
         damaged.display()
     );
     sh(&copy);
+    // Images had no IKE daemon once.
+    let old = site.dir.path().join("old");
+    let old = old.to_str().expect("a path");
+    sh(&format!(
+        "cp -r {image} {old} && sed -i s/vswitch-charon/another/ {old}/manifest.json"
+    ));
     let refused = |arguments: &[&str], code: i32, words: &str| {
         let output = site.run(&[&["--launcher", "vm"], arguments, &["apply", &file]].concat());
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -335,6 +356,13 @@ fn missing_vm_requirement_is_refused_before_any_change() {
         2,
         "initramfs is not what",
     );
+    site.protected_tenant();
+    refused(
+        &["--vm-image", old, "--accel", "tcg"],
+        2,
+        &format!("tenant t1: tunnel.ipsec: the image {old} has no IKE daemon: install"),
+    );
+    site.tenant("");
     if !fs::read_to_string("/proc/cpuinfo")
         .is_ok_and(|text| text.contains(" vmx ") || text.contains(" svm "))
     {
@@ -371,9 +399,19 @@ fn libvirt_runs_the_same_vm() {
         return;
     };
     site.libvirt = Some(libvirtd.uri());
-    site.apply("libvirt", &site.tenant(""));
+    let psk = site.dir.path().join("t1.psk");
+    site.good(&["ipsec", "keygen", "psk", psk.to_str().expect("a path")]);
+    site.apply("libvirt", &site.protected_tenant());
     assert_eq!(libvirtd.domains(), ["tmc-t1"]);
-    site.good(&["verify"]);
+    // The IKE daemon in it is configured; there is no such peer.
+    let verified = site.run(&["verify"]);
+    let text = String::from_utf8_lossy(&verified.stdout).into_owned();
+    let words = "everything is as it was set, but 1 peer that requires IPsec has none";
+    assert_eq!(verified.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains(words) && text.contains("it has no association"),
+        "{text}"
+    );
     // The machine's 160 MiB, and QEMU's own memory.
     let bounds = libvirtd.virsh(&["memtune", "tmc-t1"]).expect("it runs");
     assert!(

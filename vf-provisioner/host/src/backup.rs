@@ -16,7 +16,7 @@ use tenant_config::Name;
 
 use crate::files::replace;
 use crate::history;
-use crate::launcher::ike::{all_files, uid_beside};
+use crate::launcher::ike::all_files;
 use crate::resource::{Key, Resource};
 use crate::state::{self, HostLock, State, StateError};
 
@@ -437,7 +437,8 @@ fn check(state: &State, instance: &str) -> Result<(), String> {
             let (owner, uid) = match resource {
                 Resource::Directory(it) => (&it.tenant, it.uid),
                 Resource::Switch(it) => (&it.tenant, it.uid),
-                Resource::Ike(it) if it.uid != uid_beside(record.uid) => (&it.tenant, it.uid),
+                // No tenant has the user 0.
+                Resource::Ike(it) if !it.place.is_beside(record.uid) => (&it.tenant, 0),
                 Resource::Ike(it) => (&it.tenant, record.uid),
                 Resource::Cgroup(it) if !it.path.starts_with(&format!("{instance}/")) => {
                     return Err(format!(

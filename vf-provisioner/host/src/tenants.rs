@@ -7,7 +7,6 @@ use tenant_config::{
     check_host,
 };
 
-use crate::launcher::ike::uid_beside;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::{AssignError, NicBackend};
 use crate::resource::Resource;
@@ -73,14 +72,13 @@ pub enum PlacementError {
         /// Why.
         reason: String,
     },
-    /// Its launcher runs no IKE daemon.
-    #[error(
-        "tenant {tenant}: tunnel.ipsec: switches in virtual machines have no IPsec yet; use \
-         --launcher process, or leave the section out"
-    )]
+    /// Its launcher can run no IKE daemon.
+    #[error("tenant {tenant}: tunnel.ipsec: {why}")]
     NoIke {
         /// Which tenant.
         tenant: Name,
+        /// Why.
+        why: String,
     },
     /// The user of its IKE daemon is somebody's.
     #[error(
@@ -207,10 +205,13 @@ fn check_ike(
     launcher: &dyn Launcher,
 ) -> Result<(), PlacementError> {
     let tenant = || tenant.clone();
-    if !launcher.carries_ike() {
-        return Err(PlacementError::NoIke { tenant: tenant() });
-    }
-    let uid = uid_beside(switch_uid);
+    let no_ike = |why| PlacementError::NoIke {
+        tenant: tenant(),
+        why,
+    };
+    let Some(uid) = launcher.ike_uid(switch_uid).map_err(no_ike)? else {
+        return Ok(());
+    };
     let account = (site.account_of)(uid).map_err(|reason| PlacementError::UnknownAccounts {
         tenant: tenant(),
         reason,

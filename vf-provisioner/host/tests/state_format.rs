@@ -5,6 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
+use vf_host::launcher::ike::Place;
+use vf_host::launcher::vm::machine::Accel;
 use vf_host::plan::Action;
 use vf_host::resource::{Key, Resource};
 use vf_host::state::{self, HostLock, Records, State, StateError, Written};
@@ -77,9 +80,32 @@ fn state_of_every_version_is_read_alike_and_written_in_the_current_one() {
 fn ike_daemon_of_the_state_is_read_and_written_alike() {
     let text = include_str!("golden/ike-4.json");
     let ike: Resource = serde_json::from_str(text).expect("it is read");
-    assert!(matches!(&ike, Resource::Ike(ike) if ike.uid == 67000 && ike.config.peers.len() == 3));
+    let Resource::Ike(read) = &ike else {
+        panic!("another kind");
+    };
+    let Place::Process { uid, .. } = read.place else {
+        panic!("another place");
+    };
+    assert_eq!((uid, read.config.peers.len()), (67000, 3));
     let written = serde_json::to_string_pretty(&ike).expect("it is written");
     assert_eq!(written + "\n", text);
+
+    let mut inside = read.clone();
+    inside.place = Place::Machine {
+        machine_uid: 66000,
+        accel: Accel::Kvm,
+    };
+    let inside = Resource::Ike(inside);
+    let written = serde_json::to_value(&inside).expect("it is written");
+    assert_eq!(
+        (&written["machine_uid"], &written["accel"]),
+        (&json!(66000), &json!("kvm"))
+    );
+    assert!(written.get("uid").is_none());
+    assert_eq!(
+        serde_json::from_value::<Resource>(written).expect("it is read"),
+        inside
+    );
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl Show {
             }
             values.push(json!({
                 "tenant": name, "vtep": ike.config.vtep, "peers": peers, "files": of_files,
-                "daemon": said.as_ref().err(), "log": global.switches().ike_log(name),
+                "daemon": said.as_ref().err(), "log": global.switches().ike_log(ike),
             }));
         }
         if text.is_empty() {

@@ -90,7 +90,17 @@ pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Two hosts. `None`, with a message, if they cannot be.
+#[allow(dead_code)] // Some tests have others.
 pub(crate) fn two_hosts(names: [&'static str; 2], uid_base: u32) -> Option<[Site; 2]> {
+    two_hosts_with(names, uid_base, &[])
+}
+
+/// Two hosts, the first with more options. `None`, with a message, if they cannot be.
+pub(crate) fn two_hosts_with(
+    names: [&'static str; 2],
+    uid_base: u32,
+    of_first: &[&str],
+) -> Option<[Site; 2]> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: it needs root");
         return None;
@@ -102,10 +112,13 @@ pub(crate) fn two_hosts(names: [&'static str; 2], uid_base: u32) -> Option<[Site
     }
     let switch = own.join("vswitch");
     let switch = switch.to_str().expect("a path");
-    let options = || ["--switch-binary", switch, "--packet-memory", "16"].map(str::to_owned);
-    let bases = [uid_base, uid_base + 100];
-    let [a, b] = [0, 1].map(|at| Site::new(names[at], bases[at], options().into()));
-    Some([a, b])
+    let options = ["--switch-binary", switch, "--packet-memory", "16"];
+    let site = |at: usize, more: &[&str]| {
+        let options = options.iter().chain(more);
+        let options = options.map(|&option| option.to_owned()).collect();
+        Site::new(names[at], uid_base + 100 * at as u32, options)
+    };
+    Some([site(0, of_first), site(1, &[])])
 }
 
 /// The file of a key on a host.
@@ -122,6 +135,39 @@ pub(crate) fn make_key(site: &Site) {
 pub(crate) fn copy_key(from: &Site, to: &Site) {
     // The mode is copied, too.
     fs::copy(key(from), key(to)).expect("it is copied");
+}
+
+/// Where the key's text is, below the site's directory and in the arguments and environments of all
+/// processes.
+#[allow(dead_code)] // Not every test looks for it.
+pub(crate) fn places_of_key(site: &Site, processes: &[i32]) -> Vec<String> {
+    let (path, dir) = (key(site), site.dir.path().display().to_string());
+    // The key is not among grep's own arguments.
+    let found = sh(&format!("grep -rlaF -f {} {dir}", path.display()));
+    let mut places: Vec<String> = found.lines().map(str::to_owned).collect();
+    let key = fs::read_to_string(&path).expect("the key");
+    let key = key.trim().as_bytes();
+    assert!(key.len() >= 16, "it is one");
+    let has = |bytes: &[u8]| bytes.windows(key.len()).any(|it| it == key);
+    let mut seen = Vec::new();
+    for entry in fs::read_dir("/proc").expect("it is there").flatten() {
+        for file in ["cmdline", "environ"] {
+            // Others may end meanwhile.
+            let Ok(bytes) = fs::read(entry.path().join(file)) else {
+                continue;
+            };
+            if has(&bytes) {
+                places.push(format!("{}/{file}", entry.path().display()));
+            }
+            seen.push(format!("{}/{file}", entry.path().display()));
+        }
+    }
+    for pid in processes {
+        for file in ["cmdline", "environ"] {
+            assert!(seen.contains(&format!("/proc/{pid}/{file}")), "{pid}");
+        }
+    }
+    places
 }
 
 /// The tenant's file on host 1 or 2, where the other host is the peer, with what `[tunnel.ipsec]`
@@ -163,11 +209,17 @@ pub(crate) fn answered(site: &Site) -> bool {
     ping.expect("ping starts").success()
 }
 
-/// The process of the tenant's IKE daemon, by the note about it.
-pub(crate) fn daemon(site: &Site) -> i32 {
+/// The note about the tenant's IKE daemon.
+pub(crate) fn note(site: &Site) -> Value {
     let note = site.state_dir().join("tenants/t1/ike/process.json");
     let note = fs::read_to_string(note).expect("the note");
-    let note: Value = serde_json::from_str(&note).expect("it is JSON");
+    serde_json::from_str(&note).expect("it is JSON")
+}
+
+/// The process of the tenant's IKE daemon, by the note about it.
+#[allow(dead_code)] // One in a machine is no process.
+pub(crate) fn daemon(site: &Site) -> i32 {
+    let note = note(site);
     let pid = note["started"]["pid"].as_i64().expect("its process") as i32;
     let program = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
     assert!(program.starts_with("/vswitch-charon"), "{program}");

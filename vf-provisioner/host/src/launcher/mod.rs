@@ -68,10 +68,12 @@ pub trait Launcher {
     /// The hugepages of the host that one switch needs if it uses any, in MiB.
     fn hugepages_mib(&self) -> u32;
 
-    /// Whether it runs IKE daemons beside its switches.
-    fn carries_ike(&self) -> bool {
-        false
-    }
+    /// The user of the IKE daemon beside a switch of that user, if it is one of this host's. An
+    /// error says why there can be no daemon.
+    ///
+    /// # Errors
+    /// A sentence.
+    fn ike_uid(&self, switch_uid: u32) -> Result<Option<u32>, String>;
 
     /// How long a switch may take to answer a frame, if longer than usual.
     fn answers_within(&self) -> Option<Duration> {

@@ -197,6 +197,7 @@ mod tests {
             accel: machine::Accel::Kvm,
             memory_mib: 160,
             hugepages: false,
+            ike: false,
             functions: Vec::new(),
         }
     }

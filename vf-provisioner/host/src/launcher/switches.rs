@@ -249,9 +249,9 @@ impl Switches {
         self.ike(tenant).associations()
     }
 
-    /// The log of a tenant's IKE daemon, with what it has written so far.
-    pub fn ike_log(&self, tenant: &Name) -> PathBuf {
-        self.ike(tenant).log()
+    /// The log of an IKE daemon, with what it has written so far.
+    pub fn ike_log(&self, ike: &Ike) -> PathBuf {
+        self.ike(&ike.tenant).log(ike)
     }
 
     /// The executable of the tenant's running switch, if another file has its name now.

@@ -8,7 +8,6 @@ use std::thread::Scope;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{Signal, pidfd_send_signal};
 use tenant_config::Name;
 
 use super::events::{Event, Once, emit, since_epoch};
@@ -16,7 +15,7 @@ use super::mend::{Pace, Pauses};
 use super::report::{Trouble, Troubles};
 use super::restarts::Watched;
 use super::supervisor::{Job, NO_THREAD, Progress, Supervisor};
-use crate::launcher::ike::{Expiry, Ike, expiries};
+use crate::launcher::ike::{Expiry, Ike, Place, expiries};
 use crate::state::{self, State, TenantLock};
 
 /// The pauses after a restart or reload that failed, or that did not last.
@@ -177,9 +176,13 @@ impl Watch {
         switch_is_up: bool,
     ) {
         let tenant = &ike.tenant;
+        let files = supervisor.switches.ike(tenant);
+        // A machine outlives the daemon in it.
+        let is_in_machine = matches!(ike.place, Place::Machine { .. });
+        let is_lost = is_in_machine && !files.is_configured();
         // Also during an attempt: the end of a dead one would be seen again and again.
-        if !self.is_alive() {
-            self.pidfd = supervisor.switches.ike(tenant).pidfd();
+        if is_lost || !self.is_alive() {
+            self.pidfd = files.pidfd();
             // An answer that is under way is that of another one.
             self.questions = Questions::default();
         }
@@ -194,8 +197,8 @@ impl Watch {
                 (self.questions.look(supervisor, scope, tenant), &self.pidfd)
             {
                 emit(&Event::IkeStuck { tenant, why });
-                // It may have ended meanwhile; its death is seen at the next look.
-                let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                // Its death is seen at the next look.
+                files.end_stuck(pidfd);
                 return;
             }
             let due = self
@@ -205,7 +208,7 @@ impl Watch {
                 return;
             }
             self.files_seen = Some(now);
-            if !supervisor.switches.ike(tenant).is_outdated() {
+            if !files.is_outdated() {
                 return;
             }
         } else if self.down_since.is_none() {

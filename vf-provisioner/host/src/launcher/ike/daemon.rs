@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tenant_config::{IkeConfig, IkePeer, Name};
 
 use crate::key::Key;
+use crate::launcher::vm::machine::Accel;
 use crate::object::Object;
 
 /// How far the users of IKE daemons are from those of their switches.
@@ -22,16 +24,53 @@ pub const fn uid_beside(switch: u32) -> u32 {
 pub struct Ike {
     /// Whose.
     pub tenant: Name,
-    /// The unprivileged user and group it runs as: not the switch's.
-    pub uid: u32,
-    /// Its control group.
-    pub cgroup: String,
-    /// The executable on the host.
-    pub binary: PathBuf,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub place: Place,
     /// What it is configured from.
     pub config: IkeConfig,
     /// The switch: without it, and behind another one, it ends.
     pub needs: BTreeSet<Key>,
+}
+
+/// Where a daemon runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// As a process of this host.
+    Process {
+        /// The unprivileged user and group it runs as: not the switch's.
+        uid: u32,
+        /// Its control group.
+        cgroup: String,
+        /// The executable on the host.
+        binary: PathBuf,
+    },
+    /// In the machine of its switch.
+    Machine {
+        /// The user of the machine on the host.
+        machine_uid: u32,
+        /// What executes it.
+        accel: Accel,
+    },
+}
+
+impl Place {
+    /// Whether it is the place of a daemon beside a switch of that user.
+    pub(crate) fn is_beside(&self, switch_uid: u32) -> bool {
+        match self {
+            Self::Process { uid, .. } => *uid == uid_beside(switch_uid),
+            Self::Machine { machine_uid, .. } => *machine_uid == switch_uid,
+        }
+    }
+
+    /// How long the daemon may take for what a process has `usual` for.
+    pub(super) fn within(&self, usual: Duration) -> Duration {
+        match self {
+            Self::Process { .. } => usual,
+            Self::Machine { accel, .. } => usual.max(accel.answers_within()),
+        }
+    }
 }
 
 impl Object for Ike {
@@ -47,7 +86,7 @@ impl Object for Ike {
 
     /// A running daemon takes other connections and keys, but is of one user and address for ever.
     fn changes_in_place(&self, wanted: &Self) -> bool {
-        let rest = |it: &Self| (it.uid, it.cgroup.clone(), it.binary.clone(), it.config.vtep);
+        let rest = |it: &Self| (it.place.clone(), it.config.vtep);
         rest(self) == rest(wanted)
     }
 }

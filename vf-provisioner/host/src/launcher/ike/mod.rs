@@ -3,12 +3,14 @@
 //!
 //! It is a process beside the switch, of another user, in namespaces of its own without any
 //! network. It sees two folders: that of the switch's socket and that of its own. We configure it
-//! over the latter ([`vici`]). If the switch ends, so does the daemon; it is started again behind
-//! it, and negotiates anew: no key outlives either of them.
+//! over the latter ([`vici`]). Beside a switch in a machine it runs there, where the machine's
+//! init starts it, and we configure it over a port of the machine ([`port`]). If the switch ends,
+//! so does the daemon; it is started again behind it, and negotiates anew: no key outlives either.
 
 mod certificate;
 mod daemon;
 pub mod make;
+mod port;
 mod run;
 mod secret;
 mod settings;
@@ -17,9 +19,10 @@ mod vici;
 use tenant_config::Name;
 
 pub use self::certificate::{Certificate, Expiry, RevocationList};
-pub use self::daemon::{Association, Ike, uid_beside};
+pub use self::daemon::{Association, Ike, Place, uid_beside};
 pub(crate) use self::run::{
-    IkeFiles, SWITCH_INSIDE, SWITCH_SOCKET, all_files, expiries, listen_folder, make_listen_folder,
+    IkeFiles, PORT, SWITCH_INSIDE, SWITCH_SOCKET, all_files, expiries, listen_folder,
+    make_listen_folder,
 };
 pub use self::secret::{FileError, Secret};
 use crate::error::HostError;
@@ -27,7 +30,7 @@ use crate::object::{Context, Live};
 
 impl Live for Ike {
     fn observe(&self, context: &Context) -> Result<Option<Self>, HostError> {
-        IkeFiles::new(context, &self.tenant).observe()
+        Ok(IkeFiles::new(context, &self.tenant).observe())
     }
 
     fn create(&self, context: &Context) -> Result<(), HostError> {
@@ -44,7 +47,7 @@ impl Live for Ike {
 }
 
 /// Starts the daemon behind a switch that was started anew, if it has ended; `restarts` is counted
-/// on.
+/// on. One in a machine is started by the machine, and configured.
 ///
 /// # Errors
 /// If it does not start or refuses its configuration.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tenant_config::{Authentication, IkeConfig, Name};
 
 use super::certificate::{Certificate, Expiry, RevocationList};
-use super::daemon::{Association, Ike};
+use super::daemon::{Association, Ike, Place};
+use super::port::Port;
 use super::secret::FileError;
 use super::settings::Settings;
 use super::vici::{Client, Message, ViciError};
@@ -41,16 +42,30 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a question whether it is alive may take: its death costs more than a late answer.
 const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long a daemon in a machine may take to forget its connections, and then to tell its peers.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+const TELL_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The same for a machine, which each look takes processor time from.
+const LOOK_INSIDE_EVERY: Duration = Duration::from_millis(100);
+/// The socket of the daemon's port, beside a machine's other sockets.
+pub(crate) const PORT: &str = "ike";
 
 /// The files of a tenant's IKE daemon, in a folder of the tenant's directory.
-pub(crate) struct IkeFiles(TenantFiles);
+pub(crate) struct IkeFiles {
+    own: TenantFiles,
+    switch: TenantFiles,
+}
 
 /// The note about a started daemon. It holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Note {
     ike: Ike,
+    /// Its process, or that of its machine.
     started: Started,
+    /// In a machine, the number of the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     restarts: u64,
     /// Whether it was configured. If its starter was killed before that, it counts as absent.
     ready: bool,
@@ -70,16 +85,18 @@ pub(crate) fn listen_folder(files: &TenantFiles) -> Shown {
 
 impl IkeFiles {
     pub(crate) fn new(context: &Context, tenant: &Name) -> Self {
-        Self(TenantFiles::new(context, tenant).ike())
+        let switch = TenantFiles::new(context, tenant);
+        let own = switch.ike();
+        Self { own, switch }
     }
 
     /// Moves what the daemon has written to its log, whose length is bounded.
     pub(crate) fn collect_log(&self) -> Result<(), HostError> {
-        self.0.collect_log()
+        self.own.collect_log()
     }
 
     fn note_path(&self) -> PathBuf {
-        self.0.directory.join("process.json")
+        self.own.directory.join("process.json")
     }
 
     fn note(&self) -> Option<Note> {
@@ -92,23 +109,39 @@ impl IkeFiles {
         let what = format!("cannot write {}", path.display());
         let text =
             serde_json::to_vec_pretty(note).map_err(|error| HostError::io(&what)(error.into()))?;
-        self.0
+        self.own
             .replace(&path, &text, 0o600)
             .map_err(HostError::io(what))
     }
 
-    /// The daemon's log.
-    pub(crate) fn log(&self) -> PathBuf {
-        self.0.collect_last();
-        self.0.log()
+    /// The files of which the log is what the daemon writes: in a machine that is the console.
+    fn logged(&self, place: &Place) -> &TenantFiles {
+        match place {
+            Place::Process { .. } => &self.own,
+            Place::Machine { .. } => &self.switch,
+        }
     }
 
-    /// The daemon as it was last configured, if it runs.
-    pub(super) fn observe(&self) -> Result<Option<Ike>, HostError> {
-        let note = self.note();
-        Ok(note
+    /// The daemon's log.
+    pub(crate) fn log(&self, ike: &Ike) -> PathBuf {
+        let files = self.logged(&ike.place);
+        files.collect_last();
+        files.log()
+    }
+
+    /// The note about a daemon that was configured, and whose process or machine is alive.
+    fn running(&self) -> Option<Note> {
+        self.note()
             .filter(|note| note.ready && note.started.is_alive())
-            .map(|note| note.ike))
+    }
+
+    /// The daemon as it was last configured, if it runs. One in a machine is asked.
+    pub(super) fn observe(&self) -> Option<Ike> {
+        let note = self.running()?;
+        if matches!(note.ike.place, Place::Machine { .. }) {
+            self.ask(ALIVE_WITHIN).ok()?;
+        }
+        Some(note.ike)
     }
 
     /// The daemon that was last started, whether or not it runs.
@@ -129,6 +162,11 @@ impl IkeFiles {
         (note.ready && note.started.is_alive()).then_some(pidfd)
     }
 
+    /// Whether the daemon that runs, as far as is known, is the one that was configured.
+    pub(crate) fn is_configured(&self) -> bool {
+        self.note().is_some_and(|note| note.ready)
+    }
+
     /// Whether a file that it was given is another one now, or gone.
     pub(crate) fn is_outdated(&self) -> bool {
         let note = self.note();
@@ -137,9 +175,14 @@ impl IkeFiles {
 
     /// Speaks to the daemon, if it runs and is configured.
     fn ask(&self, within: Duration) -> Result<Client, String> {
-        let ike = self.observe().map_err(|error| error.to_string())?;
-        let ike = ike.ok_or("the IKE daemon does not run")?;
-        self.client(ike.uid, within)
+        let note = self.running().ok_or("the IKE daemon does not run")?;
+        let until = Instant::now() + note.ike.place.within(within);
+        let (client, number) = self.client(&note.ike.place, until)?;
+        if number != note.number {
+            self.disown(note);
+            return Err("the IKE daemon was started again, and is not configured yet".to_owned());
+        }
+        Ok(client)
     }
 
     /// Whether the daemon answers at all.
@@ -177,11 +220,84 @@ impl IkeFiles {
         Ok(found)
     }
 
-    /// Speaks to the daemon, if it is the one of that user that listens.
-    fn client(&self, uid: u32, within: Duration) -> Result<Client, String> {
+    /// Notes that the daemon is to be configured before anything else.
+    fn disown(&self, mut note: Note) {
+        note.ready = false;
+        if let Err(error) = self.remember(&note) {
+            tracing::warn!(tenant = %note.ike.tenant, %error, "its IKE daemon is not configured");
+        }
+    }
+
+    /// Ends a daemon that does not answer; `pidfd` is what [`Self::pidfd`] has given. In a machine
+    /// the next start has it replaced.
+    pub(crate) fn end_stuck(&self, pidfd: &OwnedFd) {
+        match self.note() {
+            Some(note) if matches!(note.ike.place, Place::Machine { .. }) => self.disown(note),
+            // It may have ended meanwhile.
+            _ => drop(pidfd_send_signal(pidfd, rustix::process::Signal::KILL)),
+        }
+    }
+
+    /// Speaks to the daemon, if it is the one of that place that listens. In a machine it has a
+    /// number.
+    fn client(&self, place: &Place, until: Instant) -> Result<(Client, Option<u64>), String> {
+        match place {
+            Place::Process { uid, .. } => Ok((self.process(*uid, until)?, None)),
+            Place::Machine { machine_uid, .. } => {
+                let port = self.port(*machine_uid, until)?;
+                let number = port.daemon();
+                Ok((Client::new(port, until), Some(number)))
+            }
+        }
+    }
+
+    fn port(&self, machine_uid: u32, until: Instant) -> Result<Port, String> {
+        Port::open(&self.switch.socket(PORT), machine_uid, until)
+            .map_err(|error| format!("the IKE daemon cannot be asked: {error}"))
+    }
+
+    /// Has the daemon of that number in a machine replaced by one that knows nothing.
+    fn replace(&self, place: &Place, number: Option<u64>, until: Instant) -> Result<(), String> {
+        let Place::Machine { machine_uid, .. } = place else {
+            return Ok(());
+        };
+        let port = self.port(*machine_uid, until)?;
+        if Some(port.daemon()) != number {
+            return Ok(());
+        }
+        let failed = |error| format!("the IKE daemon cannot be replaced: {error}");
+        port.replace(until).map_err(failed)
+    }
+
+    /// Has a daemon in a machine tell its peers, and then replaced. If that takes too long, it ends
+    /// with its machine.
+    fn leave(&self) {
+        let Some(mut note) = self.note().filter(|note| note.started.is_alive()) else {
+            return;
+        };
+        let (place, until) = (note.ike.place.clone(), Instant::now() + LEAVE_WITHIN);
+        if let Ok((mut client, number)) = self.client(&place, until)
+            && number == note.number
+            // Without a connection or a key.
+            && load(&mut client, &Settings::default(), &mut note.connections).is_ok()
+        {
+            let tell_until = Instant::now() + TELL_WITHIN;
+            let all = Message::default();
+            while Instant::now() < tell_until
+                && let Ok([_, ..]) = client.stream("list-sas", "list-sa", &all).as_deref()
+            {
+                std::thread::sleep(LOOK_INSIDE_EVERY);
+            }
+        }
+        if let Err(why) = self.replace(&place, note.number, until) {
+            tracing::debug!(tenant = %note.ike.tenant, %why, "its IKE daemon goes on");
+        }
+    }
+
+    fn process(&self, uid: u32, until: Instant) -> Result<Client, String> {
         let no = |error: std::io::Error| format!("the IKE daemon cannot be asked: {error}");
         // The folder is the daemon's, so a link in the place of the socket is not followed.
-        let (_file, pinned) = pin_socket(&self.0.run().join(VICI)).map_err(no)?;
+        let (_file, pinned) = pin_socket(&self.own.run().join(VICI)).map_err(no)?;
         let stream = connect(&pinned).map_err(no)?;
         let peer = getsockopt(&stream, PeerCredentials).map_err(|errno| no(errno.into()))?;
         if peer.uid() != uid {
@@ -190,20 +306,20 @@ impl IkeFiles {
                 peer.uid()
             ));
         }
-        Ok(Client::new(stream, within))
+        Ok(Client::new(stream, until))
     }
 
     fn make(&self, uid: u32) -> Result<(), HostError> {
-        let folder = &self.0.directory;
+        let folder = &self.own.directory;
         let what = || format!("cannot make {}", folder.display());
         for (path, mode) in [
             (folder.clone(), 0o700),
-            (self.0.run(), 0o700),
-            (self.0.root(), 0o755),
+            (self.own.run(), 0o700),
+            (self.own.root(), 0o755),
         ] {
             make_folder(&path, mode).map_err(HostError::io(what()))?;
         }
-        chown(self.0.run(), Some(uid), Some(uid)).map_err(HostError::io(what()))
+        chown(self.own.run(), Some(uid), Some(uid)).map_err(HostError::io(what()))
     }
 }
 
@@ -241,59 +357,88 @@ pub(super) fn start(context: &Context, ike: &Ike, restarts: u64) -> Result<(), H
     // Before anything starts: what is not configured protects nothing.
     let stamps = stamps(&ike.config);
     let settings = Settings::read(&ike.config).map_err(|error| failed(error.to_string()))?;
-    if !ike.binary.is_file() {
-        let binary = ike.binary.display();
-        return Err(failed(format!(
-            "{binary} is not there: install the package vswitch-ike, build it with \
-             scripts/build-ike, or name it with --ike-binary"
-        )));
-    }
     let files = IkeFiles::new(context, &ike.tenant);
-    let mounts = mounts()?;
-    // A crash between the start and the note may have left processes.
-    mounts.empty(&ike.cgroup, STOP_WITHIN)?;
-    files.make(ike.uid)?;
-    remove(&files.0.run().join(VICI))?;
-    let _held = files.0.make_log_pipe()?;
-    let task = task(context, ike, &files, mounts.joins(&ike.cgroup));
-    let started = task.start().map_err(&failed)?;
+    let before = files.note();
+    // Until the daemon is configured, it keeps what it writes.
+    let mut held = None;
+    let started = match &ike.place {
+        Place::Process {
+            uid,
+            cgroup,
+            binary,
+        } => {
+            if !binary.is_file() {
+                let binary = binary.display();
+                return Err(failed(format!(
+                    "{binary} is not there: install the package vswitch-ike, build it with \
+                     scripts/build-ike, or name it with --ike-binary"
+                )));
+            }
+            let mounts = mounts()?;
+            // A crash between the start and the note may have left processes.
+            mounts.empty(cgroup, STOP_WITHIN)?;
+            files.make(*uid)?;
+            remove(&files.own.run().join(VICI))?;
+            held = files.own.make_log_pipe()?;
+            let shown = Shown {
+                host: binary.clone(),
+                inside: PathBuf::from(PROGRAM),
+            };
+            let task = task(ike, *uid, shown, &files, mounts.joins(cgroup));
+            task.start().map_err(&failed)?
+        }
+        Place::Machine { .. } => {
+            let folder = &files.own.directory;
+            let what = format!("cannot make {}", folder.display());
+            make_folder(folder, 0o700).map_err(HostError::io(what))?;
+            let machine = files.switch.launched()?.map(|launched| launched.started);
+            let machine = machine.filter(Started::is_alive);
+            machine.ok_or_else(|| failed("its machine does not run".to_owned()))?
+        }
+    };
     let mut note = Note {
         ike: ike.clone(),
         started,
+        number: before.and_then(|note| note.number),
         restarts,
         ready: false,
         files: stamps,
         connections: BTreeMap::new(),
     };
     files.remember(&note)?;
-    let configured = wait(&files, &note).and_then(|mut client| {
+    let configured = wait(&files, &mut note).and_then(|mut client| {
+        // One in a machine may have been configured before.
+        let known = known_connections(&mut client).map_err(|error| error.to_string())?;
+        note.connections = known;
+        files.remember(&note).map_err(|error| error.to_string())?;
         let loaded = load(&mut client, &settings, &mut note.connections);
         loaded.map_err(|error| error.to_string())?;
         initiate(&mut client, &settings);
         Ok(())
     });
     if let Err(why) = configured {
-        let tail = files.0.tail();
+        let tail = files.logged(&ike.place).tail();
         // One that is half configured must not look as if it was.
         let _ = stop(context, ike);
         return Err(failed(format!("{why}{tail}")));
     }
     note.ready = true;
     files.remember(&note)?;
-    files.0.collect_last();
+    files.logged(&ike.place).collect_last();
+    drop(held);
     Ok(())
 }
 
-fn task(context: &Context, ike: &Ike, files: &IkeFiles, cgroups: Vec<PathBuf>) -> Task {
+fn task(ike: &Ike, uid: u32, program: Shown, files: &IkeFiles, cgroups: Vec<PathBuf>) -> Task {
     let inside = |folder: &str, socket: &str| Path::new(folder).join(socket).display().to_string();
-    let switch = listen_folder(&TenantFiles::new(context, &ike.tenant));
+    let switch = listen_folder(&files.switch);
     Task {
         tenant: ike.tenant.to_string(),
         namespace: None,
         bare: true,
         cgroups,
-        uid: ike.uid,
-        root: files.0.root(),
+        uid,
+        root: files.own.root(),
         program: PathBuf::from(PROGRAM),
         arguments: vec![
             "--switch".to_owned(),
@@ -303,15 +448,12 @@ fn task(context: &Context, ike: &Ike, files: &IkeFiles, cgroups: Vec<PathBuf>) -
             "--address".to_owned(),
             ike.config.vtep.to_string(),
         ],
-        shown: vec![Shown {
-            host: ike.binary.clone(),
-            inside: PathBuf::from(PROGRAM),
-        }],
+        shown: vec![program],
         devices: Vec::new(),
-        run: files.0.run(),
+        run: files.own.run(),
         run_inside: PathBuf::from(INSIDE),
         folders: vec![switch],
-        log: files.0.log_pipe(),
+        log: files.own.log_pipe(),
         raw_sockets: false,
         groups: Vec::new(),
         cpu: None,
@@ -321,24 +463,48 @@ fn task(context: &Context, ike: &Ike, files: &IkeFiles, cgroups: Vec<PathBuf>) -
     }
 }
 
-/// Waits until the daemon can be asked.
-fn wait(files: &IkeFiles, note: &Note) -> Result<Client, String> {
-    let began = Instant::now();
+/// Waits until the daemon can be asked. In a machine, the one that the note numbers is replaced by
+/// another one first, whose number the note gets.
+fn wait(files: &IkeFiles, note: &mut Note) -> Result<Client, String> {
+    let (began, place) = (Instant::now(), note.ike.place.clone());
+    let within = place.within(READY_WITHIN);
     loop {
+        let until = Instant::now() + place.within(CONFIGURED_WITHIN);
         // Another user's answer is not waited for to change.
-        match files.client(note.ike.uid, CONFIGURED_WITHIN) {
-            Ok(client) => return Ok(client),
-            Err(why) if began.elapsed() > READY_WITHIN => {
-                let within = READY_WITHIN.as_secs();
-                return Err(format!("it was not ready within {within} s ({why})"));
+        let why = match files.client(&place, until) {
+            Ok((client, number)) if number.is_none() || number != note.number => {
+                note.number = number;
+                return Ok(client);
             }
-            Err(_) => {}
+            Ok((client, number)) => {
+                // The port has one client at a time.
+                drop(client);
+                let replaced = files.replace(&place, number, until);
+                replaced
+                    .err()
+                    .unwrap_or_else(|| "it is being replaced".to_owned())
+            }
+            Err(why) => why,
+        };
+        if began.elapsed() > within {
+            let within = within.as_secs();
+            return Err(format!("it was not ready within {within} s ({why})"));
         }
         if !note.started.is_alive() {
             return Err("it ended".to_owned());
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(match place {
+            Place::Process { .. } => LOOK_EVERY,
+            Place::Machine { .. } => LOOK_INSIDE_EVERY,
+        });
     }
+}
+
+/// The names of the connections that the daemon has, without digests.
+fn known_connections(client: &mut Client) -> Result<BTreeMap<String, String>, ViciError> {
+    let known = client.command("get-conns", &Message::default())?;
+    let names = known.list("conns").iter();
+    Ok(names.map(|name| (name.clone(), String::new())).collect())
 }
 
 /// Gives the daemon everything that differs from what it has. The new keys are there before the
@@ -434,7 +600,13 @@ pub(super) fn reload(context: &Context, ike: &Ike) -> Result<(), HostError> {
         return start(context, ike, 0);
     };
     let before = note.connections.clone();
-    let mut client = files.client(ike.uid, CONFIGURED_WITHIN).map_err(&failed)?;
+    let until = Instant::now() + ike.place.within(CONFIGURED_WITHIN);
+    let (mut client, number) = files.client(&ike.place, until).map_err(&failed)?;
+    if number != note.number {
+        // The port has one client at a time.
+        drop(client);
+        return start(context, ike, note.restarts + 1);
+    }
     load(&mut client, &settings, &mut note.connections)
         .map_err(|error| failed(error.to_string()))?;
     let is_new = |name: &String| !before.contains_key(name);
@@ -454,8 +626,12 @@ pub(super) fn reload(context: &Context, ike: &Ike) -> Result<(), HostError> {
 
 pub(super) fn stop(context: &Context, ike: &Ike) -> Result<(), HostError> {
     let files = IkeFiles::new(context, &ike.tenant);
+    let Place::Process { cgroup, .. } = &ike.place else {
+        files.leave();
+        return remove(&files.note_path());
+    };
     let mut held = None;
-    files.0.hold_log(&mut held)?;
+    files.own.hold_log(&mut held)?;
     if let Some(pidfd) = files.pidfd() {
         // It tells its peers.
         let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::TERM);
@@ -464,9 +640,9 @@ pub(super) fn stop(context: &Context, ike: &Ike) -> Result<(), HostError> {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-    mounts()?.empty(&ike.cgroup, STOP_WITHIN)?;
-    files.0.collect_last();
-    remove(&files.0.run().join(VICI))?;
+    mounts()?.empty(cgroup, STOP_WITHIN)?;
+    files.own.collect_last();
+    remove(&files.own.run().join(VICI))?;
     remove(&files.note_path())
 }
 

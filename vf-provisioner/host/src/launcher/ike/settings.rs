@@ -49,6 +49,7 @@ impl Connection {
 }
 
 /// Everything that the daemon is told.
+#[derive(Default)]
 pub(super) struct Settings {
     pub(super) shared: Vec<SharedKey>,
     /// Our private key, in PEM.

@@ -270,27 +270,56 @@ fn text(bytes: &[u8]) -> String {
     Plain(String::from_utf8_lossy(bytes)).to_string()
 }
 
+/// What carries VICI to a daemon and back.
+pub(super) trait Carrier {
+    /// Sends all bytes.
+    fn send(&mut self, bytes: &[u8], until: Instant) -> io::Result<()>;
+
+    /// Receives some bytes; none at the end.
+    fn receive(&mut self, bytes: &mut [u8], until: Instant) -> io::Result<usize>;
+}
+
+/// The time until the deadline.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+impl Carrier for UnixStream {
+    fn send(&mut self, mut bytes: &[u8], until: Instant) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.set_write_timeout(Some(left(until)?))?;
+            let written = again(|| self.write(bytes))?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, bytes: &mut [u8], until: Instant) -> io::Result<usize> {
+        self.set_read_timeout(Some(left(until)?))?;
+        again(|| self.read(bytes))
+    }
+}
+
 /// A connection to the daemon, for a bounded time.
 pub(super) struct Client {
-    stream: UnixStream,
+    carrier: Box<dyn Carrier>,
     until: Instant,
 }
 
 impl Client {
-    /// Speaks over `stream` for at most `within`, all commands together.
-    pub(super) fn new(stream: UnixStream, within: Duration) -> Self {
+    /// Speaks over `carrier` until then, all commands together.
+    pub(super) fn new(carrier: impl Carrier + 'static, until: Instant) -> Self {
         Self {
-            stream,
-            until: Instant::now() + within,
+            carrier: Box::new(carrier),
+            until,
         }
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        Ok(left)
     }
 
     fn send(&mut self, kind: u8, name: &str, message: &Message) -> Result<(), ViciError> {
@@ -306,23 +335,13 @@ impl Client {
         packet.push(name_length);
         packet.extend_from_slice(name.as_bytes());
         packet.extend_from_slice(&message.bytes);
-        let mut rest = packet.as_slice();
-        while !rest.is_empty() {
-            self.stream.set_write_timeout(Some(self.left()?))?;
-            let written = again(|| self.stream.write(rest))?;
-            if written == 0 {
-                return Err(io::Error::from(ErrorKind::WriteZero).into());
-            }
-            rest = &rest[written..];
-        }
-        Ok(())
+        Ok(self.carrier.send(&packet, self.until)?)
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ViciError> {
         let mut filled = 0;
         while filled < bytes.len() {
-            self.stream.set_read_timeout(Some(self.left()?))?;
-            let length = again(|| self.stream.read(&mut bytes[filled..]))?;
+            let length = self.carrier.receive(&mut bytes[filled..], self.until)?;
             if length == 0 {
                 return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
             }
@@ -431,6 +450,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
+    fn client(stream: UnixStream, within: Duration) -> Client {
+        Client::new(stream, Instant::now() + within)
+    }
+
     fn packet(kind: u8, content: &[u8]) -> Vec<u8> {
         let mut packet = (content.len() as u32 + 1).to_be_bytes().to_vec();
         packet.push(kind);
@@ -470,7 +493,7 @@ mod tests {
             it.set("errmsg", "\u{1b}[2Jno\n3 tenants: all is well");
         });
         let (stream, _daemon) = daemon(vec![no]);
-        let refused = Client::new(stream, LONG).command("load-conn", &Message::default());
+        let refused = client(stream, LONG).command("load-conn", &Message::default());
         let refused = refused.expect_err("it is refused").to_string();
         assert_eq!(
             refused,
@@ -489,7 +512,7 @@ mod tests {
             });
         });
         let (stream, daemon) = daemon(vec![yes]);
-        let mut client = Client::new(stream, LONG);
+        let mut client = client(stream, LONG);
         let mut message = Message::default();
         message.set("id", "x");
         let got = client.command("get-keys", &message).expect("an answer");
@@ -506,7 +529,7 @@ mod tests {
             it.set("success", "no").set("errmsg", "no such key");
         });
         let (stream, _daemon) = daemon(vec![no]);
-        let mut client = Client::new(stream, LONG);
+        let mut client = client(stream, LONG);
         let error = client
             .command("unload-key", &Message::default())
             .expect_err("it refuses");
@@ -525,7 +548,7 @@ mod tests {
         all.extend(packet(EVENT, &content));
         all.extend(packet(RESPONSE, b""));
         let (stream, _daemon) = daemon(vec![packet(CONFIRM, b""), all, packet(CONFIRM, b"")]);
-        let mut client = Client::new(stream, LONG);
+        let mut client = client(stream, LONG);
         let events = client
             .stream("list-sas", "list-sa", &Message::default())
             .expect("events");
@@ -553,7 +576,7 @@ mod tests {
             u32::MAX.to_be_bytes().to_vec(),
         ] {
             let (stream, _daemon) = daemon(vec![bytes.clone()]);
-            let mut client = Client::new(stream, LONG);
+            let mut client = client(stream, LONG);
             let answered = client.command("version", &Message::default());
             assert!(
                 matches!(answered, Err(ViciError::Answer(_))),
@@ -568,7 +591,7 @@ mod tests {
             }
         });
         let began = Instant::now();
-        let mut client = Client::new(ours, Duration::from_millis(100));
+        let mut client = client(ours, Duration::from_millis(100));
         let late = client.command("version", &Message::default());
         assert!(late.is_err(), "{late:?}");
         assert!(began.elapsed() < LONG);
@@ -586,7 +609,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("two sockets");
         let mut message = Message::default();
         message.set("data", vec![0; 65536]);
-        let error = Client::new(ours, LONG).command("load-cert", &message);
+        let error = client(ours, LONG).command("load-cert", &message);
         assert!(matches!(error, Err(ViciError::TooLong("a value"))));
         theirs.set_nonblocking(true).expect("it is set");
         let mut byte = [0];

@@ -8,7 +8,7 @@ use tenant_config::{IkeConfig, Memory, SwitchConfig};
 use crate::hugepages::Hugepages;
 use crate::launcher::cgroup::Cgroup;
 use crate::launcher::files::{CONTROL, Directory};
-use crate::launcher::ike::{Ike, uid_beside};
+use crate::launcher::ike::{Ike, Place, uid_beside};
 use crate::launcher::switch::Switch;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::Assignment;
@@ -98,8 +98,8 @@ impl Launcher for Process {
         resources
     }
 
-    fn carries_ike(&self) -> bool {
-        true
+    fn ike_uid(&self, switch_uid: u32) -> Result<Option<u32>, String> {
+        Ok(Some(uid_beside(switch_uid)))
     }
 }
 
@@ -118,9 +118,11 @@ impl Process {
         };
         let daemon = Ike {
             tenant: tenant.clone(),
-            uid: uid_beside(switch_uid),
-            cgroup,
-            binary: self.ike_binary.clone(),
+            place: Place::Process {
+                uid: uid_beside(switch_uid),
+                cgroup,
+                binary: self.ike_binary.clone(),
+            },
             config: ike,
             needs: BTreeSet::from([Key::Switch {
                 tenant: tenant.clone(),

@@ -12,6 +12,8 @@ const MANIFEST: &str = "manifest.json";
 /// The files that every image has.
 pub(super) const KERNEL: &str = "vmlinuz";
 pub(super) const INITRAMFS: &str = "initramfs";
+/// The IKE daemon in the initramfs, which older images do not have.
+const IKE: &str = "vswitch-charon";
 const ADVICE: &str = "install vswitch-image, build it with scripts/build-switch-image, or name \
                       another in --vm-image";
 
@@ -22,11 +24,15 @@ pub(super) struct Image {
     pub(super) dir: PathBuf,
     /// The SHA-256 of its manifest.
     pub(super) sha256: String,
+    /// Whether it has an IKE daemon.
+    pub(super) has_ike: bool,
 }
 
 #[derive(Deserialize)]
 struct Manifest {
     files: Vec<Entry>,
+    #[serde(default)]
+    initramfs: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +73,14 @@ impl Image {
         Ok(Self {
             dir: dir.to_owned(),
             sha256: hex(&Sha256::digest(&text)),
+            has_ike: manifest.initramfs.iter().any(|entry| entry.name == IKE),
         })
+    }
+
+    /// Why no IKE daemon can run in its machine, if none can.
+    pub(super) fn without_ike(&self) -> Option<String> {
+        let dir = self.dir.display();
+        (!self.has_ike).then(|| format!("the image {dir} has no IKE daemon: {ADVICE}"))
     }
 }
 

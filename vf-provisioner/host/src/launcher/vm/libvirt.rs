@@ -95,7 +95,7 @@ pub(super) fn domain(switch: &Switch, machine: &Machine, place: &DomainContext<'
         .unwrap_or_default();
     let image = |name: &str| escape(machine.image.join(name).display());
     let mut channels = String::new();
-    for (number, socket) in [(1, qemu::CONFIG), (2, qemu::CONTROL)] {
+    for (number, socket) in qemu::ports(machine) {
         let path = escape(place.run.join(format!("{socket}.sock")).display());
         // Every write to a string succeeds.
         let _ = write!(

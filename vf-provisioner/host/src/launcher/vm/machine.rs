@@ -63,6 +63,9 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Whether that is taken from the host's hugepages.
     pub hugepages: bool,
+    /// Whether it has a port for the IKE daemon beside its switch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ike: bool,
     /// Its network functions, in the order of their addresses.
     pub functions: Vec<Function>,
 }

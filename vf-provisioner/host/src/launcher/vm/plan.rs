@@ -1,5 +1,6 @@
 //! Plans a switch that runs in a machine.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use super::qemu;
 use super::settings::Settings;
 use super::tap::Tap;
 use crate::hugepages::Hugepages;
+use crate::launcher::ike::{Ike, Place};
 use crate::launcher::process::plan::Process;
 use crate::launcher::{Launcher, Slot};
 use crate::nic::Assignment;
 use crate::nic::parts::link::End;
-use crate::resource::Resource;
+use crate::resource::{Key, Resource};
 
 /// The longest name of an interface, in bytes.
 const INTERFACE_MAX: usize = 15;
@@ -92,8 +94,17 @@ impl Launcher for Vm {
         Some(self.settings.accel.answers_within())
     }
 
+    /// It runs in the machine, where it is no user of this host's.
+    fn ike_uid(&self, _switch_uid: u32) -> Result<Option<u32>, String> {
+        self.settings.image.without_ike().map_or(Ok(None), Err)
+    }
+
     fn resources(&self, config: &SwitchConfig, slot: &Slot) -> Vec<Resource> {
-        let mut resources = self.base.resources(config, slot);
+        let alone = Slot {
+            ike: None,
+            ..slot.clone()
+        };
+        let mut resources = self.base.resources(config, &alone);
         let ports = config
             .ports
             .iter()
@@ -142,6 +153,7 @@ impl Launcher for Vm {
             accel: self.settings.accel,
             memory_mib: self.settings.memory_mib,
             hugepages: self.settings.hugepages,
+            ike: slot.ike.is_some(),
             functions,
         };
         // libvirt makes its own control group.
@@ -165,6 +177,19 @@ impl Launcher for Vm {
             }
         }
         taps.extend(resources);
+        taps.extend(slot.ike.iter().map(|ike| {
+            Resource::Ike(Box::new(Ike {
+                tenant: config.tenant.clone(),
+                place: Place::Machine {
+                    machine_uid: slot.uid,
+                    accel: self.settings.accel,
+                },
+                config: ike.clone(),
+                needs: BTreeSet::from([Key::Switch {
+                    tenant: config.tenant.clone(),
+                }]),
+            }))
+        }));
         taps
     }
 }
@@ -172,7 +197,9 @@ impl Launcher for Vm {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::launcher::process::plan::Limits;
     use crate::launcher::switch::Switch;
+    use crate::launcher::vm::image::Image;
     use crate::launcher::vm::machine::Accel;
 
     pub(in crate::launcher::vm) fn machine() -> Machine {
@@ -186,6 +213,7 @@ pub(super) mod tests {
             accel: Accel::Tcg,
             memory_mib: 160,
             hugepages: true,
+            ike: true,
             functions: vec![
                 Function::Tap {
                     interface: "vm-frgker7qrb".to_owned(),
@@ -243,8 +271,97 @@ pub(super) mod tests {
                 .filter(|line| line.starts_with("-device"))
                 .count()
         };
-        // The IOMMU, the channels' controller, the two channels, two functions.
-        assert_eq!(devices(lines(&machine())), 6);
+        // The IOMMU, the channels' controller, the three channels, two functions.
+        assert_eq!(devices(lines(&machine())), 7);
+        // Without IPsec there is no port for it.
+        let mut machine = machine();
+        machine.ike = false;
+        assert_eq!(devices(lines(&machine)), 6);
+    }
+
+    fn launcher(manager: Manager, has_ike: bool) -> Vm {
+        Vm {
+            base: Process {
+                binary: "/usr/bin/vswitch".into(),
+                ike_binary: "/usr/bin/vswitch-charon".into(),
+                instance: "mts".to_owned(),
+                limits: Limits {
+                    cpu_percent: 100,
+                    memory_mib: 128,
+                    packet_memory: Memory::default(),
+                },
+            },
+            settings: Settings {
+                manager,
+                qemu: "/usr/bin/qemu-system-x86_64".into(),
+                image: Image {
+                    dir: "/image".into(),
+                    sha256: "0".repeat(64),
+                    has_ike,
+                },
+                accel: Accel::Kvm,
+                memory_mib: 160,
+                hugepages: false,
+            },
+        }
+    }
+
+    #[test]
+    fn daemon_is_planned_into_the_machine() {
+        let tenant = tenant_config::Tenant::parse(
+            "red.toml",
+            "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n[uplink]\naddress = \
+             \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n[tunnel]\nkind = \
+             \"geneve\"\n[tunnel.ipsec]\nmode = \"required\"\npsk = \
+             \"/red.psk\"\n[[tunnel.peer]]\nname = \"far\"\nvtep = \"192.0.2.12\"\nprefixes = \
+             [\"10.0.0.12\"]\n[[port]]\nname = \"red-vm1\"\nmac = \
+             \"52:54:00:aa:00:01\"\naddresses = [\"10.0.0.11\"]\n",
+        )
+        .expect("a tenant");
+        let config = tenant.offline_config();
+        let slot = Slot {
+            uid: 64000,
+            cpu: None,
+            namespace: "sw-red".to_owned(),
+            devices: Assignment {
+                ports: vec![Device::Offline],
+                uplink: Some(Device::Offline),
+                guests: Vec::new(),
+            },
+            ike: tenant.ike_config(),
+            needs: BTreeSet::new(),
+        };
+        for manager in [Manager::Qemu, Manager::Libvirt] {
+            let vm = launcher(manager, true);
+            assert_eq!(vm.ike_uid(64000), Ok(None));
+            let resources = vm.resources(&config, &slot);
+            let daemon = resources.iter().find_map(|it| match it {
+                Resource::Ike(ike) => Some(ike),
+                _ => None,
+            });
+            let daemon = daemon.expect("it is planned");
+            let place = Place::Machine {
+                machine_uid: 64000,
+                accel: Accel::Kvm,
+            };
+            assert_eq!(daemon.place, place);
+            // It comes after its switch, and has no group beside the machine's.
+            let has_port = |it: &Resource| match it {
+                Resource::Switch(it) => it.machine.as_ref().is_some_and(|machine| machine.ike),
+                _ => false,
+            };
+            let switch = resources.iter().position(has_port);
+            assert_eq!(switch, Some(resources.len() - 2));
+            let groups = resources.iter();
+            let groups = groups.filter(|it| matches!(it, Resource::Cgroup(_)));
+            assert_eq!(groups.count(), usize::from(manager == Manager::Qemu));
+        }
+        let old = launcher(Manager::Qemu, false).ike_uid(64000);
+        let why = old.expect_err("there is none");
+        assert!(
+            why.starts_with("the image /image has no IKE daemon: "),
+            "{why}"
+        );
     }
 
     #[test]

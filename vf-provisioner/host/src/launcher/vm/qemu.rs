@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::machine::{Accel, Function, Machine};
 
 use super::image::{INITRAMFS, KERNEL};
+use crate::launcher::ike;
 
 /// Where QEMU finds the image, and where it makes its sockets.
 pub(super) const IMAGE: &str = "/image";
@@ -55,6 +56,12 @@ pub(super) const NO_OFFLOADS: [&str; 11] = [
     "host_ufo",
 ];
 
+/// The machine's ports, with their numbers.
+pub(super) fn ports(machine: &Machine) -> impl Iterator<Item = (u32, &'static str)> {
+    let ike = machine.ike.then_some(ike::PORT);
+    (1..).zip([CONFIG, CONTROL].into_iter().chain(ike))
+}
+
 /// The path of a socket as QEMU sees it.
 fn socket(name: &str) -> String {
     format!("{RUN}/{name}.sock")
@@ -97,13 +104,16 @@ pub(super) fn arguments(name: &str, machine: &Machine) -> Vec<String> {
         "-device",
         "intel-iommu,intremap=on,caching-mode=on".to_owned(),
     );
+    // The one with number 0 is for a console.
+    let most = ports(machine).count() + 1;
     add(
         "-device",
-        "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x2,max_ports=3,disable-legacy=on,\
-         iommu_platform=on"
-            .to_owned(),
+        format!(
+            "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x2,max_ports={most},disable-legacy=on,\
+             iommu_platform=on"
+        ),
     );
-    for (number, name) in [(1, CONFIG), (2, CONTROL)] {
+    for (number, name) in ports(machine) {
         add(
             "-chardev",
             format!("socket,id={name},path={},server=on,wait=off", socket(name)),

@@ -26,7 +26,7 @@ use crate::launcher::launched::{Executable, Launched};
 use crate::launcher::process::plan::Process;
 use crate::launcher::switch::Switch;
 use crate::launcher::vfio::{give_nodes, take_nodes_back};
-use crate::launcher::{Launcher, Runner, control};
+use crate::launcher::{Launcher, Runner, control, ike};
 use crate::nic::parts::netns;
 use crate::object::Context;
 
@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Each look takes processor time from the machine, so they become rarer the longer it boots.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-const SOCKETS: [&str; 3] = [qemu::CONTROL, qemu::CONFIG, qemu::MONITOR];
+const SOCKETS: [&str; 4] = [qemu::CONTROL, qemu::CONFIG, ike::PORT, qemu::MONITOR];
 
 /// The pause before the next look at a machine that has booted for `since`.
 fn pause(since: Duration) -> Duration {
