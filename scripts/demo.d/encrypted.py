@@ -90,7 +90,7 @@ def why_not(world):
     if not world.second:
         return "it needs the switches of a second host"
     if "vm" in OPTIONS:
-        return "switches in virtual machines have none yet"
+        return "it is shown with switches that are processes"
     return None
 
 

@@ -188,8 +188,12 @@ def substitutions(tree):
         return ", ".join(sorted(set(lines)))
     linked = sources_of(LINKED)
     (debian / "vswitch.substvars").write_text(f"vswitch:Built-Using={linked}\n")
-    (debian / "vswitch-image.substvars").write_text(f"image:Built-Using={linked}\n")
+    of_image = linked.split(", ")
     for description in tree.glob("staged/ike/source/strongswan/*.dsc"):
         version = description.stem.removeprefix("strongswan_")
         linked = f"{sources_of(LINKED_IKE)}, strongswan (= {version})"
         (debian / "vswitch-ike.substvars").write_text(f"ike:Built-Using={linked}\n")
+        # The image has the same daemon.
+        of_image += linked.split(", ")
+    of_image = ", ".join(sorted(set(of_image)))
+    (debian / "vswitch-image.substvars").write_text(f"image:Built-Using={of_image}\n")

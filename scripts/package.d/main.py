@@ -50,6 +50,9 @@ def parse():
     parser.add_argument("--twice", action="store_true",
                         help="also build again elsewhere, and compare")
     arguments = parser.parse_args()
+    if arguments.no_ike and not arguments.no_image:
+        parser.error("--no-ike needs --no-image: the image holds the IKE daemon, whose sources "
+                     "must be offered with it")
     if arguments.image and arguments.no_image:
         parser.error("--image and --no-image exclude each other")
     if arguments.test and arguments.no_ike:
