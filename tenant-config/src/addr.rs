@@ -292,6 +292,99 @@ impl FromStr for Name {
     }
 }
 
+/// Whether the text is a label of a DNS name: 1 to 63 letters, digits and hyphens, without a hyphen
+/// at either end (RFC 1123, section 2.1).
+fn is_label(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(is_allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A host's name without its domain: one label of a DNS name.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"))]
+pub struct HostName(String);
+
+impl HostName {
+    /// The text of the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for HostName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, out)
+    }
+}
+
+impl FromStr for HostName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if !is_label(text) {
+            return Err(InvalidValue::new(
+                text,
+                "a host's name of 1 to 63 letters, digits and hyphens, without a hyphen at either \
+                 end",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A DNS name: labels with dots between them, at most 253 characters, the last label not a number.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(extend("maxLength" = 253))]
+pub struct DomainName(String);
+
+impl DomainName {
+    /// The text of the name, without a dot at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for DomainName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, out)
+    }
+}
+
+impl FromStr for DomainName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+        let good = text.len() <= 253
+            && text.split('.').all(is_label)
+            && !text.rsplit('.').next().is_some_and(is_number);
+        if !good {
+            return Err(InvalidValue::new(
+                text,
+                "a DNS name without a dot at its end, as in red.example",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Serde's view of a newtype that is written as text.
 macro_rules! textual {
     ($($name:ident),*) => {$(
@@ -308,7 +401,8 @@ macro_rules! textual {
         }
     )*};
 }
-textual!(MacAddr, PciAddress, Name);
+textual!(MacAddr, PciAddress, Name, HostName, DomainName);
+pub(crate) use textual;
 
 /// Serde's view of a newtype that is written as a number.
 macro_rules! numeric {
@@ -332,3 +426,4 @@ macro_rules! numeric {
     )*};
 }
 numeric!(VlanId(u16), Vni(u32));
+pub(crate) use numeric;

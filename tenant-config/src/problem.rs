@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
-    AddressProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem, PeerProblem,
-    PortProblem, PrefixProblem, TunnelProblem, UplinkProblem,
+    AddressProblem, DhcpProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem,
+    PeerProblem, PortProblem, PrefixProblem, TunnelProblem, UplinkProblem,
 };
 
 /// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
@@ -157,6 +157,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Gateway(#[from] GatewayProblem),
+    /// A problem of the gateway's DHCP server.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Dhcp(#[from] DhcpProblem),
     /// A problem of a port.
     #[error(transparent)]
     #[serde(untagged)]

@@ -147,8 +147,22 @@ pub(crate) fn parse_address(text: &str) -> Result<IpAddr, InvalidValue> {
     parse_as(text, "an IP address, as in 192.0.2.1")
 }
 
+pub(crate) fn parse_ipv4_address(text: &str) -> Result<Ipv4Addr, InvalidValue> {
+    parse_as(text, "an IPv4 address, as in 192.0.2.1")
+}
+
 pub(crate) fn parse_ipv6_address(text: &str) -> Result<Ipv6Addr, InvalidValue> {
     parse_as(text, "an IPv6 address, as in 2001:db8::1")
+}
+
+pub(crate) fn parse_ipv4_prefix(text: &str) -> Result<Ipv4Net, InvalidValue> {
+    match text.parse::<Ipv4Addr>() {
+        Ok(address) => Ok(Ipv4Net::from(address)),
+        Err(_) => parse_as(
+            text,
+            "an IPv4 address or prefix, as in 192.0.2.9 or 172.16.0.0/12",
+        ),
+    }
 }
 
 /// A prefix, or one address as the prefix of only that address.

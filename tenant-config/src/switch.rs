@@ -281,6 +281,8 @@ impl SwitchConfig {
 
     /// Reports lists that are longer than any tenant's.
     fn check_lengths(&self, report: &Report) {
+        let dhcp = KeyPath::of("gateway").key("dhcp");
+        self.gateway.dhcp.check_lengths(&dhcp, report);
         report.bound(&KeyPath::of("ports"), self.ports.len(), MAX_PORTS);
         for (index, port) in self.ports.iter().enumerate() {
             port.check_lengths(&KeyPath::of("ports").index(index), report);

@@ -142,6 +142,38 @@ fn nic_accept_and_rates_round_trip() {
     assert_eq!(json["port"][0].get("rate_mbit"), None);
 }
 
+#[test]
+fn dhcp_settings_round_trip() {
+    let text = GREEN.replace(
+        "[uplink]",
+        "[gateway.dhcp]\ndns = [\"10.9.0.53\"]\ndomain = \"green.example\"\nsearch = \
+         [\"green.example\"]\nntp = [\"10.9.0.54\"]\nroutes = [{ to = \"172.16.0.0/12\", via = \
+         \"10.9.0.11\" }]\nlease_s = 10\ntftp_server = \"boot.example\"\nboot_file = \
+         \"lpxelinux.0\"\nipxe_boot_file = \"http://boot.example/ipxe\"\n\n[uplink]",
+    );
+    let text = text.replace("name = \"two\"", "name = \"two\"\nhostname = \"Two-2\"");
+    let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let json = serde_json::to_value(&green).expect("it is data");
+    let expected = serde_json::json!({
+        "enabled": true,
+        "dns": ["10.9.0.53"],
+        "domain": "green.example",
+        "search": ["green.example"],
+        "ntp": ["10.9.0.54"],
+        "routes": [{ "to": "172.16.0.0/12", "via": "10.9.0.11" }],
+        "lease_s": 10,
+        "tftp_server": "boot.example",
+        "boot_file": "lpxelinux.0",
+        "ipxe_boot_file": "http://boot.example/ipxe",
+    });
+    assert_eq!(json["gateway"]["dhcp"], expected);
+    assert_eq!(json["port"][1]["hostname"], "Two-2");
+    let config = green.offline_config();
+    let text = serde_json::to_string(&config).expect("it is data");
+    let read = tenant_config::SwitchConfig::from_json("green.json", &text);
+    assert_eq!(read.as_ref(), Ok(&config));
+}
+
 refused! {
     // The file's shape.
     syntax: "vni = 7" => "vni = ",
@@ -305,6 +337,91 @@ refused! {
             "outside-subnet green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.12 is \
              outside the gateway's subnet 10.9.0.1/32; choose one inside, or change gateway.ipv4",
         ];
+    // The gateway's DHCP server.
+    dhcp_values: "[uplink]" => "[gateway.dhcp]\nenabled = 1\n\
+        dns = [\"10.9.0.53\", \"dns\"]\ndomain = \"a_b.example\"\n\
+        search = [\"a..b\", \"10.9.0.1\"]\nlease_s = 9\ntftp_server = \"10.9.0.300\"\n\
+        boot_file = \"a b\"\nipxe_boot_file = \"\"\nlease = 1\n\n[uplink]",
+        [
+            "wrong-type green.toml:9:11: gateway.dhcp.enabled: this is the integer 1, but the key \
+             takes true or false",
+            "invalid green.toml:10:21: gateway.dhcp.dns[1]: \"dns\" is not an IPv4 address, as in \
+             192.0.2.1",
+            "invalid green.toml:11:10: gateway.dhcp.domain: \"a_b.example\" is not a DNS name \
+             without a dot at its end, as in red.example",
+            "invalid green.toml:12:11: gateway.dhcp.search[0]: \"a..b\" is not a DNS name without \
+             a dot at its end, as in red.example",
+            "invalid green.toml:12:19: gateway.dhcp.search[1]: \"10.9.0.1\" is not a DNS name \
+             without a dot at its end, as in red.example",
+            "invalid green.toml:13:11: gateway.dhcp.lease_s: \"9\" is not a duration from 10 to \
+             604800 seconds",
+            "invalid green.toml:14:15: gateway.dhcp.tftp_server: \"10.9.0.300\" is not an IPv4 \
+             address or a DNS name",
+            "invalid green.toml:15:13: gateway.dhcp.boot_file: \"a b\" is not a file's name or URL \
+             of 1 to 127 printable ASCII characters without a space",
+            "invalid green.toml:16:18: gateway.dhcp.ipxe_boot_file: \"\" is not a file's name or \
+             URL of 1 to 127 printable ASCII characters without a space",
+            "unknown-key green.toml:17:1: gateway.dhcp.lease: no such key; did you mean `lease_s`?",
+        ];
+    dhcp_routes: "[uplink]" => "[gateway.dhcp]\nroutes = [\n\
+        { to = \"172.16.0.1/12\", via = \"10.9.0.11\" },\n\
+        { to = \"172.16.0.0/12\", via = \"10.9.1.1\" },\n\
+        { to = \"0.0.0.0/0\", via = \"10.9.0.255\" },\n\
+        { to = \"fd00::/8\", by = \"10.9.0.11\" },\n\
+        { to = \"192.0.2.9\", via = \"10.9.0.1\" },\n]\n\n[uplink]",
+        [
+            "host-bits green.toml:10:8: gateway.dhcp.routes[0].to: 172.16.0.1/12 has bits set \
+             behind its prefix length; write 172.16.0.0/12 for the prefix, or the address alone",
+            "outside-subnet green.toml:11:31: gateway.dhcp.routes[1].via: 10.9.1.1 is outside the \
+             gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4",
+            "reserved-address green.toml:12:27: gateway.dhcp.routes[2].via: 10.9.0.255 is the \
+             broadcast address of 10.9.0.0/24; choose another",
+            "missing-key green.toml:13:1: gateway.dhcp.routes[3].via: missing; write the router, \
+             as in via = \"10.0.0.11\"",
+            "invalid green.toml:13:8: gateway.dhcp.routes[3].to: \"fd00::/8\" is not an IPv4 \
+             address or prefix, as in 192.0.2.9 or 172.16.0.0/12",
+            "unknown-key green.toml:13:20: gateway.dhcp.routes[3].by: no such key; the keys here \
+             are to, via",
+        ];
+    dhcp_servers_that_no_station_can_be: "[uplink]" => "[gateway.dhcp]\ndns = [\"224.0.0.1\"]\n\
+        ntp = [\"127.0.0.1\"]\ntftp_server = \"0.0.0.0\"\n\n[uplink]",
+        [
+            "not-unicast green.toml:9:8: gateway.dhcp.dns[0]: 224.0.0.1 is a multicast address; \
+             write a unicast address",
+            "not-unicast green.toml:10:8: gateway.dhcp.ntp[0]: 127.0.0.1 is a loopback address; \
+             write a unicast address",
+            "not-unicast green.toml:11:15: gateway.dhcp.tftp_server: 0.0.0.0 is in 0.0.0.0/8, \
+             which means this network; write a unicast address",
+        ];
+    dhcp_lists_too_long: "[uplink]" => format!(
+        "[gateway.dhcp]\ndns = [{}]\nroutes = [{}]\n\n[uplink]",
+        "\"10.9.0.53\", ".repeat(9),
+        "{ to = \"172.16.0.0/12\", via = \"10.9.0.11\" }, ".repeat(25)),
+        [
+            "too-many green.toml:9:112: gateway.dhcp.dns[8]: there are 9 of them, and a switch \
+             takes at most 8; split the tenant's file or merge entries",
+            "too-many green.toml:10:1098: gateway.dhcp.routes[24].to: there are 25 of them, and a \
+             switch takes at most 24; split the tenant's file or merge entries",
+        ];
+    dhcp_search_too_long: "[uplink]" => format!("[gateway.dhcp]\nsearch = [{}]\n\n[uplink]",
+        format!("\"{}.example\", ", "a".repeat(45)).repeat(5)),
+        [
+            "search-too-long green.toml:9:239: gateway.dhcp.search[4]: with this one, the domains \
+             take more than the 255 bytes of a DHCP option; write fewer or shorter ones",
+        ];
+    dhcp_server_without_ipv4: "ipv4 = \"10.9.0.1/24\"" => "dhcp.dns = [\"10.9.0.53\"]",
+        [
+            "gateway-missing green.toml:5:13: gateway.dhcp.dns[0]: 10.9.0.53 is IPv4, but the \
+             gateway has no IPv4 address; add gateway.ipv4",
+            "gateway-missing green.toml:17:14: port[0].addresses[0] (port \"one\"): 10.9.0.11 is \
+             IPv4, but the gateway has no IPv4 address; add gateway.ipv4",
+            "gateway-missing green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.12 is \
+             IPv4, but the gateway has no IPv4 address; add gateway.ipv4",
+        ];
+    hostname_of_two_labels: "name = \"two\"" => "name = \"two\"\nhostname = \"two.example\"",
+        ["invalid green.toml:21:12: port[1].hostname (port \"two\"): \"two.example\" is not a \
+          host's name of 1 to 63 letters, digits and hyphens, without a hyphen at either end"];
+
     gateway_subnet_overlaps_the_uplink: "192.0.2.9/24" => "10.9.0.200/25",
         [
             "subnet-overlap green.toml:9:11: uplink.address: 10.9.0.128/25 overlaps 10.9.0.0/24 of \

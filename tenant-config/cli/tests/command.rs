@@ -148,6 +148,17 @@ vni = 7
 [gateway]
 ipv4 = "10.9.0.1/24"
 ipv6 = "fd00:9::1/64"
+[gateway.dhcp]
+enabled = true
+dns = ["10.9.0.53"]
+domain = "green.example"
+search = ["green.example"]
+ntp = ["10.9.0.54"]
+routes = [{ to = "172.16.0.0/12", via = "10.9.0.12" }]
+lease_s = 600
+tftp_server = "10.9.0.69"
+boot_file = "lpxelinux.0"
+ipxe_boot_file = "http://10.9.0.69/ipxe"
 [uplink]
 address = "192.0.2.9/24"
 next_hop = "192.0.2.1"
@@ -200,6 +211,7 @@ mac = "52:54:00:cc:00:01"
 extra_macs = ["00:00:5e:00:01:01"]
 addresses = ["10.9.0.11"]
 trunk = [1, 4094]
+hostname = "one"
 dhcp_server = true
 announce = true
 encapsulation = "deny"

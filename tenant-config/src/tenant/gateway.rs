@@ -4,14 +4,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::dhcp::{Dhcp, DhcpFacts};
 use crate::document::Node;
 use crate::error::Report;
 use crate::key::{At, KeyPath};
 use crate::problem::Problem;
 use crate::subnet::{check_own_address, parse_ipv4_subnet, parse_ipv6_subnet, same_family};
 
-/// The gateway's addresses, each with the prefix that is on-link at every port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The gateway's addresses, each with the prefix that is on-link at every port, and its services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// IPv4 address and prefix length, as in `10.0.0.1/24`.
@@ -22,6 +23,9 @@ pub struct Gateway {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ipv6Net>,
+    /// The gateway's own DHCP server.
+    #[serde(default, skip_serializing_if = "Dhcp::is_default")]
+    pub dhcp: Dhcp,
 }
 
 /// The gateway's addresses, as far as they could be read.
@@ -31,6 +35,7 @@ pub(crate) struct GatewayFacts {
     pub(super) addresses: Vec<At<IpNet>>,
     /// Whether an address could not be read, so that an absent one may have been meant.
     pub(super) unreadable: bool,
+    dhcp: DhcpFacts,
 }
 
 impl Gateway {
@@ -47,10 +52,14 @@ impl Gateway {
         let given = usize::from(ipv4.is_some()) + usize::from(ipv6.is_some());
         let ipv4 = ipv4.and_then(|node| node.read(|node| node.text(parse_ipv4_subnet)));
         let ipv6 = ipv6.and_then(|node| node.read(|node| node.text(parse_ipv6_subnet)));
+        let dhcp = section.get("dhcp").and_then(|node| node.section());
+        let (dhcp, dhcp_facts) = dhcp.map(Dhcp::read).unwrap_or_default();
+        facts.dhcp = dhcp_facts;
         section.finish();
         let gateway = Self {
             ipv4: ipv4.as_ref().map(|ipv4| ipv4.value),
             ipv6: ipv6.as_ref().map(|ipv6| ipv6.value),
+            dhcp,
         };
         facts.addresses = gateway.addresses(&facts.key).collect();
         facts.unreadable = facts.addresses.len() < given;
@@ -71,6 +80,7 @@ impl Gateway {
     pub(crate) fn facts(&self, table: KeyPath) -> GatewayFacts {
         GatewayFacts {
             addresses: self.addresses(&table).collect(),
+            dhcp: self.dhcp.facts(&table.key("dhcp")),
             key: table,
             unreadable: false,
         }
@@ -116,6 +126,7 @@ impl GatewayFacts {
         for address in &self.addresses {
             check_own_address(address, report);
         }
+        self.dhcp.check(self, report);
     }
 }
 

@@ -6,6 +6,7 @@
 //! read is absent there, so one bad value never hides another.
 
 mod addresses;
+mod dhcp;
 mod encapsulation;
 mod gateway;
 mod host;
@@ -27,6 +28,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use self::addresses::{AddressProblem, Addresses, LearnedFrom, MAX_ADDRESSES};
+pub use self::dhcp::{
+    BootFile, BootServer, Dhcp, DhcpProblem, DhcpRoute, LeaseSeconds, MAX_DHCP_LIST,
+    MAX_DHCP_ROUTES,
+};
 pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
 pub use self::gateway::{Gateway, GatewayProblem};
@@ -288,7 +293,7 @@ impl Tenant {
         Ok(SwitchConfig {
             tenant: tenant(),
             vni: self.vni,
-            gateway: self.gateway,
+            gateway: self.gateway.clone(),
             ports: ports
                 .map(|((port, device), index)| port.config(self.vni, index, device))
                 .collect(),

@@ -11,7 +11,7 @@ use super::addresses::{AddressFacts, Addresses, MAX_ADDRESSES};
 use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
 use super::mtu::{self, default_mtu};
-use crate::addr::{InvalidValue, MacAddr, Name, VlanId, Vni};
+use crate::addr::{HostName, InvalidValue, MacAddr, Name, VlanId, Vni};
 use crate::document::{Node, Section};
 use crate::error::Report;
 use crate::key::{At, KeyPath, elements, values};
@@ -44,6 +44,9 @@ pub struct Port {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub trunk: Vec<VlanId>,
+    /// The host name that the gateway's DHCP server tells the VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<HostName>,
     /// The VM serves DHCP to this tenant.
     #[schemars(default)]
     pub dhcp_server: bool,
@@ -89,6 +92,9 @@ pub struct PortConfig {
     /// VLAN identifiers of which the VM may use exactly one tag per frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trunk: Vec<VlanId>,
+    /// The host name that the gateway's DHCP server tells the VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<HostName>,
     /// The VM serves DHCP to this tenant.
     #[serde(default)]
     pub dhcp_server: bool,
@@ -162,6 +168,8 @@ impl Port {
                 item.integer(parse_vlan)
             });
         }
+        let hostname = section.get("hostname");
+        let hostname = hostname.and_then(|node| node.text(HostName::from_str));
         facts.dhcp_server = section.flag("dhcp_server");
         let announce = section.flag("announce");
         let encapsulation = section.get("encapsulation");
@@ -189,6 +197,7 @@ impl Port {
                 extra_macs: values(&facts.extra_macs),
                 addresses: addresses?,
                 trunk: values(&facts.trunk),
+                hostname,
                 dhcp_server: facts.dhcp_server,
                 announce,
                 encapsulation,
@@ -212,6 +221,7 @@ impl Port {
             extra_macs: port.extra_macs,
             addresses: port.addresses,
             trunk: port.trunk,
+            hostname: port.hostname,
             dhcp_server: port.dhcp_server,
             announce: port.announce,
             encapsulation: port.encapsulation,
@@ -249,6 +259,7 @@ impl PortConfig {
             extra_macs: Vec::new(),
             addresses,
             trunk: Vec::new(),
+            hostname: None,
             dhcp_server: false,
             announce: false,
             encapsulation: Encapsulation::default(),

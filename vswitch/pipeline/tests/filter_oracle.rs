@@ -6,6 +6,7 @@ mod oracle;
 use std::collections::BTreeSet;
 
 use oracle::configs;
+use oracle::dhcp_story;
 use oracle::generate::{self, Chance, Choices};
 use oracle::ipsec_rows;
 use oracle::rows::{self, Case, Expect};
@@ -232,6 +233,27 @@ proptest! {
             now_ns += SECOND_NS;
             if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
                 return Err(TestCaseError::fail(format!("{name}: {disagreement}")));
+            }
+        }
+    }
+
+    /// As above: what clients say to the gateway's own DHCP server.
+    #[test]
+    fn random_dhcp_agrees_with_model(
+        which in any::<prop::sample::Index>(),
+        chance in Chance::any(),
+    ) {
+        let configs = dhcp_story::switches();
+        let config = which.get(&configs);
+        let mut trial = Trial::new(config);
+        trial.resolve(0);
+        let mut choices = Choices::new(&chance.0);
+        let mut now_ns = 0;
+        while !choices.is_spent() {
+            let sent = dhcp_story::frame(&mut choices, config);
+            now_ns += SECOND_NS;
+            if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
+                return Err(TestCaseError::fail(disagreement));
             }
         }
     }

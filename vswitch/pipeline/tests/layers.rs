@@ -27,6 +27,7 @@ const PACKET: &[&str] = &[
     "wire/dhcp",
     "wire/dhcp6",
     "wire/icmp",
+    "wire/dhcp_server",
     "wire/nd",
     "wire/packet",
     "wire/flow",
@@ -55,6 +56,7 @@ const PIPELINE: &[&str] = &[
     "tables/uplink",
     "tables/tunnel",
     "tables/groups",
+    "tables/dhcp",
     "tables/mod",
     "tables/build",
     // What the worker counts and remembers.
@@ -105,6 +107,7 @@ const PIPELINE: &[&str] = &[
     "pass/rewrite",
     "service/mod",
     "service/arp",
+    "service/dhcp_server",
     "service/dhcp",
     "service/nd",
     "service/path_mtu",

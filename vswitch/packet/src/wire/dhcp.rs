@@ -6,10 +6,26 @@ use super::transport::Fragment;
 use crate::number::port;
 
 /// The operation of a server's message.
-const BOOTREPLY: u8 = 2;
+pub(super) const BOOTREPLY: u8 = 2;
+/// What options begin with (RFC 1497).
+pub(super) const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 
-/// DHCP options and message types (RFC 2132, RFC 3011, RFC 3046).
+/// DHCP options and message types (RFC 2132, RFC 3004, RFC 3011, RFC 3046, RFC 3397, RFC 3442).
 pub mod option {
+    /// The subnet's mask.
+    pub const SUBNET_MASK: u8 = 1;
+    /// The default router.
+    pub const ROUTER: u8 = 3;
+    /// DNS servers.
+    pub const DNS: u8 = 6;
+    /// The client's host name.
+    pub const HOST_NAME: u8 = 12;
+    /// The client's domain.
+    pub const DOMAIN: u8 = 15;
+    /// The link's MTU.
+    pub const MTU: u8 = 26;
+    /// NTP servers.
+    pub const NTP: u8 = 42;
     /// The address that a client wants.
     pub const REQUESTED_ADDRESS: u8 = 50;
     /// The option that gives the lease's time in seconds.
@@ -20,14 +36,34 @@ pub mod option {
     pub const MESSAGE_TYPE: u8 = 53;
     /// The server that a client's message is for.
     pub const SERVER: u8 = 54;
+    /// The options that a client asks for, in the order in which it prefers them.
+    pub const WANTED: u8 = 55;
+    /// The longest message that a client takes.
+    pub const MAX_LEN: u8 = 57;
+    /// When a client is to renew its lease, in seconds: T1.
+    pub const RENEW_TIME: u8 = 58;
+    /// When it is to ask all servers: T2.
+    pub const REBIND_TIME: u8 = 59;
     /// The identifier by which servers know a client.
     pub const CLIENT_IDENTIFIER: u8 = 61;
+    /// The TFTP server's name.
+    pub const TFTP_SERVER: u8 = 66;
+    /// The name of the file to boot.
+    pub const BOOT_FILE: u8 = 67;
+    /// What kind of client it is.
+    pub const USER_CLASS: u8 = 77;
     /// What a relay agent says of a client.
     pub const RELAY_AGENT: u8 = 82;
     /// The subnet that a server is to take the address from.
     pub const SUBNET_SELECTION: u8 = 118;
+    /// The domains in which short names are looked up.
+    pub const SEARCH: u8 = 119;
+    /// Routes.
+    pub const ROUTES: u8 = 121;
     /// A client looks for servers.
     pub const DISCOVER: u8 = 1;
+    /// A server offers an address.
+    pub const OFFER: u8 = 2;
     /// A client asks for an address.
     pub const REQUEST: u8 = 3;
     /// A client refuses the address that it was given.
@@ -49,6 +85,8 @@ pub struct Bootp {
     pub request: bool,
     /// The transaction.
     pub xid: u32,
+    /// Whether the client takes only broadcasts, as it has no address yet.
+    pub broadcast: bool,
     /// The relay agent's address (`giaddr`).
     pub relay: u32,
     /// The address that the client has (`ciaddr`).
@@ -67,10 +105,11 @@ impl Bootp {
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let head = payload.first_chunk::<{ Self::LEN }>()?;
         let ethernet = head[1] == 1 && head[2] == 6;
-        let cookie = head[236..240] == [0x63, 0x82, 0x53, 0x63];
+        let cookie = head[236..240] == COOKIE;
         ((1..=2).contains(&head[0]) && ethernet && cookie).then(|| Self {
             request: head[0] == 1,
             xid: be32(head, 4),
+            broadcast: head[10] & 0x80 != 0,
             relay: be32(head, 24),
             client_ip: be32(head, 12),
             your_ip: be32(head, 16),
@@ -107,14 +146,22 @@ impl Bootp {
 pub struct ClientMessage<'p> {
     /// BOOTP's fixed part.
     pub bootp: Bootp,
+    /// Bytes of the message, BOOTP's fixed part included.
+    pub len: usize,
     /// The message's type; `None` for BOOTP.
     pub kind: Option<u8>,
     /// The address that the client wants, or refuses.
     pub requested: Option<u32>,
-    /// Whether it names the server that it is for.
-    pub names_server: bool,
+    /// The server that it is for.
+    pub server: Option<u32>,
     /// The client's identifier.
     pub identifier: Option<&'p [u8]>,
+    /// The codes of the options that the client asks for.
+    pub wanted: Option<&'p [u8]>,
+    /// The longest IP packet that the client takes, in bytes.
+    pub max_len: Option<u16>,
+    /// Whether the client is iPXE, which boots what a ROM does not.
+    pub is_ipxe: bool,
 }
 
 impl<'p> ClientMessage<'p> {
@@ -128,10 +175,14 @@ impl<'p> ClientMessage<'p> {
         }
         let mut message = Self {
             bootp,
+            len: payload.len(),
             kind: None,
             requested: None,
-            names_server: false,
+            server: None,
             identifier: None,
+            wanted: None,
+            max_len: None,
+            is_ipxe: false,
         };
         let mut options = payload.get(Bootp::LEN..)?;
         loop {
@@ -168,14 +219,32 @@ impl<'p> ClientMessage<'p> {
                 let address = u32::from_be_bytes(value.try_into().ok()?);
                 self.requested.replace(address).is_none()
             }
-            option::SERVER => value.len() == 4 && !std::mem::replace(&mut self.names_server, true),
+            option::SERVER => {
+                let server = u32::from_be_bytes(value.try_into().ok()?);
+                self.server.replace(server).is_none()
+            }
             // RFC 2132, section 9.14: at least two bytes.
             option::CLIENT_IDENTIFIER => {
                 value.len() >= 2 && self.identifier.replace(value).is_none()
             }
-            _ => true,
+            _ => {
+                self.note(kind, value);
+                true
+            }
         };
         is_new.then_some(())
+    }
+
+    /// Notes what decides nothing about whose lease it is; of several options the first counts.
+    fn note(&mut self, kind: u8, value: &'p [u8]) {
+        match kind {
+            option::WANTED => self.wanted = self.wanted.or(Some(value)),
+            option::MAX_LEN if self.max_len.is_none() => {
+                self.max_len = value.try_into().map(u16::from_be_bytes).ok();
+            }
+            option::USER_CLASS => self.is_ipxe |= value == b"iPXE",
+            _ => {}
+        }
     }
 
     /// The address that the client gives up: what a release or a decline is about. The outer `None`

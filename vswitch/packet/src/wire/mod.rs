@@ -8,6 +8,7 @@ pub mod arp;
 pub mod checksum;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod dhcp_server;
 pub mod ecn;
 pub mod esp;
 pub mod ethernet;

@@ -53,7 +53,7 @@ pub(crate) fn from_client(
     }
     if rules.learns {
         let lease = state.lease(tables, rules.id);
-        let selected = message.requested.filter(|_| message.names_server);
+        let selected = message.requested.filter(|_| message.server.is_some());
         if let Some(address) = given_up {
             lease.gave_up(address);
         } else if message.kind == Some(option::REQUEST) && selected.is_some() {

@@ -2,7 +2,7 @@
 
 use packet::number::port;
 use packet::wire::dhcp::{self, Bootp, ClientMessage};
-use packet::wire::{ETHERNET_LEN, Fragment, Ipv4, Ipv6, dhcp6};
+use packet::wire::{ETHERNET_LEN, Fragment, Ipv4, Ipv6, Packet, dhcp6};
 use packet::{DropReason, Frame, addr};
 
 use crate::filter::client;
@@ -12,19 +12,19 @@ use crate::stage::{Notes, Stage};
 use crate::tables::PortRules;
 
 impl<N: Notes> Pass<'_, N> {
-    /// Passes a client's broadcast to the server, and the server's messages to their client. `None`
-    /// for any other packet.
+    /// Passes a client's broadcast to the server, and the server's messages to their client. Where
+    /// no port serves, the gateway does. `None` for any other packet.
     #[inline(always)]
     pub(super) fn relay_dhcp(
         &mut self,
         rules: &PortRules,
-        ip: &Ipv4,
+        (packet, ip): (&Packet, &Ipv4),
         frame: &mut Frame<'_>,
     ) -> Option<Outcome> {
         if self.tables.has_dhcp {
             self.relay_to_receiver(rules, ip, frame)
-        } else if dhcp::is_client_broadcast(ip) {
-            Some(self.refuse(Stage::Service, DropReason::DhcpNoServer))
+        } else if dhcp::is_request(ip) {
+            self.serve_dhcp(rules, (packet, ip), frame)
         } else {
             None
         }

@@ -19,7 +19,7 @@ impl<N: Notes> Pass<'_, N> {
         frame: &mut Frame<'_>,
     ) -> Outcome<Served> {
         if let Side::Port(rules) = side
-            && let Some(outcome) = self.relay_dhcp(rules, ip, frame)
+            && let Some(outcome) = self.relay_dhcp(rules, (packet, ip), frame)
         {
             return outcome.map(Served::Answered);
         }

@@ -3,6 +3,7 @@
 
 mod arp;
 mod dhcp;
+mod dhcp_server;
 mod echo;
 mod nd;
 mod path_mtu;

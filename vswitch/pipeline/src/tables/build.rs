@@ -10,7 +10,7 @@ use super::port::{PortEgress, PortRules};
 use super::target::{PackedTarget, Target};
 use super::tunnel::Tunnel;
 use super::uplink::UplinkRules;
-use super::{Subnet, Tables, groups};
+use super::{Subnet, Tables, dhcp, groups};
 use crate::ids::{NextHopId, PeerId, PortId};
 use crate::lpm::Lpm;
 use crate::secret::FlowSecret;
@@ -56,6 +56,7 @@ impl Tables {
             names: shared(names.collect(), previous.map(|tables| &tables.names)),
             learns: ports.iter().any(|port| port.learns),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
+            offers: shared(dhcp::offers(config), previous.map(|tables| &tables.offers)),
             egress: shared(egress, previous.map(|tables| &tables.egress)),
             ports: shared(ports, previous.map(|tables| &tables.ports)),
             uplink,

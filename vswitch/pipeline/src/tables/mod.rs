@@ -2,6 +2,7 @@
 //! checked configuration; a change of configuration is a new set of tables.
 
 mod build;
+mod dhcp;
 mod groups;
 mod port;
 mod target;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use packet::addr;
+use packet::wire::dhcp_server::Offer;
 use packet::wire::nd::Advertisement;
 use serde::Serialize;
 
@@ -66,6 +68,8 @@ pub struct Tables {
     pub(crate) learns: bool,
     /// Whether any port serves DHCP.
     pub(crate) has_dhcp: bool,
+    /// What the gateway's own DHCP server gives each port; empty if it does not serve.
+    offers: Arc<[Option<Offer>]>,
     groups: Box<[Groups]>,
     routes4: Lpm<u32, PackedTarget>,
     routes6: Lpm<u128, PackedTarget>,
@@ -249,6 +253,11 @@ impl Tables {
     pub(crate) fn is_free4(&self, address: u32) -> bool {
         let first = self.gateway4_subnet.map(|net| net.first);
         self.route4(address) == Some(Target::Unowned) && first != Some(address)
+    }
+
+    /// What the gateway's own DHCP server gives that port.
+    pub(crate) fn dhcp_offer(&self, id: PortId) -> Option<&Offer> {
+        self.offers.get(id.index())?.as_ref()
     }
 
     /// The port that receives a DHCP client's broadcast.

@@ -8,7 +8,7 @@ use pipeline::DropReason;
 use tenant_config::{MacAddr, SwitchConfig};
 
 use super::frames::{self, Mac};
-use super::model::Answer;
+use super::model::{Answer, DhcpAnswer};
 
 /// Fails the enclosing check with what was found.
 macro_rules! owed {
@@ -128,6 +128,10 @@ pub(crate) fn check(
         return check_arp(*mac, *address, &request, reply);
     }
 
+    if let Answer::Dhcp(answer) = answer {
+        return check_dhcp(answer, &reply_frame);
+    }
+
     let to = reply_frame.destination();
     let exchange = Exchange {
         asked: packet(&request)?,
@@ -137,7 +141,7 @@ pub(crate) fn check(
     };
     owed!(icmp_sum_is_right(&exchange.said), "a wrong ICMP checksum");
     match answer {
-        Answer::Arp { .. } => unreachable!("handled above"),
+        Answer::Arp { .. } | Answer::Dhcp(_) => unreachable!("handled above"),
         Answer::Echo => check_echo(&exchange),
         Answer::NeighborAdvertisement { mac, address } => {
             check_neighbor_advertisement(*mac, *address, &exchange)
@@ -168,6 +172,45 @@ fn check_arp(
     let padding = &reply[expected.len().min(reply.len())..];
     let same = reply.starts_with(&expected) && padding.iter().all(|byte| *byte == 0);
     owed!(same, "an ARP reply other than {expected:02x?}");
+    Ok(())
+}
+
+fn check_dhcp(answer: &DhcpAnswer, frame: &Ethernet2Slice<'_>) -> Result<(), String> {
+    let said = packet(frame)?;
+    owed!(
+        frame.destination() == answer.to_mac,
+        "sent to {:?}",
+        frame.destination()
+    );
+    owed!(
+        said.source == IpAddr::V4(answer.from),
+        "from {}",
+        said.source
+    );
+    owed!(
+        said.destination == IpAddr::V4(answer.to),
+        "to {}",
+        said.destination
+    );
+    owed!(said.hop_limit >= 32, "a hop limit of {}", said.hop_limit);
+    owed!(said.whole.len() == frame.payload_slice().len(), "padding");
+    let (number, datagram) = said.upper;
+    owed!(number == 17, "IP protocol {number}");
+    owed!(
+        datagram[..4] == [0, 67, 0, 68],
+        "ports {:?}",
+        &datagram[..4]
+    );
+    let len = datagram.len() as u16;
+    owed!(datagram[4..6] == len.to_be_bytes(), "a wrong UDP length");
+    let (from, to) = (answer.from.octets(), answer.to.octets());
+    let pseudo = [&from[..], &to, &[0, 17], &len.to_be_bytes(), datagram].concat();
+    owed!(frames::checksum(&pseudo) == 0, "a wrong UDP checksum");
+    owed!(
+        datagram[8..] == answer.message,
+        "the message {:02x?}",
+        &datagram[8..]
+    );
     Ok(())
 }
 

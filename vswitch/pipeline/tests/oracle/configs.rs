@@ -16,6 +16,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("ipv4", ipv4()),
         ("ipv6", ipv6()),
         ("limited", limited()),
+        ("served", served()),
     ]
 }
 
@@ -172,6 +173,45 @@ pub(crate) fn limited() -> SwitchConfig {
         bps: Some(20_000),
     };
     config
+}
+
+/// The gateway serves DHCP with everything it can tell. `vm1` has a host name, `vm2` the smallest
+/// MTU, tags and a prefix before its address, `vm3` no IPv4 address, `vm4` nothing of its own.
+pub(crate) fn served() -> SwitchConfig {
+    switch(json!({
+        "gateway": {
+            "ipv4": "10.0.0.1/24",
+            "ipv6": "fd00:0:0:1::1/64",
+            "dhcp": {
+                "dns": ["10.0.0.53", "192.0.2.200"],
+                "domain": "red.example",
+                "search": ["red.example", "a-longer-name.of-another-domain.example"],
+                "ntp": ["10.0.0.54"],
+                "routes": [
+                    { "to": "172.16.0.0/12", "via": "10.0.0.11" },
+                    { "to": "198.51.100.7/32", "via": "10.0.0.12" },
+                ],
+                "lease_s": 601,
+                "tftp_server": "10.0.0.69",
+                "boot_file": "lpxelinux.0",
+                "ipxe_boot_file": format!("http://10.0.0.69/{}", "x".repeat(110)),
+            },
+        },
+        "ports": [
+            port("vm1", 1, json!({
+                "addresses": ["10.0.0.11/32", "fd00:0:0:1::11/128"],
+                "hostname": "web-1",
+            })),
+            port("vm2", 2, json!({
+                "addresses": ["fd00:0:0:1::12/128", "10.0.0.64/28", "10.0.0.12/32"],
+                "trunk": [100],
+                "mtu": 1280,
+            })),
+            port("vm3", 3, json!({ "addresses": ["fd00:0:0:1::13/128"] })),
+            port("vm4", 4, json!({ "addresses": "learn-dhcp" })),
+        ],
+        "uplink": uplink(json!({ "driver": "offline" })),
+    }))
 }
 
 /// The tenants with tunnels, each with the name that failures are reported under.

@@ -77,7 +77,7 @@ impl<'a> Choices<'a> {
     }
 
     /// The first of `usual` nearly always, else one of `strange`.
-    fn mostly<T: Clone>(&mut self, usual: &[T], strange: &[T]) -> T {
+    pub(crate) fn mostly<T: Clone>(&mut self, usual: &[T], strange: &[T]) -> T {
         if self.once_in(10) {
             self.pick(strange)
         } else {

@@ -83,6 +83,8 @@ pub(crate) struct Dhcp {
     pub(crate) op: u8,
     pub(crate) kind: Option<u8>,
     pub(crate) xid: u8,
+    /// The broadcast flag.
+    pub(crate) broadcast: bool,
     pub(crate) mac: Mac,
     pub(crate) ciaddr: Ipv4Addr,
     pub(crate) yiaddr: Ipv4Addr,
@@ -99,6 +101,7 @@ impl Dhcp {
             op: 1,
             kind: Some(kind),
             xid: 7,
+            broadcast: false,
             mac,
             ciaddr: zero,
             yiaddr: zero,
@@ -129,6 +132,7 @@ impl Dhcp {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut message = bootp(self.op, self.mac);
         message[7] = self.xid;
+        message[10] = u8::from(self.broadcast) << 7;
         for (at, address) in [(12, self.ciaddr), (16, self.yiaddr), (24, self.giaddr)] {
             message[at..at + 4].copy_from_slice(&address.octets());
         }
@@ -147,11 +151,17 @@ impl Dhcp {
             let packet = V4::new(IP2, Ipv4Addr::BROADCAST, 17, udp(67, 68, &self.bytes()));
             return ethernet(BROADCAST, self.mac, IPV4, &packet.bytes());
         }
-        let (to, mac) = if source.is_unspecified() {
-            (Ipv4Addr::BROADCAST, BROADCAST)
+        let to = if source.is_unspecified() {
+            Ipv4Addr::BROADCAST
         } else {
-            (IP2, GW)
+            IP2
         };
+        self.frame_to(source, to)
+    }
+
+    /// The frame that carries a client's message to that address.
+    pub(crate) fn frame_to(&self, source: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+        let mac = if to.octets()[3] == 255 { BROADCAST } else { GW };
         let packet = V4::new(source, to, 17, udp(68, 67, &self.bytes()));
         ethernet(mac, self.mac, IPV4, &packet.bytes())
     }

@@ -1,6 +1,7 @@
-//! How the switch is held against `docs/reference/spoof-filter.md`, `docs/reference/tunnel.md` and
-//! `docs/reference/ipsec.md`: a slow, obvious [`model`] of the pages, the pages by example
-//! ([`rows`], [`tunnel_rows`], [`ipsec_rows`]), and the frames and switches that both are tried on.
+//! How the switch is held against `docs/reference/spoof-filter.md`, `docs/reference/services.md`,
+//! `docs/reference/tunnel.md` and `docs/reference/ipsec.md`: a slow, obvious [`model`] of the
+//! pages, the pages by example ([`rows`], [`tunnel_rows`], [`ipsec_rows`]), and the frames and
+//! switches that both are tried on.
 
 #![allow(
     dead_code,
@@ -9,6 +10,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod configs;
+pub(crate) mod dhcp_story;
 pub(crate) mod esp;
 pub(crate) mod frames;
 pub(crate) mod generate;

@@ -180,7 +180,8 @@ impl Switch {
         bytes: &[u8],
         tag: Option<u16>,
     ) -> (Verdict, Vec<u8>) {
-        let mut buffer = vec![self.residue; Frame::HEADROOM + bytes.len() + 128];
+        // The room behind a frame is that for an answer of the longest packet, as a device's.
+        let mut buffer = vec![self.residue; Frame::HEADROOM + bytes.len().max(1514) + 128];
         buffer[Frame::HEADROOM..][..bytes.len()].copy_from_slice(bytes);
         let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), tag);
         let from = u16::try_from(from).expect("few ports");

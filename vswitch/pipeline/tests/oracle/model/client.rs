@@ -44,10 +44,10 @@ pub(super) struct Message {
     pub(super) mac: [u8; 6],
     pub(super) relayed: bool,
     xid: [u8; 4],
-    kind: Option<u8>,
-    ciaddr: Ipv4Addr,
-    requested: Option<Ipv4Addr>,
-    server: Option<Vec<u8>>,
+    pub(super) kind: Option<u8>,
+    pub(super) ciaddr: Ipv4Addr,
+    pub(super) requested: Option<Ipv4Addr>,
+    pub(super) server: Option<Vec<u8>>,
     identifier: Option<Vec<u8>>,
 }
 
@@ -56,7 +56,7 @@ fn ipv4_of(bytes: &[u8]) -> Ipv4Addr {
 }
 
 /// The options of a DHCP message in their order; `None` if one is cut off.
-fn options(message: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
+pub(super) fn options(message: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
     let mut options = Vec::new();
     let mut at = 240;
     while at < message.len() && message[at] != 255 {

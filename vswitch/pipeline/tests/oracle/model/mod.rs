@@ -1,8 +1,8 @@
-//! The slow, obvious model of `docs/reference/spoof-filter.md`, in [`tunnel`] of
-//! `docs/reference/tunnel.md`, and in [`ipsec`] of `docs/reference/ipsec.md`: what one frame must
-//! get, row by row in the pages' order, each row's code below a comment that names it. It shares
-//! nothing with the switch but the names of the reasons and the configuration's types, and prefers
-//! clarity to speed everywhere.
+//! The slow, obvious model of `docs/reference/spoof-filter.md`, in `dhcp_server` of
+//! `docs/reference/services.md`, in [`tunnel`] of `docs/reference/tunnel.md`, and in [`ipsec`] of
+//! `docs/reference/ipsec.md`: what one frame must get, row by row in the pages' order, each row's
+//! code below a comment that names it. It shares nothing with the switch but the names of the
+//! reasons and the configuration's types, and prefers clarity to speed everywhere.
 
 mod address;
 mod arp;
@@ -10,6 +10,7 @@ mod bytes;
 mod client;
 mod client6;
 mod dhcp;
+mod dhcp_server;
 mod ethernet;
 pub(crate) mod ipsec;
 mod ipv4;
@@ -35,6 +36,7 @@ use self::bytes::*;
 use self::client::*;
 use self::client6::*;
 use self::dhcp::*;
+pub(crate) use self::dhcp_server::DhcpAnswer;
 use self::ethernet::*;
 use self::ipsec::{Carried, Ipsec};
 use self::ipv4::*;
@@ -86,6 +88,8 @@ pub(crate) enum Answer {
     },
     /// The echo reply to an echo request.
     Echo,
+    /// What the gateway's own DHCP server says.
+    Dhcp(DhcpAnswer),
 }
 
 impl From<DropReason> for Outcome {

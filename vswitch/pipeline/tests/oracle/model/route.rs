@@ -41,6 +41,9 @@ impl Model {
         let too_big = |mtu| with_error_of(Mtu, Some(mtu));
 
         // Route 1
+        if let Some(outcome) = self.own_dhcp(from, group, packet) {
+            return outcome;
+        }
         if let Some(to) = self.dhcp_taker(from, port, packet) {
             return match to {
                 Some(to) => self.leave(to, packet, |_| Mtu.into()),

@@ -102,7 +102,7 @@ fn addresses(rows: &mut Rows) {
     rows.drop(DhcpIdentity, "a decline of the sibling's to the server",
         Dhcp::client(4, VM1).with(50, &IP2.octets()).frame(IP1).to_server());
     rows.on(configs::geneve(), 0);
-    rows.drop(DhcpNoServer, "a peer's, where nobody serves", wants([10, 0, 0, 71].into()));
+    rows.reply("a peer's, where the gateway serves", wants([10, 0, 0, 71].into()));
     let mut config = configs::geneve();
     config.ports[1].dhcp_server = true;
     rows.on(config, 0);

@@ -1,9 +1,10 @@
-//! `docs/reference/spoof-filter.md` by example: for each of its rows, frames that match it and
-//! frames that narrowly do not. This table is kept by hand; the model and the switch must both
-//! agree with it.
+//! `docs/reference/spoof-filter.md` and `docs/reference/services.md` by example: for each of their
+//! rows, frames that match it and frames that narrowly do not. This table is kept by hand; the
+//! model and the switch must both agree with it.
 
 mod arp;
 mod client;
+mod dhcp_server;
 mod ethernet;
 mod ipv4;
 mod ipv6;
@@ -333,6 +334,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ipv6::add(&mut rows);
     nd::add(&mut rows);
     client::add(&mut rows);
+    dhcp_server::add(&mut rows);
     route::add(&mut rows);
     uplink::add(&mut rows);
     rows.cases()

@@ -27,7 +27,9 @@ fn dhcp(rows: &mut Rows) {
     let discover = V4::new(ZERO, Ipv4Addr::BROADCAST, 17, udp(68, 67, &bootp(1, VM1)));
 
     rows.row = "Route 1";
-    rows.on(configs::lone(), 0);
+    let mut unserved = configs::lone();
+    unserved.gateway.dhcp.enabled = false;
+    rows.on(unserved, 0);
     rows.drop(DhcpNoServer, "a client without a server", broadcast(&discover));
     rows.on(configs::inside(), 0);
     rows.forward(1, "a server as the client of the other", broadcast(&discover));
