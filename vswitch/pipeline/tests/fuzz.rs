@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use oracle::configs;
+use oracle::dhcp_story;
 use oracle::frames;
 use oracle::generate::{self, Choices};
 use oracle::ipsec_frames::{IKE_PORT, IpsecPacket, NAT_PORT, Sa};
@@ -95,6 +96,45 @@ fn sequence_agrees_with_model() {
                         }
                     }
                 }
+            }
+        });
+}
+
+/// What clients say to the gateway's own DHCP server: a byte for the configuration; then chance for
+/// whole messages, or, if the byte is odd, for each message a byte for the port and the source, one
+/// for the length of its options in units of two, and those.
+#[test]
+fn dhcp_service_agrees_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let Some((choice, mut rest)) = input.split_first() else {
+                return;
+            };
+            let configs = dhcp_story::switches();
+            let config = &configs[usize::from(choice >> 1) % configs.len()];
+            let mut trial = Trial::new(config);
+            trial.resolve(0);
+            let mut now_ns = 0;
+            let mut send = |from, bytes: &[u8], tag| {
+                now_ns += SECOND_NS;
+                if let Err(disagreement) = trial.send(now_ns, from, bytes, tag) {
+                    panic!("{disagreement}");
+                }
+            };
+            if choice & 1 == 0 {
+                let mut choices = Choices::new(rest);
+                while !choices.is_spent() {
+                    let sent = dhcp_story::frame(&mut choices, config);
+                    send(sent.from, &sent.bytes, sent.tag);
+                }
+                return;
+            }
+            while let [who, length, more @ ..] = rest {
+                let (options, more) = more.split_at(more.len().min(usize::from(*length) * 2));
+                let from = usize::from(who & 0x0f) % config.ports.len();
+                send(from, &dhcp_story::raw(config, from, *who, options), None);
+                rest = more;
             }
         });
 }
