@@ -5,6 +5,8 @@
 //! host's kernel, as root.
 //! Without root the tests print that and pass.
 
+#[path = "common/guest.rs"]
+mod guest;
 #[path = "common/output.rs"]
 mod output;
 #[path = "common/site.rs"]
@@ -15,9 +17,10 @@ mod supervisor;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use guest::{Guest, command, dhcp, dropped, run, send};
 use site::{Site, sh};
 use supervisor::Supervisor;
 
@@ -46,31 +49,6 @@ if [ "$1" = bound ]; then
     ip address add "$ip/24" dev eth0
 fi
 "#;
-
-/// A program in a guest's namespace; it is killed when this is dropped.
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn command(site: &Site, guest: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("ip");
-    let namespace = format!("{}-{guest}", site.instance);
-    command
-        .args(["netns", "exec", &namespace])
-        .args(arguments)
-        .stdout(Stdio::null());
-    command
-}
-
-fn run(site: &Site, guest: &str, arguments: &[&str]) -> bool {
-    let status = command(site, guest, arguments).status();
-    status.expect("ip starts").success()
-}
 
 /// The server, which has one address to give.
 fn serve(site: &Site, dir: &Path) -> Guest {
@@ -197,13 +175,6 @@ const REQUEST: u8 = 3;
 const DECLINE: u8 = 4;
 const RELEASE: u8 = 7;
 
-/// Sends frames as they are.
-const SENDER: &str = "import socket, sys
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-wire.bind(('eth0', 0))
-for frame in sys.argv[1:]:
-    wire.send(bytes.fromhex(frame))";
-
 /// dnsmasq, which writes each lease to a file.
 struct Dnsmasq {
     _server: Guest,
@@ -270,52 +241,8 @@ fn dnsmasq_of_v4(site: &Site, dir: &Path) -> Dnsmasq {
     Dnsmasq::start(site, dir, &[range])
 }
 
-/// A client's message from the MAC that ends in `mac`: by broadcast, or from an address.
-fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Vec<u8>)]) -> String {
-    let mac = [0x52, 0x54, 0, 0, 1, mac];
-    let mut message = vec![1, 1, 6, 0, 0, 0, 0, 7];
-    message.resize(240, 0);
-    message[12..16].copy_from_slice(&ciaddr);
-    message[28..34].copy_from_slice(&mac);
-    message[236..].copy_from_slice(&[99, 130, 83, 99]);
-    for (code, value) in options {
-        message.extend([*code, value.len() as u8]);
-        message.extend(value);
-    }
-    message.push(255);
-    let (to, destination) = match source {
-        [0, 0, 0, 0] => ([0xff; 4], [0xff; 6]),
-        // Any unicast MAC: the gateway's is not known here.
-        _ => ([10, 1, 0, 2], [2; 6]),
-    };
-    let udp_len = message.len() as u16 + 8;
-    let mut ip = vec![0x45, 0];
-    ip.extend((udp_len + 20).to_be_bytes());
-    ip.extend([0, 1, 0, 0, 64, 17, 0, 0]);
-    ip.extend(source);
-    ip.extend(to);
-    let words = ip
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-    let sum: u32 = words.sum();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let mut frame = [&destination[..], &mac, &[8, 0], &ip].concat();
-    frame.extend([0, 68, 0, 67]);
-    frame.extend(udp_len.to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend(message);
-    frame.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn identifier() -> Vec<u8> {
     bytes(IDENTIFIER)
-}
-
-fn send(site: &Site, guest: &str, frames: &[String]) {
-    let mut arguments = vec!["python3", "-c", SENDER];
-    arguments.extend(frames.iter().map(String::as_str));
-    assert!(run(site, guest, &arguments));
 }
 
 /// A guest asks for a lease, with an identifier.
@@ -577,22 +504,6 @@ fn dhcp6(mac: u8, kind: u8, options: &[(u16, Vec<u8>)]) -> String {
     let macs = [0x33, 0x33, 0, 1, 0, 2, 0x52, 0x54, 0, 0, 1, mac, 0x86, 0xdd];
     let frame = [&macs[..], &ip, &udp].concat();
     frame.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// How many frames of the port the switch has dropped for that reason.
-fn dropped(site: &Site, port: &str, reason: &str) -> u64 {
-    let switch = Path::new(site::PROVISIONER).with_file_name("vswitch");
-    let socket = sh(&format!(
-        "find {} -name control.sock",
-        site.state_dir().display()
-    ));
-    let arguments = ["show", "drops", "--json", "--control", socket.trim()];
-    let output = Command::new(switch).args(arguments).output();
-    let drops: serde_json::Value =
-        serde_json::from_slice(&output.expect("it starts").stdout).expect("it is JSON");
-    let mut drops = drops.as_array().expect("a list").iter();
-    let found = drops.find(|it| it["port"] == port && it["reason"] == reason);
-    found.map_or(0, |it| it["frames"].as_u64().expect("a number"))
 }
 
 /// What the forged messages are about.
