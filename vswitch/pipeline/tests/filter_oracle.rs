@@ -179,6 +179,39 @@ fn spent_limit_drops_for_its_reason() {
     }
 }
 
+/// What the gateway's DHCP server tells is that of the configuration in use, and so is whether it
+/// serves.
+#[test]
+fn reload_changes_what_the_gateway_tells() {
+    use std::net::Ipv4Addr;
+
+    use oracle::lease_story::Dhcp;
+    use oracle::rows::VM1;
+
+    let served = configs::served();
+    let mut told = served.clone();
+    told.gateway.dhcp.dns.clear();
+    told.ports[0].hostname = None;
+    told.ports[0].mtu = 1300;
+    let mut off = served.clone();
+    off.gateway.dhcp.enabled = false;
+    let mut relayed = served.clone();
+    relayed.ports[1].dhcp_server = true;
+    let discover = Dhcp::client(1, VM1).frame_to(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    let mut trial = Trial::new(&served);
+    for (config, expected) in [
+        (&served, Verdict::Reply),
+        (&told, Verdict::Reply),
+        (&off, Verdict::Drop(DropReason::DhcpNoServer)),
+        (&served, Verdict::Reply),
+        (&relayed, Verdict::Forward(PortId(1))),
+        (&served, Verdict::Reply),
+    ] {
+        trial.configure(config);
+        assert_eq!(trial.send(0, 0, &discover, None), Ok(expected));
+    }
+}
+
 #[test]
 fn rows_have_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
