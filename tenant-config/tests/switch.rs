@@ -196,6 +196,7 @@ fn json_with_invalid_value_refused() {
             at("/vni", json!(0)),
             at("/ports/0/device/driver", json!("afpacket")),
             at("/ports/0/limits", json!({ "qps": 1 })),
+            at("/gateway", json!({ "dhcp": { "lease_s": 9 } })),
         ],
         [
             "ports[1].mac: \"ff:ff:ff:ff:ff:ff\" is not a unicast MAC address of six hexadecimal \
@@ -210,6 +211,7 @@ fn json_with_invalid_value_refused() {
              `af_packet`, `af_xdp`, `memif`, `pci`",
             "ports[0].limits.qps: unknown field `qps`, expected one of `broadcast_pps`, \
              `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
+            r#"gateway.dhcp.lease_s: "9" is not a duration from 10 to 604800 seconds"#,
         ]
     );
 }
@@ -350,8 +352,16 @@ fn oversized_list_rejected_before_its_values() {
             json["ports"][1]["extra_macs"] = macs.into();
             json["ports"][2]["trunk"] = vec![7; 600_000].into();
             json["uplink"]["allow"] = vec!["192.0.2.8/32"; 5_000].into();
+            json["gateway"]["dhcp"] = json!({
+                "dns": vec!["10.9.0.53"; 9],
+                "search": vec!["green.example"; 100_000],
+                "routes": vec![json!({ "to": "172.16.0.0/12", "via": "10.9.0.11" }); 25],
+            });
         }),
         [
+            ("gateway.dhcp.dns", 9, 8),
+            ("gateway.dhcp.search", 100_000, 8),
+            ("gateway.dhcp.routes", 25, 24),
             ("ports[0].addresses (port \"one\")", 100_000, 4096),
             ("ports[1].extra_macs (port \"two\")", 100_000, 256),
             ("ports[2].trunk (port \"dhcp\")", 600_000, 4094),
