@@ -7,7 +7,7 @@ use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
     AddressProblem, DhcpProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem,
-    PeerProblem, PortProblem, PrefixProblem, TunnelProblem, UplinkProblem,
+    PeerProblem, PortProblem, PrefixProblem, RouteProblem, TunnelProblem, UplinkProblem,
 };
 
 /// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
@@ -173,6 +173,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Address(#[from] AddressProblem),
+    /// A problem of the prefixes behind a port.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Route(#[from] RouteProblem),
     /// A problem of the uplink.
     #[error(transparent)]
     #[serde(untagged)]

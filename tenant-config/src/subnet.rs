@@ -43,7 +43,7 @@ pub(crate) fn overlap(one: IpNet, other: IpNet) -> bool {
 }
 
 /// An address or prefix in its usual form: a single address without its length.
-pub(crate) fn show(net: IpNet) -> String {
+pub fn show(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
     } else {

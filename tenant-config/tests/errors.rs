@@ -496,6 +496,23 @@ refused! {
         ["address-overlap green.toml:22:14: port[1].addresses[0] (port \"two\"): 10.9.0.8/29 \
           overlaps 10.9.0.11 of port \"one\" (port[0].addresses[0]); every address belongs to one \
           port"];
+    route_on_the_link_of_the_vms: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nroutes = [\"10.9.0.128/25\"]",
+        ["route-on-link green.toml:23:11: port[1].routes[0] (port \"two\"): 10.9.0.128/25 overlaps \
+          the gateway's subnet 10.9.0.0/24, which is the link of all VMs; write what the VM has \
+          there in addresses"];
+    route_on_the_underlay: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nroutes = [\"192.0.2.128/25\"]",
+        ["subnet-overlap green.toml:23:11: port[1].routes[0] (port \"two\"): 192.0.2.128/25 \
+          overlaps 192.0.2.0/24 of uplink.address: the switch routes between the two, so they must \
+          be apart"];
+    route_of_a_group: "[\"10.9.0.12\"]" => "[\"10.9.0.12\"]\nroutes = [\"239.1.0.0/16\"]",
+        ["not-unicast green.toml:23:11: port[1].routes[0] (port \"two\"): 239.1.0.0/16 is a \
+          multicast address; write a unicast address"];
+    routes_that_overlap: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nroutes = [\"10.244.0.0/16\", \"10.244.1.0/24\"]",
+        ["address-repeated green.toml:23:28: port[1].routes[1] (port \"two\"): 10.244.1.0/24 is \
+          already in 10.244.0.0/16 of the same port (port[1].routes[0]); leave it out"];
     address_listed_twice: "[\"10.9.0.12\"]"
         => "[\"10.9.0.12\", \"10.9.0.12/30\", \"10.9.0.12/32\"]",
         [

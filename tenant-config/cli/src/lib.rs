@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde_json::json;
-use tenant_config::{ConfigErrors, SwitchConfig, Tenant, load_all};
+use tenant_config::{Addresses, ConfigErrors, Name, SwitchConfig, Tenant, load_all};
 use tenant_import::{Format, Import, MAX_BYTES};
 
 /// Checks tenant files and prints the switch configurations that follow from them
@@ -38,6 +38,7 @@ Examples:
   tenant-config check --json red.toml | jq -r '.errors[].message'
   tenant-config switch red.toml | jq '.ports[].gateway_mac'
   tenant-config schema tenant > tenant.schema.json
+  tenant-config peers --name host-a red.toml    # for red's file of the other hosts
   virsh dumpxml red-vm1 | tenant-config import --from libvirt - >> red.toml";
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +74,19 @@ enum Command {
         /// The tenant file
         file: PathBuf,
     },
+    /// Print the [[tunnel.peer]] section by which other hosts reach this tenant's ports
+    ///
+    /// It names the tunnel endpoint of this file and all that is behind it: the addresses of its
+    /// ports, and their routes. It belongs into the tenant's file of every other host. What a port
+    /// learns by DHCP is not in it, and is named on standard error.
+    #[command(after_long_help = AFTER_PEERS)]
+    Peers {
+        /// The peer's name in the other hosts' files
+        #[arg(long, default_value = "peer")]
+        name: Name,
+        /// The tenant file
+        file: PathBuf,
+    },
     /// Print [[port]] sections for the interfaces of a virtual machine
     ///
     /// The sections go to standard output, to be put into a tenant file. What a port's keys cannot
@@ -101,6 +115,10 @@ With --json each error is an object:
 and the values of that kind.
 
 Exit status: 0 all valid, 1 not valid or not readable, 2 wrong command line";
+
+const AFTER_PEERS: &str = "\
+Exit status: 0 everything is in the section, 1 not valid or not readable, or without a tunnel,
+2 wrong command line, 3 the section is printed, but a port learns its address";
 
 const AFTER_IMPORT: &str = "\
 Exit status: 0 everything is in the sections, 1 not readable or no such description,
@@ -178,8 +196,47 @@ fn run(command: &Command) -> io::Result<Outcome> {
             Ok(tenant) => print(&tenant.offline_config()).map(|()| Outcome::Complete),
             Err(errors) => complain(&errors),
         },
+        Command::Peers { name, file } => match Tenant::load(file) {
+            Ok(tenant) => peers(name, file, &tenant.offline_config()),
+            Err(errors) => complain(&errors),
+        },
         Command::Import { from, file } => import((*from).into(), file),
     }
+}
+
+/// Prints how other hosts reach the ports of a tenant.
+fn peers(name: &Name, file: &Path, config: &SwitchConfig) -> io::Result<Outcome> {
+    let Some(tunnel) = &config.tunnel else {
+        let file = file.display();
+        writeln!(
+            io::stderr(),
+            "{file}: the tenant has no [tunnel], so no other host reaches it"
+        )?;
+        return Ok(Outcome::Invalid);
+    };
+    let mut out = io::stdout().lock();
+    writeln!(out, "[[tunnel.peer]]")?;
+    writeln!(out, "name     = \"{name}\"")?;
+    writeln!(out, "vtep     = \"{}\"", tunnel.vtep)?;
+    writeln!(out, "prefixes = [")?;
+    let mut outcome = Outcome::Complete;
+    for port in &config.ports {
+        for net in port.sources() {
+            let net = tenant_config::show(net);
+            writeln!(out, "    \"{net}\", # {}", port.name)?;
+        }
+        if matches!(port.addresses, Addresses::Learned(_)) {
+            let (file, port) = (file.display(), &port.name);
+            writeln!(
+                io::stderr(),
+                "{file}: {port} learns its address: write what its server may give it"
+            )?;
+            outcome = Outcome::Incomplete;
+        }
+    }
+    writeln!(out, "]")?;
+    out.flush()?;
+    Ok(outcome)
 }
 
 fn import(format: Format, file: &Path) -> io::Result<Outcome> {

@@ -41,6 +41,40 @@ fn check_of_valid_files_ends_with_0() {
 }
 
 #[test]
+fn peers_prints_what_other_hosts_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("green.toml");
+    let text_of = |addresses: &str| {
+        format!(
+            "name = \"green\"\nvni = 7\n[gateway]\nipv4 = \"10.9.0.1/24\"\n[uplink]\naddress = \
+             \"192.0.2.7/24\"\nnext_hop = \"192.0.2.1\"\n[tunnel]\nkind = \"geneve\"\n[[port]]\nname = \"one\"\nmac = \
+             \"52:54:00:aa:00:01\"\naddresses = {addresses}\nroutes = \
+             [\"10.244.1.0/24\"]\n[[port]]\nname = \"two\"\nmac = \"52:54:00:aa:00:02\"\n\
+             addresses = [\"10.9.0.12\"]\ndhcp_server = true\n"
+        )
+    };
+    std::fs::write(&file, text_of("[\"10.9.0.11\"]")).unwrap();
+    let path = file.to_str().unwrap();
+    let output = run(&["peers", "--name", "host-a", path]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    assert_eq!(
+        text(&output.stdout),
+        "[[tunnel.peer]]\nname     = \"host-a\"\nvtep     = \"192.0.2.7\"\nprefixes = [\n    \
+         \"10.9.0.11\", # one\n    \"10.244.1.0/24\", # one\n    \"10.9.0.12\", # two\n]\n"
+    );
+    std::fs::write(&file, text_of("\"learn-dhcp\"")).unwrap();
+    let output = run(&["peers", path]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("one learns its address"));
+    assert!(text(&output.stdout).contains("\"10.244.1.0/24\", # one\n"));
+    let without = text_of("[\"10.9.0.11\"]").replace("[tunnel]\nkind = \"geneve\"\n", "");
+    std::fs::write(&file, without).unwrap();
+    let output = run(&["peers", path]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    assert!(text(&output.stderr).contains("no [tunnel]"));
+}
+
+#[test]
 fn check_and_switch_accept_every_key() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("green.toml");
@@ -210,6 +244,7 @@ name = "one"
 mac = "52:54:00:cc:00:01"
 extra_macs = ["00:00:5e:00:01:01"]
 addresses = ["10.9.0.11"]
+routes = ["10.244.1.0/24"]
 trunk = [1, 4094]
 hostname = "one"
 dhcp_server = true

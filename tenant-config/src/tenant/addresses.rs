@@ -185,16 +185,13 @@ fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
         .map(|(address, role)| reserved(net, address, role, subnet))
 }
 
-/// Checks that no address belongs to two ports, or twice to one.
+/// Checks that no address belongs to two ports, or twice to one, the prefixes behind them included.
 ///
 /// Two prefixes are either disjoint or one contains the other. The entries are sorted by their
 /// first address, the wider first; the stack holds the prefixes that contain the current entry.
 fn check_overlaps(facts: &Facts, report: &Report) {
     let ports = facts.ports.iter().enumerate();
-    let keyed = ports.flat_map(|(index, port)| {
-        let list = port.addresses.list.iter();
-        list.map(move |address| (index, address))
-    });
+    let keyed = ports.flat_map(|(index, port)| port.sources().map(move |address| (index, address)));
     let mut all: Vec<(usize, &At<IpNet>)> = keyed.collect();
     // The sort is stable: of two equal entries, the first in the file comes first.
     all.sort_by_key(|(_, address)| (address.value.network(), address.value.prefix_len()));

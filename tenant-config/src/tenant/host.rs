@@ -137,6 +137,8 @@ enum Key {
     Peer(u32, &'static str),
     /// A prefix behind a peer: the indices of the peer and the prefix.
     Prefix(u32, u32),
+    /// A prefix behind a port: the indices of the port and the prefix.
+    Route(u32, u32),
 }
 
 impl Key {
@@ -147,6 +149,10 @@ impl Key {
             Self::Of(table, key) => KeyPath::of(table).key(key),
             Self::Peer(index, key) => peer(index).key(key),
             Self::Prefix(of, index) => peer(of).key("prefixes").index(index as usize),
+            Self::Route(of, index) => {
+                let port = KeyPath::of("port").index(of as usize);
+                port.key("routes").index(index as usize)
+            }
         }
     }
 }
@@ -333,8 +339,13 @@ fn extents(config: &SwitchConfig) -> impl Iterator<Item = (Key, Extent)> {
         let prefixes = prefixes.filter(|(_, net)| net.prefix_len() > 0);
         prefixes.map(move |(index, net)| at(Key::Prefix(peer_index, index), *net, Side::Inner))
     });
+    let behind_ports = (0..).zip(&config.ports).flat_map(move |(of, port)| {
+        let routes = (0..).zip(&port.routes);
+        routes.map(move |(index, net)| at(Key::Route(of, index), *net, side))
+    });
     ipv4.into_iter()
         .chain(ipv6)
+        .chain(behind_ports)
         .chain(uplinks.map(move |(key, net)| at(key, net, Side::Underlay)))
         .chain(endpoints)
         .chain(behind)

@@ -18,6 +18,7 @@ mod nic;
 mod peer;
 mod port;
 mod prefixes;
+mod routes;
 mod tunnel;
 mod uplink;
 
@@ -49,6 +50,7 @@ pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
 pub(crate) use self::port::PortFacts;
 pub use self::port::{MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
 pub use self::prefixes::{MAX_PREFIXES, PrefixProblem};
+pub use self::routes::{MAX_ROUTES, RouteProblem};
 pub(crate) use self::tunnel::TunnelFacts;
 pub use self::tunnel::{
     Inherit, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use super::addresses::{AddressFacts, Addresses, MAX_ADDRESSES};
 use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
 use super::mtu::{self, default_mtu};
+use super::routes::{self, MAX_ROUTES, RouteFacts};
 use crate::addr::{HostName, InvalidValue, MacAddr, Name, VlanId, Vni};
 use crate::document::{Node, Section};
 use crate::error::Report;
@@ -40,6 +42,10 @@ pub struct Port {
     pub extra_macs: Vec<MacAddr>,
     /// The IP sources the VM may use: addresses and prefixes, or `learn-dhcp`.
     pub addresses: Addresses,
+    /// Prefixes behind the VM, outside the gateway's subnets: further sources, routed to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, with = "Vec<String>")]
+    pub routes: Vec<IpNet>,
     /// VLAN identifiers of which the VM may use exactly one tag per frame.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -89,6 +95,10 @@ pub struct PortConfig {
     pub extra_macs: Vec<MacAddr>,
     /// The IP sources the VM may use.
     pub addresses: Addresses,
+    /// Prefixes behind the VM, outside the gateway's subnets: further sources, routed to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub routes: Vec<IpNet>,
     /// VLAN identifiers of which the VM may use exactly one tag per frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trunk: Vec<VlanId>,
@@ -119,6 +129,7 @@ pub(crate) struct PortFacts {
     mac: Option<At<MacAddr>>,
     extra_macs: Vec<At<MacAddr>>,
     pub(super) addresses: AddressFacts,
+    pub(super) routes: RouteFacts,
     trunk: Vec<At<VlanId>>,
     pub(super) dhcp_server: bool,
     mtu: Option<At<i64>>,
@@ -160,6 +171,7 @@ impl Port {
             facts.addresses = read;
             addresses
         });
+        facts.routes = RouteFacts::read(section.get("routes"));
         if let Some(node) = section.get("extra_macs") {
             facts.extra_macs = node.list("an array of MACs", |item| item.text(MacAddr::from_str));
         }
@@ -196,6 +208,7 @@ impl Port {
                 mac: facts.mac.as_ref()?.value,
                 extra_macs: values(&facts.extra_macs),
                 addresses: addresses?,
+                routes: values(&facts.routes.list),
                 trunk: values(&facts.trunk),
                 hostname,
                 dhcp_server: facts.dhcp_server,
@@ -220,6 +233,7 @@ impl Port {
             mac: port.mac,
             extra_macs: port.extra_macs,
             addresses: port.addresses,
+            routes: port.routes,
             trunk: port.trunk,
             hostname: port.hostname,
             dhcp_server: port.dhcp_server,
@@ -258,6 +272,7 @@ impl PortConfig {
             mac,
             extra_macs: Vec::new(),
             addresses,
+            routes: Vec::new(),
             trunk: Vec::new(),
             hostname: None,
             dhcp_server: false,
@@ -268,9 +283,19 @@ impl PortConfig {
         }
     }
 
+    /// What the VM may send from, as far as it is configured: its addresses, and what is behind it.
+    pub fn sources(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let addresses = match &self.addresses {
+            Addresses::Static(nets) => &nets[..],
+            Addresses::Learned(_) => &[],
+        };
+        addresses.iter().chain(&self.routes).copied()
+    }
+
     pub(crate) fn check_lengths(&self, table: &KeyPath, report: &Report) {
         let addresses = self.addresses.len();
         report.bound(&table.key("addresses"), addresses, MAX_ADDRESSES);
+        report.bound(&table.key("routes"), self.routes.len(), MAX_ROUTES);
         let macs = self.extra_macs.len();
         report.bound(&table.key("extra_macs"), macs, MAX_EXTRA_MACS);
         report.bound(&table.key("trunk"), self.trunk.len(), MAX_TRUNK);
@@ -282,6 +307,7 @@ impl PortConfig {
             mac: Some(At::new(table.key("mac"), self.mac)),
             extra_macs: elements(&table.key("extra_macs"), &self.extra_macs),
             addresses: self.addresses.facts(table.key("addresses")),
+            routes: RouteFacts::of(&table.key("routes"), &self.routes),
             trunk: elements(&table.key("trunk"), &self.trunk),
             dhcp_server: self.dhcp_server,
             mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
@@ -369,9 +395,15 @@ pub(super) fn is_of_switch(mac: MacAddr, vni: Vni) -> bool {
 }
 
 impl PortFacts {
+    /// The addresses, and what is behind the port.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &At<IpNet>> {
+        self.addresses.list.iter().chain(&self.routes.list)
+    }
+
     /// Checks what must hold of the port alone, apart from its addresses.
     pub(super) fn check(&self, facts: &Facts, report: &Report) {
         self.check_trunk(report);
+        routes::check(self, facts, report);
         limits::check(&self.limits, report);
         if let Some(mtu) = &self.mtu {
             mtu::check(mtu, &facts.gateway.addresses, report);

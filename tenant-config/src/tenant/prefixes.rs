@@ -48,12 +48,15 @@ pub(super) fn check(tunnel: &TunnelFacts, facts: &Facts, report: &Report) {
         }
     }
     for (position, port) in facts.ports.iter().enumerate() {
-        let nets = port.addresses.list.iter().enumerate();
+        let nets = port.sources().enumerate();
         all.extend(nets.map(|(index, net)| (net.value.trunc(), Owner::Port(position, index))));
     }
     all.sort_unstable();
     let key = |owner| match owner {
-        Owner::Port(port, index) => facts.ports[port].addresses.list[index].key.clone(),
+        Owner::Port(port, index) => {
+            let mut sources = facts.ports[port].sources();
+            sources.nth(index).expect("it has so many").key.clone()
+        }
         Owner::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
     };
     let mut open: Vec<(IpNet, usize, Owner)> = Vec::new();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, Ipv6HeaderSlice};
+use ipnet::IpNet;
 use oracle::answers::untagged;
 use oracle::configs;
 use oracle::generate::{self, Chance, Choices, Sent};
@@ -152,11 +153,17 @@ fn is_dhcpv6_answer(wire: &Wire) -> bool {
     u16::from_be_bytes([*a, *b]) == 547 || u16::from_be_bytes([*c, *d]) == 546
 }
 
+/// What the file gives a port: its addresses, and what is behind it.
+fn nets_of(port: &PortConfig) -> impl Iterator<Item = &IpNet> {
+    let prefixes = match &port.addresses {
+        Addresses::Static(prefixes) => &prefixes[..],
+        Addresses::Learned(_) => &[],
+    };
+    prefixes.iter().chain(&port.routes)
+}
+
 fn has(port: &PortConfig, address: IpAddr) -> bool {
-    match &port.addresses {
-        Addresses::Static(prefixes) => prefixes.iter().any(|net| net.contains(&address)),
-        Addresses::Learned(_) => false,
-    }
+    nets_of(port).any(|net| net.contains(&address))
 }
 
 /// Checks what `sent` became and was given to port `to`.
@@ -315,13 +322,9 @@ fn owner(config: &SwitchConfig, address: IpAddr) -> Owner {
     if matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
         return Owner::None;
     }
-    let ports = config.ports.iter().enumerate().flat_map(|(number, port)| {
-        let prefixes = match &port.addresses {
-            Addresses::Static(prefixes) => &prefixes[..],
-            Addresses::Learned(_) => &[],
-        };
-        prefixes.iter().map(move |net| (net, Owner::Port(number)))
-    });
+    let ports = config.ports.iter().enumerate();
+    let ports =
+        ports.flat_map(|(number, port)| nets_of(port).map(move |net| (net, Owner::Port(number))));
     let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     let peers = peers.enumerate().flat_map(|(number, peer)| {
         let prefixes = peer.prefixes.iter();

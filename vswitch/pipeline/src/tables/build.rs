@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tenant_config::{Addresses, SwitchConfig, UplinkConfig};
+use tenant_config::{SwitchConfig, UplinkConfig};
 
 use super::port::{PortEgress, PortRules};
 use super::target::{PackedTarget, Target};
@@ -135,10 +135,8 @@ impl Routes {
             routes.add_host(net.network().into(), Target::Unowned);
         }
         for (port, id) in config.ports.iter().zip(0..) {
-            if let Addresses::Static(nets) = &port.addresses {
-                for &net in nets {
-                    routes.add(net, Target::Port(PortId(id)));
-                }
+            for net in port.sources() {
+                routes.add(net, Target::Port(PortId(id)));
             }
         }
         if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {

@@ -120,7 +120,8 @@ impl PortExpress {
     ) -> Option<Self> {
         let served = port.trunk.is_empty()
             && (port.limits.pps, port.limits.bps) == (None, None)
-            && matches!(&port.addresses, Addresses::Static(nets) if are_routable(nets));
+            && matches!(port.addresses, Addresses::Static(_))
+            && port.sources().all(is_routable);
         if !served {
             return None;
         }
@@ -160,13 +161,14 @@ fn usual_sources(port: &PortConfig, owns: impl Fn(IpAddr) -> bool) -> (Option<u3
 }
 
 /// Whether packets from all of these addresses may be routed, as a checked configuration has it.
-fn are_routable(nets: &[IpNet]) -> bool {
+fn is_routable(net: IpNet) -> bool {
     let is_routable = |ip| match ip {
         IpAddr::V4(ip) => addr::is_routable4(Ipv4Addr::to_bits(ip)),
         IpAddr::V6(ip) => addr::is_routable6(Ipv6Addr::to_bits(ip)),
     };
-    let mut ends = nets.iter().flat_map(|net| [net.network(), net.broadcast()]);
-    ends.all(is_routable)
+    [net.network(), net.broadcast()]
+        .into_iter()
+        .all(is_routable)
 }
 
 impl PortEgress {

@@ -10,6 +10,7 @@ use tenant_config::{
 pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
     vec![
         ("three", three()),
+        ("routed", routed()),
         ("trunk", trunk()),
         ("lone", lone()),
         ("inside", inside()),
@@ -106,6 +107,15 @@ pub(crate) fn lone() -> SwitchConfig {
         "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
         "ports": [port("vm1", 1, json!({ "addresses": ["10.0.0.11/32", "fd00:0:0:1::11/128"] }))],
     }))
+}
+
+/// [`three`], where prefixes are behind two of the VMs.
+pub(crate) fn routed() -> SwitchConfig {
+    let mut config = three();
+    let net = |text: &str| text.parse().expect("a prefix");
+    config.ports[0].routes = vec![net("10.244.1.0/24"), net("fd00:244:1::/64")];
+    config.ports[2].routes = vec![net("10.244.3.7/32"), net("fd00:244:3::/48")];
+    config
 }
 
 /// Two ports, one of them with two DHCP servers' worth of trust, and no uplink.

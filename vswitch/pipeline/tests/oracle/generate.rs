@@ -137,11 +137,12 @@ fn ends(net: &IpNet) -> Vec<IpAddr> {
     }
 }
 
-fn prefixes(port: &PortConfig) -> &[IpNet] {
-    match &port.addresses {
-        Addresses::Static(prefixes) => prefixes,
+fn prefixes(port: &PortConfig) -> Vec<IpNet> {
+    let addresses = match &port.addresses {
+        Addresses::Static(prefixes) => &prefixes[..],
         Addresses::Learned(_) => &[],
-    }
+    };
+    [addresses, &port.routes].concat()
 }
 
 /// Addresses that the rows speak of, of both families.

@@ -14,7 +14,7 @@ use netlink_packet_route::link::LinkFlags;
 use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenant_config::{Addresses, MacAddr, SwitchConfig, UplinkConfig};
+use tenant_config::{MacAddr, PortConfig, SwitchConfig, UplinkConfig};
 
 use super::link::links_of;
 use super::links::Links;
@@ -358,15 +358,9 @@ fn sources(config: &SwitchConfig, uplink: &UplinkConfig) -> Vec<IpNet> {
     .flatten()
     .map(|net| net.trunc())
     .collect();
-    for port in &config.ports {
-        if let Addresses::Static(nets) = &port.addresses {
-            sources.extend(
-                nets.iter()
-                    .filter(|net| !subnets.iter().any(|subnet| subnet.contains(*net)))
-                    .map(IpNet::trunc),
-            );
-        }
-    }
+    let further = config.ports.iter().flat_map(PortConfig::sources);
+    let further = further.map(|net| net.trunc());
+    sources.extend(further.filter(|net| !subnets.iter().any(|subnet| subnet.contains(net))));
     sources.extend(subnets);
     sources.sort();
     sources.dedup();

@@ -80,7 +80,13 @@ pub(crate) fn packet(
     let ports: Vec<IpAddr> = config
         .ports
         .iter()
-        .flat_map(|port| prefixes(port).iter().flat_map(ends).take(2))
+        .flat_map(|port| {
+            prefixes(port)
+                .iter()
+                .flat_map(ends)
+                .take(2)
+                .collect::<Vec<_>>()
+        })
         .chain(config.gateway.ipv4.map(|net| net.addr().into()))
         .chain(config.gateway.ipv6.map(|net| net.addr().into()))
         .collect();

@@ -2,17 +2,19 @@
 
 use super::*;
 
-pub(super) fn prefixes(port: &PortConfig) -> &[ipnet::IpNet] {
-    match &port.addresses {
-        Addresses::Static(prefixes) => prefixes,
+/// What the file gives the port: its addresses, and what is behind it.
+pub(super) fn prefixes(port: &PortConfig) -> impl Iterator<Item = ipnet::IpNet> {
+    let addresses = match &port.addresses {
+        Addresses::Static(prefixes) => prefixes.clone(),
         // Nothing is learned yet.
-        Addresses::Learned(_) => &[],
-    }
+        Addresses::Learned(_) => Vec::new(),
+    };
+    addresses.into_iter().chain(port.routes.clone())
 }
 
 /// Whether `address` is "one of the port's addresses".
 pub(super) fn owns(port: &PortConfig, address: IpAddr) -> bool {
-    prefixes(port).iter().any(|net| net.contains(&address))
+    prefixes(port).any(|net| net.contains(&address))
 }
 
 /// Whether `address` is "one of the port's addresses (its link-local counts)".

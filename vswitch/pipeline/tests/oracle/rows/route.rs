@@ -7,6 +7,7 @@ pub(super) fn add(rows: &mut Rows) {
     gateway(rows);
     closed_destinations(rows);
     longest_prefix(rows);
+    behind_ports(rows);
     hop_limits(rows);
     sizes(rows);
     unresolved_next_hop(rows);
@@ -137,6 +138,30 @@ fn closed_destinations(rows: &mut Rows) {
     rows.drop(DstMac, "the sibling's address in a broadcast", broadcast(&plain()));
     rows.drop(DstMac, "an external address in a group",
         ethernet(group_mac(ALL_NODES), VM1, IPV6, &V6 { to: EXTERNAL6, ..plain6() }.bytes()));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn behind_ports(rows: &mut Rows) {
+    let behind1 = Ipv4Addr::new(10, 244, 1, 5);
+    let behind1_v6: Ipv6Addr = "fd00:244:1::5".parse().expect("an address");
+    let behind3_v6: Ipv6Addr = "fd00:244:3:9::5".parse().expect("an address");
+    rows.on(configs::routed(), 0);
+    rows.row = "Route 6";
+    rows.forward(1, "from behind the port to a sibling", v4(&V4 { from: behind1, ..plain() }));
+    rows.forward(1, "the same by IPv6", v6(&V6 { from: behind1_v6, ..plain6() }));
+    rows.forward(2, "to an address behind a sibling",
+        v4(&V4 { to: [10, 244, 3, 7].into(), ..plain() }));
+    rows.forward(2, "the same by IPv6", v6(&V6 { to: behind3_v6, ..plain6() }));
+    rows.forward(3, "beside what is behind a sibling",
+        v4(&V4 { to: [10, 244, 3, 8].into(), ..plain() }));
+    rows.error(RouteNone, "to an address behind the port itself",
+        v4(&V4 { to: behind1, ..plain() }));
+    rows.drop(Ipv4Source, "from behind a sibling",
+        v4(&V4 { from: [10, 244, 3, 7].into(), ..plain() }));
+    rows.drop(Ipv6Source, "the same by IPv6", v6(&V6 { from: behind3_v6, ..plain6() }));
+    rows.on(configs::routed(), 3);
+    rows.drop(IngressSource, "from outside, with a source behind a port",
+        ethernet(UPLINK, ROUTER, IPV4, &V4 { from: behind1, to: IP2, ..plain() }.bytes()));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
