@@ -52,8 +52,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The prefix of the names of all that the provisioner makes is `instance`, and the first of its
-    /// users `uid_base`. The executable of its switches is `switch`, or that beside this program.
+    /// The prefix of the names of all that the provisioner makes is `instance`, and the first of
+    /// its users `uid_base`. The executable of its switches is `switch`, or that beside this
+    /// program.
     pub(crate) fn new(
         instance: &'static str,
         uid_base: u32,

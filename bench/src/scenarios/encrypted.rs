@@ -2,8 +2,8 @@
 //! transforms.
 //!
 //! A tenant is onboarded on two hosts as an operator does it, with its IKE daemons. iperf3 sends
-//! from a VM of one host to a VM of the other. All share the CPUs of this machine, so a figure alone
-//! says little; the protections alternate within each round.
+//! from a VM of one host to a VM of the other. All share the CPUs of this machine, so a figure
+//! alone says little; the protections alternate within each round.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -47,10 +47,10 @@ fn peers_prints_what_other_hosts_write() {
     let text_of = |addresses: &str| {
         format!(
             "name = \"green\"\nvni = 7\n[gateway]\nipv4 = \"10.9.0.1/24\"\n[uplink]\naddress = \
-             \"192.0.2.7/24\"\nnext_hop = \"192.0.2.1\"\n[tunnel]\nkind = \"geneve\"\n[[port]]\nname = \"one\"\nmac = \
-             \"52:54:00:aa:00:01\"\naddresses = {addresses}\nroutes = \
-             [\"10.244.1.0/24\"]\n[[port]]\nname = \"two\"\nmac = \"52:54:00:aa:00:02\"\n\
-             addresses = [\"10.9.0.12\"]\ndhcp_server = true\n"
+             \"192.0.2.7/24\"\nnext_hop = \"192.0.2.1\"\n[tunnel]\nkind = \
+             \"geneve\"\n[[port]]\nname = \"one\"\nmac = \"52:54:00:aa:00:01\"\naddresses = \
+             {addresses}\nroutes = [\"10.244.1.0/24\"]\n[[port]]\nname = \"two\"\nmac = \
+             \"52:54:00:aa:00:02\"\naddresses = [\"10.9.0.12\"]\ndhcp_server = true\n"
         )
     };
     std::fs::write(&file, text_of("[\"10.9.0.11\"]")).unwrap();

@@ -50,7 +50,8 @@ impl Pluto {
         let tunnel = format!("udp/{}", terms.port);
         let content = format!(
             "conn common\n left={own}\n right={peer}\n authby=secret\n type=transport\n \
-             leftupdown=%disabled\n ikev2=insist\n ike=aes_gcm256-sha2_256;dh14\n esp=aes_gcm256\n{}{}",
+             leftupdown=%disabled\n ikev2=insist\n ike=aes_gcm256-sha2_256;dh14\n \
+             esp=aes_gcm256\n{}{}",
             child("in", &tunnel, "udp"),
             child("out", "udp", &tunnel),
         );
