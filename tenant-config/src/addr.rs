@@ -163,6 +163,33 @@ impl VlanId {
     }
 }
 
+/// The identifier of a tag that a VM may use: a VLAN's, or 0 of a tag that has a priority only (IEEE
+/// 802.1Q, table 9-2).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "u16", into = "u16")]
+#[schemars(extend("minimum" = 0, "maximum" = 4094))]
+pub struct TagId(u16);
+
+impl TagId {
+    /// Checks that `vid` is not reserved (4095).
+    pub fn new(vid: u16) -> Result<Self, InvalidValue> {
+        match vid {
+            0..=4094 => Ok(Self(vid)),
+            _ => Err(InvalidValue::new(
+                vid,
+                "a VLAN identifier from 1 to 4094, or 0",
+            )),
+        }
+    }
+
+    /// The 12-bit identifier.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
 /// A virtual network identifier of Geneve and VXLAN: 1 to 2^24 - 1.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -425,5 +452,5 @@ macro_rules! numeric {
         }
     )*};
 }
-numeric!(VlanId(u16), Vni(u32));
+numeric!(VlanId(u16), TagId(u16), Vni(u32));
 pub(crate) use numeric;

@@ -13,7 +13,7 @@ mod subnet;
 mod switch;
 mod tenant;
 
-pub use addr::{DomainName, HostName, InvalidValue, MacAddr, Name, PciAddress, VlanId, Vni};
+pub use addr::{DomainName, HostName, InvalidValue, MacAddr, Name, PciAddress, TagId, VlanId, Vni};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use problem::Problem;
 pub use subnet::show;
@@ -22,7 +22,7 @@ pub use tenant::{
     AddressProblem, Addresses, Authentication, BootFile, BootServer, Compatible, DeviceMismatch,
     Devices, Dhcp, DhcpProblem, DhcpRoute, Encapsulation, Gateway, GatewayProblem, HostProblem,
     HostTenant, IkeConfig, IkePeer, Inherit, InvalidFile, Ipsec, IpsecConfig, IpsecProblem,
-    IpsecSuite, LearnedFrom, LeaseSeconds, Lifetimes, Limits, LimitsProblem, LinkState,
+    IpsecSuite, Ipv6Use, LearnedFrom, LeaseSeconds, Lifetimes, Limits, LimitsProblem, LinkState,
     MAX_ADDRESSES, MAX_ALLOWED, MAX_DHCP_LIST, MAX_DHCP_ROUTES, MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS,
     MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MIN_MTU_IPV4, MIN_MTU_IPV6, NextHops, Nic, NicAttribute,
     OwnCertificate, Peer, PeerConfig, PeerIpsec, PeerProblem, Port, PortConfig, PortProblem,

@@ -51,6 +51,17 @@ pub fn show(net: IpNet) -> String {
     }
 }
 
+/// The error of the form of an address or prefix, if any: its bits behind the length, or what it
+/// is for.
+pub(crate) fn malformed(net: IpNet) -> Option<Problem> {
+    if net != net.trunc() {
+        return Some(host_bits(net));
+    }
+    let what = not_unicast(net.network()).or_else(|| not_unicast(net.broadcast()))?;
+    let address = show(net);
+    Some(Problem::NotUnicast { address, what })
+}
+
 pub(crate) fn host_bits(net: IpNet) -> Problem {
     Problem::HostBits {
         address: net,

@@ -242,13 +242,18 @@ refused! {
     vni_beyond_24_bits: "vni = 7" => "vni = 16777216",
         ["vni-range green.toml:2:7: vni: 16777216 is no VNI; choose one from 1 to 16777215 that no \
           other tenant has"];
-    vlan_out_of_range: "name = \"two\"" => "name = \"two\"\ntrunk = [1, 0, 4094, 4095]",
+    vlan_out_of_range: "name = \"two\"" => "name = \"two\"\ntrunk = [1, -1, 0, 4094, 4095]",
         [
-            "vlan-range green.toml:21:13: port[1].trunk[1] (port \"two\"): 0 is no VLAN \
-             identifier; choose one from 1 to 4094",
-            "vlan-range green.toml:21:22: port[1].trunk[3] (port \"two\"): 4095 is no VLAN \
-             identifier; choose one from 1 to 4094",
+            "vlan-range green.toml:21:13: port[1].trunk[1] (port \"two\"): -1 is no VLAN \
+             identifier; choose one from 1 to 4094, or 0 for priority tags",
+            "vlan-range green.toml:21:26: port[1].trunk[4] (port \"two\"): 4095 is no VLAN \
+             identifier; choose one from 1 to 4094, or 0 for priority tags",
         ];
+    ipv6_of_a_port_without: "name = \"one\"" => "name = \"one\"\nipv6 = \"deny\"",
+        ["ipv6-denied green.toml:18:27: port[0].addresses[1] (port \"one\"): fd00:9::11 is of IPv6, \
+          and the port has ipv6 = \"deny\"; leave one of them out"];
+    bad_ipv6: "name = \"two\"" => "name = \"two\"\nipv6 = \"no\"",
+        ["invalid green.toml:21:8: port[1].ipv6 (port \"two\"): \"no\" is not \"allow\" or \"deny\""];
     vlan_twice: "name = \"two\"" => "name = \"two\"\ntrunk = [5, 6, 5]",
         ["duplicate-vlan green.toml:21:16: port[1].trunk[2] (port \"two\"): VLAN 5 is listed \
           twice; write it once"];

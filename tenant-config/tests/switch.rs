@@ -364,7 +364,7 @@ fn oversized_list_rejected_before_its_values() {
             ("gateway.dhcp.routes", 25, 24),
             ("ports[0].addresses (port \"one\")", 100_000, 4096),
             ("ports[1].extra_macs (port \"two\")", 100_000, 256),
-            ("ports[2].trunk (port \"dhcp\")", 600_000, 4094),
+            ("ports[2].trunk (port \"dhcp\")", 600_000, 4095),
             ("uplink.allow", 5_000, 4096),
         ]
         .map(|(key, count, max)| format!(

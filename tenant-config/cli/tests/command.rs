@@ -250,6 +250,7 @@ hostname = "one"
 dhcp_server = true
 announce = true
 encapsulation = "deny"
+ipv6 = "deny"
 mtu = 9000
 rate_mbit = 500
 min_rate_mbit = 100

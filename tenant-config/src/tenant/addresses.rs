@@ -15,7 +15,7 @@ use crate::document::Node;
 use crate::error::Report;
 use crate::key::{At, KeyPath, elements, values};
 use crate::problem::Problem;
-use crate::subnet::{edge_role, host_bits, not_unicast, parse_prefix, reserved, show};
+use crate::subnet::{edge_role, malformed, parse_prefix, reserved, show};
 
 /// The most addresses and prefixes of a port.
 pub const MAX_ADDRESSES: usize = 4096;
@@ -155,12 +155,8 @@ impl AddressFacts {
 
 /// The error of one address or prefix by itself, if any.
 fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
-    if net != net.trunc() {
-        return Some(host_bits(net));
-    }
-    if let Some(what) = not_unicast(net.network()).or_else(|| not_unicast(net.broadcast())) {
-        let address = show(net);
-        return Some(Problem::NotUnicast { address, what });
+    if let Some(problem) = malformed(net) {
+        return Some(problem);
     }
     let Some(at_gateway) = gateway.of_family(net) else {
         return gateway.missing(show(net), net.addr().is_ipv4());

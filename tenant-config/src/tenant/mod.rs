@@ -48,7 +48,7 @@ pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
 pub use self::nic::{LinkState, Nic, NicAttribute};
 pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
 pub(crate) use self::port::PortFacts;
-pub use self::port::{MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
+pub use self::port::{Ipv6Use, MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
 pub use self::prefixes::{MAX_PREFIXES, PrefixProblem};
 pub use self::routes::{MAX_ROUTES, RouteProblem};
 pub(crate) use self::tunnel::TunnelFacts;

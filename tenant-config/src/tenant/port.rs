@@ -13,19 +13,47 @@ use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
 use super::mtu::{self, default_mtu};
 use super::routes::{self, MAX_ROUTES, RouteFacts};
-use crate::addr::{HostName, InvalidValue, MacAddr, Name, VlanId, Vni};
+use crate::addr::{HostName, InvalidValue, MacAddr, Name, TagId, Vni};
 use crate::document::{Node, Section};
 use crate::error::Report;
 use crate::key::{At, KeyPath, elements, values};
 use crate::problem::Problem;
+use crate::subnet::show;
 use crate::switch::{Device, UPLINK_NAME};
 
 /// The most ports of a tenant.
 pub const MAX_PORTS: usize = 256;
 /// The most further MACs of a port: a frame whose source is not the first is compared with each.
 pub const MAX_EXTRA_MACS: usize = 256;
-/// The most VLAN identifiers of a port: all there are.
-const MAX_TRUNK: usize = 4094;
+/// The most identifiers of tags of a port: all there are.
+const MAX_TRUNK: usize = 4095;
+
+/// Whether a VM may use IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6Use {
+    /// As far as the tenant has it.
+    #[default]
+    Allow,
+    /// Not at all: its IPv6 packets are dropped, link-local ones and Neighbour Discovery included.
+    Deny,
+}
+
+impl Ipv6Use {
+    fn parse(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "allow" => Ok(Self::Allow),
+            "deny" => Ok(Self::Deny),
+            _ => Err(InvalidValue::new(text, "\"allow\" or \"deny\"")),
+        }
+    }
+
+    /// Whether it is, as by default.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_allowed(&self) -> bool {
+        *self == Self::Allow
+    }
+}
 
 /// One port in a tenant file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -46,10 +74,10 @@ pub struct Port {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, with = "Vec<String>")]
     pub routes: Vec<IpNet>,
-    /// VLAN identifiers of which the VM may use exactly one tag per frame.
+    /// VLAN identifiers, and 0 for priority tags: the VM may use exactly one such tag per frame.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
-    pub trunk: Vec<VlanId>,
+    pub trunk: Vec<TagId>,
     /// The host name that the gateway's DHCP server tells the VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostName>,
@@ -62,6 +90,9 @@ pub struct Port {
     /// Whether the VM may send IP-in-IP, 6in4, GRE and Teredo.
     #[schemars(default)]
     pub encapsulation: Encapsulation,
+    /// Whether the VM may use IPv6 at all.
+    #[schemars(default)]
+    pub ipv6: Ipv6Use,
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
@@ -99,9 +130,9 @@ pub struct PortConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub routes: Vec<IpNet>,
-    /// VLAN identifiers of which the VM may use exactly one tag per frame.
+    /// VLAN identifiers, and 0 for priority tags: the VM may use exactly one such tag per frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trunk: Vec<VlanId>,
+    pub trunk: Vec<TagId>,
     /// The host name that the gateway's DHCP server tells the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostName>,
@@ -114,6 +145,9 @@ pub struct PortConfig {
     /// Whether the VM may send IP-in-IP, 6in4, GRE and Teredo.
     #[serde(default)]
     pub encapsulation: Encapsulation,
+    /// Whether the VM may use IPv6 at all.
+    #[serde(default, skip_serializing_if = "Ipv6Use::is_allowed")]
+    pub ipv6: Ipv6Use,
     /// Largest IP packet in bytes.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
@@ -130,8 +164,9 @@ pub(crate) struct PortFacts {
     extra_macs: Vec<At<MacAddr>>,
     pub(super) addresses: AddressFacts,
     pub(super) routes: RouteFacts,
-    trunk: Vec<At<VlanId>>,
+    trunk: Vec<At<TagId>>,
     pub(super) dhcp_server: bool,
+    denies_ipv6: bool,
     mtu: Option<At<i64>>,
     limits: Vec<At<u64>>,
 }
@@ -188,6 +223,9 @@ impl Port {
         let encapsulation = encapsulation
             .and_then(|node| node.text(parse_encapsulation))
             .unwrap_or_default();
+        let ipv6 = section.get("ipv6");
+        let ipv6 = ipv6.and_then(|node| node.read(|node| node.text(Ipv6Use::parse)));
+        facts.denies_ipv6 = ipv6.as_ref().is_some_and(|it| it.value == Ipv6Use::Deny);
         facts.mtu = mtu::read(section.get("mtu"));
         let rate_mbit = section.get("rate_mbit").and_then(|node| read_rate(&node));
         let least = section.get("min_rate_mbit");
@@ -214,6 +252,7 @@ impl Port {
                 dhcp_server: facts.dhcp_server,
                 announce,
                 encapsulation,
+                ipv6: ipv6.as_ref().map_or_else(Ipv6Use::default, |it| it.value),
                 mtu: mtu::value(facts.mtu.as_ref()),
                 rate_mbit,
                 min_rate_mbit,
@@ -239,6 +278,7 @@ impl Port {
             dhcp_server: port.dhcp_server,
             announce: port.announce,
             encapsulation: port.encapsulation,
+            ipv6: port.ipv6,
             mtu: port.mtu,
             limits: port.limits,
         }
@@ -255,10 +295,10 @@ fn read_rate(node: &Node<'_>) -> Option<u32> {
     })
 }
 
-fn parse_vlan(value: i64) -> Result<VlanId, PortProblem> {
+fn parse_vlan(value: i64) -> Result<TagId, PortProblem> {
     u16::try_from(value)
         .ok()
-        .and_then(|value| VlanId::new(value).ok())
+        .and_then(|value| TagId::new(value).ok())
         .ok_or(PortProblem::VlanRange { value })
 }
 
@@ -278,6 +318,7 @@ impl PortConfig {
             dhcp_server: false,
             announce: false,
             encapsulation: Encapsulation::default(),
+            ipv6: Ipv6Use::default(),
             mtu: default_mtu(),
             limits: Limits::default(),
         }
@@ -310,6 +351,7 @@ impl PortConfig {
             routes: RouteFacts::of(&table.key("routes"), &self.routes),
             trunk: elements(&table.key("trunk"), &self.trunk),
             dhcp_server: self.dhcp_server,
+            denies_ipv6: self.ipv6 == Ipv6Use::Deny,
             mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
             limits: self.limits.facts(&table.key("limits")),
         }
@@ -403,10 +445,19 @@ impl PortFacts {
     /// Checks what must hold of the port alone, apart from its addresses.
     pub(super) fn check(&self, facts: &Facts, report: &Report) {
         self.check_trunk(report);
+        self.check_ipv6(report);
         routes::check(self, facts, report);
         limits::check(&self.limits, report);
         if let Some(mtu) = &self.mtu {
             mtu::check(mtu, &facts.gateway.addresses, report);
+        }
+    }
+
+    fn check_ipv6(&self, report: &Report) {
+        let denied = self.sources().filter(|_| self.denies_ipv6);
+        for net in denied.filter(|net| net.value.addr().is_ipv6()) {
+            let address = show(net.value);
+            report.add(&net.key, PortProblem::Ipv6Denied { address });
         }
     }
 
@@ -458,10 +509,16 @@ pub enum PortProblem {
         vni: Vni,
     },
     /// A VLAN identifier that does not exist.
-    #[error("{value} is no VLAN identifier; choose one from 1 to 4094")]
+    #[error("{value} is no VLAN identifier; choose one from 1 to 4094, or 0 for priority tags")]
     VlanRange {
         /// The number.
         value: i64,
+    },
+    /// An IPv6 address of a port that may not use IPv6.
+    #[error("{address} is of IPv6, and the port has ipv6 = \"deny\"; leave one of them out")]
+    Ipv6Denied {
+        /// The address or prefix.
+        address: String,
     },
     /// A VLAN identifier that is listed twice.
     #[error("VLAN {value} is listed twice; write it once")]

@@ -9,7 +9,7 @@ use crate::document::Node;
 use crate::error::Report;
 use crate::key::{At, KeyPath, elements};
 use crate::problem::Problem;
-use crate::subnet::{host_bits, not_unicast, overlap, parse_prefix, show};
+use crate::subnet::{malformed, overlap, parse_prefix, show};
 
 /// The most prefixes behind one port.
 pub const MAX_ROUTES: usize = 1024;
@@ -48,12 +48,8 @@ pub(super) fn check(port: &PortFacts, facts: &Facts, report: &Report) {
 }
 
 fn route_problem(route: IpNet, facts: &Facts) -> Option<Problem> {
-    if route != route.trunc() {
-        return Some(host_bits(route));
-    }
-    if let Some(what) = not_unicast(route.network()).or_else(|| not_unicast(route.broadcast())) {
-        let address = show(route);
-        return Some(Problem::NotUnicast { address, what });
+    if let Some(problem) = malformed(route) {
+        return Some(problem);
     }
     let gateway = &facts.gateway;
     let Some(at_gateway) = gateway.of_family(route) else {

@@ -42,7 +42,8 @@ reasons! {
     5  Llc "llc" "802.3, LLC or SNAP framing";
     6  LinkLocalL2 "link-local-l2" "Bridge protocols, LLDP or pause: not forwarded beyond one link";
     7  Rarp "rarp" "RARP other than an announcement that the port may send";
-    8  EtherType "ethertype" "An EtherType other than ARP, IPv4 and IPv6";
+    8  EtherType "ethertype"
+       "An EtherType other than ARP, IPv4 and IPv6, or IPv6 where the port denies it";
     9  ArpMalformed "arp-malformed" "ARP that is not a well-formed Ethernet/IPv4 request or reply";
     10 ArpSenderMac "arp-sender-mac"
        "ARP whose sender hardware address is not the frame's source, or no underlay station's";

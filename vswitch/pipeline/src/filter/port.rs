@@ -36,6 +36,7 @@ pub(crate) fn from_port(
     // Each writes its own: a value that is chosen among them would be copied field by field.
     match ethertype {
         ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(&owner, payload)?),
+        ethertype::IPV6 if rules.deny_ipv6 => return Err(DropReason::EtherType),
         ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(&owner, payload)?),
         ethertype::ARP => {
             packet.ip = Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?);

@@ -7,7 +7,7 @@ use packet::addr;
 use packet::number::ethertype;
 use packet::refused::{SPECIAL_PORTS, SPECIAL_PORTS_OF_DENYING, SpecialPorts};
 use packet::wire::ethernet::source_and_type_of;
-use tenant_config::{Addresses, Encapsulation, Limits, PortConfig};
+use tenant_config::{Addresses, Encapsulation, Ipv6Use, Limits, PortConfig};
 
 use super::target::{PackedTarget, Target};
 use crate::ids::PortId;
@@ -34,6 +34,7 @@ pub(crate) struct PortRules {
     pub(crate) learns: bool,
     pub(crate) announce: bool,
     pub(crate) deny_encapsulation: bool,
+    pub(crate) deny_ipv6: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
     /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
@@ -50,7 +51,8 @@ pub(crate) struct PortExpress {
     pub(crate) mtu: usize,
     /// The UDP ports that the fast path leaves to the general one.
     pub(crate) special_ports: &'static SpecialPorts,
-    /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6.
+    /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6; [`NO_SENDER`] if it
+    /// may not use that.
     pub(crate) sender4: u64,
     pub(crate) sender6: u64,
     /// An address of the port's, as a packet's source lies in memory; of IPv4 [`NO_ADDRESS4`] if it
@@ -59,6 +61,8 @@ pub(crate) struct PortExpress {
     pub(crate) own6: Option<u128>,
 }
 
+/// No frame has this source and EtherType.
+const NO_SENDER: u64 = 0;
 /// More than any IPv4 address.
 const NO_ADDRESS4: u64 = 1 << 32;
 
@@ -99,6 +103,7 @@ impl PortRules {
             learns: matches!(port.addresses, Addresses::Learned(_)),
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
+            deny_ipv6: port.ipv6 == Ipv6Use::Deny,
             limited: port.limits != Limits::default(),
             limits: port.limits,
             express: PortExpress::new(port, target, owns),
@@ -135,7 +140,10 @@ impl PortExpress {
                 Encapsulation::Deny => &SPECIAL_PORTS_OF_DENYING,
             },
             sender4: source_and_type_of(mac, ethertype::IPV4),
-            sender6: source_and_type_of(mac, ethertype::IPV6),
+            sender6: match port.ipv6 {
+                Ipv6Use::Allow => source_and_type_of(mac, ethertype::IPV6),
+                Ipv6Use::Deny => NO_SENDER,
+            },
             own4: own4.map_or(NO_ADDRESS4, u64::from),
             own6,
         })

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tenant_config::{
-    Addresses, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Protection, SwitchConfig,
-    TunnelDscp, TunnelKind, TunnelTtl,
+    Addresses, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Ipv6Use, Protection, SwitchConfig,
+    TagId, TunnelDscp, TunnelKind, TunnelTtl,
 };
 
 /// Each with the name that failures are reported under.
@@ -11,6 +11,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
     vec![
         ("three", three()),
         ("routed", routed()),
+        ("plain-old", plain_old()),
         ("trunk", trunk()),
         ("lone", lone()),
         ("inside", inside()),
@@ -115,6 +116,17 @@ pub(crate) fn routed() -> SwitchConfig {
     let net = |text: &str| text.parse().expect("a prefix");
     config.ports[0].routes = vec![net("10.244.1.0/24"), net("fd00:244:1::/64")];
     config.ports[2].routes = vec![net("10.244.3.7/32"), net("fd00:244:3::/48")];
+    config
+}
+
+/// [`trunk`], where one VM may use priority tags, and another no IPv6.
+pub(crate) fn plain_old() -> SwitchConfig {
+    let mut config = trunk();
+    config.ports[0].trunk.push(TagId::new(0).expect("a tag"));
+    config.ports[1].ipv6 = Ipv6Use::Deny;
+    if let Addresses::Static(addresses) = &mut config.ports[1].addresses {
+        addresses.retain(|net| net.addr().is_ipv4());
+    }
     config
 }
 

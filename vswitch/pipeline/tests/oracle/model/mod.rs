@@ -28,7 +28,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use pipeline::DropReason::{self, *};
-use tenant_config::{Addresses, Encapsulation, MacAddr, PortConfig, SwitchConfig, UplinkConfig};
+use tenant_config::{
+    Addresses, Encapsulation, Ipv6Use, MacAddr, PortConfig, SwitchConfig, UplinkConfig,
+};
 
 use self::address::*;
 use self::arp::*;
@@ -243,7 +245,7 @@ impl Model {
                 }
                 Ok(outcome)
             }
-            IPV6 => {
+            IPV6 if port.ipv6 == Ipv6Use::Allow => {
                 let packet = ipv6(ethernet.payload)?;
                 ipv6_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;

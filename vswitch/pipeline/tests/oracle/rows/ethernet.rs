@@ -1,11 +1,15 @@
 //! The rows of "Ethernet".
 
+use tenant_config::{Ipv6Use, TagId};
+
 use super::*;
 
 pub(super) fn add(rows: &mut Rows) {
     lengths_and_sources(rows);
     tags_on_access_port(rows);
     tags_on_trunk(rows);
+    priority_tags(rows);
+    no_ipv6(rows);
     link_local_protocols(rows);
     announces(rows);
     other_types(rows);
@@ -102,6 +106,32 @@ fn tags_on_trunk(rows: &mut Rows) {
         };
         tagged(&v4(&forged), 0x8100, 100)
     });
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn priority_tags(rows: &mut Rows) {
+    let frame = v4(&plain());
+    let mut config = configs::trunk();
+    config.ports[0].trunk.push(TagId::new(0).expect("a tag"));
+    rows.on(config, 0);
+    rows.row = "Ethernet 4";
+    rows.forward(1, "trunk with 0: a priority tag", tagged(&frame, 0x8100, 0xa000));
+    rows.forward(1, "trunk with 0: a listed tag", tagged(&frame, 0x8100, 100));
+    rows.add("trunk with 0: a priority tag in the metadata",
+        Some(0xa000), frame.clone(), Expect::Forward(1));
+    rows.drop(VlanTag, "trunk with 0: another VID", tagged(&frame, 0x8100, 101));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn no_ipv6(rows: &mut Rows) {
+    let mut config = configs::three();
+    config.ports[0].ipv6 = Ipv6Use::Deny;
+    rows.on(config, 0);
+    rows.row = "Ethernet 8";
+    rows.drop(EtherType, "IPv6 of a port that denies it", v6(&plain6()));
+    rows.drop(EtherType, "its Neighbour Discovery", v6(&V6::icmp(link_local(VM1), link_local(GW),
+        icmpv6(135, 0, &[0; 20]))));
+    rows.forward(1, "IPv4 of a port that denies IPv6", v4(&plain()));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
