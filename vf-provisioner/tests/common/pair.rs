@@ -70,6 +70,15 @@ impl Wire {
         let text = fs::read_to_string(&self.file).expect("the file");
         text.lines().filter(|line| *line == kind).count()
     }
+
+    /// No frame of the tunnel was without ESP.
+    #[allow(dead_code)] // Not every test ends so.
+    #[track_caller]
+    pub(crate) fn assert_nothing_plain(&self) {
+        let [esp, ike, plain] = ["esp", "ike", "geneve"].map(|kind| self.count(kind));
+        println!("on the wire: {esp} of ESP, {ike} of IKE, {plain} of Geneve");
+        assert_eq!(plain, 0);
+    }
 }
 
 impl Drop for Wire {
