@@ -13,7 +13,7 @@ import sys
 # vswitch/tests/common/bed.rs names its namespaces so, by the number of the test's process.
 BED = re.compile(r"vst(\d+)x")
 # vf-provisioner/tests/common/site.rs names its directories so, and notes there what it releases.
-SITE = re.compile(r"vft(\d+)-")
+SITE = re.compile(r"vfs\.(\d+)-")
 SITES = pathlib.Path("/dev/shm")
 NOTE = "release.json"
 
@@ -65,7 +65,7 @@ def remove_leftovers(sites=SITES):
         return
     for name in of_killed_tests(BED, [path.name for path in NAMESPACES.glob("vst*")]):
         remove_namespace(name)
-    for name in of_killed_tests(SITE, [path.name for path in sites.glob("vft*")]):
+    for name in of_killed_tests(SITE, [path.name for path in sites.glob("vfs.*")]):
         directory = sites / name
         # Anyone may write there.
         if directory.lstat().st_uid == 0 and not directory.is_symlink():

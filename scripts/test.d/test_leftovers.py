@@ -21,7 +21,7 @@ class Names(unittest.TestCase):
     def test_only_what_belongs_to_an_ended_process_is_left_over(self):
         dead = ended_pid()
         for pattern, name, others in ((BED, "vst{}x1left", ["vst", "vstx1", f"avst{dead}x1"]),
-                                      (SITE, "vft{}-abc", ["vft", "vft-abc", f".vft{dead}-"])):
+                                      (SITE, "vfs.{}-abc", ["vfs", "vfs.-abc", f".vfs.{dead}-"])):
             left, mine = name.format(dead), name.format(os.getpid())
             self.assertEqual(of_killed_tests(pattern, [left, mine, "sw-red", *others]), [left])
 
@@ -35,7 +35,7 @@ class Sites(unittest.TestCase):
 
     def site(self, pid, release, owner=0):
         """The directory of a test of that process."""
-        directory = self.sites / f"vft{pid}-abc"
+        directory = self.sites / f"vfs.{pid}-abc"
         directory.mkdir()
         note = {"instance": f"tlo{os.getpid()}", "release": release}
         (directory / NOTE).write_text(json.dumps(note))

@@ -163,8 +163,8 @@ impl VlanId {
     }
 }
 
-/// The identifier of a tag that a VM may use: a VLAN's, or 0 of a tag that has a priority only (IEEE
-/// 802.1Q, table 9-2).
+/// The identifier of a tag that a VM may use: a VLAN's, or 0 of a tag that has a priority only
+/// (IEEE 802.1Q, table 9-2).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

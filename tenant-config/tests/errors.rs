@@ -250,10 +250,11 @@ refused! {
              identifier; choose one from 1 to 4094, or 0 for priority tags",
         ];
     ipv6_of_a_port_without: "name = \"one\"" => "name = \"one\"\nipv6 = \"deny\"",
-        ["ipv6-denied green.toml:18:27: port[0].addresses[1] (port \"one\"): fd00:9::11 is of IPv6, \
-          and the port has ipv6 = \"deny\"; leave one of them out"];
+        ["ipv6-denied green.toml:18:27: port[0].addresses[1] (port \"one\"): fd00:9::11 is of \
+          IPv6, and the port has ipv6 = \"deny\"; leave one of them out"];
     bad_ipv6: "name = \"two\"" => "name = \"two\"\nipv6 = \"no\"",
-        ["invalid green.toml:21:8: port[1].ipv6 (port \"two\"): \"no\" is not \"allow\" or \"deny\""];
+        ["invalid green.toml:21:8: port[1].ipv6 (port \"two\"): \"no\" is not \"allow\" or \
+          \"deny\""];
     vlan_twice: "name = \"two\"" => "name = \"two\"\ntrunk = [5, 6, 5]",
         ["duplicate-vlan green.toml:21:16: port[1].trunk[2] (port \"two\"): VLAN 5 is listed \
           twice; write it once"];

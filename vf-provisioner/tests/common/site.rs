@@ -32,8 +32,9 @@ pub(crate) struct Site {
 impl Site {
     /// Accessible to root only.
     pub(crate) fn new(instance: &'static str, uid_base: u32, options: Vec<String>) -> Self {
-        // Removed by scripts/test.d/leftovers.py if this process is killed.
-        let prefix = format!("vft{}-", std::process::id());
+        // Removed by scripts/test.d/leftovers.py if this process is killed. Tests look for tenants
+        // such as t1 in paths, so no letter stands before the number.
+        let prefix = format!("vfs.{}-", std::process::id());
         let dir = tempfile::Builder::new()
             .prefix(&prefix)
             .rand_bytes(3)

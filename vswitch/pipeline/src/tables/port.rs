@@ -51,8 +51,8 @@ pub(crate) struct PortExpress {
     pub(crate) mtu: usize,
     /// The UDP ports that the fast path leaves to the general one.
     pub(crate) special_ports: &'static SpecialPorts,
-    /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6; [`NO_SENDER`] if it
-    /// may not use that.
+    /// The port's source MAC and EtherType as one number, for IPv4 and for IPv6; [`NO_SENDER`] if
+    /// it may not use that.
     pub(crate) sender4: u64,
     pub(crate) sender6: u64,
     /// An address of the port's, as a packet's source lies in memory; of IPv4 [`NO_ADDRESS4`] if it
