@@ -280,23 +280,6 @@ pub struct Name(String);
 impl Name {
     /// The most characters of a name.
     pub const MAX_LEN: usize = 32;
-
-    /// The text of the name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, out)
-    }
 }
 
 impl FromStr for Name {
@@ -335,25 +318,6 @@ fn is_label(text: &str) -> bool {
 #[schemars(extend("pattern" = "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"))]
 pub struct HostName(String);
 
-impl HostName {
-    /// The text of the name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for HostName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, out)
-    }
-}
-
 impl FromStr for HostName {
     type Err = InvalidValue;
 
@@ -374,25 +338,6 @@ impl FromStr for HostName {
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("maxLength" = 253))]
 pub struct DomainName(String);
-
-impl DomainName {
-    /// The text of the name, without a dot at its end.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for DomainName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for DomainName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, out)
-    }
-}
 
 impl FromStr for DomainName {
     type Err = InvalidValue;
@@ -430,6 +375,30 @@ macro_rules! textual {
 }
 textual!(MacAddr, PciAddress, Name, HostName, DomainName);
 pub(crate) use textual;
+
+/// What a newtype of text shows.
+macro_rules! text {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.pad(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, out)
+            }
+        }
+    )*};
+}
+text!(Name, HostName, DomainName);
+pub(crate) use text;
 
 /// Serde's view of a newtype that is written as a number.
 macro_rules! numeric {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::AddressProblem;
 use super::gateway::GatewayFacts;
-use crate::addr::{DomainName, InvalidValue, numeric, textual};
+use crate::addr::{DomainName, InvalidValue, numeric, text, textual};
 use crate::document::{Node, Section};
 use crate::error::Report;
 use crate::key::{At, KeyPath, elements, values};
@@ -146,25 +146,6 @@ impl FromStr for BootServer {
 #[schemars(extend("pattern" = "^[!-~]{1,127}$"))]
 pub struct BootFile(String);
 
-impl BootFile {
-    /// The text of the name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for BootFile {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for BootFile {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, out)
-    }
-}
-
 impl FromStr for BootFile {
     type Err = InvalidValue;
 
@@ -180,6 +161,7 @@ impl FromStr for BootFile {
     }
 }
 textual!(BootServer, BootFile);
+text!(BootFile);
 
 impl Default for Dhcp {
     fn default() -> Self {
