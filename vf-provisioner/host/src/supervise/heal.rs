@@ -340,8 +340,7 @@ impl Healing {
             Cause::Drift => (&mut past.drift, self.drift),
         };
         let outcome = result.map(|(healed, outcome)| {
-            it.done.made.extend(healed.made);
-            it.done.set.extend(healed.set);
+            it.done.add(healed);
             outcome
         });
         let error = match outcome {
@@ -534,9 +533,7 @@ impl Supervisor<'_> {
             ..Change::default()
         };
         let applied = apply(host, &mut store, &change, &never())?;
-        for action in &applied.actions {
-            healed.note(action);
-        }
+        healed.add(Healed::of(&applied.actions));
         Ok(Outcome::Healed)
     }
 
@@ -613,6 +610,20 @@ impl Healed {
         healed
     }
 
+    /// Adds what a further try did. What each try does again is named once, so this is bounded.
+    fn add(&mut self, other: Self) {
+        for key in other.made {
+            if !self.made.contains(&key) {
+                self.made.push(key);
+            }
+        }
+        for sentence in other.set {
+            if !self.set.contains(&sentence) {
+                self.set.push(sentence);
+            }
+        }
+    }
+
     fn note(&mut self, action: &Action) {
         match action {
             Action::Create { resource } if is_made(resource) => self.made.push(resource.key()),
@@ -641,4 +652,23 @@ fn if_shut(host: &dyn Host, action: &Action) -> Option<()> {
 /// A tenant's record, unless an apply is changing it.
 fn complete<'a>(state: &'a State, tenant: &Name) -> Option<&'a Record> {
     state.tenants.get(tenant).filter(|record| record.complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_try_does_again_is_named_once() {
+        let said = |sentence: &str| Healed {
+            set: vec![sentence.to_owned()],
+            ..Healed::default()
+        };
+        let mut done = Healed::default();
+        for _ in 0..3 {
+            done.add(said("MTU"));
+        }
+        done.add(said("rules"));
+        assert_eq!(done.set, ["MTU", "rules"]);
+    }
 }
