@@ -519,6 +519,31 @@ refused! {
         => "[\"10.9.0.12\"]\nroutes = [\"10.244.0.0/16\", \"10.244.1.0/24\"]",
         ["address-repeated green.toml:23:28: port[1].routes[1] (port \"two\"): 10.244.1.0/24 is \
           already in 10.244.0.0/16 of the same port (port[1].routes[0]); leave it out"];
+    shared_address_of_another_port_alone: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nshared = [\"10.9.0.11\"]",
+        ["address-overlap green.toml:23:11: port[1].shared[0] (port \"two\"): 10.9.0.11 overlaps \
+          10.9.0.11 of port \"one\" (port[0].addresses[0]); every address belongs to one port"];
+    shared_addresses_of_the_port_alone: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nshared = [\"10.9.0.12\", \"10.9.0.100\", \"10.9.0.100\"]",
+        [
+            "address-repeated green.toml:23:11: port[1].shared[0] (port \"two\"): 10.9.0.12 is \
+             already in 10.9.0.12 of the same port (port[1].addresses[0]); leave it out",
+            "address-repeated green.toml:23:38: port[1].shared[2] (port \"two\"): 10.9.0.100 is \
+             already in 10.9.0.100 of the same port (port[1].shared[1]); leave it out",
+        ];
+    shared_addresses_that_no_port_may_have: "[\"10.9.0.12\"]"
+        => "[\"10.9.0.12\"]\nshared = [\"10.9.1.1\", \"10.9.0.1\", \"224.0.0.18\", \
+            \"10.9.0.64/28\"]",
+        [
+            "outside-subnet green.toml:23:11: port[1].shared[0] (port \"two\"): 10.9.1.1 is \
+             outside the gateway's subnet 10.9.0.0/24; choose one inside, or change gateway.ipv4",
+            "reserved-address green.toml:23:23: port[1].shared[1] (port \"two\"): 10.9.0.1 is the \
+             address of the gateway of 10.9.0.0/24; choose another",
+            "not-unicast green.toml:23:35: port[1].shared[2] (port \"two\"): 224.0.0.18 is a \
+             multicast address; write a unicast address",
+            "invalid green.toml:23:49: port[1].shared[3] (port \"two\"): \"10.9.0.64/28\" is not \
+             an IP address, as in 192.0.2.1",
+        ];
     address_listed_twice: "[\"10.9.0.12\"]"
         => "[\"10.9.0.12\", \"10.9.0.12/30\", \"10.9.0.12/32\"]",
         [

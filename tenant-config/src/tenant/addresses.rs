@@ -1,5 +1,6 @@
 //! The key `addresses` of a port: the IP sources that the VM may use.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use ipnet::IpNet;
@@ -154,7 +155,7 @@ impl AddressFacts {
 }
 
 /// The error of one address or prefix by itself, if any.
-fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
+pub(super) fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
     if let Some(problem) = malformed(net) {
         return Some(problem);
     }
@@ -181,7 +182,8 @@ fn address_problem(net: IpNet, gateway: &GatewayFacts) -> Option<Problem> {
         .map(|(address, role)| reserved(net, address, role, subnet))
 }
 
-/// Checks that no address belongs to two ports, or twice to one, the prefixes behind them included.
+/// Checks that no address belongs to two ports, or twice to one, the prefixes behind them included,
+/// and that what ports share is no port's alone.
 ///
 /// Two prefixes are either disjoint or one contains the other. The entries are sorted by their
 /// first address, the wider first; the stack holds the prefixes that contain the current entry.
@@ -189,6 +191,12 @@ fn check_overlaps(facts: &Facts, report: &Report) {
     let ports = facts.ports.iter().enumerate();
     let keyed = ports.flat_map(|(index, port)| port.sources().map(move |address| (index, address)));
     let mut all: Vec<(usize, &At<IpNet>)> = keyed.collect();
+    // A shared address may be at several ports: the first stands for it.
+    let mut shared = HashSet::new();
+    for (index, port) in facts.ports.iter().enumerate() {
+        let new = port.shared.iter().filter(|net| shared.insert(net.value));
+        all.extend(new.map(|net| (index, net)));
+    }
     // The sort is stable: of two equal entries, the first in the file comes first.
     all.sort_by_key(|(_, address)| (address.value.network(), address.value.prefix_len()));
     let mut open: Vec<(usize, &At<IpNet>)> = Vec::new();

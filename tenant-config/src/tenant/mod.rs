@@ -19,6 +19,7 @@ mod peer;
 mod port;
 mod prefixes;
 mod routes;
+mod shared;
 mod tunnel;
 mod uplink;
 
@@ -51,6 +52,7 @@ pub(crate) use self::port::PortFacts;
 pub use self::port::{Ipv6Use, MAX_EXTRA_MACS, MAX_PORTS, Port, PortConfig, PortProblem};
 pub use self::prefixes::{MAX_PREFIXES, PrefixProblem};
 pub use self::routes::{MAX_ROUTES, RouteProblem};
+pub use self::shared::MAX_SHARED;
 pub(crate) use self::tunnel::TunnelFacts;
 pub use self::tunnel::{
     Inherit, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,

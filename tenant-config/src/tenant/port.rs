@@ -1,6 +1,7 @@
 //! `[[port]]`: one interface of a VM, and the switch's side of it.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
 use super::mtu::{self, default_mtu};
 use super::routes::{self, MAX_ROUTES, RouteFacts};
+use super::shared::{self, MAX_SHARED};
 use crate::addr::{HostName, InvalidValue, MacAddr, Name, TagId, Vni};
 use crate::document::{Node, Section};
 use crate::error::Report;
@@ -74,6 +76,11 @@ pub struct Port {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, with = "Vec<String>")]
     pub routes: Vec<IpNet>,
+    /// Addresses that the VM may hold in turn with those of other ports: of the ports that list
+    /// one, that which last announced it has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub shared: Vec<IpAddr>,
     /// VLAN identifiers, and 0 for priority tags: the VM may use exactly one such tag per frame.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -130,6 +137,10 @@ pub struct PortConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub routes: Vec<IpNet>,
+    /// Addresses that the VM may hold in turn with those of other ports: of the ports that list
+    /// one, that which last announced it has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<IpAddr>,
     /// VLAN identifiers, and 0 for priority tags: the VM may use exactly one such tag per frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trunk: Vec<TagId>,
@@ -164,6 +175,8 @@ pub(crate) struct PortFacts {
     extra_macs: Vec<At<MacAddr>>,
     pub(super) addresses: AddressFacts,
     pub(super) routes: RouteFacts,
+    /// Each as the prefix of only that address.
+    pub(super) shared: Vec<At<IpNet>>,
     trunk: Vec<At<TagId>>,
     pub(super) dhcp_server: bool,
     denies_ipv6: bool,
@@ -207,6 +220,7 @@ impl Port {
             addresses
         });
         facts.routes = RouteFacts::read(section.get("routes"));
+        facts.shared = shared::read(section.get("shared"));
         if let Some(node) = section.get("extra_macs") {
             facts.extra_macs = node.list("an array of MACs", |item| item.text(MacAddr::from_str));
         }
@@ -247,6 +261,7 @@ impl Port {
                 extra_macs: values(&facts.extra_macs),
                 addresses: addresses?,
                 routes: values(&facts.routes.list),
+                shared: facts.shared.iter().map(|net| net.value.addr()).collect(),
                 trunk: values(&facts.trunk),
                 hostname,
                 dhcp_server: facts.dhcp_server,
@@ -273,6 +288,7 @@ impl Port {
             extra_macs: port.extra_macs,
             addresses: port.addresses,
             routes: port.routes,
+            shared: port.shared,
             trunk: port.trunk,
             hostname: port.hostname,
             dhcp_server: port.dhcp_server,
@@ -313,6 +329,7 @@ impl PortConfig {
             extra_macs: Vec::new(),
             addresses,
             routes: Vec::new(),
+            shared: Vec::new(),
             trunk: Vec::new(),
             hostname: None,
             dhcp_server: false,
@@ -337,6 +354,7 @@ impl PortConfig {
         let addresses = self.addresses.len();
         report.bound(&table.key("addresses"), addresses, MAX_ADDRESSES);
         report.bound(&table.key("routes"), self.routes.len(), MAX_ROUTES);
+        report.bound(&table.key("shared"), self.shared.len(), MAX_SHARED);
         let macs = self.extra_macs.len();
         report.bound(&table.key("extra_macs"), macs, MAX_EXTRA_MACS);
         report.bound(&table.key("trunk"), self.trunk.len(), MAX_TRUNK);
@@ -349,6 +367,7 @@ impl PortConfig {
             extra_macs: elements(&table.key("extra_macs"), &self.extra_macs),
             addresses: self.addresses.facts(table.key("addresses")),
             routes: RouteFacts::of(&table.key("routes"), &self.routes),
+            shared: shared::of(&table.key("shared"), &self.shared),
             trunk: elements(&table.key("trunk"), &self.trunk),
             dhcp_server: self.dhcp_server,
             denies_ipv6: self.ipv6 == Ipv6Use::Deny,
@@ -442,11 +461,17 @@ impl PortFacts {
         self.addresses.list.iter().chain(&self.routes.list)
     }
 
+    /// All that may lead to the port: its sources, and what it may hold in turn with others.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &At<IpNet>> {
+        self.sources().chain(&self.shared)
+    }
+
     /// Checks what must hold of the port alone, apart from its addresses.
     pub(super) fn check(&self, facts: &Facts, report: &Report) {
         self.check_trunk(report);
         self.check_ipv6(report);
         routes::check(self, facts, report);
+        shared::check(self, &facts.gateway, report);
         limits::check(&self.limits, report);
         if let Some(mtu) = &self.mtu {
             mtu::check(mtu, &facts.gateway.addresses, report);
@@ -454,7 +479,7 @@ impl PortFacts {
     }
 
     fn check_ipv6(&self, report: &Report) {
-        let denied = self.sources().filter(|_| self.denies_ipv6);
+        let denied = self.destinations().filter(|_| self.denies_ipv6);
         for net in denied.filter(|net| net.value.addr().is_ipv6()) {
             let address = show(net.value);
             report.add(&net.key, PortProblem::Ipv6Denied { address });

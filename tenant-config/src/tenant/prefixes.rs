@@ -48,14 +48,14 @@ pub(super) fn check(tunnel: &TunnelFacts, facts: &Facts, report: &Report) {
         }
     }
     for (position, port) in facts.ports.iter().enumerate() {
-        let nets = port.sources().enumerate();
+        let nets = port.destinations().enumerate();
         all.extend(nets.map(|(index, net)| (net.value.trunc(), Owner::Port(position, index))));
     }
     all.sort_unstable();
     let key = |owner| match owner {
         Owner::Port(port, index) => {
-            let mut sources = facts.ports[port].sources();
-            sources.nth(index).expect("it has so many").key.clone()
+            let mut all = facts.ports[port].destinations();
+            all.nth(index).expect("it has so many").key.clone()
         }
         Owner::Peer(peer, index) => tunnel.peers[peer].prefix_key(index),
     };

@@ -57,6 +57,46 @@ pub(crate) fn solicit_next_hops(
     }
 }
 
+/// Asks every port that may hold a shared address for it, while none is known to: programs that
+/// move addresses announce them once, and not again for a switch that has forgotten.
+pub(crate) fn ask_for_holders(
+    tables: &Tables,
+    state: &mut State,
+    now_ns: u64,
+    send: &mut impl FnMut(PortId, &[u8]),
+) {
+    let mut frame = [0; MAX_FRAME_LEN];
+    let mut asked = 0;
+    let all = tables.shared.len();
+    for step in 0..all {
+        let at = (state.ask_from + step) % all;
+        if asked >= MAX_SOLICITATIONS {
+            state.ask_from = at;
+            break;
+        }
+        if !state.holders[at].wants_asking(now_ns) {
+            continue;
+        }
+        let shared = &tables.shared[at];
+        for rules in shared.ports.iter().map(|id| tables.port(*id)) {
+            let mac = rules.gateway_mac;
+            let len = match (shared.address, tables.gateway4) {
+                (IpAddr::V4(wanted), Some(own)) => {
+                    let wanted = wanted.to_bits();
+                    arp::request(&mut frame, addr::BROADCAST_MAC, (mac, own), wanted)
+                }
+                (IpAddr::V6(wanted), _) => {
+                    let own = (mac, rules.gateway_link_local);
+                    nd::solicit(&mut frame, own, wanted.to_bits())
+                }
+                (IpAddr::V4(_), None) => continue,
+            };
+            asked += 1;
+            send(rules.id, &frame[..len]);
+        }
+    }
+}
+
 /// Obeys the orders of whoever negotiates SAs, and sends its IKE datagrams.
 pub(crate) fn obey_ipsec(
     tables: &Tables,

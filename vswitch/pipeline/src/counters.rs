@@ -12,7 +12,7 @@ use vswitch_api::metrics::{Metric, Reading, Unit};
 
 use crate::clients::{Family, PublishedClients};
 pub use crate::counter::Counter;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, PortId};
 use crate::ipsec::view::EndpointCounters;
 use crate::tables::Tables;
 
@@ -330,6 +330,30 @@ impl NextHopView {
     }
 }
 
+/// Who holds a shared address, as it was at the last poll.
+#[derive(Debug, Default)]
+pub struct HolderView {
+    mac: PublishedMac,
+    port: Counter,
+}
+
+impl HolderView {
+    /// The port that holds it, and the MAC by which it does.
+    pub fn get(&self) -> Option<(PortId, [u8; 6])> {
+        // One thread writes both, one after the other: a reader in between sees the port of one
+        // moment and the MAC of the next, and what it says is judged like any claim.
+        let mac = self.mac.get()?;
+        Some((PortId(self.port.get() as u16), mac))
+    }
+
+    pub(crate) fn publish(&self, held: Option<(PortId, [u8; 6])>) {
+        if let Some((port, _)) = held {
+            self.port.set(port.0.into());
+        }
+        self.mac.set(held.map(|(_, mac)| mac));
+    }
+}
+
 /// The counters of every port: the tenant's in the order of the configuration, then the uplink's.
 /// A port keeps its counters from one generation to the next.
 #[derive(Debug)]
@@ -345,6 +369,11 @@ pub struct Counters {
     pub inner_mtu: Box<[Counter]>,
     /// What became of reports of a smaller one.
     pub path_mtu: Arc<PathMtuCounters>,
+    /// The holders of the shared addresses at the last poll, in the order of
+    /// [`Tables::shared_addresses`].
+    pub holders: Box<[HolderView]>,
+    /// How often a port has taken over a shared address.
+    pub holder_changes: Arc<Counter>,
     /// ARP and ND messages that gave a next hop another MAC than the one that answers.
     pub contested_next_hops: Arc<Counter>,
     /// The pipeline's clock at the last poll, in nanoseconds.
@@ -358,6 +387,14 @@ impl Counters {
         Unit::Bytes,
         PEER,
         "The largest IP packet that gets to the peer.",
+    );
+
+    /// The metric of [`Self::holder_changes`].
+    pub const HOLDER_CHANGES: Metric<1> = Metric::counter(
+        "vswitch_shared_address_changes_total",
+        Unit::Number,
+        ["tenant"],
+        "Times that a port has become the holder of a shared address.",
     );
 
     /// The metric of [`Self::contested_next_hops`].
@@ -403,6 +440,14 @@ impl Counters {
                 .flat_map(|tunnel| tunnel.vteps())
                 .map(|_| Counter::default())
                 .collect(),
+            holders: tables
+                .shared
+                .iter()
+                .map(|_| HolderView::default())
+                .collect(),
+            holder_changes: previous.map_or_else(Arc::default, |previous| {
+                Arc::clone(&previous.holder_changes)
+            }),
             path_mtu: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.path_mtu)),
             contested_next_hops: previous.map_or_else(Arc::default, |previous| {
                 Arc::clone(&previous.contested_next_hops)

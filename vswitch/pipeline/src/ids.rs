@@ -37,6 +37,18 @@ impl VtepId {
     }
 }
 
+/// A shared address's place among the tenant's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedId(pub(crate) u16);
+
+impl SharedId {
+    /// The place as an index.
+    #[inline(always)]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A next hop's place among those of the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextHopId(pub(crate) u16);

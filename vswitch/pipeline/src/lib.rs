@@ -50,7 +50,7 @@ mod storm;
 mod tables;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use esp::Outbound;
@@ -59,7 +59,8 @@ use tenant_config::{MacAddr, SwitchConfig};
 
 pub use self::clients::{Client, Clients, Family, PublishedClients};
 pub use self::counters::{
-    Counter, Counters, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters, PortCounters,
+    Counter, Counters, HolderView, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
+    PortCounters,
 };
 pub use self::ids::PortId;
 pub use self::secret::FlowSecret;
@@ -142,6 +143,16 @@ impl Generation {
         let (station, address) = ((port, mac.octets()), address.to_bits());
         self.state
             .restore_lease(&self.tables, station, address, until_ns)
+    }
+
+    /// Lets a port hold a shared address that it held before the switch was restarted, by that MAC.
+    /// What the pipeline knows of the address when it installs this generation wins over it.
+    ///
+    /// Refused, with `false`, if it cannot have been so: the port does not list the address, or has
+    /// no such MAC.
+    pub fn restore_holder(&mut self, (port, mac): (&str, MacAddr), address: IpAddr) -> bool {
+        let station = (port, mac.octets());
+        self.state.restore_holder(&self.tables, station, address)
     }
 
     /// Restores what was remembered of a port's DHCP clients before the switch was restarted. What
@@ -293,6 +304,7 @@ impl Pipeline {
             emit(port, bytes);
         };
         clock::solicit_next_hops(&self.tables, &mut self.state, now_ns, &mut send);
+        clock::ask_for_holders(&self.tables, &mut self.state, now_ns, &mut send);
         clock::advertise(&self.tables, &mut self.state, now_ns, &mut send);
         if let Some(tunnel) = &self.tables.tunnel {
             for path in &mut self.state.paths {
@@ -318,12 +330,16 @@ impl Pipeline {
             v6.publish(port.claims6.as_deref());
         }
         let Counters {
+            holders,
             next_hops,
             inner_mtu,
             polled_ns,
             ..
         } = &*self.counters;
         polled_ns.set(now_ns);
+        for (view, holder) in holders.iter().zip(&self.state.holders) {
+            view.publish(holder.held());
+        }
         for (view, next_hop) in next_hops.iter().zip(&self.state.next_hops) {
             view.publish(next_hop.mac());
         }

@@ -53,6 +53,7 @@ const PIPELINE: &[&str] = &[
     // Tables.
     "tables/target",
     "tables/port",
+    "tables/shared_address",
     "tables/uplink",
     "tables/tunnel",
     "tables/groups",
@@ -66,6 +67,7 @@ const PIPELINE: &[&str] = &[
     "ipsec/link",
     "ipsec/table",
     "state/guess",
+    "state/holder",
     "state/ipsec",
     "state/lease",
     "state/next_hop",
@@ -111,6 +113,7 @@ const PIPELINE: &[&str] = &[
     "service/dhcp",
     "service/nd",
     "service/path_mtu",
+    "service/shared",
     "service/echo",
     "order",
     "lib",

@@ -163,7 +163,7 @@ fn nets_of(port: &PortConfig) -> impl Iterator<Item = &IpNet> {
 }
 
 fn has(port: &PortConfig, address: IpAddr) -> bool {
-    nets_of(port).any(|net| net.contains(&address))
+    nets_of(port).any(|net| net.contains(&address)) || port.shared.contains(&address)
 }
 
 /// Checks what `sent` became and was given to port `to`.
@@ -228,7 +228,11 @@ fn check_forwarded(
     // To its owner only.
     match to_port {
         Some(port) => {
-            prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+            let mut macs = vec![port.mac.octets()];
+            if port.shared.contains(&leaves.destination) {
+                macs.extend(port.extra_macs.iter().map(octets));
+            }
+            prop_assert!(macs.contains(&leaves.destination_mac), "to another's MAC");
             let answered = from_port.is_some_and(|server| server.dhcp_server)
                 && is_dhcpv6_answer(&leaves)
                 && leaves.destination == IpAddr::V6(port.mac.link_local());

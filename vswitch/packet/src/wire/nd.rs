@@ -93,6 +93,14 @@ pub fn target(ip: &Ipv6, packet: &[u8]) -> Option<u128> {
     (body.len() >= 24).then(|| be128(body, 8))
 }
 
+/// Whether a well-formed Neighbor Advertisement replaces what is known of its target (RFC 4861,
+/// section 4.4).
+pub fn overrides(ip: &Ipv6, packet: &[u8]) -> bool {
+    const OVERRIDE: u8 = 0x20;
+    let flags = ip.payload(packet).get(4);
+    flags.is_some_and(|flags| flags & OVERRIDE != 0)
+}
+
 /// The first target link-layer address of a well-formed Neighbor Advertisement.
 pub fn target_link_layer(ip: &Ipv6, packet: &[u8]) -> Option<[u8; 6]> {
     let body = ip.payload(packet);

@@ -15,7 +15,7 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
     };
     if icmpv6::is_nd(kind) {
         let message = Message::parse(ip, packet)?;
-        let own_mac = |mac: [u8; 6]| mac == owner.rules.mac;
+        let own_mac = |mac: [u8; 6]| owner.rules.has_mac(mac);
         let honest = match kind {
             icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => true,
             icmpv6::NEIGHBOR_SOLICITATION if ip.source == 0 => {

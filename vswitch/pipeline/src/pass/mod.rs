@@ -88,6 +88,8 @@ impl Side<'_> {
 #[derive(Clone, Copy)]
 pub(crate) enum Egress<'t> {
     Port(&'t PortRules),
+    /// The port that holds a shared address, with the MAC by which it does.
+    Holder(&'t PortRules, [u8; 6]),
     /// With the next hop's MAC.
     Uplink(&'t UplinkRules, [u8; 6]),
     Peer(PeerRoute<'t>),

@@ -59,6 +59,11 @@ impl<N: Notes> Pass<'_, N> {
                 self.finish_inner(side, Segment::of4(ip), frame);
                 self.rewrite_to_port(frame, len, to, Some(u128::from(ip.destination)))
             }
+            Egress::Holder(to, mac) => {
+                self.finish_inner(side, Segment::of4(ip), frame);
+                let destination = u128::from(ip.destination);
+                self.rewrite_to_holder(frame, len, (to, mac), destination)
+            }
             Egress::Uplink(uplink, next_hop) => {
                 ipv4::decrement_ttl(frame.bytes_mut(), ip.ttl);
                 self.rewrite_to_uplink(frame, len, uplink, next_hop)
@@ -85,6 +90,10 @@ impl<N: Notes> Pass<'_, N> {
                 self.finish_inner(side, Segment::of6(ip), frame);
                 self.rewrite_to_port(frame, len, to, Some(ip.destination))
             }
+            Egress::Holder(to, mac) => {
+                self.finish_inner(side, Segment::of6(ip), frame);
+                self.rewrite_to_holder(frame, len, (to, mac), ip.destination)
+            }
             Egress::Uplink(uplink, next_hop) => {
                 frame.bytes_mut()[ETHERNET_LEN + 7] = ip.hop_limit - 1;
                 self.rewrite_to_uplink(frame, len, uplink, next_hop)
@@ -94,6 +103,22 @@ impl<N: Notes> Pass<'_, N> {
                 self.send_to_peer(frame, len, route, inner, Segment::of6(ip))
             }
         }
+    }
+
+    /// Gives the frame the headers of the port's link, to the MAC by which its VM holds a shared
+    /// address.
+    fn rewrite_to_holder(
+        &mut self,
+        frame: &mut Frame<'_>,
+        ip_len: usize,
+        (to, mac): (&PortRules, [u8; 6]),
+        destination: u128,
+    ) -> Outcome {
+        let sent = self.rewrite_to_port(frame, ip_len, to, Some(destination))?;
+        if let Some(to) = frame.bytes_mut().first_chunk_mut::<6>() {
+            *to = mac;
+        }
+        Ok(sent)
     }
 
     /// Gives the frame the headers of the port's link. `destination` finds the tag on a trunk.

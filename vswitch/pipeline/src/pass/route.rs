@@ -6,14 +6,17 @@ use packet::{DropReason, Frame, addr};
 
 use super::report::Refused;
 use super::{Egress, Outcome, Pass, Side};
-use crate::ids::{NextHopId, PeerId, PortId};
+use crate::ids::{NextHopId, PeerId, PortId, SharedId};
 use crate::peer_route::{PeerRoute, Unfit};
 use crate::stage::{Notes, Stage};
+use crate::state::State;
 use crate::tables::{Tables, Target, UplinkRules};
 
 /// Where packets from a side to a target go.
 enum Hop {
     Port(PortId),
+    /// To that MAC there.
+    Holder(PortId, [u8; 6]),
     Uplink,
     Peer(PeerId),
 }
@@ -93,7 +96,7 @@ impl<'s, N: Notes> Pass<'s, N> {
     ) -> Result<Egress<'s>, Refused> {
         let tables = self.tables;
         let too_big = |mtu: u16| Refused::with(DropReason::Mtu, IcmpError::TooBig { mtu });
-        match hop(tables, side, target)? {
+        match hop(tables, self.state, side, target)? {
             Hop::Port(id) => {
                 let to = tables.port(id);
                 if bound.len > usize::from(to.mtu) {
@@ -103,6 +106,18 @@ impl<'s, N: Notes> Pass<'s, N> {
                 self.notes
                     .note(Stage::Route, format_args!("to port {name}"));
                 Ok(Egress::Port(to))
+            }
+            Hop::Holder(id, mac) => {
+                let to = tables.port(id);
+                if bound.len > usize::from(to.mtu) {
+                    return Err(too_big(to.mtu));
+                }
+                let name = &tables.names[id.index()];
+                self.notes.note(
+                    Stage::Route,
+                    format_args!("to port {name}, which holds the shared address"),
+                );
+                Ok(Egress::Holder(to, mac))
             }
             Hop::Uplink => {
                 let Some(uplink) = &tables.uplink else {
@@ -152,7 +167,12 @@ impl<'s, N: Notes> Pass<'s, N> {
 
 /// Row 6 of the route, and row 8 of "From the uplink".
 #[inline(always)]
-fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, Refused> {
+fn hop(
+    tables: &Tables,
+    state: &State,
+    side: Side<'_>,
+    target: Option<Target>,
+) -> Result<Hop, Refused> {
     use DropReason::{NoTransit, RouteNone, TunnelOnly, Underlay};
     match (side, target) {
         (Side::Port(rules), Some(Target::Port(id))) if id != rules.id => Ok(Hop::Port(id)),
@@ -161,11 +181,15 @@ fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, R
         (Side::Port(_), Some(Target::Underlay | Target::UplinkSelf | Target::UnderlayEdge)) => {
             Err(Refused::silently(Underlay))
         }
+        (Side::Port(_), Some(Target::Shared(shared))) => to_holder(state, side, shared),
         (Side::Port(_), Some(_)) => Err(Refused::with(RouteNone, IcmpError::HostUnreachable)),
         (Side::Port(_), None) => Err(Refused::with(RouteNone, IcmpError::NoRoute)),
-        (Side::Uplink(_), Some(Target::Port(_))) if tables.takes_only_tunnel() => {
+        (Side::Uplink(_), Some(Target::Port(_) | Target::Shared(_)))
+            if tables.takes_only_tunnel() =>
+        {
             Err(Refused::silently(TunnelOnly))
         }
+        (_, Some(Target::Shared(shared))) => to_holder(state, side, shared),
         (Side::Uplink(_) | Side::Peer(_), Some(Target::Port(id))) => Ok(Hop::Port(id)),
         (
             Side::Uplink(_) | Side::Peer(_),
@@ -178,6 +202,19 @@ fn hop(tables: &Tables, side: Side<'_>, target: Option<Target>) -> Result<Hop, R
             ),
         ) => Err(Refused::silently(NoTransit)),
         (Side::Uplink(_) | Side::Peer(_), _) => Err(Refused::silently(RouteNone)),
+    }
+}
+
+/// To the port that holds a shared address.
+#[cold]
+fn to_holder(state: &State, side: Side<'_>, shared: SharedId) -> Result<Hop, Refused> {
+    match (side, state.holders[shared.index()].held()) {
+        (_, None) => Err(Refused::silently(DropReason::HolderUnknown)),
+        (Side::Port(rules), Some((port, _))) if port == rules.id => Err(Refused::with(
+            DropReason::RouteNone,
+            IcmpError::HostUnreachable,
+        )),
+        (_, Some((port, mac))) => Ok(Hop::Holder(port, mac)),
     }
 }
 

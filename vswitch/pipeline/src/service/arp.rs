@@ -26,6 +26,11 @@ impl<N: Notes> Pass<'_, N> {
         }
         let expected = self.learn_next_hop(side, arp);
         if !arp.request || arp.sender_ip == arp.target_ip {
+            if let Side::Port(rules) = side
+                && rules.shares
+            {
+                self.hear_holder4(rules, arp);
+            }
             let reason = if expected {
                 DropReason::Absorbed
             } else {
@@ -33,7 +38,7 @@ impl<N: Notes> Pass<'_, N> {
             };
             return self.refuse(Stage::Service, reason);
         }
-        match self.owner4(side, arp.target_ip) {
+        match self.owner4(side, arp) {
             Owner::Switch | Owner::Station => {
                 let built = arp::reply(frame, side.own_mac(), arp);
                 self.answer(side, built, packet.vid, frame, format_args!("ARP"))
@@ -67,7 +72,8 @@ impl<N: Notes> Pass<'_, N> {
 
     /// The owner of an address, as seen from that side.
     #[inline(always)]
-    fn owner4(&mut self, side: Side<'_>, address: u32) -> Owner {
+    fn owner4(&mut self, side: Side<'_>, arp: &Arp) -> Owner {
+        let address = arp.target_ip;
         if let Side::Uplink(uplink) = side {
             return if uplink.ipv4 == Some(address) {
                 Owner::Switch
@@ -78,6 +84,12 @@ impl<N: Notes> Pass<'_, N> {
         let target = self.state.route4(self.tables, address, self.now_ns);
         match (side, target) {
             (Side::Port(rules), Some(Target::Port(id))) if id == rules.id => Owner::Sender,
+            (Side::Port(rules), Some(Target::Shared(shared))) => {
+                self.owner_of_shared(Some(rules), shared, arp.sender_ip == 0)
+            }
+            (Side::Peer(_), Some(Target::Shared(shared))) => {
+                self.owner_of_shared(None, shared, false)
+            }
             (Side::Port(_), _) if !addr::is_routable4(address) => Owner::None,
             (_, Some(Target::Gateway)) => Owner::Switch,
             (_, Some(Target::Port(_))) => Owner::Station,

@@ -7,6 +7,7 @@ mod dhcp_server;
 mod echo;
 mod nd;
 mod path_mtu;
+mod shared;
 
 use crate::pass::Sent;
 use crate::tables::Target;

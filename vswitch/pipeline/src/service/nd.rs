@@ -41,6 +41,13 @@ impl<N: Notes> Pass<'_, N> {
                 let what = format_args!("Neighbor Advertisement");
                 self.answer(side, built, packet.vid, frame, what)
             }
+            (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Port(rules))
+                if rules.shares =>
+            {
+                let source = mac_at(frame.bytes(), 6);
+                self.hear_holder6(rules, (ip, layer3), (announced, source));
+                self.refuse(Stage::Service, DropReason::Absorbed)
+            }
             (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Uplink(uplink)) => {
                 let reason = self.learn_next_hop6(uplink, ip, announced, frame);
                 self.refuse(Stage::Service, reason)
@@ -98,12 +105,16 @@ impl<N: Notes> Pass<'_, N> {
             Side::Peer(_) => match self.tables.route6(address) {
                 Some(Target::Gateway) => Owner::Switch,
                 Some(Target::Port(_)) => Owner::Station,
+                Some(Target::Shared(shared)) => self.owner_of_shared(None, shared, false),
                 _ => Owner::None,
             },
             Side::Port(rules) => {
                 let target = self.tables.route6(address);
                 if target == Some(Target::Port(rules.id)) || address == rules.link_local {
                     return Owner::Sender;
+                }
+                if let Some(Target::Shared(shared)) = target {
+                    return self.owner_of_shared(Some(rules), shared, ip.source == 0);
                 }
                 if address == rules.gateway_link_local {
                     return Owner::Switch;

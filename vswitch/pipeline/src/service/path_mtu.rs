@@ -195,7 +195,10 @@ impl<N: Notes> Pass<'_, N> {
             ),
             _ => return false,
         };
-        let ours = matches!(source, Some(Target::Port(_) | Target::Gateway));
+        let ours = matches!(
+            source,
+            Some(Target::Port(_) | Target::Shared(_) | Target::Gateway)
+        );
         let behind = |id| {
             let peer = tunnel.peer(id);
             peer.vtep == vtep && quoted.macs().is_some_and(|(to, _)| to == peer.mac)

@@ -3,6 +3,7 @@
 //! its own.
 
 mod guess;
+mod holder;
 mod ipsec;
 mod lease;
 mod next_hop;
@@ -10,12 +11,14 @@ mod path_mtu;
 mod tags;
 
 pub(crate) use self::guess::Guesses;
+pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::next_hop::NextHop;
 pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
 pub(crate) use self::tags::TagCache;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use packet::wire::{dhcp, dhcp6};
@@ -102,10 +105,14 @@ pub(crate) struct State {
     generation: u64,
     /// The generation for which every lease was checked.
     leases_checked: u64,
-    /// Whether a lease or an identifier was restored before this state was installed.
+    /// Whether a lease, an identifier or a holder was restored before this state was installed.
     restored: bool,
     /// The tenant's ports.
     pub(crate) ports: Box<[PortState]>,
+    /// Who holds the shared addresses, in the order of [`Tables::shared`].
+    pub(crate) holders: Box<[Holder]>,
+    /// The shared address that comes first when more are unknown than may be asked for at once.
+    pub(crate) ask_from: usize,
     /// In the order of [`Tables::next_hops`].
     pub(crate) next_hops: Box<[NextHop]>,
     /// The next hop that comes first when there are more than may be solicited at once.
@@ -139,6 +146,8 @@ impl State {
             leases_checked: 0,
             restored: false,
             ports: ports.collect(),
+            holders: tables.shared.iter().map(|_| Holder::default()).collect(),
+            ask_from: 0,
             next_hops: next_hops.collect(),
             solicit_from: 0,
             paths: paths.collect(),
@@ -343,6 +352,7 @@ impl State {
         self.generation = previous.generation + 1;
         self.leases_checked = previous.leases_checked;
         self.keep_ports(tables, old, previous);
+        self.keep_holders(tables, old, previous);
         if std::mem::take(&mut self.restored) {
             self.end_contested_leases();
             self.end_contested_claims();
@@ -422,6 +432,53 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Keeps who holds a shared address, if that port may still, by that MAC. What was restored
+    /// stays where nobody has announced the address since.
+    fn keep_holders(&mut self, tables: &Tables, old: &Tables, previous: &mut Self) {
+        let same = Arc::ptr_eq(&tables.names, &old.names)
+            && Arc::ptr_eq(&tables.ports, &old.ports)
+            && Arc::ptr_eq(&tables.shared, &old.shared);
+        if same && !self.restored {
+            std::mem::swap(&mut self.holders, &mut previous.holders);
+            return;
+        }
+        for (shared, holder) in tables.shared.iter().zip(&mut self.holders) {
+            let known = old.shared_at(shared.address);
+            let held = known.and_then(|id| previous.holders[id.index()].held());
+            let Some((port, mac)) = held else {
+                continue;
+            };
+            let (name, old) = (&old.names[port.index()], old.port(port));
+            let listed = shared.ports.iter().map(|id| tables.port(*id));
+            let mut same = listed.filter(|rules| tables.names[rules.id.index()] == *name);
+            if let Some(rules) = same.find(|rules| rules.mac == old.mac && rules.has_mac(mac)) {
+                holder.announced(rules.id, mac);
+            }
+        }
+    }
+
+    /// Lets a port hold a shared address that it held before a restart. False if it cannot have
+    /// been so: the port does not list the address, or the MAC is not one of its own.
+    pub(crate) fn restore_holder(
+        &mut self,
+        tables: &Tables,
+        (port, mac): (&str, [u8; 6]),
+        address: IpAddr,
+    ) -> bool {
+        let Some(shared) = tables.shared_at(address) else {
+            return false;
+        };
+        let listed = tables.shared[shared.index()].ports.iter();
+        let mut listed = listed.map(|id| tables.port(*id));
+        let rules = listed.find(|rules| tables.names[rules.id.index()] == port);
+        let Some(rules) = rules.filter(|rules| rules.has_mac(mac)) else {
+            return false;
+        };
+        self.holders[shared.index()].announced(rules.id, mac);
+        self.restored = true;
+        true
     }
 
     fn keep_ports(&mut self, tables: &Tables, old: &Tables, previous: &mut Self) {

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use tenant_config::{SwitchConfig, UplinkConfig};
 
 use super::port::{PortEgress, PortRules};
+use super::shared_address::{self, SharedAddress};
 use super::target::{PackedTarget, Target};
 use super::tunnel::Tunnel;
 use super::uplink::UplinkRules;
 use super::{Subnet, Tables, dhcp, groups};
-use crate::ids::{NextHopId, PeerId, PortId};
+use crate::ids::{NextHopId, PeerId, PortId, SharedId};
 use crate::lpm::Lpm;
 use crate::secret::FlowSecret;
 use crate::shared::shared;
@@ -23,7 +24,11 @@ impl Tables {
         previous: Option<&Self>,
         secret: FlowSecret,
     ) -> Self {
-        let routes = Routes::of(config);
+        let shared_addresses = shared(
+            shared_address::of(config),
+            previous.map(|tables| &tables.shared),
+        );
+        let routes = Routes::of(config, &shared_addresses);
         let routes4 = Lpm::build(routes.ipv4, previous.map(|tables| &tables.routes4));
         let routes6 = Lpm::build(routes.ipv6, previous.map(|tables| &tables.routes6));
         let owns = |address, target| match address {
@@ -66,6 +71,7 @@ impl Tables {
                 previous.map(|tables| &tables.peer_names),
             ),
             secret,
+            shared: shared_addresses,
             next_hops: Arc::clone(&next_hops),
             gateway4: ipv4.map(|net| net.addr().to_bits()),
             gateway4_subnet: ipv4.map(|net| Subnet {
@@ -107,7 +113,7 @@ struct Routes {
 
 impl Routes {
     /// All routes of a configuration. Routes that close something to the tenant come last.
-    fn of(config: &SwitchConfig) -> Self {
+    fn of(config: &SwitchConfig, shared: &[SharedAddress]) -> Self {
         let mut routes = Self::default();
         let peers = || config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
         let (ipv4, ipv6) = (config.gateway.ipv4, config.gateway.ipv6);
@@ -138,6 +144,9 @@ impl Routes {
             for net in port.sources() {
                 routes.add(net, Target::Port(PortId(id)));
             }
+        }
+        for (shared, id) in shared.iter().zip(0..) {
+            routes.add_host(shared.address, Target::Shared(SharedId(id)));
         }
         if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {
             routes.add_host(net.broadcast().into(), Target::Broadcast);

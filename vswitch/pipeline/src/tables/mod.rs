@@ -5,6 +5,7 @@ mod build;
 mod dhcp;
 mod groups;
 mod port;
+mod shared_address;
 mod target;
 mod tunnel;
 mod uplink;
@@ -20,11 +21,12 @@ use serde::Serialize;
 
 pub use self::groups::Groups;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
+pub(crate) use self::shared_address::SharedAddress;
 pub(crate) use self::target::{PackedTarget, Target};
 pub(crate) use self::tunnel::Tunnel;
 pub(crate) use self::uplink::UplinkRules;
 
-use crate::ids::{NextHopId, PortId};
+use crate::ids::{NextHopId, PortId, SharedId};
 use crate::lpm::{Key, Lpm, LpmView};
 use crate::secret::FlowSecret;
 
@@ -58,6 +60,8 @@ pub struct Tables {
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) peer_names: Arc<[String]>,
     pub(crate) secret: FlowSecret,
+    /// Addresses that several ports may hold, sorted.
+    pub(crate) shared: Arc<[SharedAddress]>,
     /// Next hops on the underlay, sorted, without repetition.
     pub(crate) next_hops: Arc<[IpAddr]>,
     pub(crate) gateway4: Option<u32>,
@@ -80,8 +84,8 @@ pub struct Tables {
 pub struct Route {
     /// The destination, as in `10.0.0.11/32`.
     pub prefix: String,
-    /// What kind of target: `port`, `peer`, `gateway`, `unreachable`, `broadcast`, `uplink`,
-    /// `underlay`, `uplink-self`.
+    /// What kind of target: `port`, `shared`, `peer`, `gateway`, `unreachable`, `broadcast`,
+    /// `uplink`, `underlay`, `uplink-self`.
     pub kind: &'static str,
     /// The port's name, for kind `port`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +106,11 @@ impl Tables {
     /// [`crate::Counters::next_hops`].
     pub fn next_hops(&self) -> &[IpAddr] {
         &self.next_hops
+    }
+
+    /// The shared addresses, sorted. In the order of [`crate::Counters::holders`].
+    pub fn shared_addresses(&self) -> impl ExactSizeIterator<Item = IpAddr> + '_ {
+        self.shared.iter().map(|shared| shared.address)
     }
 
     /// For each peer, in the order of the configuration: the place of its endpoint in
@@ -147,6 +156,7 @@ impl Tables {
                 peer = Some(self.peer_names[id.index()].clone());
                 "peer"
             }
+            Target::Shared(_) => "shared",
             Target::Gateway => "gateway",
             Target::Unowned => "unreachable",
             Target::Broadcast => "broadcast",
@@ -283,6 +293,20 @@ impl Tables {
     /// Whether the address is in the gateway's subnet.
     pub(crate) fn is_near4(&self, address: u32) -> bool {
         self.gateway4_subnet.is_some_and(|net| net.has(address))
+    }
+
+    /// Whether the port may hold that shared address.
+    #[cold]
+    pub(crate) fn may_hold(&self, id: PortId, shared: SharedId) -> bool {
+        self.shared[shared.index()].ports.contains(&id)
+    }
+
+    /// The shared address's place, if the address is one.
+    pub(crate) fn shared_at(&self, address: IpAddr) -> Option<SharedId> {
+        let place = self
+            .shared
+            .binary_search_by_key(&address, |shared| shared.address);
+        Some(SharedId(place.ok()? as u16))
     }
 
     /// Whether a station other than the one behind that port has the address, or the gateway has.

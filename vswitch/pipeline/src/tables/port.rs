@@ -37,6 +37,8 @@ pub(crate) struct PortRules {
     pub(crate) deny_ipv6: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
+    /// Whether the port may hold shared addresses.
+    pub(crate) shares: bool,
     /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
     /// learned address, or one that may not be routed.
     pub(crate) express: Option<PortExpress>,
@@ -106,6 +108,7 @@ impl PortRules {
             deny_ipv6: port.ipv6 == Ipv6Use::Deny,
             limited: port.limits != Limits::default(),
             limits: port.limits,
+            shares: !port.shared.is_empty(),
             express: PortExpress::new(port, target, owns),
         }
     }

@@ -2,13 +2,15 @@
 
 use std::num::NonZeroU16;
 
-use crate::ids::{PeerId, PortId};
+use crate::ids::{PeerId, PortId, SharedId};
 
 /// Where an address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The port that has the address.
     Port(PortId),
+    /// The port that holds this shared address, if one does.
+    Shared(SharedId),
     /// The gateway's own address.
     Gateway,
     /// The gateway's subnet, where no port has the address.
@@ -32,6 +34,7 @@ impl Target {
     pub(crate) fn is_inside(self) -> bool {
         match self {
             Self::Port(_)
+            | Self::Shared(_)
             | Self::Gateway
             | Self::Unowned
             | Self::Broadcast
@@ -50,8 +53,10 @@ pub(crate) struct PackedTarget(NonZeroU16);
 impl PackedTarget {
     /// Peers start here; a switch has far fewer ports.
     const PEERS: u16 = 0x4000;
-    /// Targets that are neither port nor peer start here.
+    /// Targets that are neither port, peer nor shared address start here.
     const OTHERS: u16 = 0x8000;
+    /// Shared addresses start here.
+    const SHARED: u16 = 0xbfff;
     const OTHER_TARGETS: [Target; 7] = [
         Target::Gateway,
         Target::Unowned,
@@ -70,6 +75,7 @@ impl PackedTarget {
         let code = match target {
             Target::Port(id) => id.0 % Self::PEERS + 1,
             Target::Peer(id) => id.0 % (Self::OTHERS - Self::PEERS) + Self::PEERS + 1,
+            Target::Shared(id) => id.0 % (u16::MAX - Self::SHARED) + Self::SHARED + 1,
             Target::Gateway => Self::OTHERS + 1,
             Target::Unowned => Self::OTHERS + 2,
             Target::Broadcast => Self::OTHERS + 3,
@@ -91,6 +97,9 @@ impl PackedTarget {
         }
         if let Some(id) = self.peer() {
             return Target::Peer(id);
+        }
+        if let Some(id) = self.shared() {
+            return Target::Shared(id);
         }
         let place = usize::from(self.0.get() - Self::OTHERS - 1);
         Self::OTHER_TARGETS[place % Self::OTHER_TARGETS.len()]
@@ -114,6 +123,13 @@ impl PackedTarget {
     pub(crate) fn peer(self) -> Option<PeerId> {
         let code = self.0.get();
         (code > Self::PEERS && code <= Self::OTHERS).then(|| PeerId(code - Self::PEERS - 1))
+    }
+
+    /// The shared address, if it is one.
+    #[inline(always)]
+    pub(crate) fn shared(self) -> Option<SharedId> {
+        let code = self.0.get();
+        (code > Self::SHARED).then(|| SharedId(code - Self::SHARED - 1))
     }
 
     /// Whether an address that leads there is external.

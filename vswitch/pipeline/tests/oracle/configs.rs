@@ -1,5 +1,7 @@
 //! The switches that the frames are tried on.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 use tenant_config::{
     Addresses, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Ipv6Use, Protection, SwitchConfig,
@@ -11,6 +13,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
     vec![
         ("three", three()),
         ("routed", routed()),
+        ("sharing", sharing()),
         ("plain-old", plain_old()),
         ("trunk", trunk()),
         ("lone", lone()),
@@ -116,6 +119,25 @@ pub(crate) fn routed() -> SwitchConfig {
     let net = |text: &str| text.parse().expect("a prefix");
     config.ports[0].routes = vec![net("10.244.1.0/24"), net("fd00:244:1::/64")];
     config.ports[2].routes = vec![net("10.244.3.7/32"), net("fd00:244:3::/48")];
+    config
+}
+
+/// [`three`], where ports hold addresses in turn: one of each family `vm1` and `vm2`, by VRRP's MAC
+/// as well, and another `vm2` and `vm3`.
+pub(crate) fn sharing() -> SwitchConfig {
+    let mut config = three();
+    let of = |texts: &[&str]| {
+        let parsed = texts.iter().map(|text| text.parse().expect("an address"));
+        parsed.collect::<Vec<IpAddr>>()
+    };
+    config.ports[0].shared = of(&["10.0.0.100", "fd00:0:0:1::100"]);
+    config.ports[1].shared = of(&["fd00:0:0:1::100", "10.0.0.101", "10.0.0.100"]);
+    config.ports[2].shared = of(&["10.0.0.101"]);
+    // VRRP's, of both families.
+    let macs = ["00:00:5e:00:01:07", "00:00:5e:00:02:07"];
+    for port in &mut config.ports[..2] {
+        port.extra_macs = macs.map(|mac| mac.parse().expect("a MAC")).into();
+    }
     config
 }
 

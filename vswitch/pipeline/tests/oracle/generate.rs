@@ -142,7 +142,8 @@ fn prefixes(port: &PortConfig) -> Vec<IpNet> {
         Addresses::Static(prefixes) => &prefixes[..],
         Addresses::Learned(_) => &[],
     };
-    [addresses, &port.routes].concat()
+    let shared: Vec<IpNet> = port.shared.iter().map(|ip| IpNet::from(*ip)).collect();
+    [addresses, &port.routes, &shared].concat()
 }
 
 /// Addresses that the rows speak of, of both families.

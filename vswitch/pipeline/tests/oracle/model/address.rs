@@ -14,7 +14,7 @@ pub(super) fn prefixes(port: &PortConfig) -> impl Iterator<Item = ipnet::IpNet> 
 
 /// Whether `address` is "one of the port's addresses".
 pub(super) fn owns(port: &PortConfig, address: IpAddr) -> bool {
-    prefixes(port).any(|net| net.contains(&address))
+    prefixes(port).any(|net| net.contains(&address)) || port.shared.contains(&address)
 }
 
 /// Whether `address` is "one of the port's addresses (its link-local counts)".

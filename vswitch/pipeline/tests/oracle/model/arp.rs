@@ -44,7 +44,7 @@ pub(super) fn in_strange_group(ethernet: &Ethernet<'_>) -> bool {
 impl Model {
     /// "The gateway then handles it; no ARP is ever forwarded."
     pub(super) fn arp_service(
-        &self,
+        &mut self,
         from: usize,
         port: &PortConfig,
         ethernet: &Ethernet<'_>,
@@ -53,10 +53,16 @@ impl Model {
         if in_strange_group(ethernet) {
             return Err(DstMac);
         }
-        if arp.opcode == 2 || arp.sender == arp.target || owns(port, arp.target.into()) {
+        if arp.opcode == 2 || arp.sender == arp.target {
+            self.hear_holder(port, arp.sender.into(), arp.hardware);
             return Err(Absorbed);
         }
-        if !self.answers_for(from, arp.target.into()) {
+        if self.is_shared(arp.target.into()) {
+            let asks = (from, arp.sender.is_unspecified());
+            self.asked_for_shared(asks, arp.target.into(), ArpUnknown)?;
+        } else if owns(port, arp.target.into()) {
+            return Err(Absorbed);
+        } else if !self.answers_for(from, arp.target.into()) {
             return Err(ArpUnknown);
         }
         Ok(Outcome::Reply(Answer::Arp {

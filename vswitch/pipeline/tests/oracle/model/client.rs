@@ -135,6 +135,7 @@ impl Model {
         let old = std::mem::replace(&mut self.written, Arc::new(config.clone()));
         let served = |config: &SwitchConfig| config.ports.iter().any(|port| port.dhcp_server);
         self.config = Arc::clone(&self.written);
+        self.forget_holders(&old);
         let port = |config: &SwitchConfig, name: &str| {
             let mut ports = config.ports.iter();
             ports.find(|port| port.name.as_str() == name).cloned()

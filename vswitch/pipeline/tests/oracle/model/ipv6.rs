@@ -156,12 +156,15 @@ pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(
         return Ok(());
     };
     nd_well_formed(icmp_type, packet)?;
-    let mac = port.mac.octets();
+    let is_own_mac = |mac: &[u8]| {
+        let mut macs = port.extra_macs.iter().chain([&port.mac]);
+        macs.any(|own| own.octets() == mac)
+    };
     let says = |kind, allowed: bool| {
         nd_options(icmp_type, packet.payload)
             .iter()
             .filter(|option| option.kind == kind)
-            .all(|option| allowed && option.body == mac)
+            .all(|option| allowed && is_own_mac(option.body))
     };
     let honest = match icmp_type {
         RA | 138 | 145 | 147 | 149 | 151 | 153 | 154 | 155 => return Err(RouterAdvertisement),

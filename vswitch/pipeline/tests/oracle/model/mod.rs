@@ -18,6 +18,7 @@ mod ipv6;
 mod nd;
 mod packet;
 mod route;
+mod shared;
 mod storm;
 pub(crate) mod tunnel;
 mod uplink;
@@ -114,6 +115,8 @@ pub(crate) struct Model {
     /// What is remembered of DHCP clients, by the port's name.
     clients: BTreeMap<String, Client>,
     clients6: BTreeMap<String, Client6>,
+    /// By shared address, the name of the port that holds it, and the MAC by which it does.
+    holders: BTreeMap<IpAddr, (String, [u8; 6])>,
     buckets: Vec<[Option<Bucket>; 5]>,
     /// The VID of the last frame, which an answer to it carries.
     last_tag: Option<u16>,
@@ -134,6 +137,7 @@ impl Model {
             written: Arc::new(config.clone()),
             clients: BTreeMap::new(),
             clients6: BTreeMap::new(),
+            holders: BTreeMap::new(),
             last_tag: None,
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
@@ -251,6 +255,9 @@ impl Model {
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
                 if answers_nothing(&ethernet, &packet) {
                     return Err(DstMac);
+                }
+                if packet.icmpv6_type() == Some(NA) {
+                    self.hear_advertisement(port, &packet, ethernet.source);
                 }
                 if let Some(icmp_type) = packet.icmpv6_type()
                     && let Some(outcome) = self.nd_service(from, port, icmp_type, &packet)

@@ -134,6 +134,15 @@ impl Model {
             NA | MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
             NS => {
                 let target = nd_target(packet.payload);
+                let answer = Outcome::Reply(Answer::NeighborAdvertisement {
+                    mac,
+                    address: target,
+                });
+                if self.is_shared(target.into()) {
+                    let asks = (from, packet.source.is_unspecified());
+                    let asked = self.asked_for_shared(asks, target.into(), NdUnknown);
+                    return Some(asked.map_or_else(Outcome::from, |()| answer));
+                }
                 let mut ports = self.config.ports.iter();
                 let known = target == port.gateway_mac.link_local()
                     || (port.dhcp_server && ports.any(|it| it.mac.link_local() == target))
@@ -141,10 +150,7 @@ impl Model {
                 Some(if owns_or_link_local(port, target) {
                     Absorbed.into()
                 } else if known {
-                    Outcome::Reply(Answer::NeighborAdvertisement {
-                        mac,
-                        address: target,
-                    })
+                    answer
                 } else {
                     NdUnknown.into()
                 })

@@ -6,6 +6,8 @@ use super::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     Port(usize),
+    /// A shared address: to whoever holds it.
+    Shared,
     /// Into the tunnel, to the peer of that number.
     Peer(usize),
     Uplink,
@@ -84,6 +86,11 @@ impl Model {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),
+            Route::Shared => match self.holder(packet.destination) {
+                Some((holder, _)) if holder == from => with_error(RouteNone),
+                Some((holder, _)) => self.leave(holder, packet, too_big),
+                None => HolderUnknown.into(),
+            },
             Route::Port(to) => self.leave(to, packet, too_big),
             Route::Peer(peer) => self.enter_tunnel(peer, packet, with_error_of),
             Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
@@ -102,7 +109,12 @@ impl Model {
         too_big: impl FnOnce(u16) -> Outcome,
     ) -> Outcome {
         let (mtu, own_mac, next_mac) = match self.config.ports.get(to) {
-            Some(port) => (port.mtu, port.gateway_mac, Some(port.mac.octets())),
+            Some(port) => {
+                let shared = self.is_shared(packet.destination);
+                let held = self.holder(packet.destination).filter(|_| shared);
+                let mac = held.map_or(port.mac.octets(), |(_, mac)| mac);
+                (port.mtu, port.gateway_mac, Some(mac))
+            }
             None => {
                 let uplink = self.config.uplink.as_ref().expect("an uplink is routed to");
                 let next_hop = match packet.destination {
@@ -160,6 +172,10 @@ impl Model {
                     routes.push((prefix.prefix_len(), Route::Port(number)));
                 }
             }
+        }
+        if self.is_shared(destination) {
+            let whole = if destination.is_ipv4() { 32 } else { 128 };
+            routes.push((whole, Route::Shared));
         }
         let tunnel = self.config.tunnel.as_ref();
         for (number, peer) in tunnel.iter().flat_map(|tunnel| &tunnel.peers).enumerate() {
@@ -234,7 +250,8 @@ impl Model {
             Route::Uplink if self.stands_for_closed(address) => false,
             Route::Port(to) => to != from,
             Route::Uplink | Route::Peer(_) => true,
-            Route::Underlay | Route::Nowhere => false,
+            // Asked before.
+            Route::Shared | Route::Underlay | Route::Nowhere => false,
         };
         self.is_gateway(address) || (self.reaches_the_route(address) && leads_on)
     }

@@ -289,7 +289,8 @@ impl Model {
             .as_ref()
             .is_some_and(|tunnel| tunnel.only);
         match self.route(packet.destination) {
-            Route::Port(_) if only => Err(TunnelOnly),
+            Route::Port(_) | Route::Shared if only => Err(TunnelOnly),
+            Route::Shared => self.leave_to_holder(packet),
             Route::Port(to) => Ok(self.leave(to, packet, |_| Mtu.into())),
             Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
             Route::Nowhere => Err(RouteNone),

@@ -10,6 +10,7 @@ mod ipv4;
 mod ipv6;
 mod nd;
 mod route;
+mod shared;
 mod uplink;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -336,6 +337,7 @@ pub(crate) fn cases() -> Vec<Case> {
     client::add(&mut rows);
     dhcp_server::add(&mut rows);
     route::add(&mut rows);
+    shared::add(&mut rows);
     uplink::add(&mut rows);
     rows.cases()
 }

@@ -239,7 +239,14 @@ impl Model {
         if is_group(ethernet.destination) {
             return Err(DstMac);
         }
-        match self.route(packet.destination) {
+        let target = match self.route(packet.destination) {
+            Route::Shared => {
+                let (holder, _) = self.holder(packet.destination).ok_or(HolderUnknown)?;
+                Route::Port(holder)
+            }
+            route => route,
+        };
+        match target {
             Route::Port(to) => {
                 // What the tunnel carries back to the sender: the same for all peers of one VTEP.
                 let same = |peer: &PeerConfig| peer.vtep == sender.vtep;
@@ -253,7 +260,7 @@ impl Model {
                 Ok(self.leave(to, &changed, |_| Mtu.into()))
             }
             Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
-            Route::Nowhere => Err(RouteNone),
+            Route::Shared | Route::Nowhere => Err(RouteNone),
         }
     }
 
@@ -307,7 +314,11 @@ impl Model {
     /// Whether ARP and NS for `address` are answered: "for the gateway's address or one that leads
     /// to a port (never link-local)".
     fn answers_into_tunnel_for(&self, address: IpAddr) -> bool {
-        let leads_to_port = matches!(self.route(address), Route::Port(_));
+        let leads_to_port = match self.route(address) {
+            Route::Port(_) => true,
+            Route::Shared => self.holder(address).is_some(),
+            _ => false,
+        };
         self.is_gateway(address) || (self.reaches_the_route(address) && leads_to_port)
     }
 
