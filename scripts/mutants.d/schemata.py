@@ -163,6 +163,8 @@ class Writer:
                                             error["rendered"])))
             if number is None and len(shown) == 1:
                 number = shown.pop()
+            if number is None and not shown:
+                number = next(filter(None, map(self.arm_behind, spans)), None)
             called = re.search(r"non-const (?:\w+ )*`([^`]*)`", error["message"])
             if number:
                 kind = self.unviable if self.is_unviable(error) else self.refused
@@ -193,6 +195,16 @@ class Writer:
                 if place["begin"] <= span["byte_start"] and span["byte_end"] <= place["end"]:
                     found.append((place["end"] - place["begin"], number))
         return min(found)[1] if found else None
+
+    def arm_behind(self, span):
+        """The first mutant without an arm behind a place of the copy: a long match that leaves
+        something out is shown without its arms."""
+        arms = [(place["begin"], number) for number, fate in self.fates.items()
+                for place in fate.get("places", ())
+                if self.mutants[number - 1]["file"] == span["file_name"]
+                and self.mutants[number - 1]["genre"] == "MatchArm"
+                and place["begin"] >= span["byte_end"]]
+        return min(arms)[1] if arms and span["is_primary"] else None
 
 
 def build(mutants, profile=FAST, deadline=None):

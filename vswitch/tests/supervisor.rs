@@ -18,8 +18,8 @@ use tenant_config::{Memory, SwitchConfig, Tenant};
 use vswitch::control::{ChannelSocket, Control, Socket, SocketError};
 use vswitch::worker::{Link, PollMode, Worker};
 use vswitch_api::channel::{
-    Channel, Clients, Hex, Identifier, Lease, MESSAGE_MAX, Order, PortClients, ReceiveError,
-    Report, Totals, VERSION,
+    Channel, Clients, Hex, Holder, Identifier, Lease, MESSAGE_MAX, Order, PortClients,
+    ReceiveError, Report, Totals, VERSION,
 };
 use wait::eventually;
 
@@ -37,6 +37,7 @@ dhcp_server = true
 name = "vm2"
 mac = "52:54:00:aa:00:02"
 addresses = "learn-dhcp"
+shared = ["10.0.0.100", "10.0.0.101"]
 [[port]]
 name = "vm3"
 mac = "52:54:00:aa:00:03"
@@ -154,6 +155,7 @@ fn supervisor_is_served_within_its_bounds() {
         let result = std::panic::catch_unwind(|| {
             leases_are_restored_and_reported(&its_path);
             supervisor_that_breaks_the_rules_is_disconnected(&its_path);
+            holders_are_restored_and_reported(&its_path);
             counters_are_reported_when_they_change(&its_path);
             clients_are_restored_and_reported(&its_path);
         });
@@ -285,7 +287,11 @@ fn clients_are_restored_and_reported(path: &Path) {
         channel.send(&order).expect("it is sent");
         restore(&channel, &[]);
         assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
-        let Ok(Report::Clients { mut ports }) = receive(&channel) else {
+        let clients = match receive(&channel) {
+            Ok(Report::Holders { .. }) => receive(&channel),
+            report => report,
+        };
+        let Ok(Report::Clients { mut ports }) = clients else {
             panic!("no clients");
         };
         for clients in ports
@@ -303,13 +309,36 @@ fn clients_are_restored_and_reported(path: &Path) {
     }
 }
 
+fn holders_are_restored_and_reported(path: &Path) {
+    let holder = |host: u8, port: &str| Holder {
+        address: Ipv4Addr::new(10, 0, 0, host).into(),
+        port: port.to_owned(),
+        mac: lease("vm2", 0, 0).mac,
+    };
+    let (taken, refused) = (
+        vec![holder(100, "vm2"), holder(101, "vm2")],
+        [holder(102, "vm2"), holder(100, "vm3"), holder(11, "vm1")],
+    );
+    let channel = connect(path);
+    let holders = [&refused[..], &taken].concat();
+    let order = Order::Holders { holders };
+    channel.send(&order).expect("it is sent");
+    restore(&channel, &[]);
+    assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
+    assert_eq!(receive(&channel), Ok(Report::Holders { holders: taken }));
+}
+
 fn counters_are_reported_when_they_change(path: &Path) {
     let channel = connect(path);
     restore(&channel, &[]);
     assert!(matches!(receive(&channel), Ok(Report::Leases { .. })));
-    let Ok(Report::Counters { ports }) = receive(&channel) else {
+    assert!(matches!(receive(&channel), Ok(Report::Holders { .. })));
+    let Ok(Report::Counters { mut ports }) = receive(&channel) else {
         panic!("no counters");
     };
+    // Before they were restored, the port was asked for the addresses that it may hold.
+    let asked = ports.get_mut("vm2").map(std::mem::take).unwrap_or_default();
+    assert_eq!((asked.rx_frames, asked.tx_frames * 42), (0, asked.tx_bytes));
     let none = ["vm1", "vm2", "vm3"].map(|port| (port.to_owned(), Totals::default()));
     assert_eq!(ports, none.into());
     // Longer than the interval.

@@ -9,8 +9,10 @@
 //!     ├── connect ────────────────────►│
 //!     │◄──────────────────── hello ────┤
 //!     ├── clients ────────────────────►│  the DHCP clients of the switch's predecessor, if any
+//!     ├── holders ────────────────────►│  who held its shared addresses, if any
 //!     ├── restore ────────────────────►│  its leases, often none
 //!     │◄─────────────────── leases ────┤  now, and whenever one changes
+//!     │◄────────────────── holders ────┤  whenever one changes
 //!     │◄────────────────── clients ────┤  of the ports whose clients have changed
 //!     │◄───────────────── counters ────┤  every few seconds, if one has changed
 //! ```
@@ -22,7 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -36,9 +38,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages. A switch closes the connection of a supervisor of another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
+/// The first version that knows DHCP clients.
+pub const WITH_CLIENTS: u32 = 3;
+/// The first version that knows holders of shared addresses.
+pub const WITH_HOLDERS: u32 = 4;
 /// The oldest version that a supervisor speaks with a switch that was started before it was
-/// updated. Version 2 knows no DHCP clients.
+/// updated.
 pub const OLDEST: u32 = 2;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
@@ -63,6 +69,11 @@ pub enum Report {
         /// Each port once.
         ports: Vec<PortClients>,
     },
+    /// Who holds shared addresses, each time that one of them changes.
+    Holders {
+        /// At most [`HOLDERS_MAX`]: of more, the first ones.
+        holders: Vec<Holder>,
+    },
     /// What has been counted since the switch started, from time to time.
     Counters {
         /// By port; with `uplink`, if there is one.
@@ -79,6 +90,12 @@ pub enum Order {
     Clients {
         /// Each port once.
         ports: Vec<PortClients>,
+    },
+    /// Before [`Self::Restore`], at most once: who held shared addresses, as the tenant's switch
+    /// before this one reported last. The switch takes what its configuration allows.
+    Holders {
+        /// At most [`HOLDERS_MAX`].
+        holders: Vec<Holder>,
     },
     /// Sent once. The switch takes the leases that its configuration allows.
     Restore {
@@ -99,6 +116,22 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// How long it is still valid, in seconds.
     pub seconds_left: u32,
+}
+
+/// The most holders that are reported and restored. A switch asks its ports for the addresses whose
+/// holders it does not know, so that of more none is lost but a moment.
+pub const HOLDERS_MAX: usize = 256;
+
+/// Who holds a shared address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// The address.
+    pub address: IpAddr,
+    /// The name of the port that holds it.
+    pub port: String,
+    /// The MAC by which it does.
+    pub mac: [u8; 6],
 }
 
 /// What a switch remembers of the DHCP clients behind a port, so that no sibling can use their

@@ -1,13 +1,13 @@
 //! Builds the answers of the endpoints from the configuration, the tables and the counters.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use hyper::StatusCode;
 use pipeline::ipsec::{Mode, Rules, ShownSa};
-use pipeline::{DropReason, NextHopView, PathMtuCounters, PathMtuRejection};
-use tenant_config::{Addresses, LearnedFrom, MacAddr, PortConfig, UPLINK_NAME};
+use pipeline::{DropReason, HolderView, NextHopView, PathMtuCounters, PathMtuRejection};
+use tenant_config::{Addresses, LearnedFrom, MacAddr, PortConfig, SwitchConfig, UPLINK_NAME};
 use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::ipsec::{self, Ipsec};
 use vswitch_api::endpoint::neighbours::Neighbour;
@@ -91,7 +91,7 @@ impl Control {
         routes.collect()
     }
 
-    /// The tenant's VMs, whose MACs are configured, and the underlay's next hops, whose MACs are
+    /// The tenant's VMs, whose MACs are configured, who holds shared addresses, and the underlay's next hops, whose MACs are
     /// solicited.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
         let config = self.config.borrow();
@@ -102,6 +102,8 @@ impl Control {
             vm_addresses(port, leased.map(Ipv4Addr::from_bits))
         });
         let tables = self.tables.borrow();
+        let shared = tables.shared_addresses().zip(&counters.holders);
+        let shared = shared.flat_map(|(address, view)| shared_address(&config, address, view));
         let next_hops = tables.next_hops().iter().zip(&counters.next_hops);
         let next_hops = next_hops.map(|(address, next_hop)| {
             let mac = mac_of(next_hop);
@@ -112,7 +114,7 @@ impl Control {
                 mac,
             }
         });
-        vms.chain(next_hops).collect()
+        vms.chain(shared).chain(next_hops).collect()
     }
 
     pub(super) fn tunnel(&self) -> Option<Tunnel> {
@@ -303,6 +305,24 @@ fn vm_addresses(port: &PortConfig, leased: Option<Ipv4Addr>) -> Vec<Neighbour> {
     };
     neighbours.push(known(port.mac.link_local().to_string(), "static"));
     neighbours
+}
+
+/// The port that holds a shared address, or all that may.
+fn shared_address(config: &SwitchConfig, address: IpAddr, view: &HolderView) -> Vec<Neighbour> {
+    let held = view.get();
+    let ports = config.ports.iter().zip(0..);
+    let ports = ports.filter(|(port, id)| match held {
+        Some((holder, _)) => *id == holder.index(),
+        None => port.shared.contains(&address),
+    });
+    let mac = held.and_then(|(_, mac)| MacAddr::new(mac).ok());
+    let neighbour = |(port, _): (&PortConfig, usize)| Neighbour {
+        address: address.to_string(),
+        port: port.name.to_string(),
+        mac: mac.map(|mac| mac.to_string()),
+        state: if held.is_some() { "held" } else { "sought" }.to_owned(),
+    };
+    ports.map(neighbour).collect()
 }
 
 fn mac_of(next_hop: &NextHopView) -> Option<String> {

@@ -14,6 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counted {
     contested: u64,
+    moved: u64,
     believed: u64,
     /// Those that only somebody sends who has not seen the packets that he quotes.
     guessed: u64,
@@ -26,6 +27,7 @@ impl Counted {
         let guesses = [SourcePort, Distrusted].map(|why| reports.rejected(why).get());
         Self {
             contested: counters.contested_next_hops.get(),
+            moved: counters.holder_changes.get(),
             believed: reports.believed.get(),
             guessed: guesses.iter().sum(),
         }
@@ -45,6 +47,10 @@ impl Control {
                     contested,
                     "another station claims the address of a next hop"
                 );
+            }
+            let moved = now.moved.saturating_sub(last.moved);
+            if moved > 0 {
+                tracing::info!(moved, "shared addresses have moved to other ports");
             }
             let believed = now.believed.saturating_sub(last.believed);
             if believed > 0 {

@@ -49,6 +49,7 @@ pub(crate) fn reference() -> String {
     text += &PathMtuCounters::BELIEVED.markdown_row();
     text += &PathMtuCounters::REJECTED.markdown_row();
     text += &Counters::CONTESTED.markdown_row();
+    text += &Counters::HOLDER_CHANGES.markdown_row();
     text.extend(rows(EndpointCounters::METRICS));
     text += &EndpointCounters::AGE.markdown_row();
     text.extend(rows(WorkerStats::METRICS));
@@ -91,6 +92,8 @@ impl Control {
         }
         let contested = counters.contested_next_hops.get();
         out.single(&Counters::CONTESTED, [tenant], contested);
+        let moved = counters.holder_changes.get();
+        out.single(&Counters::HOLDER_CHANGES, [tenant], moved);
         if config.tunnel.is_some() {
             let endpoints = Rules::of(&config).map_or_else(Vec::new, |rules| rules.endpoints);
             ipsec_metrics(&endpoints, &counters, tenant, &mut out);

@@ -1,5 +1,5 @@
-//! The switch's end of the channel to its supervisor: leases and DHCP clients out, and in again
-//! after a restart; counters out.
+//! The switch's end of the channel to its supervisor: leases, DHCP clients and holders of shared
+//! addresses out, and in again after a restart; counters out.
 //!
 //! The switch listens; one supervisor at a time is served, and only root or the switch's own user.
 //! What it may do is bounded by [`vswitch_api::channel`]: one order of each kind a connection.
@@ -7,20 +7,20 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pipeline::{Client, Family, Generation, PortCounters};
+use pipeline::{Client, Family, Generation, HolderView, PortCounters};
 use tenant_config::MacAddr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vswitch_api::channel::{
-    self, Channel, Clients, Hex, Identifier, Lease, Order, PortClients, ReceiveError, Report,
-    Totals, VERSION,
+    self, Channel, Clients, HOLDERS_MAX, Hex, Holder, Identifier, Lease, Order, PortClients,
+    ReceiveError, Report, Totals, VERSION,
 };
 
 use super::socket::{SocketError, clear_stale};
@@ -95,7 +95,7 @@ enum ChannelError {
     Foreign(u32),
     #[error("no order came within {} s", ORDER_TIMEOUT.as_secs())]
     Silent,
-    #[error("an order came that is not due: clients and leases come once, and first")]
+    #[error("an order came that is not due: each kind comes once, leases last")]
     Order,
     #[error("an order is about {0} ports, and there are {1}")]
     TooMany(usize, usize),
@@ -146,11 +146,12 @@ impl Control {
         }
         channel.send(&Report::Hello { version: VERSION })?;
         let orders = tokio::time::timeout(ORDER_TIMEOUT, self.orders(connection, &channel)).await;
-        let (clients, leases) = orders.map_err(|_| ChannelError::Silent)??;
-        if !leases.is_empty() || !clients.is_empty() {
-            self.restore(&clients, &leases).await;
+        let former = orders.map_err(|_| ChannelError::Silent)??;
+        if former != Former::default() {
+            self.restore(&former).await;
         }
         let mut reported = None;
+        let mut holders_reported = Vec::new();
         let mut clients_reported = BTreeMap::new();
         let (mut counted, mut counted_at) = (BTreeMap::new(), Instant::now());
         loop {
@@ -165,6 +166,15 @@ impl Control {
                 }
             }
             self.report_clients(&channel, &mut clients_reported)?;
+            let holders = self.holders();
+            if self.now_ns() != 0 && holders != holders_reported {
+                let report = Report::Holders {
+                    holders: holders.clone(),
+                };
+                if was_sent(&channel, &report)? {
+                    holders_reported = holders;
+                }
+            }
             if counted_at.elapsed() >= COUNTERS_INTERVAL {
                 counted_at = Instant::now();
                 let ports = self.totals();
@@ -189,23 +199,49 @@ impl Control {
         &self,
         connection: &UnixStream,
         channel: &Channel,
-    ) -> Result<(Vec<PortClients>, Vec<Lease>), ChannelError> {
-        let most = self.config.borrow().ports.len();
-        let bounded = |count| match count {
+    ) -> Result<Former, ChannelError> {
+        let ports = self.config.borrow().ports.len();
+        let bounded = |count, most| match count {
             count if count > most => Err(ChannelError::TooMany(count, most)),
             _ => Ok(()),
         };
-        let mut clients = None;
+        let (mut clients, mut holders) = (None, None);
         loop {
             match receive(connection, channel).await? {
-                Order::Clients { ports } if clients.is_none() => {
-                    bounded(ports.len())?;
-                    clients = Some(ports);
+                Order::Clients { ports: known } if clients.is_none() => {
+                    bounded(known.len(), ports)?;
+                    clients = Some(known);
                 }
-                Order::Clients { .. } => return Err(ChannelError::Order),
-                Order::Restore { leases } => return Ok((clients.unwrap_or_default(), leases)),
+                Order::Holders { holders: known } if holders.is_none() => {
+                    bounded(known.len(), HOLDERS_MAX)?;
+                    holders = Some(known);
+                }
+                Order::Clients { .. } | Order::Holders { .. } => return Err(ChannelError::Order),
+                Order::Restore { leases } => {
+                    return Ok(Former {
+                        clients: clients.unwrap_or_default(),
+                        holders: holders.unwrap_or_default(),
+                        leases,
+                    });
+                }
             }
         }
+    }
+
+    /// Who holds the shared addresses, as the worker published it.
+    fn holders(&self) -> Vec<Holder> {
+        let counters = self.counters.borrow();
+        let tables = self.tables.borrow();
+        let holder = |(address, view): (IpAddr, &HolderView)| {
+            let (port, mac) = view.get()?;
+            Some(Holder {
+                address,
+                port: tables.names().get(port.index())?.clone(),
+                mac,
+            })
+        };
+        let known = tables.shared_addresses().zip(&counters.holders);
+        known.filter_map(holder).take(HOLDERS_MAX).collect()
     }
 
     /// Reports the clients of ports where something has changed since `reported`.
@@ -303,9 +339,9 @@ impl Control {
         each.collect()
     }
 
-    /// Gives the ports the clients and the leases that they had before the switch was restarted:
-    /// those that the configuration allows, and leases at ports that have none.
-    async fn restore(&self, clients: &[PortClients], leases: &[Lease]) {
+    /// Gives the ports what they had before the switch was restarted: what the configuration allows,
+    /// and leases at ports that have none.
+    async fn restore(&self, former: &Former) {
         // The worker's clock starts with its first poll.
         if !within(WORKER_TIMEOUT, || self.now_ns() != 0).await {
             tracing::warn!("nothing is restored: the worker does not go round");
@@ -321,7 +357,7 @@ impl Control {
             mac,
             address,
             seconds_left,
-        } in leases
+        } in &former.leases
         {
             let Ok(mac) = MacAddr::new(*mac) else {
                 tracing::warn!(port, "a lease is not restored: its MAC is no station's");
@@ -337,14 +373,16 @@ impl Control {
                 );
             }
         }
-        let ports = restore_clients(&mut generation, clients, now_ns);
-        if taken == 0 && ports == 0 {
+        let ports = restore_clients(&mut generation, &former.clients, now_ns);
+        let holders = restore_holders(&mut generation, &former.holders);
+        if (taken, ports, holders) == (0, 0, 0) {
             return;
         }
         match self.install(generation, config).await {
             Ok(_) => tracing::info!(
                 leases = taken,
                 clients_of = ports,
+                holders,
                 "restored after a restart"
             ),
             Err(error) => tracing::warn!("nothing is restored: {error}"),
@@ -352,6 +390,31 @@ impl Control {
         // The worker publishes them at its next poll, so the next report includes them.
         within(WORKER_TIMEOUT, || self.now_ns() > now_ns).await;
     }
+}
+
+/// What the supervisor gives back to a restarted switch.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Former {
+    clients: Vec<PortClients>,
+    holders: Vec<Holder>,
+    leases: Vec<Lease>,
+}
+
+/// Lets ports hold the shared addresses that they held before; how many.
+fn restore_holders(generation: &mut Generation, holders: &[Holder]) -> usize {
+    let restored = holders.iter().filter(|holder| {
+        let Holder { address, port, mac } = holder;
+        let mac = MacAddr::new(*mac);
+        let restored = mac.is_ok_and(|mac| generation.restore_holder((port, mac), *address));
+        if !restored {
+            tracing::warn!(
+                port, %address,
+                "the holder of a shared address is not restored: the configuration does not allow it"
+            );
+        }
+        restored
+    });
+    restored.count()
 }
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use tenant_config::{Addresses, Name, SwitchConfig, UPLINK_NAME};
 use vswitch_api::channel::{
-    Channel, Clients, Lease, OLDEST, Order, PortClients, ReceiveError, Report, Totals, VERSION,
-    in_messages,
+    Channel, Clients, HOLDERS_MAX, Holder, Lease, OLDEST, Order, PortClients, ReceiveError, Report,
+    Totals, VERSION, WITH_CLIENTS, WITH_HOLDERS, in_messages,
 };
 
 use super::events::{Event, emit};
@@ -41,7 +41,7 @@ enum ChannelError {
     Foreign(u32, u32),
     #[error("it speaks version {0} of the channel, and this supervisor version {VERSION}")]
     Version(u32),
-    #[error("it reports on {0} ports, and may have {1}")]
+    #[error("it reports on {0} ports or addresses, and may on {1}")]
     TooMany(usize, usize),
     #[error("it reports before it says hello")]
     Order,
@@ -69,6 +69,8 @@ pub(super) struct SwitchChannel {
     leases: BTreeMap<String, ([u8; 6], Ipv4Addr, Instant)>,
     /// By port: its DHCP clients, and when they were reported.
     clients: BTreeMap<String, (PortClients, Instant)>,
+    /// Who holds shared addresses.
+    holders: Vec<Holder>,
     /// The switch that reported them is gone, and its successor has not confirmed them yet.
     orphaned: bool,
     /// What the connected switch, or the one before it, reported last; by port.
@@ -175,14 +177,17 @@ impl SwitchChannel {
                 Ok(Report::Hello { version }) if (OLDEST..=VERSION).contains(&version) => {
                     let leases = self.orphans(now);
                     restored = leases.len();
-                    // Version 2 knows none.
                     let mut clients = in_messages(self.orphaned_clients(config, now)).into_iter();
-                    if let Some(ports) = clients.next().filter(|_| version == VERSION) {
+                    if let Some(ports) = clients.next().filter(|_| version >= WITH_CLIENTS) {
                         channel.send(&Order::Clients { ports })?;
                     }
                     if clients.next().is_some() {
                         let tenant = &config.tenant;
                         tracing::warn!(%tenant, "some of its DHCP clients are not restored");
+                    }
+                    let holders = self.orphaned_holders(config);
+                    if version >= WITH_HOLDERS && !holders.is_empty() {
+                        channel.send(&Order::Holders { holders })?;
                     }
                     channel.send(&Order::Restore { leases })?;
                     self.greeted = true;
@@ -191,6 +196,7 @@ impl SwitchChannel {
                 Ok(_) if !self.greeted => return Err(ChannelError::Order),
                 Ok(Report::Leases { leases }) => self.remember(config, leases, now)?,
                 Ok(Report::Clients { ports }) => self.remember_clients(config, ports, now)?,
+                Ok(Report::Holders { holders }) => self.remember_holders(config, holders)?,
                 Ok(Report::Counters { ports }) => self.count(config, ports)?,
                 Err(ReceiveError::Empty) => break,
                 Err(error) => return Err(error.into()),
@@ -284,6 +290,28 @@ impl SwitchChannel {
         Ok(())
     }
 
+    /// Who held shared addresses at a switch that has ended, of ports that still list them.
+    fn orphaned_holders(&self, config: &SwitchConfig) -> Vec<Holder> {
+        let holders = self.holders.iter().filter(|_| self.orphaned);
+        let listed = holders.filter(|holder| lists(config, holder));
+        listed.cloned().collect()
+    }
+
+    /// Remembers who holds shared addresses. A report may have crossed a change of the
+    /// configuration, so a port that does not list one is no error.
+    fn remember_holders(
+        &mut self,
+        config: &SwitchConfig,
+        mut holders: Vec<Holder>,
+    ) -> Result<(), ChannelError> {
+        if holders.len() > HOLDERS_MAX {
+            return Err(ChannelError::TooMany(holders.len(), HOLDERS_MAX));
+        }
+        holders.retain(|holder| lists(config, holder));
+        self.holders = holders;
+        Ok(())
+    }
+
     /// Remembers the leases of ports that learn. A report may have crossed a change of the
     /// configuration, so a port that does not learn is no error.
     fn remember(
@@ -308,6 +336,13 @@ impl SwitchChannel {
         self.orphaned = false;
         Ok(())
     }
+}
+
+/// Whether the holder's port may hold the address.
+fn lists(config: &SwitchConfig, holder: &Holder) -> bool {
+    let mut ports = config.ports.iter();
+    let port = ports.find(|port| port.name.as_str() == holder.port);
+    port.is_some_and(|port| port.shared.contains(&holder.address))
 }
 
 /// What is left of a port's clients after so many seconds.
@@ -364,6 +399,7 @@ dhcp_server = true
 name = "vm2"
 mac = "52:54:00:aa:00:02"
 addresses = "learn-dhcp"
+shared = ["10.0.0.100", "10.0.0.101"]
 "#;
 
     /// A supervisor, and the socket of a switch whose part the test plays.
@@ -416,32 +452,47 @@ addresses = "learn-dhcp"
             assert!(self.supervisor.hello().is_some());
             let restored = self.advance();
             assert!(self.supervisor.hello().is_none());
-            let (_, leases) = orders(&switch);
+            let (_, _, leases) = orders(&switch);
             assert_eq!(restored, leases.len());
             (switch, leases)
         }
 
-        /// The clients that a new switch of that version is given.
-        fn clients_given(&mut self, version: u32) -> (Channel, Vec<PortClients>) {
+        /// The clients and the holders that a new switch of that version is given.
+        fn given(&mut self, version: u32) -> (Channel, Vec<PortClients>, Vec<Holder>) {
             let listener = self.listen();
             self.now += RETRY_AFTER_ERROR;
             self.advance();
             let switch = accept(&listener).expect("a connection");
             send(&switch, &Report::Hello { version });
             self.advance();
-            let (clients, _) = orders(&switch);
-            (switch, clients)
+            let (clients, holders, _) = orders(&switch);
+            (switch, clients, holders)
         }
     }
 
     /// What the supervisor gives to a switch.
-    fn orders(switch: &Channel) -> (Vec<PortClients>, Vec<Lease>) {
-        match switch.receive().expect("the order") {
-            Order::Restore { leases } => (Vec::new(), leases),
-            Order::Clients { ports } => match switch.receive().expect("the second order") {
-                Order::Restore { leases } => (ports, leases),
-                Order::Clients { .. } => panic!("clients twice"),
-            },
+    fn orders(switch: &Channel) -> (Vec<PortClients>, Vec<Holder>, Vec<Lease>) {
+        let (mut clients, mut former) = (None, None);
+        loop {
+            match switch.receive().expect("an order") {
+                Order::Clients { ports } => assert_eq!(clients.replace(ports), None),
+                Order::Holders { holders } => assert_eq!(former.replace(holders), None),
+                Order::Restore { leases } => {
+                    return (
+                        clients.unwrap_or_default(),
+                        former.unwrap_or_default(),
+                        leases,
+                    );
+                }
+            }
+        }
+    }
+
+    fn holder(address: [u8; 4], port: &str) -> Holder {
+        Holder {
+            address: address.into(),
+            port: port.to_owned(),
+            mac: [2; 6],
         }
     }
 
@@ -467,7 +518,7 @@ addresses = "learn-dhcp"
     #[test]
     fn successor_is_given_clients_that_still_last() {
         let mut bed = Bed::new();
-        let (switch, given) = bed.clients_given(VERSION);
+        let (switch, given, _) = bed.given(VERSION);
         assert_eq!(given, []);
         let ports = vec![clients("vm1", 4, 1000), clients("vm2", 1, 40)];
         send(&switch, &Report::Clients { ports });
@@ -487,17 +538,58 @@ addresses = "learn-dhcp"
         // Its ownership has ended, and it counts on.
         let mut vm2 = clients("vm2", 1, 40 - waited);
         vm2.dhcp.identifiers[0].owned = 0;
-        let (switch, given) = bed.clients_given(VERSION);
+        let (switch, given, _) = bed.given(VERSION);
         assert_eq!(given, [vm1.clone(), vm2]);
         drop(switch);
 
         // An older one knows none; the next is given what still lasts.
-        let (switch, given) = bed.clients_given(OLDEST);
+        let (switch, given, _) = bed.given(OLDEST);
         assert_eq!(given, []);
         drop(switch);
-        let (_, given) = bed.clients_given(VERSION);
+        let (_, given, _) = bed.given(VERSION);
         let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
         assert_eq!(names, ["vm1"]);
+    }
+
+    #[test]
+    fn successor_is_given_holders_that_ports_still_list() {
+        let mut bed = Bed::new();
+        let (switch, _, given) = bed.given(VERSION);
+        assert_eq!(given, []);
+        let (kept, dropped) = (
+            holder([10, 0, 0, 100], "vm2"),
+            holder([10, 0, 0, 101], "vm2"),
+        );
+        let holders = vec![
+            kept.clone(),
+            dropped,
+            holder([10, 0, 0, 102], "vm2"),
+            holder([10, 0, 0, 100], "vm9"),
+        ];
+        send(&switch, &leases(&[]));
+        send(&switch, &Report::Holders { holders });
+        bed.advance();
+        assert!(!is_closed(&switch));
+        drop(switch);
+        bed.config.ports[1].shared.pop();
+        let (switch, _, given) = bed.given(VERSION);
+        assert_eq!(given, [kept.clone()], "the only one that is listed");
+        drop(switch);
+        // An older one knows none.
+        let (switch, _, given) = bed.given(WITH_CLIENTS);
+        assert_eq!(given, []);
+        drop(switch);
+        assert_eq!(bed.given(VERSION).2, [kept]);
+    }
+
+    #[test]
+    fn switch_that_reports_too_many_holders_is_left_alone() {
+        let mut bed = Bed::new();
+        let (switch, _) = bed.connect();
+        let holders = vec![holder([10, 0, 0, 100], "vm2"); HOLDERS_MAX + 1];
+        send(&switch, &Report::Holders { holders });
+        bed.advance();
+        assert!(is_closed(&switch));
     }
 
     #[test]
