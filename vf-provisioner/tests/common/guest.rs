@@ -49,6 +49,7 @@ pub(crate) fn send(site: &Site, guest: &str, frames: &[String]) {
 }
 
 /// A client's message from the MAC that ends in `mac`: by broadcast, or from an address.
+#[allow(dead_code)] // Not every test's guests are clients.
 pub(crate) fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Vec<u8>)]) -> String {
     let mac = [0x52, 0x54, 0, 0, 1, mac];
     let mut message = vec![1, 1, 6, 0, 0, 0, 0, 7];
@@ -87,7 +88,8 @@ pub(crate) fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Ve
 }
 
 /// What the switch shows of that.
-fn shown(site: &Site, what: &str) -> Value {
+#[allow(dead_code)] // Not every test asks otherwise.
+pub(crate) fn shown(site: &Site, what: &str) -> Value {
     let switch = Path::new(site::PROVISIONER).with_file_name("vswitch");
     let socket = sh(&format!(
         "find {} -name control.sock",
