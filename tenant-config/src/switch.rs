@@ -54,7 +54,7 @@ pub struct SwitchDevice<'c> {
     pub device: &'c Device,
     /// The switch's own MAC on this side.
     pub mac: MacAddr,
-    /// Largest IP packet in bytes.
+    /// The largest IP packet that the device takes, in bytes.
     pub mtu: u16,
 }
 
@@ -219,7 +219,7 @@ impl SwitchConfig {
             name: port.name.as_str(),
             device: &port.device,
             mac: port.gateway_mac,
-            mtu: port.mtu,
+            mtu: port.device_mtu(),
         });
         let uplink = self.uplink.iter().map(|uplink| SwitchDevice {
             name: UPLINK_NAME,

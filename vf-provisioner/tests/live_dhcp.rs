@@ -316,6 +316,21 @@ fn sibling_gets_nothing_in_anothers_name(site: &Site) {
     assert_eq!(replies(site, "t1-sibling"), answered + 1);
 }
 
+/// A VM that ignores the MTU of its port learns it by ICMP.
+fn vm_with_larger_mtu_is_told(site: &Site) {
+    let namespace = format!("{}-t1-busybox", site.instance);
+    sh(&format!("ip -n {namespace} link set eth0 mtu 1500"));
+    let asked = sh(&format!(
+        "ip netns exec {namespace} ping -c1 -W2 -Mdo -s1472 10.1.0.33 2>&1"
+    ));
+    assert!(asked.contains("mtu = 1400"), "{asked}");
+    assert!(run(
+        site,
+        "t1-busybox",
+        &["ping", "-c1", "-W2", "-s1472", "10.1.0.33"]
+    ));
+}
+
 #[test]
 fn ordinary_clients_get_what_the_file_says_from_the_gateway() {
     if !nix::unistd::geteuid().is_root() {
@@ -405,6 +420,7 @@ fn ordinary_clients_get_what_the_file_says_from_the_gateway() {
     // What it says of either; here only a broadcast can have been answered.
     isc.wait_for("RENEW").has(&isc_lease);
     assert_eq!(dropped(&site, "t1-isc", "multicast"), 0);
+    vm_with_larger_mtu_is_told(&site);
     drop((busybox, isc, networkd));
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));

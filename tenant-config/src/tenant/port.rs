@@ -350,6 +350,12 @@ impl PortConfig {
         addresses.iter().chain(&self.routes).copied()
     }
 
+    /// The largest IP packet that the Gw side's device takes, in bytes: never less than Ethernet's,
+    /// so that a VM whose own MTU is larger than the port's is told by ICMP.
+    pub fn device_mtu(&self) -> u16 {
+        self.mtu.max(default_mtu())
+    }
+
     pub(crate) fn check_lengths(&self, table: &KeyPath, report: &Report) {
         let addresses = self.addresses.len();
         report.bound(&table.key("addresses"), addresses, MAX_ADDRESSES);

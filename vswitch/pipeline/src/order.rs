@@ -26,6 +26,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         let mut packet = Packet::empty();
         let side = self.filter(rules, frame, &mut packet)?; // Stage::Filter
         self.limit(side, &packet, received)?; // Stage::Storm
+        self.fit(side, &packet, received, frame)?; // Stage::Route
         let sealed_by = match sealed_by {
             Some(vtep) => Some(vtep),
             None => self.leave_ipsec(side, frame, &mut packet)?, // Stage::Ipsec

@@ -27,6 +27,14 @@ pub(super) struct Station<'a> {
 pub(super) const PRIORITY_VID: u16 = 0;
 
 impl Station<'_> {
+    /// Whether the station is told by ICMP that a packet of that type is too large, once all rows
+    /// have let it pass.
+    #[cold]
+    fn is_told_of_mtu(&self, ethertype: u16) -> bool {
+        matches!(self.sender, Sender::Port(_))
+            && matches!(ethertype, ethertype::IPV4 | ethertype::IPV6)
+    }
+
     /// Whether the station may use the tag with this control information.
     #[inline(always)]
     fn lists(&self, tag: u16) -> bool {
@@ -50,17 +58,17 @@ pub(super) fn parse(
     let group = addr::is_group_mac(mac_at(head, 0));
     let max_len = usize::from(station.mtu) + ETHERNET_LEN;
     if frame.len() > max_len {
-        let allowance = match frame.bytes().first_chunk::<18>() {
+        let (allowance, carried) = match frame.bytes().first_chunk::<18>() {
             Some(tagged)
                 if ethertype == ethertype::VLAN
                     && frame.stripped_tag().is_none()
                     && station.lists(be16(tagged, 14)) =>
             {
-                TAG_LEN
+                (TAG_LEN, be16(tagged, 16))
             }
-            _ => 0,
+            _ => (0, ethertype),
         };
-        if frame.len() > max_len + allowance {
+        if frame.len() > max_len + allowance && !station.is_told_of_mtu(carried) {
             return Err(DropReason::Malformed);
         }
     }

@@ -1,7 +1,7 @@
 //! The route: where a packet leaves, and everything that may refuse it there.
 
 use packet::wire::icmp::IcmpError;
-use packet::wire::{Ipv4, Ipv6, Packet};
+use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet};
 use packet::{DropReason, Frame, addr};
 
 use super::report::Refused;
@@ -32,6 +32,45 @@ struct Bound {
 }
 
 impl<'s, N: Notes> Pass<'s, N> {
+    /// The first row of "Services and route": what is larger than its own link carries, in a frame
+    /// that came with so many bytes.
+    #[inline(always)]
+    pub(crate) fn fit(
+        &mut self,
+        side: Side<'s>,
+        packet: &Packet,
+        received: usize,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<()> {
+        match side {
+            Side::Port(rules) if received > usize::from(rules.mtu) + ETHERNET_LEN => {
+                self.refuse_larger(side, packet, rules.mtu, frame)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refuse_larger(
+        &mut self,
+        side: Side<'s>,
+        packet: &Packet,
+        mtu: u16,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<()> {
+        let refused = Refused::with(DropReason::Mtu, IcmpError::TooBig { mtu });
+        match &packet.ip {
+            Ip::V4(ip) if ip.total_len > mtu => {
+                self.report4(Stage::Route, (side, packet, ip), frame, refused)
+            }
+            Ip::V6(ip) if ip.total_len > usize::from(mtu) => {
+                self.report6(Stage::Route, (side, packet, ip), frame, refused)
+            }
+            // A tag, or padding.
+            _ => Ok(()),
+        }
+    }
+
     /// Where the packet leaves.
     #[inline(always)]
     pub(crate) fn route4(

@@ -108,7 +108,7 @@ impl Launcher for Vm {
         let ports = config
             .ports
             .iter()
-            .map(|port| (port.gateway_mac, port.mtu, port.name.to_string()));
+            .map(|port| (port.gateway_mac, port.device_mtu(), port.name.to_string()));
         let uplink = config
             .uplink
             .iter()

@@ -203,7 +203,7 @@ impl NicBackend for Veth {
                     ..End::of_switch(
                         &switch_namespace,
                         interface,
-                        port.mtu,
+                        port.device_mtu(),
                         format!("{}/{} Gw", config.tenant, port.name),
                     )
                 },

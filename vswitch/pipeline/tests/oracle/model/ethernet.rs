@@ -22,7 +22,7 @@ pub(super) struct Ethernet<'a> {
 pub(super) fn ethernet<'a>(
     frame: &'a [u8],
     stripped_tag: Option<u16>,
-    mtu: u16,
+    (mtu, told_by_icmp): (u16, bool),
     trunk: &[u16],
     may_be_source: impl Fn([u8; 6]) -> bool,
 ) -> Result<Ethernet<'a>, DropReason> {
@@ -37,7 +37,12 @@ pub(super) fn ethernet<'a>(
         && frame.len() >= 16
         && listed(be16(frame, 14));
     let longest = usize::from(mtu) + 14 + if allowed_tag { 4 } else { 0 };
-    if frame.len() > longest {
+    let inner_type = match allowed_tag {
+        true if frame.len() >= 18 => be16(frame, 16),
+        _ => outer_type,
+    };
+    let told = told_by_icmp && [IPV4, IPV6].contains(&inner_type);
+    if frame.len() > longest && !told {
         return Err(Malformed);
     }
     // Ethernet 2

@@ -213,7 +213,7 @@ impl Model {
         tag: Option<u16>,
     ) -> Result<Outcome, DropReason> {
         let trunk: Vec<u16> = port.trunk.iter().map(|vid| vid.get()).collect();
-        let ethernet = ethernet(frame, tag, port.mtu, &trunk, |source| {
+        let ethernet = ethernet(frame, tag, (port.mtu, true), &trunk, |source| {
             source == port.mac.octets() || port.extra_macs.iter().any(|mac| mac.octets() == source)
         })?;
         self.last_tag = ethernet.tag;
@@ -240,6 +240,9 @@ impl Model {
                 let packet = ipv4(ethernet.payload)?;
                 ipv4_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                if let Some(outcome) = self.too_large(port, &ethernet, &packet) {
+                    return Ok(outcome);
+                }
                 self.dhcp_client_said(from, port, &packet)?;
                 let outcome = self.services_and_route(from, port, &ethernet, &packet);
                 if let Some(Some(to)) = self.dhcp_taker(from, port, &packet)
@@ -253,6 +256,9 @@ impl Model {
                 let packet = ipv6(ethernet.payload)?;
                 ipv6_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                if let Some(outcome) = self.too_large(port, &ethernet, &packet) {
+                    return Ok(outcome);
+                }
                 if answers_nothing(&ethernet, &packet) {
                     return Err(DstMac);
                 }

@@ -24,21 +24,7 @@ impl Model {
         packet: &Packet<'_>,
     ) -> Outcome {
         let group = is_group(ethernet.destination);
-        // "None is sent where the gateway has no address of that family, about a fragment other
-        // than the first, about an ICMP error, or about a packet with an Ethernet group
-        // destination."
-        let has_address = match packet.source {
-            IpAddr::V4(_) => self.config.gateway.ipv4.is_some(),
-            IpAddr::V6(_) => self.config.gateway.ipv6.is_some(),
-        };
-        let with_error_of = |reason, mtu| Outcome::Drop {
-            reason,
-            icmp_error: packet.fragment != Fragment::Later
-                && !packet.is_icmp_error()
-                && !group
-                && has_address,
-            mtu,
-        };
+        let with_error_of = |reason, mtu| self.with_error(ethernet, packet, reason, mtu);
         let with_error = |reason| with_error_of(reason, None);
         let too_big = |mtu| with_error_of(Mtu, Some(mtu));
 
@@ -99,6 +85,41 @@ impl Model {
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
             Route::Uplink => self.leave(self.uplink(), packet, too_big),
         }
+    }
+
+    /// A drop with an ICMP error: "None is sent where the gateway has no address of that family,
+    /// about a fragment other than the first, about an ICMP error, or about a packet with an
+    /// Ethernet group destination."
+    fn with_error(
+        &self,
+        ethernet: &Ethernet<'_>,
+        packet: &Packet<'_>,
+        reason: DropReason,
+        mtu: Option<u16>,
+    ) -> Outcome {
+        let has_address = match packet.source {
+            IpAddr::V4(_) => self.config.gateway.ipv4.is_some(),
+            IpAddr::V6(_) => self.config.gateway.ipv6.is_some(),
+        };
+        Outcome::Drop {
+            reason,
+            icmp_error: packet.fragment != Fragment::Later
+                && !packet.is_icmp_error()
+                && !is_group(ethernet.destination)
+                && has_address,
+            mtu,
+        }
+    }
+
+    /// "Larger than the port's own `mtu`."
+    pub(super) fn too_large(
+        &self,
+        port: &PortConfig,
+        ethernet: &Ethernet<'_>,
+        packet: &Packet<'_>,
+    ) -> Option<Outcome> {
+        let too_large = packet.whole.len() > usize::from(port.mtu);
+        too_large.then(|| self.with_error(ethernet, packet, Mtu, Some(port.mtu)))
     }
 
     /// Route 8 and 9, and the frame that leaves.

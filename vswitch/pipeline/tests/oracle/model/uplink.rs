@@ -61,7 +61,7 @@ impl Model {
     ) -> Result<Outcome, DropReason> {
         self.last_tag = None;
         // Uplink 1: Ethernet 1, 2 and 4 to 8, as with `trunk` and the VID 0.
-        let ethernet = ethernet(frame, tag, uplink.mtu, &[0], |source| {
+        let ethernet = ethernet(frame, tag, (uplink.mtu, false), &[0], |source| {
             source != uplink.mac.octets()
         })?;
         match ethernet.ethertype {

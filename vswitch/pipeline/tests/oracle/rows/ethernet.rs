@@ -35,10 +35,38 @@ fn lengths_and_sources(rows: &mut Rows) {
     rows.drop(Malformed, "no byte at all", vec![]);
     rows.drop(Malformed, "thirteen bytes", frame[..13].to_vec());
     rows.forward(1, "as long as the MTU allows", of_length(1500));
-    rows.drop(Malformed, "one byte longer", of_length(1501));
     let mut padded = frame.clone();
     padded.resize(1515, 0);
-    rows.drop(Malformed, "padding beyond the MTU", padded);
+    rows.forward(1, "padding beyond the MTU", padded);
+    let mut padded = arp_frame(&arp(1, IP1, GATEWAY));
+    padded.resize(1514, 0);
+    rows.reply("ARP with padding to the MTU", padded.clone());
+    padded.push(0);
+    rows.drop(Malformed, "and beyond", padded);
+    rows.on(configs::trunk(), 0);
+    let tagged_arp = |length: usize| {
+        let mut frame = ethernet(BROADCAST, VM1, 0x8100, &[0, 100, 8, 6]);
+        frame.extend(arp(1, IP1, GATEWAY).bytes());
+        frame.resize(length, 0);
+        frame
+    };
+    rows.reply("tagged ARP with padding to the MTU", tagged_arp(1518));
+    rows.drop(Malformed, "tagged ARP with padding beyond", tagged_arp(1519));
+    rows.on(configs::three(), 0);
+    rows.row = "Route 0";
+    rows.error(DropReason::Mtu, "one byte longer", of_length(1501));
+    rows.error(DropReason::Mtu, "one byte longer by IPv6",
+        v6(&V6 { payload: udp(1, 2, &[0; 1501 - 48]), ..plain6() }));
+    rows.drop(DropReason::Mtu, "the same to all stations", {
+        let packet = V4 { payload: udp(1000, 2000, &[0; 1501 - 28]), ..plain() };
+        broadcast(&packet)
+    });
+    rows.drop(Ipv4Source, "one byte longer, from another's address", {
+        let packet = V4 { from: IP2, payload: udp(1000, 2000, &[0; 1501 - 28]), ..plain() };
+        v4(&packet)
+    });
+    rows.error(DropReason::Mtu, "one byte longer, to the gateway",
+        v4(&V4::new(IP1, GATEWAY, 1, icmp(8, 0, &[0; 1501 - 24]))));
 
     rows.row = "Ethernet 2";
     rows.drop(SrcMacGroup, "source zero", from_mac([0; 6]));
@@ -81,10 +109,10 @@ fn tags_on_trunk(rows: &mut Rows) {
     rows.forward(1, "trunk: a listed tag with priority", tagged(&frame, 0x8100, 0xe000 | 200));
     rows.forward(1, "trunk: no tag", frame.clone());
     rows.forward(1, "trunk: the longest frame with its tag", tagged(&of_length(1500), 0x8100, 100));
-    rows.drop(Malformed, "trunk: one byte longer", tagged(&of_length(1501), 0x8100, 100));
+    rows.error(DropReason::Mtu, "trunk: one byte longer", tagged(&of_length(1501), 0x8100, 100));
     rows.drop(Malformed, "trunk: a tag that is not listed makes no room",
         tagged(&of_length(1500), 0x8100, 101));
-    rows.drop(Malformed, "trunk: the tag's length without the tag", of_length(1504));
+    rows.error(DropReason::Mtu, "trunk: the tag's length without the tag", of_length(1504));
     rows.add("trunk: a listed tag in the metadata", Some(100), frame.clone(), Expect::Forward(1));
     rows.drop(VlanTag, "trunk: another VID", tagged(&frame, 0x8100, 101));
     rows.drop(VlanTag, "trunk: a priority tag", tagged(&frame, 0x8100, 0));

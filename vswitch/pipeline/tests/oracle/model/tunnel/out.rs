@@ -150,7 +150,7 @@ impl Model {
     /// Out 8.
     fn inner_ethernet<'a>(&self, inner: &'a [u8]) -> Result<Ethernet<'a>, DropReason> {
         let own = self.tunnel().mac.octets();
-        let ethernet = ethernet(inner, None, u16::MAX, &[], |source| source != own)?;
+        let ethernet = ethernet(inner, None, (u16::MAX, false), &[], |source| source != own)?;
         match ethernet.ethertype {
             ARP | IPV4 | IPV6 => {}
             RARP => return Err(Rarp),
