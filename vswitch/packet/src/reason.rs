@@ -134,6 +134,7 @@ reasons! {
     78 IkePeer "ike-peer" "IKE from an address that is no endpoint of a peer that requires IPsec";
     79 IkeRate "ike-rate" "IKE over the limit of a peer, or with nobody there who takes it";
     80 IkeMalformed "ike-malformed" "IKE that is cut off, too long, or has a wrong UDP checksum";
+    81 NdLimit "nd-limit" "Duplicate Address Detection of more addresses than a port may claim";
 }
 
 impl DropReason {

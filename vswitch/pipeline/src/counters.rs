@@ -55,7 +55,8 @@ pub struct PortCounters {
     pub forwarded: Counter,
     /// Of these, the ones the gateway answered in place.
     pub replies: Counter,
-    /// ICMP errors returned to the port; the frames they are about count as drops.
+    /// ICMP errors returned to the port, and advertisements that defended an address; the frames
+    /// they are about count as drops.
     pub icmp_errors: Counter,
     /// Frames for the port: forwarded, answers, errors, and the gateway's own.
     pub tx_frames: Counter,
@@ -93,7 +94,7 @@ impl PortCounters {
             "Frames of the port that went to another port."
             => |port| port.forwarded.get();
         counter "vswitch_icmp_errors_total" Frames
-            "ICMP errors returned to the port."
+            "ICMP errors returned to the port, and advertisements that defended an address."
             => |port| port.icmp_errors.get();
         counter "vswitch_replies_total" Frames
             "Frames of the port that the gateway answered."

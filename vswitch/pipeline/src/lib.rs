@@ -85,7 +85,8 @@ pub enum Verdict {
     Reply,
     /// It goes nowhere.
     Drop(DropReason),
-    /// It goes nowhere, and has become an ICMP error to send back to where it came from.
+    /// It goes nowhere, and has become an ICMP error, or the advertisement that another station has
+    /// the address that it claims, to send back to where it came from.
     DropWithError(DropReason),
 }
 
@@ -283,7 +284,8 @@ impl Pipeline {
         decide(&mut pass, origin, frame)
     }
 
-    /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
+    /// Sends what is due by the clock: solicitations of the next hops and of claimed addresses, and
+    /// Router Advertisements.
     /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be
     /// called several times a second.
     pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
@@ -293,6 +295,7 @@ impl Pipeline {
             emit(port, bytes);
         };
         clock::solicit_next_hops(&self.tables, &mut self.state, now_ns, &mut send);
+        clock::ask_claimants(&self.tables, &mut self.state, now_ns, &mut send);
         clock::advertise(&self.tables, &mut self.state, now_ns, &mut send);
         if let Some(tunnel) = &self.tables.tunnel {
             for path in &mut self.state.paths {

@@ -65,6 +65,7 @@ const PIPELINE: &[&str] = &[
     "ipsec/sa",
     "ipsec/link",
     "ipsec/table",
+    "state/bindings",
     "state/guess",
     "state/ipsec",
     "state/lease",

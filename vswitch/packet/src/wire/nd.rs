@@ -141,8 +141,8 @@ fn len_of(message: &NdiscRepr<'_>) -> usize {
     ETHERNET_LEN + ipv6::HEADER_LEN + message.buffer_len()
 }
 
-/// Turns a Neighbor Solicitation into the advertisement that `own_mac` has the target. `None` if it
-/// does not fit.
+/// Turns a Neighbor Solicitation into the advertisement that `own_mac` has the target, to all nodes
+/// if it came from `::`. `None` if it does not fit.
 pub fn advertise(
     frame: &mut Frame<'_>,
     own_mac: [u8; 6],
@@ -150,20 +150,26 @@ pub fn advertise(
     target: u128,
     is_router: bool,
 ) -> Option<()> {
-    let mut flags = NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE;
+    let probe = ip.source == 0;
+    let mut flags = NdiscNeighborFlags::OVERRIDE;
+    flags.set(NdiscNeighborFlags::SOLICITED, !probe);
     flags.set(NdiscNeighborFlags::ROUTER, is_router);
     let message = NdiscRepr::NeighborAdvert {
         flags,
         target_addr: target.into(),
         lladdr: Some(EthernetAddress(own_mac).into()),
     };
-    let to_mac = mac_at(frame.bytes(), 6);
+    let (to_mac, to) = if probe {
+        (addr::group_mac(addr::ALL_NODES), addr::ALL_NODES)
+    } else {
+        (mac_at(frame.bytes(), 6), ip.source)
+    };
     frame.resize(len_of(&message))?;
     let envelope = Envelope {
         to_mac,
         from_mac: own_mac,
         from: target,
-        to: ip.source,
+        to,
     };
     write(frame.bytes_mut(), &envelope, message);
     Some(())

@@ -1,13 +1,17 @@
 //! Which addresses are a port's own.
 
+use crate::state::State;
 use crate::tables::{PortRules, Tables};
 
 /// A port that sends, and the addresses that it may send from.
-pub(super) struct Owner<'a> {
-    pub(super) tables: &'a Tables,
-    pub(super) rules: &'a PortRules,
+pub(crate) struct Owner<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) rules: &'a PortRules,
     /// The address that its DHCP lease gives it.
-    pub(super) leased: Option<u32>,
+    pub(crate) leased: Option<u32>,
+    /// What ports have claimed.
+    pub(crate) state: &'a State,
+    pub(crate) now_ns: u64,
 }
 
 impl Owner<'_> {
@@ -18,6 +22,15 @@ impl Owner<'_> {
 
     #[inline(always)]
     pub(super) fn has6(&self, address: u128) -> bool {
-        self.tables.packed6(address) == Some(self.rules.target) || address == self.rules.link_local
+        self.tables.packed6(address) == Some(self.rules.target)
+            || address == self.rules.link_local
+            || self.state.has_claimed(self.rules.id, address)
+    }
+
+    /// Whether the port may claim an address that it lacks.
+    #[inline(never)]
+    pub(super) fn may_claim(&self, address: u128) -> bool {
+        self.state.has_room(self.rules.id, self.now_ns)
+            && self.state.may_claim(self.tables, self.rules, address)
     }
 }

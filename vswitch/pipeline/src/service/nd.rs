@@ -30,6 +30,9 @@ impl<N: Notes> Pass<'_, N> {
             (icmpv6::ROUTER_SOLICITATION, _, Side::Port(rules)) => {
                 self.advertise_router(rules, packet, ip, frame)
             }
+            (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), Side::Port(rules)) if ip.source == 0 => {
+                self.detect_duplicate(rules, packet, (ip, wanted), frame)
+            }
             (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), _) => {
                 let is_router = match self.owner6(side, ip, wanted) {
                     Owner::Switch => true,
@@ -41,12 +44,54 @@ impl<N: Notes> Pass<'_, N> {
                 let what = format_args!("Neighbor Advertisement");
                 self.answer(side, built, packet.vid, frame, what)
             }
+            (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Port(rules)) => {
+                if let Some(bindings) = &mut self.state.port(rules.id).bindings {
+                    bindings.heard(announced, self.now_ns);
+                }
+                self.refuse(Stage::Service, DropReason::Absorbed)
+            }
             (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Uplink(uplink)) => {
                 let reason = self.learn_next_hop6(uplink, ip, announced, frame);
                 self.refuse(Stage::Service, reason)
             }
             _ => self.refuse(Stage::Service, DropReason::Absorbed),
         }
+    }
+
+    /// Duplicate Address Detection: the port claims the address, if no other station has it; else
+    /// the switch defends it.
+    fn detect_duplicate(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        (ip, wanted): (&Ipv6, u128),
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let (tables, now_ns) = (self.tables, self.now_ns);
+        let target = tables.route6(wanted);
+        if target == Some(Target::Port(rules.id)) || wanted == rules.link_local {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        if self.state.may_claim(tables, rules, wanted) {
+            let bindings = &mut self.state.port(rules.id).bindings;
+            let claimed = bindings.as_mut().is_some_and(|it| it.claim(wanted, now_ns));
+            let reason = if claimed {
+                DropReason::Absorbed
+            } else {
+                DropReason::NdLimit
+            };
+            return self.refuse(Stage::Service, reason);
+        }
+        if let Some(id) = self.state.claimant(tables, wanted) {
+            if let Some(bindings) = &mut self.state.port(id).bindings {
+                bindings.contest(wanted, now_ns);
+            }
+        } else if !tables.has_station6(wanted) {
+            return self.refuse(Stage::Service, DropReason::NdSpoof);
+        }
+        let is_router = target == Some(Target::Gateway) || wanted == rules.gateway_link_local;
+        let built = nd::advertise(frame, rules.gateway_mac, ip, wanted, is_router);
+        self.refuse_with(Stage::Service, DropReason::NdSpoof, packet, built, frame)
     }
 
     fn advertise_router(
@@ -102,14 +147,18 @@ impl<N: Notes> Pass<'_, N> {
             },
             Side::Port(rules) => {
                 let target = self.tables.route6(address);
-                if target == Some(Target::Port(rules.id)) || address == rules.link_local {
+                if target == Some(Target::Port(rules.id))
+                    || address == rules.link_local
+                    || self.state.has_claimed(rules.id, address)
+                {
                     return Owner::Sender;
                 }
                 if address == rules.gateway_link_local {
                     return Owner::Switch;
                 }
                 // By which it reaches its clients.
-                if rules.dhcp_server && self.tables.port_of_link_local(address).is_some() {
+                let station = || self.state.port_of_link_local(self.tables, address);
+                if rules.dhcp_server && station().is_some() {
                     return Owner::Station;
                 }
                 let on_link_only = addr::is_link_local6(address) || addr::is_embedded4(address);

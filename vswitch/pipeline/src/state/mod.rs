@@ -2,6 +2,7 @@
 //! bounded and allocated with the generation, off the worker. It is never shared: each worker has
 //! its own.
 
+mod bindings;
 mod guess;
 mod ipsec;
 mod lease;
@@ -9,6 +10,7 @@ mod next_hop;
 mod path_mtu;
 mod tags;
 
+pub(crate) use self::bindings::Bindings;
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
@@ -18,6 +20,7 @@ pub(crate) use self::tags::TagCache;
 
 use std::sync::Arc;
 
+use packet::addr;
 use packet::wire::{dhcp, dhcp6};
 
 use crate::bucket::Bucket;
@@ -55,6 +58,8 @@ pub(crate) struct PortState {
     pub(crate) claims: Option<Box<Claims>>,
     /// The same for DHCPv6.
     pub(crate) claims6: Option<Box<Claims>>,
+    /// Present where the port may use IPv6.
+    pub(crate) bindings: Option<Box<Bindings>>,
     /// Present on trunk ports.
     pub(crate) tags: Option<Box<TagCache>>,
 }
@@ -81,6 +86,9 @@ impl PortState {
         if rules.learns {
             self.lease
                 .keep(&mut previous.lease, |address| tables.is_free4(address));
+        }
+        if self.bindings.is_some() && previous.bindings.is_some() {
+            std::mem::swap(&mut self.bindings, &mut previous.bindings);
         }
         if self.tags.is_some() && previous.tags.is_some() {
             std::mem::swap(&mut self.tags, &mut previous.tags);
@@ -127,6 +135,7 @@ impl State {
             lease: LeaseState::default(),
             claims: tables.has_dhcp.then(Box::default),
             claims6: tables.has_dhcp.then(Box::default),
+            bindings: (!rules.deny_ipv6).then(Box::default),
             tags: (!rules.trunk.is_empty()).then(Box::default),
         });
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
@@ -209,6 +218,51 @@ impl State {
         let others = tables.ports.iter().filter(|rules| rules.id != id);
         let mut claims = others.filter_map(|rules| self.ports[rules.id.index()].claims.as_ref());
         !identifier.is_empty() && claims.any(|claims| claims.owns(identifier, now_ns))
+    }
+
+    /// Whether the port has claimed the address.
+    #[inline]
+    pub(crate) fn has_claimed(&self, id: PortId, address: u128) -> bool {
+        let bindings = self.ports[id.index()].bindings.as_deref();
+        bindings.is_some_and(|bindings| bindings.has(address))
+    }
+
+    /// The port that has claimed the address.
+    pub(crate) fn claimant(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        let mut ports = tables.ports.iter().map(|rules| rules.id);
+        ports.find(|id| self.has_claimed(*id, address))
+    }
+
+    /// Whether the port may claim the address, or has done so, if it has room.
+    pub(crate) fn may_claim(&self, tables: &Tables, rules: &PortRules, address: u128) -> bool {
+        self.ports[rules.id.index()].bindings.is_some()
+            && tables.is_claimable6(address)
+            && self
+                .claimant(tables, address)
+                .is_none_or(|id| id == rules.id)
+    }
+
+    /// Whether the port has room for one more claim.
+    pub(crate) fn has_room(&self, id: PortId, now_ns: u64) -> bool {
+        let bindings = self.ports[id.index()].bindings.as_deref();
+        bindings.is_some_and(|bindings| bindings.has_room(now_ns))
+    }
+
+    /// The port whose station has that link-local address.
+    pub(crate) fn port_of_link_local(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        if !addr::is_link_local6(address) {
+            return None;
+        }
+        let by_mac = tables.port_of_link_local(address);
+        by_mac.or_else(|| self.claimant(tables, address))
+    }
+
+    /// The port whose station has the address.
+    pub(crate) fn station6(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        match tables.route6(address) {
+            Some(Target::Port(id)) => Some(id),
+            _ => self.port_of_link_local(tables, address),
+        }
     }
 
     /// Whether a station other than the one behind that port has the address, or the gateway has.
@@ -346,6 +400,11 @@ impl State {
         if std::mem::take(&mut self.restored) {
             self.end_contested_leases();
             self.end_contested_claims();
+        }
+        for bindings in self.ports.iter_mut().filter_map(|it| it.bindings.as_mut()) {
+            if !bindings.is_empty() {
+                bindings.keep_if(|address| tables.is_claimable6(address));
+            }
         }
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
             std::mem::swap(&mut self.next_hops, &mut previous.next_hops);

@@ -294,15 +294,34 @@ impl Tables {
         }
     }
 
-    /// The port whose station has the address.
-    pub(crate) fn station6(&self, address: u128) -> Option<PortId> {
-        if let Some(Target::Port(id)) = self.route6(address) {
-            return Some(id);
-        }
-        self.port_of_link_local(address)
+    /// Whether a port may claim the address: a link-local one that is neither the gateway's nor made
+    /// from a port's MAC.
+    pub(crate) fn is_claimable6(&self, address: u128) -> bool {
+        addr::is_link_local6(address)
+            && !self.is_gateway_link_local(address)
+            && self.port_of_link_local(address).is_none()
     }
 
-    /// The port whose station has that link-local address.
+    /// Whether the gateway, a port by its configuration, or a peer has the address.
+    pub(crate) fn has_station6(&self, address: u128) -> bool {
+        if addr::is_link_local6(address) {
+            return !self.is_claimable6(address);
+        }
+        let target = self.route6(address);
+        let has_it = matches!(
+            target,
+            Some(Target::Gateway | Target::Port(_) | Target::Peer(_))
+        );
+        has_it && !addr::is_embedded4(address)
+    }
+
+    /// Whether the address is the gateway's link-local one at a port.
+    pub(crate) fn is_gateway_link_local(&self, address: u128) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.gateway_link_local == address)
+    }
+
+    /// The port whose MAC that link-local address is made from.
     pub(crate) fn port_of_link_local(&self, address: u128) -> Option<PortId> {
         let mut ports = self.ports.iter();
         ports

@@ -308,6 +308,12 @@ impl Trial {
         let sent = self.switch.poll(now_ns);
         self.twin.poll(now_ns);
         self.model.expire(now_ns);
+        let ports = self.model.uplink();
+        let is_question = |(port, frame): &&(usize, Vec<u8>)| {
+            *port < ports && answers::untagged(frame).get(54) == Some(&135)
+        };
+        let asked: Vec<_> = sent.iter().filter(is_question).cloned().collect();
+        assert_eq!(asked, self.model.solicitations(now_ns), "at {now_ns} ns");
         for (port, bytes) in &sent {
             self.tally[*port].sent(bytes.len());
         }
@@ -476,6 +482,11 @@ impl Trial {
                 let own_mac = answers::side(config, from);
                 answers::check(answer, own_mac, bytes, &behind_tag)
                     .map_err(|wrong| format!("a wrong answer: {wrong}"))
+            }
+            (Outcome::Defend(answer), Verdict::DropWithError(DropReason::NdSpoof)) => {
+                let own_mac = answers::side(config, from);
+                answers::check(answer, own_mac, bytes, &behind_tag)
+                    .map_err(|wrong| format!("a wrong defence: {wrong}"))
             }
             (Outcome::TunnelReply(reply), Verdict::Reply) => {
                 let tunnel = config.tunnel.as_ref().expect("a tunnel");

@@ -153,6 +153,7 @@ impl Model {
             stays(name)
         });
         self.clients = clients;
+        self.keep_claims(&old);
         let trunks = |number: usize| config.ports.get(number).map(|port| &port.trunk);
         let same = |number: usize| {
             let mac = |config: &SwitchConfig| config.ports.get(number).map(|port| port.mac);

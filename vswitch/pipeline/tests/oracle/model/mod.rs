@@ -7,6 +7,7 @@
 mod address;
 mod arp;
 mod bytes;
+mod claim;
 mod client;
 mod client6;
 mod dhcp;
@@ -35,6 +36,7 @@ use tenant_config::{
 use self::address::*;
 use self::arp::*;
 use self::bytes::*;
+use self::claim::Claim;
 use self::client::*;
 use self::client6::*;
 use self::dhcp::*;
@@ -62,6 +64,8 @@ pub(crate) enum Outcome {
     Reply(Answer),
     /// It came through the tunnel and is answered into it.
     TunnelReply(TunnelReply),
+    /// It is dropped as [`NdSpoof`], and the answer defends the address that it claims.
+    Defend(Answer),
     /// It reports a path MTU: dropped as [`Absorbed`] if the switch follows it, otherwise as
     /// [`GatewayService`].
     Report(Belief),
@@ -114,6 +118,8 @@ pub(crate) struct Model {
     /// What is remembered of DHCP clients, by the port's name.
     clients: BTreeMap<String, Client>,
     clients6: BTreeMap<String, Client6>,
+    /// The addresses that ports have claimed, by the port's name.
+    claims: BTreeMap<String, Vec<Claim>>,
     buckets: Vec<[Option<Bucket>; 5]>,
     /// The VID of the last frame, which an answer to it carries.
     last_tag: Option<u16>,
@@ -134,6 +140,7 @@ impl Model {
             written: Arc::new(config.clone()),
             clients: BTreeMap::new(),
             clients6: BTreeMap::new(),
+            claims: BTreeMap::new(),
             last_tag: None,
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
@@ -247,8 +254,9 @@ impl Model {
             }
             IPV6 if port.ipv6 == Ipv6Use::Allow => {
                 let packet = ipv6(ethernet.payload)?;
-                ipv6_from_port(port, &packet)?;
+                self.ipv6_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                self.heard_from(port, &packet);
                 if answers_nothing(&ethernet, &packet) {
                     return Err(DstMac);
                 }

@@ -123,7 +123,7 @@ pub(super) fn answers_nothing(ethernet: &Ethernet<'_>, packet: &Packet<'_>) -> b
 impl Model {
     /// "No ND is ever forwarded." `None` for other messages.
     pub(super) fn nd_service(
-        &self,
+        &mut self,
         from: usize,
         port: &PortConfig,
         icmp_type: u8,
@@ -131,14 +131,20 @@ impl Model {
     ) -> Option<Outcome> {
         let mac = port.gateway_mac.octets();
         match icmp_type {
-            NA | MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
+            NA => {
+                self.advertised(port, nd_target(packet.payload));
+                Some(Absorbed.into())
+            }
+            MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
+            NS if packet.source.is_unspecified() => {
+                Some(self.detected(port, nd_target(packet.payload)))
+            }
             NS => {
                 let target = nd_target(packet.payload);
-                let mut ports = self.config.ports.iter();
                 let known = target == port.gateway_mac.link_local()
-                    || (port.dhcp_server && ports.any(|it| it.mac.link_local() == target))
+                    || (port.dhcp_server && self.port_of_link_local(target.into()).is_some())
                     || self.answers_for(from, target.into());
-                Some(if owns_or_link_local(port, target) {
+                Some(if self.has6(port, target) {
                     Absorbed.into()
                 } else if known {
                     Outcome::Reply(Answer::NeighborAdvertisement {

@@ -84,11 +84,11 @@ impl Model {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),
-            Route::Port(to) => self.leave(to, packet, too_big),
-            Route::Peer(peer) => self.enter_tunnel(peer, packet, with_error_of),
             Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
             // Route 7
-            Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
+            _ if is_link_local(packet.source) => LinkLocalIp.into(),
+            Route::Port(to) => self.leave(to, packet, too_big),
+            Route::Peer(peer) => self.enter_tunnel(peer, packet, with_error_of),
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
             Route::Uplink => self.leave(self.uplink(), packet, too_big),
         }
