@@ -10,11 +10,11 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::generate::{Chance, Choices};
 use oracle::lease_story::Event;
-use oracle::rows::{GW, STABLE, VM1, VM2, inner, link_local, solicited_node, stable};
+use oracle::rows::{EXTERNAL6, GW, STABLE, VM1, VM2, inner, link_local, solicited_node, stable};
 use oracle::trial::{SECOND_NS, Switch, Trial};
 use pipeline::{DropReason, PortId, Verdict};
 use proptest::prelude::*;
-use tenant_config::MacAddr;
+use tenant_config::{Addresses, MacAddr, SwitchConfig};
 
 const ABSORBED: Verdict = Verdict::Drop(DropReason::Absorbed);
 const DEFENDED: Verdict = Verdict::DropWithError(DropReason::NdSpoof);
@@ -29,8 +29,14 @@ struct Story {
 
 impl Story {
     fn begin() -> Self {
+        Self::on(&configs::three())
+    }
+
+    fn on(config: &SwitchConfig) -> Self {
+        let mut trial = Trial::new(config);
+        trial.resolve(0);
         Self {
-            trial: Trial::new(&configs::three()),
+            trial,
             now_ns: SECOND_NS,
         }
     }
@@ -172,6 +178,105 @@ fn dhcp_server_reaches_a_client_at_its_claimed_address() {
     assert_eq!(story.send(2, &unclaimed), refused);
 }
 
+/// What the two make of their prefix.
+const MADE: Ipv6Addr = inner(0x50);
+
+#[test]
+fn made_address_is_routed_to_its_port() {
+    let mut story = Story::on(&configs::slaac());
+    let to = |to| V6::new(inner(0x12), to, 17, udp(1000, 2000, b"hello"));
+    let nowhere = Verdict::DropWithError(DropReason::RouteNone);
+    assert_eq!(story.send(1, &to(MADE)), nowhere);
+    assert_eq!(story.detect(0, MADE), ABSORBED);
+    assert_eq!(story.send(1, &to(MADE)), Verdict::Forward(PortId(0)));
+    let ns = V6::icmp(
+        inner(0x12),
+        solicited_node(MADE),
+        neighbor(135, 0, MADE, &[link_layer(1, VM2)]),
+    );
+    assert_eq!(story.send(1, &ns), Verdict::Reply);
+    let back = V6::new(MADE, inner(0x12), 17, udp(2000, 1000, b"hello"));
+    assert_eq!(story.send(0, &back), Verdict::Forward(PortId(1)));
+    let out = V6 {
+        to: EXTERNAL6,
+        ..back.clone()
+    };
+    assert_eq!(story.send(0, &out), Verdict::Forward(PortId(3)));
+    let inbound = V6::new(EXTERNAL6, MADE, 17, udp(2000, 1000, b"hello"));
+    let uplink = oracle::rows::UPLINK;
+    let frame = ethernet(uplink, oracle::rows::ROUTER, IPV6, &inbound.bytes());
+    let came = story.trial.send(story.now_ns, 3, &frame, None);
+    assert_eq!(came, Ok(Verdict::Forward(PortId(0))));
+    // Not another's, whether it may make addresses or not.
+    assert_eq!(story.detect(1, MADE), DEFENDED);
+    assert_eq!(story.detect(2, MADE), DEFENDED);
+    assert!(!story.has(1, MADE) && !story.has(2, MADE));
+    let refused = Verdict::Drop(DropReason::NdSpoof);
+    assert_eq!(story.detect(2, inner(0x51)), refused);
+}
+
+#[test]
+fn addresses_of_others_are_not_made() {
+    let mut story = Story::on(&configs::slaac());
+    for (address, verdict) in [
+        (inner(1), DEFENDED),
+        (inner(0x12), DEFENDED),
+        (inner(0x13), DEFENDED),
+        (inner(0), Verdict::Drop(DropReason::NdSpoof)),
+        (EXTERNAL6, Verdict::Drop(DropReason::NdSpoof)),
+        (oracle::rows::UPLINK6, Verdict::Drop(DropReason::NdSpoof)),
+        ("fd00:0:0:2::1".parse().expect("a prefix of vm2"), DEFENDED),
+        (
+            "fd00:0:0:3::1".parse().expect("of no subnet"),
+            Verdict::Drop(DropReason::NdSpoof),
+        ),
+    ] {
+        assert_eq!(story.detect(0, address), verdict, "{address}");
+        assert!(!story.has(0, address), "{address}");
+    }
+}
+
+#[test]
+fn station_makes_at_most_eight_addresses() {
+    let mut story = Story::on(&configs::slaac());
+    for last in 0x50..0x58 {
+        assert_eq!(story.detect(0, inner(last)), ABSORBED);
+    }
+    let limit = Verdict::Drop(DropReason::NdLimit);
+    assert_eq!(story.detect(0, inner(0x58)), limit);
+    // Link-local ones have room of their own.
+    assert_eq!(story.detect(0, STABLE), ABSORBED);
+    for _ in 0..3 {
+        story.wait_s(300);
+        while story.poll() != NOBODY {
+            story.wait_s(1);
+        }
+    }
+    assert_eq!(story.detect(0, inner(0x58)), ABSORBED);
+    assert!(!story.has(0, MADE) && story.has(0, inner(0x58)));
+}
+
+#[test]
+fn made_address_ends_with_its_configuration() {
+    let first = configs::slaac();
+    let mut assigned = first.clone();
+    if let Addresses::Static(nets) = &mut assigned.ports[1].addresses {
+        nets.push(std::net::IpAddr::V6(MADE).into());
+    }
+    let mut no_longer = first.clone();
+    no_longer.ports[0].addresses6 = None;
+    for config in [&assigned, &no_longer] {
+        let mut story = Story::on(&first);
+        assert_eq!(story.detect(0, MADE), ABSORBED);
+        story.trial.configure(&first);
+        assert!(story.has(0, MADE));
+        story.trial.configure(config);
+        assert!(!story.has(0, MADE));
+        story.trial.configure(&first);
+        assert!(!story.has(0, MADE));
+    }
+}
+
 #[test]
 fn claims_stay_while_the_port_has_its_mac() {
     let mut story = Story::begin();
@@ -264,7 +369,7 @@ proptest! {
 
 fn addresses_are_apart(switch: &mut Switch, now_ns: u64) -> Result<(), TestCaseError> {
     let config = switch.config.clone();
-    let mut claimed = vec![0; config.ports.len()];
+    let mut claimed = vec![[0; 2]; config.ports.len()];
     for address in claim_story::addresses(&config) {
         let mut owners = Vec::new();
         for (number, port) in config.ports.iter().enumerate() {
@@ -278,18 +383,21 @@ fn addresses_are_apart(switch: &mut Switch, now_ns: u64) -> Result<(), TestCaseE
         let Some(owner) = owners.first().copied() else {
             continue;
         };
-        let of_gateway = address == inner(1) || address == inner(0x99) || address == link_local(GW);
+        let nobodys = [inner(1), inner(0), EXTERNAL6, link_local(GW)];
+        let of_gateway = nobodys.contains(&address);
         prop_assert!(!of_gateway, "{address} is of {owner}");
         for (number, port) in config.ports.iter().enumerate() {
             let stranger = number != owner && port.mac.link_local() == address;
             prop_assert!(!stranger, "{address} is of {owner}, not {number}");
             prop_assert!(port.gateway_mac.link_local() != address);
         }
-        let is_claimed =
-            address.is_unicast_link_local() && address != config.ports[owner].mac.link_local();
-        claimed[owner] += u32::from(is_claimed);
+        let link_local = address.is_unicast_link_local();
+        let is_claimed = address != config.ports[owner].mac.link_local();
+        claimed[owner][usize::from(link_local)] += u32::from(is_claimed);
     }
-    prop_assert!(claimed.iter().all(|count| *count <= 4), "{claimed:?}");
+    // Up to two are the port's by the configuration.
+    let at_most = |[global, link_local]: &[u32; 2]| *global <= 10 && *link_local <= 4;
+    prop_assert!(claimed.iter().all(at_most), "{claimed:?}");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Owner<'_> {
     /// Whether the port may claim an address that it lacks.
     #[inline(never)]
     pub(super) fn may_claim(&self, address: u128) -> bool {
-        self.state.has_room(self.rules.id, self.now_ns)
+        self.state.has_room(self.rules.id, address, self.now_ns)
             && self.state.may_claim(self.tables, self.rules, address)
     }
 }

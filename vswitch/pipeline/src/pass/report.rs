@@ -80,8 +80,8 @@ impl<N: Notes> Pass<'_, N> {
         self.report(stage, rules, packet, frame, refused.reason, build)
     }
 
-    /// Drops the frame, which has become the advertisement that another station has the address that
-    /// it claims.
+    /// Drops the frame, which has become the advertisement that another station has the address
+    /// that it claims.
     #[cold]
     pub(crate) fn refuse_with(
         &mut self,

@@ -140,13 +140,13 @@ impl<N: Notes> Pass<'_, N> {
             Side::Uplink(uplink) if uplink.ipv6 == Some(address) && ip.source != 0 => Owner::Switch,
             Side::Uplink(_) => Owner::None,
             Side::Peer(_) if ip.source == 0 => Owner::Sender,
-            Side::Peer(_) => match self.tables.route6(address) {
+            Side::Peer(_) => match self.state.route6(self.tables, address) {
                 Some(Target::Gateway) => Owner::Switch,
                 Some(Target::Port(_)) => Owner::Station,
                 _ => Owner::None,
             },
             Side::Port(rules) => {
-                let target = self.tables.route6(address);
+                let target = self.state.route6(self.tables, address);
                 if target == Some(Target::Port(rules.id))
                     || address == rules.link_local
                     || self.state.has_claimed(rules.id, address)

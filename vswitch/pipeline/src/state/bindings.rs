@@ -1,9 +1,13 @@
 //! IPv6 addresses that ports have claimed: first come, first served (RFC 6620).
 
+use packet::addr;
+
 use crate::bucket::SECOND_NS;
 
 /// Link-local addresses that a port may have claimed at one time.
 const LINK_LOCAL: usize = 4;
+/// Others.
+const GLOBAL: usize = 8;
 /// For so long at least, a claim that is heard of does not make way for another of its port.
 const KEPT_NS: u64 = 60 * SECOND_NS;
 /// A station that is not heard of for so long is asked whether it still has the address.
@@ -36,73 +40,72 @@ impl Binding {
 }
 
 /// Claims of one kind; those that are there come first.
-#[derive(Debug)]
-struct Slots<const N: usize>([Option<Binding>; N]);
+type Slots = [Option<Binding>];
 
-impl<const N: usize> Slots<N> {
-    fn all(&self) -> impl Iterator<Item = &Binding> {
-        self.0.iter().map_while(Option::as_ref)
-    }
+/// The place of one more: a free one, or that of the longest silence.
+fn place(slots: &Slots, now_ns: u64) -> Option<usize> {
+    let heard_ns = |(_, slot): &(usize, &Option<Binding>)| slot.map(|it| it.heard_ns);
+    let (place, slot) = slots.iter().enumerate().min_by_key(heard_ns)?;
+    let is_silent = |it: Binding| now_ns >= it.heard_ns.saturating_add(KEPT_NS);
+    slot.is_none_or(is_silent).then_some(place)
+}
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Binding> {
-        self.0.iter_mut().map_while(Option::as_mut)
-    }
-
-    /// The place of one more: a free one, or that of the longest silence.
-    fn place(&self, now_ns: u64) -> Option<usize> {
-        let slots = self.0.iter().enumerate();
-        let heard_ns = |(_, slot): &(usize, &Option<Binding>)| slot.map(|it| it.heard_ns);
-        let (place, slot) = slots.min_by_key(heard_ns)?;
-        let is_silent = |it: Binding| now_ns >= it.heard_ns.saturating_add(KEPT_NS);
-        slot.is_none_or(is_silent).then_some(place)
-    }
-
-    fn retain(&mut self, stays: impl Fn(&Binding) -> bool) {
-        let mut kept = 0;
-        for at in 0..N {
-            let slot = self.0[at].take().filter(&stays);
-            if slot.is_some() {
-                self.0[kept] = slot;
-                kept += 1;
-            }
+fn retain(slots: &mut Slots, stays: impl Fn(&Binding) -> bool) {
+    let mut kept = 0;
+    for at in 0..slots.len() {
+        let slot = slots[at].take().filter(&stays);
+        if slot.is_some() {
+            slots[kept] = slot;
+            kept += 1;
         }
     }
 }
 
 /// The addresses that one port has claimed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Bindings {
-    link_local: Slots<LINK_LOCAL>,
-}
-
-impl Default for Bindings {
-    fn default() -> Self {
-        Self {
-            link_local: Slots([None; LINK_LOCAL]),
-        }
-    }
+    link_local: [Option<Binding>; LINK_LOCAL],
+    global: [Option<Binding>; GLOBAL],
 }
 
 impl Bindings {
+    fn like(&self, address: u128) -> &Slots {
+        if addr::is_link_local6(address) {
+            &self.link_local
+        } else {
+            &self.global
+        }
+    }
+
+    fn like_mut(&mut self, address: u128) -> &mut Slots {
+        if addr::is_link_local6(address) {
+            &mut self.link_local
+        } else {
+            &mut self.global
+        }
+    }
+
     fn get_mut(&mut self, address: u128) -> Option<&mut Binding> {
-        self.link_local.all_mut().find(|it| it.address == address)
+        let mut all = self.like_mut(address).iter_mut().map_while(Option::as_mut);
+        all.find(|it| it.address == address)
     }
 
     /// Whether there are none.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.link_local.0[0].is_none()
+        self.link_local[0].is_none() && self.global[0].is_none()
     }
 
     /// Whether the address is among them.
     #[inline]
     pub(crate) fn has(&self, address: u128) -> bool {
-        self.link_local.all().any(|it| it.address == address)
+        let mut all = self.like(address).iter().map_while(Option::as_ref);
+        all.any(|it| it.address == address)
     }
 
     /// Whether the address may be claimed beside them.
-    pub(crate) fn has_room(&self, now_ns: u64) -> bool {
-        self.link_local.place(now_ns).is_some()
+    pub(crate) fn has_room(&self, address: u128, now_ns: u64) -> bool {
+        place(self.like(address), now_ns).is_some()
     }
 
     /// The station that has the address has sent something.
@@ -120,9 +123,10 @@ impl Bindings {
             *binding = new;
             return true;
         }
-        let place = self.link_local.place(now_ns);
+        let slots = self.like_mut(address);
+        let place = place(slots, now_ns);
         if let Some(place) = place {
-            self.link_local.0[place] = Some(new);
+            slots[place] = Some(new);
         }
         place.is_some()
     }
@@ -138,7 +142,8 @@ impl Bindings {
     /// due.
     pub(crate) fn next_question(&mut self, now_ns: u64) -> Option<u128> {
         self.retain(|it| it.asked < QUESTIONS || now_ns < it.due_ns);
-        let due = self.link_local.all_mut().find(|it| now_ns >= it.due_ns)?;
+        let all = self.link_local.iter_mut().chain(&mut self.global);
+        let due = all.flatten().find(|it| now_ns >= it.due_ns)?;
         due.asked += 1;
         due.due_ns = now_ns.saturating_add(SECOND_NS);
         Some(due.address)
@@ -150,7 +155,8 @@ impl Bindings {
     }
 
     fn retain(&mut self, stays: impl Fn(&Binding) -> bool) {
-        self.link_local.retain(&stays);
+        retain(&mut self.link_local, &stays);
+        retain(&mut self.global, &stays);
     }
 }
 

@@ -236,16 +236,41 @@ impl State {
     /// Whether the port may claim the address, or has done so, if it has room.
     pub(crate) fn may_claim(&self, tables: &Tables, rules: &PortRules, address: u128) -> bool {
         self.ports[rules.id.index()].bindings.is_some()
-            && tables.is_claimable6(address)
+            && tables.is_claimable6(rules, address)
             && self
                 .claimant(tables, address)
                 .is_none_or(|id| id == rules.id)
     }
 
-    /// Whether the port has room for one more claim.
-    pub(crate) fn has_room(&self, id: PortId, now_ns: u64) -> bool {
+    /// Whether the port has room for the claim of the address beside those that it has.
+    pub(crate) fn has_room(&self, id: PortId, address: u128, now_ns: u64) -> bool {
         let bindings = self.ports[id.index()].bindings.as_deref();
-        bindings.is_some_and(|bindings| bindings.has_room(now_ns))
+        bindings.is_some_and(|bindings| bindings.has_room(address, now_ns))
+    }
+
+    /// Where a destination leads, claimed addresses included.
+    #[inline(always)]
+    pub(crate) fn route6(&self, tables: &Tables, address: u128) -> Option<Target> {
+        match tables.route6(address) {
+            Some(Target::Unowned) if tables.learns6 => self.claimed6(tables, address),
+            target => target,
+        }
+    }
+
+    #[inline(never)]
+    fn claimed6(&self, tables: &Tables, address: u128) -> Option<Target> {
+        let mut learning = tables.ports.iter().filter(|rules| rules.learns6);
+        let owner = learning.find(|rules| self.has_claimed(rules.id, address));
+        Some(owner.map_or(Target::Unowned, |rules| Target::Port(rules.id)))
+    }
+
+    /// Whether a station other than the one behind that port has the address, or the gateway has.
+    pub(crate) fn is_anothers6(&self, tables: &Tables, id: PortId, address: u128) -> bool {
+        match self.route6(tables, address) {
+            Some(Target::Port(owner)) => owner != id,
+            Some(Target::Unowned) => false,
+            _ => tables.is_near6(address),
+        }
     }
 
     /// The port whose station has that link-local address.
@@ -259,7 +284,7 @@ impl State {
 
     /// The port whose station has the address.
     pub(crate) fn station6(&self, tables: &Tables, address: u128) -> Option<PortId> {
-        match tables.route6(address) {
+        match self.route6(tables, address) {
             Some(Target::Port(id)) => Some(id),
             _ => self.port_of_link_local(tables, address),
         }
@@ -401,9 +426,9 @@ impl State {
             self.end_contested_leases();
             self.end_contested_claims();
         }
-        for bindings in self.ports.iter_mut().filter_map(|it| it.bindings.as_mut()) {
-            if !bindings.is_empty() {
-                bindings.keep_if(|address| tables.is_claimable6(address));
+        for (rules, port) in tables.ports.iter().zip(&mut self.ports) {
+            if let Some(bindings) = port.bindings.as_mut().filter(|it| !it.is_empty()) {
+                bindings.keep_if(|address| tables.is_claimable6(rules, address));
             }
         }
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {

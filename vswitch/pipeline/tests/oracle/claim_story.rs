@@ -3,13 +3,13 @@
 
 use std::net::Ipv6Addr;
 
-use tenant_config::{Ipv6Use, MacAddr, SwitchConfig};
+use tenant_config::{Addresses, Addresses6, Ipv6Autoconf, Ipv6Use, MacAddr, SwitchConfig};
 
 use super::configs;
 use super::frames::*;
 use super::generate::Choices;
 use super::lease_story::Event;
-use super::rows::{VM1, VM2, inner, link_local, solicited_node, stable};
+use super::rows::{EXTERNAL6, VM1, VM2, inner, link_local, solicited_node, stable};
 use super::trial::SECOND_NS;
 
 /// The MAC that the second port may get; its link-local address is free until then.
@@ -17,7 +17,7 @@ const OTHER: Mac = [0x52, 0x54, 0, 0xaa, 9, 2];
 
 /// Every address that somebody may want.
 pub(crate) fn addresses(config: &SwitchConfig) -> Vec<Ipv6Addr> {
-    let few = (1..7).map(stable);
+    let few = (1..7).map(stable).chain((0x50..0x5b).map(inner));
     let own = [VM1, VM2, OTHER].map(link_local);
     let gateways = config
         .ports
@@ -25,13 +25,18 @@ pub(crate) fn addresses(config: &SwitchConfig) -> Vec<Ipv6Addr> {
         .map(|port| port.gateway_mac.link_local());
     few.chain(own)
         .chain(gateways.take(2))
-        .chain([inner(0x11), inner(0x12), inner(1), inner(0x99)])
+        .chain([inner(0x11), inner(0x12), inner(1), inner(0), EXTERNAL6])
         .collect()
 }
 
 /// The switches of the stories: one port is a DHCP server, or one may use tags.
 pub(crate) fn switches() -> Vec<SwitchConfig> {
-    vec![configs::three(), configs::trunk()]
+    let mut tagged = configs::trunk();
+    tagged.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+    for port in &mut tagged.ports {
+        port.addresses6 = Some(Addresses6::LearnNd);
+    }
+    vec![configs::three(), configs::slaac(), configs::trunk(), tagged]
 }
 
 /// What the stations of a sequence may do.
@@ -62,10 +67,16 @@ impl World {
 
     fn reconfigured(&self, choices: &mut Choices<'_>) -> SwitchConfig {
         let mut config = self.first.clone();
-        match choices.pick(&[0, 1, 2, 3]) {
+        match choices.pick(&[0, 1, 2, 3, 4, 5]) {
             0 => config.ports[1].mac = MacAddr::new(OTHER).expect("a station's MAC"),
             1 => config.ports[0].ipv6 = Ipv6Use::Deny,
             2 => config.ports[0].mtu = 1400,
+            3 => config.ports[0].addresses6 = None,
+            4 => {
+                if let Addresses::Static(nets) = &mut config.ports[1].addresses {
+                    nets.push(std::net::IpAddr::V6(inner(0x50)).into());
+                }
+            }
             _ => {}
         }
         config

@@ -33,6 +33,13 @@ impl Model {
         claims.map_or(&[], Vec::as_slice)
     }
 
+    /// What the port has claimed in the gateway's subnet.
+    pub(super) fn claimed_in_subnet(&self, port: &PortConfig) -> Vec<ipnet::IpNet> {
+        let all = self.claims_of(port).iter().map(|claim| claim.address);
+        let global = all.filter(|address| !is_link_local((*address).into()));
+        global.map(|address| IpAddr::V6(address).into()).collect()
+    }
+
     /// Whether the port has claimed the address.
     pub(super) fn has_claimed(&self, port: &PortConfig, address: Ipv6Addr) -> bool {
         let claims = self.claims_of(port);
@@ -63,34 +70,58 @@ impl Model {
             .ports
             .iter()
             .filter(|other| other.name != port.name);
-        self.is_claimable(address) && !others.any(|other| self.has_claimed(other, address))
+        self.is_claimable(port.name.as_str(), address)
+            && !others.any(|other| self.has_claimed(other, address))
     }
 
-    fn is_claimable(&self, address: Ipv6Addr) -> bool {
-        let of_a_mac = self.config.ports.iter().any(|port| {
-            address == port.mac.link_local() || address == port.gateway_mac.link_local()
-        });
-        is_link_local(address.into()) && !of_a_mac
+    fn is_claimable(&self, name: &str, address: Ipv6Addr) -> bool {
+        let ports = &self.written.ports;
+        if is_link_local(address.into()) {
+            return !ports.iter().any(|port| {
+                address == port.mac.link_local() || address == port.gateway_mac.link_local()
+            });
+        }
+        let port = ports.iter().find(|port| port.name.as_str() == name);
+        let subnet = self.written.gateway.ipv6;
+        port.is_some_and(|port| port.addresses6.is_some())
+            && subnet.is_some_and(|net| {
+                net.contains(&address) && address != net.network() && address != net.addr()
+            })
+            && !ports.iter().any(|port| owns(port, address.into()))
+            && matches!(self.route(address.into()), Route::Nowhere | Route::Port(_))
     }
 
-    /// "At most 4 addresses. One more takes the place …": that place.
-    fn room(&self, port: &PortConfig) -> Option<usize> {
+    /// "One more takes the place …": that place.
+    fn room(&self, port: &PortConfig, address: Ipv6Addr) -> Option<usize> {
         let claims = self.claims_of(port);
-        if claims.len() < 4 {
+        let near = is_link_local(address.into());
+        let alike: Vec<usize> = (0..claims.len())
+            .filter(|place| is_link_local(claims[*place].address.into()) == near)
+            .collect();
+        if alike.len() < if near { 4 } else { 8 } {
             return Some(claims.len());
         }
-        let silent = (0..claims.len()).min_by_key(|place| claims[*place].heard_ns);
+        let silent = alike
+            .into_iter()
+            .min_by_key(|place| claims[*place].heard_ns);
         silent.filter(|place| self.now_ns >= claims[*place].heard_ns + 60 * SECOND_NS)
     }
 
-    pub(super) fn has_room(&self, port: &PortConfig) -> bool {
-        self.room(port).is_some()
+    pub(super) fn has_room(&self, port: &PortConfig, address: Ipv6Addr) -> bool {
+        self.room(port, address).is_some()
+    }
+
+    /// Whether the file gives the port the address, or it is made from its `mac`.
+    fn is_assigned(&self, port: &PortConfig, address: Ipv6Addr) -> bool {
+        let mut ports = self.written.ports.iter();
+        let written = ports.find(|written| written.name == port.name);
+        written.is_some_and(|written| owns_or_link_local(written, address))
     }
 
     /// The port claims the address, or is heard of with it; whether there was room.
     pub(super) fn claim(&mut self, port: &PortConfig, address: Ipv6Addr) -> bool {
         let new = Claim::new(address, self.now_ns);
-        let room = self.room(port);
+        let room = self.room(port, address);
         let claims = self.claims.entry(port.name.to_string()).or_default();
         let known = claims.iter().position(|claim| claim.address == address);
         match known.or(room) {
@@ -106,7 +137,7 @@ impl Model {
         let IpAddr::V6(source) = packet.source else {
             return;
         };
-        if !source.is_unspecified() && !owns_or_link_local(port, source) {
+        if !source.is_unspecified() && !self.is_assigned(port, source) {
             assert!(self.claim(port, source), "the filter knows of room");
         }
     }
@@ -120,7 +151,7 @@ impl Model {
 
     /// "NS from `::` (Duplicate Address Detection)".
     pub(super) fn detected(&mut self, port: &PortConfig, address: Ipv6Addr) -> Outcome {
-        if owns_or_link_local(port, address) {
+        if self.is_assigned(port, address) {
             return Absorbed.into();
         }
         if self.may_claim(port, address) {
@@ -163,7 +194,10 @@ impl Model {
                 continue;
             };
             claims.retain(|claim| claim.solicited < 3 || now_ns < claim.due_ns);
-            for claim in claims.iter_mut().filter(|claim| now_ns >= claim.due_ns) {
+            let is_far = |claim: &&mut Claim| !is_link_local(claim.address.into());
+            let mut of_port: Vec<&mut Claim> = claims.iter_mut().collect();
+            of_port.sort_by_key(is_far);
+            for claim in of_port.into_iter().filter(|claim| now_ns >= claim.due_ns) {
                 claim.solicited += 1;
                 claim.due_ns = now_ns + SECOND_NS;
                 let gateway = port.gateway_mac;
@@ -193,7 +227,7 @@ impl Model {
             ports.find(|port| port.name.as_str() == name).cloned()
         };
         claims.retain(|name, claims| {
-            claims.retain(|claim| self.is_claimable(claim.address));
+            claims.retain(|claim| self.is_claimable(name, claim.address));
             match (port(&self.written, name), port(old, name)) {
                 (Some(new), Some(former)) => {
                     new.mac == former.mac

@@ -146,7 +146,7 @@ impl Model {
         } else if !self.has6(port, source) {
             let claims = matches!(packet.icmpv6_type(), Some(RS | NS))
                 || packet.udp_ports().is_some_and(|(_, to)| to == 547);
-            if !(claims && self.may_claim(port, source) && self.has_room(port)) {
+            if !(claims && self.may_claim(port, source) && self.has_room(port, source)) {
                 return Err(Ipv6Source);
             }
         }

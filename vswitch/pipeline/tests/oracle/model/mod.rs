@@ -30,7 +30,8 @@ use std::sync::Arc;
 
 use pipeline::DropReason::{self, *};
 use tenant_config::{
-    Addresses, Encapsulation, Ipv6Use, MacAddr, PortConfig, SwitchConfig, UplinkConfig,
+    Addresses, Encapsulation, Ipv6Autoconf, Ipv6Use, MacAddr, PortConfig, SwitchConfig,
+    UplinkConfig,
 };
 
 use self::address::*;
@@ -91,6 +92,9 @@ pub(crate) enum Answer {
         mac: [u8; 6],
         /// The MTU that it states; `None` if it need not state one.
         mtu: Option<u16>,
+        /// Managed and other configuration, and that for SLAAC of the prefix.
+        flags: [bool; 3],
+        prefix: ipnet::Ipv6Net,
     },
     /// The echo reply to an echo request.
     Echo,

@@ -155,14 +155,26 @@ impl Model {
                     NdUnknown.into()
                 })
             }
-            RS if self.config.gateway.ipv6.is_some() => {
-                Some(Outcome::Reply(Answer::RouterAdvertisement {
+            RS => Some(match self.config.gateway.ipv6 {
+                Some(net) => Outcome::Reply(Answer::RouterAdvertisement {
                     mac,
                     mtu: self.advertised_mtu(port),
-                }))
-            }
-            RS => Some(Absorbed.into()),
+                    flags: self.autoconf(),
+                    prefix: net.trunc(),
+                }),
+                None => Absorbed.into(),
+            }),
             _ => None,
+        }
+    }
+
+    /// "`gateway.ipv6_autoconf` decides …": M, O and A.
+    fn autoconf(&self) -> [bool; 3] {
+        let served = self.config.ports.iter().any(|port| port.dhcp_server);
+        match self.config.gateway.ipv6_autoconf {
+            Ipv6Autoconf::Dhcpv6 => [served, served, false],
+            Ipv6Autoconf::Slaac => [false, served, true],
+            Ipv6Autoconf::None => [false; 3],
         }
     }
 }
