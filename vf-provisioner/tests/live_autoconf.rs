@@ -11,6 +11,8 @@ mod guest;
 mod output;
 #[path = "common/site.rs"]
 mod site;
+#[path = "common/supervisor.rs"]
+mod supervisor;
 
 use std::fs;
 use std::path::Path;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use guest::{Guest, command, dropped, run, send};
 use site::{Site, sh};
+use supervisor::Supervisor;
 
 const TENANT: &str = r#"
 name = "t1"
@@ -166,6 +169,28 @@ fn detection(mac: u8, address: &str) -> String {
     frame.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The switch is killed, and its successor knows what the guest has claimed before that says
+/// anything.
+fn survives_a_restart(site: &Site, claimed: &str) {
+    let patience = Duration::from_secs(20);
+    let mut supervisor = Supervisor::start(site.command(), &[], &["t1"], site.dir.path(), patience);
+    // It learns of the claims without an event: both sides poll twice a second.
+    std::thread::sleep(Duration::from_secs(3));
+    let switch = nix::unistd::Pid::from_raw(site.pid("t1"));
+    nix::sys::signal::kill(switch, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+    supervisor.wait_for("down", "t1");
+    supervisor.wait_for("restarted", "t1");
+    let began = Instant::now();
+    while !run(site, "t1-static", &["ping", "-c1", "-W1", claimed]) {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{claimed} is not known: {}",
+            fs::read_to_string(site.state_dir().join("tenants/t1/log")).unwrap_or_default()
+        );
+    }
+    println!("{claimed} answers {:?} after the restart", began.elapsed());
+}
+
 #[test]
 fn guests_configure_ipv6_by_themselves() {
     if !nix::unistd::geteuid().is_root() {
@@ -214,6 +239,8 @@ fn guests_configure_ipv6_by_themselves() {
         assert!(run(&site, "t1-static", &["ping", "-c1", "-W1", &global]));
     }
     assert_eq!(dropped(&site, "t1-random", "nd-spoof"), 0);
+    let global = is_reached(&site, "t1-random");
+    survives_a_restart(&site, &global);
 
     if Path::new(NETWORKD).exists() {
         let down = ["ip", "link", "set", "dev", "eth0", "down"];

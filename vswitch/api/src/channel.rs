@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -36,9 +36,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages. A switch closes the connection of a supervisor of another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The oldest version that a supervisor speaks with a switch that was started before it was
-/// updated. Version 2 knows no DHCP clients.
+/// updated. Version 2 knows no DHCP clients, version 3 no claimed addresses.
 pub const OLDEST: u32 = 2;
 /// The largest message in bytes: the leases of all ports that a switch can have, several times
 /// over.
@@ -102,7 +102,7 @@ pub struct Lease {
 }
 
 /// What a switch remembers of the DHCP clients behind a port, so that no sibling can use their
-/// identifiers.
+/// identifiers; and the addresses that the port has claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortClients {
@@ -116,8 +116,25 @@ pub struct PortClients {
     /// Of DHCPv6.
     #[serde(default, skip_serializing_if = "Clients::is_empty")]
     pub dhcp6: Clients,
+    /// The IPv6 addresses that the port has claimed; at most [`CLAIMED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<Ipv6Addr>,
 }
 
+impl PortClients {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.dhcp.is_empty() && self.dhcp6.is_empty() && self.claimed.is_empty()
+    }
+
+    /// Whether a port can have all that.
+    pub fn is_bounded(&self) -> bool {
+        self.dhcp.is_bounded() && self.dhcp6.is_bounded() && self.claimed.len() <= CLAIMED_MAX
+    }
+}
+
+/// A port may have claimed so many IPv6 addresses.
+pub const CLAIMED_MAX: usize = 12;
 /// A port may have so many identifiers of each kind, and decline so many addresses a day.
 pub const CLIENTS_MAX: usize = 4;
 /// The longest identifier in bytes.

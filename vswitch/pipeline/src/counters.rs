@@ -10,7 +10,7 @@ use packet::DropReason;
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
 
-use crate::clients::{Family, PublishedClients};
+use crate::clients::{Family, PublishedAddresses, PublishedClients};
 pub use crate::counter::Counter;
 use crate::ids::PeerId;
 use crate::ipsec::view::EndpointCounters;
@@ -71,6 +71,8 @@ pub struct PortCounters {
     /// When that lease ends, in nanoseconds of the pipeline's clock; 0 without one.
     pub leased_until_ns: Counter,
     clients: [PublishedClients; 2],
+    /// The IPv6 addresses that the port has claimed.
+    pub claimed: PublishedAddresses,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -130,6 +132,7 @@ impl PortCounters {
             leased_mac: PublishedMac::default(),
             leased_until_ns: Counter::default(),
             clients: Default::default(),
+            claimed: PublishedAddresses::default(),
             drops: [const { Counter::zero() }; DropReason::COUNT],
         }
     }

@@ -50,14 +50,14 @@ mod storm;
 mod tables;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use esp::Outbound;
 use packet::{Buffer, Frame};
 use tenant_config::{MacAddr, SwitchConfig};
 
-pub use self::clients::{Client, Clients, Family, PublishedClients};
+pub use self::clients::{Client, Clients, Family, PublishedAddresses, PublishedClients};
 pub use self::counters::{
     Counter, Counters, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters, PortCounters,
 };
@@ -160,6 +160,23 @@ impl Generation {
         let station = (port, mac.octets());
         self.state
             .restore_clients(&self.tables, station, family, clients)
+    }
+
+    /// Restores the IPv6 addresses that a port had claimed before the switch was restarted; `now_ns`
+    /// is the pipeline's time. An address that another port has claimed since is this port's again.
+    ///
+    /// Refused, with `false`, if it cannot have been so: the port has another MAC, there are too
+    /// many addresses, or the port may not claim one of them.
+    pub fn restore_claimed(
+        &mut self,
+        (port, mac): (&str, MacAddr),
+        addresses: &[Ipv6Addr],
+        now_ns: u64,
+    ) -> bool {
+        let addresses: Vec<u128> = addresses.iter().map(|it| it.to_bits()).collect();
+        let station = (port, mac.octets());
+        self.state
+            .restore_claimed(&self.tables, station, &addresses, now_ns)
     }
 
     /// As [`Pipeline::assume_next_hops`], for a worker whose first generation this is: for
@@ -319,6 +336,10 @@ impl Pipeline {
             let [v4, v6] = [Family::V4, Family::V6].map(|family| counters.clients(family));
             v4.publish(port.claims.as_deref());
             v6.publish(port.claims6.as_deref());
+            let bindings = port.bindings.as_ref();
+            let version = bindings.map_or(0, |it| it.version);
+            let addresses = bindings.into_iter().flat_map(|it| it.addresses());
+            counters.claimed.publish(version, addresses);
         }
         let Counters {
             next_hops,

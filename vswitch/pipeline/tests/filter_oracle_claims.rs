@@ -178,6 +178,55 @@ fn dhcp_server_reaches_a_client_at_its_claimed_address() {
     assert_eq!(story.send(2, &unclaimed), refused);
 }
 
+/// The switch is a new one, which gets these addresses back for that port while it runs; whether it
+/// takes them.
+fn restore(switch: &mut Switch, port: &str, mac: Mac, addresses: &[Ipv6Addr]) -> bool {
+    let mac = MacAddr::new(mac).expect("a station's MAC");
+    let mut taken = false;
+    switch.reload(|generation| {
+        taken = generation.restore_claimed((port, mac), addresses, SECOND_NS);
+    });
+    taken
+}
+
+#[test]
+fn restored_claims_are_their_ports() {
+    let config = configs::slaac();
+    let detect = |mac: Mac, address: Ipv6Addr| {
+        let group = solicited_node(address);
+        let message = neighbor(135, 0, address, &[]);
+        let packet = V6::icmp(Ipv6Addr::UNSPECIFIED, group, message);
+        ethernet(group_mac(group), mac, IPV6, &packet.bytes())
+    };
+    let mut switch = Switch::new(&config, 0xee);
+    // Another port is faster than the supervisor, and so is the port itself.
+    switch.process(1, 1, &detect(VM2, STABLE), None);
+    switch.process(1, 0, &detect(VM1, stable(1)), None);
+    assert!(restore(&mut switch, "vm1", VM1, &[STABLE, MADE]));
+    assert_eq!(switch.claimed(0), [stable(1), STABLE, MADE]);
+    assert!(switch.claimed(1).is_empty());
+    let (verdict, _) = switch.process(2, 1, &detect(VM2, STABLE), None);
+    assert_eq!(verdict, DEFENDED);
+    // An ordinary reload changes nothing.
+    switch.reload(|_| {});
+    assert_eq!(switch.claimed(0), [stable(1), STABLE, MADE]);
+
+    let too_many: Vec<_> = (1..6).map(stable).collect();
+    for (port, mac, addresses) in [
+        ("vm1", VM2, &[STABLE][..]),
+        ("vm9", VM1, &[STABLE]),
+        ("vm1", VM1, &[inner(1)]),
+        ("vm1", VM1, &[inner(0x12)]),
+        ("vm1", VM1, &[link_local(VM2)]),
+        ("vm1", VM1, &[link_local(GW)]),
+        ("vm1", VM1, &[EXTERNAL6]),
+        ("vm1", VM1, &too_many),
+    ] {
+        let mut switch = Switch::new(&config, 0xee);
+        assert!(!restore(&mut switch, port, mac, addresses), "{addresses:?}");
+    }
+}
+
 /// What the two make of their prefix.
 const MADE: Ipv6Addr = inner(0x50);
 

@@ -175,9 +175,14 @@ impl SwitchChannel {
                 Ok(Report::Hello { version }) if (OLDEST..=VERSION).contains(&version) => {
                     let leases = self.orphans(now);
                     restored = leases.len();
+                    let mut clients = self.orphaned_clients(config, now);
+                    if version < 4 {
+                        clients.iter_mut().for_each(|port| port.claimed.clear());
+                    }
                     // Version 2 knows none.
-                    let mut clients = in_messages(self.orphaned_clients(config, now)).into_iter();
-                    if let Some(ports) = clients.next().filter(|_| version == VERSION) {
+                    clients.retain(|port| version > 2 && !port.is_empty());
+                    let mut clients = in_messages(clients).into_iter();
+                    if let Some(ports) = clients.next() {
                         channel.send(&Order::Clients { ports })?;
                     }
                     if clients.next().is_some() {
@@ -256,8 +261,7 @@ impl SwitchChannel {
                 ..known.clone()
             }
         });
-        left.filter(|it| !it.dhcp.is_empty() || !it.dhcp6.is_empty())
-            .collect()
+        left.filter(|it| !it.is_empty()).collect()
     }
 
     /// Remembers the DHCP clients of the switch's ports.
@@ -272,7 +276,7 @@ impl SwitchChannel {
         }
         let has = |name: &str| config.ports.iter().any(|port| port.name.as_str() == name);
         for port in ports {
-            if !port.dhcp.is_bounded() || !port.dhcp6.is_bounded() {
+            if !port.is_bounded() {
                 return Err(ChannelError::Clients);
             }
             if has(&port.port) {
@@ -461,6 +465,7 @@ addresses = "learn-dhcp"
                 declined: vec![seconds],
             },
             dhcp6: Clients::default(),
+            claimed: vec!["fe80::7".parse().expect("an address"); 2],
         }
     }
 
@@ -495,9 +500,15 @@ addresses = "learn-dhcp"
         let (switch, given) = bed.clients_given(OLDEST);
         assert_eq!(given, []);
         drop(switch);
-        let (_, given) = bed.clients_given(VERSION);
-        let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
-        assert_eq!(names, ["vm1"]);
+        // Version 3 knows no claimed addresses, which last on.
+        for (version, ports) in [(3, &["vm1"][..]), (VERSION, &["vm1", "vm2"])] {
+            let (switch, given) = bed.clients_given(version);
+            let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
+            assert_eq!(names, ports);
+            let is_known = |it: &PortClients| it.claimed.is_empty() != (version == VERSION);
+            assert!(given.iter().all(is_known));
+            drop(switch);
+        }
     }
 
     #[test]
@@ -509,6 +520,10 @@ addresses = "learn-dhcp"
         };
         for ports in [
             vec![clients("vm1", 5, 1000)],
+            vec![PortClients {
+                claimed: vec![[0xfe80, 0, 0, 0, 0, 0, 0, 7].into(); 13],
+                ..clients("vm1", 1, 1000)
+            }],
             vec![long("vm1")],
             vec![clients("vm1", 1, 1000); 3],
         ] {

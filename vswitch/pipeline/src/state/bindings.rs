@@ -26,6 +26,8 @@ struct Binding {
     asked: u8,
     /// When the next question is due, or the end.
     due_ns: u64,
+    /// Whether it was restored, and no generation has been installed since.
+    restored: bool,
 }
 
 impl Binding {
@@ -35,6 +37,7 @@ impl Binding {
             heard_ns: now_ns,
             asked: 0,
             due_ns: now_ns.saturating_add(IDLE_NS),
+            restored: false,
         }
     }
 }
@@ -66,6 +69,8 @@ fn retain(slots: &mut Slots, stays: impl Fn(&Binding) -> bool) {
 pub(crate) struct Bindings {
     link_local: [Option<Binding>; LINK_LOCAL],
     global: [Option<Binding>; GLOBAL],
+    /// Differs from what it was if other addresses are claimed.
+    pub(crate) version: u64,
 }
 
 impl Bindings {
@@ -123,12 +128,60 @@ impl Bindings {
             *binding = new;
             return true;
         }
-        let slots = self.like_mut(address);
-        let place = place(slots, now_ns);
-        if let Some(place) = place {
-            slots[place] = Some(new);
+        self.add(new, now_ns)
+    }
+
+    fn add(&mut self, new: Binding, now_ns: u64) -> bool {
+        let slots = self.like_mut(new.address);
+        let Some(place) = place(slots, now_ns) else {
+            return false;
+        };
+        slots[place] = Some(new);
+        self.version += 1;
+        true
+    }
+
+    /// The addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = u128> {
+        let all = self.link_local.iter().chain(&self.global);
+        all.flatten().map(|it| it.address)
+    }
+
+    /// Claims an address that the port had before a restart. False if there is no room.
+    pub(super) fn restore(&mut self, address: u128, now_ns: u64) -> bool {
+        let restored = Binding {
+            restored: true,
+            ..Binding::new(address, now_ns)
+        };
+        self.has(address) || self.add(restored, now_ns)
+    }
+
+    /// Adds what was restored to what was claimed meanwhile, as far as there is room.
+    pub(super) fn add_restored(&mut self, restored: &Self) {
+        let all = restored.link_local.iter().chain(&restored.global);
+        for binding in all.flatten().filter(|it| it.restored) {
+            match self.get_mut(binding.address) {
+                Some(known) => known.restored = true,
+                None => {
+                    self.add(*binding, binding.heard_ns);
+                }
+            }
         }
-        place.is_some()
+    }
+
+    /// The next address that was restored; from then on it is claimed like any other.
+    pub(super) fn take_restored(&mut self) -> Option<u128> {
+        let mut all = self.link_local.iter_mut().chain(&mut self.global).flatten();
+        let next = all.find(|it| it.restored)?;
+        next.restored = false;
+        Some(next.address)
+    }
+
+    /// Another port had the address first.
+    pub(super) fn disown(&mut self, address: u128) {
+        if self.has(address) {
+            self.retain(|it| it.address != address);
+        }
     }
 
     /// Another port wants the address: the station that has it is asked at once.
@@ -155,8 +208,10 @@ impl Bindings {
     }
 
     fn retain(&mut self, stays: impl Fn(&Binding) -> bool) {
+        let before = self.addresses().count();
         retain(&mut self.link_local, &stays);
         retain(&mut self.global, &stays);
+        self.version += u64::from(self.addresses().count() != before);
     }
 }
 

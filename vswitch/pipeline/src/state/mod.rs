@@ -87,8 +87,9 @@ impl PortState {
             self.lease
                 .keep(&mut previous.lease, |address| tables.is_free4(address));
         }
-        if self.bindings.is_some() && previous.bindings.is_some() {
-            std::mem::swap(&mut self.bindings, &mut previous.bindings);
+        if let (Some(new), Some(old)) = (&mut self.bindings, &mut previous.bindings) {
+            std::mem::swap(new, old);
+            new.add_restored(old);
         }
         if self.tags.is_some() && previous.tags.is_some() {
             std::mem::swap(&mut self.tags, &mut previous.tags);
@@ -405,6 +406,33 @@ impl State {
         restored
     }
 
+    /// Gives a port the addresses that it had claimed before a restart. False if it can not have
+    /// had one of them: the port has another MAC, may not claim it, or another port has it.
+    pub(crate) fn restore_claimed(
+        &mut self,
+        tables: &Tables,
+        (port, mac): (&str, [u8; 6]),
+        addresses: &[u128],
+        now_ns: u64,
+    ) -> bool {
+        let mut known = tables.ports.iter();
+        let rules = known.find(|rules| tables.names[rules.id.index()] == port);
+        let Some(rules) = rules.filter(|rules| rules.mac == mac) else {
+            return false;
+        };
+        let may_claim = |address: &u128| self.may_claim(tables, rules, *address);
+        if !addresses.iter().all(may_claim) {
+            return false;
+        }
+        let Some(bindings) = &mut self.ports[rules.id.index()].bindings else {
+            return false;
+        };
+        let restored = addresses.iter().filter(|it| bindings.restore(**it, now_ns));
+        let restored = restored.count();
+        self.restored |= restored > 0;
+        restored == addresses.len()
+    }
+
     /// Where a destination leads, leases included.
     #[inline(always)]
     pub(crate) fn route4(&mut self, tables: &Tables, address: u32, now_ns: u64) -> Option<Target> {
@@ -425,6 +453,7 @@ impl State {
         if std::mem::take(&mut self.restored) {
             self.end_contested_leases();
             self.end_contested_claims();
+            self.end_contested_bindings();
         }
         for (rules, port) in tables.ports.iter().zip(&mut self.ports) {
             if let Some(bindings) = port.bindings.as_mut().filter(|it| !it.is_empty()) {
@@ -503,6 +532,25 @@ impl State {
                             .iter_mut()
                             .for_each(|it| it.disown(&value[..len]));
                     }
+                }
+            }
+        }
+    }
+
+    /// Restored addresses are their ports': whoever else has claimed one since the restart came
+    /// later.
+    fn end_contested_bindings(&mut self) {
+        for at in 0..self.ports.len() {
+            let (before, rest) = self.ports.split_at_mut(at);
+            let Some((port, after)) = rest.split_first_mut() else {
+                return;
+            };
+            let Some(bindings) = &mut port.bindings else {
+                continue;
+            };
+            while let Some(address) = bindings.take_restored() {
+                for other in before.iter_mut().chain(after.iter_mut()) {
+                    other.bindings.iter_mut().for_each(|it| it.disown(address));
                 }
             }
         }

@@ -234,6 +234,12 @@ impl Switch {
         (port.leased_ipv4.get(), port.leased_until_ns.get())
     }
 
+    /// The addresses that a port has claimed, as they were at the last poll.
+    pub(crate) fn claimed(&self, port: usize) -> Vec<std::net::Ipv6Addr> {
+        let published = &self.counters.port(port).claimed;
+        published.get().expect("nobody writes")
+    }
+
     /// The DHCP clients of a port, as they were at the last poll.
     pub(crate) fn clients(&self, port: usize, family: Family, now_ns: u64) -> Clients {
         let published = self.counters.port(port).clients(family);
