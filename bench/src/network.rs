@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use tenant_config::{
-    Addresses, Dhcp, Encapsulation, Gateway, MacAddr, NextHops, PortConfig, SwitchConfig,
-    UplinkConfig, Vni,
+    Addresses, Dhcp, Encapsulation, Gateway, Ipv6Autoconf, MacAddr, NextHops, PortConfig,
+    SwitchConfig, UplinkConfig, Vni,
 };
 
 /// The underlay's router, the next hop of every tenant's uplink.
@@ -95,6 +95,7 @@ pub fn tenant(number: u8, size: Size) -> SwitchConfig {
     let gateway = Gateway {
         ipv4: Some("10.0.0.1/8".parse().expect("a network")),
         ipv6: Some("fd00::1/64".parse().expect("a network")),
+        ipv6_autoconf: Ipv6Autoconf::default(),
         dhcp: Dhcp::default(),
     };
     SwitchConfig {

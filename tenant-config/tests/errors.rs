@@ -1,6 +1,6 @@
 //! Every kind of error, one change of a valid file each, with its whole text.
 
-use tenant_config::{ConfigErrors, Tenant};
+use tenant_config::{Addresses6, ConfigErrors, Ipv6Autoconf, Tenant};
 
 /// Valid, and small enough that a reader can count its lines.
 const GREEN: &str = r#"name = "green"
@@ -143,6 +143,20 @@ fn nic_accept_and_rates_round_trip() {
 }
 
 #[test]
+fn autoconf_round_trips_and_a_port_needs_no_other_address() {
+    let text = GREEN.replace("[gateway]", "[gateway]\nipv6_autoconf = \"slaac\"");
+    let text = text.replace("[\"10.9.0.12\"]", "[]\naddresses6 = \"learn-nd\"");
+    let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = green.offline_config();
+    assert_eq!(config.gateway.ipv6_autoconf, Ipv6Autoconf::Slaac);
+    assert_eq!(config.ports[0].addresses6, None);
+    assert_eq!(config.ports[1].addresses6, Some(Addresses6::LearnNd));
+    let json = serde_json::to_value(&config).expect("it is data");
+    assert_eq!(json["ports"][1]["addresses6"], "learn-nd");
+    assert_eq!(json["gateway"]["ipv6_autoconf"], "slaac");
+}
+
+#[test]
 fn dhcp_settings_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
@@ -255,6 +269,21 @@ refused! {
     bad_ipv6: "name = \"two\"" => "name = \"two\"\nipv6 = \"no\"",
         ["invalid green.toml:21:8: port[1].ipv6 (port \"two\"): \"no\" is not \"allow\" or \
           \"deny\""];
+    bad_autoconf: "[gateway]" => "[gateway]\nipv6_autoconf = \"stateless\"",
+        ["invalid green.toml:5:17: gateway.ipv6_autoconf: \"stateless\" is not \"none\", \
+          \"slaac\" or \"dhcpv6\""];
+    slaac_of_another_length: "ipv6 = \"fd00:9::1/64\""
+        => "ipv6 = \"fd00:9::1/80\"\nipv6_autoconf = \"slaac\"",
+        ["slaac-subnet green.toml:7:17: gateway.ipv6_autoconf: VMs form addresses from prefixes of \
+          64 bits only, and the gateway's subnet is fd00:9::/80; choose another gateway.ipv6, or \
+          \"dhcpv6\" or \"none\""];
+    bad_addresses6: "name = \"two\"" => "name = \"two\"\naddresses6 = [\"fd00:9::12\"]",
+        ["wrong-type green.toml:21:14: port[1].addresses6 (port \"two\"): this is \
+          an array, but the key takes a text in quotes"];
+    learn_nd_without_slaac: "name = \"two\"" => "name = \"two\"\naddresses6 = \"learn-nd\"",
+        ["no-slaac green.toml:21:14: port[1].addresses6 (port \"two\"): VMs form no addresses by \
+          themselves unless the gateway tells them to; write gateway.ipv6_autoconf = \"slaac\", \
+          or leave the key out"];
     vlan_twice: "name = \"two\"" => "name = \"two\"\ntrunk = [5, 6, 5]",
         ["duplicate-vlan green.toml:21:16: port[1].trunk[2] (port \"two\"): VLAN 5 is listed \
           twice; write it once"];

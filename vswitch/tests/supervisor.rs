@@ -270,6 +270,8 @@ fn clients_are_restored_and_reported(path: &Path) {
             mac: lease(port, 50, 0).mac,
             dhcp: clients.clone(),
             dhcp6: clients,
+            // Another one for each value.
+            claimed: vec![format!("fe80::{:x}", value[1]).parse().expect("an address")],
         }
     };
     let (vm2, vm3) = (client("vm2", b"one"), client("vm3", b"two"));

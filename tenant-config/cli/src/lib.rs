@@ -225,12 +225,14 @@ fn peers(name: &Name, file: &Path, config: &SwitchConfig) -> io::Result<Outcome>
             let net = tenant_config::show(net);
             writeln!(out, "    \"{net}\", # {}", port.name)?;
         }
-        if matches!(port.addresses, Addresses::Learned(_)) {
-            let (file, port) = (file.display(), &port.name);
-            writeln!(
-                io::stderr(),
-                "{file}: {port} learns its address: write what its server may give it"
-            )?;
+        let from_server = matches!(port.addresses, Addresses::Learned(_));
+        let learned = [
+            from_server.then_some("learns its address: write what its server may give it"),
+            (port.addresses6.is_some())
+                .then_some("makes IPv6 addresses: write those that you know"),
+        ];
+        for what in learned.into_iter().flatten() {
+            writeln!(io::stderr(), "{}: {} {what}", file.display(), port.name)?;
             outcome = Outcome::Incomplete;
         }
     }

@@ -39,6 +39,23 @@ pub enum LearnedFrom {
     Dhcp,
 }
 
+/// The IPv6 sources of a port, beside those that are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Addresses6 {
+    /// What the VM claims in the gateway's subnet by Duplicate Address Detection.
+    #[serde(rename = "learn-nd")]
+    LearnNd,
+}
+
+impl Addresses6 {
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "learn-nd" => Ok(Self::LearnNd),
+            _ => Err(InvalidValue::new(text, "\"learn-nd\"")),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Addresses {
     /// By hand, so that an error names the bad entry: serde's own for an untagged enum names none.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -129,6 +146,10 @@ impl Addresses {
 pub(super) fn check(facts: &Facts, report: &Report) {
     for port in &facts.ports {
         port.addresses.check(&facts.gateway, report);
+        let empty = port.addresses.listed.as_ref().filter(|it| it.value == 0);
+        if let (Some(listed), None) = (empty, &port.addresses6) {
+            report.add(&listed.key, AddressProblem::NoAddress);
+        }
     }
     check_overlaps(facts, report);
     check_learning(facts, report);
@@ -138,8 +159,7 @@ impl AddressFacts {
     fn check(&self, gateway: &GatewayFacts, report: &Report) {
         if let Some(listed) = &self.listed {
             match listed.value {
-                0 => report.add(&listed.key, AddressProblem::NoAddress),
-                1..=MAX_ADDRESSES => {}
+                0..=MAX_ADDRESSES => {}
                 count => {
                     let max = MAX_ADDRESSES;
                     report.add(&listed.key, Problem::TooMany { count, max });
@@ -246,8 +266,16 @@ fn report_overlap(
     report.add(&later.key, problem);
 }
 
-/// Checks that each port that learns its address has a server to learn from.
+/// Checks that each port that learns its address has a server to learn from, or makes one from the
+/// gateway's prefix.
 fn check_learning(facts: &Facts, report: &Report) {
+    let claiming = facts
+        .ports
+        .iter()
+        .filter_map(|port| port.addresses6.as_ref());
+    for key in claiming.filter(|_| !facts.gateway.has_slaac()) {
+        report.add(key, AddressProblem::NoSlaac);
+    }
     let servers = facts.ports.iter().filter(|port| port.dhcp_server).count();
     for port in &facts.ports {
         let Some(learned) = &port.addresses.learned else {
@@ -323,6 +351,12 @@ pub enum AddressProblem {
          it, or list the addresses"
     )]
     NoDhcpServer,
+    /// A port that learns the addresses that its VM forms, where VMs form none.
+    #[error(
+        "VMs form no addresses by themselves unless the gateway tells them to; write \
+         gateway.ipv6_autoconf = \"slaac\", or leave the key out"
+    )]
+    NoSlaac,
     /// A DHCP server without an address of its own.
     #[error("a DHCP server cannot learn its own address; list its addresses")]
     ServerLearns,

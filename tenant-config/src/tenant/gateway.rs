@@ -5,11 +5,42 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dhcp::{Dhcp, DhcpFacts};
+use crate::addr::InvalidValue;
 use crate::document::Node;
 use crate::error::Report;
 use crate::key::{At, KeyPath};
 use crate::problem::Problem;
 use crate::subnet::{check_own_address, parse_ipv4_subnet, parse_ipv6_subnet, same_family};
+
+/// How the gateway tells VMs to come by their IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6Autoconf {
+    /// Not at all: they have what is configured in them.
+    None,
+    /// They form addresses from the prefix (RFC 4862).
+    Slaac,
+    /// By DHCPv6, where a port of the tenant serves it.
+    #[default]
+    Dhcpv6,
+}
+
+impl Ipv6Autoconf {
+    fn parse(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "none" => Ok(Self::None),
+            "slaac" => Ok(Self::Slaac),
+            "dhcpv6" => Ok(Self::Dhcpv6),
+            _ => Err(InvalidValue::new(text, "\"none\", \"slaac\" or \"dhcpv6\"")),
+        }
+    }
+
+    /// Whether it is the default.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// The gateway's addresses, each with the prefix that is on-link at every port, and its services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +54,9 @@ pub struct Gateway {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ipv6Net>,
+    /// How VMs come by their IPv6 addresses.
+    #[serde(default, skip_serializing_if = "Ipv6Autoconf::is_default")]
+    pub ipv6_autoconf: Ipv6Autoconf,
     /// The gateway's own DHCP server.
     #[serde(default, skip_serializing_if = "Dhcp::is_default")]
     pub dhcp: Dhcp,
@@ -35,6 +69,7 @@ pub(crate) struct GatewayFacts {
     pub(super) addresses: Vec<At<IpNet>>,
     /// Whether an address could not be read, so that an absent one may have been meant.
     pub(super) unreadable: bool,
+    autoconf: Option<At<Ipv6Autoconf>>,
     dhcp: DhcpFacts,
 }
 
@@ -52,6 +87,8 @@ impl Gateway {
         let given = usize::from(ipv4.is_some()) + usize::from(ipv6.is_some());
         let ipv4 = ipv4.and_then(|node| node.read(|node| node.text(parse_ipv4_subnet)));
         let ipv6 = ipv6.and_then(|node| node.read(|node| node.text(parse_ipv6_subnet)));
+        let autoconf = section.get("ipv6_autoconf");
+        facts.autoconf = autoconf.and_then(|node| node.read(|node| node.text(Ipv6Autoconf::parse)));
         let dhcp = section.get("dhcp").and_then(|node| node.section());
         let (dhcp, dhcp_facts) = dhcp.map(Dhcp::read).unwrap_or_default();
         facts.dhcp = dhcp_facts;
@@ -59,6 +96,10 @@ impl Gateway {
         let gateway = Self {
             ipv4: ipv4.as_ref().map(|ipv4| ipv4.value),
             ipv6: ipv6.as_ref().map(|ipv6| ipv6.value),
+            ipv6_autoconf: facts
+                .autoconf
+                .as_ref()
+                .map_or_else(Default::default, |it| it.value),
             dhcp,
         };
         facts.addresses = gateway.addresses(&facts.key).collect();
@@ -80,6 +121,7 @@ impl Gateway {
     pub(crate) fn facts(&self, table: KeyPath) -> GatewayFacts {
         GatewayFacts {
             addresses: self.addresses(&table).collect(),
+            autoconf: Some(At::new(table.key("ipv6_autoconf"), self.ipv6_autoconf)),
             dhcp: self.dhcp.facts(&table.key("dhcp")),
             key: table,
             unreadable: false,
@@ -119,6 +161,32 @@ impl GatewayFacts {
         is_known.then(|| problem.into())
     }
 
+    /// Whether VMs form addresses from the gateway's prefix.
+    pub(super) fn has_slaac(&self) -> bool {
+        let autoconf = self.autoconf.as_ref();
+        autoconf.is_some_and(|it| it.value == Ipv6Autoconf::Slaac)
+    }
+
+    /// A VM forms its addresses from a prefix of 64 bits (RFC 4862, RFC 7421).
+    fn check_slaac(&self, report: &Report) {
+        let Some(autoconf) = self.autoconf.as_ref().filter(|_| self.has_slaac()) else {
+            return;
+        };
+        let mut nets = self.addresses.iter().map(|address| address.value);
+        match nets.find(|net| net.addr().is_ipv6()) {
+            Some(net) if net.prefix_len() != 64 => {
+                let subnet = net.trunc();
+                report.add(&autoconf.key, GatewayProblem::SlaacSubnet { subnet });
+            }
+            Some(_) => {}
+            None => {
+                if let Some(problem) = self.missing("slaac".to_owned(), false) {
+                    report.add(&autoconf.key, problem);
+                }
+            }
+        }
+    }
+
     pub(super) fn check(&self, report: &Report) {
         if self.addresses.is_empty() && !self.unreadable {
             report.add(&self.key, GatewayProblem::GatewayEmpty);
@@ -126,6 +194,7 @@ impl GatewayFacts {
         for address in &self.addresses {
             check_own_address(address, report);
         }
+        self.check_slaac(report);
         self.dhcp.check(self, report);
     }
 }
@@ -138,7 +207,16 @@ pub enum GatewayProblem {
     /// A gateway without any address.
     #[error("the gateway has no address; write ipv4, ipv6 or both, as in ipv4 = \"10.0.0.1/24\"")]
     GatewayEmpty,
-    /// A port's address of a family that the gateway lacks.
+    /// SLAAC from a prefix of another length than VMs expect.
+    #[error(
+        "VMs form addresses from prefixes of 64 bits only, and the gateway's subnet is {subnet}; \
+         choose another gateway.ipv6, or \"dhcpv6\" or \"none\""
+    )]
+    SlaacSubnet {
+        /// The gateway's subnet.
+        subnet: IpNet,
+    },
+    /// A port's address, or SLAAC, of a family that the gateway lacks.
     #[error("{address} is {family}, but the gateway has no {family} address; add gateway.{key}")]
     GatewayMissing {
         /// The address or prefix.

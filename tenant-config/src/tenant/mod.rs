@@ -29,14 +29,14 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use self::addresses::{AddressProblem, Addresses, LearnedFrom, MAX_ADDRESSES};
+pub use self::addresses::{AddressProblem, Addresses, Addresses6, LearnedFrom, MAX_ADDRESSES};
 pub use self::dhcp::{
     BootFile, BootServer, Dhcp, DhcpProblem, DhcpRoute, LeaseSeconds, MAX_DHCP_LIST,
     MAX_DHCP_ROUTES,
 };
 pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
-pub use self::gateway::{Gateway, GatewayProblem};
+pub use self::gateway::{Gateway, GatewayProblem, Ipv6Autoconf};
 pub use self::host::{HostProblem, HostTenant, check_host};
 pub use self::ipsec::{
     Authentication, Compatible, IkeConfig, IkePeer, Ipsec, IpsecConfig, IpsecProblem, IpsecSuite,

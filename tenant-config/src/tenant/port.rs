@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
-use super::addresses::{AddressFacts, Addresses, MAX_ADDRESSES};
+use super::addresses::{AddressFacts, Addresses, Addresses6, MAX_ADDRESSES};
 use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
 use super::mtu::{self, default_mtu};
@@ -72,6 +72,9 @@ pub struct Port {
     pub extra_macs: Vec<MacAddr>,
     /// The IP sources the VM may use: addresses and prefixes, or `learn-dhcp`.
     pub addresses: Addresses,
+    /// IPv6 sources beside these: `learn-nd` for those that the VM makes by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses6: Option<Addresses6>,
     /// Prefixes behind the VM, outside the gateway's subnets: further sources, routed to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, with = "Vec<String>")]
@@ -133,6 +136,9 @@ pub struct PortConfig {
     pub extra_macs: Vec<MacAddr>,
     /// The IP sources the VM may use.
     pub addresses: Addresses,
+    /// IPv6 sources beside these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses6: Option<Addresses6>,
     /// Prefixes behind the VM, outside the gateway's subnets: further sources, routed to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
@@ -174,6 +180,8 @@ pub(crate) struct PortFacts {
     mac: Option<At<MacAddr>>,
     extra_macs: Vec<At<MacAddr>>,
     pub(super) addresses: AddressFacts,
+    /// The key of `addresses6`, if it is `learn-nd`.
+    pub(super) addresses6: Option<KeyPath>,
     pub(super) routes: RouteFacts,
     /// Each as the prefix of only that address.
     pub(super) shared: Vec<At<IpNet>>,
@@ -219,6 +227,9 @@ impl Port {
             facts.addresses = read;
             addresses
         });
+        let addresses6 = section.get("addresses6");
+        let addresses6 = addresses6.and_then(|node| node.read(|node| node.text(Addresses6::parse)));
+        facts.addresses6 = addresses6.as_ref().map(|it| it.key.clone());
         facts.routes = RouteFacts::read(section.get("routes"));
         facts.shared = shared::read(section.get("shared"));
         if let Some(node) = section.get("extra_macs") {
@@ -260,6 +271,7 @@ impl Port {
                 mac: facts.mac.as_ref()?.value,
                 extra_macs: values(&facts.extra_macs),
                 addresses: addresses?,
+                addresses6: addresses6.as_ref().map(|it| it.value),
                 routes: values(&facts.routes.list),
                 shared: facts.shared.iter().map(|net| net.value.addr()).collect(),
                 trunk: values(&facts.trunk),
@@ -287,6 +299,7 @@ impl Port {
             mac: port.mac,
             extra_macs: port.extra_macs,
             addresses: port.addresses,
+            addresses6: port.addresses6,
             routes: port.routes,
             shared: port.shared,
             trunk: port.trunk,
@@ -328,6 +341,7 @@ impl PortConfig {
             mac,
             extra_macs: Vec::new(),
             addresses,
+            addresses6: None,
             routes: Vec::new(),
             shared: Vec::new(),
             trunk: Vec::new(),
@@ -372,6 +386,7 @@ impl PortConfig {
             mac: Some(At::new(table.key("mac"), self.mac)),
             extra_macs: elements(&table.key("extra_macs"), &self.extra_macs),
             addresses: self.addresses.facts(table.key("addresses")),
+            addresses6: self.addresses6.map(|_| table.key("addresses6")),
             routes: RouteFacts::of(&table.key("routes"), &self.routes),
             shared: shared::of(&table.key("shared"), &self.shared),
             trunk: elements(&table.key("trunk"), &self.trunk),
@@ -486,6 +501,10 @@ impl PortFacts {
 
     fn check_ipv6(&self, report: &Report) {
         let denied = self.destinations().filter(|_| self.denies_ipv6);
+        if let Some(key) = self.addresses6.as_ref().filter(|_| self.denies_ipv6) {
+            let address = "learn-nd".to_owned();
+            report.add(key, PortProblem::Ipv6Denied { address });
+        }
         for net in denied.filter(|net| net.value.addr().is_ipv6()) {
             let address = show(net.value);
             report.add(&net.key, PortProblem::Ipv6Denied { address });

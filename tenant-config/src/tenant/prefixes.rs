@@ -121,13 +121,15 @@ fn prefix_problem(prefix: IpNet, tunnel: &TunnelFacts, facts: &Facts) -> Option<
     }
     if prefix.prefix_len() < prefix.max_prefix_len() {
         let mut ports = facts.ports.iter();
-        let learned = ports.find_map(|port| port.addresses.learned.as_ref())?;
+        let learned = ports.find_map(|port| match prefix {
+            IpNet::V4(_) => port.addresses.learned.as_ref(),
+            IpNet::V6(_) => port.addresses6.as_ref(),
+        })?;
         let problem = PrefixProblem::PrefixOfLearned {
             prefix,
             other_key: learned.to_string(),
         };
-        let is_whole = prefix == at_gateway.trunc() && prefix.addr().is_ipv4();
-        return is_whole.then(|| problem.into());
+        return (prefix == at_gateway.trunc()).then(|| problem.into());
     }
     let (address, subnet) = (prefix.addr(), at_gateway.trunc());
     let role = if address == at_gateway.addr() {
@@ -156,7 +158,7 @@ pub enum PrefixProblem {
     },
     /// The whole subnet of the gateway behind a peer, while a port learns its address.
     #[error(
-        "{prefix} is the gateway's whole subnet, of which {other_key} learns an address by DHCP; \
+        "{prefix} is the gateway's whole subnet, of which {other_key} learns an address; \
          write the parts that are behind the peer"
     )]
     PrefixOfLearned {

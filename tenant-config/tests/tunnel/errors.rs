@@ -180,7 +180,7 @@ refused! {
             \"learn-dhcp\"\n[[port]]\nname = \"two\"\nmac = \"52:54:00:cc:00:02\"\naddresses = \
             [\"10.9.0.2\"]\ndhcp_server = true",
         ["prefix-of-learned green.toml:23:13: tunnel.peer[1].prefixes[0]: 10.9.0.0/24 is the \
-          gateway's whole subnet, of which port[0].addresses learns an address by DHCP; write the \
+          gateway's whole subnet, of which port[0].addresses learns an address; write the \
           parts that are behind the peer"];
     peers_of_one_vtep_with_two_next_hops: "[[tunnel.peer]]\nname = \"host-c\""
         => "[[tunnel.peer]]\nname = \"host-d\"\nvtep = \"198.51.100.7\"\nnext_hop = \

@@ -49,7 +49,7 @@ pub(crate) fn send(site: &Site, guest: &str, frames: &[String]) {
 }
 
 /// A client's message from the MAC that ends in `mac`: by broadcast, or from an address.
-#[allow(dead_code)] // Not every test's guests are clients.
+#[allow(dead_code)] // Not every test's guests speak DHCP.
 pub(crate) fn dhcp(mac: u8, source: [u8; 4], ciaddr: [u8; 4], options: &[(u8, Vec<u8>)]) -> String {
     let mac = [0x52, 0x54, 0, 0, 1, mac];
     let mut message = vec![1, 1, 6, 0, 0, 0, 0, 7];

@@ -24,7 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -41,6 +41,8 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 4;
 /// The first version that knows DHCP clients.
 pub const WITH_CLIENTS: u32 = 3;
+/// The first version that knows claimed addresses.
+pub const WITH_CLAIMS: u32 = 4;
 /// The first version that knows holders of shared addresses.
 pub const WITH_HOLDERS: u32 = 4;
 /// The oldest version that a supervisor speaks with a switch that was started before it was
@@ -135,7 +137,7 @@ pub struct Holder {
 }
 
 /// What a switch remembers of the DHCP clients behind a port, so that no sibling can use their
-/// identifiers.
+/// identifiers; and the addresses that the port has claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortClients {
@@ -149,8 +151,25 @@ pub struct PortClients {
     /// Of DHCPv6.
     #[serde(default, skip_serializing_if = "Clients::is_empty")]
     pub dhcp6: Clients,
+    /// The IPv6 addresses that the port has claimed; at most [`CLAIMED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<Ipv6Addr>,
 }
 
+impl PortClients {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.dhcp.is_empty() && self.dhcp6.is_empty() && self.claimed.is_empty()
+    }
+
+    /// Whether a port can have all that.
+    pub fn is_bounded(&self) -> bool {
+        self.dhcp.is_bounded() && self.dhcp6.is_bounded() && self.claimed.len() <= CLAIMED_MAX
+    }
+}
+
+/// A port may have claimed so many IPv6 addresses.
+pub const CLAIMED_MAX: usize = 12;
 /// A port may have so many identifiers of each kind, and decline so many addresses a day.
 pub const CLIENTS_MAX: usize = 4;
 /// The longest identifier in bytes.
@@ -444,6 +463,7 @@ mod tests {
             mac: [0xfe; 6],
             dhcp: all.clone(),
             dhcp6: all,
+            claimed: Vec::new(),
         }
     }
 

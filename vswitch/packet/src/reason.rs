@@ -136,6 +136,7 @@ reasons! {
     80 IkeMalformed "ike-malformed" "IKE that is cut off, too long, or has a wrong UDP checksum";
     81 HolderUnknown "holder-unknown"
        "To an address in `shared` that none of its ports has announced yet";
+    82 NdLimit "nd-limit" "Duplicate Address Detection of more addresses than a port may claim";
 }
 
 impl DropReason {

@@ -1,7 +1,7 @@
 //! The identifiers by which DHCP servers know the clients behind a port: what the worker remembers
 //! of them, and what of that outlives a switch.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,6 +108,46 @@ impl PublishedClients {
             None => *published = Claims::default(),
         }
         self.version.store(version, Ordering::Release);
+    }
+}
+
+/// What other threads see of the addresses that a port has claimed. The worker never waits for
+/// them.
+#[derive(Debug, Default)]
+pub struct PublishedAddresses {
+    version: AtomicU64,
+    addresses: Mutex<[u128; Self::MOST]>,
+}
+
+impl PublishedAddresses {
+    /// A port has so many at most.
+    pub const MOST: usize = 12;
+
+    /// Differs from what it was if the addresses have changed; 0 if there were never any.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The addresses; `None` while the worker writes them.
+    pub fn get(&self) -> Option<Vec<Ipv6Addr>> {
+        let addresses = self.addresses.try_lock().ok()?;
+        let there = addresses.iter().filter(|address| **address != 0);
+        Some(there.map(|address| Ipv6Addr::from_bits(*address)).collect())
+    }
+
+    /// Publishes the addresses if they have changed, or leaves it to the next call while somebody
+    /// reads.
+    #[inline]
+    pub(crate) fn publish(&self, version: u64, addresses: impl Iterator<Item = u128>) {
+        if version != self.version.load(Ordering::Relaxed)
+            && let Ok(mut published) = self.addresses.try_lock()
+        {
+            *published = [0; Self::MOST];
+            for (place, address) in published.iter_mut().zip(addresses) {
+                *place = address;
+            }
+            self.version.store(version, Ordering::Release);
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use packet::addr;
 use packet::wire::{ETHERNET_LEN, arp, esp, nd};
+use packet::{Frame, addr};
 
 use crate::ids::PortId;
 use crate::ipsec::link::DATAGRAM_MAX;
 use crate::ipsec::obey;
 use crate::ipsec::rules::IKE_PORT;
-use crate::state::State;
+use crate::state::{PortState, State};
 use crate::tables::Tables;
 
 /// The longest of the frames that the switch sends by the clock.
@@ -93,6 +93,38 @@ pub(crate) fn ask_for_holders(
             };
             asked += 1;
             send(rules.id, &frame[..len]);
+        }
+    }
+}
+
+/// Asks stations whether they still have the addresses that they have claimed.
+pub(crate) fn ask_claimants(
+    tables: &Tables,
+    state: &mut State,
+    now_ns: u64,
+    send: &mut impl FnMut(PortId, &[u8]),
+) {
+    let mut buffer = [0; Frame::HEADROOM + MAX_FRAME_LEN];
+    let mut asked = 0;
+    for rules in tables.ports.iter() {
+        let PortState { bindings, tags, .. } = state.port(rules.id);
+        let Some(bindings) = bindings.as_mut().filter(|it| !it.is_empty()) else {
+            continue;
+        };
+        while asked < MAX_SOLICITATIONS
+            && let Some(address) = bindings.next_question(now_ns)
+        {
+            asked += 1;
+            let own = (rules.gateway_mac, rules.gateway_link_local);
+            let len = nd::solicit(&mut buffer[Frame::HEADROOM..], own, address);
+            let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, len, None);
+            let tagged = match tags.as_ref().and_then(|tags| tags.vid(address)) {
+                Some(vid) => frame.insert_tag(vid),
+                None => Some(()),
+            };
+            if tagged.is_some() {
+                send(rules.id, frame.bytes());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use packet::DropReason;
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
 
-use crate::clients::{Family, PublishedClients};
+use crate::clients::{Family, PublishedAddresses, PublishedClients};
 pub use crate::counter::Counter;
 use crate::ids::{PeerId, PortId};
 use crate::ipsec::view::EndpointCounters;
@@ -55,7 +55,8 @@ pub struct PortCounters {
     pub forwarded: Counter,
     /// Of these, the ones the gateway answered in place.
     pub replies: Counter,
-    /// ICMP errors returned to the port; the frames they are about count as drops.
+    /// ICMP errors returned to the port, and advertisements that defended an address; the frames
+    /// they are about count as drops.
     pub icmp_errors: Counter,
     /// Frames for the port: forwarded, answers, errors, and the gateway's own.
     pub tx_frames: Counter,
@@ -70,6 +71,8 @@ pub struct PortCounters {
     /// When that lease ends, in nanoseconds of the pipeline's clock; 0 without one.
     pub leased_until_ns: Counter,
     clients: [PublishedClients; 2],
+    /// The IPv6 addresses that the port has claimed.
+    pub claimed: PublishedAddresses,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -93,7 +96,7 @@ impl PortCounters {
             "Frames of the port that went to another port."
             => |port| port.forwarded.get();
         counter "vswitch_icmp_errors_total" Frames
-            "ICMP errors returned to the port."
+            "ICMP errors returned to the port, and advertisements that defended an address."
             => |port| port.icmp_errors.get();
         counter "vswitch_replies_total" Frames
             "Frames of the port that the gateway answered."
@@ -129,6 +132,7 @@ impl PortCounters {
             leased_mac: PublishedMac::default(),
             leased_until_ns: Counter::default(),
             clients: Default::default(),
+            claimed: PublishedAddresses::default(),
             drops: [const { Counter::zero() }; DropReason::COUNT],
         }
     }

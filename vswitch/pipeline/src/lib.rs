@@ -50,14 +50,14 @@ mod storm;
 mod tables;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use esp::Outbound;
 use packet::{Buffer, Frame};
 use tenant_config::{MacAddr, SwitchConfig};
 
-pub use self::clients::{Client, Clients, Family, PublishedClients};
+pub use self::clients::{Client, Clients, Family, PublishedAddresses, PublishedClients};
 pub use self::counters::{
     Counter, Counters, HolderView, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
     PortCounters,
@@ -86,7 +86,8 @@ pub enum Verdict {
     Reply,
     /// It goes nowhere.
     Drop(DropReason),
-    /// It goes nowhere, and has become an ICMP error to send back to where it came from.
+    /// It goes nowhere, and has become an ICMP error, or the advertisement that another station has
+    /// the address that it claims, to send back to where it came from.
     DropWithError(DropReason),
 }
 
@@ -170,6 +171,23 @@ impl Generation {
         let station = (port, mac.octets());
         self.state
             .restore_clients(&self.tables, station, family, clients)
+    }
+
+    /// Restores the IPv6 addresses that a port had claimed before the switch was restarted; `now_ns`
+    /// is the pipeline's time. An address that another port has claimed since is this port's again.
+    ///
+    /// Refused, with `false`, if it cannot have been so: the port has another MAC, there are too
+    /// many addresses, or the port may not claim one of them.
+    pub fn restore_claimed(
+        &mut self,
+        (port, mac): (&str, MacAddr),
+        addresses: &[Ipv6Addr],
+        now_ns: u64,
+    ) -> bool {
+        let addresses: Vec<u128> = addresses.iter().map(|it| it.to_bits()).collect();
+        let station = (port, mac.octets());
+        self.state
+            .restore_claimed(&self.tables, station, &addresses, now_ns)
     }
 
     /// As [`Pipeline::assume_next_hops`], for a worker whose first generation this is: for
@@ -294,7 +312,8 @@ impl Pipeline {
         decide(&mut pass, origin, frame)
     }
 
-    /// Sends what is due by the clock: solicitations of the next hops, and Router Advertisements.
+    /// Sends what is due by the clock: solicitations of the next hops and of claimed addresses, and
+    /// Router Advertisements.
     /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be
     /// called several times a second.
     pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
@@ -305,6 +324,7 @@ impl Pipeline {
         };
         clock::solicit_next_hops(&self.tables, &mut self.state, now_ns, &mut send);
         clock::ask_for_holders(&self.tables, &mut self.state, now_ns, &mut send);
+        clock::ask_claimants(&self.tables, &mut self.state, now_ns, &mut send);
         clock::advertise(&self.tables, &mut self.state, now_ns, &mut send);
         if let Some(tunnel) = &self.tables.tunnel {
             for path in &mut self.state.paths {
@@ -328,6 +348,10 @@ impl Pipeline {
             let [v4, v6] = [Family::V4, Family::V6].map(|family| counters.clients(family));
             v4.publish(port.claims.as_deref());
             v6.publish(port.claims6.as_deref());
+            let bindings = port.bindings.as_ref();
+            let version = bindings.map_or(0, |it| it.version);
+            let addresses = bindings.into_iter().flat_map(|it| it.addresses());
+            counters.claimed.publish(version, addresses);
         }
         let Counters {
             holders,

@@ -1,7 +1,7 @@
 //! The order of the stages.
 
 use packet::wire::{Ip, Packet};
-use packet::{DropReason, Frame};
+use packet::{DropReason, Frame, addr};
 
 use crate::filter;
 use crate::ids::VtepId;
@@ -71,7 +71,14 @@ impl<'s, N: Notes> Pass<'s, N> {
                 } else {
                     None
                 };
-                match filter::from_port(self.tables, rules, leased, frame, packet) {
+                let owner = filter::Owner {
+                    tables: self.tables,
+                    rules,
+                    leased,
+                    state: self.state,
+                    now_ns: self.now_ns,
+                };
+                match filter::from_port(&owner, frame, packet) {
                     Ok(()) => Side::Port(rules),
                     Err(reason) => return self.refuse(Stage::Filter, reason),
                 }
@@ -87,7 +94,8 @@ impl<'s, N: Notes> Pass<'s, N> {
         Ok(side)
     }
 
-    /// Storm control, and the tags of trunk ports, which only frames within the limits may change.
+    /// Storm control; then the tags of trunk ports and the claims of addresses, which only frames
+    /// within the limits may change.
     #[inline(always)]
     fn limit(&mut self, side: Side<'_>, packet: &Packet, received: usize) -> Outcome<()> {
         let Side::Port(rules) = side else {
@@ -110,6 +118,14 @@ impl<'s, N: Notes> Pass<'s, N> {
         }
         if let Some(tags) = &mut port.tags {
             tags.learn(packet.ip.source(), packet.vid);
+        }
+        if let Ip::V6(ip) = &packet.ip
+            && (addr::is_link_local6(ip.source) && ip.source != rules.link_local
+                || rules.learns6 && self.tables.is_free6(ip.source))
+            && let Some(bindings) = &mut port.bindings
+        {
+            // The filter has let pass what may be claimed.
+            bindings.claim(ip.source, self.now_ns);
         }
         Ok(())
     }

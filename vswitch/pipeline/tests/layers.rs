@@ -66,6 +66,7 @@ const PIPELINE: &[&str] = &[
     "ipsec/sa",
     "ipsec/link",
     "ipsec/table",
+    "state/bindings",
     "state/guess",
     "state/holder",
     "state/ipsec",

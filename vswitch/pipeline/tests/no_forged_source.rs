@@ -5,7 +5,7 @@
 mod oracle;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use oracle::generate::{self, Chance, Choices, Sent};
 use oracle::lease_story::{Event, World};
 use oracle::rows;
 use oracle::trial::{SECOND_NS, Switch, hex};
-use pipeline::{PortId, Verdict};
+use pipeline::{DropReason, PortId, Verdict};
 use proptest::prelude::*;
 use tenant_config::{Addresses, MacAddr, PortConfig, SwitchConfig, TunnelKind};
 
@@ -585,6 +585,82 @@ impl Granted {
     }
 }
 
+/// What ports have claimed, by their frames alone: the first that detects a free address has it, or
+/// that sends RS, NS or DHCPv6 from it. Nobody falls silent here for long enough to lose one.
+#[derive(Default)]
+struct Claimed(BTreeMap<Ipv6Addr, usize>);
+
+impl Claimed {
+    /// Notes a frame that the switch did not refuse.
+    fn note(&mut self, config: &SwitchConfig, sent: &Sent, verdict: Verdict) {
+        let (Some(port), Some(wire)) = (config.ports.get(sent.from), read(&sent.bytes)) else {
+            return;
+        };
+        use DropReason::*;
+        // Refused behind the filter and storm control.
+        let accepted = match verdict {
+            Verdict::Drop(reason) => matches!(
+                reason,
+                Absorbed
+                    | NdUnknown
+                    | DstMac
+                    | DhcpNoServer
+                    | DhcpIdentity
+                    | Multicast
+                    | LinkLocalIp
+                    | RouteNone
+                    | Underlay
+                    | Mtu
+            ),
+            Verdict::DropWithError(reason) => reason != NdSpoof,
+            Verdict::Forward(_) | Verdict::Reply => true,
+        };
+        let IpAddr::V6(source) = wire.source else {
+            return;
+        };
+        let packet = &wire.packet;
+        let address = match oracle::answers::behind_extensions(packet[6], &packet[40..]) {
+            Some((58, [135, _, _, _, _, _, _, _, target @ ..])) if source.is_unspecified() => {
+                let target = target
+                    .get(..16)
+                    .and_then(|it| <[u8; 16]>::try_from(it).ok());
+                target.map(Ipv6Addr::from)
+            }
+            Some((58, [133 | 135, ..])) => Some(source),
+            Some((17, [_, _, 2, 35, ..])) => Some(source),
+            _ => None,
+        };
+        let Some(address) = address.filter(|it| accepted && !it.is_unspecified()) else {
+            return;
+        };
+        let of_a_port = config.ports.iter().any(|port| {
+            let (own, gateway) = (port.mac.link_local(), port.gateway_mac.link_local());
+            has(port, address.into()) || address == own || address == gateway
+        });
+        let gateway = config.gateway.ipv6;
+        let near = gateway.is_some_and(|net| {
+            net.contains(&address) && net.addr() != address && net.network() != address
+        });
+        let may = address.is_unicast_link_local() || (near && port.addresses6.is_some());
+        if may && !of_a_port {
+            self.0.entry(address).or_insert(sent.from);
+        }
+    }
+
+    /// The configuration in which each port has what it has claimed.
+    fn known(&self, config: &SwitchConfig) -> SwitchConfig {
+        let mut config = config.clone();
+        for (address, port) in &self.0 {
+            let net = IpNet::from(IpAddr::V6(*address));
+            match &mut config.ports[*port].addresses {
+                Addresses::Static(nets) => nets.push(net),
+                learned => *learned = Addresses::Static(vec![net]),
+            }
+        }
+        config
+    }
+}
+
 proptest! {
     #![proptest_config(oracle::cases(800))]
 
@@ -597,13 +673,16 @@ proptest! {
         switch.resolve(0);
         let mut choices = Choices::new(&chance.0);
         let mut now_ns = 0;
+        let mut claimed = Claimed::default();
         while !choices.is_spent() {
             let sent = generate::frame(&mut choices, config);
             now_ns += SECOND_NS / 4;
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
+            claimed.note(config, &sent, verdict);
+            let known = claimed.known(config);
             let checked = match verdict {
-                Verdict::Forward(to) => check_forwarded(config, &sent, to.index(), &left),
-                Verdict::Reply | Verdict::DropWithError(_) => check_back(config, sent.from, &left),
+                Verdict::Forward(to) => check_forwarded(&known, &sent, to.index(), &left),
+                Verdict::Reply | Verdict::DropWithError(_) => check_back(&known, sent.from, &left),
                 Verdict::Drop(_) => Ok(()),
             };
             if let Err(wrong) = checked {
@@ -630,11 +709,13 @@ proptest! {
         switch.resolve(0);
         let mut choices = Choices::new(&chance.0);
         let mut now_ns = 0;
+        let mut claimed = Claimed::default();
         while !choices.is_spent() {
             let sent = generate::tunnel::frame(&mut choices, config);
             now_ns += SECOND_NS / 4;
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
-            if let Err(wrong) = check_with_tunnel(config, &sent, verdict, &left) {
+            claimed.note(config, &sent, verdict);
+            if let Err(wrong) = check_with_tunnel(&claimed.known(config), &sent, verdict, &left) {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
                 let found = format!("{verdict:?}: {left}");

@@ -1,6 +1,6 @@
 //! Builds the answers of the endpoints from the configuration, the tables and the counters.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
@@ -99,7 +99,9 @@ impl Control {
         let ports = config.ports.iter().zip(counters.ports());
         let vms = ports.flat_map(|(port, counters)| {
             let leased = Some(counters.leased_ipv4.get() as u32).filter(|address| *address != 0);
-            vm_addresses(port, leased.map(Ipv4Addr::from_bits))
+            // While the worker writes them, they are those of the next answer.
+            let claimed = counters.claimed.get().unwrap_or_default();
+            vm_addresses(port, leased.map(Ipv4Addr::from_bits), &claimed)
         });
         let tables = self.tables.borrow();
         let shared = tables.shared_addresses().zip(&counters.holders);
@@ -277,8 +279,13 @@ fn path_mtu_reports(counters: &PathMtuCounters) -> PathMtu {
     }
 }
 
-/// A port's addresses: the configured ones, or the one `leased` by DHCP; then its link-local one.
-fn vm_addresses(port: &PortConfig, leased: Option<Ipv4Addr>) -> Vec<Neighbour> {
+/// A port's addresses: the configured ones, or the one `leased` by DHCP; then its link-local one,
+/// and those that it has `claimed`.
+fn vm_addresses(
+    port: &PortConfig,
+    leased: Option<Ipv4Addr>,
+    claimed: &[Ipv6Addr],
+) -> Vec<Neighbour> {
     let known = |address: String, state: &str| Neighbour {
         address,
         port: port.name.to_string(),
@@ -304,6 +311,8 @@ fn vm_addresses(port: &PortConfig, leased: Option<Ipv4Addr>) -> Vec<Neighbour> {
             .collect(),
     };
     neighbours.push(known(port.mac.link_local().to_string(), "static"));
+    let claimed = claimed.iter();
+    neighbours.extend(claimed.map(|address| known(address.to_string(), "claimed")));
     neighbours
 }
 

@@ -248,7 +248,7 @@ impl Control {
     fn report_clients(
         &self,
         channel: &Channel,
-        reported: &mut BTreeMap<String, [u64; 2]>,
+        reported: &mut BTreeMap<String, [u64; 3]>,
     ) -> Result<(), ChannelError> {
         let now_ns = self.now_ns();
         if now_ns == 0 {
@@ -263,11 +263,15 @@ impl Control {
                 let Some(port) = ports.find(|port| port.name == rules.name.as_str()) else {
                     continue;
                 };
-                let version = FAMILIES.map(|family| port.clients(family).version());
+                let [v4, v6] = FAMILIES.map(|family| port.clients(family).version());
+                let version = [v4, v6, port.claimed.version()];
                 if reported.get(&port.name).copied().unwrap_or_default() == version {
                     continue;
                 }
                 let [Some(dhcp), Some(dhcp6)] = FAMILIES.map(|it| clients(port, it, now_ns)) else {
+                    continue;
+                };
+                let Some(claimed) = port.claimed.get() else {
                     continue;
                 };
                 versions.insert(port.name.clone(), version);
@@ -276,6 +280,7 @@ impl Control {
                     mac: rules.mac.octets(),
                     dhcp,
                     dhcp6,
+                    claimed,
                 });
             }
         }
@@ -470,9 +475,20 @@ fn restore_clients(generation: &mut Generation, clients: &[PortClients], now_ns:
         mac,
         dhcp,
         dhcp6,
+        claimed,
     } in clients
     {
         let mut taken = false;
+        if !claimed.is_empty() {
+            taken = MacAddr::new(*mac)
+                .is_ok_and(|mac| generation.restore_claimed((port, mac), claimed, now_ns));
+            if !taken {
+                tracing::warn!(
+                    port,
+                    "claimed addresses are not restored: the configuration does not allow them"
+                );
+            }
+        }
         for (family, clients) in [(Family::V4, dhcp), (Family::V6, dhcp6)] {
             if clients.is_empty() {
                 continue;

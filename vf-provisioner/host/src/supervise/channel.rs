@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tenant_config::{Addresses, Name, SwitchConfig, UPLINK_NAME};
 use vswitch_api::channel::{
     Channel, Clients, HOLDERS_MAX, Holder, Lease, OLDEST, Order, PortClients, ReceiveError, Report,
-    Totals, VERSION, WITH_CLIENTS, WITH_HOLDERS, in_messages,
+    Totals, VERSION, WITH_CLAIMS, WITH_CLIENTS, WITH_HOLDERS, in_messages,
 };
 
 use super::events::{Event, emit};
@@ -177,8 +177,13 @@ impl SwitchChannel {
                 Ok(Report::Hello { version }) if (OLDEST..=VERSION).contains(&version) => {
                     let leases = self.orphans(now);
                     restored = leases.len();
-                    let mut clients = in_messages(self.orphaned_clients(config, now)).into_iter();
-                    if let Some(ports) = clients.next().filter(|_| version >= WITH_CLIENTS) {
+                    let mut clients = self.orphaned_clients(config, now);
+                    if version < WITH_CLAIMS {
+                        clients.iter_mut().for_each(|port| port.claimed.clear());
+                    }
+                    clients.retain(|port| version >= WITH_CLIENTS && !port.is_empty());
+                    let mut clients = in_messages(clients).into_iter();
+                    if let Some(ports) = clients.next() {
                         channel.send(&Order::Clients { ports })?;
                     }
                     if clients.next().is_some() {
@@ -262,8 +267,7 @@ impl SwitchChannel {
                 ..known.clone()
             }
         });
-        left.filter(|it| !it.dhcp.is_empty() || !it.dhcp6.is_empty())
-            .collect()
+        left.filter(|it| !it.is_empty()).collect()
     }
 
     /// Remembers the DHCP clients of the switch's ports.
@@ -278,7 +282,7 @@ impl SwitchChannel {
         }
         let has = |name: &str| config.ports.iter().any(|port| port.name.as_str() == name);
         for port in ports {
-            if !port.dhcp.is_bounded() || !port.dhcp6.is_bounded() {
+            if !port.is_bounded() {
                 return Err(ChannelError::Clients);
             }
             if has(&port.port) {
@@ -512,6 +516,7 @@ shared = ["10.0.0.100", "10.0.0.101"]
                 declined: vec![seconds],
             },
             dhcp6: Clients::default(),
+            claimed: vec!["fe80::7".parse().expect("an address"); 2],
         }
     }
 
@@ -546,9 +551,15 @@ shared = ["10.0.0.100", "10.0.0.101"]
         let (switch, given, _) = bed.given(OLDEST);
         assert_eq!(given, []);
         drop(switch);
-        let (_, given, _) = bed.given(VERSION);
-        let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
-        assert_eq!(names, ["vm1"]);
+        // Version 3 knows no claimed addresses, which last on.
+        for (version, ports) in [(WITH_CLIENTS, &["vm1"][..]), (VERSION, &["vm1", "vm2"])] {
+            let (switch, given, _) = bed.given(version);
+            let names: Vec<&str> = given.iter().map(|it| it.port.as_str()).collect();
+            assert_eq!(names, ports);
+            let is_known = |it: &PortClients| it.claimed.is_empty() != (version == VERSION);
+            assert!(given.iter().all(is_known));
+            drop(switch);
+        }
     }
 
     #[test]
@@ -601,6 +612,10 @@ shared = ["10.0.0.100", "10.0.0.101"]
         };
         for ports in [
             vec![clients("vm1", 5, 1000)],
+            vec![PortClients {
+                claimed: vec![[0xfe80, 0, 0, 0, 0, 0, 0, 7].into(); 13],
+                ..clients("vm1", 1, 1000)
+            }],
             vec![long("vm1")],
             vec![clients("vm1", 1, 1000); 3],
         ] {

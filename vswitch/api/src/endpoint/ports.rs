@@ -69,7 +69,8 @@ pub struct Port {
     pub forwarded: u64,
     /// Received frames that the gateway answered.
     pub replies: u64,
-    /// ICMP errors sent to the port. The frames that caused them are dropped.
+    /// ICMP errors sent to the port, and advertisements that defended an address. The frames that
+    /// caused them are dropped.
     pub icmp_errors: u64,
     /// Received frames that were dropped, for all reasons.
     pub dropped: u64,

@@ -149,8 +149,8 @@ fn len_of(message: &NdiscRepr<'_>) -> usize {
     ETHERNET_LEN + ipv6::HEADER_LEN + message.buffer_len()
 }
 
-/// Turns a Neighbor Solicitation into the advertisement that `own_mac` has the target. `None` if it
-/// does not fit.
+/// Turns a Neighbor Solicitation into the advertisement that `own_mac` has the target, to all nodes
+/// if it came from `::`. `None` if it does not fit.
 pub fn advertise(
     frame: &mut Frame<'_>,
     own_mac: [u8; 6],
@@ -158,20 +158,26 @@ pub fn advertise(
     target: u128,
     is_router: bool,
 ) -> Option<()> {
-    let mut flags = NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE;
+    let probe = ip.source == 0;
+    let mut flags = NdiscNeighborFlags::OVERRIDE;
+    flags.set(NdiscNeighborFlags::SOLICITED, !probe);
     flags.set(NdiscNeighborFlags::ROUTER, is_router);
     let message = NdiscRepr::NeighborAdvert {
         flags,
         target_addr: target.into(),
         lladdr: Some(EthernetAddress(own_mac).into()),
     };
-    let to_mac = mac_at(frame.bytes(), 6);
+    let (to_mac, to) = if probe {
+        (addr::group_mac(addr::ALL_NODES), addr::ALL_NODES)
+    } else {
+        (mac_at(frame.bytes(), 6), ip.source)
+    };
     frame.resize(len_of(&message))?;
     let envelope = Envelope {
         to_mac,
         from_mac: own_mac,
         from: target,
-        to: ip.source,
+        to,
     };
     write(frame.bytes_mut(), &envelope, message);
     Some(())
@@ -198,6 +204,17 @@ pub fn solicit(bytes: &mut [u8], own: ([u8; 6], u128), wanted: u128) -> usize {
     len
 }
 
+/// How hosts may come by their addresses, as a router tells them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Autoconf {
+    /// From DHCPv6 (M).
+    pub managed: bool,
+    /// Everything else from DHCPv6 (O).
+    pub other: bool,
+    /// By forming them from the prefix (A).
+    pub prefix: bool,
+}
+
 /// What a gateway advertises of itself at one port.
 #[derive(Debug, Clone, Copy)]
 pub struct Advertisement {
@@ -211,19 +228,29 @@ pub struct Advertisement {
     pub prefix_len: u8,
     /// The MTU of the port.
     pub mtu: u16,
+    /// How the VM may come by its addresses.
+    pub autoconf: Autoconf,
 }
 
 impl Advertisement {
     /// RFC 4861, section 6.2.1: AdvDefaultLifetime and the prefix's lifetimes by their defaults.
-    /// The prefix is on-link but not for autoconfiguration: a port has the addresses of its
-    /// configuration.
     fn message(&self) -> NdiscRepr<'static> {
+        let Autoconf {
+            managed,
+            other,
+            prefix,
+        } = self.autoconf;
+        let mut flags = NdiscRouterFlags::empty();
+        flags.set(NdiscRouterFlags::MANAGED, managed);
+        flags.set(NdiscRouterFlags::OTHER, other);
+        let mut of_prefix = NdiscPrefixInfoFlags::ON_LINK;
+        of_prefix.set(NdiscPrefixInfoFlags::ADDRCONF, prefix);
         let mask = u128::MAX
             .checked_shl(128 - u32::from(self.prefix_len))
             .unwrap_or(0);
         NdiscRepr::RouterAdvert {
             hop_limit: HOPS,
-            flags: NdiscRouterFlags::empty(),
+            flags,
             router_lifetime: Duration::from_secs(1800),
             reachable_time: Duration::ZERO,
             retrans_time: Duration::ZERO,
@@ -231,7 +258,7 @@ impl Advertisement {
             mtu: Some(u32::from(self.mtu)),
             prefix_info: Some(NdiscPrefixInformation {
                 prefix_len: self.prefix_len,
-                flags: NdiscPrefixInfoFlags::ON_LINK,
+                flags: of_prefix,
                 valid_lifetime: Duration::from_secs(2_592_000),
                 preferred_lifetime: Duration::from_secs(604_800),
                 prefix: (self.gateway & mask).into(),

@@ -129,7 +129,7 @@ pub(crate) fn from_client6(
     message: &dhcp6::ClientMessage<'_>,
     now_ns: u64,
 ) -> Result<(), DropReason> {
-    if message.names(|address| tables.is_anothers6(rules.id, address)) {
+    if message.names(|address| state.is_anothers6(tables, rules.id, address)) {
         return Err(DropReason::DhcpIdentity);
     }
     let identifier = message.identifier;

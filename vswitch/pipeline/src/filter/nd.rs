@@ -19,8 +19,7 @@ pub(super) fn from_port(owner: &Owner<'_>, ip: &Ipv6, packet: &[u8]) -> Result<(
         let honest = match kind {
             icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => true,
             icmpv6::NEIGHBOR_SOLICITATION if ip.source == 0 => {
-                owner.has6(message.target())
-                    && ip.destination == addr::solicited_node(message.target())
+                ip.destination == addr::solicited_node(message.target())
                     && message.link_layer(SOURCE_LINK_LAYER).next().is_none()
             }
             icmpv6::NEIGHBOR_ADVERTISEMENT => {

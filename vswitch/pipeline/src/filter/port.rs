@@ -1,6 +1,6 @@
 //! What a port's VM may send: the rows of "From a port".
 
-use packet::number::{ethertype, icmpv6, protocol};
+use packet::number::{ethertype, icmpv6, port, protocol};
 use packet::wire::{Arp, ETHERNET_LEN, Fragment, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
@@ -8,38 +8,31 @@ use super::ethernet::{self, Sender, Station};
 use super::outside::not_of_routers;
 use super::owner::Owner;
 use super::{dhcp, encapsulation, nd};
-use crate::tables::{PortRules, Tables};
+use crate::tables::PortRules;
 
-/// Accepts what a port's VM may send, and writes it to `packet`; `leased` is the address that DHCP
-/// gave the port.
+/// Accepts what a port's VM may send, and writes it to `packet`.
 #[inline(always)]
 pub(crate) fn from_port(
-    tables: &Tables,
-    rules: &PortRules,
-    leased: Option<u32>,
+    owner: &Owner<'_>,
     frame: &mut Frame<'_>,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
+    let rules = owner.rules;
     let station = Station {
         sender: Sender::Port(rules),
         mtu: rules.mtu,
         trunk: &rules.trunk,
     };
     let ethertype = ethernet::parse(&station, frame, packet)?;
-    let owner = Owner {
-        tables,
-        rules,
-        leased,
-    };
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
     // Each writes its own: a value that is chosen among them would be copied field by field.
     match ethertype {
-        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(&owner, payload)?),
+        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(owner, payload)?),
         ethertype::IPV6 if rules.deny_ipv6 => return Err(DropReason::EtherType),
-        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(&owner, payload)?),
+        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(owner, payload)?),
         ethertype::ARP => {
-            packet.ip = Ip::Arp(arp_from_port(&owner, mac_at(bytes, 6), payload)?);
+            packet.ip = Ip::Arp(arp_from_port(owner, mac_at(bytes, 6), payload)?);
         }
         ethertype::RARP if is_own_announcement(rules, bytes) => packet.ip = Ip::Rarp,
         ethertype::RARP => return Err(DropReason::Rarp),
@@ -95,7 +88,7 @@ fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason>
         if !allowed || ip.fragment != Fragment::Whole {
             return Err(DropReason::Ipv6Source);
         }
-    } else if !owner.has6(ip.source) {
+    } else if !owner.has6(ip.source) && !claims_source(owner, &ip) {
         return Err(DropReason::Ipv6Source);
     }
     if let Some(udp) = ip.udp() {
@@ -108,4 +101,15 @@ fn ipv6_from_port(owner: &Owner<'_>, payload: &[u8]) -> Result<Ipv6, DropReason>
         nd::from_port(owner, &ip, payload)?;
     }
     Ok(ip)
+}
+
+/// Row "IPv6 3": whether the packet claims the address that it comes from.
+#[cold]
+fn claims_source(owner: &Owner<'_>, ip: &Ipv6) -> bool {
+    let by_nd = matches!(
+        ip.icmp_type(),
+        Some(icmpv6::ROUTER_SOLICITATION | icmpv6::NEIGHBOR_SOLICITATION)
+    );
+    let by_dhcp = ip.udp().is_some_and(|(_, to)| to == port::DHCPV6_SERVER);
+    (by_nd || by_dhcp) && owner.may_claim(ip.source)
 }

@@ -80,6 +80,25 @@ impl<N: Notes> Pass<'_, N> {
         self.report(stage, rules, packet, frame, refused.reason, build)
     }
 
+    /// Drops the frame, which has become the advertisement that another station has the address
+    /// that it claims.
+    #[cold]
+    pub(crate) fn refuse_with(
+        &mut self,
+        stage: Stage,
+        reason: DropReason,
+        packet: &Packet,
+        built: Option<()>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let reported = with_tag(built, packet.vid, frame).is_some();
+        self.notes.note(
+            stage,
+            format_args!("drop {reason}: {}; the address is defended", reason.help()),
+        );
+        Err(Refusal { reason, reported })
+    }
+
     /// Drops the packet; `build` turns it into the ICMP error, if one is due.
     fn report<T>(
         &mut self,

@@ -135,7 +135,11 @@ impl<'s, N: Notes> Pass<'s, N> {
     ) -> Result<Egress<'s>, Refused> {
         let tables = self.tables;
         let too_big = |mtu: u16| Refused::with(DropReason::Mtu, IcmpError::TooBig { mtu });
-        match hop(tables, self.state, side, target)? {
+        let hop = hop(tables, self.state, side, target)?;
+        if bound.link_local {
+            return Err(Refused::silently(DropReason::LinkLocalIp));
+        }
+        match hop {
             Hop::Port(id) => {
                 let to = tables.port(id);
                 if bound.len > usize::from(to.mtu) {
@@ -162,9 +166,6 @@ impl<'s, N: Notes> Pass<'s, N> {
                 let Some(uplink) = &tables.uplink else {
                     return Err(Refused::silently(DropReason::RouteNone));
                 };
-                if bound.link_local {
-                    return Err(Refused::silently(DropReason::LinkLocalIp));
-                }
                 if bound.hops <= 1 {
                     return Err(Refused::with(DropReason::Ttl, IcmpError::TimeExceeded));
                 }
@@ -181,9 +182,6 @@ impl<'s, N: Notes> Pass<'s, N> {
                 let Some(tunnel) = &tables.tunnel else {
                     return Err(Refused::silently(DropReason::RouteNone));
                 };
-                if bound.link_local {
-                    return Err(Refused::silently(DropReason::LinkLocalIp));
-                }
                 if tunnel.refuses(bound.udp) {
                     return Err(Refused::with(
                         DropReason::TunnelNested,

@@ -108,7 +108,7 @@ impl<N: Notes> Pass<'_, N> {
             }
             // A receiver that is no client's goes by the rows of any other packet.
             true if is_servers => {
-                let station = self.tables.port_of_link_local(ip.destination);
+                let station = self.state.port_of_link_local(self.tables, ip.destination);
                 Some(station.filter(|id| *id != rules.id)?)
             }
             _ => return None,
@@ -136,7 +136,8 @@ impl<N: Notes> Pass<'_, N> {
     ) -> Outcome<()> {
         if rules.dhcp_server {
             let is_reply = port::is_dhcpv6_server(from, to) && ip.fragment == Fragment::Whole;
-            if let Some(id) = self.tables.station6(ip.destination).filter(|_| is_reply) {
+            let station = self.state.station6(self.tables, ip.destination);
+            if let Some(id) = station.filter(|_| is_reply) {
                 let payload = ip.payload(packet).get(8..).unwrap_or_default();
                 client::from_server6(self.state, id, payload, self.now_ns);
             }

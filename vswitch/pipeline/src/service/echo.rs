@@ -58,7 +58,7 @@ impl<N: Notes> Pass<'_, N> {
         {
             return outcome.map(Served::Answered);
         }
-        let target = self.tables.route6(ip.destination);
+        let target = self.state.route6(self.tables, ip.destination);
         let link_local = match side {
             Side::Port(rules) => ip.destination == rules.gateway_link_local,
             Side::Uplink(_) | Side::Peer(_) => false,

@@ -30,6 +30,9 @@ impl<N: Notes> Pass<'_, N> {
             (icmpv6::ROUTER_SOLICITATION, _, Side::Port(rules)) => {
                 self.advertise_router(rules, packet, ip, frame)
             }
+            (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), Side::Port(rules)) if ip.source == 0 => {
+                self.detect_duplicate(rules, packet, (ip, wanted), frame)
+            }
             (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), _) => {
                 let is_router = match self.owner6(side, ip, wanted) {
                     Owner::Switch => true,
@@ -41,11 +44,14 @@ impl<N: Notes> Pass<'_, N> {
                 let what = format_args!("Neighbor Advertisement");
                 self.answer(side, built, packet.vid, frame, what)
             }
-            (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Port(rules))
-                if rules.shares =>
-            {
-                let source = mac_at(frame.bytes(), 6);
-                self.hear_holder6(rules, (ip, layer3), (announced, source));
+            (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Port(rules)) => {
+                if let Some(bindings) = &mut self.state.port(rules.id).bindings {
+                    bindings.heard(announced, self.now_ns);
+                }
+                if rules.shares {
+                    let source = mac_at(frame.bytes(), 6);
+                    self.hear_holder6(rules, (ip, layer3), (announced, source));
+                }
                 self.refuse(Stage::Service, DropReason::Absorbed)
             }
             (icmpv6::NEIGHBOR_ADVERTISEMENT, Some(announced), Side::Uplink(uplink)) => {
@@ -54,6 +60,50 @@ impl<N: Notes> Pass<'_, N> {
             }
             _ => self.refuse(Stage::Service, DropReason::Absorbed),
         }
+    }
+
+    /// Duplicate Address Detection: the port claims the address, if no other station has it; else
+    /// the switch defends it.
+    fn detect_duplicate(
+        &mut self,
+        rules: &PortRules,
+        packet: &Packet,
+        (ip, wanted): (&Ipv6, u128),
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let (tables, now_ns) = (self.tables, self.now_ns);
+        let target = tables.route6(wanted);
+        let shared = match target {
+            Some(Target::Shared(shared)) => Some(shared),
+            _ => None,
+        };
+        // Who is about to take a shared address over is not kept from it.
+        if target == Some(Target::Port(rules.id))
+            || wanted == rules.link_local
+            || shared.is_some_and(|shared| tables.may_hold(rules.id, shared))
+        {
+            return self.refuse(Stage::Service, DropReason::Absorbed);
+        }
+        if self.state.may_claim(tables, rules, wanted) {
+            let bindings = &mut self.state.port(rules.id).bindings;
+            let claimed = bindings.as_mut().is_some_and(|it| it.claim(wanted, now_ns));
+            let reason = if claimed {
+                DropReason::Absorbed
+            } else {
+                DropReason::NdLimit
+            };
+            return self.refuse(Stage::Service, reason);
+        }
+        if let Some(id) = self.state.claimant(tables, wanted) {
+            if let Some(bindings) = &mut self.state.port(id).bindings {
+                bindings.contest(wanted, now_ns);
+            }
+        } else if !tables.has_station6(wanted) && !shared.is_some_and(|it| self.state.is_held(it)) {
+            return self.refuse(Stage::Service, DropReason::NdSpoof);
+        }
+        let is_router = target == Some(Target::Gateway) || wanted == rules.gateway_link_local;
+        let built = nd::advertise(frame, rules.gateway_mac, ip, wanted, is_router);
+        self.refuse_with(Stage::Service, DropReason::NdSpoof, packet, built, frame)
     }
 
     fn advertise_router(
@@ -102,25 +152,29 @@ impl<N: Notes> Pass<'_, N> {
             Side::Uplink(uplink) if uplink.ipv6 == Some(address) && ip.source != 0 => Owner::Switch,
             Side::Uplink(_) => Owner::None,
             Side::Peer(_) if ip.source == 0 => Owner::Sender,
-            Side::Peer(_) => match self.tables.route6(address) {
+            Side::Peer(_) => match self.state.route6(self.tables, address) {
                 Some(Target::Gateway) => Owner::Switch,
                 Some(Target::Port(_)) => Owner::Station,
                 Some(Target::Shared(shared)) => self.owner_of_shared(None, shared, false),
                 _ => Owner::None,
             },
             Side::Port(rules) => {
-                let target = self.tables.route6(address);
-                if target == Some(Target::Port(rules.id)) || address == rules.link_local {
+                let target = self.state.route6(self.tables, address);
+                if target == Some(Target::Port(rules.id))
+                    || address == rules.link_local
+                    || self.state.has_claimed(rules.id, address)
+                {
                     return Owner::Sender;
                 }
                 if let Some(Target::Shared(shared)) = target {
-                    return self.owner_of_shared(Some(rules), shared, ip.source == 0);
+                    return self.owner_of_shared(Some(rules), shared, false);
                 }
                 if address == rules.gateway_link_local {
                     return Owner::Switch;
                 }
                 // By which it reaches its clients.
-                if rules.dhcp_server && self.tables.port_of_link_local(address).is_some() {
+                let station = || self.state.port_of_link_local(self.tables, address);
+                if rules.dhcp_server && station().is_some() {
                     return Owner::Station;
                 }
                 let on_link_only = addr::is_link_local6(address) || addr::is_embedded4(address);

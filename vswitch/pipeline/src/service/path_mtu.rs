@@ -190,7 +190,7 @@ impl<N: Notes> Pass<'_, N> {
                 self.tables.route4(to.to_bits()),
             ),
             (IpAddr::V6(from), IpAddr::V6(to)) => (
-                self.tables.route6(from.to_bits()),
+                self.state.route6(self.tables, from.to_bits()),
                 self.tables.route6(to.to_bits()),
             ),
             _ => return false,

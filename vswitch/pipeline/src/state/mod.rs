@@ -2,6 +2,7 @@
 //! bounded and allocated with the generation, off the worker. It is never shared: each worker has
 //! its own.
 
+mod bindings;
 mod guess;
 mod holder;
 mod ipsec;
@@ -10,6 +11,7 @@ mod next_hop;
 mod path_mtu;
 mod tags;
 
+pub(crate) use self::bindings::Bindings;
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
@@ -21,11 +23,12 @@ pub(crate) use self::tags::TagCache;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use packet::addr;
 use packet::wire::{dhcp, dhcp6};
 
 use crate::bucket::Bucket;
 use crate::clients::{Claims, Clients, Family};
-use crate::ids::{NextHopId, PortId};
+use crate::ids::{NextHopId, PortId, SharedId};
 use crate::tables::{PortRules, Tables, Target};
 
 /// The token buckets of storm control at one port.
@@ -58,6 +61,8 @@ pub(crate) struct PortState {
     pub(crate) claims: Option<Box<Claims>>,
     /// The same for DHCPv6.
     pub(crate) claims6: Option<Box<Claims>>,
+    /// Present where the port may use IPv6.
+    pub(crate) bindings: Option<Box<Bindings>>,
     /// Present on trunk ports.
     pub(crate) tags: Option<Box<TagCache>>,
 }
@@ -84,6 +89,10 @@ impl PortState {
         if rules.learns {
             self.lease
                 .keep(&mut previous.lease, |address| tables.is_free4(address));
+        }
+        if let (Some(new), Some(old)) = (&mut self.bindings, &mut previous.bindings) {
+            std::mem::swap(new, old);
+            new.add_restored(old);
         }
         if self.tags.is_some() && previous.tags.is_some() {
             std::mem::swap(&mut self.tags, &mut previous.tags);
@@ -134,6 +143,7 @@ impl State {
             lease: LeaseState::default(),
             claims: tables.has_dhcp.then(Box::default),
             claims6: tables.has_dhcp.then(Box::default),
+            bindings: (!rules.deny_ipv6).then(Box::default),
             tags: (!rules.trunk.is_empty()).then(Box::default),
         });
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
@@ -218,6 +228,76 @@ impl State {
         let others = tables.ports.iter().filter(|rules| rules.id != id);
         let mut claims = others.filter_map(|rules| self.ports[rules.id.index()].claims.as_ref());
         !identifier.is_empty() && claims.any(|claims| claims.owns(identifier, now_ns))
+    }
+
+    /// Whether the port has claimed the address.
+    #[inline]
+    pub(crate) fn has_claimed(&self, id: PortId, address: u128) -> bool {
+        let bindings = self.ports[id.index()].bindings.as_deref();
+        bindings.is_some_and(|bindings| bindings.has(address))
+    }
+
+    /// The port that has claimed the address.
+    pub(crate) fn claimant(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        let mut ports = tables.ports.iter().map(|rules| rules.id);
+        ports.find(|id| self.has_claimed(*id, address))
+    }
+
+    /// Whether the port may claim the address, or has done so, if it has room.
+    pub(crate) fn may_claim(&self, tables: &Tables, rules: &PortRules, address: u128) -> bool {
+        self.ports[rules.id.index()].bindings.is_some()
+            && tables.is_claimable6(rules, address)
+            && self
+                .claimant(tables, address)
+                .is_none_or(|id| id == rules.id)
+    }
+
+    /// Whether the port has room for the claim of the address beside those that it has.
+    pub(crate) fn has_room(&self, id: PortId, address: u128, now_ns: u64) -> bool {
+        let bindings = self.ports[id.index()].bindings.as_deref();
+        bindings.is_some_and(|bindings| bindings.has_room(address, now_ns))
+    }
+
+    /// Where a destination leads, claimed addresses included.
+    #[inline(always)]
+    pub(crate) fn route6(&self, tables: &Tables, address: u128) -> Option<Target> {
+        match tables.route6(address) {
+            Some(Target::Unowned) if tables.learns6 => self.claimed6(tables, address),
+            target => target,
+        }
+    }
+
+    #[inline(never)]
+    fn claimed6(&self, tables: &Tables, address: u128) -> Option<Target> {
+        let mut learning = tables.ports.iter().filter(|rules| rules.learns6);
+        let owner = learning.find(|rules| self.has_claimed(rules.id, address));
+        Some(owner.map_or(Target::Unowned, |rules| Target::Port(rules.id)))
+    }
+
+    /// Whether a station other than the one behind that port has the address, or the gateway has.
+    pub(crate) fn is_anothers6(&self, tables: &Tables, id: PortId, address: u128) -> bool {
+        match self.route6(tables, address) {
+            Some(Target::Port(owner)) => owner != id,
+            Some(Target::Unowned) => false,
+            _ => tables.is_near6(address),
+        }
+    }
+
+    /// The port whose station has that link-local address.
+    pub(crate) fn port_of_link_local(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        if !addr::is_link_local6(address) {
+            return None;
+        }
+        let by_mac = tables.port_of_link_local(address);
+        by_mac.or_else(|| self.claimant(tables, address))
+    }
+
+    /// The port whose station has the address.
+    pub(crate) fn station6(&self, tables: &Tables, address: u128) -> Option<PortId> {
+        match self.route6(tables, address) {
+            Some(Target::Port(id)) => Some(id),
+            _ => self.port_of_link_local(tables, address),
+        }
     }
 
     /// Whether a station other than the one behind that port has the address, or the gateway has.
@@ -335,6 +415,33 @@ impl State {
         restored
     }
 
+    /// Gives a port the addresses that it had claimed before a restart. False if it can not have
+    /// had one of them: the port has another MAC, may not claim it, or another port has it.
+    pub(crate) fn restore_claimed(
+        &mut self,
+        tables: &Tables,
+        (port, mac): (&str, [u8; 6]),
+        addresses: &[u128],
+        now_ns: u64,
+    ) -> bool {
+        let mut known = tables.ports.iter();
+        let rules = known.find(|rules| tables.names[rules.id.index()] == port);
+        let Some(rules) = rules.filter(|rules| rules.mac == mac) else {
+            return false;
+        };
+        let may_claim = |address: &u128| self.may_claim(tables, rules, *address);
+        if !addresses.iter().all(may_claim) {
+            return false;
+        }
+        let Some(bindings) = &mut self.ports[rules.id.index()].bindings else {
+            return false;
+        };
+        let restored = addresses.iter().filter(|it| bindings.restore(**it, now_ns));
+        let restored = restored.count();
+        self.restored |= restored > 0;
+        restored == addresses.len()
+    }
+
     /// Where a destination leads, leases included.
     #[inline(always)]
     pub(crate) fn route4(&mut self, tables: &Tables, address: u32, now_ns: u64) -> Option<Target> {
@@ -356,6 +463,12 @@ impl State {
         if std::mem::take(&mut self.restored) {
             self.end_contested_leases();
             self.end_contested_claims();
+            self.end_contested_bindings();
+        }
+        for (rules, port) in tables.ports.iter().zip(&mut self.ports) {
+            if let Some(bindings) = port.bindings.as_mut().filter(|it| !it.is_empty()) {
+                bindings.keep_if(|address| tables.is_claimable6(rules, address));
+            }
         }
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
             std::mem::swap(&mut self.next_hops, &mut previous.next_hops);
@@ -457,6 +570,30 @@ impl State {
                 holder.announced(rules.id, mac);
             }
         }
+    }
+
+    /// Restored addresses are their ports': whoever else has claimed one since the restart came
+    /// later.
+    fn end_contested_bindings(&mut self) {
+        for at in 0..self.ports.len() {
+            let (before, rest) = self.ports.split_at_mut(at);
+            let Some((port, after)) = rest.split_first_mut() else {
+                return;
+            };
+            let Some(bindings) = &mut port.bindings else {
+                continue;
+            };
+            while let Some(address) = bindings.take_restored() {
+                for other in before.iter_mut().chain(after.iter_mut()) {
+                    other.bindings.iter_mut().for_each(|it| it.disown(address));
+                }
+            }
+        }
+    }
+
+    /// Whether a port is known to hold the shared address.
+    pub(crate) fn is_held(&self, shared: SharedId) -> bool {
+        self.holders[shared.index()].port().is_some()
     }
 
     /// Lets a port hold a shared address that it held before a restart. False if it cannot have

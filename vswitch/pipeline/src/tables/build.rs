@@ -60,6 +60,7 @@ impl Tables {
         Self {
             names: shared(names.collect(), previous.map(|tables| &tables.names)),
             learns: ports.iter().any(|port| port.learns),
+            learns6: ports.iter().any(|port| port.learns6),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
             offers: shared(dhcp::offers(config), previous.map(|tables| &tables.offers)),
             egress: shared(egress, previous.map(|tables| &tables.egress)),
@@ -83,6 +84,7 @@ impl Tables {
                 first: net.network().to_bits(),
                 len: net.prefix_len(),
             }),
+            ipv6_autoconf: config.gateway.ipv6_autoconf,
             groups: groups::of(config),
             routes4,
             routes6,

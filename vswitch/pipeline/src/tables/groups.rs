@@ -24,7 +24,8 @@ const LISTED_MAX: usize = 1024;
 /// needs none.
 pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
     let mut asked_for = Vec::new();
-    let mut others = false;
+    // What a VM may have that makes its addresses by itself, nobody knows before.
+    let mut others = config.ports.iter().any(|port| port.addresses6.is_some());
     let of_ports = config.ports.iter().flat_map(|port| match &port.addresses {
         Addresses::Static(nets) => &nets[..],
         Addresses::Learned(_) => &[],

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use packet::addr;
 use packet::wire::dhcp_server::Offer;
-use packet::wire::nd::Advertisement;
+use packet::wire::nd::{Advertisement, Autoconf};
 use serde::Serialize;
+use tenant_config::Ipv6Autoconf;
 
 pub use self::groups::Groups;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
@@ -70,10 +71,14 @@ pub struct Tables {
     gateway6_subnet: Option<Subnet<u128>>,
     /// Whether any port's address comes from DHCP.
     pub(crate) learns: bool,
+    /// Whether any port may claim addresses in the gateway's IPv6 subnet.
+    pub(crate) learns6: bool,
     /// Whether any port serves DHCP.
     pub(crate) has_dhcp: bool,
     /// What the gateway's own DHCP server gives each port; empty if it does not serve.
     offers: Arc<[Option<Offer>]>,
+    /// How the gateway tells VMs to come by their IPv6 addresses.
+    ipv6_autoconf: Ipv6Autoconf,
     groups: Box<[Groups]>,
     routes4: Lpm<u32, PackedTarget>,
     routes6: Lpm<u128, PackedTarget>,
@@ -309,24 +314,48 @@ impl Tables {
         Some(SharedId(place.ok()? as u16))
     }
 
-    /// Whether a station other than the one behind that port has the address, or the gateway has.
-    pub(crate) fn is_anothers6(&self, id: PortId, address: u128) -> bool {
-        match self.route6(address) {
-            Some(Target::Port(owner)) => owner != id,
-            Some(Target::Unowned) => false,
-            _ => self.gateway6_subnet.is_some_and(|net| net.has(address)),
-        }
+    /// Whether the address is in the gateway's IPv6 subnet.
+    pub(crate) fn is_near6(&self, address: u128) -> bool {
+        self.gateway6_subnet.is_some_and(|net| net.has(address))
     }
 
-    /// The port whose station has the address.
-    pub(crate) fn station6(&self, address: u128) -> Option<PortId> {
-        if let Some(Target::Port(id)) = self.route6(address) {
-            return Some(id);
+    /// Whether the port may claim the address: a link-local one that is neither the gateway's nor
+    /// made from a port's MAC, or if the port learns, one of the gateway's subnet that is nobody's.
+    pub(crate) fn is_claimable6(&self, rules: &PortRules, address: u128) -> bool {
+        if addr::is_link_local6(address) {
+            return !self.is_assigned_link_local(address);
         }
-        self.port_of_link_local(address)
+        rules.learns6 && self.is_free6(address)
     }
 
-    /// The port whose station has that link-local address.
+    /// Whether the address is in the gateway's subnet, and nobody's by the configuration.
+    #[inline]
+    pub(crate) fn is_free6(&self, address: u128) -> bool {
+        let first = self.gateway6_subnet.map(|net| net.first);
+        self.route6(address) == Some(Target::Unowned) && first != Some(address)
+    }
+
+    /// Whether the link-local address is the gateway's at a port, or made from a port's MAC.
+    fn is_assigned_link_local(&self, address: u128) -> bool {
+        self.ports
+            .iter()
+            .any(|port| [port.link_local, port.gateway_link_local].contains(&address))
+    }
+
+    /// Whether the gateway, a port by its configuration, or a peer has the address.
+    pub(crate) fn has_station6(&self, address: u128) -> bool {
+        if addr::is_link_local6(address) {
+            return self.is_assigned_link_local(address);
+        }
+        let target = self.route6(address);
+        let has_it = matches!(
+            target,
+            Some(Target::Gateway | Target::Port(_) | Target::Peer(_))
+        );
+        has_it && !addr::is_embedded4(address)
+    }
+
+    /// The port whose MAC that link-local address is made from.
     pub(crate) fn port_of_link_local(&self, address: u128) -> Option<PortId> {
         let mut ports = self.ports.iter();
         ports
@@ -344,6 +373,19 @@ impl Tables {
             mtu: match &self.tunnel {
                 Some(tunnel) => rules.mtu.min(tunnel.max_len),
                 None => rules.mtu,
+            },
+            autoconf: match self.ipv6_autoconf {
+                Ipv6Autoconf::None => Autoconf::default(),
+                Ipv6Autoconf::Slaac => Autoconf {
+                    prefix: true,
+                    other: self.has_dhcp,
+                    ..Autoconf::default()
+                },
+                Ipv6Autoconf::Dhcpv6 => Autoconf {
+                    managed: self.has_dhcp,
+                    other: self.has_dhcp,
+                    ..Autoconf::default()
+                },
             },
         })
     }

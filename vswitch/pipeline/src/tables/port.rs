@@ -32,6 +32,8 @@ pub(crate) struct PortRules {
     pub(crate) dhcp_server: bool,
     /// Whether the port's IPv4 address comes from DHCP.
     pub(crate) learns: bool,
+    /// Whether the port may claim addresses in the gateway's IPv6 subnet.
+    pub(crate) learns6: bool,
     pub(crate) announce: bool,
     pub(crate) deny_encapsulation: bool,
     pub(crate) deny_ipv6: bool,
@@ -103,6 +105,7 @@ impl PortRules {
             mtu: port.mtu,
             dhcp_server: port.dhcp_server,
             learns: matches!(port.addresses, Addresses::Learned(_)),
+            learns6: port.addresses6.is_some(),
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
             deny_ipv6: port.ipv6 == Ipv6Use::Deny,

@@ -146,7 +146,13 @@ pub(crate) fn check(
         Answer::NeighborAdvertisement { mac, address } => {
             check_neighbor_advertisement(*mac, *address, &exchange)
         }
-        Answer::RouterAdvertisement { mac, mtu } => {
+        Answer::RouterAdvertisement {
+            mac,
+            mtu,
+            flags,
+            prefix,
+        } => {
+            check_autoconf(*flags, *prefix, &exchange)?;
             check_router_advertisement(*mac, *mtu, own_mac.link_local(), &exchange)
         }
     }
@@ -288,6 +294,35 @@ fn check_neighbor_advertisement(
         );
         owed!(exchange.back && solicited, "not to the sender");
     }
+    Ok(())
+}
+
+/// The flags of a Router Advertisement, and its prefix.
+fn check_autoconf(
+    [managed, other, forms]: [bool; 3],
+    prefix: ipnet::Ipv6Net,
+    exchange: &Exchange<'_>,
+) -> Result<(), String> {
+    let message = exchange.said.upper.1;
+    owed!(message.len() == 64, "{} bytes", message.len());
+    let flags = u8::from(managed) << 7 | u8::from(other) << 6;
+    owed!(
+        message[4..6] == [64, flags],
+        "flags {:02x?}",
+        &message[4..6]
+    );
+    owed!(message[6..8] == 1800_u16.to_be_bytes(), "another lifetime");
+    owed!(message[8..16] == [0; 8], "times {:02x?}", &message[8..16]);
+    let mut option = vec![3, 4, prefix.prefix_len(), 0x80 | u8::from(forms) << 6];
+    option.extend(2_592_000_u32.to_be_bytes());
+    option.extend(604_800_u32.to_be_bytes());
+    option.extend([0; 4]);
+    option.extend(prefix.addr().octets());
+    owed!(
+        message[32..] == option,
+        "the prefix {:02x?}",
+        &message[32..]
+    );
     Ok(())
 }
 

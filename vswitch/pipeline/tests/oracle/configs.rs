@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use tenant_config::{
-    Addresses, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Ipv6Use, Protection, SwitchConfig,
-    TagId, TunnelDscp, TunnelKind, TunnelTtl,
+    Addresses, Addresses6, Encapsulation, Inherit, IpsecConfig, IpsecSuite, Ipv6Autoconf, Ipv6Use,
+    Protection, SwitchConfig, TagId, TunnelDscp, TunnelKind, TunnelTtl,
 };
 
 /// Each with the name that failures are reported under.
@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("ipv6", ipv6()),
         ("limited", limited()),
         ("served", served()),
+        ("slaac", slaac()),
     ]
 }
 
@@ -103,6 +104,17 @@ pub(crate) fn learners() -> SwitchConfig {
             port("vm6", 6, tagged),
         ],
     }))
+}
+
+/// VMs form IPv6 addresses: `vm1` and `vm2`, which has further ones, may use them, `vm3` may not.
+pub(crate) fn slaac() -> SwitchConfig {
+    let mut config = three();
+    config.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+    config.ports[0].addresses6 = Some(Addresses6::LearnNd);
+    config.ports[1].addresses6 = Some(Addresses6::LearnNd);
+    config.ports[0].addresses = Addresses::Static(vec!["10.0.0.11/32".parse().expect("a net")]);
+    config.ports[2].dhcp_server = false;
+    config
 }
 
 /// One port and nothing beyond.

@@ -203,6 +203,7 @@ fn pool(config: &SwitchConfig) -> Vec<IpAddr> {
         "2001::c000:209:0:0:1",
         "2001:db8:ffff:1:0:5efe:a00:c",
         "fe80::1",
+        "fe80::8c2e:4f1b:77aa:9d03",
         "febf::1",
         "fec0::1",
         "ff02::1",

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod answers;
+pub(crate) mod claim_story;
 pub(crate) mod configs;
 pub(crate) mod dhcp_story;
 pub(crate) mod esp;

@@ -234,6 +234,12 @@ impl Switch {
         (port.leased_ipv4.get(), port.leased_until_ns.get())
     }
 
+    /// The addresses that a port has claimed, as they were at the last poll.
+    pub(crate) fn claimed(&self, port: usize) -> Vec<std::net::Ipv6Addr> {
+        let published = &self.counters.port(port).claimed;
+        published.get().expect("nobody writes")
+    }
+
     /// The DHCP clients of a port, as they were at the last poll.
     pub(crate) fn clients(&self, port: usize, family: Family, now_ns: u64) -> Clients {
         let published = self.counters.port(port).clients(family);
@@ -308,6 +314,12 @@ impl Trial {
         let sent = self.switch.poll(now_ns);
         self.twin.poll(now_ns);
         self.model.expire(now_ns);
+        let ports = self.model.uplink();
+        let is_question = |(port, frame): &&(usize, Vec<u8>)| {
+            *port < ports && answers::untagged(frame).get(54) == Some(&135)
+        };
+        let asked: Vec<_> = sent.iter().filter(is_question).cloned().collect();
+        assert_eq!(asked, self.model.solicitations(now_ns), "at {now_ns} ns");
         for (port, bytes) in &sent {
             self.tally[*port].sent(bytes.len());
         }
@@ -476,6 +488,11 @@ impl Trial {
                 let own_mac = answers::side(config, from);
                 answers::check(answer, own_mac, bytes, &behind_tag)
                     .map_err(|wrong| format!("a wrong answer: {wrong}"))
+            }
+            (Outcome::Defend(answer), Verdict::DropWithError(DropReason::NdSpoof)) => {
+                let own_mac = answers::side(config, from);
+                answers::check(answer, own_mac, bytes, &behind_tag)
+                    .map_err(|wrong| format!("a wrong defence: {wrong}"))
             }
             (Outcome::TunnelReply(reply), Verdict::Reply) => {
                 let tunnel = config.tunnel.as_ref().expect("a tunnel");

@@ -110,9 +110,10 @@ impl Message {
 }
 
 impl Model {
-    /// The configuration in which each learning port has what it has learned.
+    /// The configuration in which each learning port has what it has learned or claimed.
     pub(super) fn with_leases(&self, now_ns: u64) -> Arc<SwitchConfig> {
-        if self.clients.values().all(|client| client.lease.is_none()) {
+        let nothing = self.claims.is_empty();
+        if nothing && self.clients.values().all(|client| client.lease.is_none()) {
             return Arc::clone(&self.written);
         }
         let mut config = SwitchConfig::clone(&self.written);
@@ -123,6 +124,15 @@ impl Model {
                 let lease = client.lease.iter().filter(|lease| now_ns < lease.until_ns);
                 let net = lease.map(|lease| ipnet::IpNet::from(IpAddr::from(lease.address)));
                 port.addresses = Addresses::Static(net.collect());
+            }
+            let claimed = self.claimed_in_subnet(port);
+            match &mut port.addresses {
+                Addresses::Static(nets) => nets.extend(claimed),
+                learned => {
+                    if !claimed.is_empty() {
+                        *learned = Addresses::Static(claimed);
+                    }
+                }
             }
         }
         Arc::new(config)
@@ -154,6 +164,7 @@ impl Model {
             stays(name)
         });
         self.clients = clients;
+        self.keep_claims(&old);
         let trunks = |number: usize| config.ports.get(number).map(|port| &port.trunk);
         let same = |number: usize| {
             let mac = |config: &SwitchConfig| config.ports.get(number).map(|port| port.mac);

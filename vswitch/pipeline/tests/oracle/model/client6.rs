@@ -243,11 +243,7 @@ impl Model {
         let now_ns = self.now_ns;
         let to = match self.route(packet.destination) {
             Route::Port(to) => Some(to),
-            _ => self
-                .config
-                .ports
-                .iter()
-                .position(|port| packet.destination == IpAddr::V6(port.mac.link_local())),
+            _ => self.port_of_link_local(packet.destination),
         };
         let message = Message6::read(packet.payload.get(8..).unwrap_or_default());
         let reply = message.filter(|message| message.kind == 7);

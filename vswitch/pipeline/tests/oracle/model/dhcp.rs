@@ -53,10 +53,8 @@ impl Model {
             if packet.fragment != Fragment::No || (source != 547 && to != 546) {
                 return None;
             }
-            let has = |mac: MacAddr| packet.destination == IpAddr::V6(mac.link_local());
-            return others
-                .find(|&other| has(self.config.ports[other].mac))
-                .map(Some);
+            let client = self.port_of_link_local(packet.destination);
+            return client.filter(|client| *client != from).map(Some);
         }
         if packet.source.is_unspecified() {
             return Some(others.find(|&other| self.config.ports[other].dhcp_server));

@@ -123,64 +123,72 @@ fn options_have_no_address(mut options: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// IPv6 3 to 6.
-pub(super) fn ipv6_from_port(port: &PortConfig, packet: &Packet<'_>) -> Result<(), DropReason> {
-    let IpAddr::V6(source) = packet.source else {
-        unreachable!("an IPv6 packet has an IPv6 source");
-    };
-    // IPv6 3
-    if source.is_unspecified() {
-        let may_be_unspecified = packet.fragment == Fragment::No
-            && matches!(
-                packet.icmpv6_type(),
-                Some(RS | NS | MLD_REPORT | MLD_DONE | MLDV2_REPORT)
-            );
-        if !may_be_unspecified {
-            return Err(Ipv6Source);
+impl Model {
+    /// IPv6 3 to 6.
+    pub(super) fn ipv6_from_port(
+        &self,
+        port: &PortConfig,
+        packet: &Packet<'_>,
+    ) -> Result<(), DropReason> {
+        let IpAddr::V6(source) = packet.source else {
+            unreachable!("an IPv6 packet has an IPv6 source");
+        };
+        // IPv6 3
+        if source.is_unspecified() {
+            let may_be_unspecified = packet.fragment == Fragment::No
+                && matches!(
+                    packet.icmpv6_type(),
+                    Some(RS | NS | MLD_REPORT | MLD_DONE | MLDV2_REPORT)
+                );
+            if !may_be_unspecified {
+                return Err(Ipv6Source);
+            }
+        } else if !self.has6(port, source) {
+            let claims = matches!(packet.icmpv6_type(), Some(RS | NS))
+                || packet.udp_ports().is_some_and(|(_, to)| to == 547);
+            if !(claims && self.may_claim(port, source) && self.has_room(port, source)) {
+                return Err(Ipv6Source);
+            }
         }
-    } else if !owns_or_link_local(port, source) {
-        return Err(Ipv6Source);
-    }
-    // IPv6 4
-    if !port.dhcp_server && is_dhcpv6_servers(packet) {
-        return Err(Dhcpv6Server);
-    }
-    let to = packet.udp_ports().map(|(_, to)| to);
-    if !port.dhcp_server && to == Some(547) && !is_dhcpv6_clients(packet) {
-        return Err(Dhcpv6Client);
-    }
-    // IPv6 5
-    encapsulation(port, packet)?;
-    // IPv6 6
-    let Some(icmp_type) = packet.icmpv6_type() else {
-        return Ok(());
-    };
-    nd_well_formed(icmp_type, packet)?;
-    let is_own_mac = |mac: &[u8]| {
-        let mut macs = port.extra_macs.iter().chain([&port.mac]);
-        macs.any(|own| own.octets() == mac)
-    };
-    let says = |kind, allowed: bool| {
-        nd_options(icmp_type, packet.payload)
-            .iter()
-            .filter(|option| option.kind == kind)
-            .all(|option| allowed && is_own_mac(option.body))
-    };
-    let honest = match icmp_type {
-        RA | 138 | 145 | 147 | 149 | 151 | 153 | 154 | 155 => return Err(RouterAdvertisement),
-        REDIRECT | 156 => return Err(Redirect),
-        141 | 142 | 157 | 158 => return Err(NdSpoof),
-        NS if !source.is_unspecified() => says(SOURCE_LINK_LAYER, true),
-        NS => {
-            let target = nd_target(packet.payload);
-            owns_or_link_local(port, target)
-                && packet.destination == solicited_node(target)
-                && says(SOURCE_LINK_LAYER, false)
+        // IPv6 4
+        if !port.dhcp_server && is_dhcpv6_servers(packet) {
+            return Err(Dhcpv6Server);
         }
-        NA => owns_or_link_local(port, nd_target(packet.payload)) && says(TARGET_LINK_LAYER, true),
-        RS => says(SOURCE_LINK_LAYER, !source.is_unspecified()),
-        MLD_QUERY => return Err(MldQuery),
-        _ => true,
-    };
-    if honest { Ok(()) } else { Err(NdSpoof) }
+        let to = packet.udp_ports().map(|(_, to)| to);
+        if !port.dhcp_server && to == Some(547) && !is_dhcpv6_clients(packet) {
+            return Err(Dhcpv6Client);
+        }
+        // IPv6 5
+        encapsulation(port, packet)?;
+        // IPv6 6
+        let Some(icmp_type) = packet.icmpv6_type() else {
+            return Ok(());
+        };
+        nd_well_formed(icmp_type, packet)?;
+        let is_own_mac = |mac: &[u8]| {
+            let mut macs = port.extra_macs.iter().chain([&port.mac]);
+            macs.any(|own| own.octets() == mac)
+        };
+        let says = |kind, allowed: bool| {
+            nd_options(icmp_type, packet.payload)
+                .iter()
+                .filter(|option| option.kind == kind)
+                .all(|option| allowed && is_own_mac(option.body))
+        };
+        let honest = match icmp_type {
+            RA | 138 | 145 | 147 | 149 | 151 | 153 | 154 | 155 => return Err(RouterAdvertisement),
+            REDIRECT | 156 => return Err(Redirect),
+            141 | 142 | 157 | 158 => return Err(NdSpoof),
+            NS if !source.is_unspecified() => says(SOURCE_LINK_LAYER, true),
+            NS => {
+                let target = nd_target(packet.payload);
+                packet.destination == solicited_node(target) && says(SOURCE_LINK_LAYER, false)
+            }
+            NA => self.has6(port, nd_target(packet.payload)) && says(TARGET_LINK_LAYER, true),
+            RS => says(SOURCE_LINK_LAYER, !source.is_unspecified()),
+            MLD_QUERY => return Err(MldQuery),
+            _ => true,
+        };
+        if honest { Ok(()) } else { Err(NdSpoof) }
+    }
 }

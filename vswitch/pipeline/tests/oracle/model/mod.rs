@@ -7,6 +7,7 @@
 mod address;
 mod arp;
 mod bytes;
+mod claim;
 mod client;
 mod client6;
 mod dhcp;
@@ -30,12 +31,14 @@ use std::sync::Arc;
 
 use pipeline::DropReason::{self, *};
 use tenant_config::{
-    Addresses, Encapsulation, Ipv6Use, MacAddr, PortConfig, SwitchConfig, UplinkConfig,
+    Addresses, Encapsulation, Ipv6Autoconf, Ipv6Use, MacAddr, PortConfig, SwitchConfig,
+    UplinkConfig,
 };
 
 use self::address::*;
 use self::arp::*;
 use self::bytes::*;
+use self::claim::Claim;
 use self::client::*;
 use self::client6::*;
 use self::dhcp::*;
@@ -63,6 +66,8 @@ pub(crate) enum Outcome {
     Reply(Answer),
     /// It came through the tunnel and is answered into it.
     TunnelReply(TunnelReply),
+    /// It is dropped as [`NdSpoof`], and the answer defends the address that it claims.
+    Defend(Answer),
     /// It reports a path MTU: dropped as [`Absorbed`] if the switch follows it, otherwise as
     /// [`GatewayService`].
     Report(Belief),
@@ -88,6 +93,9 @@ pub(crate) enum Answer {
         mac: [u8; 6],
         /// The MTU that it states; `None` if it need not state one.
         mtu: Option<u16>,
+        /// Managed and other configuration, and that for SLAAC of the prefix.
+        flags: [bool; 3],
+        prefix: ipnet::Ipv6Net,
     },
     /// The echo reply to an echo request.
     Echo,
@@ -117,6 +125,8 @@ pub(crate) struct Model {
     clients6: BTreeMap<String, Client6>,
     /// By shared address, the name of the port that holds it, and the MAC by which it does.
     holders: BTreeMap<IpAddr, (String, [u8; 6])>,
+    /// The addresses that ports have claimed, by the port's name.
+    claims: BTreeMap<String, Vec<Claim>>,
     buckets: Vec<[Option<Bucket>; 5]>,
     /// The VID of the last frame, which an answer to it carries.
     last_tag: Option<u16>,
@@ -138,6 +148,7 @@ impl Model {
             clients: BTreeMap::new(),
             clients6: BTreeMap::new(),
             holders: BTreeMap::new(),
+            claims: BTreeMap::new(),
             last_tag: None,
             tags: BTreeMap::new(),
             buckets: config.ports.iter().map(Bucket::of_port).collect(),
@@ -254,8 +265,9 @@ impl Model {
             }
             IPV6 if port.ipv6 == Ipv6Use::Allow => {
                 let packet = ipv6(ethernet.payload)?;
-                ipv6_from_port(port, &packet)?;
+                self.ipv6_from_port(port, &packet)?;
                 self.admit(now_ns, from, frame, &ethernet, Some(&packet))?;
+                self.heard_from(port, &packet);
                 if let Some(outcome) = self.too_large(port, &ethernet, &packet) {
                     return Ok(outcome);
                 }

@@ -123,7 +123,7 @@ pub(super) fn answers_nothing(ethernet: &Ethernet<'_>, packet: &Packet<'_>) -> b
 impl Model {
     /// "No ND is ever forwarded." `None` for other messages.
     pub(super) fn nd_service(
-        &self,
+        &mut self,
         from: usize,
         port: &PortConfig,
         icmp_type: u8,
@@ -131,7 +131,14 @@ impl Model {
     ) -> Option<Outcome> {
         let mac = port.gateway_mac.octets();
         match icmp_type {
-            NA | MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
+            NA => {
+                self.advertised(port, nd_target(packet.payload));
+                Some(Absorbed.into())
+            }
+            MLD_REPORT | MLD_DONE | MLDV2_REPORT => Some(Absorbed.into()),
+            NS if packet.source.is_unspecified() => {
+                Some(self.detected(port, nd_target(packet.payload)))
+            }
             NS => {
                 let target = nd_target(packet.payload);
                 let answer = Outcome::Reply(Answer::NeighborAdvertisement {
@@ -139,15 +146,13 @@ impl Model {
                     address: target,
                 });
                 if self.is_shared(target.into()) {
-                    let asks = (from, packet.source.is_unspecified());
-                    let asked = self.asked_for_shared(asks, target.into(), NdUnknown);
+                    let asked = self.asked_for_shared((from, false), target.into(), NdUnknown);
                     return Some(asked.map_or_else(Outcome::from, |()| answer));
                 }
-                let mut ports = self.config.ports.iter();
                 let known = target == port.gateway_mac.link_local()
-                    || (port.dhcp_server && ports.any(|it| it.mac.link_local() == target))
+                    || (port.dhcp_server && self.port_of_link_local(target.into()).is_some())
                     || self.answers_for(from, target.into());
-                Some(if owns_or_link_local(port, target) {
+                Some(if self.has6(port, target) {
                     Absorbed.into()
                 } else if known {
                     answer
@@ -155,14 +160,26 @@ impl Model {
                     NdUnknown.into()
                 })
             }
-            RS if self.config.gateway.ipv6.is_some() => {
-                Some(Outcome::Reply(Answer::RouterAdvertisement {
+            RS => Some(match self.config.gateway.ipv6 {
+                Some(net) => Outcome::Reply(Answer::RouterAdvertisement {
                     mac,
                     mtu: self.advertised_mtu(port),
-                }))
-            }
-            RS => Some(Absorbed.into()),
+                    flags: self.autoconf(),
+                    prefix: net.trunc(),
+                }),
+                None => Absorbed.into(),
+            }),
             _ => None,
+        }
+    }
+
+    /// "`gateway.ipv6_autoconf` decides …": M, O and A.
+    fn autoconf(&self) -> [bool; 3] {
+        let served = self.config.ports.iter().any(|port| port.dhcp_server);
+        match self.config.gateway.ipv6_autoconf {
+            Ipv6Autoconf::Dhcpv6 => [served, served, false],
+            Ipv6Autoconf::Slaac => [false, served, true],
+            Ipv6Autoconf::None => [false; 3],
         }
     }
 }

@@ -72,16 +72,17 @@ impl Model {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),
-            Route::Shared => match self.holder(packet.destination) {
-                Some((holder, _)) if holder == from => with_error(RouteNone),
-                Some((holder, _)) => self.leave(holder, packet, too_big),
-                None => HolderUnknown.into(),
+            Route::Shared if self.holder(packet.destination).is_none() => HolderUnknown.into(),
+            Route::Shared if self.is_holder(from, packet.destination) => with_error(RouteNone),
+            Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
+            // Route 7
+            _ if is_link_local(packet.source) => LinkLocalIp.into(),
+            Route::Shared => match self.leave_to_holder(packet, too_big) {
+                Ok(outcome) => outcome,
+                Err(reason) => reason.into(),
             },
             Route::Port(to) => self.leave(to, packet, too_big),
             Route::Peer(peer) => self.enter_tunnel(peer, packet, with_error_of),
-            Route::Uplink if self.stands_for_closed(packet.destination) => EmbeddedAddress.into(),
-            // Route 7
-            Route::Uplink if is_link_local(packet.source) => LinkLocalIp.into(),
             Route::Uplink if packet.hop_limit <= 1 => with_error(Ttl),
             Route::Uplink => self.leave(self.uplink(), packet, too_big),
         }

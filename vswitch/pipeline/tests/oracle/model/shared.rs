@@ -17,6 +17,12 @@ impl Model {
         Some((number, *mac))
     }
 
+    /// Whether port `number` holds the address.
+    pub(super) fn is_holder(&self, number: usize, address: IpAddr) -> bool {
+        self.holder(address)
+            .is_some_and(|(holder, _)| holder == number)
+    }
+
     /// "The port that last announced it holds it."
     pub(super) fn hear_holder(&mut self, port: &PortConfig, address: IpAddr, mac: [u8; 6]) {
         if port.shared.contains(&address) {
@@ -76,9 +82,13 @@ impl Model {
         });
     }
 
-    /// A packet from outside the ports to a shared address.
-    pub(super) fn leave_to_holder(&self, packet: &Packet<'_>) -> Result<Outcome, DropReason> {
+    /// A packet to a shared address.
+    pub(super) fn leave_to_holder(
+        &self,
+        packet: &Packet<'_>,
+        too_big: impl FnOnce(u16) -> Outcome,
+    ) -> Result<Outcome, DropReason> {
         let (holder, _) = self.holder(packet.destination).ok_or(HolderUnknown)?;
-        Ok(self.leave(holder, packet, |_| Mtu.into()))
+        Ok(self.leave(holder, packet, too_big))
     }
 }

@@ -290,7 +290,7 @@ impl Model {
             .is_some_and(|tunnel| tunnel.only);
         match self.route(packet.destination) {
             Route::Port(_) | Route::Shared if only => Err(TunnelOnly),
-            Route::Shared => self.leave_to_holder(packet),
+            Route::Shared => self.leave_to_holder(packet, |_| Mtu.into()),
             Route::Port(to) => Ok(self.leave(to, packet, |_| Mtu.into())),
             Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
             Route::Nowhere => Err(RouteNone),

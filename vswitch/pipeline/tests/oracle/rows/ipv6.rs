@@ -220,7 +220,8 @@ fn sources(rows: &mut Rows) {
     rows.drop(Ipv6Source, "a group", from(ALL_NODES));
     rows.drop(Ipv6Source, "unspecified, by UDP", from(ANY6));
     rows.drop(Ipv6Source, "the own IPv4 address, mapped", from(IP1.to_ipv6_mapped()));
-    rows.forward(1, "the own link-local", from(link_local(VM1)));
+    rows.drop(LinkLocalIp, "the own link-local", from(link_local(VM1)));
+    rows.drop(Ipv6Source, "a free link-local, by UDP", from(STABLE));
     rows.on(configs::three(), 1);
     rows.forward(0, "one of a prefix", {
         let packet = V6::new(

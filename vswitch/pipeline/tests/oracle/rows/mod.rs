@@ -67,6 +67,7 @@ impl Case {
             Outcome::Forward { to, .. } => Expect::Forward(to),
             Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
+            Outcome::Defend(_) => Expect::DropWithError(NdSpoof),
             Outcome::Report(Belief::Must) => Expect::Drop(Absorbed),
             Outcome::Report(_) => Expect::Drop(GatewayService),
             Outcome::Drop {
@@ -162,6 +163,12 @@ const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// A link-local address that is made from no MAC (RFC 7217).
+pub(crate) const STABLE: Ipv6Addr = stable(0x9d03);
+pub(crate) const fn stable(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0x8c2e, 0x4f1b, 0x77aa, last)
+}
 
 /// The link-local address of one of this file's MACs.
 pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {

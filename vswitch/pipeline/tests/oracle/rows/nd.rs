@@ -8,6 +8,8 @@ pub(super) fn add(rows: &mut Rows) {
     forged_messages(rows);
     absorbed_messages(rows);
     answers(rows);
+    duplicates(rows);
+    claims(rows);
 }
 
 const OWN: Ipv6Addr = inner(0x11);
@@ -141,8 +143,6 @@ fn forged_messages(rows: &mut Rows) {
         v6_group(&solicit(ns(&[link_layer(1, VM2)]))));
     rows.drop(NdSpoof, "a solicitation with the sibling's MAC second",
         v6_group(&solicit(ns(&[source(), link_layer(1, VM2)]))));
-    rows.drop(NdSpoof, "duplicate detection of the sibling's",
-        detect(SIBLING, solicited_node(SIBLING), &[]));
     rows.drop(NdSpoof, "duplicate detection to another group", detect(OWN, ALL_NODES, &[]));
     rows.drop(NdSpoof, "duplicate detection with a link-layer option",
         detect(OWN, solicited_node(OWN), &[source()]));
@@ -189,6 +189,7 @@ fn answers(rows: &mut Rows) {
     rows.reply("a solicitation for the gateway's link-local", asks(link_local(GW)));
     rows.reply("a solicitation for the sibling", asks(SIBLING));
     rows.reply("a solicitation for an external address", asks(EXTERNAL6));
+    rows.drop(NdUnknown, "a solicitation for a free link-local", asks(STABLE));
     rows.reply("a solicitation to one station",
         v6(&V6::icmp(link_local(VM1), GATEWAY6, ns(&[source()]))));
     for message in [ns(&[source()]), router_solicitation(&[]), neighbor(136, 0, OWN, &[])] {
@@ -210,4 +211,106 @@ fn answers(rows: &mut Rows) {
     rows.on(configs::ipv4(), 0);
     rows.drop(Absorbed, "a Router Solicitation where there is no IPv6",
         v6_group(&V6::icmp(ANY6, ALL_ROUTERS, router_solicitation(&[]))));
+}
+
+/// Duplicate address detection of `target`, to its group.
+fn detects(target: Ipv6Addr) -> Vec<u8> {
+    detect(target, solicited_node(target), &[])
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn duplicates(rows: &mut Rows) {
+    rows.row = "ND service, from ::";
+    let gateway_of_sibling = link_local([2, 0, 0x13, 0x89, 0, 2]);
+    for config in [configs::three(), configs::inside()] {
+        rows.on(config, 0);
+        rows.error(NdSpoof, "the sibling's", detects(SIBLING));
+        rows.error(NdSpoof, "the sibling's link-local", detects(link_local(VM2)));
+        rows.error(NdSpoof, "the gateway's", detects(GATEWAY6));
+        rows.error(NdSpoof, "the gateway's link-local", detects(link_local(GW)));
+        rows.error(NdSpoof, "the gateway's link-local at another port",
+            detects(gateway_of_sibling));
+        rows.drop(NdSpoof, "an unowned address of the subnet", detects(inner(0x99)));
+        rows.drop(NdSpoof, "the subnet's own", detects(inner(0)));
+        rows.drop(NdSpoof, "an external address", detects(EXTERNAL6));
+        rows.drop(NdSpoof, "::", detects(ANY6));
+        rows.drop(NdSpoof, "::1", detects(Ipv6Addr::LOCALHOST));
+    }
+    rows.on(configs::trunk(), 0);
+    rows.error(NdSpoof, "behind a tag", tagged(&detects(SIBLING), 0x8100, 100));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn claims(rows: &mut Rows) {
+    rows.on(configs::three(), 0);
+    rows.row = "Claimed addresses";
+    let from = |message: Vec<u8>| V6::icmp(STABLE, ALL_ROUTERS, message);
+    let request = to_dhcp(STABLE);
+    for before in [vec![], vec![detects(STABLE)]] {
+        rows.before = before;
+        rows.drop(Absorbed, "a detection", detects(STABLE));
+        rows.drop(Absorbed, "the end of fe80::/10",
+            detects("febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().expect("an address")));
+        rows.reply("a Router Solicitation", v6_group(&from(router_solicitation(&[source()]))));
+        rows.reply("a Router Solicitation without a MAC",
+            v6_group(&from(router_solicitation(&[]))));
+        rows.drop(NdSpoof, "a Router Solicitation with the sibling's MAC",
+            v6_group(&from(router_solicitation(&[link_layer(1, VM2)]))));
+        let solicitation = V6::icmp(STABLE, solicited_node(GATEWAY6), ns(&[source()]));
+        rows.reply("a solicitation", v6_group(&solicitation));
+        rows.drop(NdUnknown, "a solicitation for the sibling's link-local",
+            v6_group(&V6::icmp(STABLE, solicited_node(link_local(VM2)),
+                neighbor(135, 0, link_local(VM2), &[]))));
+        rows.forward(2, "a DHCPv6 client's message", v6_group(&request));
+        rows.drop(NdMalformed, "a malformed solicitation",
+            v6_group(&V6 { hop_limit: 64, ..solicitation }));
+    }
+    let echo = |to| v6(&V6::icmp(STABLE, to, icmpv6(128, 0, ECHO)));
+    let datagram = |to| v6(&V6 { from: STABLE, to, ..plain6() });
+    let report = v6_group(&from(icmpv6(143, 0, &[0; 20])));
+    let advertised = advertise(0x20, STABLE, &[target()]);
+    rows.drop(Absorbed, "its advertisement", advertised.clone());
+    rows.drop(Absorbed, "an MLD report from it", report.clone());
+    rows.drop(Absorbed, "a solicitation for it", asks(STABLE));
+    rows.reply("an echo request to the gateway", echo(GATEWAY6));
+    rows.reply("an echo request to the gateway's link-local", echo(link_local(GW)));
+    rows.drop(LinkLocalIp, "to the sibling", datagram(SIBLING));
+    rows.drop(LinkLocalIp, "to the sibling's link-local", datagram(link_local(VM2)));
+    rows.drop(LinkLocalIp, "to the uplink", datagram(EXTERNAL6));
+    rows.drop(Multicast, "to a group", datagram(ALL_NODES));
+    rows.drop(Ipv6Source, "from an address beside it",
+        v6(&V6 { from: stable(0x9d04), ..plain6() }));
+    rows.before = vec![];
+    rows.drop(NdSpoof, "the advertisement of what is not claimed", advertised);
+    rows.drop(Ipv6Source, "an MLD report from it", report);
+    rows.drop(Ipv6Source, "an echo request from it", echo(GATEWAY6));
+    rows.drop(Ipv6Source, "DHCPv6 from the sibling's link-local",
+        v6_group(&to_dhcp(link_local(VM2))));
+    rows.drop(Ipv6Source, "a Router Solicitation from the gateway's link-local",
+        v6_group(&V6 { from: link_local(GW), ..from(router_solicitation(&[])) }));
+    rows.drop(Ipv6Source, "a Router Solicitation from an unowned address",
+        v6_group(&V6 { from: inner(0x99), ..from(router_solicitation(&[])) }));
+
+    rows.before = (1..5).map(|last| detects(stable(last))).collect();
+    rows.drop(NdLimit, "one more than there is room for", detects(STABLE));
+    rows.drop(Ipv6Source, "a Router Solicitation from it",
+        v6_group(&from(router_solicitation(&[]))));
+    rows.drop(Absorbed, "one of those again", detects(stable(1)));
+    rows.error(NdSpoof, "the sibling's link-local", detects(link_local(VM2)));
+    rows.before = vec![];
+    rows.on(configs::ipv4(), 0);
+    rows.drop(Absorbed, "where the gateway has no IPv6", detects(STABLE));
+    rows.on(configs::plain_old(), 1);
+    rows.drop(EtherType, "where the port may use none", {
+        let mut frame = detects(STABLE);
+        frame[6..12].copy_from_slice(&VM2);
+        frame
+    });
+}
+
+/// A DHCPv6 client's message from that address to all servers.
+fn to_dhcp(from: Ipv6Addr) -> V6 {
+    let message = dhcp6(1, 7, &[option6(1, &[0, 2, 0, 0, 0xab, 0x11, 1, 2, 3])]);
+    let servers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+    V6::new(from, servers, 17, udp(546, 547, &message))
 }
