@@ -189,6 +189,7 @@ fn survives_a_restart(site: &Site, claimed: &str) {
         );
     }
     println!("{claimed} answers {:?} after the restart", began.elapsed());
+    supervisor.stop();
 }
 
 #[test]

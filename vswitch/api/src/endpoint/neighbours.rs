@@ -34,8 +34,8 @@ pub struct Neighbour {
     pub port: String,
     /// Its MAC; `null` while the switch solicits it.
     pub mac: Option<String>,
-    /// `static` (configured), `leased` (by DHCP), `claimed` (by Duplicate Address Detection), or for
-    /// a next hop `reachable` or `unresolved`.
+    /// `static` (configured), `leased` (by DHCP), `claimed` (by Duplicate Address Detection), or
+    /// for a next hop `reachable` or `unresolved`.
     pub state: String,
 }
 
