@@ -189,6 +189,7 @@ fn survives_a_restart(site: &Site, claimed: &str) {
         );
     }
     println!("{claimed} answers {:?} after the restart", began.elapsed());
+    supervisor.stop();
 }
 
 #[test]
@@ -246,6 +247,7 @@ fn guests_configure_ipv6_by_themselves() {
         let down = ["ip", "link", "set", "dev", "eth0", "down"];
         assert!(run(&site, "t1-networkd", &down));
         let daemon = networkd(&site);
+        wait_for(&site, "t1-networkd", "link show dev eth0", "state UP");
         let (_, took) = wait_for(&site, "t1-networkd", DEFAULT, "default via fe80::");
         let made = address(&shown(&site, "t1-networkd", LINK_LOCAL));
         let global = is_reached(&site, "t1-networkd");

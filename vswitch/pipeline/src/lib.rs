@@ -173,8 +173,9 @@ impl Generation {
             .restore_clients(&self.tables, station, family, clients)
     }
 
-    /// Restores the IPv6 addresses that a port had claimed before the switch was restarted; `now_ns`
-    /// is the pipeline's time. An address that another port has claimed since is this port's again.
+    /// Restores the IPv6 addresses that a port had claimed before the switch was restarted;
+    /// `now_ns` is the pipeline's time. An address that another port has claimed since is this
+    /// port's again.
     ///
     /// Refused, with `false`, if it cannot have been so: the port has another MAC, there are too
     /// many addresses, or the port may not claim one of them.

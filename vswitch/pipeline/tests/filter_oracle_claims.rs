@@ -200,8 +200,9 @@ fn restored_claims_are_their_ports() {
     };
     let mut switch = Switch::new(&config, 0xee);
     // Another port is faster than the supervisor, and so is the port itself.
-    switch.process(1, 1, &detect(VM2, STABLE), None);
-    switch.process(1, 0, &detect(VM1, stable(1)), None);
+    for (port, frame) in [(1, detect(VM2, STABLE)), (0, detect(VM1, stable(1)))] {
+        assert_eq!(switch.process(1, port, &frame, None).0, ABSORBED);
+    }
     assert!(restore(&mut switch, "vm1", VM1, &[STABLE, MADE]));
     assert_eq!(switch.claimed(0), [stable(1), STABLE, MADE]);
     assert!(switch.claimed(1).is_empty());

@@ -34,9 +34,9 @@ pub struct Neighbour {
     pub port: String,
     /// Its MAC; `null` while the switch solicits it.
     pub mac: Option<String>,
-    /// `static` (configured), `leased` (by DHCP), `claimed` (by Duplicate Address Detection), `held`
-    /// (a shared address, by this port now), `sought` (a shared address that this port may hold, and
-    /// none is known to), or for a next hop `reachable` or `unresolved`.
+    /// `static` (configured), `leased` (by DHCP), `claimed` (by Duplicate Address Detection),
+    /// `held` (a shared address, by this port now), `sought` (a shared address that this port may
+    /// hold, and none is known to), or for a next hop `reachable` or `unresolved`.
     pub state: String,
 }
 
