@@ -134,6 +134,9 @@ reasons! {
     78 IkePeer "ike-peer" "IKE from an address that is no endpoint of a peer that requires IPsec";
     79 IkeRate "ike-rate" "IKE over the limit of a peer, or with nobody there who takes it";
     80 IkeMalformed "ike-malformed" "IKE that is cut off, too long, or has a wrong UDP checksum";
+    81 RateMulticast "rate-multicast"
+       "Over a port's limit of group frames: multicast_pps of the sender, or of every receiver";
+    82 NoMember "no-member" "To a multicast group of which no other port or peer is a member";
 }
 
 impl DropReason {

@@ -268,6 +268,7 @@ impl Encrypted {
             Verdict::Forward(PortId(to)) => Some(usize::from(to)),
             Verdict::Reply | Verdict::DropWithError(_) => Some(from),
             Verdict::Drop(_) => None,
+            Verdict::Copies => panic!("no group is allowed here"),
         };
         if leaves == Some(uplink) {
             self.is_not_plain(&became);

@@ -166,6 +166,38 @@ fn has(port: &PortConfig, address: IpAddr) -> bool {
     nets_of(port).any(|net| net.contains(&address))
 }
 
+/// Checks each copy of what `sent` became.
+fn check_copies(config: &SwitchConfig, sent: &Sent, switch: &Switch) -> Result<(), TestCaseError> {
+    let mut receivers = std::collections::BTreeSet::new();
+    for (to, left) in switch.copies() {
+        prop_assert!(receivers.insert(*to), "two copies to {to}");
+        check_forwarded(config, sent, *to, left)?;
+    }
+    prop_assert!(receivers.len() > 1);
+    Ok(())
+}
+
+fn is_broadcast(config: &SwitchConfig, wire: &Wire) -> bool {
+    let subnet = config.gateway.ipv4.map(|net| IpAddr::V4(net.broadcast()));
+    wire.destination == Ipv4Addr::BROADCAST || Some(wire.destination) == subnet
+}
+
+/// Whether the file allows the group or broadcast that the packet goes to.
+fn is_to_group(config: &SwitchConfig, wire: &Wire) -> bool {
+    let mut groups = config.multicast.groups.prefixes().iter();
+    let broadcasts = tenant_config::BroadcastUse::Allow;
+    (wire.destination.is_multicast() && groups.any(|net| net.contains(&wire.destination)))
+        || (is_broadcast(config, wire)
+            && config.multicast.broadcast == broadcasts
+            && wire.destination_mac == [0xff; 6])
+}
+
+/// Whether it is a client's packet to all servers.
+fn is_to_servers(config: &SwitchConfig, wire: &Wire) -> bool {
+    let all_agents: IpAddr = "ff02::1:2".parse().expect("an address");
+    is_broadcast(config, wire) || wire.destination == all_agents
+}
+
 /// Checks what `sent` became and was given to port `to`.
 fn check_forwarded(
     config: &SwitchConfig,
@@ -228,7 +260,15 @@ fn check_forwarded(
     // To its owner only.
     match to_port {
         Some(port) => {
+            if is_to_group(config, &leaves) {
+                prop_assert_eq!(leaves.destination_mac, came.destination_mac);
+                prop_assert_eq!(leaves.destination_mac[0] & 1, 1, "a group's MAC");
+                prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
+                return Ok(());
+            }
             prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+            let to_servers = port.dhcp_server && is_to_servers(config, &leaves);
+            let dhcp = dhcp || to_servers;
             let answered = from_port.is_some_and(|server| server.dhcp_server)
                 && is_dhcpv6_answer(&leaves)
                 && leaves.destination == IpAddr::V6(port.mac.link_local());
@@ -599,6 +639,7 @@ proptest! {
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
             let checked = match verdict {
                 Verdict::Forward(to) => check_forwarded(config, &sent, to.index(), &left),
+                Verdict::Copies => check_copies(config, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => check_back(config, sent.from, &left),
                 Verdict::Drop(_) => Ok(()),
             };
@@ -671,6 +712,7 @@ proptest! {
                     granted.note(&switch.config, to.index(), &left, now_ns);
                     check_forwarded(&config, &sent, to.index(), &left)
                 }
+                Verdict::Copies => check_copies(&config, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => check_back(&config, from, &left),
                 Verdict::Drop(_) => Ok(()),
             };
@@ -711,6 +753,7 @@ fn truncated_frames_leave_nothing_forged() {
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
             let checked = match verdict {
                 Verdict::Forward(to) => check_forwarded(&case.config, &sent, to.index(), &left),
+                Verdict::Copies => check_copies(&case.config, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => {
                     check_back(&case.config, sent.from, &left)
                 }

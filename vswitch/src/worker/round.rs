@@ -127,7 +127,8 @@ impl Worker {
         let mut pass = pipeline.burst(now_ns, port);
         pass.process_all(burst.drain(), |mbuf, verdict| {
             let out = match verdict {
-                Verdict::Drop(_) => return,
+                // The copies come one by one.
+                Verdict::Drop(_) | Verdict::Copies => return,
                 Verdict::Forward(out) => out,
                 Verdict::Reply | Verdict::DropWithError(_) => port,
             };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tenant_config::{SwitchConfig, UplinkConfig};
 
+use super::multicast::MulticastRules;
 use super::port::{PortEgress, PortRules};
 use super::target::{PackedTarget, Target};
 use super::tunnel::Tunnel;
@@ -77,6 +78,7 @@ impl Tables {
                 first: net.network().to_bits(),
                 len: net.prefix_len(),
             }),
+            multicast: MulticastRules::of(config),
             groups: groups::of(config),
             routes4,
             routes6,

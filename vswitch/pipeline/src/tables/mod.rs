@@ -4,6 +4,7 @@
 mod build;
 mod dhcp;
 mod groups;
+mod multicast;
 mod port;
 mod target;
 mod tunnel;
@@ -19,6 +20,7 @@ use packet::wire::nd::Advertisement;
 use serde::Serialize;
 
 pub use self::groups::Groups;
+pub(crate) use self::multicast::MulticastRules;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
 pub(crate) use self::target::{PackedTarget, Target};
 pub(crate) use self::tunnel::Tunnel;
@@ -70,6 +72,8 @@ pub struct Tables {
     pub(crate) has_dhcp: bool,
     /// What the gateway's own DHCP server gives each port; empty if it does not serve.
     offers: Arc<[Option<Offer>]>,
+    /// What `[multicast]` allows, if anything.
+    pub(crate) multicast: Option<MulticastRules>,
     groups: Box<[Groups]>,
     routes4: Lpm<u32, PackedTarget>,
     routes6: Lpm<u128, PackedTarget>,
@@ -260,12 +264,19 @@ impl Tables {
         self.offers.get(id.index())?.as_ref()
     }
 
-    /// The port that receives a DHCP client's broadcast.
-    pub(crate) fn dhcp_server_for(&self, client: PortId) -> Option<PortId> {
-        let mut ports = self.ports.iter();
-        ports
-            .find(|port| port.dhcp_server && port.id != client)
-            .map(|port| port.id)
+    /// The ports that receive what a DHCP client says to all servers.
+    pub(crate) fn dhcp_servers_for(
+        &self,
+        client: PortId,
+    ) -> impl Iterator<Item = &PortRules> + Clone {
+        let ports = self.ports.iter();
+        ports.filter(move |port| port.dhcp_server && port.id != client)
+    }
+
+    /// Whether a group is allowed, of IPv4 as [`addr::mapped4`] makes it.
+    pub(crate) fn allows_group(&self, group: u128) -> bool {
+        let rules = self.multicast.as_ref();
+        rules.is_some_and(|rules| rules.allows(group))
     }
 
     /// The port of that MAC.

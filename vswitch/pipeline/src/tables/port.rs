@@ -37,6 +37,8 @@ pub(crate) struct PortRules {
     pub(crate) deny_ipv6: bool,
     pub(crate) limited: bool,
     pub(crate) limits: Limits,
+    /// Group frames a second that the port may send to others, and get from them.
+    pub(crate) multicast_pps: u64,
     /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
     /// learned address, or one that may not be routed.
     pub(crate) express: Option<PortExpress>,
@@ -60,6 +62,9 @@ pub(crate) struct PortExpress {
     pub(crate) own4: u64,
     pub(crate) own6: Option<u128>,
 }
+
+/// The limit of group frames of a port for which the file has none.
+const MULTICAST_PPS: u32 = 1000;
 
 /// No frame has this source and EtherType.
 const NO_SENDER: u64 = 0;
@@ -104,8 +109,12 @@ impl PortRules {
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
             deny_ipv6: port.ipv6 == Ipv6Use::Deny,
-            limited: port.limits != Limits::default(),
+            limited: port
+                .limits
+                .by_name()
+                .any(|(name, _)| name != "multicast_pps"),
             limits: port.limits,
+            multicast_pps: port.limits.multicast_pps.unwrap_or(MULTICAST_PPS).into(),
             express: PortExpress::new(port, target, owns),
         }
     }

@@ -8,6 +8,7 @@ mod dhcp_server;
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod multicast;
 mod nd;
 mod route;
 mod uplink;
@@ -40,6 +41,8 @@ pub(crate) struct Case {
     /// The SAs that there are, and the frames that came before.
     pub(crate) sas: Vec<(Direction, Sa)>,
     pub(crate) before: Vec<Vec<u8>>,
+    /// Who sent those, if another.
+    pub(crate) before_from: Option<usize>,
     /// The control information of a tag that the device has moved into metadata.
     pub(crate) tag: Option<u16>,
     pub(crate) frame: Vec<u8>,
@@ -60,10 +63,11 @@ impl Case {
             }
         }
         for frame in &self.before {
-            model.expect(0, self.from, frame, None);
+            model.expect(0, self.before_from.unwrap_or(self.from), frame, None);
         }
         match model.expect(0, self.from, &self.frame, self.tag) {
             Outcome::Forward { to, .. } => Expect::Forward(to),
+            Outcome::Copies(copies) => Expect::Copies(copies.len()),
             Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
             Outcome::Report(Belief::Must) => Expect::Drop(Absorbed),
@@ -91,11 +95,12 @@ impl Case {
             trial.install(0, *direction, sa);
         }
         for frame in &self.before {
-            let _: Verdict = trial.send(0, self.from, frame, None)?;
+            let _: Verdict = trial.send(0, self.before_from.unwrap_or(self.from), frame, None)?;
         }
         let verdict = trial.send(0, self.from, &self.frame, self.tag)?;
         Ok(match verdict {
             Verdict::Forward(port) => Expect::Forward(port.0.into()),
+            Verdict::Copies => Expect::Copies(trial.copies()),
             Verdict::Reply => Expect::Reply,
             Verdict::Drop(reason) => Expect::Drop(reason),
             Verdict::DropWithError(reason) => Expect::DropWithError(reason),
@@ -126,6 +131,8 @@ pub(crate) enum Expect {
     DropWithError(DropReason),
     /// To that port; the number of ports stands for the uplink.
     Forward(usize),
+    /// To so many receivers, at least two.
+    Copies(usize),
     Reply,
 }
 
@@ -219,6 +226,7 @@ impl Rows {
             resolved: self.resolved,
             sas: self.sas.clone(),
             before: self.before.clone(),
+            before_from: None,
             tag,
             frame,
             expect,
@@ -235,6 +243,10 @@ impl Rows {
 
     pub(crate) fn forward(&mut self, to: usize, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::Forward(to));
+    }
+
+    pub(crate) fn copies(&mut self, count: usize, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::Copies(count));
     }
 
     pub(crate) fn reply(&mut self, name: &'static str, frame: Vec<u8>) {
@@ -336,6 +348,7 @@ pub(crate) fn cases() -> Vec<Case> {
     client::add(&mut rows);
     dhcp_server::add(&mut rows);
     route::add(&mut rows);
+    multicast::add(&mut rows);
     uplink::add(&mut rows);
     rows.cases()
 }
