@@ -100,7 +100,7 @@ pub enum Verdict {
 pub struct Generation {
     tables: Arc<Tables>,
     counters: Arc<Counters>,
-    state: State,
+    state: Box<State>,
 }
 
 impl Generation {
@@ -126,7 +126,7 @@ impl Generation {
         let tables = Tables::build(config, previous.map(|(tables, _)| tables), secret);
         let counters = Counters::new(&tables, previous.map(|(_, counters)| counters));
         Self {
-            state: State::new(&tables),
+            state: Box::new(State::new(&tables)),
             tables: Arc::new(tables),
             counters: Arc::new(counters),
         }
@@ -188,7 +188,7 @@ impl Generation {
 pub struct Pipeline {
     tables: Arc<Tables>,
     counters: Arc<Counters>,
-    state: State,
+    state: Box<State>,
 }
 
 impl Pipeline {

@@ -38,22 +38,14 @@ pub(crate) fn ask(
         return;
     };
     groups.expire(now_ns);
-    for asked in &mut groups.asked {
-        if now_ns < asked.due_ns {
-            continue;
+    if std::mem::take(&mut groups.asks) {
+        for (to, members) in tables.ports.iter().zip(&mut groups.ports) {
+            groups.asks |= members.due((now_ns, SECOND_NS), |group, vid| {
+                let ipv4 = addr::unmapped4(group).is_some();
+                ask_port(tables, to, &Query { group, ipv4 }, vid, send);
+            });
         }
-        asked.due_ns = now_ns.saturating_add(SECOND_NS);
-        asked.left -= 1;
-        let to = tables.port(asked.port);
-        let ipv4 = addr::unmapped4(asked.group).is_some();
-        let vid = groups.ports[asked.port.index()].find(asked.group, now_ns);
-        let query = Query {
-            group: asked.group,
-            ipv4,
-        };
-        ask_port(tables, to, &query, vid.flatten(), send);
     }
-    groups.asked.retain(|asked| asked.left > 0);
     if !groups.query_is_due(now_ns) {
         return;
     }

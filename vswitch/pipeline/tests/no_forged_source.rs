@@ -444,13 +444,24 @@ fn check_decapsulated(
     prop_assert!(!has_second_address(&leaves), "a second address comes out");
     prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
     prop_assert_eq!(leaves.padding, 0, "padding leaves");
-    let Owner::Peer(peer) = owner(config, leaves.source) else {
-        return Err(TestCaseError::fail("a source that no peer has"));
-    };
-    prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
-    prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+    let to_group = leaves.destination.is_multicast() && is_to_group(config, &leaves);
+    match owner(config, leaves.source) {
+        Owner::Peer(peer) => {
+            prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
+        }
+        _ => {
+            let on_link = matches!(leaves.source, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            let is_peers = tunnel.peers.iter().any(|peer| peer.vtep == outer.from);
+            prop_assert!(to_group && on_link && is_peers, "a source that no peer has");
+        }
+    }
     let port = &config.ports[to.index()];
-    prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+    if to_group {
+        prop_assert_eq!(leaves.destination_mac, inner.destination_mac);
+    } else {
+        prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+        prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+    }
     prop_assert_eq!(leaves.source_mac, port.gateway_mac.octets());
     prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
     Ok(())
@@ -476,17 +487,22 @@ fn check_encapsulated(
     prop_assert!(!has_second_address(&inner), "a second address goes in");
     prop_assert_eq!(came.hop_limit, inner.hop_limit);
     prop_assert_eq!(inner.padding, 0, "padding leaves");
-    prop_assert!(
-        has(&config.ports[sent.from], inner.source),
-        "a forged source"
-    );
+    let port = &config.ports[sent.from];
+    prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
+    if inner.destination.is_multicast() && is_to_group(config, &inner) {
+        let link_local = IpAddr::V6(port.mac.link_local());
+        let own = has(port, inner.source) || inner.source == link_local;
+        prop_assert!(own, "a forged source to a group");
+        prop_assert_eq!(inner.destination_mac, came.destination_mac);
+        return Ok(());
+    }
+    prop_assert!(has(port, inner.source), "a forged source");
     let Owner::Peer(peer) = owner(config, inner.destination) else {
         return Err(TestCaseError::fail("to an unowned address behind a peer"));
     };
     let peer = &tunnel.peers[peer];
     prop_assert_eq!(outer.to, peer.vtep, "to another peer");
     prop_assert_eq!(inner.destination_mac, peer.mac.octets());
-    prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
     Ok(())
 }
 
@@ -547,7 +563,9 @@ fn check_beside_tunnel(
     let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
     let plain = sent.from == uplink || to.index() == uplink;
     prop_assert!(!(plain && tunnel.only), "in plain, with only");
-    for address in [leaves.source, leaves.destination] {
+    let to_group = is_to_group(config, &leaves);
+    let destination = Some(leaves.destination).filter(|_| !to_group);
+    for address in [Some(leaves.source), destination].into_iter().flatten() {
         let behind = matches!(owner(config, address), Owner::Peer(_));
         prop_assert!(!behind, "{address} is behind a peer");
     }
@@ -661,7 +679,7 @@ proptest! {
         which in any::<prop::sample::Index>(),
         chance in Chance::any(),
     ) {
-        let configs = configs::tunnels();
+        let configs = [configs::tunnels(), configs::grouped_tunnels()].concat();
         let (name, config) = which.get(&configs);
         let mut switch = Switch::new(config, 0xee);
         switch.resolve(0);
@@ -671,7 +689,14 @@ proptest! {
             let sent = generate::tunnel::frame(&mut choices, config);
             now_ns += SECOND_NS / 4;
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
-            if let Err(wrong) = check_with_tunnel(config, &sent, verdict, &left) {
+            let checked = match verdict {
+                Verdict::Copies => switch.copies().iter().try_for_each(|(to, left)| {
+                    let forward = Verdict::Forward(PortId(*to as u16));
+                    check_with_tunnel(config, &sent, forward, left)
+                }),
+                verdict => check_with_tunnel(config, &sent, verdict, &left),
+            };
+            if let Err(wrong) = checked {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
                 let found = format!("{verdict:?}: {left}");

@@ -46,7 +46,7 @@ impl<'s, N: Notes> Pass<'s, N> {
 
     /// Sends the packet to the group's members, or a broadcast to all; takes reports.
     #[inline(never)]
-    pub(crate) fn to_group4(
+    pub(crate) fn send_group4(
         &mut self,
         (side, packet, ip): (Side<'s>, &Packet, &Ipv4),
         frame: &mut Frame<'_>,
@@ -76,12 +76,12 @@ impl<'s, N: Notes> Pass<'s, N> {
             });
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
-        self.to_group(side, &grouped, frame)
+        self.replicate(side, &grouped, frame)
     }
 
-    /// As [`Self::to_group4`]; reports are taken before.
+    /// As [`Self::send_group4`]; reports are taken before.
     #[inline(never)]
-    pub(crate) fn to_group6(
+    pub(crate) fn send_group6(
         &mut self,
         side: Side<'s>,
         ip: &Ipv6,
@@ -96,7 +96,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         };
         match side {
             Side::Uplink(_) => self.refuse(Stage::Route, DropReason::Multicast),
-            Side::Port(_) | Side::Peer(_) => self.to_group(side, &grouped, frame),
+            Side::Port(_) | Side::Peer(_) => self.replicate(side, &grouped, frame),
         }
     }
 
@@ -141,7 +141,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         }
     }
 
-    fn to_group(&mut self, side: Side<'s>, grouped: &Grouped, frame: &mut Frame<'_>) -> Outcome {
+    fn replicate(&mut self, side: Side<'s>, grouped: &Grouped, frame: &mut Frame<'_>) -> Outcome {
         let allowed = match (grouped.group, side) {
             (Some(group), _) => self.tables.allows_group(group),
             (None, Side::Port(_)) => {

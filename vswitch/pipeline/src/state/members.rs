@@ -13,6 +13,9 @@ struct Member {
     until_ns: u64,
     /// The VID of the tag with which it was reported.
     vid: Option<u16>,
+    /// How often it is still to be asked whether anybody listens, and when.
+    asks: u8,
+    ask_ns: u64,
 }
 
 /// What a report changed.
@@ -56,6 +59,8 @@ impl Members {
             group,
             until_ns,
             vid,
+            asks: 0,
+            ask_ns: 0,
         };
         if let Ok(place) = self.place(group) {
             let known = std::mem::replace(&mut self.list[place], member);
@@ -85,6 +90,33 @@ impl Members {
         let lasts = until_ns < member.until_ns;
         member.until_ns = member.until_ns.min(until_ns);
         lasts
+    }
+
+    /// Asks that often whether anybody still listens, from `now_ns` on.
+    pub(crate) fn ask(&mut self, group: u128, times: u8, now_ns: u64) {
+        if let Ok(place) = self.place(group) {
+            let member = &mut self.list[place];
+            (member.asks, member.ask_ns) = (times, now_ns);
+        }
+    }
+
+    /// Calls `each` with the group and the tag of every question that is due; the next is due
+    /// `after_ns` later. Returns whether more are to come.
+    pub(crate) fn due(
+        &mut self,
+        (now_ns, after_ns): (u64, u64),
+        mut each: impl FnMut(u128, Option<u16>),
+    ) -> bool {
+        let mut more = false;
+        for member in self.list.iter_mut().filter(|member| member.asks > 0) {
+            if now_ns >= member.ask_ns {
+                member.asks -= 1;
+                member.ask_ns = now_ns.saturating_add(after_ns);
+                each(member.group, member.vid);
+            }
+            more |= member.asks > 0;
+        }
+        more
     }
 
     /// Forgets those that have ended; returns whether there were any.

@@ -11,24 +11,11 @@ use crate::tables::{MulticastRules, Tables};
 pub(crate) const PORT_GROUPS: usize = 64;
 /// The most groups that one endpoint may be a member of, and that peers are told of.
 pub(crate) const PEER_GROUPS: usize = 256;
-/// The most groups of one port that may be asked for at a time.
-const ASKED_GROUPS: usize = 8;
-/// The most groups that are asked for at a time.
-const ASKED_MAX: usize = 256;
 
 /// How long a member is believed: Group Membership Interval (RFC 3376, section 8.4).
 const MEMBER_NS: u64 = (ROBUSTNESS as u64 * INTERVAL_S as u64 + RESPONSE_S as u64) * SECOND_NS;
 /// How long one that left is: Last Member Query Time (RFC 3376, section 8.8).
 const LEFT_NS: u64 = ROBUSTNESS as u64 * LAST_MEMBER_S as u64 * SECOND_NS;
-
-/// A group that is asked for at a port, because a listener has left.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    pub(crate) port: PortId,
-    pub(crate) group: u128,
-    pub(crate) due_ns: u64,
-    pub(crate) left: u8,
-}
 
 /// The reports that peers get.
 #[derive(Debug)]
@@ -52,7 +39,8 @@ pub(crate) struct Groups {
     pub(crate) ports: Box<[Members]>,
     /// In the order of the tunnel's endpoints.
     pub(crate) vteps: Box<[Members]>,
-    pub(crate) asked: Vec<Asked>,
+    /// Whether any port is to be asked for a group that a listener has left.
+    pub(crate) asks: bool,
     pub(crate) reports: Reports,
     /// When all are asked again, and how often that is early.
     next_query_ns: u64,
@@ -74,7 +62,7 @@ impl Groups {
         Some(Box::new(Self {
             ports: room(PORT_GROUPS, tables.ports.len()),
             vteps: room(PEER_GROUPS, vteps),
-            asked: Vec::with_capacity(ASKED_MAX),
+            asks: false,
             reports: Reports {
                 changed: false,
                 begun_ns: 0,
@@ -103,20 +91,12 @@ impl Groups {
                 let until_ns = now_ns.saturating_add(MEMBER_NS);
                 let joined = members.join(group, vid, (now_ns, until_ns));
                 self.reports.changed |= joined == Joined::New;
-                self.asked
-                    .retain(|asked| (asked.port, asked.group) != (port, group));
                 joined != Joined::Full
             }
             Change::Leave => {
-                let of_port = self.asked.iter().filter(|asked| asked.port == port);
-                let has_room = of_port.count() < ASKED_GROUPS && self.asked.len() < ASKED_MAX;
-                if has_room && members.shorten(group, now_ns.saturating_add(LEFT_NS)) {
-                    self.asked.push(Asked {
-                        port,
-                        group,
-                        due_ns: now_ns,
-                        left: ROBUSTNESS,
-                    });
+                if members.shorten(group, now_ns.saturating_add(LEFT_NS)) {
+                    members.ask(group, ROBUSTNESS, now_ns);
+                    self.asks = true;
                 }
                 true
             }
@@ -237,6 +217,7 @@ impl Groups {
                 members.retain(|group| rules.allows(group), &[]);
             }
         }
+        self.asks = true;
         self.reports.changed = true;
         self.expiry_ns = previous.expiry_ns;
     }

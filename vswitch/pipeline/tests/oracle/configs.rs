@@ -310,6 +310,21 @@ pub(crate) fn geneve() -> SwitchConfig {
     )
 }
 
+/// Tenants with tunnels that allow some groups and broadcasts.
+pub(crate) fn grouped_tunnels() -> Vec<(&'static str, SwitchConfig)> {
+    vec![
+        ("grouped-geneve", grouped_tunnel(geneve())),
+        ("grouped-vxlan6", grouped_tunnel(vxlan6())),
+        ("grouped-only", grouped_tunnel(only())),
+    ]
+}
+
+/// `config` in which some groups and broadcasts are allowed.
+fn grouped_tunnel(mut config: SwitchConfig) -> SwitchConfig {
+    config.multicast = grouped().multicast;
+    config
+}
+
 /// VXLAN over IPv4 with checksums, the inner TTL, a fixed DSCP and a lowered MSS, on an ordinary
 /// underlay.
 pub(crate) fn vxlan() -> SwitchConfig {

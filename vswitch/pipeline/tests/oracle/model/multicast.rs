@@ -21,8 +21,6 @@ pub(super) enum Listener {
 struct Member {
     until_ns: u64,
     vid: Option<u16>,
-    /// It has left and is asked for.
-    asked_until_ns: u64,
 }
 
 /// Who listens to which group, and the limits.
@@ -209,24 +207,17 @@ impl Model {
                     let member = Member {
                         until_ns: now_ns + BELIEVED_NS,
                         vid: ethernet.tag.filter(|_| matches!(from, Listener::Port(_))),
-                        asked_until_ns: 0,
                     };
                     self.groups.members.insert((from, group), member);
                 }
                 continue;
             }
-            let of_sender = self.groups.members.iter().filter(|(key, _)| key.0 == from);
-            let asked = of_sender.filter(|(_, it)| it.asked_until_ns > 0).count();
             let Some(member) = self.groups.members.get_mut(&(from, group)) else {
                 continue;
             };
             match from {
                 Listener::Peer(_) => member.until_ns = member.until_ns.min(now_ns),
-                Listener::Port(_) if asked < 8 && now_ns + LEFT_NS < member.until_ns => {
-                    member.until_ns = now_ns + LEFT_NS;
-                    member.asked_until_ns = now_ns + LEFT_NS;
-                }
-                Listener::Port(_) => {}
+                Listener::Port(_) => member.until_ns = member.until_ns.min(now_ns + LEFT_NS),
             }
         }
     }
@@ -236,7 +227,7 @@ impl Model {
         member.is_some_and(|member| self.now_ns < member.until_ns)
     }
 
-    pub(super) fn to_group(
+    pub(super) fn group_row(
         &mut self,
         from: Listener,
         ethernet: &Ethernet<'_>,

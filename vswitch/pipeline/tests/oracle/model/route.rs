@@ -63,7 +63,7 @@ impl Model {
         }
         // Route 3
         if self.is_multicast(packet.destination) {
-            return self.to_group(Listener::Port(from), ethernet, packet);
+            return self.group_row(Listener::Port(from), ethernet, packet);
         }
         // Route 4
         if is_link_local(packet.destination) {

@@ -239,7 +239,7 @@ impl Model {
                 whole: &whole,
                 ..packet
             };
-            return Ok(self.to_group(Listener::Peer(sender.vtep), ethernet, &changed));
+            return Ok(self.group_row(Listener::Peer(sender.vtep), ethernet, &changed));
         }
         let tunnel = self.tunnel();
         if is_link_local(packet.destination) {
