@@ -191,6 +191,7 @@ pub(crate) struct Rows {
     /// What there is and what came before the frames that follow.
     pub(crate) sas: Vec<(Direction, Sa)>,
     pub(crate) before: Vec<Vec<u8>>,
+    pub(crate) before_from: Option<usize>,
     pub(crate) row: &'static str,
 }
 
@@ -203,6 +204,7 @@ impl Rows {
             resolved: true,
             sas: Vec::new(),
             before: Vec::new(),
+            before_from: None,
             row: "",
         }
     }
@@ -226,7 +228,7 @@ impl Rows {
             resolved: self.resolved,
             sas: self.sas.clone(),
             before: self.before.clone(),
-            before_from: None,
+            before_from: self.before_from,
             tag,
             frame,
             expect,

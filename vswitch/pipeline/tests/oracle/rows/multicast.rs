@@ -63,18 +63,17 @@ fn allowed(rows: &mut Rows) {
     let large = V4 { payload: udp(1, 2, &[0; 1300]), ..plain() };
     rows.copies(2, "larger than one receiver takes", to_group([224, 0, 0, 18], &large));
     rows.on(configs::grouped(), 1);
+    rows.before = vec![reports(0x16)];
+    rows.before_from = Some(0);
     rows.forward(0, "a group with one member", {
         let packet = V4 { from: IP2, to: [239, 192, 1, 1].into(), ..plain() };
         ethernet(group_mac4([239, 192, 1, 1]), VM2, IPV4, &packet.bytes())
     });
-    rows.cases.last_mut().expect("a case").before =
-        vec![igmp([239, 192, 1, 1], &[0x16, 0, 0, 0, 239, 192, 1, 1])];
-    rows.cases.last_mut().expect("a case").before_from = Some(0);
     rows.on(configs::grouped(), 0);
-    rows.before = vec![igmp([239, 192, 1, 1], &[0x16, 0, 0, 0, 239, 192, 1, 1])];
     rows.drop(NoMember, "a group whose only member is the sender",
         to_group([239, 192, 1, 1], &plain()));
     rows.before = Vec::new();
+    rows.before_from = None;
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
