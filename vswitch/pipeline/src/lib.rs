@@ -246,6 +246,11 @@ impl Pipeline {
         })
     }
 
+    /// Whether one frame may become many: whether the tenant has multicast.
+    pub fn replicates(&self) -> bool {
+        self.tables.multicast.is_some()
+    }
+
     /// What decides on the frames of one burst, which all came from `port` at `now_ns`: monotonic
     /// nanoseconds from any origin.
     #[inline]
