@@ -19,14 +19,15 @@ pub use problem::Problem;
 pub use subnet::show;
 pub use switch::{Device, Memory, SwitchConfig, SwitchDevice, SwitchProblem, UPLINK_NAME};
 pub use tenant::{
-    AddressProblem, Addresses, Addresses6, Authentication, BootFile, BootServer, Compatible,
-    DeviceMismatch, Devices, Dhcp, DhcpProblem, DhcpRoute, Encapsulation, Gateway, GatewayProblem,
-    HostProblem, HostTenant, IkeConfig, IkePeer, Inherit, InvalidFile, Ipsec, IpsecConfig,
-    IpsecProblem, IpsecSuite, Ipv6Autoconf, Ipv6Use, LearnedFrom, LeaseSeconds, Lifetimes, Limits,
-    LimitsProblem, LinkState, MAX_ADDRESSES, MAX_ALLOWED, MAX_DHCP_LIST, MAX_DHCP_ROUTES,
-    MAX_EXTRA_MACS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SHARED,
-    MIN_MTU_IPV4, MIN_MTU_IPV6, NextHops, Nic, NicAttribute, OwnCertificate, Peer, PeerConfig,
-    PeerIpsec, PeerProblem, Port, PortConfig, PortProblem, PrefixProblem, Protection, RouteProblem,
-    Tenant, TenantFiles, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl,
-    Uplink, UplinkConfig, UplinkProblem, check_host, load_all, load_each,
+    AddressProblem, Addresses, Addresses6, AnyGroup, Authentication, BootFile, BootServer,
+    BroadcastUse, Compatible, DeviceMismatch, Devices, Dhcp, DhcpProblem, DhcpRoute, Encapsulation,
+    Gateway, GatewayProblem, HostProblem, HostTenant, IkeConfig, IkePeer, Inherit, InvalidFile,
+    Ipsec, IpsecConfig, IpsecProblem, IpsecSuite, Ipv6Autoconf, Ipv6Use, LearnedFrom, LeaseSeconds,
+    Lifetimes, Limits, LimitsProblem, LinkState, MAX_ADDRESSES, MAX_ALLOWED, MAX_DHCP_LIST,
+    MAX_DHCP_ROUTES, MAX_EXTRA_MACS, MAX_GROUPS, MAX_MTU, MAX_PEERS, MAX_PORTS, MAX_PREFIXES,
+    MAX_ROUTES, MAX_SHARED, MIN_MTU_IPV4, MIN_MTU_IPV6, Multicast, MulticastGroups,
+    MulticastProblem, NextHops, Nic, NicAttribute, OwnCertificate, Peer, PeerConfig, PeerIpsec,
+    PeerProblem, Port, PortConfig, PortProblem, PrefixProblem, Protection, RouteProblem, Tenant,
+    TenantFiles, Tunnel, TunnelConfig, TunnelDscp, TunnelKind, TunnelProblem, TunnelTtl, Uplink,
+    UplinkConfig, UplinkProblem, check_host, is_own_group, load_all, load_each,
 };

@@ -13,7 +13,7 @@ use crate::error::{ConfigError, ConfigErrors, Place, Report};
 use crate::key::KeyPath;
 use crate::problem::Problem;
 use crate::tenant::{
-    Facts, Gateway, MAX_PORTS, PortConfig, PortProblem, TunnelConfig, UplinkConfig,
+    Facts, Gateway, MAX_PORTS, Multicast, PortConfig, PortProblem, TunnelConfig, UplinkConfig,
 };
 
 /// Everything one switch needs to run.
@@ -34,6 +34,9 @@ pub struct SwitchConfig {
     /// The tunnels to the tenant's VMs on other hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<TunnelConfig>,
+    /// The groups and broadcasts that the tenant's ports may use among themselves.
+    #[serde(default, skip_serializing_if = "Multicast::is_default")]
+    pub multicast: Multicast,
     /// The switch's packet memory.
     #[serde(default)]
     pub memory: Memory,
@@ -208,6 +211,7 @@ impl SwitchConfig {
             ports: Vec::new(),
             uplink: None,
             tunnel: None,
+            multicast: Multicast::default(),
             memory: Memory::default(),
             control_socket: None,
         }
@@ -287,6 +291,8 @@ impl SwitchConfig {
         for (index, port) in self.ports.iter().enumerate() {
             port.check_lengths(&KeyPath::of("ports").index(index), report);
         }
+        let multicast = KeyPath::of("multicast");
+        self.multicast.check_lengths(&multicast, report);
         if let Some(uplink) = &self.uplink {
             uplink.check_lengths(&KeyPath::of("uplink"), report);
         }
@@ -310,6 +316,7 @@ impl SwitchConfig {
                 .collect(),
             uplink: uplink.unwrap_or_default(),
             tunnel: tunnel.map(|tunnel| tunnel.facts(KeyPath::of("tunnel"))),
+            groups: self.multicast.facts(&KeyPath::of("multicast")),
         }
     }
 

@@ -196,7 +196,7 @@ refused! {
         ["unknown-key green.toml:10:1: uplink.nexthop: no such key; did you mean `next_hop`?"];
     unknown_key_without_a_guess: "vni = 7" => "vni = 7\nfirewall = true",
         ["unknown-key green.toml:3:1: firewall: no such key; the keys here are name, vni, gateway, \
-          uplink, tunnel, nic, port"];
+          uplink, tunnel, multicast, nic, port"];
     unknown_key_of_a_port: "name = \"two\"" => "name = \"two\"\nmacs = []",
         ["unknown-key green.toml:21:1: port[1].macs (port \"two\"): no such key; did you mean \
           `mac`?"];
@@ -636,9 +636,65 @@ refused! {
         ["allow-outside green.toml:9:44: uplink.allow[2]: 8.8.8.8/32 is not within a subnet of the \
           uplink, where alone allow has an effect; leave it out (the rest of the world is reached \
           by next_hop)"];
+    group_is_unicast: "[uplink]"
+        => "[multicast]\ngroups = [\"239.1.1.1\", \"10.0.0.1\"]\n[uplink]",
+        ["not-multicast green.toml:9:24: multicast.groups[1]: 10.0.0.1 is no multicast group; \
+          write addresses and prefixes within 224.0.0.0/4 and ff00::/8"];
+    prefix_is_wider_than_groups: "[uplink]"
+        => "[multicast]\ngroups = [\"192.0.0.0/2\"]\n[uplink]",
+        ["not-multicast green.toml:9:11: multicast.groups[0]: 192.0.0.0/2 is no multicast group; \
+          write addresses and prefixes within 224.0.0.0/4 and ff00::/8"];
+    group_is_the_switchs: "[uplink]"
+        => "[multicast]\ngroups = [\"224.0.0.22\", \"ff02::1\", \"ff02::1:ff00:11\", \
+           \"ff01::/16\"]\n[uplink]",
+        ["own-group green.toml:9:11: multicast.groups[0]: 224.0.0.22 is the switch's own: IGMPv3 \
+          reports, which the switch takes; it is never forwarded, so leave it out",
+         "own-group green.toml:9:25: multicast.groups[1]: ff02::1 is the switch's own: all nodes \
+          of the link, by which the switch advertises and queries; it is never forwarded, so leave \
+          it out",
+         "own-group green.toml:9:36: multicast.groups[2]: ff02::1:ff00:11 is the switch's own: \
+          solicited-node groups, in which the switch answers; it is never forwarded, so leave it \
+          out",
+         "own-group green.toml:9:55: multicast.groups[3]: ff01::/16 is the switch's own: the scope \
+          of one interface; it is never forwarded, so leave it out"];
+    group_is_listed_twice: "[uplink]"
+        => "[multicast]\ngroups = [\"239.192.0.0/16\", \"239.192.1.1\"]\n[uplink]",
+        ["duplicate-group green.toml:9:29: multicast.groups[1]: 239.192.1.1 is, or overlaps, \
+          multicast.groups[0]; leave one out"];
+    group_with_host_bits: "[uplink]"
+        => "[multicast]\ngroups = [\"239.192.1.1/16\"]\n[uplink]",
+        ["host-bits green.toml:9:11: multicast.groups[0]: 239.192.1.1/16 has bits set behind its \
+          prefix length; write 239.192.0.0/16 for the prefix, or the address alone"];
+    groups_are_another_word: "[uplink]" => "[multicast]\ngroups = \"all\"\n[uplink]",
+        ["invalid green.toml:9:10: multicast.groups: \"all\" is not an array of multicast \
+          addresses and prefixes, or \"any\""];
+    broadcast_is_another_word: "[uplink]" => "[multicast]\nbroadcast = true\n[uplink]",
+        ["wrong-type green.toml:9:13: multicast.broadcast: this is true, but the key takes a \
+          text in quotes"];
+    multicast_limit_of_nothing: "addresses = [\"10.9.0.12\"]"
+        => "addresses = [\"10.9.0.12\"]\n[port.limits]\nmulticast_pps = 0",
+        ["zero-limit green.toml:24:17: port[1].limits.multicast_pps (port \"two\"): a limit of 0 \
+          stops every such frame; write at least 1, or leave the key out for no limit"];
     allow_with_host_bits: "[uplink]" => "[uplink]\nallow = [\"192.0.2.129/25\"]",
         ["host-bits green.toml:9:10: uplink.allow[0]: 192.0.2.129/25 has bits set behind its \
           prefix length; write 192.0.2.128/25 for the prefix, or the address alone"];
+}
+
+#[test]
+fn multicast_round_trips() {
+    for section in [
+        "groups = [\"224.0.0.18\", \"239.192.0.0/16\", \"ff02::12\"]\nbroadcast = \"allow\"",
+        "groups = \"any\"",
+        "broadcast = \"deny\"",
+    ] {
+        let text = GREEN.replace("[uplink]", &format!("[multicast]\n{section}\n\n[uplink]"));
+        let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = green.offline_config();
+        assert_eq!(config.multicast, *green.multicast());
+        let json = serde_json::to_string(&config).expect("plain values");
+        let again = tenant_config::SwitchConfig::from_json("green", &json);
+        assert_eq!(again.unwrap_or_else(|errors| panic!("{errors}")), config);
+    }
 }
 
 #[test]
@@ -670,7 +726,7 @@ mtu = 100
             "vni-range green.toml:2:7: vni: 0 is no VNI; choose one from 1 to 16777215 that no \
              other tenant has",
             "unknown-key green.toml:3:1: colour: no such key; the keys here are name, vni, \
-             gateway, uplink, tunnel, nic, port",
+             gateway, uplink, tunnel, multicast, nic, port",
             "missing-key green.toml:6:1: uplink.address: missing; write the switch's own address \
              on the underlay with its prefix length, as in address = \"192.0.2.2/24\"",
             "missing-key green.toml:6:1: uplink.next_hop: missing; write the underlay's router, as \

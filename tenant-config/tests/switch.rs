@@ -173,7 +173,7 @@ fn json_of_wrong_shape_refused() {
         [
             "x.json:3:0: EOF while parsing a value",
             "x.json:1:23: color: unknown field `color`, expected one of `tenant`, `vni`, \
-             `gateway`, `ports`, `uplink`, `tunnel`, `memory`, `control_socket`",
+             `gateway`, `ports`, `uplink`, `tunnel`, `multicast`, `memory`, `control_socket`",
             "x.json:1:15: missing field `vni`",
             "x.json:78:3: trailing characters",
         ]
@@ -210,7 +210,7 @@ fn json_with_invalid_value_refused() {
             "ports[0].device.driver: unknown variant `afpacket`, expected one of `offline`, \
              `af_packet`, `af_xdp`, `memif`, `pci`",
             "ports[0].limits.qps: unknown field `qps`, expected one of `broadcast_pps`, \
-             `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
+             `multicast_pps`, `arp_nd_pps`, `dhcp_pps`, `pps`, `bps`",
             r#"gateway.dhcp.lease_s: "9" is not a duration from 10 to 604800 seconds"#,
         ]
     );

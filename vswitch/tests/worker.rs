@@ -61,6 +61,10 @@ impl Bed {
     /// starts.
     fn new(capacity: usize, prepare: impl FnOnce(&Mempool)) -> Self {
         let config = config("\"10.0.0.12\", \"fd00:0:0:1::12\"");
+        Self::with(config, capacity, prepare)
+    }
+
+    fn with(config: SwitchConfig, capacity: usize, prepare: impl FnOnce(&Mempool)) -> Self {
         let eal = Eal::start(&EalOptions {
             memory: Memory {
                 mib: 32,
@@ -107,6 +111,23 @@ impl Bed {
         let mbuf = self.pool.alloc_with(frame).expect("a buffer");
         burst.push(mbuf).expect("room in the burst");
         assert_eq!(self.ends[port].tx(&mut burst), 1, "the wire has room");
+    }
+
+    /// As [`Self::send`], if there is a buffer.
+    fn send_if_room(&mut self, port: usize, frame: &[u8]) {
+        let mut burst = Burst::new();
+        if let Some(mbuf) = self.pool.alloc_with(frame) {
+            burst.push(mbuf).expect("room in the burst");
+            self.ends[port].tx(&mut burst);
+        }
+    }
+
+    /// Takes all frames that wait at that port.
+    fn discard(&mut self, port: usize) {
+        let mut burst = Burst::new();
+        while self.ends[port].rx(&mut burst) > 0 {
+            burst.clear();
+        }
     }
 
     /// The next frame of that EtherType that leaves by that port.
@@ -175,6 +196,70 @@ fn frame_leaves_by_port_of_its_destination() {
     assert_eq!(received, expected);
     assert_eq!(bed.counters.port(0).forwarded.get(), 1);
     assert_eq!(bed.stat(|link| &link.stats().busy_frames), 1);
+}
+
+/// A tenant of so many ports that allows a group of the link, for which the switch asks nobody.
+fn grouped(ports: u8) -> SwitchConfig {
+    let port = |number: u8| {
+        format!(
+            "[[port]]\nname = \"vm{number}\"\nmac = \"52:54:00:aa:00:{number:02x}\"\n\
+             addresses = [\"10.0.0.{}\"]\n",
+            10 + number
+        )
+    };
+    let ports: String = (1..=ports).map(port).collect();
+    let text = format!(
+        "name = \"red\"\nvni = 5001\n[gateway]\nipv4 = \"10.0.0.1/24\"\n\
+         [multicast]\ngroups = [\"224.0.0.18\"]\n{ports}"
+    );
+    let tenant = Tenant::parse("red.toml", &text).expect("a tenant");
+    tenant.offline_config()
+}
+
+/// One frame to 64 receivers takes 64 buffers, of which one is its own; without buffers copies are
+/// lost and counted, and nothing else.
+#[test]
+fn frame_to_a_group_takes_one_buffer_a_receiver() {
+    const IPV4: u16 = 0x0800;
+    const RECEIVERS: usize = 64;
+    let mut bed = Bed::with(grouped(RECEIVERS as u8 + 1), 64, |_| {});
+    let builder = etherparse::PacketBuilder::ethernet2(VM1, [1, 0, 0x5e, 0, 0, 18])
+        .ipv4([10, 0, 0, 11], [224, 0, 0, 18], 255)
+        .udp(1000, 2000);
+    let mut frame = Vec::new();
+    let written = builder.write(&mut frame, b"payload");
+    written.expect("a Vec takes it");
+    bed.send(0, &frame);
+    for port in 1..=RECEIVERS {
+        let mut expected = frame.clone();
+        let gateway = bed.config.ports[port].gateway_mac.octets();
+        expected[6..12].copy_from_slice(&gateway);
+        assert_eq!(bed.receive(port, IPV4), expected);
+    }
+    assert_eq!(bed.counters.port(0).copies.get(), RECEIVERS as u64);
+    assert_eq!(bed.counters.port(0).forwarded.get(), 1);
+    // Nobody takes these: the pool has 512 buffers, which eight frames fill.
+    for _ in 0..20 {
+        bed.send_if_room(0, &frame);
+    }
+    let lost = |bed: &Bed| -> u64 {
+        let ports = 1..=RECEIVERS;
+        ports
+            .map(|port| bed.drops(port, DropReason::NoBuffer))
+            .sum()
+    };
+    eventually("copies are lost", || lost(&bed) > 0);
+    for port in 1..=RECEIVERS {
+        bed.discard(port);
+    }
+    let sent = bed.counters.port(0).copies.get();
+    let counters = bed.counters.clone();
+    let reached: u64 = (1..=RECEIVERS)
+        .map(|port| counters.port(port).tx_frames.get())
+        .sum();
+    assert_eq!(reached + lost(&bed), sent);
+    bed.send(0, &frame);
+    bed.receive(RECEIVERS, IPV4);
 }
 
 #[test]

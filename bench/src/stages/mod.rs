@@ -55,7 +55,7 @@ enum Expected {
 impl From<Verdict> for Expected {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Forward(_) => Self::Forward,
+            Verdict::Forward(_) | Verdict::Copies => Self::Forward,
             Verdict::Reply => Self::Reply,
             Verdict::Drop(reason) | Verdict::DropWithError(reason) => Self::Drop(reason),
         }

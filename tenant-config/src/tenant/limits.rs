@@ -9,13 +9,17 @@ use crate::error::Report;
 use crate::key::{At, KeyPath};
 
 /// Storm control of one port: frames (or bits) per second, each with a burst of one second.
-/// An absent key means no limit.
+/// An absent key means no limit, but for `multicast_pps`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Frames to a broadcast or multicast MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_pps: Option<u32>,
+    /// Frames to groups and broadcasts that go to other ports, both those that the VM sends and
+    /// those that it gets. Without it 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast_pps: Option<u32>,
     /// ARP and Neighbour Discovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arp_nd_pps: Option<u32>,
@@ -56,6 +60,7 @@ impl Limits {
         };
         let limits = Self {
             broadcast_pps: frames("broadcast_pps"),
+            multicast_pps: frames("multicast_pps"),
             arp_nd_pps: frames("arp_nd_pps"),
             dhcp_pps: frames("dhcp_pps"),
             pps: frames("pps"),
@@ -69,6 +74,7 @@ impl Limits {
     pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("broadcast_pps", self.broadcast_pps.map(u64::from)),
+            ("multicast_pps", self.multicast_pps.map(u64::from)),
             ("arp_nd_pps", self.arp_nd_pps.map(u64::from)),
             ("dhcp_pps", self.dhcp_pps.map(u64::from)),
             ("pps", self.pps.map(u64::from)),

@@ -14,6 +14,7 @@ mod ipsec;
 mod limits;
 mod load;
 mod mtu;
+mod multicast;
 mod nic;
 mod peer;
 mod port;
@@ -26,6 +27,7 @@ mod uplink;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -46,6 +48,9 @@ pub use self::limits::{Limits, LimitsProblem};
 use self::load::Loaded;
 pub use self::load::{InvalidFile, TenantFiles, load_all, load_each};
 pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
+pub use self::multicast::{
+    AnyGroup, BroadcastUse, MAX_GROUPS, Multicast, MulticastGroups, MulticastProblem, is_own_group,
+};
 pub use self::nic::{LinkState, Nic, NicAttribute};
 pub use self::peer::{MAX_PEERS, Peer, PeerConfig, PeerProblem};
 pub(crate) use self::port::PortFacts;
@@ -62,7 +67,7 @@ pub use self::uplink::{MAX_ALLOWED, NextHops, Uplink, UplinkConfig, UplinkProble
 use crate::addr::{Name, Vni};
 use crate::document::{Document, Section};
 use crate::error::{ConfigErrors, Report};
-use crate::key::KeyPath;
+use crate::key::{At, KeyPath};
 use crate::problem::Problem;
 use crate::switch::{Device, Memory, SwitchConfig};
 
@@ -83,6 +88,10 @@ pub struct Tenant {
     /// The tunnels to the tenant's VMs on other hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<Tunnel>,
+    /// The groups and broadcasts that the tenant's ports may use among themselves.
+    #[serde(skip_serializing_if = "Multicast::is_default")]
+    #[schemars(default)]
+    multicast: Multicast,
     /// Settings that the tenant's NIC may lack.
     #[serde(skip_serializing_if = "Nic::is_default")]
     #[schemars(default)]
@@ -143,6 +152,8 @@ pub(crate) struct Facts {
     pub(crate) ports: Vec<PortFacts>,
     pub(crate) uplink: UplinkFacts,
     pub(crate) tunnel: Option<TunnelFacts>,
+    /// The listed groups.
+    pub(crate) groups: Vec<At<IpNet>>,
 }
 
 impl Facts {
@@ -155,6 +166,7 @@ impl Facts {
         if let Some(tunnel) = &self.tunnel {
             tunnel.check(self, report);
         }
+        multicast::check(&self.groups, report);
         for port in &self.ports {
             port.check(self, report);
         }
@@ -199,6 +211,8 @@ impl Tenant {
         };
         let routed = tunnel_facts.as_ref().is_none_or(TunnelFacts::is_routed);
         let (uplink, uplink_facts) = Uplink::read(uplink, routed);
+        let multicast = file.get("multicast").and_then(|node| node.section());
+        let (multicast, groups) = multicast.map(Multicast::read).unwrap_or_default();
         let nic = file.get("nic").and_then(|node| node.section());
         let nic = nic.map(Nic::read).unwrap_or_default();
         let (ports, ports_key, port_facts) = Port::read_all(file.get("port"));
@@ -210,6 +224,7 @@ impl Tenant {
             ports: port_facts,
             uplink: uplink_facts,
             tunnel: tunnel_facts,
+            groups,
         };
         let tenant = || {
             Some(Self {
@@ -218,6 +233,7 @@ impl Tenant {
                 gateway: gateway?,
                 uplink,
                 tunnel: tunnel?,
+                multicast,
                 nic,
                 ports: ports?,
             })
@@ -263,6 +279,11 @@ impl Tenant {
         self.tunnel.as_ref()?.ike_config(self.uplink.as_ref()?)
     }
 
+    /// The groups and broadcasts that the ports may use among themselves.
+    pub fn multicast(&self) -> &Multicast {
+        &self.multicast
+    }
+
     /// Settings that the NIC may lack.
     pub fn nic(&self) -> &Nic {
         &self.nic
@@ -303,6 +324,7 @@ impl Tenant {
                 .collect(),
             uplink,
             tunnel: tunnel.map(|(tunnel, uplink)| tunnel.config(self.vni, uplink)),
+            multicast: self.multicast.clone(),
             memory: devices.memory,
             control_socket: devices.control_socket,
         })

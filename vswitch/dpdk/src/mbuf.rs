@@ -301,6 +301,26 @@ impl Mbuf {
 }
 
 impl Buffer for Mbuf {
+    const COPIES: bool = true;
+
+    /// From the pool that the frame's own buffer is of.
+    fn copy(&self) -> Option<Self> {
+        let raw = self.raw();
+        if raw.nb_segs != 1 {
+            return None;
+        }
+        // SAFETY: an mbuf of a direct buffer, as all of ours are, names the pool that it is of,
+        // which is not freed while one of its mbufs is in use. The shim returns an mbuf that we
+        // then own, or null.
+        let copy = unsafe { dpdk_sys::rte_pktmbuf_alloc_shim(raw.pool) };
+        let mut copy = Self(NonNull::new(copy)?);
+        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
+        let room = copy.buffer_mut().get_mut(start..start + len)?;
+        room.copy_from_slice(self.bytes());
+        copy.set_position((start, len));
+        Some(copy)
+    }
+
     #[inline(always)]
     fn plain(&mut self) -> Option<&mut [u8]> {
         let raw = self.raw_mut();

@@ -14,6 +14,18 @@ pub const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
 /// All DHCPv6 relay agents and servers of the link: ff02::1:2 (RFC 8415, section 7.1).
 pub const ALL_DHCP_AGENTS: u128 = 0xff02 << 112 | 0x1_0002;
 
+/// All MLDv2 routers of the link: ff02::16 (RFC 3810, section 5.2.14).
+pub const ALL_MLD_ROUTERS: u128 = 0xff02 << 112 | 0x16;
+
+/// All systems of the link: 224.0.0.1 (RFC 1112).
+pub const ALL_SYSTEMS4: u32 = 0xe000_0001;
+
+/// All routers of the link: 224.0.0.2 (RFC 2236).
+pub const ALL_ROUTERS4: u32 = 0xe000_0002;
+
+/// All IGMPv3 routers of the link: 224.0.0.22 (RFC 3376, section 4.2.14).
+pub const ALL_IGMP_ROUTERS4: u32 = 0xe000_0016;
+
 /// 0.0.0.0/8, "this network".
 #[inline(always)]
 pub const fn is_this_network4(address: u32) -> bool {
@@ -185,6 +197,13 @@ pub const fn is_routable6(address: u128) -> bool {
     !is_multicast6(address) && !is_link_local6(address) && !is_embedded4(address)
 }
 
+/// The link-local address that is made from a MAC (RFC 4291, appendix A).
+pub const fn link_local6(mac: [u8; 6]) -> u128 {
+    let [a, b, c, d, e, f] = mac;
+    let interface = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    0xfe80 << 112 | interface as u128
+}
+
 /// The solicited-node group of an address (RFC 4291, section 2.7.1).
 pub const fn solicited_node(address: u128) -> u128 {
     0xff02_0000_0000_0000_0000_0001_ff00_0000 | (address & 0x00ff_ffff)
@@ -194,6 +213,33 @@ pub const fn solicited_node(address: u128) -> u128 {
 pub const fn group_mac(group: u128) -> [u8; 6] {
     let [a, b, c, d] = (group as u32).to_be_bytes();
     [0x33, 0x33, a, b, c, d]
+}
+
+/// The MAC address of an IPv4 group (RFC 1112, section 6.4).
+pub const fn group_mac4(group: u32) -> [u8; 6] {
+    let [_, b, c, d] = group.to_be_bytes();
+    [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+}
+
+/// An IPv4 address as one of IPv6 (RFC 4291, section 2.5.5.2).
+#[inline(always)]
+pub const fn mapped4(address: u32) -> u128 {
+    0xffff << 32 | address as u128
+}
+
+/// The IPv4 address of a number that [`mapped4`] made.
+#[inline(always)]
+pub const fn unmapped4(address: u128) -> Option<u32> {
+    if address >> 32 == 0xffff {
+        Some(address as u32)
+    } else {
+        None
+    }
+}
+
+/// Whether a group, of IPv4 as [`mapped4`] makes it, is one of the link: 224.0.0.0/24, ff02::/16.
+pub const fn is_link_group(group: u128) -> bool {
+    group >> 8 == (0xffff << 32 | 0xe000_0000) >> 8 || group >> 112 == 0xff02
 }
 
 /// Whether the MAC address has the group bit: multicast or broadcast.

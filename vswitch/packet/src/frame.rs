@@ -1,7 +1,15 @@
 //! One frame in its buffer, and the few ways to change its length.
 
 /// What holds a received frame. A pipeline changes the frame's bytes, and its place in the buffer.
-pub trait Buffer {
+pub trait Buffer: Sized {
+    /// Whether frames of this kind can be copied.
+    const COPIES: bool = false;
+
+    /// Another buffer with the same frame in the same place; `None` if there is no room.
+    fn copy(&self) -> Option<Self> {
+        None
+    }
+
     /// The frame's bytes, if they are in one piece and no tag was stripped from them.
     fn plain(&mut self) -> Option<&mut [u8]>;
 

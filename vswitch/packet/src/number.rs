@@ -164,6 +164,8 @@ pub mod port {
     pub const DHCP_SERVER: u16 = 67;
     /// A DHCP client.
     pub const DHCP_CLIENT: u16 = 68;
+    /// A server of boot files beside the DHCP server (PXE 2.1).
+    pub const PROXY_DHCP: u16 = 4011;
     /// A DHCPv6 client.
     pub const DHCPV6_CLIENT: u16 = 546;
     /// A DHCPv6 server.
@@ -241,6 +243,12 @@ pub mod icmp {
 pub mod igmp {
     /// A router asks for listeners.
     pub const QUERY: u8 = 0x11;
+    /// A listener of IGMPv2 reports.
+    pub const REPORT_V2: u8 = 0x16;
+    /// A listener of IGMPv2 leaves.
+    pub const LEAVE: u8 = 0x17;
+    /// A listener of IGMPv3 reports.
+    pub const REPORT_V3: u8 = 0x22;
     /// Routers of DVMRP among themselves (RFC 1075).
     pub const DVMRP: u8 = 0x13;
     /// Routers of PIM version 1 among themselves.

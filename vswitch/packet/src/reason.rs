@@ -137,6 +137,9 @@ reasons! {
     81 HolderUnknown "holder-unknown"
        "To an address in `shared` that none of its ports has announced yet";
     82 NdLimit "nd-limit" "Duplicate Address Detection of more addresses than a port may claim";
+    83 RateMulticast "rate-multicast"
+       "Over a port's limit of group frames: multicast_pps of the sender, or of every receiver";
+    84 NoMember "no-member" "To a multicast group of which no other port or peer is a member";
 }
 
 impl DropReason {

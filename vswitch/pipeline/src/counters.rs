@@ -53,7 +53,14 @@ pub struct PortCounters {
     pub rx_bytes: Counter,
     /// Of these, the ones that went to another port.
     pub forwarded: Counter,
-    /// Of these, the ones the gateway answered in place.
+    /// Copies of the port's frames that went to members of groups, to all, or to several DHCP
+    /// servers: one for each receiver.
+    pub copies: Counter,
+    /// Groups that the port's stations listen to, at the last poll.
+    pub groups: Counter,
+    /// Reports of groups for which there was no room.
+    pub refused_joins: Counter,
+    /// Of the frames that came from the port, the ones the gateway answered in place.
     pub replies: Counter,
     /// ICMP errors returned to the port, and advertisements that defended an address; the frames
     /// they are about count as drops.
@@ -95,6 +102,15 @@ impl PortCounters {
         counter "vswitch_forwarded_frames_total" Frames
             "Frames of the port that went to another port."
             => |port| port.forwarded.get();
+        counter "vswitch_group_copies_total" Frames
+            "Copies of the port's frames to groups, broadcasts and DHCP servers, one a receiver."
+            => |port| port.copies.get();
+        gauge "vswitch_group_memberships" Number
+            "Multicast groups that the port's stations listen to."
+            => |port| port.groups.get();
+        counter "vswitch_group_joins_refused_total" Number
+            "Reports of multicast groups for which there was no room."
+            => |port| port.refused_joins.get();
         counter "vswitch_icmp_errors_total" Frames
             "ICMP errors returned to the port, and advertisements that defended an address."
             => |port| port.icmp_errors.get();
@@ -123,6 +139,9 @@ impl PortCounters {
             rx_frames: Counter::default(),
             rx_bytes: Counter::default(),
             forwarded: Counter::default(),
+            copies: Counter::default(),
+            groups: Counter::default(),
+            refused_joins: Counter::default(),
             replies: Counter::default(),
             icmp_errors: Counter::default(),
             tx_frames: Counter::default(),

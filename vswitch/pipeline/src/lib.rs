@@ -17,7 +17,7 @@
 //! | tables | `tables/`: immutable, built off the worker |
 //! | IPsec | `ipsec/`: SAs, orders and notices |
 //! | memory | `clients`, `counters`, `state/`: what the worker counts and remembers |
-//! | policy | `filter/`, `storm`, `peer_route`, `clock` (frames that are due by the clock) |
+//! | policy | `filter/`, `storm`, `peer_route`, `clock`, `querier` (frames due by the clock) |
 //! | fast path | `express/` |
 //! | stages | `pass/` (route, rewrite, tunnel, answers), `service/` (one file a service) |
 //! | order | `order`: one short function that runs the stages |
@@ -41,6 +41,7 @@ mod lpm;
 mod order;
 mod pass;
 mod peer_route;
+mod querier;
 mod secret;
 mod service;
 mod shared;
@@ -73,7 +74,7 @@ use self::ids::VtepId;
 use self::ipsec::sa::Stamped;
 use self::pass::{Pass, Refusal, Sent};
 use self::stage::Notes;
-use self::state::State;
+use self::state::{Receiver, State};
 use self::tables::PortRules;
 
 /// What becomes of a frame. The frame's bytes are then what is to be sent.
@@ -82,6 +83,10 @@ use self::tables::PortRules;
 pub enum Verdict {
     /// Send it out of that port.
     Forward(PortId),
+    /// Several ports get it, each with headers of its own. Where the buffers can be copied
+    /// ([`Buffer::COPIES`]) the copies are made at once, and this is no frame's verdict; else
+    /// [`Pipeline::send_copies`] makes them.
+    Copies,
     /// It has become the gateway's answer: send it back to where it came from.
     Reply,
     /// It goes nowhere.
@@ -97,7 +102,7 @@ pub enum Verdict {
 pub struct Generation {
     tables: Arc<Tables>,
     counters: Arc<Counters>,
-    state: State,
+    state: Box<State>,
 }
 
 impl Generation {
@@ -123,7 +128,7 @@ impl Generation {
         let tables = Tables::build(config, previous.map(|(tables, _)| tables), secret);
         let counters = Counters::new(&tables, previous.map(|(_, counters)| counters));
         Self {
-            state: State::new(&tables),
+            state: Box::new(State::new(&tables)),
             tables: Arc::new(tables),
             counters: Arc::new(counters),
         }
@@ -213,7 +218,7 @@ impl Generation {
 pub struct Pipeline {
     tables: Arc<Tables>,
     counters: Arc<Counters>,
-    state: State,
+    state: Box<State>,
 }
 
 impl Pipeline {
@@ -271,6 +276,11 @@ impl Pipeline {
         })
     }
 
+    /// Whether one frame may become many: whether the tenant has multicast.
+    pub fn replicates(&self) -> bool {
+        self.tables.multicast.is_some()
+    }
+
     /// What decides on the frames of one burst, which all came from `port` at `now_ns`: monotonic
     /// nanoseconds from any origin.
     #[inline]
@@ -313,8 +323,32 @@ impl Pipeline {
         decide(&mut pass, origin, frame)
     }
 
-    /// Sends what is due by the clock: solicitations of the next hops and of claimed addresses, and
-    /// Router Advertisements.
+    /// Makes the copies of the frame whose verdict was [`Verdict::Copies`], before the next frame.
+    /// `frame` is what it has become. `emit` receives each copy and the port that it leaves by. It
+    /// allocates: for captures.
+    pub fn send_copies(
+        &mut self,
+        (now_ns, from): (u64, PortId),
+        frame: &[u8],
+        emit: &mut dyn FnMut(PortId, &[u8]),
+    ) {
+        /// Room for what ESP appends.
+        const TAILROOM: usize = 128;
+        let (_, mut pass) = self.pass(now_ns, from, ());
+        let mut buffer = vec![0; Frame::HEADROOM + frame.len() + TAILROOM];
+        while let Some(to) = pass.state.copies.take() {
+            buffer[Frame::HEADROOM..][..frame.len()].copy_from_slice(frame);
+            let mut copy = Frame::new(&mut buffer, Frame::HEADROOM, frame.len(), None);
+            match finish_copy(&mut pass, to, &mut copy) {
+                Some(port) => emit(port, copy.bytes()),
+                None => lose_copy(&pass, to),
+            }
+        }
+    }
+
+    /// Sends what is due by the clock: solicitations of the next hops, of claimed addresses and of
+    /// shared ones whose holder is unknown, Router Advertisements, queries for multicast groups, and
+    /// reports of them to peers.
     /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be
     /// called several times a second.
     pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
@@ -327,6 +361,8 @@ impl Pipeline {
         clock::ask_for_holders(&self.tables, &mut self.state, now_ns, &mut send);
         clock::ask_claimants(&self.tables, &mut self.state, now_ns, &mut send);
         clock::advertise(&self.tables, &mut self.state, now_ns, &mut send);
+        querier::ask(&self.tables, &mut self.state, now_ns, &mut send);
+        querier::report(&self.tables, counters, &mut self.state, now_ns, &mut send);
         if let Some(tunnel) = &self.tables.tunnel {
             for path in &mut self.state.paths {
                 path.poll(tunnel, now_ns);
@@ -343,6 +379,9 @@ impl Pipeline {
             let lease = port.lease.current(now_ns);
             let (leased, until_ns) = lease.unwrap_or_default();
             let counters = self.counters.port(rules.id.index());
+            let groups = self.state.groups.as_ref();
+            let groups = groups.map_or(0, |groups| groups.ports[rules.id.index()].len());
+            counters.groups.set(groups as u64);
             counters.leased_mac.set(lease.map(|_| rules.mac));
             counters.leased_ipv4.set(u64::from(leased));
             counters.leased_until_ns.set(until_ns);
@@ -508,6 +547,10 @@ impl<'p> BurstPass<'p> {
                 None => {
                     let mut buffer = buffer;
                     let verdict = buffer.change(|frame| self.decide::<OPENS>(frame));
+                    if B::COPIES && verdict == Some(Verdict::Copies) {
+                        self.copy(buffer, &mut done);
+                        continue;
+                    }
                     let verdict = self.or_too_long(verdict, &buffer);
                     done(buffer, verdict);
                 }
@@ -519,6 +562,28 @@ impl<'p> BurstPass<'p> {
         self.origin.counters.rx_frames.add(frames);
         self.origin.counters.rx_bytes.add(bytes);
         self.origin.counters.forwarded.add(frames);
+    }
+
+    /// Makes the copies of a frame that several ports get: one buffer for each receiver, of which
+    /// one is the frame's own.
+    #[inline(never)]
+    fn copy<B: Buffer>(&mut self, buffer: B, done: &mut impl FnMut(B, Verdict)) {
+        let mut own = Some(buffer);
+        while let Some(to) = self.pass.state.copies.take() {
+            let is_last = self.pass.state.copies.len() == 0;
+            let copy = match is_last {
+                true => own.take(),
+                false => own.as_ref().and_then(Buffer::copy),
+            };
+            let sent = copy.and_then(|mut copy| {
+                let sent = copy.change(|frame| finish_copy(&mut self.pass, to, frame));
+                Some((copy, sent.flatten()?))
+            });
+            match sent {
+                Some((copy, port)) => done(copy, Verdict::Forward(port)),
+                None => lose_copy(&self.pass, to),
+            }
+        }
     }
 
     /// Seals the frames that wait, and passes them on.
@@ -643,6 +708,27 @@ impl Arrived {
     }
 }
 
+/// Gives a copy its headers, and counts it. Returns the port that it leaves by.
+fn finish_copy<N: Notes>(
+    pass: &mut Pass<'_, N>,
+    to: Receiver,
+    frame: &mut Frame<'_>,
+) -> Option<PortId> {
+    let port = pass.finish_copy(to, frame)?;
+    pass.counters.port(port.index()).sent(frame.len());
+    Some(port)
+}
+
+/// Counts a copy for which there is no buffer.
+#[cold]
+fn lose_copy<N: Notes>(pass: &Pass<'_, N>, to: Receiver) {
+    let port = match to {
+        Receiver::Port(id) => id,
+        Receiver::Vtep(_) => pass.tables.uplink_id(),
+    };
+    pass.count_unsent(port, DropReason::NoBuffer);
+}
+
 /// Decides on one frame by the general path, rewrites it, and counts it.
 #[inline(never)]
 fn decide<'p, N: Notes>(
@@ -685,6 +771,10 @@ fn settle<'p, N: Notes>(
             counters.forwarded.add(1);
             pass.counters.port(to.index()).sent(frame.len());
             Verdict::Forward(to)
+        }
+        Ok(Sent::Copies) => {
+            counters.forwarded.add(1);
+            Verdict::Copies
         }
         Ok(Sent::Back) => {
             counters.replies.add(1);

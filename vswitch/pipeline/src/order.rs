@@ -39,6 +39,9 @@ impl<'s, N: Notes> Pass<'s, N> {
                     Served::Unserved(target) => target,
                     Served::Answered(sent) => return Ok(sent), // Stage::Service
                 };
+                if self.is_to_group4(ip.2, target) {
+                    return self.send_group4(ip, frame); // Stage::Route
+                }
                 let egress = self.route4(ip, target, frame)?; // Stage::Route
                 self.send4(side, ip.2, egress, frame) // Stage::Rewrite or Stage::Tunnel
             }
@@ -48,6 +51,9 @@ impl<'s, N: Notes> Pass<'s, N> {
                     Served::Unserved(target) => target,
                     Served::Answered(sent) => return Ok(sent),
                 };
+                if self.is_to_group6(ip.2) {
+                    return self.send_group6(side, ip.2, frame);
+                }
                 let egress = self.route6(ip, target, frame)?;
                 self.send6(side, ip.2, egress, frame)
             }

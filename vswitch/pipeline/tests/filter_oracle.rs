@@ -220,7 +220,7 @@ fn rows_have_a_frame_for_every_reason() {
         .chain(&ipsec_rows::cases())
         .filter_map(|case| match case.expect {
             Expect::Drop(reason) | Expect::DropWithError(reason) => Some(reason),
-            Expect::Forward(_) | Expect::Reply => None,
+            Expect::Forward(_) | Expect::Copies(_) | Expect::Reply => None,
         })
         .collect();
     // Storm control takes more than one frame (`spent_limit_drops_for_its_reason`), and the last
@@ -231,6 +231,7 @@ fn rows_have_a_frame_for_every_reason() {
         DropReason::RateDhcp,
         DropReason::RatePps,
         DropReason::RateBps,
+        DropReason::RateMulticast,
         DropReason::TxFull,
         DropReason::NoBuffer,
     ];

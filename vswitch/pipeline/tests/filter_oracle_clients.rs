@@ -65,7 +65,16 @@ impl Story {
 
     fn send(&mut self, from: usize, frame: &[u8]) -> Verdict {
         self.now_ns += 1_000_000;
-        self.switch.process(self.now_ns, from, frame, None).0
+        match self.switch.process(self.now_ns, from, frame, None).0 {
+            // To both servers; the first of them answers here.
+            Verdict::Copies => {
+                let copies = self.switch.copies().iter();
+                let to: Vec<usize> = copies.map(|(to, _)| *to).collect();
+                assert_eq!(to, [SERVER_PORT, SERVER_PORT + 1]);
+                TO_SERVER
+            }
+            verdict => verdict,
+        }
     }
 
     fn wait_s(&mut self, seconds: u64) {
@@ -865,7 +874,8 @@ proptest! {
             now_ns += 1_000_000;
             match world.next(&mut choices) {
                 Event::Frame { from, bytes } => {
-                    if let Verdict::Forward(_) = switch.process(now_ns, from, &bytes, None).0 {
+                    let (verdict, _) = switch.process(now_ns, from, &bytes, None);
+                    if let Verdict::Forward(_) | Verdict::Copies = verdict {
                         said.note(now_ns, from, &bytes)?;
                     }
                 }

@@ -699,7 +699,7 @@ proptest! {
         resolved: bool,
         chance in Chance::any(),
     ) {
-        let configs = configs::tunnels();
+        let configs = [configs::tunnels(), configs::grouped_tunnels()].concat();
         let (name, config) = which.get(&configs);
         let mut trial = Trial::new(config);
         if resolved {

@@ -28,6 +28,7 @@ fn trial(choice: u8) -> Trial {
     let configs: Vec<_> = configs::all()
         .into_iter()
         .chain(configs::tunnels())
+        .chain(configs::grouped_tunnels())
         .collect();
     let (_, config) = &configs[usize::from(choice >> 1) % configs.len()];
     let mut trial = Trial::new(config);
@@ -98,6 +99,97 @@ fn sequence_agrees_with_model() {
                 }
             }
         });
+}
+
+/// What stations report of groups: a byte for the configuration; then for each message a byte for
+/// the port, the family and the time that passes before it, one for its length, and the message,
+/// whose checksum is made right. After each, the next port sends to each group that it may name.
+#[test]
+fn reports_agree_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let Some((choice, mut rest)) = input.split_first() else {
+                return;
+            };
+            let config = match choice & 1 {
+                0 => configs::grouped(),
+                _ => configs::any(),
+            };
+            let mut trial = Trial::new(&config);
+            let mut now_ns = 0;
+            while let [who, len, tail @ ..] = rest {
+                let (message, after) = tail.split_at(usize::from(*len).min(tail.len()));
+                rest = after;
+                now_ns += SECOND_NS << (who >> 4);
+                let from = usize::from(who & 3);
+                let mut send = |from: usize, bytes: Vec<u8>| {
+                    if let Err(disagreement) = trial.send(now_ns, from, &bytes, None) {
+                        panic!("{disagreement}");
+                    }
+                };
+                let is_ipv6 = who & 4 != 0;
+                send(from, report(&config, from, is_ipv6, message));
+                let next = (from + 1) % config.ports.len();
+                for at in [4, 8, 12, 28] {
+                    if let Some(packet) = to_group(&config, next, is_ipv6, message.get(at..)) {
+                        send(next, packet);
+                    }
+                }
+            }
+        });
+}
+
+/// An IGMP or MLD message of a port's, with a right checksum.
+fn report(config: &SwitchConfig, from: usize, is_ipv6: bool, message: &[u8]) -> Vec<u8> {
+    let mac = config.ports[from].mac;
+    let mut message = message.to_vec();
+    if is_ipv6 {
+        let to = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+        message.resize(message.len().max(4), 0);
+        let packet = frames::V6::icmp(mac.link_local(), to, message);
+        let to_mac = frames::group_mac(to);
+        return frames::ethernet(to_mac, mac.octets(), frames::IPV6, &packet.bytes());
+    }
+    if message.len() >= 4 {
+        message[2..4].fill(0);
+        let sum = frames::checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    let to = std::net::Ipv4Addr::new(224, 0, 0, 22);
+    let own = std::net::Ipv4Addr::new(10, 0, 0, 11 + from as u8);
+    let packet = frames::V4::new(own, to, 2, message);
+    let to_mac = [1, 0, 0x5e, 0, 0, 22];
+    frames::ethernet(to_mac, mac.octets(), frames::IPV4, &packet.bytes())
+}
+
+/// A packet of a port's to the group that `bytes` begin with, if they do.
+fn to_group(
+    config: &SwitchConfig,
+    from: usize,
+    is_ipv6: bool,
+    bytes: Option<&[u8]>,
+) -> Option<Vec<u8>> {
+    let mac = config.ports[from].mac;
+    let payload = frames::udp(1000, 2000, b"hello");
+    if is_ipv6 {
+        let group = std::net::Ipv6Addr::from(*bytes?.first_chunk::<16>()?);
+        let packet = frames::V6::new(mac.link_local(), group, 17, payload);
+        let to_mac = frames::group_mac(group);
+        let frame = frames::ethernet(to_mac, mac.octets(), frames::IPV6, &packet.bytes());
+        return Some(frame);
+    }
+    let group = std::net::Ipv4Addr::from(*bytes?.first_chunk::<4>()?);
+    let [_, b, c, d] = group.octets();
+    let own = std::net::Ipv4Addr::new(10, 0, 0, 11 + from as u8);
+    let packet = frames::V4::new(own, group, 17, payload);
+    let to_mac = [1, 0, 0x5e, b & 0x7f, c, d];
+    Some(frames::ethernet(
+        to_mac,
+        mac.octets(),
+        frames::IPV4,
+        &packet.bytes(),
+    ))
 }
 
 /// What clients say to the gateway's own DHCP server: a byte for the configuration; then chance for
@@ -268,6 +360,7 @@ impl Encrypted {
             Verdict::Forward(PortId(to)) => Some(usize::from(to)),
             Verdict::Reply | Verdict::DropWithError(_) => Some(from),
             Verdict::Drop(_) => None,
+            Verdict::Copies => panic!("no group is allowed here"),
         };
         if leaves == Some(uplink) {
             self.is_not_plain(&became);

@@ -100,6 +100,12 @@ impl Scenario {
                     given[to.index()].push((time, left));
                     format!("forward to {}", self.names[to.index()])
                 }
+                Verdict::Copies => {
+                    for (to, copy) in switch.copies() {
+                        given[*to].push((time, copy.clone()));
+                    }
+                    format!("forward to {}", switch.copies().len())
+                }
                 Verdict::Reply => {
                     given[from].push((time, left));
                     "reply".to_owned()

@@ -166,6 +166,38 @@ fn has(port: &PortConfig, address: IpAddr) -> bool {
     nets_of(port).any(|net| net.contains(&address)) || port.shared.contains(&address)
 }
 
+/// Checks each copy of what `sent` became.
+fn check_copies(config: &SwitchConfig, sent: &Sent, switch: &Switch) -> Result<(), TestCaseError> {
+    let mut receivers = std::collections::BTreeSet::new();
+    for (to, left) in switch.copies() {
+        prop_assert!(receivers.insert(*to), "two copies to {to}");
+        check_forwarded(config, sent, *to, left)?;
+    }
+    prop_assert!(receivers.len() > 1);
+    Ok(())
+}
+
+fn is_broadcast(config: &SwitchConfig, wire: &Wire) -> bool {
+    let subnet = config.gateway.ipv4.map(|net| IpAddr::V4(net.broadcast()));
+    wire.destination == Ipv4Addr::BROADCAST || Some(wire.destination) == subnet
+}
+
+/// Whether the file allows the group or broadcast that the packet goes to.
+fn is_to_group(config: &SwitchConfig, wire: &Wire) -> bool {
+    let mut groups = config.multicast.groups.prefixes().iter();
+    let broadcasts = tenant_config::BroadcastUse::Allow;
+    (wire.destination.is_multicast() && groups.any(|net| net.contains(&wire.destination)))
+        || (is_broadcast(config, wire)
+            && config.multicast.broadcast == broadcasts
+            && wire.destination_mac == [0xff; 6])
+}
+
+/// Whether it is a client's packet to all servers.
+fn is_to_servers(config: &SwitchConfig, wire: &Wire) -> bool {
+    let all_agents: IpAddr = "ff02::1:2".parse().expect("an address");
+    is_broadcast(config, wire) || wire.destination == all_agents
+}
+
 /// Checks what `sent` became and was given to port `to`.
 fn check_forwarded(
     config: &SwitchConfig,
@@ -228,11 +260,19 @@ fn check_forwarded(
     // To its owner only.
     match to_port {
         Some(port) => {
+            if is_to_group(config, &leaves) {
+                prop_assert_eq!(leaves.destination_mac, came.destination_mac);
+                prop_assert_eq!(leaves.destination_mac[0] & 1, 1, "a group's MAC");
+                prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
+                return Ok(());
+            }
             let mut macs = vec![port.mac.octets()];
             if port.shared.contains(&leaves.destination) {
                 macs.extend(port.extra_macs.iter().map(octets));
             }
             prop_assert!(macs.contains(&leaves.destination_mac), "to another's MAC");
+            let to_servers = port.dhcp_server && is_to_servers(config, &leaves);
+            let dhcp = dhcp || to_servers;
             let answered = from_port.is_some_and(|server| server.dhcp_server)
                 && is_dhcpv6_answer(&leaves)
                 && leaves.destination == IpAddr::V6(port.mac.link_local());
@@ -408,13 +448,24 @@ fn check_decapsulated(
     prop_assert!(!has_second_address(&leaves), "a second address comes out");
     prop_assert_eq!(inner.hop_limit, leaves.hop_limit);
     prop_assert_eq!(leaves.padding, 0, "padding leaves");
-    let Owner::Peer(peer) = owner(config, leaves.source) else {
-        return Err(TestCaseError::fail("a source that no peer has"));
-    };
-    prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
-    prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+    let to_group = leaves.destination.is_multicast() && is_to_group(config, &leaves);
+    match owner(config, leaves.source) {
+        Owner::Peer(peer) => {
+            prop_assert_eq!(tunnel.peers[peer].vtep, outer.from, "another peer's source");
+        }
+        _ => {
+            let on_link = matches!(leaves.source, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            let is_peers = tunnel.peers.iter().any(|peer| peer.vtep == outer.from);
+            prop_assert!(to_group && on_link && is_peers, "a source that no peer has");
+        }
+    }
     let port = &config.ports[to.index()];
-    prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+    if to_group {
+        prop_assert_eq!(leaves.destination_mac, inner.destination_mac);
+    } else {
+        prop_assert_eq!(owner(config, leaves.destination), Owner::Port(to.index()));
+        prop_assert_eq!(leaves.destination_mac, port.mac.octets());
+    }
     prop_assert_eq!(leaves.source_mac, port.gateway_mac.octets());
     prop_assert!(leaves.packet.len() <= usize::from(port.mtu), "too large");
     Ok(())
@@ -440,17 +491,22 @@ fn check_encapsulated(
     prop_assert!(!has_second_address(&inner), "a second address goes in");
     prop_assert_eq!(came.hop_limit, inner.hop_limit);
     prop_assert_eq!(inner.padding, 0, "padding leaves");
-    prop_assert!(
-        has(&config.ports[sent.from], inner.source),
-        "a forged source"
-    );
+    let port = &config.ports[sent.from];
+    prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
+    if inner.destination.is_multicast() && is_to_group(config, &inner) {
+        let link_local = IpAddr::V6(port.mac.link_local());
+        let own = has(port, inner.source) || inner.source == link_local;
+        prop_assert!(own, "a forged source to a group");
+        prop_assert_eq!(inner.destination_mac, came.destination_mac);
+        return Ok(());
+    }
+    prop_assert!(has(port, inner.source), "a forged source");
     let Owner::Peer(peer) = owner(config, inner.destination) else {
         return Err(TestCaseError::fail("to an unowned address behind a peer"));
     };
     let peer = &tunnel.peers[peer];
     prop_assert_eq!(outer.to, peer.vtep, "to another peer");
     prop_assert_eq!(inner.destination_mac, peer.mac.octets());
-    prop_assert_eq!(inner.source_mac, tunnel.mac.octets());
     Ok(())
 }
 
@@ -511,7 +567,9 @@ fn check_beside_tunnel(
     let leaves = read(left).ok_or_else(|| TestCaseError::fail("no IP packet leaves"))?;
     let plain = sent.from == uplink || to.index() == uplink;
     prop_assert!(!(plain && tunnel.only), "in plain, with only");
-    for address in [leaves.source, leaves.destination] {
+    let to_group = is_to_group(config, &leaves);
+    let destination = Some(leaves.destination).filter(|_| !to_group);
+    for address in [Some(leaves.source), destination].into_iter().flatten() {
         let behind = matches!(owner(config, address), Owner::Peer(_));
         prop_assert!(!behind, "{address} is behind a peer");
     }
@@ -611,9 +669,12 @@ impl Claimed {
                     | RouteNone
                     | Underlay
                     | Mtu
+                    | HolderUnknown
+                    | RateMulticast
+                    | NoMember
             ),
             Verdict::DropWithError(reason) => reason != NdSpoof,
-            Verdict::Forward(_) | Verdict::Reply => true,
+            Verdict::Forward(_) | Verdict::Copies | Verdict::Reply => true,
         };
         let IpAddr::V6(source) = wire.source else {
             return;
@@ -682,6 +743,7 @@ proptest! {
             let known = claimed.known(config);
             let checked = match verdict {
                 Verdict::Forward(to) => check_forwarded(&known, &sent, to.index(), &left),
+                Verdict::Copies => check_copies(&known, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => check_back(&known, sent.from, &left),
                 Verdict::Drop(_) => Ok(()),
             };
@@ -703,7 +765,7 @@ proptest! {
         which in any::<prop::sample::Index>(),
         chance in Chance::any(),
     ) {
-        let configs = configs::tunnels();
+        let configs = [configs::tunnels(), configs::grouped_tunnels()].concat();
         let (name, config) = which.get(&configs);
         let mut switch = Switch::new(config, 0xee);
         switch.resolve(0);
@@ -715,7 +777,15 @@ proptest! {
             now_ns += SECOND_NS / 4;
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
             claimed.note(config, &sent, verdict);
-            if let Err(wrong) = check_with_tunnel(&claimed.known(config), &sent, verdict, &left) {
+            let known = claimed.known(config);
+            let checked = match verdict {
+                Verdict::Copies => switch.copies().iter().try_for_each(|(to, left)| {
+                    let forward = Verdict::Forward(PortId(*to as u16));
+                    check_with_tunnel(&known, &sent, forward, left)
+                }),
+                verdict => check_with_tunnel(&known, &sent, verdict, &left),
+            };
+            if let Err(wrong) = checked {
                 let (came, left) = (hex(&sent.bytes), hex(&left));
                 let from = sent.from;
                 let found = format!("{verdict:?}: {left}");
@@ -756,6 +826,7 @@ proptest! {
                     granted.note(&switch.config, to.index(), &left, now_ns);
                     check_forwarded(&config, &sent, to.index(), &left)
                 }
+                Verdict::Copies => check_copies(&config, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => check_back(&config, from, &left),
                 Verdict::Drop(_) => Ok(()),
             };
@@ -796,6 +867,7 @@ fn truncated_frames_leave_nothing_forged() {
             let (verdict, left) = switch.process(now_ns, sent.from, &sent.bytes, sent.tag);
             let checked = match verdict {
                 Verdict::Forward(to) => check_forwarded(&case.config, &sent, to.index(), &left),
+                Verdict::Copies => check_copies(&case.config, &sent, &switch),
                 Verdict::Reply | Verdict::DropWithError(_) => {
                     check_back(&case.config, sent.from, &left)
                 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Read, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,17 +34,19 @@ struct Outcome {
     verdict: &'static str,
     reason: Option<DropReason>,
     icmp_error: bool,
-    /// The port that sends the frame.
-    out: Option<PortId>,
+    /// The ports that send the frame.
+    out: Vec<PortId>,
 }
 
 impl From<(Verdict, PortId)> for Outcome {
     fn from((verdict, in_port): (Verdict, PortId)) -> Self {
         let (verdict, reason, icmp_error, out) = match verdict {
-            Verdict::Forward(out) => ("forward", None, false, Some(out)),
-            Verdict::Reply => ("reply", None, false, Some(in_port)),
-            Verdict::Drop(reason) => ("drop", Some(reason), false, None),
-            Verdict::DropWithError(reason) => ("drop", Some(reason), true, None),
+            Verdict::Forward(out) => ("forward", None, false, vec![out]),
+            // The copies are added as they are made.
+            Verdict::Copies => ("forward", None, false, Vec::new()),
+            Verdict::Reply => ("reply", None, false, vec![in_port]),
+            Verdict::Drop(reason) => ("drop", Some(reason), false, Vec::new()),
+            Verdict::DropWithError(reason) => ("drop", Some(reason), true, Vec::new()),
         };
         Self {
             verdict,
@@ -77,9 +78,9 @@ impl Outcome {
 
     fn text(&self, names: &[String]) -> String {
         let mut text = self.verdict.to_owned();
-        if let Some(port) = self.out {
-            let name = &names[port.index()];
-            let _ = write!(text, " to {name}");
+        for (nth, port) in self.out.iter().enumerate() {
+            let to = if nth == 0 { " to " } else { ", " };
+            let _ = write!(text, "{to}{}", names[port.index()]);
         }
         if let Some(reason) = self.reason {
             let _ = write!(text, " {reason}");
@@ -139,13 +140,13 @@ impl Offline {
         self.clock_ns = self.clock_ns.max(frame.time_ns);
     }
 
-    /// Processes one frame and calls `explain` for every stage. The frame to send is then in the
-    /// returned range of the buffer.
+    /// Processes one frame and calls `explain` for every stage. Returns what is sent, each frame
+    /// with its port.
     fn process(
         &mut self,
         captured: &CapturedFrame,
         explain: Option<&mut Explain<'_>>,
-    ) -> (Outcome, Range<usize>) {
+    ) -> (Outcome, Vec<(PortId, Vec<u8>)>) {
         self.receive(captured);
         let len = captured.bytes.len();
         let mut frame = Frame::new(&mut self.buffer, Frame::HEADROOM, len, None);
@@ -156,8 +157,22 @@ impl Offline {
                 .process_traced(now_ns, port, &mut frame, explain),
             None => self.pipeline.process(now_ns, port, &mut frame),
         };
-        let (start, len) = frame.position();
-        (Outcome::from((verdict, port)), start..start + len)
+        let bytes = frame.bytes().to_vec();
+        let mut outcome = Outcome::from((verdict, port));
+        let mut sent = Vec::new();
+        match verdict {
+            Verdict::Copies => {
+                self.pipeline
+                    .send_copies((now_ns, port), &bytes, &mut |to, copy| {
+                        outcome.out.push(to);
+                        sent.push((to, copy.to_vec()));
+                    })
+            }
+            Verdict::Forward(to) => sent.push((to, bytes)),
+            Verdict::Reply | Verdict::DropWithError(_) => sent.push((port, bytes)),
+            Verdict::Drop(_) => {}
+        }
+        (outcome, sent)
     }
 
     /// The counters of all ports, drops without zeros: a line for each port, or one JSON object.
@@ -207,10 +222,9 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), CliError> {
         } else {
             writeln!(out, "{number:>6}  {}", outcome.text(&switch.names))?;
         }
-        let back = outcome.icmp_error.then_some(switch.port);
-        if let Some(port) = outcome.out.or(back) {
+        for (port, bytes) in sent {
             let name = &switch.names[port.index()];
-            outputs.write(port, name, switch.clock_ns, &switch.buffer[sent])?;
+            outputs.write(port, name, switch.clock_ns, &bytes)?;
         }
     }
     if args.json {
@@ -324,8 +338,8 @@ pub(super) fn trace(args: &TraceArgs) -> Result<(), CliError> {
         steps.push((stage.name(), why.to_string()));
     };
     let (outcome, sent) = switch.process(&frame, Some(&mut explain));
-    let sends = outcome.out.is_some() || outcome.icmp_error;
-    let sent = sends.then(|| hex(&switch.buffer[sent]));
+    // Of copies, which differ in their link's headers, the first is shown.
+    let sent = sent.first().map(|(_, bytes)| hex(bytes));
     let mut out = io::stdout().lock();
     if args.json {
         let mut object = outcome.json(args.frame, &switch.names);

@@ -13,6 +13,10 @@ use pipeline::{PortId, Verdict};
 /// How long a device may take none of the frames that it is given, before it is reset.
 const TX_STUCK: Duration = Duration::from_secs(2);
 
+/// Frames queued in a round of a tenant with multicast, after which all ports transmit: one frame
+/// becomes many there, and what is queued holds buffers.
+const QUEUED_MAX: usize = 8 * Burst::CAPACITY;
+
 /// A port, with the frames that it sends in this round.
 #[derive(Debug)]
 pub(super) struct TxPort {
@@ -97,6 +101,17 @@ impl TxPort {
     }
 }
 
+/// The port that a frame leaves by; `from` is the one that it came from.
+#[inline(always)]
+fn way_out(verdict: Verdict, from: PortId) -> Option<PortId> {
+    match verdict {
+        // The copies come one by one.
+        Verdict::Drop(_) | Verdict::Copies => None,
+        Verdict::Forward(out) => Some(out),
+        Verdict::Reply | Verdict::DropWithError(_) => Some(from),
+    }
+}
+
 impl Worker {
     /// Handles one burst from every port; returns the number of frames.
     pub(super) fn round(&mut self, now: Duration) -> u64 {
@@ -124,14 +139,27 @@ impl Worker {
         let Self {
             pipeline, ports, ..
         } = self;
+        if pipeline.replicates() {
+            let mut queued = 0;
+            let mut pass = pipeline.burst(now_ns, port);
+            pass.process_all(burst.drain(), |mbuf, verdict| {
+                let Some(out) = way_out(verdict, port) else {
+                    return;
+                };
+                ports[out.index()].send(mbuf);
+                queued += 1;
+                if queued == QUEUED_MAX {
+                    ports.iter_mut().for_each(TxPort::transmit);
+                    queued = 0;
+                }
+            });
+            return;
+        }
         let mut pass = pipeline.burst(now_ns, port);
         pass.process_all(burst.drain(), |mbuf, verdict| {
-            let out = match verdict {
-                Verdict::Drop(_) => return,
-                Verdict::Forward(out) => out,
-                Verdict::Reply | Verdict::DropWithError(_) => port,
-            };
-            ports[out.index()].send(mbuf);
+            if let Some(out) = way_out(verdict, port) {
+                ports[out.index()].send(mbuf);
+            }
         });
     }
 

@@ -286,6 +286,12 @@ pub fn is_request(ip: &Ipv4) -> bool {
     ip.fragment == Fragment::Whole && ip.udp() == Some((port::DHCP_CLIENT, port::DHCP_SERVER))
 }
 
+/// A client's message to a server of boot files beside the server of addresses (PXE).
+#[inline(always)]
+pub fn is_proxy_request(ip: &Ipv4) -> bool {
+    ip.fragment == Fragment::Whole && ip.udp() == Some((port::DHCP_CLIENT, port::PROXY_DHCP))
+}
+
 /// A packet from 0.0.0.0, which only a DHCP client may send.
 #[inline(always)]
 pub fn is_client_broadcast(ip: &Ipv4) -> bool {

@@ -17,6 +17,7 @@ pub mod flow;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod membership;
 pub mod nd;
 mod packet;
 pub mod quote;

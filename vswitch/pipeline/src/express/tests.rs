@@ -703,7 +703,7 @@ fn taken(sent: &Sent) -> Option<PortId> {
     match decision? {
         Decision::Out { way, .. } => Some(way.to),
         Decision::IntoTunnel(into) => {
-            let parts = (&*tables, &*counters, &mut pipeline.state);
+            let parts = (&*tables, &*counters, &mut *pipeline.state);
             enter_tunnel(parts, 1, into, &mut frame, None)
         }
     }

@@ -1,6 +1,6 @@
 //! What may come out of the tunnel: the rows of "Out of the tunnel" about the inner frame.
 
-use packet::number::ethertype;
+use packet::number::{ethertype, igmp};
 use packet::wire::ecn::Ecn;
 use packet::wire::{ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
@@ -82,10 +82,23 @@ impl Remote<'_> {
         }
     }
 
+    /// A peer's switch reports the groups of its ports, from no address.
+    #[inline(always)]
+    fn is_report4(&self, ip: &Ipv4) -> bool {
+        ip.source == 0
+            && ip.destination == addr::ALL_IGMP_ROUTERS4
+            && ip.igmp_type() == Some(igmp::REPORT_V3)
+            && self.tables.multicast.is_some()
+    }
+
     #[inline(always)]
     fn ipv4(&self, ip: &Ipv4, packet: &[u8]) -> Result<PeerId, DropReason> {
-        let peer = self.peer_of(self.tables.packed4(ip.source));
-        let peer = peer.filter(|_| !addr::is_invalid_outside_source4(ip.source));
+        let peer = if self.is_report4(ip) {
+            Some(self.tunnel.vtep(self.vtep).first_peer)
+        } else {
+            let peer = self.peer_of(self.tables.packed4(ip.source));
+            peer.filter(|_| !addr::is_invalid_outside_source4(ip.source))
+        };
         let peer = peer.ok_or(DropReason::IngressSource)?;
         outside::services4(ip, packet)?;
         self.not_nested(ip.udp())?;
@@ -99,7 +112,8 @@ impl Remote<'_> {
         } else {
             self.peer_of(self.tables.packed6(ip.source))
         };
-        let peer = peer.filter(|_| !outside::has_invalid_source6(ip));
+        let to_group = addr::is_link_local6(ip.source) && self.tables.allows_group(ip.destination);
+        let peer = peer.filter(|_| to_group || !outside::has_invalid_source6(ip));
         let peer = peer.ok_or(DropReason::IngressSource)?;
         outside::services6(ip, packet)?;
         self.not_nested(ip.udp())?;

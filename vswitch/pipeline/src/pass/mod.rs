@@ -2,6 +2,7 @@
 //! the side from which the frame came is a parameter.
 
 mod ipsec;
+mod multicast;
 mod reply;
 pub(crate) mod report;
 mod rewrite;
@@ -21,6 +22,8 @@ use crate::tables::{PortRules, Tables, Target, Tunnel, UplinkRules};
 /// Where a frame goes that is not dropped.
 pub(crate) enum Sent {
     To(PortId),
+    /// To several receivers, which [`crate::state::Copies`] has.
+    Copies,
     Back,
 }
 

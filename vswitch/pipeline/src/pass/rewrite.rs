@@ -194,7 +194,12 @@ impl<N: Notes> Pass<'_, N> {
     /// Applies what the tunnel changes in a packet that came out of it: ECN, and a SYN's segment
     /// size.
     #[inline(always)]
-    fn finish_inner(&mut self, side: Side<'_>, segment: Option<Segment>, frame: &mut Frame<'_>) {
+    pub(super) fn finish_inner(
+        &mut self,
+        side: Side<'_>,
+        segment: Option<Segment>,
+        frame: &mut Frame<'_>,
+    ) {
         let Side::Peer(from) = side else {
             return;
         };

@@ -9,7 +9,7 @@ use crate::filter::client;
 use crate::ids::PortId;
 use crate::pass::{Outcome, Pass};
 use crate::stage::{Notes, Stage};
-use crate::tables::PortRules;
+use crate::tables::{PortRules, Target};
 
 impl<N: Notes> Pass<'_, N> {
     /// Passes a client's broadcast to the server, and the server's messages to their client. Where
@@ -38,17 +38,25 @@ impl<N: Notes> Pass<'_, N> {
     ) -> Option<Outcome> {
         let packet = frame.bytes().get(ETHERNET_LEN..)?;
         let payload = ip.udp_payload(packet);
-        // The filter has let pass no other message of a port that is no server.
-        if dhcp::is_request(ip) && (dhcp::is_client_broadcast(ip) || !rules.dhcp_server) {
-            let message = ClientMessage::parse(ip.payload(packet))?;
+        let to_all = self.is_to_all_servers(ip);
+        let is_proxys = to_all && dhcp::is_proxy_request(ip);
+        if is_proxys || (dhcp::is_request(ip) && (to_all || !rules.dhcp_server)) {
+            let message = ClientMessage::parse(ip.payload(packet));
+            let message = message.filter(|message| message.bootp.client_mac == rules.mac);
+            // The filter has let pass no other message to port 67 of a port that is no server.
+            let Some(message) = message else {
+                return is_proxys.then(|| self.refuse(Stage::Service, DropReason::DhcpClient));
+            };
             let judged = client::from_client(self.tables, self.state, rules, &message, self.now_ns);
             if let Err(reason) = judged {
                 return Some(self.refuse(Stage::Service, reason));
             }
+            if to_all {
+                let len = usize::from(ip.total_len);
+                return Some(self.relay_to_servers(rules, len, frame));
+            }
         }
-        let receiver = if dhcp::is_client_broadcast(ip) {
-            self.tables.dhcp_server_for(rules.id)
-        } else if rules.dhcp_server && dhcp::is_reply(ip, packet) {
+        let receiver = if rules.dhcp_server && dhcp::is_reply(ip, packet) {
             self.dhcp_client_of(rules, payload)
         } else {
             return None;
@@ -70,6 +78,26 @@ impl<N: Notes> Pass<'_, N> {
             to,
             Some(u128::from(ip.destination)),
         ))
+    }
+
+    /// Whether a packet is a broadcast, which all DHCP servers get.
+    fn is_to_all_servers(&self, ip: &Ipv4) -> bool {
+        ip.destination == u32::MAX || self.tables.route4(ip.destination) == Some(Target::Broadcast)
+    }
+
+    /// Passes a client's message to all servers on.
+    fn relay_to_servers(
+        &mut self,
+        rules: &PortRules,
+        len: usize,
+        frame: &mut Frame<'_>,
+    ) -> Outcome {
+        let servers = self.tables.dhcp_servers_for(rules.id);
+        self.notes.note(
+            Stage::Service,
+            format_args!("DHCP from a client to all servers"),
+        );
+        self.send_to_servers(rules.id, servers, len, frame)
     }
 
     /// Judges what a DHCPv6 client says to a server, and notes what a server grants. Passes a
@@ -104,7 +132,7 @@ impl<N: Notes> Pass<'_, N> {
         let is_servers = port::is_dhcpv6_server(from, to) && ip.fragment == Fragment::Whole;
         let receiver = match rules.dhcp_server {
             false if to == port::DHCPV6_SERVER && ip.destination == addr::ALL_DHCP_AGENTS => {
-                self.tables.dhcp_server_for(rules.id)
+                return Some(self.relay_to_servers(rules, ip.total_len, frame));
             }
             // A receiver that is no client's goes by the rows of any other packet.
             true if is_servers => {

@@ -58,7 +58,10 @@ impl<N: Notes> Pass<'_, N> {
                 let reason = self.learn_next_hop6(uplink, ip, announced, frame);
                 self.refuse(Stage::Service, reason)
             }
-            _ => self.refuse(Stage::Service, DropReason::Absorbed),
+            _ => {
+                self.hear_mld(side, packet, ip, frame);
+                self.refuse(Stage::Service, DropReason::Absorbed)
+            }
         }
     }
 

@@ -3,19 +3,24 @@
 //! its own.
 
 mod bindings;
+mod copies;
 mod guess;
 mod holder;
 mod ipsec;
 mod lease;
+mod members;
+mod multicast;
 mod next_hop;
 mod path_mtu;
 mod tags;
 
 pub(crate) use self::bindings::Bindings;
+pub(crate) use self::copies::{Copied, Copies, Receiver};
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
+pub(crate) use self::multicast::Groups;
 pub(crate) use self::next_hop::NextHop;
 pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
 pub(crate) use self::tags::TagCache;
@@ -39,6 +44,10 @@ pub(crate) struct StormBuckets {
     pub(crate) broadcast: Bucket,
     pub(crate) frames: Bucket,
     pub(crate) bits: Bucket,
+    /// Group frames that the port sends to others.
+    pub(crate) groups_sent: Bucket,
+    /// Group frames that it gets from others.
+    pub(crate) groups_got: Bucket,
 }
 
 impl StormBuckets {
@@ -48,6 +57,8 @@ impl StormBuckets {
         broadcast: Bucket::FULL,
         frames: Bucket::FULL,
         bits: Bucket::FULL,
+        groups_sent: Bucket::FULL,
+        groups_got: Bucket::FULL,
     };
 }
 
@@ -133,6 +144,10 @@ pub(crate) struct State {
     /// Their SAs.
     pub(crate) ipsec: Box<Ipsec>,
     pub(crate) next_advertisement_ns: u64,
+    /// Who listens to which group, where the tenant allows any.
+    pub(crate) groups: Option<Box<Groups>>,
+    /// The receivers of the last frame that several get.
+    pub(crate) copies: Box<Copies>,
 }
 
 impl State {
@@ -151,6 +166,8 @@ impl State {
             let new = |protected| PathMtu::new(tunnel, protected);
             tunnel.vteps().iter().map(move |vtep| new(vtep.protected))
         });
+        let vteps = tables.tunnel.iter().flat_map(|tunnel| tunnel.vteps());
+        let room = tables.multicast.as_ref().map_or(0, |_| vteps.count());
         Self {
             generation: 0,
             leases_checked: 0,
@@ -164,6 +181,8 @@ impl State {
             guesses: Box::default(),
             ipsec: Box::new(Ipsec::new(tables)),
             next_advertisement_ns: 0,
+            groups: Groups::new(tables),
+            copies: Box::new(Copies::with_room(room)),
         }
     }
 
@@ -485,6 +504,7 @@ impl State {
             }
         }
         std::mem::swap(&mut self.guesses, &mut previous.guesses);
+        self.keep_groups(tables, old, previous);
         self.ipsec.keep(tables, old, &mut previous.ipsec);
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
@@ -498,6 +518,28 @@ impl State {
                 self.paths[vtep.index()].keep(tunnel, previous.paths[known.index()]);
             }
         }
+    }
+
+    /// Keeps who listens to the groups that both configurations allow. A port with another MAC is
+    /// another station.
+    fn keep_groups(&mut self, tables: &Tables, old: &Tables, previous: &mut Self) {
+        let (Some(groups), Some(rules), Some(before)) =
+            (&mut self.groups, &tables.multicast, &mut previous.groups)
+        else {
+            return;
+        };
+        let port_of = |at: usize| {
+            let is_same = |id: &usize| {
+                old.names[*id] == tables.names[at] && old.ports[*id].mac == tables.ports[at].mac
+            };
+            let place = Some(at).filter(|id| *id < old.ports.len() && is_same(id));
+            place.or_else(|| (0..old.ports.len()).find(is_same))
+        };
+        let vtep_of = |at: usize| {
+            let vtep = tables.tunnel.as_ref()?.vteps().get(at)?;
+            Some(old.tunnel.as_ref()?.vtep_at(vtep.address)?.index())
+        };
+        groups.keep((tables, rules), before, port_of, vtep_of);
     }
 
     /// Ends each restored lease whose address DHCP has given to another port meanwhile.

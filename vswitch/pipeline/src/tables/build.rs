@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tenant_config::{SwitchConfig, UplinkConfig};
 
+use super::multicast::MulticastRules;
 use super::port::{PortEgress, PortRules};
 use super::shared_address::{self, SharedAddress};
 use super::target::{PackedTarget, Target};
@@ -85,6 +86,7 @@ impl Tables {
                 len: net.prefix_len(),
             }),
             ipv6_autoconf: config.gateway.ipv6_autoconf,
+            multicast: MulticastRules::of(config),
             groups: groups::of(config),
             routes4,
             routes6,

@@ -20,8 +20,8 @@ pub struct Groups {
 const LISTED_MAX: usize = 1024;
 
 /// The groups of every side, in the order of [`crate::PortId`]: those in which a VM solicits its
-/// neighbours and its router, and those in which routers of the underlay solicit the switch. IPv4
-/// needs none.
+/// neighbours and its router, those that `[multicast]` allows, and those in which routers of the
+/// underlay solicit the switch.
 pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
     let mut asked_for = Vec::new();
     // What a VM may have that makes its addresses by itself, nobody knows before.
@@ -48,16 +48,18 @@ pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
             others = true;
         }
     }
+    let allowed = allowed(config);
     let port_groups = |own: Ipv6Addr| match config.gateway.ipv6 {
-        None => Groups::default(),
+        None => allowed.clone(),
         Some(gateway) => Groups {
             listed: list_of(
                 &[ALL_NODES, ALL_ROUTERS, ALL_DHCP_AGENTS],
                 [gateway.addr(), own]
                     .into_iter()
                     .chain(asked_for.iter().copied()),
+                &allowed.listed,
             ),
-            others,
+            others: others || allowed.others,
         },
     };
     let ports = config
@@ -67,20 +69,49 @@ pub(super) fn of(config: &SwitchConfig) -> Box<[Groups]> {
     let uplink = config.uplink.iter().map(|uplink| match uplink.ipv6 {
         None => Groups::default(),
         Some(net) => Groups {
-            listed: list_of(&[ALL_NODES], [net.addr(), uplink.mac.link_local()]),
+            listed: list_of(&[ALL_NODES], [net.addr(), uplink.mac.link_local()], &[]),
             others: false,
         },
     });
     ports.chain(uplink).collect()
 }
 
+/// The groups that `[multicast]` allows, and those by which members report.
+fn allowed(config: &SwitchConfig) -> Groups {
+    let (mut listed, mut others) = (Vec::new(), false);
+    for net in config.multicast.groups.prefixes() {
+        let is_one = net.prefix_len() == net.max_prefix_len();
+        match net {
+            IpNet::V4(net) if is_one => listed.push(addr::group_mac4(net.addr().to_bits())),
+            IpNet::V6(net) if is_one => listed.push(addr::group_mac(net.addr().to_bits())),
+            _ => others = true,
+        }
+    }
+    if !listed.is_empty() || others {
+        // Leaves of IGMPv2, reports of IGMPv3, and of MLDv2.
+        listed.push(addr::group_mac4(addr::ALL_ROUTERS4));
+        listed.push(addr::group_mac4(addr::ALL_IGMP_ROUTERS4));
+        listed.push(addr::group_mac(addr::ALL_ROUTERS));
+        listed.push(addr::group_mac(addr::ALL_MLD_ROUTERS));
+    }
+    Groups {
+        listed: listed.into(),
+        others,
+    }
+}
+
 /// As MACs, in that order, without repetition.
-fn list_of(fixed: &[u128], addresses: impl IntoIterator<Item = Ipv6Addr>) -> Box<[[u8; 6]]> {
+fn list_of(
+    fixed: &[u128],
+    addresses: impl IntoIterator<Item = Ipv6Addr>,
+    more: &[[u8; 6]],
+) -> Box<[[u8; 6]]> {
     let asked = addresses
         .into_iter()
         .map(|address| addr::solicited_node(address.to_bits()));
     let mut seen = HashSet::new();
     let all = fixed.iter().copied().chain(asked).map(addr::group_mac);
+    let all = all.chain(more.iter().copied());
     all.filter(|mac| seen.insert(*mac)).collect()
 }
 

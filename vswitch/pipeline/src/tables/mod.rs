@@ -4,6 +4,7 @@
 mod build;
 mod dhcp;
 mod groups;
+mod multicast;
 mod port;
 mod shared_address;
 mod target;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use tenant_config::Ipv6Autoconf;
 
 pub use self::groups::Groups;
+pub(crate) use self::multicast::MulticastRules;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
 pub(crate) use self::shared_address::SharedAddress;
 pub(crate) use self::target::{PackedTarget, Target};
@@ -79,6 +81,8 @@ pub struct Tables {
     offers: Arc<[Option<Offer>]>,
     /// How the gateway tells VMs to come by their IPv6 addresses.
     ipv6_autoconf: Ipv6Autoconf,
+    /// What `[multicast]` allows, if anything.
+    pub(crate) multicast: Option<MulticastRules>,
     groups: Box<[Groups]>,
     routes4: Lpm<u32, PackedTarget>,
     routes6: Lpm<u128, PackedTarget>,
@@ -275,12 +279,19 @@ impl Tables {
         self.offers.get(id.index())?.as_ref()
     }
 
-    /// The port that receives a DHCP client's broadcast.
-    pub(crate) fn dhcp_server_for(&self, client: PortId) -> Option<PortId> {
-        let mut ports = self.ports.iter();
-        ports
-            .find(|port| port.dhcp_server && port.id != client)
-            .map(|port| port.id)
+    /// The ports that receive what a DHCP client says to all servers.
+    pub(crate) fn dhcp_servers_for(
+        &self,
+        client: PortId,
+    ) -> impl Iterator<Item = &PortRules> + Clone {
+        let ports = self.ports.iter();
+        ports.filter(move |port| port.dhcp_server && port.id != client)
+    }
+
+    /// Whether a group is allowed, of IPv4 as [`addr::mapped4`] makes it.
+    pub(crate) fn allows_group(&self, group: u128) -> bool {
+        let rules = self.multicast.as_ref();
+        rules.is_some_and(|rules| rules.allows(group))
     }
 
     /// The port of that MAC.

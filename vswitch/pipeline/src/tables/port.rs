@@ -41,6 +41,8 @@ pub(crate) struct PortRules {
     pub(crate) limits: Limits,
     /// Whether the port may hold shared addresses.
     pub(crate) shares: bool,
+    /// Group frames a second that the port may send to others, and get from them.
+    pub(crate) multicast_pps: u64,
     /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
     /// learned address, or one that may not be routed.
     pub(crate) express: Option<PortExpress>,
@@ -64,6 +66,9 @@ pub(crate) struct PortExpress {
     pub(crate) own4: u64,
     pub(crate) own6: Option<u128>,
 }
+
+/// The limit of group frames of a port for which the file has none.
+const MULTICAST_PPS: u32 = 1000;
 
 /// No frame has this source and EtherType.
 const NO_SENDER: u64 = 0;
@@ -109,9 +114,13 @@ impl PortRules {
             announce: port.announce,
             deny_encapsulation: port.encapsulation == Encapsulation::Deny,
             deny_ipv6: port.ipv6 == Ipv6Use::Deny,
-            limited: port.limits != Limits::default(),
+            limited: port
+                .limits
+                .by_name()
+                .any(|(name, _)| name != "multicast_pps"),
             limits: port.limits,
             shares: !port.shared.is_empty(),
+            multicast_pps: port.limits.multicast_pps.unwrap_or(MULTICAST_PPS).into(),
             express: PortExpress::new(port, target, owns),
         }
     }

@@ -23,6 +23,8 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("limited", limited()),
         ("served", served()),
         ("slaac", slaac()),
+        ("grouped", grouped()),
+        ("any", any()),
     ]
 }
 
@@ -48,6 +50,39 @@ pub(crate) fn three() -> SwitchConfig {
         ],
         "uplink": uplink(json!({ "driver": "offline" })),
     }))
+}
+
+/// Some groups and broadcasts are allowed; `vm3` takes only small packets, `vm4` may use tags.
+pub(crate) fn grouped() -> SwitchConfig {
+    switch(json!({
+        "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
+        "ports": [
+            port("vm1", 1, json!({ "addresses": ["10.0.0.11/32", "fd00:0:0:1::11/128"] })),
+            port("vm2", 2, json!({ "addresses": ["10.0.0.12/32", "fd00:0:0:1::12/128"] })),
+            port("vm3", 3, json!({
+                "addresses": ["10.0.0.13/32", "fd00:0:0:1::13/128"],
+                "mtu": 1300,
+            })),
+            port("vm4", 4, json!({
+                "addresses": ["10.0.0.14/32", "fd00:0:0:1::14/128"],
+                "trunk": [100, 200],
+            })),
+        ],
+        "uplink": uplink(json!({ "driver": "offline" })),
+        "multicast": {
+            "groups": ["224.0.0.18/32", "239.192.0.0/16", "ff02::12/128", "ff05::/16"],
+            "broadcast": "allow",
+        },
+    }))
+}
+
+/// As [`grouped`], with all groups, no broadcast, and two DHCP servers.
+pub(crate) fn any() -> SwitchConfig {
+    let mut config = grouped();
+    config.multicast = serde_json::from_value(json!({ "groups": "any" })).expect("groups");
+    config.ports[1].dhcp_server = true;
+    config.ports[2].dhcp_server = true;
+    config
 }
 
 /// `vm1` may use tags, `vm2` may announce itself by RARP, `vm3` has learned nothing yet. The
@@ -222,6 +257,7 @@ pub(crate) fn ipv6() -> SwitchConfig {
 pub(crate) fn limited() -> SwitchConfig {
     let mut config = three();
     config.ports[0].limits = tenant_config::Limits {
+        multicast_pps: None,
         broadcast_pps: Some(4),
         arp_nd_pps: Some(2),
         dhcp_pps: Some(2),
@@ -306,6 +342,21 @@ pub(crate) fn geneve() -> SwitchConfig {
             ],
         }),
     )
+}
+
+/// Tenants with tunnels that allow some groups and broadcasts.
+pub(crate) fn grouped_tunnels() -> Vec<(&'static str, SwitchConfig)> {
+    vec![
+        ("grouped-geneve", grouped_tunnel(geneve())),
+        ("grouped-vxlan6", grouped_tunnel(vxlan6())),
+        ("grouped-only", grouped_tunnel(only())),
+    ]
+}
+
+/// `config` in which some groups and broadcasts are allowed.
+fn grouped_tunnel(mut config: SwitchConfig) -> SwitchConfig {
+    config.multicast = grouped().multicast;
+    config
 }
 
 /// VXLAN over IPv4 with checksums, the inner TTL, a fixed DSCP and a lowered MSS, on an ordinary

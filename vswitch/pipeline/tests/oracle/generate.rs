@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use tenant_config::{Addresses, PortConfig, SwitchConfig};
+use tenant_config::{Addresses, Multicast, PortConfig, SwitchConfig};
 
 use super::frames::{self, *};
 use super::{rows, tunnel_rows};
@@ -291,6 +291,9 @@ impl<'c> Sender<'c> {
             6 => self.dhcp6(choices),
             _ => self.other(choices),
         };
+        if self.config.multicast != Multicast::default() && choices.pick(&[true, false]) {
+            bytes = self.group(choices);
+        }
         let tag = self.tags(choices, &mut bytes);
         if choices.once_in(8) {
             let padding = choices.pick(&[1, 6, 18, 46, 200, 1400]);
@@ -495,6 +498,96 @@ impl<'c> Sender<'c> {
         frames::ethernet(to, from, ARP, &message.bytes())
     }
 
+    /// To a group, a broadcast, or a report of groups.
+    fn group(&self, choices: &mut Choices<'_>) -> Vec<u8> {
+        let groups4 = [
+            Ipv4Addr::new(239, 192, 1, 1),
+            Ipv4Addr::new(239, 192, 129, 1),
+            Ipv4Addr::new(224, 0, 0, 18),
+            Ipv4Addr::new(239, 193, 0, 0),
+            Ipv4Addr::new(224, 0, 0, 22),
+            Ipv4Addr::new(224, 0, 0, 1),
+            Ipv4Addr::new(224, 0, 1, 0),
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::new(10, 0, 0, 255),
+        ];
+        let groups6: [Ipv6Addr; 8] = [
+            Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 7),
+            Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0x100, 7),
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12),
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16),
+            Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3),
+            Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 7),
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 7),
+            Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 7),
+        ];
+        let (group4, group6) = (
+            choices.mostly(&groups4[..3], &groups4),
+            choices.mostly(&groups6[..3], &groups6),
+        );
+        match choices.below(5) {
+            0 => {
+                let protocol = choices.pick(&[17, 17, 89, 112, 2]);
+                let payload = transport(choices, protocol, &self.client_macs());
+                let mut packet = V4::new(self.source4(choices), group4, protocol, payload);
+                packet.ttl = choices.pick(&[1, 64, 255]);
+                self.ethernet(choices, mac_of4(group4), IPV4, &packet.bytes())
+            }
+            1 => {
+                let payload = transport(choices, 17, &self.client_macs());
+                let packet = V6::new(self.source6(choices), group6, 17, payload);
+                self.ethernet(choices, group_mac(group6), IPV6, &packet.bytes())
+            }
+            2 => {
+                let (kind, to) = choices.pick(&[
+                    (0x16, group4),
+                    (0x16, group4),
+                    (0x17, Ipv4Addr::new(224, 0, 0, 2)),
+                    (0x12, group4),
+                ]);
+                let mut message = vec![kind, 0, 0, 0];
+                message.extend(group4.octets());
+                self.igmp(choices, to, message)
+            }
+            3 => {
+                let mut message = vec![0x22, 0, 0, 0, 0, 0];
+                message.extend(records(choices, &group4.octets()));
+                let to = Ipv4Addr::new(224, 0, 0, 22);
+                self.igmp(choices, to, message)
+            }
+            _ => {
+                let kind = choices.pick(&[131, 132, 143, 143]);
+                let rest = match kind {
+                    143 => [vec![0; 2], records(choices, &group6.octets())].concat(),
+                    _ => [&[0; 4][..], &group6.octets()].concat(),
+                };
+                let message = perhaps_cut(choices, icmpv6(kind, 0, &rest));
+                let to = match kind {
+                    143 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16),
+                    _ => group6,
+                };
+                let mut packet = V6::icmp(self.source6(choices), to, message);
+                packet.hop_limit = 1;
+                self.ethernet(choices, group_mac(to), IPV6, &packet.bytes())
+            }
+        }
+    }
+
+    fn igmp(&self, choices: &mut Choices<'_>, to: Ipv4Addr, message: Vec<u8>) -> Vec<u8> {
+        let mut message = perhaps_cut(choices, message);
+        if message.len() >= 4 {
+            let sum = frames::checksum(&message);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+        }
+        let mut packet = V4::new(self.source4(choices), to, 2, message);
+        packet.options = choices.pick(&[vec![0x94, 4, 0, 0], vec![]]);
+        packet.ttl = 1;
+        if self.port.is_none() && choices.pick(&[true, false]) {
+            packet.from = Ipv4Addr::UNSPECIFIED;
+        }
+        self.ethernet(choices, mac_of4(to), IPV4, &packet.bytes())
+    }
+
     fn rarp(&self, choices: &mut Choices<'_>) -> Vec<u8> {
         let message = Arp {
             opcode: choices.mostly(&[3], &[1, 2, 4]),
@@ -544,15 +637,17 @@ impl<'c> Sender<'c> {
         let (from, to) = if server { (67, 68) } else { (68, 67) };
         let payload = udp(
             choices.mostly(&[from], &[67, 68, 9]),
-            choices.mostly(&[to], &[67, 68, 9]),
+            choices.mostly(&[to, to, 4011], &[67, 68, 9]),
             &message,
         );
         let source = if server {
             self.source4(choices)
         } else {
-            choices.mostly(&[Ipv4Addr::UNSPECIFIED], &self.own4)
+            let own = [&[Ipv4Addr::UNSPECIFIED; 2][..], &self.own4[..1]].concat();
+            choices.mostly(&own, &self.own4)
         };
-        let target = choices.mostly(&[Ipv4Addr::BROADCAST], &self.pool4);
+        let everyone = [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 0, 0, 255)];
+        let target = choices.mostly(&everyone, &self.pool4);
         let mut packet = V4::new(source, target, 17, payload);
         packet.fragment = choices.mostly(&[0], &[MORE_FRAGMENTS, 1, 30, DONT_FRAGMENT]);
         self.ethernet(choices, BROADCAST, IPV4, &packet.bytes())
@@ -634,6 +729,38 @@ impl<'c> Sender<'c> {
         }
         None
     }
+}
+
+/// The MAC of an IPv4 group, or of a broadcast.
+fn mac_of4(group: Ipv4Addr) -> Mac {
+    let [_, b, c, d] = group.octets();
+    match group.is_multicast() {
+        true => [1, 0, 0x5e, b & 0x7f, c, d],
+        false => BROADCAST,
+    }
+}
+
+/// The number of records of a report, and those: mostly of one group.
+fn records(choices: &mut Choices<'_>, group: &[u8]) -> Vec<u8> {
+    let count: u16 = choices.pick(&[1, 1, 2, 3, 70, 0]);
+    let mut bytes = choices
+        .mostly(&[count], &[count + 1, 0xffff])
+        .to_be_bytes()
+        .to_vec();
+    for nth in 0..count {
+        let sources = choices.mostly(&[0], &[1, 2]);
+        let auxiliary = choices.mostly(&[0], &[1, 200]);
+        let kind = choices.mostly(&[4, 2, 3], &[1, 5, 6, 0, 7]);
+        bytes.extend([kind, auxiliary, 0, sources]);
+        let mut group = group.to_vec();
+        if let Some(last) = group.last_mut() {
+            *last = last.wrapping_add(nth as u8);
+        }
+        bytes.extend(&group);
+        bytes.extend(group.repeat(sources.into()));
+        bytes.extend(vec![0; usize::from(auxiliary % 200) * 4]);
+    }
+    bytes
 }
 
 /// A payload of that protocol.

@@ -84,6 +84,8 @@ pub(crate) struct Switch {
     /// To whoever negotiates SAs, and what those SAs count.
     channel: Arc<Channel>,
     sas: HashMap<(Direction, u32), Arc<SaCounters>>,
+    /// The copies of the last frame, each with its port.
+    copies: Vec<(usize, Vec<u8>)>,
 }
 
 impl Switch {
@@ -102,6 +104,7 @@ impl Switch {
             traced: false,
             channel,
             sas: HashMap::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -193,7 +196,22 @@ impl Switch {
         } else {
             self.pipeline.process(now_ns, from, &mut frame)
         };
-        (verdict, frame.bytes().to_vec())
+        let bytes = frame.bytes().to_vec();
+        self.copies.clear();
+        if verdict == Verdict::Copies {
+            let Self {
+                pipeline, copies, ..
+            } = self;
+            pipeline.send_copies((now_ns, from), &bytes, &mut |port, copy| {
+                copies.push((port.index(), copy.to_vec()));
+            });
+        }
+        (verdict, bytes)
+    }
+
+    /// The copies of the last frame, each with its port.
+    pub(crate) fn copies(&self) -> &[(usize, Vec<u8>)] {
+        &self.copies
     }
 
     /// What the switch sends by the clock: the port and the frame.
@@ -392,6 +410,9 @@ impl Trial {
         tag: Option<u16>,
     ) -> Result<Verdict, String> {
         let expected = self.model.expect(now_ns, from, bytes, tag);
+        for (port, reason) in self.model.unsent() {
+            self.tally[port].dropped(reason);
+        }
         let (verdict, became) = self.switch.process(now_ns, from, bytes, tag);
         self.count(from, bytes, &verdict, &became);
         let mut wrong = self.compare(from, bytes, &expected, &verdict, &became);
@@ -400,6 +421,9 @@ impl Trial {
             wrong = Err(format!("counted {counted:?}, not {:?}", self.tally));
         }
         let twin = self.twin.process(now_ns, from, bytes, tag);
+        if wrong.is_ok() && self.twin.copies != self.switch.copies {
+            wrong = Err(format!("the general path made {:?}", self.twin.copies));
+        }
         if wrong.is_ok() && twin != (verdict, became.clone()) {
             let (verdict, bytes) = twin;
             wrong = Err(format!(
@@ -435,6 +459,12 @@ impl Trial {
             Verdict::Forward(PortId(to)) => {
                 self.tally[from].forwarded += 1;
                 self.tally[usize::from(to)].sent(became.len());
+            }
+            Verdict::Copies => {
+                self.tally[from].forwarded += 1;
+                for (to, copy) in &self.switch.copies {
+                    self.tally[*to].sent(copy.len());
+                }
             }
             Verdict::Reply => {
                 self.tally[from].replies += 1;
@@ -484,6 +514,7 @@ impl Trial {
                 self.left(outer.endpoint, &bare);
                 self.check_flow(outer.flow, source_port)
             }
+            (Outcome::Copies(expected), Verdict::Copies) => self.compare_copies(expected),
             (Outcome::Reply(answer), Verdict::Reply) => {
                 let own_mac = answers::side(config, from);
                 answers::check(answer, own_mac, bytes, &behind_tag)
@@ -551,6 +582,42 @@ impl Trial {
             }
             _ => Err("another verdict".to_owned()),
         }
+    }
+
+    /// Each expected copy is there, and no other.
+    fn compare_copies(&mut self, expected: &[Outcome]) -> Result<(), String> {
+        let made = self.switch.copies.clone();
+        if made.len() != expected.len() {
+            return Err(format!("{} copies, not {}", made.len(), expected.len()));
+        }
+        for copy in expected {
+            match copy {
+                Outcome::Forward { to, bytes } => {
+                    if !made.contains(&(*to, bytes.clone())) {
+                        return Err(format!("no copy {} to {to}: {made:?}", hex(bytes)));
+                    }
+                }
+                Outcome::Tunnel(outer) => {
+                    let uplink = self.model.uplink();
+                    let mut left = made.iter().filter(|(port, _)| *port == uplink);
+                    let found = left.find_map(|(_, bytes)| {
+                        let bare = self.model.bare(outer.endpoint, bytes).ok()?;
+                        let source_port = outer.check(&bare).ok()?;
+                        Some((bare, source_port))
+                    });
+                    let (bare, source_port) = found.ok_or("no copy into the tunnel")?;
+                    self.left(outer.endpoint, &bare);
+                    self.check_flow(outer.flow, source_port)?;
+                }
+                other => return Err(format!("{other:?} is no copy")),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many copies the last frame was sent as.
+    pub(crate) fn copies(&self) -> usize {
+        self.switch.copies.len()
     }
 
     /// A frame has left into the tunnel, which is this without what ESP adds.

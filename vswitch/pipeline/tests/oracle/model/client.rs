@@ -239,14 +239,21 @@ impl Model {
         packet: &Packet<'_>,
     ) -> Result<(), DropReason> {
         let served = self.config.ports.iter().any(|port| port.dhcp_server);
+        let to_all = self.is_for_all_servers(packet);
         let is_clients = packet.fragment == Fragment::No
             && packet.source.is_ipv4()
             && packet.udp_ports() == Some((68, 67))
-            && (packet.source.is_unspecified() || !port.dhcp_server);
-        if !served || !is_clients {
+            && !port.dhcp_server;
+        if !served || !(is_clients || to_all) {
             return Ok(());
         }
-        let message = Message::read(packet.payload).expect("the filter lets nothing else pass");
+        let message = Message::read(packet.payload)
+            .filter(|message| message.mac == port.mac.octets() && !message.relayed);
+        let Some(message) = message else {
+            // "One to port 4011 that is no client's message."
+            let is_proxys = packet.udp_ports() == Some((68, 4011));
+            return if is_proxys { Err(DhcpClient) } else { Ok(()) };
+        };
         let now_ns = self.now_ns;
         // Client 2
         for address in [Some(message.ciaddr), message.requested]

@@ -34,30 +34,75 @@ pub(super) fn is_dhcpv6_servers(packet: &Packet<'_>) -> bool {
 }
 
 impl Model {
-    /// Route 1: the port that a client's message to all servers goes to, or a server's to a client;
-    /// `Some(None)` if there is none. `None` for other packets.
+    /// Route 1: "a DHCP client's broadcast", where a port serves: its message of ports 68 to 67 or
+    /// 4011, to 255.255.255.255 or the broadcast address of the gateway's subnet.
+    pub(super) fn is_to_all_servers(&self, port: &PortConfig, packet: &Packet<'_>) -> bool {
+        let served = self.config.ports.iter().any(|port| port.dhcp_server);
+        self.is_for_all_servers(packet)
+            && served
+            && Message::read(packet.payload)
+                .is_some_and(|message| message.mac == port.mac.octets() && !message.relayed)
+    }
+
+    /// The same, whatever it says.
+    pub(super) fn is_for_all_servers(&self, packet: &Packet<'_>) -> bool {
+        packet.source.is_ipv4()
+            && packet.fragment == Fragment::No
+            && matches!(packet.udp_ports(), Some((68, 67 | 4011)))
+            && self.is_multicast(packet.destination)
+            && !packet.destination.is_multicast()
+    }
+
+    /// The frame to each of these servers whose MTU it does not exceed.
+    pub(super) fn copies_to_servers(&mut self, takers: &[usize], packet: &Packet<'_>) -> Outcome {
+        let fits = |to: &usize| packet.whole.len() <= usize::from(self.config.ports[*to].mtu);
+        let (fit, small): (Vec<usize>, Vec<usize>) = takers.iter().partition(|to| fits(to));
+        if takers.is_empty() {
+            return DhcpNoServer.into();
+        }
+        if fit.is_empty() {
+            return Mtu.into();
+        }
+        self.groups
+            .unsent
+            .extend(small.into_iter().map(|to| (to, Mtu)));
+        let mut copies: Vec<Outcome> = fit
+            .into_iter()
+            .map(|to| self.leave(to, packet, |_| Mtu.into()))
+            .collect();
+        match copies.len() {
+            1 => copies.remove(0),
+            _ => Outcome::Copies(copies),
+        }
+    }
+
+    /// Route 1: the ports that a client's message to all servers goes to, or a server's to a
+    /// client; empty if there is none. `None` for other packets.
     pub(super) fn dhcp_taker(
         &self,
         from: usize,
         port: &PortConfig,
         packet: &Packet<'_>,
-    ) -> Option<Option<usize>> {
+    ) -> Option<Vec<usize>> {
         let mut others = (0..self.config.ports.len()).filter(|&other| other != from);
+        let servers = others
+            .clone()
+            .filter(|&other| self.config.ports[other].dhcp_server);
         if packet.source.is_ipv6() {
             let (source, to) = packet.udp_ports()?;
             let all_servers: IpAddr = "ff02::1:2".parse().expect("an address");
             if !port.dhcp_server {
                 let asks = to == 547 && packet.destination == all_servers;
-                return asks.then(|| others.find(|&other| self.config.ports[other].dhcp_server));
+                return asks.then(|| servers.collect());
             }
             if packet.fragment != Fragment::No || (source != 547 && to != 546) {
                 return None;
             }
             let client = self.port_of_link_local(packet.destination);
-            return client.filter(|client| *client != from).map(Some);
+            return client.filter(|client| *client != from).map(|to| vec![to]);
         }
-        if packet.source.is_unspecified() {
-            return Some(others.find(|&other| self.config.ports[other].dhcp_server));
+        if packet.source.is_unspecified() || self.is_to_all_servers(port, packet) {
+            return Some(servers.collect());
         }
         let message = packet.payload.get(8..).unwrap_or_default();
         if port.dhcp_server
@@ -69,7 +114,7 @@ impl Model {
                 is_bootp(message, 2)
                     && mac_at(message, 28) == self.config.ports[*other].mac.octets()
             };
-            return Some(others.find(is_clients));
+            return Some(others.find(is_clients).into_iter().collect());
         }
         None
     }

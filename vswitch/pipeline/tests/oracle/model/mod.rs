@@ -16,6 +16,7 @@ mod ethernet;
 pub(crate) mod ipsec;
 mod ipv4;
 mod ipv6;
+mod multicast;
 mod nd;
 mod packet;
 mod route;
@@ -47,6 +48,7 @@ use self::ethernet::*;
 use self::ipsec::{Carried, Ipsec};
 use self::ipv4::*;
 use self::ipv6::*;
+use self::multicast::*;
 use self::nd::*;
 use self::packet::*;
 use self::route::*;
@@ -60,6 +62,8 @@ use self::uplink::*;
 pub(crate) enum Outcome {
     /// It leaves as these bytes by that port; the number of ports stands for the uplink.
     Forward { to: usize, bytes: Vec<u8> },
+    /// It leaves as these copies, at least two, each [`Self::Forward`] or [`Self::Tunnel`].
+    Copies(Vec<Outcome>),
     /// It leaves by the uplink, inside this tunnel packet.
     Tunnel(Outer),
     /// It is answered to the port that it came from.
@@ -137,6 +141,8 @@ pub(crate) struct Model {
     ipsec: Ipsec,
     /// The endpoint to which the last frame found no SA.
     lacking: Cell<Option<IpAddr>>,
+    /// Who listens to which group.
+    groups: Groups,
     now_ns: u64,
 }
 
@@ -156,6 +162,7 @@ impl Model {
             witness: Witness::default(),
             ipsec: Ipsec::default(),
             lacking: Cell::new(None),
+            groups: Groups::default(),
             now_ns: 0,
         }
     }
@@ -204,6 +211,7 @@ impl Model {
         tag: Option<u16>,
     ) -> Outcome {
         self.now_ns = now_ns;
+        self.groups.unsent.clear();
         self.config = self.with_leases(now_ns);
         let config = Arc::clone(&self.config);
         let outcome = match (config.ports.get(from), &config.uplink) {
@@ -256,8 +264,9 @@ impl Model {
                 }
                 self.dhcp_client_said(from, port, &packet)?;
                 let outcome = self.services_and_route(from, port, &ethernet, &packet);
-                if let Some(Some(to)) = self.dhcp_taker(from, port, &packet)
-                    && !packet.source.is_unspecified()
+                if let Some(takers) = self.dhcp_taker(from, port, &packet)
+                    && !self.is_to_all_servers(port, &packet)
+                    && let [to] = takers[..]
                 {
                     self.dhcp_server_said(to, &packet.payload[8..]);
                 }
@@ -277,6 +286,7 @@ impl Model {
                 if packet.icmpv6_type() == Some(NA) {
                     self.hear_advertisement(port, &packet, ethernet.source);
                 }
+                self.mld_said(Listener::Port(from), &ethernet, &packet);
                 if let Some(icmp_type) = packet.icmpv6_type()
                     && let Some(outcome) = self.nd_service(from, port, icmp_type, &packet)
                 {

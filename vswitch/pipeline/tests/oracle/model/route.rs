@@ -17,7 +17,7 @@ pub(super) enum Route {
 
 impl Model {
     pub(super) fn services_and_route(
-        &self,
+        &mut self,
         from: usize,
         port: &PortConfig,
         ethernet: &Ethernet<'_>,
@@ -32,11 +32,8 @@ impl Model {
         if let Some(outcome) = self.own_dhcp(from, group, packet) {
             return outcome;
         }
-        if let Some(to) = self.dhcp_taker(from, port, packet) {
-            return match to {
-                Some(to) => self.leave(to, packet, |_| Mtu.into()),
-                None => DhcpNoServer.into(),
-            };
+        if let Some(takers) = self.dhcp_taker(from, port, packet) {
+            return self.copies_to_servers(&takers, packet);
         }
         // Route 2
         if self.is_gateway(packet.destination)
@@ -54,7 +51,7 @@ impl Model {
         }
         // Route 3
         if self.is_multicast(packet.destination) {
-            return Multicast.into();
+            return self.group_row(Listener::Port(from), ethernet, packet);
         }
         // Route 4
         if is_link_local(packet.destination) {

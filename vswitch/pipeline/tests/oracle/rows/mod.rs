@@ -8,6 +8,7 @@ mod dhcp_server;
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod multicast;
 mod nd;
 mod route;
 mod shared;
@@ -41,6 +42,8 @@ pub(crate) struct Case {
     /// The SAs that there are, and the frames that came before.
     pub(crate) sas: Vec<(Direction, Sa)>,
     pub(crate) before: Vec<Vec<u8>>,
+    /// Who sent those, if another.
+    pub(crate) before_from: Option<usize>,
     /// The control information of a tag that the device has moved into metadata.
     pub(crate) tag: Option<u16>,
     pub(crate) frame: Vec<u8>,
@@ -61,10 +64,11 @@ impl Case {
             }
         }
         for frame in &self.before {
-            model.expect(0, self.from, frame, None);
+            model.expect(0, self.before_from.unwrap_or(self.from), frame, None);
         }
         match model.expect(0, self.from, &self.frame, self.tag) {
             Outcome::Forward { to, .. } => Expect::Forward(to),
+            Outcome::Copies(copies) => Expect::Copies(copies.len()),
             Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
             Outcome::Defend(_) => Expect::DropWithError(NdSpoof),
@@ -93,11 +97,12 @@ impl Case {
             trial.install(0, *direction, sa);
         }
         for frame in &self.before {
-            let _: Verdict = trial.send(0, self.from, frame, None)?;
+            let _: Verdict = trial.send(0, self.before_from.unwrap_or(self.from), frame, None)?;
         }
         let verdict = trial.send(0, self.from, &self.frame, self.tag)?;
         Ok(match verdict {
             Verdict::Forward(port) => Expect::Forward(port.0.into()),
+            Verdict::Copies => Expect::Copies(trial.copies()),
             Verdict::Reply => Expect::Reply,
             Verdict::Drop(reason) => Expect::Drop(reason),
             Verdict::DropWithError(reason) => Expect::DropWithError(reason),
@@ -128,6 +133,8 @@ pub(crate) enum Expect {
     DropWithError(DropReason),
     /// To that port; the number of ports stands for the uplink.
     Forward(usize),
+    /// To so many receivers, at least two.
+    Copies(usize),
     Reply,
 }
 
@@ -192,6 +199,7 @@ pub(crate) struct Rows {
     /// What there is and what came before the frames that follow.
     pub(crate) sas: Vec<(Direction, Sa)>,
     pub(crate) before: Vec<Vec<u8>>,
+    pub(crate) before_from: Option<usize>,
     pub(crate) row: &'static str,
 }
 
@@ -204,6 +212,7 @@ impl Rows {
             resolved: true,
             sas: Vec::new(),
             before: Vec::new(),
+            before_from: None,
             row: "",
         }
     }
@@ -227,6 +236,7 @@ impl Rows {
             resolved: self.resolved,
             sas: self.sas.clone(),
             before: self.before.clone(),
+            before_from: self.before_from,
             tag,
             frame,
             expect,
@@ -243,6 +253,10 @@ impl Rows {
 
     pub(crate) fn forward(&mut self, to: usize, name: &'static str, frame: Vec<u8>) {
         self.add(name, None, frame, Expect::Forward(to));
+    }
+
+    pub(crate) fn copies(&mut self, count: usize, name: &'static str, frame: Vec<u8>) {
+        self.add(name, None, frame, Expect::Copies(count));
     }
 
     pub(crate) fn reply(&mut self, name: &'static str, frame: Vec<u8>) {
@@ -345,6 +359,7 @@ pub(crate) fn cases() -> Vec<Case> {
     dhcp_server::add(&mut rows);
     route::add(&mut rows);
     shared::add(&mut rows);
+    multicast::add(&mut rows);
     uplink::add(&mut rows);
     rows.cases()
 }

@@ -6,6 +6,7 @@ mod beside;
 mod header;
 mod inner;
 mod into;
+mod multicast;
 mod outer;
 mod route;
 mod service;
@@ -50,6 +51,7 @@ pub(crate) fn cases() -> Vec<Case> {
     route::add(&mut rows);
     inner::add_ecn(&mut rows);
     beside::add(&mut rows);
+    multicast::add(&mut rows);
     rows.cases()
 }
 

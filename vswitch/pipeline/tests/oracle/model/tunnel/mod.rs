@@ -123,7 +123,7 @@ pub(super) fn udp_sum(addresses: &[u8], datagram: &[u8]) -> u16 {
 }
 
 impl Model {
-    fn tunnel(&self) -> &TunnelConfig {
+    pub(super) fn tunnel(&self) -> &TunnelConfig {
         let tunnel = self.config.tunnel.as_ref();
         tunnel.expect("a tunnel, where something is a tunnel's")
     }
@@ -163,11 +163,23 @@ impl Model {
         packet: &Packet<'_>,
         with_error: impl FnOnce(DropReason, Option<u16>) -> Outcome,
     ) -> Outcome {
-        let peer = &self.tunnel().peers[number];
+        let to = self.tunnel().peers[number].mac.octets();
         // Into 1
         if is_link_local(packet.source) {
             return LinkLocalIp.into();
         }
+        self.enter_tunnel_to(number, to, packet, with_error)
+    }
+
+    /// Into 2 to 5, with the MAC that the inner frame goes to.
+    pub(super) fn enter_tunnel_to(
+        &self,
+        number: usize,
+        to: [u8; 6],
+        packet: &Packet<'_>,
+        with_error: impl FnOnce(DropReason, Option<u16>) -> Outcome,
+    ) -> Outcome {
+        let peer = &self.tunnel().peers[number];
         // Into 2
         if is_nested(self.tunnel(), packet) {
             return with_error(TunnelNested, None);
@@ -186,7 +198,7 @@ impl Model {
             return reason.into();
         }
         let mut inner = Vec::new();
-        inner.extend(peer.mac.octets());
+        inner.extend(to);
         inner.extend(self.tunnel().mac.octets());
         inner.extend(ethertype_of(packet).to_be_bytes());
         inner.extend(clamped(self.tunnel(), packet.whole, packet, carries));

@@ -17,20 +17,21 @@ impl Model {
     }
 
     pub(in crate::oracle::model) fn out_of_tunnel(
-        &self,
+        &mut self,
         outer: &Packet<'_>,
         carried: Option<Carried>,
     ) -> Result<Outcome, DropReason> {
-        let tunnel = self.tunnel();
+        let tunnel = &self.tunnel().clone();
         // Out 1
         if outer.fragment != Fragment::No {
             return Err(TunnelFragment);
         }
         // Out 2
         let sender = tunnel.peers.iter().find(|peer| peer.vtep == outer.source);
-        let Some(sender) = sender else {
+        let Some(sender) = sender.cloned() else {
             return Err(TunnelPeer);
         };
+        let sender = &sender;
         let by = carried.map(|carried| carried.by);
         if self.requires_ipsec(outer.source) && by != Some(outer.source) {
             return Err(IpsecPlain);
@@ -56,7 +57,12 @@ impl Model {
         let link_local = packet.source.is_unspecified() || is_link_local(packet.source);
         let honest = (packet.source.is_ipv6() && link_local)
             || self.peer_with(packet.source, outer.source).is_some();
-        if is_invalid_source(&packet) || !honest {
+        let (reports, groups) = (
+            self.reports_groups(&packet),
+            self.is_listed_group(packet.destination),
+        );
+        let on_link = groups && is_link_local(packet.source) && packet.source.is_ipv6();
+        if !reports && ((is_invalid_source(&packet) && !on_link) || !honest) {
             return Err(IngressSource);
         }
         // Out 11
@@ -69,6 +75,7 @@ impl Model {
         if answers_nothing(&ethernet, &packet) {
             return Err(DstMac);
         }
+        self.mld_said(Listener::Peer(sender.vtep), &ethernet, &packet);
         if let Some(outcome) = self.nd_out_of_tunnel(sender, inner, &packet)? {
             return Ok(outcome);
         }
@@ -220,16 +227,21 @@ impl Model {
 
     /// "Then the route: rows 3 to 5 as from the uplink."
     fn route_out_of_tunnel(
-        &self,
+        &mut self,
         sender: &PeerConfig,
         ethernet: &Ethernet<'_>,
         ecn: u8,
         packet: Packet<'_>,
     ) -> Result<Outcome, DropReason> {
-        let tunnel = self.tunnel();
         if self.is_multicast(packet.destination) {
-            return Err(Multicast);
+            let whole = with_ecn(packet.whole, ecn);
+            let changed = Packet {
+                whole: &whole,
+                ..packet
+            };
+            return Ok(self.group_row(Listener::Peer(sender.vtep), ethernet, &changed));
         }
+        let tunnel = self.tunnel();
         if is_link_local(packet.destination) {
             return Err(LinkLocalIp);
         }
