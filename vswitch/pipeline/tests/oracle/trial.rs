@@ -243,6 +243,11 @@ impl Switch {
     pub(crate) fn counted(&self) -> Vec<Tally> {
         counted(&self.counters)
     }
+
+    /// How often another station than a next hop has claimed its address.
+    pub(crate) fn contested_next_hops(&self) -> u64 {
+        self.counters.contested_next_hops.get()
+    }
 }
 
 /// A switch, its model, and what the model says must have been counted.
@@ -448,9 +453,13 @@ impl Trial {
         let config = &self.switch.config.clone();
         // An answer carries the tag of the frame that it answers; the checks read what is behind
         // it.
-        let behind_tag = match (self.model.tag_of_answer(), became.get(12..16)) {
+        let tag = self.model.tag_of_answer();
+        let behind_tag = match (tag, became.get(12..16)) {
             (Some(tag), Some([0x81, 0, rest @ ..])) if rest == tag.to_be_bytes() => {
                 answers::untagged(became)
+            }
+            (Some(tag), _) if matches!(verdict, Verdict::Reply | Verdict::DropWithError(_)) => {
+                return Err(format!("an answer without the tag {tag}"));
             }
             _ => became.to_vec(),
         };
