@@ -373,6 +373,31 @@ fn path_mtu_is_believed_from_who_quotes_a_live_spi() {
     }
 }
 
+/// The smallest path MTU that is believed is what a packet of 576 bytes becomes: with Geneve, ESP's
+/// 8 bytes, an IV of 8, a trailer of 2, an ICV of 16, and UDP's 8.
+#[test]
+fn path_mtu_below_the_least_changes_nothing() {
+    for (in_udp, least) in [(false, 660), (true, 668)] {
+        let style = Style {
+            in_udp,
+            mtu: 1500,
+            ..Style::USUAL
+        };
+        let (mut here, _) = pair(style);
+        let quoted = if in_udp { 36 } else { 28 };
+        let quote = here.send(&packet(7, 8, 1400))[14..][..quoted].to_vec();
+        let fits = |here: &mut End, len: usize| {
+            here.process(NOW_NS, VM, &packet(7, 8, len)).0 == Verdict::Forward(UPLINK)
+        };
+        let too_small = report(&quote, least - 1, 50);
+        assert_eq!(here.refused(&too_small), DropReason::Absorbed, "{in_udp}");
+        assert!(fits(&mut here, 1400), "{in_udp}");
+        let smallest = report(&quote, least, 50);
+        assert_eq!(here.refused(&smallest), DropReason::Absorbed, "{in_udp}");
+        assert!(fits(&mut here, 576) && !fits(&mut here, 577), "{in_udp}");
+    }
+}
+
 #[test]
 fn what_is_shown_survives_renewal() {
     let (mut here, mut there) = pair(Style::USUAL);
