@@ -9,7 +9,7 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::generate::{self, Chance, Choices};
 use oracle::rows::{self, Case, GATEWAY, GW, VM1, inner};
-use oracle::trial::{SECOND_NS, Trial};
+use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_frames::*;
 use oracle::tunnel_rows::{self, B, IP71, OUT, away, away6, home, home6};
 use pipeline::DropReason;
@@ -684,6 +684,24 @@ fn flows_use_different_source_ports() {
             "{name}: {spread} ports of {flows} flows"
         );
     }
+}
+
+/// As the page shows it, the trace names the peer, in both directions.
+#[test]
+fn trace_names_the_peer() {
+    let config = configs::geneve();
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let sent = ethernet(GW, VM1, IPV4, &away().bytes());
+    let said = switch.trace(1, 0, &sent);
+    assert!(
+        said.contains(&"into the tunnel to peer host-b".to_owned()),
+        "{said:?}"
+    );
+    let inner = inner_frame(&config, B, IPV4, &home().bytes());
+    let came = TunnelPacket::new(&config, B, inner).frame();
+    let said = switch.trace(1, OUT, &came);
+    assert!(said.contains(&"from peer host-b".to_owned()), "{said:?}");
 }
 
 /// What the page's table of the outer packet says, byte by byte and not by the model.

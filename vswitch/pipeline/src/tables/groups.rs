@@ -199,10 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn tables_have_groups_of_their_configuration() {
+    fn tables_have_groups_and_names_of_their_configuration() {
         let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
         let config = config(r#"["10.0.0.12/32"]"#, both);
         let generation = crate::Generation::build(&config, None);
         assert_eq!(*generation.tables().groups(), *of(&config));
+        assert_eq!(generation.tables().names(), ["one", "two", "uplink"]);
     }
 }

@@ -196,6 +196,20 @@ impl Switch {
         (verdict, frame.bytes().to_vec())
     }
 
+    /// What a trace of `bytes` says.
+    pub(crate) fn trace(&mut self, now_ns: u64, from: usize, bytes: &[u8]) -> Vec<String> {
+        let mut buffer = vec![self.residue; Frame::HEADROOM + bytes.len() + 128];
+        buffer[Frame::HEADROOM..][..bytes.len()].copy_from_slice(bytes);
+        let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), None);
+        let mut said = Vec::new();
+        let mut note = |_, what: std::fmt::Arguments<'_>| said.push(what.to_string());
+        let from = PortId(u16::try_from(from).expect("few ports"));
+        let _: Verdict = self
+            .pipeline
+            .process_traced(now_ns, from, &mut frame, &mut note);
+        said
+    }
+
     /// What the switch sends by the clock: the port and the frame.
     pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
         let mut sent = Vec::new();
