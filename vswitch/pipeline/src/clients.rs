@@ -357,9 +357,6 @@ impl Claims {
                 *claim = Claim::NONE;
                 claim.len = len as u8;
                 claim.value[..len].copy_from_slice(&value[..len]);
-                if self.transaction.is_some_and(|last| last.claim.0 == at) {
-                    self.transaction = None;
-                }
                 at
             }
         };
@@ -447,5 +444,109 @@ impl Claims {
             claim.owned_until_ns = 0;
             self.version += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &[u8] = &[1, 1];
+    const TWO: &[u8] = &[2, 2];
+    const ADDRESS: u32 = 0x0a00_0032;
+    /// The end of what was asked for at time 0.
+    const END_NS: u64 = ASKED_NS;
+
+    /// Claims with one identifier, asked for at time 0.
+    fn asked() -> (Claims, ClaimId) {
+        let mut claims = Claims::default();
+        let claim = claims.claim(ONE, 0).expect("room");
+        (claims, claim)
+    }
+
+    /// What changes counts up, so that it is published and written down; what does not, does not.
+    #[test]
+    fn version_counts_changes() {
+        let association = Association { kind: 3, id: 1 };
+        type Change = fn(&mut Claims, ClaimId);
+        let changes: [(&str, Change); 7] = [
+            ("a claim", |claims, _| {
+                assert!(claims.claim(TWO, 1).is_some())
+            }),
+            ("a known one", |claims, _| {
+                assert!(claims.claim(ONE, 1).is_some())
+            }),
+            ("a decline", |claims, _| assert!(claims.decline(1))),
+            ("a grant", |claims, _| {
+                claims.granted(7, Some(ADDRESS), 1, 2);
+            }),
+            ("a release", |claims, claim| claims.gave_up(claim, None)),
+            ("a loss", |claims, _| claims.disown(ONE)),
+            ("a restart", |claims, _| {
+                assert!(claims.restore(&Clients::default()));
+            }),
+        ];
+        for (what, change) in changes {
+            let (mut claims, claim) = asked();
+            let before = claims.version;
+            change(&mut claims, claim);
+            assert_eq!(claims.version, before + 1, "{what}");
+        }
+        let (mut claims, claim) = asked();
+        let before = claims.version;
+        assert!(claims.associate(claim, association));
+        assert_eq!(claims.version, before + 1);
+        // Nothing is lost by whoever does not have it, nor twice.
+        claims.disown(TWO);
+        claims.disown(ONE);
+        claims.disown(ONE);
+        assert_eq!(claims.version, before + 2);
+        assert!(!claims.owns(ONE, 1));
+        // A new generation to which nothing was restored.
+        let mut next = Claims::default();
+        next.keep(&mut claims);
+        assert_eq!(next.version, before + 2);
+    }
+
+    #[test]
+    fn version_is_published() {
+        let published = PublishedClients::default();
+        assert_eq!(published.version(), 0);
+        let (claims, _) = asked();
+        published.publish(Some(&claims));
+        assert_eq!(published.version(), claims.version);
+        assert_eq!(published.get(0), Some(claims.remembered(0)));
+        published.publish(None);
+        assert_eq!(published.version(), 0);
+        assert_eq!(published.get(0), Some(Clients::default()));
+    }
+
+    #[test]
+    fn claim_ends_when_its_time_is_over() {
+        let (mut claims, _) = asked();
+        assert!(claims.owns(ONE, END_NS - 1) && !claims.owns(TWO, END_NS - 1));
+        assert!(!claims.owns(ONE, END_NS));
+        assert_eq!(claims.remembered(END_NS - 1).identifiers.len(), 1);
+        assert_eq!(claims.remembered(END_NS).identifiers, []);
+        // A grant of an unknown exchange prolongs what is not over, and nothing else.
+        let mut prolonged = claims.clone();
+        prolonged.granted(7, Some(ADDRESS), END_NS - 1, 9 * END_NS);
+        assert!(prolonged.owns(ONE, 9 * END_NS - 1));
+        claims.granted(7, Some(ADDRESS), END_NS, 9 * END_NS);
+        assert!(!claims.owns(ONE, END_NS));
+        assert_eq!(claims.remembered(END_NS).identifiers, []);
+    }
+
+    /// Of each identifier in one port's claims, at most four groups of addresses.
+    #[test]
+    fn fifth_association_is_refused() {
+        let (mut claims, claim) = asked();
+        let associate =
+            |claims: &mut Claims, id| claims.associate(claim, Association { kind: 3, id });
+        for id in 1..=4 {
+            assert!(associate(&mut claims, id));
+        }
+        assert!(!associate(&mut claims, 5));
+        assert!(associate(&mut claims, 4));
     }
 }

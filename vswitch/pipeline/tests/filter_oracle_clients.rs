@@ -10,7 +10,7 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::generate::{Chance, Choices};
 use oracle::lease_story::{self, Dhcp, Event, LEARNERS, World, probe};
-use oracle::rows::{IP1, IP2};
+use oracle::rows::{IP1, IP2, VM1, inner, link_local};
 use oracle::trial::{SECOND_NS, Switch, Trial};
 use pipeline::{Client, Clients, DropReason, Family, Generation, PortId, Verdict};
 use proptest::prelude::*;
@@ -552,6 +552,147 @@ fn identifier_is_its_ports_after_a_restart() {
         assert_eq!(story.say(ATTACKER, &asked(story)), TO_SERVER);
     });
     assert_eq!(story.say(ATTACKER, &asked(&story)), TO_SERVER);
+}
+
+/// Whoever has begun to use an identifier while its port's was not restored yet loses it.
+#[test]
+fn restored_identifier_is_taken_from_whoever_came_later() {
+    let asks = |story: &mut Story, from: usize| {
+        let asked = story.message(from, DISCOVER).with(IDENTIFIER, ITS_OWN);
+        story.say(from, &asked)
+    };
+    // A port before its owner in the order of ports, and one behind.
+    for other in [0, ATTACKER] {
+        let mut story = Story::begin();
+        story.lease(VICTIM, ITS_OWN, LEASED, 3600);
+        let mut story = restarted(story, |story| {
+            assert_eq!(asks(story, other), TO_SERVER);
+            assert_eq!(asks(story, VICTIM), IDENTITY);
+            // Another identifier of the same port's is not touched.
+            let own = story.message(other, DISCOVER).with(IDENTIFIER, &[0, 7]);
+            assert_eq!(story.say(other, &own), TO_SERVER);
+        });
+        assert_eq!(asks(&mut story, VICTIM), TO_SERVER, "{other}");
+        assert_eq!(asks(&mut story, other), IDENTITY, "{other}");
+        let taken = story.message(VICTIM, DISCOVER).with(IDENTIFIER, &[0, 7]);
+        assert_eq!(story.say(VICTIM, &taken), IDENTITY, "{other}");
+    }
+    // What its port had given up before the restart takes nothing from anybody.
+    let mut story = Story::begin();
+    story.lease(VICTIM, ITS_OWN, LEASED, 3600);
+    let release = Dhcp {
+        ciaddr: LEASED,
+        ..story.message(VICTIM, RELEASE).with(IDENTIFIER, ITS_OWN)
+    };
+    assert_eq!(story.tell(VICTIM, LEASED, &release), TO_SERVER);
+    let mut story = restarted(story, |story| {
+        assert_eq!(asks(story, ATTACKER), TO_SERVER);
+    });
+    assert_eq!(asks(&mut story, VICTIM), IDENTITY);
+}
+
+/// Clients without an identifier are known by their MACs, so they do not share one.
+#[test]
+fn restored_client_without_identifier_takes_nothing() {
+    let mut story = Story::begin();
+    story.lease(VICTIM, &[], LEASED, 3600);
+    let mut asked_ns = 0;
+    let mut story = restarted(story, |story| {
+        let asked = story.message(ATTACKER, DISCOVER);
+        assert_eq!(story.say(ATTACKER, &asked), TO_SERVER);
+        asked_ns = story.now_ns;
+    });
+    story.switch.poll(story.now_ns);
+    let clients = story.switch.clients(ATTACKER, Family::V4, story.now_ns);
+    let until_ns = asked_ns + 120 * SECOND_NS;
+    let owned = clients.identifiers.iter().map(|it| it.owned_until_ns);
+    assert_eq!(owned.collect::<Vec<_>>(), [until_ns]);
+}
+
+/// The order of ports does not matter: what DHCP gave since the restart counts.
+#[test]
+fn restored_lease_behind_the_present_one_yields() {
+    let mut story = Story::begin();
+    story.lease(VICTIM, &[], LEASED, 3600);
+    let (mac, until_ns) = (
+        story.switch.config.ports[ATTACKER].mac,
+        story.now_ns + 60 * SECOND_NS,
+    );
+    story.switch.reload(|generation| {
+        assert!(generation.restore_lease(("vm5", mac), LEASED, until_ns));
+    });
+    assert!(story.has(VICTIM, LEASED));
+    assert!(!story.has(ATTACKER, LEASED));
+}
+
+/// What is asked is published at once, and not only what is granted.
+#[test]
+fn identifier_is_published_when_it_is_asked_for() {
+    let mut story = Story::begin();
+    for number in 1..=3 {
+        let asked = story.message(VICTIM, DISCOVER);
+        let asked = asked.with(IDENTIFIER, &[0, number]);
+        assert_eq!(story.say(VICTIM, &asked), TO_SERVER);
+        story.switch.poll(story.now_ns);
+        let clients = story.switch.clients(VICTIM, Family::V4, story.now_ns);
+        assert_eq!(clients.identifiers.len(), usize::from(number));
+    }
+}
+
+/// A lease of DHCPv6, which no port learns, holds the DUID all the same: to whichever address of
+/// the client the server says so.
+#[test]
+fn duid_is_its_ports_until_its_lease_ends() {
+    let config = configs::three();
+    let server = config.ports[2].mac.octets();
+    let duid = option6(1, &[0, 2, 0, 0, 0xab, 0x11, 1, 2, 3]);
+    let solicits = |switch: &mut Switch, now_ns, from: usize| {
+        let mac = config.ports[from].mac.octets();
+        let message = udp(
+            546,
+            547,
+            &dhcp6(1, 7, &[duid.clone(), association6(1, &[])]),
+        );
+        let source = inner(0x11 + from as u16);
+        let frame = ethernet(
+            config.ports[from].gateway_mac.octets(),
+            mac,
+            IPV6,
+            &V6::new(source, inner(0x13), 17, message).bytes(),
+        );
+        switch.process(now_ns, from, &frame, None).0
+    };
+    let to_server = Verdict::Forward(PortId(2));
+    for (to, seconds, holds) in [
+        (inner(0x11), 3600, true),
+        (link_local(VM1), 3600, true),
+        (inner(0x11), 0, false),
+    ] {
+        let mut switch = Switch::new(&config, 0xee);
+        assert_eq!(solicits(&mut switch, SECOND_NS, 0), to_server);
+        let lease = association6(1, &[(inner(0x50), seconds)]);
+        let message = udp(547, 546, &dhcp6(7, 7, &[duid.clone(), lease]));
+        let source = match to.segments()[0] {
+            0xfe80 => link_local(server),
+            _ => inner(0x13),
+        };
+        let reply = ethernet(
+            config.ports[2].gateway_mac.octets(),
+            server,
+            IPV6,
+            &V6::new(source, to, 17, message).bytes(),
+        );
+        let sent = switch.process(2 * SECOND_NS, 2, &reply, None).0;
+        assert_eq!(sent, Verdict::Forward(PortId(0)), "{to}");
+        let taken = |switch: &mut Switch, now_ns| {
+            solicits(switch, now_ns, 1) == Verdict::Drop(DropReason::DhcpIdentity)
+        };
+        assert_eq!(taken(&mut switch, 600 * SECOND_NS), holds, "{to} {seconds}");
+        if holds {
+            assert!(taken(&mut switch, 3602 * SECOND_NS - 1));
+            assert!(!taken(&mut switch, 3602 * SECOND_NS));
+        }
+    }
 }
 
 #[test]

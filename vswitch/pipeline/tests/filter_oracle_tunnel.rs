@@ -9,7 +9,7 @@ use oracle::configs;
 use oracle::frames::*;
 use oracle::generate::{self, Chance, Choices};
 use oracle::rows::{self, Case, GATEWAY, GW, VM1, inner};
-use oracle::trial::{SECOND_NS, Trial};
+use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_frames::*;
 use oracle::tunnel_rows::{self, B, IP71, OUT, away, away6, home, home6};
 use pipeline::DropReason;
@@ -443,6 +443,59 @@ fn short_quote_of_first_large_packet_is_believed() {
     }
 }
 
+/// A report about an IPv6 packet in the tunnel is believed as well.
+#[test]
+fn report_about_inner_ipv6_is_believed() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let room = uplink - tunnel(&at.config).overhead();
+        let packet = V6 {
+            payload: udp(1, 2, &vec![0; usize::from(room) - 48]),
+            ..away6()
+        };
+        let frame = ethernet(GW, VM1, IPV6, &packet.bytes());
+        assert_eq!(at.send(0, &frame), TO_UPLINK, "{name}");
+        let quote = quote_of(&at.trial.last_left.take().expect("a frame left"));
+        assert_eq!(at.report(0, smaller, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, smaller);
+    }
+}
+
+/// A packet to one of two peers with one VTEP is not sent to the other's MAC.
+#[test]
+fn quote_with_the_mac_of_the_vteps_other_peer_is_refused() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let macs = [1, 2].map(|peer: usize| tunnel(&at.config).peers[peer].mac.octets());
+        let genuine = at.sent(BEHIND_C[0], uplink);
+        let inner_at = if tunnel(&at.config).vtep.is_ipv4() {
+            36
+        } else {
+            56
+        };
+        assert_eq!(genuine[inner_at..inner_at + 6], macs[0], "{name}");
+        let mut forged = genuine.clone();
+        forged[inner_at..inner_at + 6].copy_from_slice(&macs[1]);
+        assert_eq!(at.report(0, smaller, &forged), REFUSED, "{name}");
+        at.carries(BEHIND_C[0], uplink);
+        assert_eq!(at.report(0, smaller, &genuine), ABSORBED, "{name}");
+        at.carries(BEHIND_C[0], smaller);
+    }
+}
+
+/// What every path must carry is not remembered as sent.
+#[test]
+fn report_about_packet_that_every_path_carries_is_refused() {
+    for (name, mut at) in Underlay::all() {
+        let least = (1280 + tunnel(&at.config).overhead()).max(1280);
+        let quote = at.sent(BEHIND_B, least);
+        assert_eq!(at.report(0, least - 1, &quote), REFUSED, "{name}");
+        let quote = at.sent(BEHIND_B, least + 1);
+        assert_eq!(at.report(0, least, &quote), ABSORBED, "{name}");
+        at.carries(BEHIND_B, least);
+    }
+}
+
 /// Belief needs a packet of that size to that endpoint within the last seconds.
 #[test]
 fn report_about_packet_that_was_not_sent_lately_is_refused() {
@@ -631,6 +684,24 @@ fn flows_use_different_source_ports() {
             "{name}: {spread} ports of {flows} flows"
         );
     }
+}
+
+/// As the page shows it, the trace names the peer, in both directions.
+#[test]
+fn trace_names_the_peer() {
+    let config = configs::geneve();
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let sent = ethernet(GW, VM1, IPV4, &away().bytes());
+    let said = switch.trace(1, 0, &sent);
+    assert!(
+        said.contains(&"into the tunnel to peer host-b".to_owned()),
+        "{said:?}"
+    );
+    let inner = inner_frame(&config, B, IPV4, &home().bytes());
+    let came = TunnelPacket::new(&config, B, inner).frame();
+    let said = switch.trace(1, OUT, &came);
+    assert!(said.contains(&"from peer host-b".to_owned()), "{said:?}");
 }
 
 /// What the page's table of the outer packet says, byte by byte and not by the model.

@@ -5,12 +5,12 @@ mod oracle;
 
 use oracle::configs;
 use oracle::frames::*;
-use oracle::rows::{EXTERNAL, GW, IP1, IP2, VM1};
+use oracle::rows::{EXTERNAL, GW, IP1, IP2, ROUTER, VM1};
 use oracle::trial::{SECOND_NS, Switch};
 use oracle::tunnel_frames::{quote_of, report, tunnel};
 use oracle::tunnel_rows::{B, OUT, away};
 use pipeline::{DropReason, PortId, Verdict};
-use tenant_config::SwitchConfig;
+use tenant_config::{IpsecSuite, MacAddr, SwitchConfig};
 
 const UPLINK: Verdict = Verdict::Forward(PortId(OUT as u16));
 
@@ -107,6 +107,61 @@ fn new_next_hop_is_unresolved() {
     switch.configure(&config);
     let unresolved = Verdict::Drop(DropReason::NeighbourUnresolved);
     assert_eq!(switch.process(1, 0, &frame, None).0, unresolved);
+}
+
+/// Frames to a station that has our MAC would come back to us.
+#[test]
+fn next_hop_whose_mac_becomes_the_uplinks_is_forgotten() {
+    let mut config = configs::three();
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let packet = V4::new(IP1, EXTERNAL, 17, udp(1, 2, b"hello"));
+    let frame = ethernet(GW, VM1, IPV4, &packet.bytes());
+    config.uplink.as_mut().expect("an uplink").mac = MacAddr::new(ROUTER).expect("a MAC");
+    switch.configure(&config);
+    let unresolved = Verdict::Drop(DropReason::NeighbourUnresolved);
+    assert_eq!(switch.process(1, 0, &frame, None).0, unresolved);
+}
+
+/// Where there is no uplink, a new port takes a place that the previous tables have not at all.
+#[test]
+fn port_is_added_behind_the_last() {
+    let mut config = configs::lone();
+    let mut switch = Switch::new(&config, 0xee);
+    let mut added = configs::three().ports[1].clone();
+    added.name = "vm2".parse().expect("a name");
+    config.ports.push(added);
+    switch.configure(&config);
+    let packet = V4::new(IP1, IP2, 17, udp(1, 2, b"hello"));
+    let frame = ethernet(GW, VM1, IPV4, &packet.bytes());
+    let to_added = Verdict::Forward(PortId(1));
+    assert_eq!(switch.process(1, 0, &frame, None).0, to_added);
+}
+
+/// What fits is by the suites that are allowed now, though the endpoints are the same.
+#[test]
+fn other_suites_carry_other_sizes() {
+    let mut config = configs::sealed();
+    config.ports[0].mtu = 1500;
+    let largest = |config: &SwitchConfig, switch: &mut Switch| {
+        let fits = |length: &usize| {
+            let verdict = switch.process(1, 0, &to_host_b(*length), None).0;
+            verdict != Verdict::Drop(DropReason::Mtu)
+                && verdict != Verdict::DropWithError(DropReason::Mtu)
+        };
+        (1300..=usize::from(config.ports[0].mtu)).rev().find(fits)
+    };
+    let mut switch = Switch::new(&config, 0xee);
+    let all = largest(&config, &mut switch);
+    let ipsec = |config: &mut SwitchConfig, suites: &[IpsecSuite]| {
+        let tunnel = config.tunnel.as_mut().expect("a tunnel");
+        tunnel.ipsec.as_mut().expect("IPsec").suites = suites.to_vec();
+    };
+    ipsec(&mut config, &[IpsecSuite::Aes256Gcm16]);
+    switch.configure(&config);
+    let fewer = largest(&config, &mut switch);
+    assert!(fewer > all, "{fewer:?} {all:?}");
+    assert_eq!(fewer, largest(&config, &mut Switch::new(&config, 0xee)));
 }
 
 /// `vm1` of [`configs::trunk`] sends with a tag, and is answered with it.

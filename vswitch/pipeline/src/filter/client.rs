@@ -164,7 +164,7 @@ pub(crate) fn from_server6(state: &mut State, id: PortId, payload: &[u8], now_ns
     let Some(grant) = dhcp6::Grant::parse(payload) else {
         return;
     };
-    let Some(claims) = state.claims6(id).filter(|_| grant.seconds > 0) else {
+    let Some(claims) = state.claims6(id) else {
         return;
     };
     let until_ns = now_ns.saturating_add(u64::from(grant.seconds) * SECOND_NS);

@@ -303,3 +303,45 @@ impl Channel {
         self.polled_ns.set(now_ns);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notice_wakes_once() {
+        let channel = Channel::default();
+        assert!(!channel.take_noticed());
+        let peer = IpAddr::from([192, 0, 2, 66]);
+        assert!(channel.notify(Notice::Acquire { peer }));
+        assert!(channel.take_noticed());
+        assert!(!channel.take_noticed());
+        channel.retire(Retired::Datagram(Datagram::blank()));
+        assert!(channel.take_noticed());
+        assert!(!channel.take_noticed());
+    }
+
+    #[test]
+    fn order_waits_for_room() {
+        let channel = Channel::default();
+        assert!(!channel.has_orders());
+        channel.order(Order::Wipe).expect("room for an order");
+        assert!(channel.has_orders());
+        for _ in 0..2 * ORDERS {
+            channel.retire(Retired::Datagram(Datagram::blank()));
+        }
+        assert!(!channel.has_orders() && channel.take_order().is_none());
+        assert!(channel.retired().is_some());
+        assert!(channel.has_orders() && channel.take_order().is_some());
+        assert!(!channel.has_orders());
+    }
+
+    #[test]
+    fn clock_is_that_of_the_last_poll() {
+        let channel = Channel::default();
+        for now_ns in [5, 70] {
+            channel.polled(now_ns);
+            assert_eq!(channel.polled_ns(), now_ns);
+        }
+    }
+}

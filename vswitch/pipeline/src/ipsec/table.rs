@@ -468,3 +468,144 @@ fn has_ended(direction: Direction, common: &mut Common, channel: &Channel, now_n
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::net::IpAddr;
+
+    use esp::{Keys, Lifetime};
+
+    use super::*;
+    use crate::ipsec::request::Mode;
+    use crate::ipsec::rules::Rules;
+
+    const ENDPOINTS: usize = 2;
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const SUITE: Suite = Suite::ChaCha20Poly1305;
+
+    fn peer(vtep: VtepId) -> IpAddr {
+        IpAddr::from([192, 0, 2, 10 + vtep.0 as u8])
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            own: OWN,
+            port: 6081,
+            suites: vec![SUITE],
+            esn: true,
+            replay_window: 64,
+            endpoints: (0..ENDPOINTS).map(|id| peer(VtepId(id as u16))).collect(),
+        }
+    }
+
+    fn request(vtep: VtepId, spi: u32) -> Request {
+        Request {
+            spi,
+            own: OWN,
+            peer: peer(vtep),
+            mode: Mode::Transport,
+            esn: true,
+            encapsulation: None,
+            own_port: None,
+            peer_port: None,
+            lifetime: Lifetime::UNBOUNDED,
+        }
+    }
+
+    fn keys() -> Keys {
+        let (encryption, integrity) = (SUITE.encryption_key_len(), SUITE.integrity_key_len());
+        Keys::new(SUITE, &vec![1; encryption], &vec![2; integrity]).expect("keys")
+    }
+
+    fn inbound(vtep: VtepId, spi: u32) -> Box<InboundSa> {
+        let sa = InboundSa::new(&rules(), request(vtep, spi), &keys());
+        let mut sa = sa.expect("an SA");
+        sa.common.begin(vtep, 1);
+        sa
+    }
+
+    fn outbound(vtep: VtepId, spi: u32) -> Box<OutboundSa> {
+        let sa = OutboundSa::new(&rules(), request(vtep, spi), &keys());
+        let mut sa = sa.expect("an SA");
+        sa.common.begin(vtep, 1);
+        sa
+    }
+
+    /// Numbers that look random.
+    fn numbers() -> impl Iterator<Item = usize> {
+        let mut state = 7_u32;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize
+        })
+    }
+
+    /// What a table does with SAs of either direction, and what a list of SPIs does.
+    #[test]
+    fn table_agrees_with_list() {
+        let mut numbers = numbers();
+        let mut number = move || numbers.next().expect("without end");
+        let spis: Vec<u32> = (0..48).map(|_| 256 + number() as u32).collect();
+        let mut table = SaTable::new(ENDPOINTS);
+        let mut known_in: BTreeMap<u32, VtepId> = BTreeMap::new();
+        let mut known_out: BTreeSet<(u16, u32)> = BTreeSet::new();
+        for step in 0..4_000 {
+            let spi = spis[number() % spis.len()];
+            let vtep = VtepId((number() % ENDPOINTS) as u16);
+            let has_room_in = known_in.values().filter(|it| **it == vtep).count() < PER_ENDPOINT;
+            let outbound_of = known_out.iter().filter(|it| it.0 == vtep.0);
+            let has_room_out = outbound_of.count() < PER_ENDPOINT;
+            match number() % 5 {
+                0 | 1 => {
+                    let replaces = known_in.get(&spi).map(|it| *it == vtep);
+                    let got = table.install_inbound(inbound(vtep, spi));
+                    let got = got.map(|old| old.is_some()).map_err(drop);
+                    let expected = match replaces {
+                        Some(true) => Ok(true),
+                        None if has_room_in => Ok(false),
+                        _ => Err(()),
+                    };
+                    assert_eq!(got, expected, "step {step}: inbound {spi:x}");
+                    if expected == Ok(false) {
+                        known_in.insert(spi, vtep);
+                    }
+                }
+                2 | 3 => {
+                    let replaces = known_out.contains(&(vtep.0, spi));
+                    let got = table.install_outbound(outbound(vtep, spi));
+                    let got = got.map(|old| old.is_some()).map_err(drop);
+                    let expected = match replaces {
+                        true => Ok(true),
+                        false if has_room_out => Ok(false),
+                        false => Err(()),
+                    };
+                    assert_eq!(got, expected, "step {step}: outbound {spi:x}");
+                    if expected == Ok(false) {
+                        known_out.insert((vtep.0, spi));
+                    }
+                }
+                _ => {
+                    let was = known_in.get(&spi) == Some(&vtep);
+                    let removed = table.remove(Direction::In, vtep, spi).is_some();
+                    assert_eq!(removed, was, "step {step}: inbound {spi:x}");
+                    if was {
+                        known_in.remove(&spi);
+                    }
+                    let was = known_out.remove(&(vtep.0, spi));
+                    let removed = table.remove(Direction::Out, vtep, spi).is_some();
+                    assert_eq!(removed, was, "step {step}: outbound {spi:x}");
+                }
+            }
+            for spi in &spis {
+                let found = table.inbound(*spi).map(|sa| sa.common.vtep);
+                assert_eq!(found, known_in.get(spi).copied(), "step {step}: {spi:x}");
+                for id in 0..ENDPOINTS as u16 {
+                    let found = table.outbound(VtepId(id), *spi).is_some();
+                    let known = known_out.contains(&(id, *spi));
+                    assert_eq!(found, known, "step {step}: {spi:x}");
+                }
+            }
+        }
+    }
+}

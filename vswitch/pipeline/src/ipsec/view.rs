@@ -215,3 +215,61 @@ impl Totals {
         self.forged += counters.forged.get();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use esp::Lifetime;
+
+    use super::*;
+    use crate::ipsec::request::UdpPorts;
+
+    #[test]
+    fn sa_is_shown_as_it_is() {
+        let view = SaView::default();
+        assert_eq!(view.get(), None);
+        let own = [192, 0, 2, 2].into();
+        let ports = UdpPorts {
+            own: 4500,
+            peer: 4500,
+        };
+        for traits in 0..8 {
+            for (suite, soft_ns) in Suite::ALL.into_iter().zip([u64::MAX, 0, 7, 9]) {
+                let mut lifetime = Lifetime::UNBOUNDED;
+                lifetime.soft.age_ns = soft_ns;
+                let request = Request {
+                    spi: 0x1234,
+                    own,
+                    peer: own,
+                    mode: match traits & 2 != 0 {
+                        true => Mode::Tunnel,
+                        false => Mode::Transport,
+                    },
+                    esn: traits & 1 != 0,
+                    encapsulation: (traits & 4 != 0).then_some(ports),
+                    own_port: None,
+                    peer_port: None,
+                    lifetime,
+                };
+                let counters = SaCounters::default();
+                counters.since_ns.set(5);
+                counters.packets.set(3);
+                counters.bytes.set(300);
+                view.set(Some((&request, suite, &counters)));
+                let expected = ShownSa {
+                    spi: 0x1234,
+                    suite,
+                    esn: request.esn,
+                    mode: request.mode,
+                    in_udp: request.encapsulation.is_some(),
+                    since_ns: 5,
+                    soft_ns: soft_ns.checked_add(5),
+                    packets: 3,
+                    bytes: 300,
+                };
+                assert_eq!(view.get(), Some(expected));
+            }
+        }
+        view.set(None);
+        assert_eq!(view.get(), None);
+    }
+}

@@ -106,4 +106,15 @@ mod tests {
         assert!(guesses.distrusts(1000, 5));
         assert!(!guesses.distrusts(1000, 5 + WINDOW_NS));
     }
+
+    #[test]
+    fn wrong_guesses_are_their_sources() {
+        let mut guesses = Guesses::default();
+        for source in [0, 0, 8, 8] {
+            guesses.wrong(source, 5);
+        }
+        assert!(!guesses.distrusts(0, 5) && !guesses.distrusts(8, 5));
+        guesses.wrong(0, 5);
+        assert!(guesses.distrusts(0, 5) && !guesses.distrusts(8, 5));
+    }
 }

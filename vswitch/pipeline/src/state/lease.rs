@@ -80,3 +80,27 @@ impl LeaseState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_ends_when_its_time_is_over() {
+        let mut lease = LeaseState::default();
+        lease.grant(7, 60);
+        assert_eq!(lease.current(59), Some((7, 60)));
+        assert_eq!(lease.current(60), None);
+        assert_eq!((lease.address(59), lease.address(60)), (Some(7), None));
+    }
+
+    #[test]
+    fn lease_is_taken_as_restored_once() {
+        let mut lease = LeaseState::default();
+        lease.grant(7, 60);
+        assert!(!lease.take_restored());
+        lease.restore(7, 60);
+        assert!(lease.take_restored());
+        assert!(!lease.take_restored());
+    }
+}

@@ -87,14 +87,12 @@ impl PortState {
         if rules.mac != old.mac {
             return;
         }
-        if self.claims.is_some() && previous.claims.is_some() {
-            for (new, old) in [
-                (&mut self.claims, &mut previous.claims),
-                (&mut self.claims6, &mut previous.claims6),
-            ] {
-                if let (Some(new), Some(old)) = (new, old) {
-                    new.keep(old);
-                }
+        for (new, old) in [
+            (&mut self.claims, &mut previous.claims),
+            (&mut self.claims6, &mut previous.claims6),
+        ] {
+            if let (Some(new), Some(old)) = (new, old) {
+                new.keep(old);
             }
         }
         if rules.learns {

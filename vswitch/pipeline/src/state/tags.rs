@@ -42,3 +42,23 @@ impl TagCache {
         if known == address { vid } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neighbours do not displace each other, of either family.
+    #[test]
+    fn each_address_has_its_tag() {
+        let prefix = 0xfd00_0000_0000_0001_u128 << 64;
+        for first in [0x0a00_000a, prefix | 0x10] {
+            let mut tags = TagCache::default();
+            for (address, vid) in (first..).zip(100..108) {
+                tags.learn(address, Some(vid));
+            }
+            for (address, vid) in (first..).zip(100..108) {
+                assert_eq!(tags.vid(address), Some(vid), "{address:x}");
+            }
+        }
+    }
+}

@@ -217,4 +217,25 @@ mod tests {
         without.gateway.ipv6 = None;
         assert_eq!(of(&without)[..2], [Groups::default(), Groups::default()]);
     }
+
+    #[test]
+    fn more_groups_than_a_nic_lists_set_others() {
+        let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
+        // The other port has one address.
+        for (count, others) in [(LISTED_MAX - 1, false), (LISTED_MAX, true)] {
+            let addresses = (0..count).map(|at| format!("fd00::1:{at:x}/128"));
+            let addresses: Vec<_> = addresses.collect();
+            let addresses = serde_json::json!(addresses).to_string();
+            assert_eq!(of(&config(&addresses, both))[0].others, others, "{count}");
+        }
+    }
+
+    #[test]
+    fn tables_have_groups_and_names_of_their_configuration() {
+        let both = r#"{"ipv4": "10.0.0.1/24", "ipv6": "fd00::1/64"}"#;
+        let config = config(r#"["10.0.0.12/32"]"#, both);
+        let generation = crate::Generation::build(&config, None);
+        assert_eq!(*generation.tables().groups(), *of(&config));
+        assert_eq!(generation.tables().names(), ["one", "two", "uplink"]);
+    }
 }

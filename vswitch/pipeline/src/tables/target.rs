@@ -138,3 +138,29 @@ impl PackedTarget {
         target.is_none_or(|target| target == Self::UPLINK || target == Self::UNDERLAY)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first and the last of each kind are of that kind alone.
+    #[test]
+    fn targets_are_unpacked_as_they_were() {
+        let last_peer = PackedTarget::OTHERS - PackedTarget::PEERS - 1;
+        let last_shared = u16::MAX - PackedTarget::SHARED - 1;
+        let mut all = PackedTarget::OTHER_TARGETS.to_vec();
+        all.extend([0, PackedTarget::PEERS - 1].map(|id| Target::Port(PortId(id))));
+        all.extend([0, last_peer].map(|id| Target::Peer(PeerId(id))));
+        all.extend([0, last_shared].map(|id| Target::Shared(SharedId(id))));
+        for target in all {
+            let packed = PackedTarget::new(target);
+            assert_eq!(packed.target(), target);
+            let port = matches!(target, Target::Port(_));
+            let peer = matches!(target, Target::Peer(_));
+            let shared = matches!(target, Target::Shared(_));
+            assert_eq!(packed.port().is_some(), port, "{target:?}");
+            assert_eq!(packed.peer().is_some(), peer, "{target:?}");
+            assert_eq!(packed.shared().is_some(), shared, "{target:?}");
+        }
+    }
+}

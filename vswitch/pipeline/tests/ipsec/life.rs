@@ -1,10 +1,12 @@
 //! Lives of SAs: renewal, limits, a new configuration, and the end of whoever negotiates.
 
 use packet::DropReason;
-use pipeline::ipsec::{Bounds, Direction, Lifetime, Notice, Order, Request, Suite};
+use pipeline::ipsec::{
+    Bounds, Direction, InboundSa, Lifetime, Mode, Notice, Order, OutboundSa, Request, Suite,
+};
 use pipeline::{Generation, Verdict};
 
-use super::site::{End, NOW_NS, Style, UPLINK, VM, packet, pair, read, resum};
+use super::site::{End, NOW_NS, Style, UPLINK, VM, keys, packet, pair, read, resum};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -371,6 +373,149 @@ fn path_mtu_is_believed_from_who_quotes_a_live_spi() {
             "after ten minutes larger packets are tried"
         );
     }
+}
+
+/// The smallest path MTU that is believed is what a packet of 576 bytes becomes: with Geneve, ESP's
+/// 8 bytes, an IV of 8, a trailer of 2, an ICV of 16, and UDP's 8.
+#[test]
+fn path_mtu_below_the_least_changes_nothing() {
+    for (in_udp, least) in [(false, 660), (true, 668)] {
+        let style = Style {
+            in_udp,
+            mtu: 1500,
+            ..Style::USUAL
+        };
+        let (mut here, _) = pair(style);
+        let quoted = if in_udp { 36 } else { 28 };
+        let quote = here.send(&packet(7, 8, 1400))[14..][..quoted].to_vec();
+        let fits = |here: &mut End, len: usize| {
+            here.process(NOW_NS, VM, &packet(7, 8, len)).0 == Verdict::Forward(UPLINK)
+        };
+        let too_small = report(&quote, least - 1, 50);
+        assert_eq!(here.refused(&too_small), DropReason::Absorbed, "{in_udp}");
+        assert!(fits(&mut here, 1400), "{in_udp}");
+        let smallest = report(&quote, least, 50);
+        assert_eq!(here.refused(&smallest), DropReason::Absorbed, "{in_udp}");
+        assert!(fits(&mut here, 576) && !fits(&mut here, 577), "{in_udp}");
+    }
+}
+
+/// A quote shows the length of ESP, of which four lengths of packets have the same. It is believed
+/// if even the least of them was sent.
+#[test]
+fn quote_of_the_next_length_is_refused() {
+    for mode in [Mode::Transport, Mode::Tunnel] {
+        let style = Style {
+            mode,
+            mtu: 1500,
+            ..Style::USUAL
+        };
+        let (mut here, _) = pair(style);
+        // Of the packets that need no more padding, the largest.
+        let quote = here.send(&packet(7, 8, 1200))[14..][..28].to_vec();
+        let mut longer = [&[0; 14][..], &quote].concat();
+        longer[17] += 4;
+        resum(&mut longer);
+        let forged = report(&longer[14..], 700, 50);
+        assert_eq!(
+            here.refused(&forged),
+            DropReason::GatewayService,
+            "{mode:?}"
+        );
+        let genuine = report(&quote, 700, 50);
+        assert_eq!(here.refused(&genuine), DropReason::Absorbed, "{mode:?}");
+    }
+}
+
+/// What there is no room for is handed back, and said to have ended.
+#[test]
+fn ninth_sa_of_an_endpoint_is_refused() {
+    let mut here = End::new(Style::USUAL, 7, 8);
+    for number in 1..=8 {
+        here.install_out(here.request(0x1000 + number), 1);
+        here.install_in(here.request(0x1000 + number), 1);
+    }
+    assert!(here.notices().is_empty() && here.retired().is_empty());
+    here.install_out(here.request(0x1009), 1);
+    here.install_in(here.request(0x1009), 1);
+    let ended: Vec<_> = here
+        .notices()
+        .iter()
+        .map(|notice| match notice {
+            Notice::Hard { direction, spi, .. } => (*direction, *spi),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let both = [(Direction::Out, 0x1009), (Direction::In, 0x1009)];
+    assert_eq!(ended, both);
+    assert_eq!(here.retired(), both);
+}
+
+/// Of SAs that a new configuration ends, what they did counts on.
+#[test]
+fn counts_outlive_a_configuration_that_ends_sas() {
+    let (mut here, mut there) = pair(Style::USUAL);
+    for _ in 0..3 {
+        let wired = here.send(&packet(7, 8, 100));
+        assert_eq!(there.receive(&wired).0, Verdict::Forward(VM));
+    }
+    for end in [&mut here, &mut there] {
+        let mut config = Style::USUAL.config(end.own, end.other);
+        config["tunnel"]["ipsec"]["suites"] = serde_json::json!(["aes128gcm16"]);
+        let previous = (&*end.pipeline.tables(), &*end.pipeline.counters());
+        let generation = Generation::build(&read(&config), Some(previous));
+        drop(end.pipeline.install(generation));
+        poll(end, NOW_NS);
+    }
+    let (here, there) = (here.pipeline.counters(), there.pipeline.counters());
+    let sent = here.endpoints().next().expect("an endpoint");
+    assert_eq!((sent.tx_packets.get(), sent.tx_bytes.get()), (3, 390));
+    let got = there.endpoints().next().expect("an endpoint");
+    assert_eq!((got.rx_packets.get(), got.rx_bytes.get()), (3, 390));
+}
+
+/// The SA that is shown opens what comes to the tunnel's port, and not what answers our packets.
+#[test]
+fn sa_of_answers_is_not_shown() {
+    let mut there = End::new(Style::USUAL, 8, 7);
+    there.install_in(there.request(0x1008), 1);
+    let answers = Request {
+        peer_port: Some(Style::USUAL.port()),
+        ..there.request(0x2008)
+    };
+    there.install_in(answers, 2);
+    poll(&mut there, NOW_NS);
+    let counters = there.pipeline.counters();
+    let shown = counters.endpoints().next().expect("an endpoint");
+    assert_eq!(shown.inbound.get().map(|sa| sa.spi), Some(0x1008));
+}
+
+/// For captures that begin in the middle, with numbers of which ESP shows one half.
+#[test]
+fn sas_begin_behind_the_numbers_that_are_left_out() {
+    let (mut here, mut there) = (End::new(Style::USUAL, 7, 8), End::new(Style::USUAL, 8, 7));
+    let port = Some(Style::USUAL.port());
+    let before = (1 << 32) + 5;
+    let keys = keys(Style::USUAL.suite, 1);
+    let request = Request {
+        own_port: port,
+        ..there.request(0x1008)
+    };
+    let mut sa = InboundSa::new(&there.rules, request, &keys).expect("an SA");
+    sa.skip_to(before);
+    there.order(NOW_NS, Order::InstallIn(sa));
+    let request = Request {
+        peer_port: port,
+        ..here.request(0x1008)
+    };
+    let mut sa = OutboundSa::new(&here.rules, request, &keys).expect("an SA");
+    sa.skip_to(before);
+    here.order(NOW_NS, Order::InstallOut(sa));
+    let (peer, spi) = (request.peer, request.spi);
+    here.order(NOW_NS, Order::Use { peer, spi });
+    let wired = here.send(&packet(7, 8, 100));
+    assert_eq!(wired[38..42], [0, 0, 0, 6]);
+    assert_eq!(there.receive(&wired).0, Verdict::Forward(VM));
 }
 
 #[test]

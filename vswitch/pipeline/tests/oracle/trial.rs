@@ -214,6 +214,20 @@ impl Switch {
         &self.copies
     }
 
+    /// What a trace of `bytes` says.
+    pub(crate) fn trace(&mut self, now_ns: u64, from: usize, bytes: &[u8]) -> Vec<String> {
+        let mut buffer = vec![self.residue; Frame::HEADROOM + bytes.len() + 128];
+        buffer[Frame::HEADROOM..][..bytes.len()].copy_from_slice(bytes);
+        let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, bytes.len(), None);
+        let mut said = Vec::new();
+        let mut note = |_, what: std::fmt::Arguments<'_>| said.push(what.to_string());
+        let from = PortId(u16::try_from(from).expect("few ports"));
+        let _: Verdict = self
+            .pipeline
+            .process_traced(now_ns, from, &mut frame, &mut note);
+        said
+    }
+
     /// What the switch sends by the clock: the port and the frame.
     pub(crate) fn poll(&mut self, now_ns: u64) -> Vec<(usize, Vec<u8>)> {
         let mut sent = Vec::new();
@@ -266,6 +280,11 @@ impl Switch {
 
     pub(crate) fn counted(&self) -> Vec<Tally> {
         counted(&self.counters)
+    }
+
+    /// How often another station than a next hop has claimed its address.
+    pub(crate) fn contested_next_hops(&self) -> u64 {
+        self.counters.contested_next_hops.get()
     }
 }
 
@@ -490,9 +509,13 @@ impl Trial {
         let config = &self.switch.config.clone();
         // An answer carries the tag of the frame that it answers; the checks read what is behind
         // it.
-        let behind_tag = match (self.model.tag_of_answer(), became.get(12..16)) {
+        let tag = self.model.tag_of_answer();
+        let behind_tag = match (tag, became.get(12..16)) {
             (Some(tag), Some([0x81, 0, rest @ ..])) if rest == tag.to_be_bytes() => {
                 answers::untagged(became)
+            }
+            (Some(tag), _) if matches!(verdict, Verdict::Reply | Verdict::DropWithError(_)) => {
+                return Err(format!("an answer without the tag {tag}"));
             }
             _ => became.to_vec(),
         };

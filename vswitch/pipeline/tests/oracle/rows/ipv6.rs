@@ -217,6 +217,7 @@ fn sources(rows: &mut Rows) {
     rows.drop(Ipv6Source, "the gateway's link-local", from(link_local(GW)));
     rows.drop(Ipv6Source, "the sibling's link-local", from(link_local(VM2)));
     rows.drop(Ipv6Source, "loopback", from(Ipv6Addr::LOCALHOST));
+    rows.drop(Ipv6Source, "one of a single bit", from(Ipv6Addr::from_bits(1 << 120)));
     rows.drop(Ipv6Source, "a group", from(ALL_NODES));
     rows.drop(Ipv6Source, "unspecified, by UDP", from(ANY6));
     rows.drop(Ipv6Source, "the own IPv4 address, mapped", from(IP1.to_ipv6_mapped()));

@@ -50,6 +50,10 @@ fn plain_packets(rows: &mut Rows) {
     }
     rows.drop(IngressSource, "a source behind a peer by IPv6",
         plain6(&V6 { from: inner(0x71), ..inbound6() }));
+    let echo6 = |from| plain6(&V6::icmp(from, UPLINK6, icmpv6(128, 0, ECHO)));
+    rows.reply("an echo request of such to the uplink by IPv6",
+        echo6("fd00:0:0:8::9".parse().expect("an address")));
+    rows.drop(IngressSource, "an echo request of the gateway's subnet by IPv6", echo6(inner(0x71)));
     for to in [IP71, IP82, [172, 20, 0, 1].into(), [10, 0, 16, 1].into()] {
         rows.drop(NoTransit, "to an address behind a peer", plain(&V4 { to, ..inbound() }));
     }

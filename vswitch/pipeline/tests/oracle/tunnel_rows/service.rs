@@ -72,6 +72,12 @@ fn arp_messages(rows: &mut Rows, config: &SwitchConfig, b: usize) {
 fn echoes(rows: &mut Rows, config: &SwitchConfig, b: usize) {
     rows.row = "Out: echo";
     rows.reply("an echo request to the gateway", echo(config, b, GATEWAY).frame());
+    rows.reply("an echo request as large as the tunnel carries", {
+        let uplink = config.uplink.as_ref().expect("an uplink");
+        let room = usize::from(uplink.mtu - tunnel(config).overhead());
+        let payload = icmp(8, 0, &vec![7; room - 24]);
+        from4(config, b, &V4 { to: GATEWAY, protocol: 1, payload, ..home() }).frame()
+    });
     rows.forward(0, "an echo request to a port", echo(config, b, IP1).frame());
     rows.reply("an echo request that was marked",
         from4(config, b,

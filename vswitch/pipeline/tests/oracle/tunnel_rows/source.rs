@@ -85,4 +85,14 @@ fn default_routes(rows: &mut Rows) {
         rows.drop(IngressSource, "a port's, within the peer's prefix",
             from4(&config, B, &V4 { from, ..home() }).frame());
     }
+    let mut config = configs::geneve();
+    let prefix = "fd00:0:0:1::/64".parse().expect("a prefix");
+    config.tunnel.as_mut().expect("a tunnel").peers[B].prefixes.push(prefix);
+    rows.on(config.clone(), OUT);
+    let v6 = |from| from6(&config, B, &V6 { from, ..home6() }).frame();
+    rows.forward(0, "the same by IPv6", v6(inner(0x99)));
+    for from in [inner(0), inner(1), inner(0x11)] {
+        rows.drop(IngressSource, "nobody's, the gateway's or a port's, within the peer's prefix",
+            v6(from));
+    }
 }

@@ -1,0 +1,196 @@
+//! What the switch sends by the clock: solicitations of next hops, and Router Advertisements.
+
+mod oracle;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use oracle::configs;
+use oracle::frames::*;
+use oracle::rows::{
+    NEXT_HOP, NEXT_HOP6, ROUTER, UPLINK, UPLINK_IP, UPLINK6, inner, link_local, solicited_node,
+};
+use oracle::trial::{SECOND_NS, Switch};
+use pipeline::{DropReason, Verdict};
+use tenant_config::SwitchConfig;
+
+/// The uplink's place among the ports of [`configs::three`].
+const OUT: usize = 3;
+/// Another station of the underlay.
+const STRANGER: Mac = [2, 0, 0, 0, 0, 0xfd];
+/// So many next hops are solicited at once.
+const AT_ONCE: usize = 32;
+
+/// An ARP request of the uplink's.
+fn request(to: Mac, wanted: Ipv4Addr) -> Vec<u8> {
+    let message = Arp {
+        opcode: 1,
+        sender_mac: UPLINK,
+        sender: UPLINK_IP,
+        target_mac: [0; 6],
+        target: wanted,
+    };
+    ethernet(to, UPLINK, ARP, &message.bytes())
+}
+
+/// A Neighbor Solicitation of the uplink's.
+fn solicitation(wanted: Ipv6Addr) -> Vec<u8> {
+    let group = solicited_node(wanted);
+    let message = neighbor(135, 0, wanted, &[link_layer(1, UPLINK)]);
+    let packet = V6::icmp(UPLINK6, group, message);
+    ethernet(group_mac(group), UPLINK, IPV6, &packet.bytes())
+}
+
+/// What leaves by port `port`.
+fn sent(switch: &mut Switch, port: usize, now_ns: u64) -> Vec<Vec<u8>> {
+    let sent = switch.poll(now_ns).into_iter();
+    sent.filter(|(to, _)| *to == port)
+        .map(|(_, bytes)| bytes)
+        .collect()
+}
+
+/// A station says by ARP that it is the next hop.
+fn claim(switch: &mut Switch, now_ns: u64, mac: Mac) {
+    let message = Arp {
+        opcode: 2,
+        sender_mac: mac,
+        sender: NEXT_HOP,
+        target_mac: UPLINK,
+        target: UPLINK_IP,
+    };
+    let frame = ethernet(UPLINK, mac, ARP, &message.bytes());
+    let verdict = switch.process(now_ns, OUT, &frame, None).0;
+    assert_eq!(verdict, Verdict::Drop(DropReason::Absorbed));
+}
+
+/// The same by Neighbour Discovery.
+fn claim6(switch: &mut Switch, now_ns: u64, mac: Mac) {
+    let message = neighbor(136, 0x60, NEXT_HOP6, &[link_layer(2, mac)]);
+    let packet = V6::icmp(NEXT_HOP6, UPLINK6, message);
+    let frame = ethernet(UPLINK, mac, IPV6, &packet.bytes());
+    let verdict = switch.process(now_ns, OUT, &frame, None).0;
+    assert_eq!(verdict, Verdict::Drop(DropReason::Absorbed));
+}
+
+/// Once a second while nothing is known, and from 30 seconds after the last word on; then to the
+/// MAC that is known, as far as the protocol does so.
+#[test]
+fn unknown_next_hop_is_solicited_once_a_second() {
+    let mut switch = Switch::new(&configs::three(), 0xee);
+    let both = [request(BROADCAST, NEXT_HOP), solicitation(NEXT_HOP6)];
+    assert_eq!(sent(&mut switch, OUT, 1), both);
+    let none = Vec::<Vec<u8>>::new();
+    assert_eq!(sent(&mut switch, OUT, SECOND_NS), none);
+    assert_eq!(sent(&mut switch, OUT, 1 + SECOND_NS), both);
+    let heard = 1 + SECOND_NS + SECOND_NS / 2;
+    claim(&mut switch, heard, ROUTER);
+    assert_eq!(sent(&mut switch, OUT, 1 + 2 * SECOND_NS), both[1..]);
+    claim6(&mut switch, heard + SECOND_NS, ROUTER);
+    assert_eq!(sent(&mut switch, OUT, heard + 30 * SECOND_NS - 1), none);
+    let again = sent(&mut switch, OUT, heard + 30 * SECOND_NS);
+    assert_eq!(again, [request(ROUTER, NEXT_HOP)]);
+    let again = sent(&mut switch, OUT, heard + 31 * SECOND_NS);
+    assert_eq!(again, [request(ROUTER, NEXT_HOP), solicitation(NEXT_HOP6)]);
+}
+
+/// A claim of another station moves nothing; it is counted, and the known station is asked.
+#[test]
+fn contested_next_hop_is_counted_and_solicited() {
+    let mut switch = Switch::new(&configs::three(), 0xee);
+    for now_ns in [1, 2] {
+        claim(&mut switch, now_ns, ROUTER);
+        claim6(&mut switch, now_ns, ROUTER);
+    }
+    assert_eq!(switch.contested_next_hops(), 0);
+    assert_eq!(sent(&mut switch, OUT, 3), Vec::<Vec<u8>>::new());
+    claim(&mut switch, 4, STRANGER);
+    assert_eq!(switch.contested_next_hops(), 1);
+    assert_eq!(sent(&mut switch, OUT, 5), [request(ROUTER, NEXT_HOP)]);
+    claim6(&mut switch, 6, STRANGER);
+    assert_eq!(switch.contested_next_hops(), 2);
+    assert_eq!(sent(&mut switch, OUT, 7), [solicitation(NEXT_HOP6)]);
+}
+
+/// [`configs::geneve`] with so many more next hops, of IPv4.
+fn with_next_hops(count: usize) -> SwitchConfig {
+    let mut config = configs::geneve();
+    let peers = &mut config.tunnel.as_mut().expect("a tunnel").peers;
+    for number in 0..count as u8 {
+        let mut peer = peers[0].clone();
+        peer.vtep = [192, 0, 2, 100 + number].into();
+        peer.next_hop = peer.vtep;
+        peer.prefixes.clear();
+        peers.push(peer);
+    }
+    config
+}
+
+/// Every next hop comes in its turn, though there are more than are solicited at once.
+#[test]
+fn next_hops_are_solicited_in_turn() {
+    // With the uplink's two and the peers' two.
+    let mut switch = Switch::new(&with_next_hops(AT_ONCE + 4), 0xee);
+    let mut all = vec![NEXT_HOP, [192, 0, 2, 66].into()];
+    all.extend((0..AT_ONCE as u8 + 4).map(|number| Ipv4Addr::new(192, 0, 2, 100 + number)));
+    all.push([192, 0, 2, 254].into());
+    let mut all: Vec<_> = all.iter().map(|ip| request(BROADCAST, *ip)).collect();
+    all.push(solicitation(NEXT_HOP6));
+    let uplink = 2;
+    let (first, rest) = all.split_at(AT_ONCE);
+    assert_eq!(sent(&mut switch, uplink, 1), first);
+    assert_eq!(sent(&mut switch, uplink, 2), rest);
+    assert_eq!(sent(&mut switch, uplink, 3), Vec::<Vec<u8>>::new());
+    // From where the last turn ended.
+    let again = sent(&mut switch, uplink, 2 + SECOND_NS);
+    assert_eq!(again[..rest.len()], *rest);
+    assert_eq!(again[rest.len()..], first[..AT_ONCE - rest.len()]);
+    let again = sent(&mut switch, uplink, 3 + SECOND_NS);
+    assert_eq!(again, first[AT_ONCE - rest.len()..]);
+}
+
+/// The Router Advertisement of port number `port`: RFC 4861, section 4.2, with the source's MAC,
+/// the MTU and the prefix, which is on-link.
+fn advertisement(config: &SwitchConfig, port: usize) -> Vec<u8> {
+    let port = &config.ports[port];
+    let mac = port.gateway_mac.octets();
+    let [high, low] = port.mtu.to_be_bytes();
+    let seconds = |count: u32| count.to_be_bytes();
+    let prefix = [
+        &[3, 4, 64, 0x80][..],
+        &seconds(30 * 86_400),
+        &seconds(7 * 86_400),
+        &[0; 4],
+        &inner(0).octets(),
+    ];
+    let options = [
+        link_layer(1, mac),
+        vec![5, 1, 0, 0, 0, 0, high, low],
+        prefix.concat(),
+    ];
+    let to = "ff02::1".parse().expect("an address");
+    let packet = V6::icmp(link_local(mac), to, router_advertisement(&options));
+    ethernet(group_mac(to), mac, IPV6, &packet.bytes())
+}
+
+#[test]
+fn routers_are_advertised_every_two_hundred_seconds() {
+    let config = configs::three();
+    let mut switch = Switch::new(&config, 0xee);
+    let advertised = |switch: &mut Switch, now_ns: u64| -> Vec<(usize, Vec<u8>)> {
+        let sent = switch.poll(now_ns).into_iter();
+        sent.filter(|(port, _)| *port != OUT).collect()
+    };
+    let all: Vec<_> = (0..3).map(|at| (at, advertisement(&config, at))).collect();
+    let none = Vec::<(usize, Vec<u8>)>::new();
+    for turn in 0..3 {
+        let due = 1 + turn * 200 * SECOND_NS;
+        assert_eq!(advertised(&mut switch, due), all, "{turn}");
+        assert_eq!(advertised(&mut switch, due + 1), none);
+        let before = due + 200 * SECOND_NS - 1;
+        assert_eq!(advertised(&mut switch, before), none);
+    }
+    // Without an IPv6 gateway there is none.
+    let mut switch = Switch::new(&configs::ipv4(), 0xee);
+    let sent = switch.poll(1).into_iter();
+    let ports: Vec<_> = sent.map(|(port, _)| port).collect();
+    assert_eq!(ports, [2], "the next hop is asked for");
+}
