@@ -22,6 +22,8 @@ ABOUT = {
     "provisioner": "plan, apply, roll-back, crash injection",
     "gateway": "the tunnel gateway against Linux, Open vSwitch, Wireshark and attackers; "
                "needs root",
+    "guests": "ordinary guests: DHCP clients and servers, IPv6 by itself, keepalived, multicast; "
+              "needs root",
     "live": "switches in network namespaces; needs root",
     "ipsec": "the IKE daemon, and tunnels under IPsec between two switches; needs root",
     "sriov": "virtual functions of an SR-IOV NIC, in the emulated machine (QEMU)",
@@ -296,6 +298,7 @@ def all_suites(quick, chosen=()):
         "sriov": sriov,
         "dpdk": lambda: nextest("dpdk"),
         "gateway": needs_root(lambda: nextest("gateway")),
+        "guests": needs_root(lambda: nextest("guests")),
         "live": live,
         "ipsec": ipsec,
         "operate": lambda: operate(in_the_machine=bool(chosen) and "sriov" not in chosen),

@@ -182,6 +182,7 @@ vni = 7
 [gateway]
 ipv4 = "10.9.0.1/24"
 ipv6 = "fd00:9::1/64"
+ipv6_autoconf = "none"
 [gateway.dhcp]
 enabled = true
 dns = ["10.9.0.53"]
@@ -239,12 +240,16 @@ identity = "host-b.example"
 [nic]
 accept = ["min-rate"]
 link_state = "enable"
+[multicast]
+groups = ["239.9.0.0/16"]
+broadcast = "allow"
 [[port]]
 name = "one"
 mac = "52:54:00:cc:00:01"
 extra_macs = ["00:00:5e:00:01:01"]
 addresses = ["10.9.0.11"]
 routes = ["10.244.1.0/24"]
+shared = ["10.9.0.100"]
 trunk = [1, 4094]
 hostname = "one"
 dhcp_server = true
@@ -254,12 +259,16 @@ ipv6 = "deny"
 mtu = 9000
 rate_mbit = 500
 min_rate_mbit = 100
-limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5 }
+limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5, multicast_pps = 6 }
 "#;
 
 /// Keys that exclude one of [`EVERY_KEY`]: `compatible` goes without `proposals`, and a peer has a
-/// key of its own or a certificate.
-const OTHER_WAYS: [(&str, &str); 2] = [("proposals", "compatible"), ("certificate", "psk")];
+/// key of its own or a certificate. A port without IPv6 learns none.
+const OTHER_WAYS: [(&str, &str); 3] = [
+    ("proposals", "compatible"),
+    ("certificate", "psk"),
+    ("ipv6", "addresses6"),
+];
 
 /// Asserts that `schema` describes exactly the keys of `value`, and no others are accepted.
 fn assert_same_keys(root: &Value, schema: &Value, value: &Value) {
