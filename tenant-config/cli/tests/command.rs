@@ -236,6 +236,9 @@ prefixes = ["10.9.0.71", "10.9.8.0/24", "fd00:9::71"]
 ipsec = "required"
 certificate = "/etc/mts/ipsec/host-b.pem"
 identity = "host-b.example"
+[multicast]
+groups = ["224.0.0.18", "239.192.0.0/16"]
+broadcast = "allow"
 [nic]
 accept = ["min-rate"]
 link_state = "enable"
@@ -254,7 +257,7 @@ ipv6 = "deny"
 mtu = 9000
 rate_mbit = 500
 min_rate_mbit = 100
-limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5 }
+limits = { broadcast_pps = 1, multicast_pps = 6, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5 }
 "#;
 
 /// Keys that exclude one of [`EVERY_KEY`]: `compatible` goes without `proposals`, and a peer has a
