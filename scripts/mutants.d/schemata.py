@@ -199,12 +199,14 @@ class Writer:
     def arm_behind(self, span):
         """The first mutant without an arm behind a place of the copy: a long match that leaves
         something out is shown without its arms."""
+        def is_arm(mutant):
+            return mutant.get("genre") == "MatchArm" and mutant["file"] == span["file_name"]
+        if not span["is_primary"]:
+            return None
         arms = [(place["begin"], number) for number, fate in self.fates.items()
                 for place in fate.get("places", ())
-                if self.mutants[number - 1]["file"] == span["file_name"]
-                and self.mutants[number - 1]["genre"] == "MatchArm"
-                and place["begin"] >= span["byte_end"]]
-        return min(arms)[1] if arms and span["is_primary"] else None
+                if is_arm(self.mutants[number - 1]) and place["begin"] >= span["byte_end"]]
+        return min(arms)[1] if arms else None
 
 
 def build(mutants, profile=FAST, deadline=None):

@@ -351,8 +351,8 @@ fn holder_is_known_after_restart() {
     until("asked for");
 
     // Who may not have it cannot announce it.
-    let announcement = "ffffffffffff525400000103080600010800060400015254000001030a010064000000000000\
-                        0a010064";
+    let announcement = "ffffffffffff5254000001030806\
+                        00010800060400015254000001030a0100640000000000000a010064";
     let before = dropped(&site, "t1-client", "arp-sender-ip");
     send(&site, "t1-client", &[announcement.to_owned()]);
     until("a forged announcement");

@@ -347,10 +347,9 @@ impl Pipeline {
     }
 
     /// Sends what is due by the clock: solicitations of the next hops, of claimed addresses and of
-    /// shared ones whose holder is unknown, Router Advertisements, queries for multicast groups, and
-    /// reports of them to peers.
-    /// `emit` receives each frame and the port it leaves by. Cheap when nothing is due; to be
-    /// called several times a second.
+    /// shared ones whose holder is unknown, Router Advertisements, queries for multicast groups,
+    /// and reports of them to peers. `emit` receives each frame and the port it leaves by. Cheap
+    /// when nothing is due; to be called several times a second.
     pub fn poll(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) {
         let counters = &self.counters;
         let mut send = |port: PortId, bytes: &[u8]| {

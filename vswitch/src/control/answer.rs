@@ -91,8 +91,8 @@ impl Control {
         routes.collect()
     }
 
-    /// The tenant's VMs, whose MACs are configured, who holds shared addresses, and the underlay's next hops, whose MACs are
-    /// solicited.
+    /// The tenant's VMs, whose MACs are configured, who holds shared addresses, and the underlay's
+    /// next hops, whose MACs are solicited.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
         let config = self.config.borrow();
         let counters = self.counters.borrow();

@@ -344,8 +344,8 @@ impl Control {
         each.collect()
     }
 
-    /// Gives the ports what they had before the switch was restarted: what the configuration allows,
-    /// and leases at ports that have none.
+    /// Gives the ports what they had before the switch was restarted: what the configuration
+    /// allows, and leases at ports that have none.
     async fn restore(&self, former: &Former) {
         // The worker's clock starts with its first poll.
         if !within(WORKER_TIMEOUT, || self.now_ns() != 0).await {
@@ -414,7 +414,7 @@ fn restore_holders(generation: &mut Generation, holders: &[Holder]) -> usize {
         if !restored {
             tracing::warn!(
                 port, %address,
-                "the holder of a shared address is not restored: the configuration does not allow it"
+                "a shared address's holder is not restored: the configuration does not allow it"
             );
         }
         restored
