@@ -163,9 +163,9 @@ fn gateway_answers_for_holder() {
         ethernet(BROADCAST, MACS[from], ARP, &message.bytes())
     };
     let zero = Ipv4Addr::UNSPECIFIED;
-    for from in 0..3 {
+    for (from, own) in OWN.into_iter().enumerate() {
         let unknown = Verdict::Drop(DropReason::ArpUnknown);
-        assert_eq!(story.send(from, &asks(from, OWN[from])), unknown);
+        assert_eq!(story.send(from, &asks(from, own)), unknown);
     }
     story.says(0, &announcement(1, VM1));
     assert_eq!(story.send(1, &asks(1, IP2)), Verdict::Reply);
