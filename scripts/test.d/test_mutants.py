@@ -73,6 +73,12 @@ class Learning(unittest.TestCase):
         learner.learn([error(shown, "E0004", 200, 210)])
         self.assertEqual(learner.unviable, {2})
 
+    def test_the_first_arm_behind_a_match_that_is_shown_without_them_is_unviable(self):
+        learner = writer(self.FATES)
+        learner.mutants[1]["genre"] = "MatchArm"
+        learner.learn([error("non-exhaustive patterns", "E0004", 2, 5)])
+        self.assertEqual(learner.unviable, {2})
+
     def test_mutants_that_only_together_are_wrong_are_dropped(self):
         learner = writer(self.FATES)
         shown = "mutant_switch::active(1) beside mutant_switch::active(2)"

@@ -48,6 +48,43 @@ fn has_path_mtu(switch: &mut Switch, max_len: usize) {
     assert_eq!(too_large, Verdict::DropWithError(DropReason::Mtu));
 }
 
+/// Only what lowers a path MTU is counted as believed.
+#[test]
+fn believed_reports_are_counted() {
+    let (config, mut switch, max_len) = narrowed();
+    assert_eq!(switch.path_mtus_believed(), 1);
+    let (_, left) = switch.process(2, 0, &to_host_b(max_len), None);
+    let mtu = (max_len as u16 + tunnel(&config).overhead()).into();
+    let larger = switch.process(2, OUT, &report(&config, 0, mtu, &quote_of(&left)), None);
+    assert_eq!(larger.0, Verdict::Drop(DropReason::GatewayService));
+    assert_eq!(switch.path_mtus_believed(), 1);
+    let smaller = report(&config, 0, mtu - 1, &quote_of(&left));
+    for _ in 0..2 {
+        let taken = switch.process(3, OUT, &smaller, None).0;
+        assert_eq!(taken, Verdict::Drop(DropReason::Absorbed));
+        assert_eq!(switch.path_mtus_believed(), 2);
+    }
+}
+
+/// A quote must be of a packet that goes that way now.
+#[test]
+fn report_about_former_route_is_refused() {
+    let mut config = configs::geneve();
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    let mtu = config.uplink.as_ref().expect("an uplink").mtu;
+    let largest = usize::from(mtu - tunnel(&config).overhead());
+    let (_, left) = switch.process(1, 0, &to_host_b(largest), None);
+    let report = report(&config, 0, u32::from(mtu) - 20, &quote_of(&left));
+    let peers = &mut config.tunnel.as_mut().expect("a tunnel").peers;
+    let moved = peers[B].prefixes.remove(0);
+    peers[B + 1].prefixes.push(moved);
+    switch.configure(&config);
+    let taken = switch.process(2, OUT, &report, None).0;
+    assert_eq!(taken, Verdict::Drop(DropReason::GatewayService));
+    assert_eq!(switch.path_mtus_believed(), 0);
+}
+
 #[test]
 fn path_mtu_and_next_hops_survive_new_prefix() {
     let (mut config, mut switch, max_len) = narrowed();

@@ -60,5 +60,10 @@ mod tests {
                 assert_eq!(tags.vid(address), Some(vid), "{address:x}");
             }
         }
+        // The same in another prefix.
+        let mut tags = TagCache::default();
+        tags.learn(prefix | 0x10, Some(100));
+        tags.learn(prefix << 1 | 0x10, Some(101));
+        assert_eq!(tags.vid(prefix | 0x10), Some(100));
     }
 }

@@ -483,11 +483,28 @@ fn sa_of_answers_is_not_shown() {
         peer_port: Some(Style::USUAL.port()),
         ..there.request(0x2008)
     };
-    there.install_in(answers, 2);
-    poll(&mut there, NOW_NS);
+    let keys = keys(Style::USUAL.suite, 2);
+    let newer = InboundSa::new(&there.rules, answers, &keys).expect("an SA");
+    there.order(NOW_NS + 1, Order::InstallIn(newer));
+    poll(&mut there, NOW_NS + 2);
     let counters = there.pipeline.counters();
     let shown = counters.endpoints().next().expect("an endpoint");
     assert_eq!(shown.inbound.get().map(|sa| sa.spi), Some(0x1008));
+}
+
+/// The same configuration again is no reason to ask again.
+#[test]
+fn missing_sa_is_noticed_once_a_second_across_reloads() {
+    let mut here = End::new(Style::USUAL, 7, 8);
+    for (after_ns, noticed) in [(0, 1), (SECOND_NS - 1, 0), (SECOND_NS, 1)] {
+        let (verdict, _) = here.process(NOW_NS + after_ns, VM, &packet(7, 8, 100));
+        assert_eq!(verdict, Verdict::Drop(DropReason::IpsecNoSa));
+        assert_eq!(here.notices().len(), noticed, "{after_ns}");
+        let config = read(&Style::USUAL.config(7, 8));
+        let previous = (&*here.pipeline.tables(), &*here.pipeline.counters());
+        let generation = Generation::build(&config, Some(previous));
+        drop(here.pipeline.install(generation));
+    }
 }
 
 /// For captures that begin in the middle, with numbers of which ESP shows one half.

@@ -282,6 +282,11 @@ impl Switch {
         counted(&self.counters)
     }
 
+    /// How many reports have lowered a path MTU.
+    pub(crate) fn path_mtus_believed(&self) -> u64 {
+        self.counters.path_mtu.believed.get()
+    }
+
     /// How often another station than a next hop has claimed its address.
     pub(crate) fn contested_next_hops(&self) -> u64 {
         self.counters.contested_next_hops.get()

@@ -175,7 +175,10 @@ fn sources(rows: &mut Rows) {
     rows.drop(Ipv4Source, "the gateway's", v4(&V4 { from: GATEWAY, ..plain() }));
     rows.drop(Ipv4Source, "an unowned address of the subnet", v4(&V4 { from: UNOWNED, ..plain() }));
     rows.drop(Ipv4Source, "an external one", v4(&V4 { from: EXTERNAL, ..plain() }));
-    rows.drop(Ipv4Source, "one of a single bit", v4(&V4 { from: [1, 0, 0, 0].into(), ..plain() }));
+    // Long enough for the fast path.
+    let payload = udp(1000, 2000, &[7; 100]);
+    rows.drop(Ipv4Source, "one of a single bit",
+        v4(&V4 { from: [1, 0, 0, 0].into(), payload, ..plain() }));
     rows.drop(Ipv4Source, "a forged later fragment",
         v4(&V4 { from: IP2, fragment: 100, ..plain() }));
     rows.on(configs::three(), 1);

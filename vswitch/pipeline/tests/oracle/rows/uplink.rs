@@ -123,6 +123,16 @@ fn arp_messages(rows: &mut Rows) {
         from_router(ARP, &of_router(2, EXTERNAL, UPLINK_IP).bytes()));
     rows.drop(ArpUnknown, "a request for a port's address",
         from_router(ARP, &of_router(1, NEXT_HOP, IP1).bytes()));
+    // RFC 3021: both addresses of a /31 are stations'.
+    let mut narrow = configs::three();
+    let uplink = narrow.uplink.as_mut().expect("an uplink");
+    let own = Ipv4Addr::new(192, 0, 2, 0);
+    uplink.ipv4 = Some("192.0.2.0/31".parse().expect("an address"));
+    uplink.allow.clear();
+    rows.on(narrow, 3);
+    rows.drop(Absorbed, "the other station of a /31",
+        from_router(ARP, &of_router(2, NEXT_HOP, own).bytes()));
+    rows.reply("its request", from_router(ARP, &of_router(1, NEXT_HOP, own).bytes()));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
