@@ -483,6 +483,24 @@ fn quote_with_the_mac_of_the_vteps_other_peer_is_refused() {
     }
 }
 
+/// Also a quote that ends behind the MACs must be of a packet to the peer.
+#[test]
+fn short_quote_with_another_mac_is_refused() {
+    for (name, mut at) in Underlay::all() {
+        let (uplink, smaller) = (at.mtu(), at.mtu() - 20);
+        let inner_at = if tunnel(&at.config).vtep.is_ipv4() {
+            36
+        } else {
+            56
+        };
+        let genuine = at.sent(BEHIND_B, uplink)[..inner_at + 14].to_vec();
+        let mut forged = genuine.clone();
+        forged[inner_at + 5] ^= 1;
+        assert_eq!(at.report(0, smaller, &forged), REFUSED, "{name}");
+        assert_eq!(at.report(0, smaller, &genuine), ABSORBED, "{name}");
+    }
+}
+
 /// What every path must carry is not remembered as sent.
 #[test]
 fn report_about_packet_that_every_path_carries_is_refused() {

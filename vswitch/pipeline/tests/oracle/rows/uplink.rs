@@ -133,6 +133,15 @@ fn arp_messages(rows: &mut Rows) {
     rows.drop(Absorbed, "the other station of a /31",
         from_router(ARP, &of_router(2, NEXT_HOP, own).bytes()));
     rows.reply("its request", from_router(ARP, &of_router(1, NEXT_HOP, own).bytes()));
+    let mut narrow = configs::three();
+    let uplink = narrow.uplink.as_mut().expect("an uplink");
+    let hop: Ipv6Addr = "2001:db8::".parse().expect("an address");
+    uplink.ipv6 = Some("2001:db8::1/127".parse().expect("an address"));
+    uplink.next_hops.ipv6 = Some(hop);
+    uplink.allow.clear();
+    rows.on(narrow, 3);
+    rows.drop(Absorbed, "the other station of a /127 (RFC 6164)",
+        v6(&V6::icmp(hop, NEXT_HOP6, neighbor(136, 0x60, hop, &[link_layer(2, ROUTER)]))));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
