@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use oracle::configs;
 use oracle::frames::*;
 use oracle::rows::{
-    NEXT_HOP, NEXT_HOP6, ROUTER, UPLINK, UPLINK_IP, UPLINK6, inner, link_local, solicited_node,
+    EXTERNAL6, NEXT_HOP, NEXT_HOP6, ROUTER, UPLINK, UPLINK_IP, UPLINK6, VM1, inner, link_local,
+    solicited_node,
 };
 use oracle::trial::{SECOND_NS, Switch};
-use pipeline::{DropReason, Verdict};
+use pipeline::{DropReason, PortId, Verdict};
 use tenant_config::SwitchConfig;
 
 /// The uplink's place among the ports of [`configs::three`].
@@ -110,6 +111,39 @@ fn contested_next_hop_is_counted_and_solicited() {
     assert_eq!(sent(&mut switch, OUT, 7), [solicitation(NEXT_HOP6)]);
 }
 
+/// A solicitation of the next hop teaches its MAC, as its ARP request does; an advertisement
+/// without the override flag says nothing against what is known.
+#[test]
+fn next_hop_that_solicits_is_known() {
+    let said = |switch: &mut Switch, now_ns, message: Vec<u8>| {
+        let packet = V6::icmp(NEXT_HOP6, UPLINK6, message);
+        let frame = ethernet(UPLINK, ROUTER, IPV6, &packet.bytes());
+        switch.process(now_ns, OUT, &frame, None).0
+    };
+    let packet = V6::new(inner(0x11), EXTERNAL6, 17, udp(1, 2, b"hello"));
+    let out = ethernet([2, 0, 0x13, 0x89, 0, 1], VM1, IPV6, &packet.bytes());
+    let mut switch = Switch::new(&configs::three(), 0xee);
+    let unknown = switch.process(1, 0, &out, None).0;
+    assert_eq!(unknown, Verdict::Drop(DropReason::NeighbourUnresolved));
+    let solicits = |mac| neighbor(135, 0, UPLINK6, &[link_layer(1, mac)]);
+    assert_eq!(said(&mut switch, 2, solicits(ROUTER)), Verdict::Reply);
+    let (verdict, left) = switch.process(3, 0, &out, None);
+    assert_eq!(
+        (verdict, &left[..6]),
+        (Verdict::Forward(PortId(OUT as u16)), &ROUTER[..])
+    );
+
+    let advertises = |flags| neighbor(136, flags, NEXT_HOP6, &[link_layer(2, STRANGER)]);
+    let absorbed = Verdict::Drop(DropReason::Absorbed);
+    assert_eq!(said(&mut switch, 4, advertises(0x80)), absorbed);
+    assert_eq!(switch.contested_next_hops(), 0);
+    assert_eq!(said(&mut switch, 5, advertises(0xa0)), absorbed);
+    assert_eq!(switch.contested_next_hops(), 1);
+    assert_eq!(said(&mut switch, 6, solicits(STRANGER)), Verdict::Reply);
+    assert_eq!(switch.contested_next_hops(), 2);
+    assert_eq!(switch.process(7, 0, &out, None).1[..6], ROUTER);
+}
+
 /// [`configs::geneve`] with so many more next hops, of IPv4.
 fn with_next_hops(count: usize) -> SwitchConfig {
     let mut config = configs::geneve();
@@ -148,7 +182,7 @@ fn next_hops_are_solicited_in_turn() {
 }
 
 /// The Router Advertisement of port number `port`: RFC 4861, section 4.2, with the source's MAC,
-/// the MTU and the prefix, which is on-link.
+/// the MTU and the prefix, which is on-link. A port of the tenant serves DHCPv6: M and O are set.
 fn advertisement(config: &SwitchConfig, port: usize) -> Vec<u8> {
     let port = &config.ports[port];
     let mac = port.gateway_mac.octets();
@@ -167,7 +201,9 @@ fn advertisement(config: &SwitchConfig, port: usize) -> Vec<u8> {
         prefix.concat(),
     ];
     let to = "ff02::1".parse().expect("an address");
-    let packet = V6::icmp(link_local(mac), to, router_advertisement(&options));
+    let fixed = [64, 0xc0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    let message = icmpv6(134, 0, &[&fixed[..], &options.concat()].concat());
+    let packet = V6::icmp(link_local(mac), to, message);
     ethernet(group_mac(to), mac, IPV6, &packet.bytes())
 }
 

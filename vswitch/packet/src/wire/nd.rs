@@ -103,13 +103,20 @@ pub fn overrides(ip: &Ipv6, packet: &[u8]) -> bool {
 
 /// The first target link-layer address of a well-formed Neighbor Advertisement.
 pub fn target_link_layer(ip: &Ipv6, packet: &[u8]) -> Option<[u8; 6]> {
-    let body = ip.payload(packet);
-    Message {
-        body,
+    first_link_layer(ip, packet, TARGET_LINK_LAYER)
+}
+
+/// The first source link-layer address of a well-formed Neighbor Solicitation.
+pub fn source_link_layer(ip: &Ipv6, packet: &[u8]) -> Option<[u8; 6]> {
+    first_link_layer(ip, packet, SOURCE_LINK_LAYER)
+}
+
+fn first_link_layer(ip: &Ipv6, packet: &[u8], kind: u8) -> Option<[u8; 6]> {
+    let message = Message {
+        body: ip.payload(packet),
         options_at: 24,
-    }
-    .link_layer(TARGET_LINK_LAYER)
-    .next()
+    };
+    message.link_layer(kind).next()
 }
 
 /// The Ethernet and IPv6 addresses of a message.

@@ -34,6 +34,10 @@ impl<N: Notes> Pass<'_, N> {
                 self.detect_duplicate(rules, packet, (ip, wanted), frame)
             }
             (icmpv6::NEIGHBOR_SOLICITATION, Some(wanted), _) => {
+                if let Side::Uplink(uplink) = side {
+                    let said = nd::source_link_layer(ip, layer3);
+                    self.hear_solicitation(uplink, ip, said);
+                }
                 let is_router = match self.owner6(side, ip, wanted) {
                     Owner::Switch => true,
                     Owner::Station => false,
@@ -142,10 +146,25 @@ impl<N: Notes> Pass<'_, N> {
         let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
         let named = nd::target_link_layer(ip, layer3);
         let mac = named.unwrap_or_else(|| mac_at(frame.bytes(), 6));
-        if uplink.is_other_station(mac) {
+        // Without the override flag it says nothing against what is known (RFC 4861, 7.2.5).
+        let known = self.state.next_hop_mac(Some(id));
+        let differs = known.is_some_and(|known| known != mac);
+        if uplink.is_other_station(mac) && (!differs || nd::overrides(ip, layer3)) {
             self.hear_next_hop(id, mac);
         }
         DropReason::Absorbed
+    }
+
+    /// Learns the MAC of a next hop on the underlay that solicits, and says its own.
+    fn hear_solicitation(&mut self, uplink: &UplinkRules, ip: &Ipv6, said: Option<[u8; 6]>) {
+        let next_hop = self
+            .tables
+            .next_hop_at(Ipv6Addr::from_bits(ip.source).into());
+        if let (Some(id), Some(mac)) = (next_hop, said)
+            && uplink.is_other_station(mac)
+        {
+            self.hear_next_hop(id, mac);
+        }
     }
 
     /// The owner of an address, as seen from that side. On the underlay and in the tunnel a station

@@ -251,6 +251,18 @@ impl Model {
                 Some(Absorbed.into())
             }
             NS => {
+                let said = nd_options(icmp_type, packet.payload)
+                    .into_iter()
+                    .find(|option| option.kind == SOURCE_LINK_LAYER)
+                    .and_then(|option| <[u8; 6]>::try_from(option.body).ok());
+                if let Some(mac) = said
+                    && self.next_hops().contains(&packet.source)
+                    && !is_group(mac)
+                    && mac != [0; 6]
+                    && mac != uplink.mac.octets()
+                {
+                    self.teach(packet.source, mac);
+                }
                 let target = nd_target(packet.payload);
                 let own = uplink.own_addresses().any(|own| own == target);
                 if !own || packet.source.is_unspecified() {
