@@ -77,14 +77,8 @@ impl<'s, N: Notes> Pass<'s, N> {
                 } else {
                     None
                 };
-                let owner = filter::Owner {
-                    tables: self.tables,
-                    rules,
-                    leased,
-                    state: self.state,
-                    now_ns: self.now_ns,
-                };
-                match filter::from_port(&owner, frame, packet) {
+                let known = (self.tables, &*self.state, self.now_ns);
+                match filter::from_port(known, (rules, leased), frame, packet) {
                     Ok(()) => Side::Port(rules),
                     Err(reason) => return self.refuse(Stage::Filter, reason),
                 }

@@ -29,7 +29,7 @@ pub(super) const PRIORITY_VID: u16 = 0;
 impl Station<'_> {
     /// Whether the station is told by ICMP that a packet of that type is too large, once all rows
     /// have let it pass.
-    #[cold]
+    #[inline(always)]
     fn is_told_of_mtu(&self, ethertype: u16) -> bool {
         matches!(self.sender, Sender::Port(_))
             && matches!(ethertype, ethertype::IPV4 | ethertype::IPV6)

@@ -8,31 +8,41 @@ use super::ethernet::{self, Sender, Station};
 use super::outside::not_of_routers;
 use super::owner::Owner;
 use super::{dhcp, encapsulation, nd};
-use crate::tables::PortRules;
+use crate::state::State;
+use crate::tables::{PortRules, Tables};
 
-/// Accepts what a port's VM may send, and writes it to `packet`.
+/// Accepts what a port's VM may send, and writes it to `packet`. The state has what ports have
+/// claimed; `leased` is the address that DHCP gave the port.
 #[inline(always)]
 pub(crate) fn from_port(
-    owner: &Owner<'_>,
+    (tables, state, now_ns): (&Tables, &State, u64),
+    (rules, leased): (&PortRules, Option<u32>),
     frame: &mut Frame<'_>,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
-    let rules = owner.rules;
     let station = Station {
         sender: Sender::Port(rules),
         mtu: rules.mtu,
         trunk: &rules.trunk,
     };
     let ethertype = ethernet::parse(&station, frame, packet)?;
+    // Each row has its own: one for all would lie in memory, for the sake of Neighbour Discovery.
+    let owner = || Owner {
+        tables,
+        rules,
+        leased,
+        state,
+        now_ns,
+    };
     let bytes = frame.bytes();
     let payload = &bytes[ETHERNET_LEN..];
     // Each writes its own: a value that is chosen among them would be copied field by field.
     match ethertype {
-        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(owner, payload)?),
+        ethertype::IPV4 => packet.ip = Ip::V4(ipv4_from_port(&owner(), payload)?),
         ethertype::IPV6 if rules.deny_ipv6 => return Err(DropReason::EtherType),
-        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(owner, payload)?),
+        ethertype::IPV6 => packet.ip = Ip::V6(ipv6_from_port(&owner(), payload)?),
         ethertype::ARP => {
-            packet.ip = Ip::Arp(arp_from_port(owner, mac_at(bytes, 6), payload)?);
+            packet.ip = Ip::Arp(arp_from_port(&owner(), mac_at(bytes, 6), payload)?);
         }
         ethertype::RARP if is_own_announcement(rules, bytes) => packet.ip = Ip::Rarp,
         ethertype::RARP => return Err(DropReason::Rarp),
