@@ -15,7 +15,6 @@ mod port;
 mod tunnel;
 mod uplink;
 
-pub(crate) use self::owner::Owner;
 pub(crate) use self::port::from_port;
 pub(crate) use self::tunnel::{Remote, from_tunnel};
 pub(crate) use self::uplink::from_uplink;

@@ -4,14 +4,14 @@ use crate::state::State;
 use crate::tables::{PackedTarget, PortRules, Tables};
 
 /// A port that sends, and the addresses that it may send from.
-pub(crate) struct Owner<'a> {
-    pub(crate) tables: &'a Tables,
-    pub(crate) rules: &'a PortRules,
+pub(super) struct Owner<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) rules: &'a PortRules,
     /// The address that its DHCP lease gives it.
-    pub(crate) leased: Option<u32>,
+    pub(super) leased: Option<u32>,
     /// What ports have claimed.
-    pub(crate) state: &'a State,
-    pub(crate) now_ns: u64,
+    pub(super) state: &'a State,
+    pub(super) now_ns: u64,
 }
 
 impl Owner<'_> {
