@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use tenant_config::{
-    Addresses, Dhcp, Encapsulation, Gateway, Ipv6Autoconf, MacAddr, NextHops, PortConfig,
+    Addresses, Dhcp, Dns, Encapsulation, Gateway, Ipv6Autoconf, MacAddr, NextHops, PortConfig,
     SwitchConfig, UplinkConfig, Vni,
 };
 
@@ -75,7 +75,7 @@ pub fn tenant(number: u8, size: Size) -> SwitchConfig {
             encapsulation: Encapsulation::Deny,
             ..PortConfig::new(
                 format!("vm{index}").parse().expect("a name"),
-                MacAddr::of_switch_function(vni(number), index),
+                MacAddr::of_gateway(vni(number), vm_mac(number, index)),
                 vm_mac(number, index),
                 Addresses::Static(addresses.map(IpNet::from).collect()),
             )
@@ -97,6 +97,7 @@ pub fn tenant(number: u8, size: Size) -> SwitchConfig {
         ipv6: Some("fd00::1/64".parse().expect("a network")),
         ipv6_autoconf: Ipv6Autoconf::default(),
         dhcp: Dhcp::default(),
+        dns: Dns::default(),
     };
     SwitchConfig {
         ports: (1..=size.ports).map(port).collect(),

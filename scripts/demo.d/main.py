@@ -15,6 +15,8 @@ from encrypted import Encrypted, show_encrypted, why_not
 from host_b import OPTIONS_B, HostB
 from hosts import ScriptError
 from isolation import all_tries
+from ordinary import Ordinary, show_ordinary
+from ordinary import why_not as why_not_ordinary
 from report import Report
 from restart import kill_and_watch
 from sites import ROOT
@@ -91,6 +93,11 @@ def show(world, report, quick):
     say("killing red's switch while both tenants' traffic runs")
     remote = world.second.tenant(red.name).guests[0] if world.second else None
     report.restart = kill_and_watch(red, blue, world.internet, pace, remote)
+    if why := why_not_ordinary(world):
+        say(f"ordinary guests are skipped: {why}")
+    else:
+        report.ordinary = Ordinary()
+        show_ordinary(report.ordinary, pace, say)
     if why := why_not(world):
         say(f"IPsec is skipped: {why}")
         return
@@ -142,9 +149,10 @@ def parse():
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Builds everything, onboards two tenants (examples/*.toml) on this machine, "
-                    "sends good traffic and attacks through their switches, kills a switch, puts a "
-                    "tunnel under IPsec, and reports what was counted. Needs root, and no special "
-                    "hardware. It leaves nothing behind.",
+                    "sends good traffic and attacks through their switches, kills a switch, lets "
+                    "guests ask for their addresses and move them, puts a tunnel under IPsec, and "
+                    "reports what was counted. Needs root, and no special hardware. It leaves "
+                    "nothing behind.",
         epilog=f"The figures are also written to {REPORT.relative_to(ROOT)}. Exit status: 0 if all "
                "good traffic and no attack was delivered and every attack was counted; 1 "
                "otherwise; 2 if the demo could not run.")

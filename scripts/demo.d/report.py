@@ -48,6 +48,8 @@ class Report:
         self.good, self.speed, self.isolation, self.attacks, self.restart = [], [], [], [], None
         # The counts between two hosts, if there were two.
         self.between = None
+        # What guests with DHCP and keepalived came to.
+        self.ordinary = None
         # What was counted of a tunnel under IPsec, if there was one.
         self.encrypted = None
         self.leftovers = None
@@ -79,8 +81,9 @@ class Report:
                 yield f"{attack.name}: {attack.failure}"
         if self.restart:
             yield from self.restart.failures
-        if self.encrypted:
-            yield from self.encrypted.failures
+        for part in (self.ordinary, self.encrypted):
+            if part:
+                yield from part.failures
         for kind, left in (self.leftovers or {}).items():
             yield f"left behind: {kind}: {', '.join(left)}"
 
@@ -100,6 +103,8 @@ class Report:
                 f"red's traffic back after {back} s;\n"
                 f"meanwhile {r.delivered_while_down} of red's frames got through, and blue lost "
                 f"{r.other_tenant_lost} of {r.other_tenant_sent} frames.")
+        if self.ordinary:
+            parts.append(self.ordinary.summary())
         if self.encrypted:
             parts += [attack_table(self.encrypted.attacks), good_table(self.encrypted.good),
                       speed_lines(self.encrypted.speed), self.encrypted.summary()]
@@ -113,6 +118,7 @@ class Report:
             "isolation": [dataclasses.asdict(attempt) for attempt in self.isolation],
             "speed": [dataclasses.asdict(speed) for speed in self.speed],
             "between": self.between.as_dict() if self.between else None,
+            "ordinary": self.ordinary.as_dict() if self.ordinary else None,
             "encrypted": self.encrypted.as_dict() if self.encrypted else None,
             "failures": list(self.failures()),
             "machine": {"kernel": platform.release(), "machine": platform.machine()},

@@ -45,12 +45,12 @@ impl MacAddr {
         Ok(Self(octets))
     }
 
-    /// The locally administered MAC of a switch's own function at a port: `02`, the VNI, and the
-    /// port's number within the tenant, from 1.
-    pub fn of_switch_function(vni: Vni, index: u16) -> Self {
-        let [_, v2, v1, v0] = vni.get().to_be_bytes();
-        let [hi, lo] = index.to_be_bytes();
-        Self([0x02, v2, v1, v0, hi, lo])
+    /// The locally administered MAC of a switch's own function at the port of the VM with that
+    /// MAC, which all hosts can compute: `06`, and the first five bytes of the SHA-256 digest of
+    /// the VNI (4 bytes, big-endian) and the VM's MAC. So a VM's gateway keeps its MAC when other
+    /// ports go, or the VM moves.
+    pub fn of_gateway(vni: Vni, vm: Self) -> Self {
+        Self::of_digest(0x06, vni, &vm.0)
     }
 
     /// The locally administered MAC of a switch's tunnel side, which both ends can compute: `0e`,
@@ -68,12 +68,15 @@ impl MacAddr {
     }
 
     fn of_address(first: u8, vni: Vni, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => Self::of_digest(first, vni, &ip.octets()),
+            IpAddr::V6(ip) => Self::of_digest(first, vni, &ip.octets()),
+        }
+    }
+
+    fn of_digest(first: u8, vni: Vni, identity: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(vni.get().to_be_bytes());
-        let digest = match address {
-            IpAddr::V4(ip) => digest.chain_update(ip.octets()),
-            IpAddr::V6(ip) => digest.chain_update(ip.octets()),
-        };
-        let [a, b, c, d, e, ..] = <[u8; 32]>::from(digest.finalize());
+        let [a, b, c, d, e, ..] = <[u8; 32]>::from(digest.chain_update(identity).finalize());
         Self([first, a, b, c, d, e])
     }
 

@@ -1,6 +1,8 @@
 //! A TOML document, read so that every error is found and has its place. Nothing here knows what a
 //! tenant is.
 
+use std::path::Path;
+
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -9,6 +11,15 @@ use crate::key::{At, KeyPath, Step};
 use crate::problem::Problem;
 
 /// A parsed file.
+/// The file that a document was read from, for the files that it names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'d> {
+    /// Its directory, from which relative paths lead.
+    pub(crate) directory: &'d Path,
+    /// The user that it belongs to.
+    pub(crate) owner: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Document<'d> {
     name: &'d str,
@@ -16,6 +27,8 @@ pub(crate) struct Document<'d> {
     /// The offsets at which the lines begin, except the first.
     lines: Vec<usize>,
     root: DeTable<'d>,
+    /// Without it, no file that it names is read.
+    origin: Option<Origin<'d>>,
 }
 
 impl<'d> Document<'d> {
@@ -30,6 +43,7 @@ impl<'d> Document<'d> {
                 .map(|(newline, _)| newline + 1)
                 .collect(),
             root: root.into_inner(),
+            origin: None,
         };
         let mut errors: Vec<_> = errors
             .into_iter()
@@ -48,6 +62,11 @@ impl<'d> Document<'d> {
         Ok(document)
     }
 
+    /// The same, read from that file.
+    pub(crate) fn read_from(self, origin: Option<Origin<'d>>) -> Self {
+        Self { origin, ..self }
+    }
+
     /// The file's top level.
     pub(crate) fn section<'s>(&'s self, report: &'s Report) -> Section<'s> {
         Section {
@@ -55,6 +74,7 @@ impl<'d> Document<'d> {
             table: &self.root,
             known: Vec::new(),
             report,
+            origin: self.origin,
         }
     }
 
@@ -136,6 +156,7 @@ pub(crate) struct Section<'d> {
     table: &'d DeTable<'d>,
     known: Vec<&'static str>,
     report: &'d Report,
+    origin: Option<Origin<'d>>,
 }
 
 impl<'d> Section<'d> {
@@ -148,6 +169,7 @@ impl<'d> Section<'d> {
             path: self.path.key(key),
             value: self.table.get(key)?.get_ref(),
             report: self.report,
+            origin: self.origin,
         })
     }
 
@@ -202,9 +224,15 @@ pub(crate) struct Node<'d> {
     pub(crate) path: KeyPath,
     value: &'d DeValue<'d>,
     report: &'d Report,
+    origin: Option<Origin<'d>>,
 }
 
 impl<'d> Node<'d> {
+    /// The file that it was read from.
+    pub(crate) fn origin(&self) -> Option<Origin<'d>> {
+        self.origin
+    }
+
     /// Reports a problem of this value.
     pub(crate) fn fail<T>(&self, problem: impl Into<Problem>) -> Option<T> {
         self.report.add(&self.path, problem);
@@ -282,6 +310,7 @@ impl<'d> Node<'d> {
             path: self.path.index(index),
             value: value.get_ref(),
             report: self.report,
+            origin: self.origin,
         };
         Some(array.iter().enumerate().map(item).collect())
     }
@@ -306,6 +335,7 @@ impl<'d> Node<'d> {
             table,
             known: Vec::new(),
             report: self.report,
+            origin: self.origin,
         })
     }
 }

@@ -7,8 +7,8 @@ use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
     AddressProblem, DhcpProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem,
-    MulticastProblem, PeerProblem, PortProblem, PrefixProblem, RouteProblem, TunnelProblem,
-    UplinkProblem,
+    MetadataProblem, MulticastProblem, PeerProblem, PortProblem, PrefixProblem, RouteProblem,
+    TunnelProblem, UplinkProblem,
 };
 
 /// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
@@ -170,6 +170,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Limits(#[from] LimitsProblem),
+    /// A problem of what VMs are told.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Metadata(#[from] MetadataProblem),
     /// A problem of the groups of `[multicast]`.
     #[error(transparent)]
     #[serde(untagged)]

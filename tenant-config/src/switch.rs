@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -149,6 +150,16 @@ impl Default for Memory {
 }
 
 impl SwitchConfig {
+    /// The In/Out side's link-local address, if a next hop has one: by it the two find each other.
+    pub fn uplink_link_local(&self) -> Option<Ipv6Addr> {
+        let uplink = self.uplink.as_ref()?;
+        let router = uplink.next_hops.ipv6.map(IpAddr::V6);
+        let peers = self.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let mut hops = router.into_iter().chain(peers.map(|peer| peer.next_hop));
+        let used = hops.any(|hop| matches!(hop, IpAddr::V6(hop) if hop.is_unicast_link_local()));
+        used.then(|| uplink.mac.link_local())
+    }
+
     /// The first difference of `new` that a running switch cannot make, as a sentence: devices are
     /// opened and memory is allocated before the switch drops its privileges.
     pub fn needs_restart(&self, new: &Self) -> Option<String> {

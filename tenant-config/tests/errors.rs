@@ -157,10 +157,27 @@ fn autoconf_round_trips_and_a_port_needs_no_other_address() {
 }
 
 #[test]
+fn dns_settings_round_trip() {
+    let text = GREEN.replace(
+        "[uplink]",
+        "[gateway.dns]\nenabled = true\ndomain = \"vms.example\"\n\n[uplink]",
+    );
+    let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let json = serde_json::to_value(&green).expect("it is data");
+    let expected = serde_json::json!({ "enabled": true, "domain": "vms.example" });
+    assert_eq!(json["gateway"]["dns"], expected);
+    let config = green.offline_config();
+    let text = serde_json::to_string(&config).expect("it is data");
+    let read = tenant_config::SwitchConfig::from_json("green.json", &text);
+    assert_eq!(read.as_ref(), Ok(&config));
+}
+
+#[test]
 fn dhcp_settings_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
-        "[gateway.dhcp]\ndns = [\"10.9.0.53\"]\ndomain = \"green.example\"\nsearch = \
+        "[gateway.dhcp]\ndns = [\"10.9.0.53\", \"fd00::53\"]\ndomain = \
+         \"green.example\"\nsearch = \
          [\"green.example\"]\nntp = [\"10.9.0.54\"]\nroutes = [{ to = \"172.16.0.0/12\", via = \
          \"10.9.0.11\" }]\nlease_s = 10\ntftp_server = \"boot.example\"\nboot_file = \
          \"lpxelinux.0\"\nipxe_boot_file = \"http://boot.example/ipxe\"\n\n[uplink]",
@@ -170,7 +187,7 @@ fn dhcp_settings_round_trip() {
     let json = serde_json::to_value(&green).expect("it is data");
     let expected = serde_json::json!({
         "enabled": true,
-        "dns": ["10.9.0.53"],
+        "dns": ["10.9.0.53", "fd00::53"],
         "domain": "green.example",
         "search": ["green.example"],
         "ntp": ["10.9.0.54"],
@@ -337,9 +354,13 @@ refused! {
         => "name = \"one\"\nextra_macs = [\"00:00:5e:00:01:01\", \"00:00:5e:00:01:01\"]",
         ["duplicate-mac green.toml:16:36: port[0].extra_macs[1] (port \"one\"): 00:00:5e:00:01:01 \
           is also port[0].extra_macs[0]; every MAC names one port"];
-    mac_of_the_switch: "52:54:00:cc:00:02" => "02:00:00:07:00:01",
-        ["reserved-mac green.toml:21:7: port[1].mac (port \"two\"): 02:00:00:07:00:01 is in \
-          02:000007, the MACs of this tenant's switch; give the port another"];
+    mac_of_the_switch: "52:54:00:cc:00:02" => "06:aa:17:cc:5c:f8",
+        ["reserved-mac green.toml:21:7: port[1].mac (port \"two\"): 06:aa:17:cc:5c:f8 is the MAC \
+          of this tenant's switch at the port of port[0].mac; give the port another"];
+    extra_mac_of_the_switch: "name = \"two\""
+        => "name = \"two\"\nextra_macs = [\"06:13:07:54:9a:a1\"]",
+        ["reserved-mac green.toml:21:15: port[1].extra_macs[0] (port \"two\"): 06:13:07:54:9a:a1 \
+          is the MAC of this tenant's switch at the port of port[1].mac; give the port another"];
 
     // The gateway and the addresses.
     gateway_empty: "ipv4 = \"10.9.0.1/24\"\nipv6 = \"fd00:9::1/64\"" => "",
@@ -380,7 +401,7 @@ refused! {
         [
             "wrong-type green.toml:9:11: gateway.dhcp.enabled: this is the integer 1, but the key \
              takes true or false",
-            "invalid green.toml:10:21: gateway.dhcp.dns[1]: \"dns\" is not an IPv4 address, as in \
+            "invalid green.toml:10:21: gateway.dhcp.dns[1]: \"dns\" is not an IP address, as in \
              192.0.2.1",
             "invalid green.toml:11:10: gateway.dhcp.domain: \"a_b.example\" is not a DNS name \
              without a dot at its end, as in red.example",
@@ -397,6 +418,16 @@ refused! {
             "invalid green.toml:16:18: gateway.dhcp.ipxe_boot_file: \"\" is not a file's name or \
              URL of 1 to 127 printable ASCII characters without a space",
             "unknown-key green.toml:17:1: gateway.dhcp.lease: no such key; did you mean `lease_s`?",
+        ];
+    dns_values: "[uplink]" => "[gateway.dns]\nenabled = \"yes\"\ndomain = \"a..b\"\n\
+        names = 1\n\n[uplink]",
+        [
+            "wrong-type green.toml:9:11: gateway.dns.enabled: this is the text \"yes\", but the \
+             key takes true or false",
+            "invalid green.toml:10:10: gateway.dns.domain: \"a..b\" is not a DNS name without a \
+             dot at its end, as in red.example",
+            "unknown-key green.toml:11:1: gateway.dns.names: no such key; the keys here are \
+             enabled, domain",
         ];
     dhcp_routes: "[uplink]" => "[gateway.dhcp]\nroutes = [\n\
         { to = \"172.16.0.1/12\", via = \"10.9.0.11\" },\n\
@@ -443,6 +474,16 @@ refused! {
         [
             "search-too-long green.toml:9:239: gateway.dhcp.search[4]: with this one, the domains \
              take more than the 255 bytes of a DHCP option; write fewer or shorter ones",
+        ];
+    dhcp_server_without_ipv6: "ipv6 = \"fd00:9::1/64\"" => "dhcp.dns = [\"10.9.0.53\", \
+        \"fd00:9::53\"]\ndhcp.ntp = [\"fe80::1\"]",
+        [
+            "gateway-missing green.toml:6:26: gateway.dhcp.dns[1]: fd00:9::53 is IPv6, but the \
+             gateway has no IPv6 address; add gateway.ipv6",
+            "not-unicast green.toml:7:13: gateway.dhcp.ntp[0]: fe80::1 is a link-local address; \
+             write a unicast address",
+            "gateway-missing green.toml:18:27: port[0].addresses[1] (port \"one\"): fd00:9::11 is \
+             IPv6, but the gateway has no IPv6 address; add gateway.ipv6",
         ];
     dhcp_server_without_ipv4: "ipv4 = \"10.9.0.1/24\"" => "dhcp.dns = [\"10.9.0.53\"]",
         [
@@ -628,9 +669,15 @@ refused! {
     next_hop_is_the_broadcast_address: "192.0.2.1\"" => "192.0.2.255\"",
         ["reserved-address green.toml:10:12: uplink.next_hop: 192.0.2.255 is the broadcast address \
           of 192.0.2.0/24; choose another"];
-    next_hop_is_link_local: "2001:db8::1\"" => "fe80::1\"",
-        ["not-unicast green.toml:12:13: uplink.next_hop6: fe80::1 is a link-local address; write a \
+    ipv4_next_hop_is_link_local: "192.0.2.1\"" => "169.254.0.1\"",
+        ["not-unicast green.toml:10:12: uplink.next_hop: 169.254.0.1 is a link-local address; \
+          write a unicast address"];
+    next_hop_is_link_local_of_the_other_family: "192.0.2.1\"" => "fe80::1\"",
+        ["not-unicast green.toml:10:12: uplink.next_hop: fe80::1 is a link-local address; write a \
           unicast address"];
+    next_hop_is_the_switchs_link_local: "2001:db8::1\"" => "fe80::838:efff:fe10:f9d9\"",
+        ["next-hop-self green.toml:12:13: uplink.next_hop6: fe80::838:efff:fe10:f9d9 is the \
+          switch's own address; write the router's"];
     allow_outside: "[uplink]"
         => "[uplink]\nallow = [\"192.0.2.128/25\", \"2001:db8::53\", \"8.8.8.8\"]",
         ["allow-outside green.toml:9:44: uplink.allow[2]: 8.8.8.8/32 is not within a subnet of the \
@@ -695,6 +742,24 @@ fn multicast_round_trips() {
         let again = tenant_config::SwitchConfig::from_json("green", &json);
         assert_eq!(again.unwrap_or_else(|errors| panic!("{errors}")), config);
     }
+}
+
+/// Found by looking for two MACs of one digest with this VNI.
+#[test]
+fn ports_with_one_gateway_mac_refused() {
+    let text = GREEN
+        .replace("52:54:00:cc:00:01", "52:54:00:05:c3:df")
+        .replace("52:54:00:cc:00:02", "52:54:00:10:2f:97");
+    assert_eq!(
+        refusal(&text),
+        [
+            "duplicate-gateway-mac green.toml:21:7: port[1].mac (port \"two\"): \
+             06:4e:01:b0:b3:65, the switch's MAC at this port, is also its MAC at the port of \
+             port[0].mac; it is a digest of the VNI and the port's mac: change this mac"
+        ]
+    );
+    let other_vni = text.replace("vni = 7", "vni = 8");
+    Tenant::parse("green.toml", &other_vni).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]

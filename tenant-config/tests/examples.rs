@@ -20,6 +20,13 @@ fn examples_valid_together() {
     assert_eq!(names, ["blue", "red"]);
 }
 
+#[test]
+fn guests_example_is_valid_beside_the_others() {
+    let files = [examples(), examples().join("guests")];
+    let tenants = load_all(&files).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(tenants.len(), 3);
+}
+
 /// The parts of a tenant that are the same on all its hosts.
 fn shared(config: &SwitchConfig) -> impl PartialEq + std::fmt::Debug {
     let tunnel = config.tunnel.as_ref().expect("it has a tunnel");
@@ -124,8 +131,8 @@ fn red_switch_config_matches_its_file() {
     assert_eq!(
         ports,
         [
-            port("red-vm1", "52:54:00:aa:00:01", "02:00:13:89:00:01"),
-            port("red-vm2", "52:54:00:aa:00:02", "02:00:13:89:00:02"),
+            port("red-vm1", "52:54:00:aa:00:01", "06:f6:9e:f9:5f:6e"),
+            port("red-vm2", "52:54:00:aa:00:02", "06:16:7c:b5:9c:9b"),
         ]
     );
 }

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use tenant_config::{Device, Devices, Memory, SwitchConfig, Tenant};
 
-fn green() -> Tenant {
-    let text = r#"name = "green"
+const GREEN: &str = r#"name = "green"
 vni = 7
 [gateway]
 ipv4 = "10.9.0.1/24"
@@ -26,7 +25,9 @@ mac = "52:54:00:cc:00:03"
 addresses = ["10.9.0.2"]
 dhcp_server = true
 "#;
-    Tenant::parse("green.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
+
+fn green() -> Tenant {
+    Tenant::parse("green.toml", GREEN).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn interface(name: &str) -> Device {
@@ -60,6 +61,25 @@ fn refusal(change: impl FnOnce(&mut Value)) -> String {
     }
 }
 
+/// What a VM has learned of its gateway does not depend on the ports beside it.
+#[test]
+fn gateway_macs_stay_when_other_ports_go() {
+    let macs = |tenant: &Tenant| {
+        let config = tenant.offline_config();
+        let ports = config.ports.iter();
+        ports
+            .map(|port| (port.name.to_string(), port.gateway_mac))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (head, ports) = GREEN.split_once("[[port]]").expect("a port");
+    let (_first, others) = ports.split_once("[[port]]").expect("two ports");
+    let fewer = format!("{head}[[port]]{others}");
+    let fewer = Tenant::parse("fewer.toml", &fewer).expect("a tenant");
+    let (all, left) = (macs(&green()), macs(&fewer));
+    assert_eq!((all.len(), left.len()), (3, 2));
+    assert!(left.iter().all(|(name, mac)| all[name] == *mac), "{left:?}");
+}
+
 #[test]
 fn switch_config_has_tenant_and_devices() {
     let expected = json!({
@@ -70,7 +90,7 @@ fn switch_config_has_tenant_and_devices() {
             {
                 "name": "one",
                 "device": { "driver": "af_packet", "interface": "gw0" },
-                "gateway_mac": "02:00:00:07:00:01",
+                "gateway_mac": "06:aa:17:cc:5c:f8",
                 "mac": "52:54:00:cc:00:01",
                 "addresses": ["10.9.0.11/32", "10.9.0.64/28"],
                 "dhcp_server": false,
@@ -82,7 +102,7 @@ fn switch_config_has_tenant_and_devices() {
             {
                 "name": "two",
                 "device": { "driver": "af_packet", "interface": "gw1" },
-                "gateway_mac": "02:00:00:07:00:02",
+                "gateway_mac": "06:13:07:54:9a:a1",
                 "mac": "52:54:00:cc:00:02",
                 "addresses": "learn-dhcp",
                 "dhcp_server": false,
@@ -94,7 +114,7 @@ fn switch_config_has_tenant_and_devices() {
             {
                 "name": "dhcp",
                 "device": { "driver": "af_packet", "interface": "gw2" },
-                "gateway_mac": "02:00:00:07:00:03",
+                "gateway_mac": "06:d0:c9:cf:98:f3",
                 "mac": "52:54:00:cc:00:03",
                 "addresses": ["10.9.0.2/32"],
                 "dhcp_server": true,

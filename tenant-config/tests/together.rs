@@ -262,6 +262,25 @@ fn station_that_is_switch_of_other_tenant_refused() {
          (uplink.address), which would speak for this station; write the underlay's router, or a \
          peer on another host"
     );
+    let peer = tunnel("192.0.2.66", "\"10.2.0.71\"", false);
+    let peer = peer.replace(
+        "prefixes",
+        "sources = [\"203.0.113.1\", \"192.0.2.1\"]\nprefixes",
+    );
+    assert_eq!(
+        refusal_beside_one(&tenant(2).replace("[[port]]", &peer)),
+        "DIR/b.toml:14:11: tunnel.peer[0].sources: 192.0.2.1 is the switch of DIR/a.toml \
+         (uplink.address), which would speak for this station; write the underlay's router, or a \
+         peer on another host"
+    );
+    // A VM of the other tenant could speak as the peer.
+    let inside = peer.replace("203.0.113.1\", \"192.0.2.1", "10.1.0.77");
+    assert_eq!(
+        refusal_beside_one(&tenant(2).replace("[[port]]", &inside)),
+        "DIR/b.toml:14:11: tunnel.peer[0].sources: 10.1.0.77 on the underlay overlaps \
+         10.1.0.0/24, inner addresses of DIR/a.toml (gateway.ipv4): a VM there could speak as a \
+         station of this tenant's tunnel; choose inner addresses apart from the underlay"
+    );
     // The error is at the second file, whichever has the station.
     let directory = directory(&[tenant(1).replace("192.0.2.254", "192.0.2.2"), tenant(2)]);
     assert_eq!(

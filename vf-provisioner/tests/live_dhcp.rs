@@ -4,6 +4,8 @@
 //! The real switch, busybox's and ISC's clients and systemd's network daemon, on this host's
 //! kernel, as root. Without root the test prints that and passes.
 
+#[path = "common/client.rs"]
+mod client;
 #[path = "common/guest.rs"]
 mod guest;
 #[path = "common/output.rs"]
@@ -11,17 +13,15 @@ mod output;
 #[path = "common/site.rs"]
 mod site;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use guest::{Guest, command, dhcp, dropped, replies, run, send};
+use client::{Client, Networkd, words};
+use guest::{dhcp, dropped, replies, run, send};
 use site::{Site, sh};
 
 const TENANT: &str = r#"
@@ -77,121 +77,18 @@ fn script(log: &Path, [event, address, prefix, router, mtu]: [&str; 5]) -> Strin
     )
 }
 
-/// A client in a guest.
-struct Client {
-    program: Guest,
-    guest: &'static str,
-    log: PathBuf,
-    errors: PathBuf,
-}
-
-/// One event that a client reported, with its variables.
-#[derive(Debug)]
-struct Event {
-    name: String,
-    variables: BTreeMap<String, String>,
-}
-
-impl Client {
-    fn start(
-        site: &Site,
-        guest: &'static str,
-        variables: [&str; 5],
-        arguments: impl FnOnce(&str) -> Vec<String>,
-    ) -> Self {
-        let dir = site.dir.path();
-        let log = dir.join(format!("{guest}.log"));
-        let errors = dir.join(format!("{guest}.errors"));
-        let path = dir.join(format!("{guest}.script"));
-        fs::write(&path, script(&log, variables)).expect("a file");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let arguments = arguments(path.to_str().expect("UTF-8"));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut program = command(site, guest, &arguments);
-        let written = File::create(&errors).expect("a file");
-        program.stdin(Stdio::null()).stderr(written);
-        Self {
-            program: Guest(program.spawn().expect("the client starts")),
-            guest,
-            log,
-            errors,
-        }
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        // The last one may be half written.
-        let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
-        let events = whole.split("=> ").skip(1).map(|event| {
-            let mut lines = event.lines();
-            Event::new(lines.next().unwrap_or_default(), lines)
-        });
-        events.collect()
-    }
-
-    fn errors(&self) -> String {
-        fs::read_to_string(&self.errors).unwrap_or_default()
-    }
-
-    /// Has busybox's client renew its lease now: it counts each lease as two minutes at least.
-    fn renew(&self) {
-        let client = Pid::from_raw(self.program.0.id() as i32);
-        kill(client, Signal::SIGUSR1).expect("it is there");
-    }
-
-    /// Waits until the client reports such an event.
-    #[track_caller]
-    fn wait_for(&self, name: &str) -> Event {
-        let began = Instant::now();
-        loop {
-            let mut events = self.events().into_iter();
-            if let Some(event) = events.find(|event| event.name == name) {
-                return event;
-            }
-            let seen: Vec<_> = self.events().into_iter().map(|event| event.name).collect();
-            assert!(
-                began.elapsed() < Duration::from_secs(15),
-                "no {name} at {}, but {seen:?}: {}",
-                self.guest,
-                self.errors()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Event {
-    fn new<'l>(name: &str, lines: impl Iterator<Item = &'l str>) -> Self {
-        let variable = |line: &str| {
-            let (name, value) = line.split_once('=')?;
-            Some((name.to_owned(), value.trim().to_owned()))
-        };
-        Self {
-            name: name.to_owned(),
-            variables: lines.filter_map(variable).collect(),
-        }
-    }
-
-    #[track_caller]
-    fn has(&self, expected: &[(&str, &str)]) {
-        for (name, value) in expected {
-            let found = self.variables.get(*name).map(String::as_str);
-            assert_eq!(found, Some(*value), "{name} of {self:?}");
-        }
-    }
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
-}
-
 /// busybox's client.
 fn busybox(site: &Site) -> Client {
     let variables = ["$1", "$ip", "$mask", "$router", "$mtu"];
-    Client::start(site, "t1-busybox", variables, |script| {
-        let asks = "-O mtu -O search -O staticroutes -O ntpsrv";
-        words(&format!("busybox udhcpc -f -i eth0 {asks} -s {script}"))
-    })
+    Client::start(
+        site,
+        "t1-busybox",
+        |log| script(log, variables),
+        |script| {
+            let asks = "-O mtu -O search -O staticroutes -O ntpsrv";
+            words(&format!("busybox udhcpc -f -i eth0 {asks} -s {script}"))
+        },
+    )
 }
 
 /// ISC's client, which remembers an address of another network.
@@ -216,76 +113,32 @@ fn isc(site: &Site) -> Client {
         "$new_routers",
         "$new_interface_mtu",
     ];
-    Client::start(site, "t1-isc", variables, |script| {
-        words(&format!(
-            "dhclient -4 -d -cf {} -lf {} -pf {} -sf {script} eth0",
-            config.display(),
-            leases.display(),
-            dir.join("isc.pid").display()
-        ))
-    })
+    Client::start(
+        site,
+        "t1-isc",
+        |log| script(log, variables),
+        |script| {
+            words(&format!(
+                "dhclient -4 -d -cf {} -lf {} -pf {} -sf {script} eth0",
+                config.display(),
+                leases.display(),
+                dir.join("isc.pid").display()
+            ))
+        },
+    )
 }
 
-/// systemd's network daemon, with a `/run/systemd` of its own. Where `/sys` is read-only, it does
-/// not wait for udev.
-struct Networkd {
-    _program: Guest,
-    leases: PathBuf,
-    log: PathBuf,
+/// systemd's network daemon.
+fn networkd(site: &Site) -> Networkd {
+    let settings = "[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n\
+                    [DHCPv4]\nUseDomains=yes\nUseMTU=yes\nUseHostname=no\n";
+    Networkd::start(site, "t1-networkd", settings)
 }
 
-impl Networkd {
-    const PROGRAM: &str = "/lib/systemd/systemd-networkd";
-
-    fn start(site: &Site) -> Self {
-        let (run, log) = (
-            site.dir.path().join("run"),
-            site.dir.path().join("networkd.log"),
-        );
-        for dir in ["network", "netif/links", "netif/leases", "netif/lldp"] {
-            fs::create_dir_all(run.join(dir)).expect("a directory");
-        }
-        let text = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n\
-                    IPv6AcceptRA=no\n[DHCPv4]\nUseDomains=yes\nUseMTU=yes\nUseHostname=no\n";
-        fs::write(run.join("network/eth0.network"), text).expect("a file");
-        let program = format!(
-            "mkdir -p /run/systemd && mount --bind {} /run/systemd && \
-             chown -R systemd-network: /run/systemd && \
-             mount -o remount,ro,bind /sys && exec {}",
-            run.display(),
-            Self::PROGRAM
-        );
-        let mut program = command(site, "t1-networkd", &["sh", "-c", &program]);
-        let written = File::create(&log).expect("a file");
-        program.stdin(Stdio::null()).stderr(written);
-        program.env("SYSTEMD_LOG_TARGET", "console");
-        Self {
-            _program: Guest(program.spawn().expect("the client starts")),
-            leases: run.join("netif/leases"),
-            log,
-        }
-    }
-
-    /// What it notes of its lease, once it has one.
-    #[track_caller]
-    fn lease(&self) -> Event {
-        let began = Instant::now();
-        loop {
-            let mut leases = fs::read_dir(&self.leases).expect("a directory").flatten();
-            let text = leases
-                .next()
-                .and_then(|lease| fs::read_to_string(lease.path()).ok());
-            if let Some(text) = text {
-                return Event::new("lease", text.lines());
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(15),
-                "no lease: {}",
-                fs::read_to_string(&self.log).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
+/// Has busybox's client renew its lease now: it counts each lease as two minutes at least.
+fn renew(client: &Client) {
+    let pid = Pid::from_raw(client.program.0.id() as i32);
+    kill(pid, Signal::SIGUSR1).expect("it is there");
 }
 
 /// No frame of a sibling's in another's name is answered, or reaches a client.
@@ -344,7 +197,7 @@ fn ordinary_clients_get_what_the_file_says_from_the_gateway() {
     fs::write(&file, TENANT).expect("a file");
     site.good(&["apply", file.to_str().expect("UTF-8")]);
 
-    let (busybox, isc, networkd) = (busybox(&site), isc(&site), Networkd::start(&site));
+    let (busybox, isc, networkd) = (busybox(&site), isc(&site), networkd(&site));
     busybox.wait_for("bound").has(&[
         ("ip", "10.1.0.11"),
         ("subnet", "255.255.255.0"),
@@ -411,7 +264,7 @@ fn ordinary_clients_get_what_the_file_says_from_the_gateway() {
 
     sibling_gets_nothing_in_anothers_name(&site);
 
-    busybox.renew();
+    renew(&busybox);
     busybox
         .wait_for("renew")
         .has(&[("ip", "10.1.0.11"), ("mtu", "1400")]);

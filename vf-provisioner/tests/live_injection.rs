@@ -356,8 +356,8 @@ fn hostile_calls_of_a_running_switch_are_refused_or_end_it() {
         // DPDK's own thread waits for interrupts, of which there is none.
         let threads = threads(pid);
         let names: Vec<&str> = threads.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["control", "eal-intr-thread", "vswitch"]);
-        let (name, thread) = &threads[number % 2 * 2];
+        assert_eq!(names, ["control", "eal-intr-thread", "metadata", "vswitch"]);
+        let (name, thread) = &threads[[0, 2, 3][number % 3]];
         println!("{}, by {name}", attempt.name);
         assert_eq!(
             inject(*thread, attempt, &targets),

@@ -33,9 +33,9 @@ use supervisor::Supervisor;
 fn set_for_t1() -> [Settings; 7] {
     [
         set("52:54:00:00:01:01", 3000),
-        set("02:00:13:89:00:01", 3000),
+        set("06:e1:93:2c:e6:ce", 3000),
         set("52:54:00:00:01:02", 3001),
-        set("02:00:13:89:00:02", 3001),
+        set("06:93:c1:2c:21:82", 3001),
         set("0a:e2:f1:b1:b2:67", 0),
         set(ZERO, 0),
         set(ZERO, 0),
@@ -227,7 +227,7 @@ fn apply_killed_at_any_step_converges() {
             site.good(&[&on[..], &[&one]].concat());
             assert_eq!(
                 functions("pf0")[1].0,
-                "02:00:13:89:00:01",
+                "06:e1:93:2c:e6:ce",
                 "moment {moment}"
             );
         }

@@ -26,7 +26,7 @@ use supervisor::Supervisor;
 fn set_for_t1() -> [Settings; 7] {
     [
         set("52:54:00:00:01:01", 3000),
-        set("02:00:13:89:00:01", 3000),
+        set("06:e1:93:2c:e6:ce", 3000),
         set("0a:e2:f1:b1:b2:67", 0),
         set(ZERO, 0),
         set(ZERO, 0),

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod ike;
 mod log;
+pub mod metadata;
 pub mod sandbox;
 pub mod vm;
 pub mod worker;

@@ -166,7 +166,9 @@ fn replay_prints_the_verdict_of_each_frame() {
     assert_eq!(forwarded.len(), 1);
     assert_eq!(
         forwarded[0][..12],
-        [0x52, 0x54, 0, 0xaa, 0, 2, 0x02, 0x00, 0x13, 0x89, 0, 2]
+        [
+            0x52, 0x54, 0, 0xaa, 0, 2, 0x06, 0x16, 0x7c, 0xb5, 0x9c, 0x9b
+        ]
     );
     assert_eq!(forwarded[0][14..], four_frames()[0][14..]);
     let returned = frames("red-vm1");
@@ -276,7 +278,7 @@ fn trace_lists_stages_up_to_the_verdict() {
         forwarded["sent"]
             .as_str()
             .unwrap()
-            .starts_with("525400aa0002020013890002")
+            .starts_with("525400aa000206167cb59c9b")
     );
     assert_eq!(
         stages(&forwarded).first().map(String::as_str),

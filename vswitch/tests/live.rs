@@ -262,7 +262,10 @@ fn threads_are_confined(switch: Pid) {
         threads.push(name);
     }
     threads.sort();
-    assert_eq!(threads, ["control", "eal-intr-thread", "vswitch"]);
+    assert_eq!(
+        threads,
+        ["control", "eal-intr-thread", "metadata", "vswitch"]
+    );
 }
 
 #[test]

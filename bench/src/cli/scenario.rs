@@ -24,7 +24,8 @@ pub(crate) enum Scenario {
     Idle,
     /// Throughput of iperf3, Apache and Memcached through a switch
     Apps,
-    /// Cycles per frame by the number of ports, addresses, routes and peers, in the pipeline alone
+    /// Cycles per frame by the number of ports, addresses, receivers, routes and peers, in the
+    /// pipeline alone
     Scale,
     /// Cycles per frame of each kind of frame, in the pipeline alone
     Stages,

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use packet::number::ethertype;
-use packet::wire::{ETHERNET_LEN, arp};
+use packet::addr;
+use packet::number::{ethertype, icmpv6, protocol};
+use packet::wire::{ETHERNET_LEN, arp, checksum, ethernet};
 use tenant_config::{MacAddr, TunnelKind};
 
 use super::remote::{Remote, distant};
@@ -47,9 +48,45 @@ pub(super) fn udp4_from_uplink(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u
     padded4(uplink_macs(), 46, (source, destination), PORTS)
 }
 
+/// The same as [`udp4`] to a group.
+pub(super) fn udp4_to_group(source: Ipv4Addr, group: Ipv4Addr) -> Vec<u8> {
+    let macs = (addr::group_mac4(group.to_bits()), vm_macs().1);
+    padded4(macs, 46, (source, group), PORTS)
+}
+
 fn padded4(macs: Macs, len: u16, ends: (Ipv4Addr, Ipv4Addr), ports: (u16, u16)) -> Vec<u8> {
     let mut frame = headers4(macs, ends, ports, len).to_vec();
     frame.resize(ETHERNET_LEN + usize::from(len), 0);
+    frame
+}
+
+/// An address that the VM at a port, counted from 1, has claimed; `nth` counts from 0.
+pub(super) fn claimed(port: u16, nth: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0xc1a1, 0, port, nth)
+}
+
+/// The Neighbor Solicitation by which the VM at a port, counted from 1, detects whether another
+/// station has the address (RFC 4862, 5.4).
+pub(super) fn detection(port: u16, address: Ipv6Addr) -> Vec<u8> {
+    const LEN: usize = 24;
+    let group = addr::solicited_node(address.to_bits());
+    let macs = (addr::group_mac(group), network::vm_mac(0, port).octets());
+    let mut message = [0; LEN];
+    message[0] = icmpv6::NEIGHBOR_SOLICITATION;
+    message[8..].copy_from_slice(&address.octets());
+    // The pseudo header's source is the unspecified address.
+    let pseudo = [
+        &group.to_be_bytes()[..],
+        &[0, 0, 0, LEN as u8, 0, 0, 0, protocol::ICMPV6],
+    ];
+    let covered = [&pseudo.concat()[..], &message].concat();
+    message[2..4].copy_from_slice(&(!checksum::folded(checksum::sum(&covered))).to_ne_bytes());
+    let mut frame = vec![0; ETHERNET_LEN];
+    ethernet::write(&mut frame, macs.0, macs.1, ethertype::IPV6);
+    frame.extend([0x60, 0, 0, 0, 0, LEN as u8, protocol::ICMPV6, 255]);
+    frame.extend([0; 16]);
+    frame.extend(group.to_be_bytes());
+    frame.extend(message);
     frame
 }
 

@@ -6,13 +6,19 @@ use pipeline::{PortId, Stage};
 use tenant_config::TunnelKind;
 
 use super::attacks::refused;
-use super::frames::{PORTS, arp_request, tunnelled, udp4, udp4_from_uplink, udp4_of, udp6};
+use super::frames::{
+    PORTS, arp_request, claimed, tunnelled, udp4, udp4_from_uplink, udp4_of, udp4_to_group, udp6,
+};
 use super::remote::{Remote, distant};
-use super::{BURST, Expected, Scenario};
+use super::{BURST, Expected, Scenario, With};
 use crate::network::{Size, vm_ipv4, vm_ipv6};
 
 /// An external address.
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// A group that goes to all ports without a report.
+const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+/// Addresses that a port may have claimed.
+const CLAIMS: u16 = 8;
 /// The first VM's port.
 const VM: PortId = PortId(0);
 
@@ -22,7 +28,7 @@ impl Scenario {
         Self {
             name,
             size,
-            tunnel: None,
+            with: With::Nothing,
             from,
             frames,
             expected: Expected::Forward,
@@ -107,7 +113,7 @@ fn tunnels() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, remote: Option<Remote>, from, frames| {
         scenarios.push(Scenario {
-            tunnel: remote,
+            with: remote.map_or(With::Nothing, With::Tunnel),
             ..Scenario::forwarded(name, size, from, frames)
         });
     };
@@ -162,17 +168,17 @@ pub struct Scale {
     pub scenario: Scenario,
 }
 
-/// The dimensions that may make a frame more expensive: ports, addresses of a port, remote
-/// addresses (each a route), peers.
+/// The dimensions that may make a frame more expensive: ports, addresses of a port, addresses that
+/// VMs have claimed, receivers of a multicast packet, remote addresses (each a route), peers.
 pub fn scale() -> Vec<Scale> {
     let mut all = Vec::new();
-    let mut add = |dimension, count: u32, size, tunnel, frames| {
+    let mut add = |dimension, count: u32, size, with, frames| {
         let name = format!("scale/{dimension}/{count}");
         all.push(Scale {
             dimension,
             count,
             scenario: Scenario {
-                tunnel,
+                with,
                 ..Scenario::forwarded(name, size, VM, frames)
             },
         });
@@ -186,7 +192,13 @@ pub fn scale() -> Vec<Scale> {
         };
         let frames = (0..BURST as u16).map(|nth| udp4(own, destination(nth), PORTS));
         let size = Size::new(ports, 1);
-        add("ports", u32::from(ports), size, None, frames.collect());
+        add(
+            "ports",
+            u32::from(ports),
+            size,
+            With::Nothing,
+            frames.collect(),
+        );
     }
     for addresses in [1, 10, 100, 1000] {
         let frames = (0..BURST as u16).map(|nth| {
@@ -194,7 +206,29 @@ pub fn scale() -> Vec<Scale> {
             udp4(vm_ipv4(1, host), vm_ipv4(2, host), PORTS)
         });
         let (count, size) = (u32::from(addresses), Size::new(2, addresses));
-        add("addresses", count, size, None, frames.collect());
+        add("addresses", count, size, With::Nothing, frames.collect());
+    }
+    // Eight for each VM but the sender, which sends to all of them in turn.
+    for addresses in [8, 56, 504] {
+        let others = addresses / CLAIMS;
+        let frames = (0..BURST as u16).map(|nth| {
+            let nth = nth * (addresses / BURST as u16).max(1) % addresses;
+            let to = claimed(2 + nth % others, nth / others);
+            udp6(&vm_ipv6(1, 0), &to.to_string())
+        });
+        let (count, size) = (u32::from(addresses), Size::new(others + 1, 1));
+        add(
+            "claimed addresses",
+            count,
+            size,
+            With::Claims(CLAIMS),
+            frames.collect(),
+        );
+    }
+    for receivers in [1, 4, 16, 64] {
+        let frame = udp4_to_group(own, MDNS);
+        let (count, size) = (u32::from(receivers), Size::new(receivers + 1, 1));
+        add("receivers", count, size, With::Groups, vec![frame]);
     }
     let mut remote = |dimension, count, remote: Remote| {
         let frames = (0..BURST as u32).map(|nth| {
@@ -202,7 +236,13 @@ pub fn scale() -> Vec<Scale> {
             udp4(own, distant(nth), PORTS)
         });
         let size = Size::new(2, 1);
-        add(dimension, count, size, Some(remote), frames.collect());
+        add(
+            dimension,
+            count,
+            size,
+            With::Tunnel(remote),
+            frames.collect(),
+        );
     };
     for routes in [10, 100, 1000, 10_000, 100_000] {
         remote("routes", routes, Remote::geneve(Remote::PEERS, routes));

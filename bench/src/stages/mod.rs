@@ -3,11 +3,13 @@
 //! ```text
 //!  list ──► attacks ──► frames     which scenarios there are, and their frames
 //!    └────► remote                 the tunnel's other end
+//!           copied                 buffers that frames are copied into
 //! ```
 //!
 //! `round` adds a worker, for some of them.
 
 mod attacks;
+mod copied;
 mod frames;
 mod list;
 mod remote;
@@ -17,7 +19,7 @@ use anyhow::bail;
 use dpdk::cycles;
 use packet::{DropReason, Frame};
 use pipeline::{Generation, Pipeline, PortId, Verdict};
-use tenant_config::{MacAddr, SwitchConfig};
+use tenant_config::{Addresses6, AnyGroup, Ipv6Autoconf, MacAddr, MulticastGroups, SwitchConfig};
 
 use crate::network::{self, Size};
 
@@ -37,11 +39,24 @@ pub struct Scenario {
     /// The name, such as `v4-to-uplink/64-ports-1-addresses`.
     pub name: String,
     size: Size,
-    tunnel: Option<Remote>,
+    with: With,
     /// The port that the frames come from.
     from: PortId,
     frames: Vec<Vec<u8>>,
     expected: Expected,
+}
+
+/// What a tenant has beside its VMs and an uplink.
+#[derive(Debug, Clone, Copy)]
+enum With {
+    /// Nothing.
+    Nothing,
+    /// A tunnel.
+    Tunnel(Remote),
+    /// Groups, which its VMs may send to.
+    Groups,
+    /// IPv6 addresses that its VMs have claimed, so many each.
+    Claims(u16),
 }
 
 /// The verdict on every frame of a scenario.
@@ -76,8 +91,13 @@ impl Scenario {
                 .collect(),
             buffers: vec![[0; BUFFER]; BURST],
             verdicts: Vec::new(),
+            spare: copied::Spare::default(),
+            copies: false,
+            receivers: usize::from(self.size.ports) - 1,
         };
+        run.claim(self);
         run.verdicts = (0..BURST).map(|nth| run.decide(nth)).collect();
+        run.copies = run.verdicts.contains(&Verdict::Copies);
         for verdict in &run.verdicts {
             assert_eq!(Expected::from(*verdict), self.expected, "{}", self.name);
         }
@@ -86,10 +106,27 @@ impl Scenario {
 
     /// The switch's configuration.
     fn config(&self) -> SwitchConfig {
-        match &self.tunnel {
-            None => network::tenant(0, self.size),
-            Some(remote) => remote.tenant(self.size),
+        let mut config = match &self.with {
+            With::Tunnel(remote) => remote.tenant(self.size),
+            _ => network::tenant(0, self.size),
+        };
+        match self.with {
+            With::Groups => {
+                config.multicast.groups = MulticastGroups::Any(AnyGroup::Any);
+                for port in &mut config.ports {
+                    // The clock stands still.
+                    port.limits.multicast_pps = Some(u32::MAX);
+                }
+            }
+            With::Claims(_) => {
+                config.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+                for port in &mut config.ports {
+                    port.addresses6 = Some(Addresses6::LearnNd);
+                }
+            }
+            With::Nothing | With::Tunnel(_) => {}
         }
+        config
     }
 
     /// The switch, with all next hops resolved.
@@ -110,6 +147,12 @@ pub struct Run {
     buffers: Vec<[u8; BUFFER]>,
     /// The expected verdict on each frame.
     verdicts: Vec<Verdict>,
+    /// For the copies of frames that several ports get.
+    spare: copied::Spare,
+    /// Whether there are such frames.
+    copies: bool,
+    /// How many ports get each of them.
+    receivers: usize,
 }
 
 impl Run {
@@ -131,6 +174,25 @@ impl Run {
         spend(Self::burst) - harness
     }
 
+    /// Has each VM claim its addresses.
+    fn claim(&mut self, scenario: &Scenario) {
+        let With::Claims(each) = scenario.with else {
+            return;
+        };
+        let of_port = |port| (0..each).map(move |nth| (port, nth));
+        for (port, nth) in (1..=scenario.size.ports).flat_map(of_port) {
+            let bytes = frames::detection(port, frames::claimed(port, nth));
+            let mut frame = filled(&mut self.buffers[0], &bytes);
+            let verdict = self.pipeline.process(1, PortId(port - 1), &mut frame);
+            assert_eq!(
+                verdict,
+                Verdict::Drop(DropReason::Absorbed),
+                "{}",
+                scenario.name
+            );
+        }
+    }
+
     fn decide(&mut self, nth: usize) -> Verdict {
         let mut frame = filled(&mut self.buffers[nth], &self.frames[nth]);
         self.pipeline.process(1, self.from, &mut frame)
@@ -139,6 +201,9 @@ impl Run {
     /// Fills a burst of buffers with the frames and decides on each of them. Returns the number of
     /// verdicts that were as expected.
     pub fn burst(&mut self) -> usize {
+        if self.copies {
+            return self.burst_of_copies();
+        }
         let mut right = 0;
         let mut expected = self.verdicts.iter();
         let frames = self.buffers.iter_mut().zip(&self.frames);
@@ -148,6 +213,18 @@ impl Run {
             right += usize::from(Some(&verdict) == expected.next());
         });
         right
+    }
+
+    /// The same where each frame goes to several ports: with the copies. Those of a frame come one
+    /// after the other.
+    fn burst_of_copies(&mut self) -> usize {
+        let mut copies = 0;
+        let frames = self.frames.iter().map(|bytes| self.spare.fill(bytes));
+        let mut pass = self.pipeline.burst(1, self.from);
+        pass.process_all(frames, |_, verdict| {
+            copies += usize::from(matches!(verdict, Verdict::Forward(_)));
+        });
+        copies / self.receivers
     }
 
     /// The harness's part of [`Self::burst`]: fills the buffers.

@@ -40,6 +40,8 @@ impl Remote {
         let peer = |number: u16| PeerConfig {
             name: format!("host{number}").parse().expect("a name"),
             vtep: self.vtep(number),
+            sources: Vec::new(),
+            mtu: None,
             mac: MacAddr::of_vtep(vni, self.vtep(number)),
             next_hop: self.vtep(number),
             prefixes: (u32::from(number) - 1..self.addresses)

@@ -3,7 +3,7 @@
 
 use packet::DropReason;
 use packet::encapsulation;
-use packet::number::{icmpv6, protocol};
+use packet::number::{icmpv6, is_upper_layer};
 use packet::refused::{Field, REFUSED};
 
 /// Addresses that are never routed: "this network", loopback, link-local, and everything from
@@ -33,19 +33,16 @@ pub(super) fn encapsulations() -> impl Iterator<Item = u16> {
 
 /// Upper layers over IPv6 that encapsulate.
 pub(super) fn encapsulations6() -> impl Iterator<Item = u16> {
-    encapsulations().filter(|number| {
-        let layers = protocol::UPPER_LAYERS;
-        layers.iter().any(|layer| u16::from(*layer) == *number)
-    })
+    let is_layer = |number: &u16| u8::try_from(*number).is_ok_and(is_upper_layer);
+    encapsulations().filter(is_layer)
 }
 
-/// The other upper layers over IPv6 that the filter accepts.
+/// The upper layers over IPv6 that are known to carry no packet. The filter also accepts those that
+/// it does not know, where encapsulation is not denied.
 pub(super) fn upper_layers() -> impl Iterator<Item = u16> {
-    let mut layers = protocol::UPPER_LAYERS.map(u16::from);
-    layers.sort_unstable();
-    layers
-        .into_iter()
-        .filter(|layer| encapsulations().all(|other| other != *layer))
+    (0..=u8::MAX)
+        .filter(|number| is_upper_layer(*number) && !encapsulation::is_protocol(*number))
+        .map(u16::from)
 }
 
 /// ICMP types that neither VMs nor the underlay may send.

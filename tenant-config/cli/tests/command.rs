@@ -76,9 +76,8 @@ fn peers_prints_what_other_hosts_write() {
 
 #[test]
 fn check_and_switch_accept_every_key() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = every_key();
     let file = directory.path().join("green.toml");
-    std::fs::write(&file, EVERY_KEY).unwrap();
     let file = file.to_str().unwrap();
     let output = run(&["check", file]);
     assert_eq!(
@@ -95,8 +94,25 @@ fn check_and_switch_accept_every_key() {
     );
     let output = run(&["switch", file]);
     let config = SwitchConfig::from_json("-", text(&output.stdout));
-    let green = Tenant::parse("green.toml", EVERY_KEY).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config, Ok(green.offline_config()));
+    assert_eq!(config, Ok(load(&directory).offline_config()));
+}
+
+/// A directory with [`EVERY_KEY`] as `green.toml`, and with the files that it names.
+fn every_key() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in [
+        ("green.toml", EVERY_KEY),
+        ("one.user-data", "#!/bin/sh\n"),
+        ("one.vendor-data", "#cloud-config\n"),
+    ] {
+        std::fs::write(directory.path().join(name), text).expect("a file");
+    }
+    directory
+}
+
+fn load(directory: &tempfile::TempDir) -> Tenant {
+    let file = directory.path().join("green.toml");
+    Tenant::load(&file).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -194,6 +210,9 @@ lease_s = 600
 tftp_server = "10.9.0.69"
 boot_file = "lpxelinux.0"
 ipxe_boot_file = "http://10.9.0.69/ipxe"
+[gateway.dns]
+enabled = true
+domain = "green.example"
 [uplink]
 address = "192.0.2.9/24"
 next_hop = "192.0.2.1"
@@ -233,6 +252,7 @@ name = "host-b"
 vtep = "2001:db8:1::66"
 mac = "52:54:00:00:00:66"
 next_hop = "2001:db8::fe"
+mtu = 8000
 prefixes = ["10.9.0.71", "10.9.8.0/24", "fd00:9::71"]
 ipsec = "required"
 certificate = "/etc/mts/ipsec/host-b.pem"
@@ -260,12 +280,20 @@ mtu = 9000
 rate_mbit = 500
 min_rate_mbit = 100
 limits = { broadcast_pps = 1, arp_nd_pps = 2, dhcp_pps = 3, pps = 4, bps = 5, multicast_pps = 6 }
+[port.metadata]
+instance_id = "i-1"
+hostname = "one.green.example"
+public_keys = ["ssh-ed25519 AAAA one"]
+user_data = "one.user-data"
+vendor_data = "one.vendor-data"
+openstack = false
 "#;
 
 /// Keys that exclude one of [`EVERY_KEY`]: `compatible` goes without `proposals`, and a peer has a
-/// key of its own or a certificate. A port without IPv6 learns none.
-const OTHER_WAYS: [(&str, &str); 3] = [
+/// key of its own or a certificate, and under IPsec one address. A port without IPv6 learns none.
+const OTHER_WAYS: [(&str, &str); 4] = [
     ("proposals", "compatible"),
+    ("ipsec", "sources"),
     ("certificate", "psk"),
     ("ipv6", "addresses6"),
 ];
@@ -335,8 +363,7 @@ fn schemas_describe_every_key() {
         json!(["name", "vtep", "prefixes"])
     );
 
-    let parsed = Tenant::parse("green.toml", EVERY_KEY).unwrap_or_else(|errors| panic!("{errors}"));
-    let mut config = parsed.offline_config();
+    let mut config = load(&every_key()).offline_config();
     config.control_socket = Some("/run/green.sock".into());
     // A device's keys depend on its driver; they are no part of this comparison.
     let mut given = serde_json::to_value(config).unwrap();

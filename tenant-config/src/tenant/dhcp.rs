@@ -16,7 +16,8 @@ use crate::error::Report;
 use crate::key::{At, KeyPath, elements, values};
 use crate::problem::Problem;
 use crate::subnet::{
-    edge_role, host_bits, not_unicast, parse_ipv4_address, parse_ipv4_prefix, reserved,
+    edge_role, host_bits, not_unicast, parse_address, parse_ipv4_address, parse_ipv4_prefix,
+    reserved,
 };
 
 /// The most DNS servers, NTP servers and search domains, each.
@@ -26,17 +27,18 @@ pub const MAX_DHCP_ROUTES: usize = 24;
 /// The most bytes of an option.
 const MAX_OPTION: usize = 255;
 
-/// What the gateway's DHCP server tells each VM that has an IPv4 address. It serves unless it is
-/// disabled, or a port of the tenant is a DHCP server.
+/// What the gateway's DHCP and DHCPv6 servers tell VMs beside their addresses. They serve unless
+/// they are disabled, or a port of the tenant is a DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Dhcp {
-    /// Whether the gateway serves DHCP.
+    /// Whether the gateway serves DHCP and DHCPv6.
     pub enabled: bool,
-    /// DNS servers, the preferred one first.
+    /// DNS servers, the preferred one first. VMs learn each by its family's protocol, those of IPv6
+    /// by Router Advertisements too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
     /// The domain of the VMs' names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<DomainName>,
@@ -45,8 +47,8 @@ pub struct Dhcp {
     pub search: Vec<DomainName>,
     /// NTP servers, the preferred one first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ntp: Vec<Ipv4Addr>,
-    /// Routes beside the default route, which leads to the gateway.
+    pub ntp: Vec<IpAddr>,
+    /// IPv4 routes beside the default route, which leads to the gateway.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DhcpRoute>,
     /// How long a lease lasts, in seconds.
@@ -183,8 +185,8 @@ impl Default for Dhcp {
 /// The values of `[gateway.dhcp]` that rules judge.
 #[derive(Debug, Default)]
 pub(crate) struct DhcpFacts {
-    dns: Vec<At<Ipv4Addr>>,
-    ntp: Vec<At<Ipv4Addr>>,
+    dns: Vec<At<IpAddr>>,
+    ntp: Vec<At<IpAddr>>,
     tftp_server: Option<At<BootServer>>,
     search: Vec<At<DomainName>>,
     /// Where the routes lead to and by way of whom.
@@ -198,11 +200,8 @@ impl Dhcp {
 
     pub(super) fn read(mut section: Section<'_>) -> (Self, DhcpFacts) {
         let enabled = section.get("enabled").and_then(|node| node.flag());
-        let addresses = |node: Node<'_>| {
-            node.list("an array of IPv4 addresses", |item| {
-                item.text(parse_ipv4_address)
-            })
-        };
+        let addresses =
+            |node: Node<'_>| node.list("an array of IP addresses", |item| item.text(parse_address));
         let dns = section.get("dns").map_or_else(Vec::new, addresses);
         let domain = section.get("domain");
         let search = section.get("search").map_or_else(Vec::new, |node| {
@@ -314,7 +313,11 @@ impl DhcpFacts {
         if let Some(server) = &self.tftp_server
             && let BootServer::Address(address) = server.value
         {
-            check_server(&At::new(server.key.clone(), address), gateway, report);
+            check_server(
+                &At::new(server.key.clone(), address.into()),
+                gateway,
+                report,
+            );
         }
         for (to, via) in &self.routes {
             check_route(to, via, gateway, report);
@@ -333,14 +336,14 @@ impl DhcpFacts {
     }
 }
 
-/// Checks the address of a server, which VMs reach by IPv4.
-fn check_server(server: &At<Ipv4Addr>, gateway: &GatewayFacts, report: &Report) {
-    let ip = IpAddr::V4(server.value);
-    let address = server.value.to_string();
+/// Checks the address of a server, which VMs reach by its family.
+fn check_server(server: &At<IpAddr>, gateway: &GatewayFacts, report: &Report) {
+    let ip = server.value;
+    let address = ip.to_string();
     if let Some(what) = not_unicast(ip) {
         report.add(&server.key, Problem::NotUnicast { address, what });
     } else if gateway.of_family(ip.into()).is_none()
-        && let Some(problem) = gateway.missing(address, true)
+        && let Some(problem) = gateway.missing(address, ip.is_ipv4())
     {
         report.add(&server.key, problem);
     }
@@ -353,7 +356,8 @@ fn check_route(to: &At<Ipv4Net>, via: &At<Ipv4Addr>, gateway: &GatewayFacts, rep
     }
     let net = IpNet::from(IpAddr::V4(via.value));
     let Some(own) = gateway.of_family(net) else {
-        return check_server(via, gateway, report);
+        let via = At::new(via.key.clone(), via.value.into());
+        return check_server(&via, gateway, report);
     };
     let subnet = own.trunc();
     if !subnet.contains(&net) {

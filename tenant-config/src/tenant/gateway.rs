@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dhcp::{Dhcp, DhcpFacts};
+use super::dns::Dns;
 use crate::addr::InvalidValue;
 use crate::document::Node;
 use crate::error::Report;
@@ -20,7 +21,7 @@ pub enum Ipv6Autoconf {
     None,
     /// They form addresses from the prefix (RFC 4862).
     Slaac,
-    /// By DHCPv6, where a port of the tenant serves it.
+    /// By DHCPv6 of the gateway, or of a port of the tenant that is a DHCP server.
     #[default]
     Dhcpv6,
 }
@@ -57,9 +58,12 @@ pub struct Gateway {
     /// How VMs come by their IPv6 addresses.
     #[serde(default, skip_serializing_if = "Ipv6Autoconf::is_default")]
     pub ipv6_autoconf: Ipv6Autoconf,
-    /// The gateway's own DHCP server.
+    /// The gateway's own DHCP and DHCPv6 servers.
     #[serde(default, skip_serializing_if = "Dhcp::is_default")]
     pub dhcp: Dhcp,
+    /// The names of the tenant's ports.
+    #[serde(default, skip_serializing_if = "Dns::is_default")]
+    pub dns: Dns,
 }
 
 /// The gateway's addresses, as far as they could be read.
@@ -92,6 +96,8 @@ impl Gateway {
         let dhcp = section.get("dhcp").and_then(|node| node.section());
         let (dhcp, dhcp_facts) = dhcp.map(Dhcp::read).unwrap_or_default();
         facts.dhcp = dhcp_facts;
+        let dns = section.get("dns").and_then(|node| node.section());
+        let dns = dns.map(Dns::read).unwrap_or_default();
         section.finish();
         let gateway = Self {
             ipv4: ipv4.as_ref().map(|ipv4| ipv4.value),
@@ -101,6 +107,7 @@ impl Gateway {
                 .as_ref()
                 .map_or_else(Default::default, |it| it.value),
             dhcp,
+            dns,
         };
         facts.addresses = gateway.addresses(&facts.key).collect();
         facts.unreadable = facts.addresses.len() < given;

@@ -191,8 +191,10 @@ struct Station {
 fn compare_stations(configs: &[&SwitchConfig], found: &mut Conflicts<'_>) {
     let mut switches: HashMap<IpAddr, Vec<Claim<Station>>> = HashMap::new();
     for (tenant, config) in configs.iter().enumerate() {
-        for (key, own) in uplink_addresses(config) {
-            let address = own.addr();
+        let link_local = config.uplink_link_local();
+        let link_local = link_local.map(|own| (Key::Table("uplink"), IpAddr::V6(own)));
+        let own = uplink_addresses(config).map(|(key, own)| (key, own.addr()));
+        for (key, address) in own.chain(link_local) {
             let value = Station {
                 address,
                 is_switch: true,
@@ -333,6 +335,15 @@ fn extents(config: &SwitchConfig) -> impl Iterator<Item = (Key, Extent)> {
         let key = Key::Peer(index, "vtep");
         (!on_link).then(|| at(key, peer.vtep.into(), Side::Underlay))
     });
+    let sources = peers(config).flat_map(move |(index, peer)| {
+        let off_link =
+            |source: &&IpAddr| !uplink_addresses(config).any(|(_, link)| link.contains(*source));
+        let sources = peer.sources.iter().filter(off_link);
+        sources.map(move |source| {
+            let key = Key::Peer(index, "sources");
+            at(key, (*source).into(), Side::Underlay)
+        })
+    });
     let behind = peers(config).flat_map(move |(peer_index, peer)| {
         let prefixes = (0..).zip(&peer.prefixes);
         // A tenant may have all addresses behind a peer if it sends nothing plainly.
@@ -348,6 +359,7 @@ fn extents(config: &SwitchConfig) -> impl Iterator<Item = (Key, Extent)> {
         .chain(behind_ports)
         .chain(uplinks.map(move |(key, net)| at(key, net, Side::Underlay)))
         .chain(endpoints)
+        .chain(sources)
         .chain(behind)
 }
 
@@ -366,7 +378,7 @@ fn uplink_addresses(config: &SwitchConfig) -> impl Iterator<Item = (Key, IpNet)>
     })
 }
 
-/// The stations of the underlay to which a tenant's switch sends.
+/// The stations of the underlay to which a tenant's switch sends, or from which it receives.
 fn stations(config: &SwitchConfig) -> impl Iterator<Item = (Key, IpAddr)> {
     let hops = config.uplink.iter().flat_map(|uplink| {
         let ipv4 = uplink.next_hops.ipv4.map(IpAddr::V4);
@@ -383,8 +395,10 @@ fn stations(config: &SwitchConfig) -> impl Iterator<Item = (Key, IpAddr)> {
         // A file need not write the next hop: it is the endpoint itself, or the uplink's.
         let written = peer.next_hop != peer.vtep && !routers.contains(&peer.next_hop);
         let hop = written.then_some((Key::Peer(index, "next_hop"), peer.next_hop));
+        let sources = peer.sources.iter();
         [(Key::Peer(index, "vtep"), peer.vtep)]
             .into_iter()
+            .chain(sources.map(move |source| (Key::Peer(index, "sources"), *source)))
             .chain(hop)
     });
     hops.chain(peers)

@@ -732,7 +732,7 @@ impl IpsecFacts {
         required.then(|| suites.unwrap_or_else(|| IpsecConfig::default().suites))
     }
 
-    fn protects(&self, peer: &PeerIpsecFacts) -> bool {
+    pub(super) fn protects(&self, peer: &PeerIpsecFacts) -> bool {
         let mode = peer.mode.as_ref().map(|mode| mode.value).or(self.mode);
         mode == Some(Protection::Required)
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Tenant;
@@ -10,7 +11,7 @@ use super::host::{HostProblem, conflicts};
 use super::port::PortProblem;
 use super::uplink::Uplink;
 use crate::addr::Name;
-use crate::document::Document;
+use crate::document::{Document, Origin};
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::KeyPath;
 use crate::problem::Problem;
@@ -109,7 +110,7 @@ fn first_culprit(loaded: &[Loaded]) -> Option<(usize, ConfigErrors)> {
 
 /// The name in a file that is invalid otherwise.
 fn named(path: &Path) -> Option<Name> {
-    let text = read(path).ok()?;
+    let (text, _) = read(path).ok()?;
     let table: toml::Table = text.parse().ok()?;
     table.get("name")?.as_str()?.parse().ok()
 }
@@ -126,8 +127,11 @@ pub(super) struct Loaded {
 impl Loaded {
     pub(super) fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        let text = read(path)?;
-        let tenant = Tenant::parse(&file, &text)?;
+        let (text, owner) = read(path)?;
+        let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let origin = Origin { directory, owner };
+        let tenant = Tenant::parse_from(Some(origin), &file, &text)?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -169,15 +173,20 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
 /// The most bytes of a tenant file: far more than the bounds on its content allow.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-fn read(path: &Path) -> Result<String, ConfigErrors> {
+/// The text of a tenant file, and its owner.
+fn read(path: &Path) -> Result<(String, u32), ConfigErrors> {
     let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+    let owner = fs::File::open(path)
+        .and_then(|file| {
+            let owner = file.metadata()?.uid();
+            file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+            Ok(owner)
+        })
         .map_err(|error| unreadable(path, &error.to_string()))?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(unreadable(path, "larger than any tenant's file (64 MiB)"));
     }
-    Ok(text)
+    Ok((text, owner))
 }
 
 fn unreadable(path: &Path, reason: &str) -> ConfigErrors {

@@ -7,12 +7,14 @@
 
 mod addresses;
 mod dhcp;
+mod dns;
 mod encapsulation;
 mod gateway;
 mod host;
 mod ipsec;
 mod limits;
 mod load;
+mod metadata;
 mod mtu;
 mod multicast;
 mod nic;
@@ -36,6 +38,7 @@ pub use self::dhcp::{
     BootFile, BootServer, Dhcp, DhcpProblem, DhcpRoute, LeaseSeconds, MAX_DHCP_LIST,
     MAX_DHCP_ROUTES,
 };
+pub use self::dns::Dns;
 pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
 pub use self::gateway::{Gateway, GatewayProblem, Ipv6Autoconf};
@@ -47,6 +50,10 @@ pub use self::ipsec::{
 pub use self::limits::{Limits, LimitsProblem};
 use self::load::Loaded;
 pub use self::load::{InvalidFile, TenantFiles, load_all, load_each};
+pub use self::metadata::{
+    DataFile, InstanceId, MAX_METADATA, MAX_PUBLIC_KEYS, MAX_USER_DATA, Metadata, MetadataConfig,
+    MetadataProblem, PublicKey, UserData,
+};
 pub use self::mtu::{MAX_MTU, MIN_MTU_IPV4, MIN_MTU_IPV6};
 pub use self::multicast::{
     AnyGroup, BroadcastUse, MAX_GROUPS, Multicast, MulticastGroups, MulticastProblem, is_own_group,
@@ -65,7 +72,7 @@ pub use self::tunnel::{
 pub(crate) use self::uplink::UplinkFacts;
 pub use self::uplink::{MAX_ALLOWED, NextHops, Uplink, UplinkConfig, UplinkProblem};
 use crate::addr::{Name, Vni};
-use crate::document::{Document, Section};
+use crate::document::{Document, Origin, Section};
 use crate::error::{ConfigErrors, Report};
 use crate::key::{At, KeyPath};
 use crate::problem::Problem;
@@ -167,6 +174,7 @@ impl Facts {
             tunnel.check(self, report);
         }
         multicast::check(&self.groups, report);
+        metadata::check_together(self, report);
         for port in &self.ports {
             port.check(self, report);
         }
@@ -174,12 +182,22 @@ impl Facts {
 }
 
 impl Tenant {
-    /// Reads a tenant from `text`; errors name it as `source_name`.
+    /// Reads a tenant from `text`; errors name it as `source_name`. Of files that it names, none is
+    /// read: it may not have user data.
     ///
     /// # Errors
     /// Every error of the text at once.
     pub fn parse(source_name: &str, text: &str) -> Result<Self, ConfigErrors> {
-        let document = Document::parse(source_name, text)?;
+        Self::parse_from(None, source_name, text)
+    }
+
+    /// As [`Self::parse`], of a file.
+    fn parse_from(
+        origin: Option<Origin<'_>>,
+        source_name: &str,
+        text: &str,
+    ) -> Result<Self, ConfigErrors> {
+        let document = Document::parse(source_name, text)?.read_from(origin);
         let report = Report::default();
         let (tenant, facts) = Self::read(document.section(&report));
         facts.check(&report);
@@ -313,14 +331,14 @@ impl Tenant {
             (Some(_), None) => return Err(DeviceMismatch::UplinkMissing { tenant: tenant() }),
             (None, Some(_)) => return Err(DeviceMismatch::UplinkUnused { tenant: tenant() }),
         };
-        let ports = self.ports.iter().zip(devices.ports).zip(1..);
+        let ports = self.ports.iter().zip(devices.ports);
         let tunnel = self.tunnel.as_ref().zip(self.uplink.as_ref());
         Ok(SwitchConfig {
             tenant: tenant(),
             vni: self.vni,
             gateway: self.gateway.clone(),
             ports: ports
-                .map(|((port, device), index)| port.config(self.vni, index, device))
+                .map(|(port, device)| port.config((&self.name, self.vni), device))
                 .collect(),
             uplink,
             tunnel: tunnel.map(|(tunnel, uplink)| tunnel.config(self.vni, uplink)),

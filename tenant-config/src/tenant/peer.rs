@@ -10,19 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use super::ipsec::{PeerIpsec, PeerIpsecFacts, Protection};
-use super::port::is_of_switch;
+use super::mtu;
+use super::port::gateway_macs;
 use super::prefixes;
 use super::tunnel::TunnelFacts;
-use super::uplink::{Uplink, next_hop_problem};
+use super::uplink::Uplink;
 use crate::addr::{MacAddr, Name, Vni};
 use crate::document::{Node, Section};
 use crate::error::Report;
-use crate::key::{At, KeyPath};
+use crate::key::{At, KeyPath, elements, values};
 use crate::problem::Problem;
 use crate::subnet::{edge_role, not_unicast, parse_address, parse_prefix};
 
 /// The most peers of a tenant.
 pub const MAX_PEERS: usize = 1024;
+/// The most further source addresses of a peer.
+const MAX_SOURCES: usize = 16;
 
 /// One other end of the tunnel in a tenant file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -33,6 +36,10 @@ pub struct Peer {
     pub name: Name,
     /// Its tunnel endpoint, of the family of our own.
     pub vtep: IpAddr,
+    /// Further addresses from which its packets come; ours go to `vtep` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = 16))]
+    pub sources: Vec<IpAddr>,
     /// The addresses and prefixes behind it.
     #[schemars(with = "Vec<String>")]
     pub prefixes: Vec<IpNet>,
@@ -44,6 +51,11 @@ pub struct Peer {
     /// or else the uplink's next hop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
+    /// The largest IP packet that the underlay carries to the endpoint, in bytes. By default the
+    /// uplink's `mtu`, which is the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 576, max = 9216))]
+    pub mtu: Option<u16>,
     /// Whether and how packets to and from it are protected.
     #[serde(flatten)]
     pub ipsec: PeerIpsec,
@@ -57,11 +69,18 @@ pub struct PeerConfig {
     pub name: Name,
     /// Its tunnel endpoint on the underlay.
     pub vtep: IpAddr,
+    /// Further addresses from which its packets come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<IpAddr>,
     /// The MAC that receives frames there, inside the tunnel.
     pub mac: MacAddr,
     /// The station on our link that receives packets for the endpoint: the endpoint itself, or a
     /// router.
     pub next_hop: IpAddr,
+    /// The largest IP packet that the underlay carries to the endpoint, in bytes; without it the
+    /// uplink's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// The addresses (as /32 or /128) and prefixes behind it.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
@@ -77,8 +96,10 @@ pub(crate) struct PeerFacts {
     pub(super) key: KeyPath,
     name: Option<At<Name>>,
     pub(super) vtep: Option<At<IpAddr>>,
+    sources: Vec<At<IpAddr>>,
     mac: Option<At<MacAddr>>,
     next_hop: Option<At<IpAddr>>,
+    pub(super) mtu: Option<At<i64>>,
     /// Whether the next hop could not be read, so that an absent one may have been meant.
     unreadable: bool,
     /// Each with its index in the list; a key for each would take many times the memory.
@@ -117,6 +138,10 @@ impl Peer {
             "the addresses and prefixes behind the peer, \
              as in prefixes = [\"10.0.0.71\", \"10.0.8.0/24\"]",
         );
+        let sources = section.get("sources");
+        let sources = sources.map_or_else(Vec::new, |node| {
+            node.list("an array of addresses", |item| item.text(parse_address))
+        });
         let mac = section.get("mac");
         let next_hop = section.get("next_hop");
         let routed = next_hop.is_some();
@@ -124,8 +149,10 @@ impl Peer {
             key: section.path.clone(),
             name: name.and_then(|node| node.read(|node| node.text(Name::from_str))),
             vtep: vtep.and_then(|node| node.read(|node| node.text(parse_address))),
+            sources,
             mac: mac.and_then(|node| node.read(|node| node.text(MacAddr::from_str))),
             next_hop: next_hop.and_then(|node| node.read(|node| node.text(parse_address))),
+            mtu: mtu::read(section.get("mtu")),
             ..PeerFacts::default()
         };
         facts.unreadable = routed && facts.next_hop.is_none();
@@ -142,9 +169,12 @@ impl Peer {
             Some(Self {
                 name: facts.name.as_ref()?.value.clone(),
                 vtep: facts.vtep.as_ref()?.value,
+                sources: values(&facts.sources),
                 prefixes: facts.prefixes.iter().map(|(_, prefix)| *prefix).collect(),
                 mac: facts.mac.as_ref().map(|mac| mac.value),
                 next_hop: facts.next_hop.as_ref().map(|next_hop| next_hop.value),
+                // The rules refuse one that does not fit.
+                mtu: (facts.mtu.as_ref()).and_then(|mtu| u16::try_from(mtu.value).ok()),
                 ipsec: ipsec?,
             })
         };
@@ -155,11 +185,13 @@ impl Peer {
         PeerConfig {
             name: self.name.clone(),
             vtep: self.vtep,
+            sources: self.sources.clone(),
             mac: self.mac.unwrap_or_else(|| MacAddr::of_vtep(vni, self.vtep)),
             next_hop: self
                 .next_hop
                 .or_else(|| uplink.next_hop_to(self.vtep))
                 .expect("the rules found a next hop for each peer"),
+            mtu: self.mtu,
             prefixes: self.prefixes.clone(),
             ipsec: self.ipsec.mode.unwrap_or(default),
         }
@@ -171,8 +203,10 @@ impl PeerConfig {
         PeerFacts {
             name: Some(At::new(table.key("name"), self.name.clone())),
             vtep: Some(At::new(table.key("vtep"), self.vtep)),
+            sources: elements(&table.key("sources"), &self.sources),
             mac: Some(At::new(table.key("mac"), self.mac)),
             next_hop: Some(At::new(table.key("next_hop"), self.next_hop)),
+            mtu: (self.mtu).map(|mtu| At::new(table.key("mtu"), mtu.into())),
             unreadable: false,
             prefixes: (0..).zip(self.prefixes.iter().copied()).collect(),
             listed: self.prefixes.len(),
@@ -195,6 +229,7 @@ pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, re
     }
     let mut names = HashMap::new();
     let mut next_hops: HashMap<IpAddr, (Option<IpAddr>, &KeyPath)> = HashMap::new();
+    let mut mtus: HashMap<IpAddr, (Option<i64>, &KeyPath)> = HashMap::new();
     for peer in &tunnel.peers {
         let next_hop = peer.next_hop.as_ref().map(|hop| hop.value);
         if let Some(vtep) = &peer.vtep
@@ -208,6 +243,17 @@ pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, re
             };
             report.add(&peer.key.key("next_hop"), problem);
         }
+        let mtu = peer.mtu.as_ref().map(|mtu| mtu.value);
+        if let Some(vtep) = &peer.vtep
+            && let Some((other, other_key)) = mtus.insert(vtep.value, (mtu, &peer.key))
+            && other != mtu
+        {
+            let problem = PeerProblem::PeerMtus {
+                vtep: vtep.value,
+                other_key: other_key.to_string(),
+            };
+            report.add(&peer.key.key("mtu"), problem);
+        }
         if let Some(name) = &peer.name
             && let Some(other) = names.insert(&name.value, &name.key)
         {
@@ -219,7 +265,40 @@ pub(super) fn check(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, re
         }
         check_peer(peer, tunnel, own, facts, report);
     }
+    check_sources(tunnel, own, facts, report);
     prefixes::check(tunnel, facts, report);
+}
+
+/// Checks the further source addresses: each is of one endpoint, written once, and none is under
+/// IPsec, where the endpoint itself is authenticated.
+fn check_sources(tunnel: &TunnelFacts, own: Option<IpAddr>, facts: &Facts, report: &Report) {
+    let link = own.and_then(|own| facts.uplink.link_of(own));
+    let mut seen = HashMap::new();
+    for vtep in tunnel.peers.iter().filter_map(|peer| peer.vtep.as_ref()) {
+        seen.entry(vtep.value).or_insert(&vtep.key);
+    }
+    for peer in &tunnel.peers {
+        report.bound_elements(&peer.sources, MAX_SOURCES);
+        if let Some(first) = peer.sources.first()
+            && let Some(ipsec) = &tunnel.ipsec
+            && ipsec.protects(&peer.ipsec)
+        {
+            let address = first.value;
+            report.add(&first.key, PeerProblem::SourceUnderIpsec { address });
+        }
+        for source in &peer.sources {
+            let link = link.map(|(address, _)| address);
+            if let Some(problem) = vtep_problem(source.value, own, link, facts) {
+                report.add(&source.key, problem);
+            } else if let Some(other) = seen.insert(source.value, &source.key) {
+                let problem = PeerProblem::SourceRepeated {
+                    address: source.value,
+                    other_key: other.to_string(),
+                };
+                report.add(&source.key, problem);
+            }
+        }
+    }
 }
 
 fn check_peer(
@@ -253,7 +332,7 @@ fn check_peer(
         report.add(&peer.key.key("next_hop"), problem);
     }
     if let (Some(next_hop), Some((address, _))) = (&peer.next_hop, link)
-        && let Some(problem) = next_hop_problem(next_hop.value, address)
+        && let Some(problem) = uplink.next_hop_problem(next_hop.value, address, facts)
     {
         report.add(&next_hop.key, problem);
     }
@@ -261,7 +340,7 @@ fn check_peer(
         let own_mac = tunnel
             .mac
             .or_else(|| Some(MacAddr::of_vtep(facts.vni?, own?)));
-        let of_function = facts.vni.is_some_and(|vni| is_of_switch(mac.value, vni));
+        let of_function = gateway_macs(facts).any(|(own, _)| own == mac.value);
         if own_mac == Some(mac.value) || of_function {
             let problem = PeerProblem::PeerMacSelf { mac: mac.value };
             report.add(&mac.key, problem);
@@ -369,6 +448,42 @@ pub enum PeerProblem {
         vtep: IpAddr,
         /// The other peer.
         other_key: String,
+    },
+    /// An address that is an endpoint or source already.
+    #[error("{address} is already {other_key}; an address is of one endpoint and written once")]
+    SourceRepeated {
+        /// The address.
+        address: IpAddr,
+        /// Where it is written first.
+        other_key: String,
+    },
+    /// A further source of a peer under IPsec.
+    #[error(
+        "{address} would speak for a peer that requires IPsec, whose packets come from its vtep \
+         only; leave sources out, or write ipsec = \"off\" here"
+    )]
+    SourceUnderIpsec {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Two peers with one endpoint but different MTUs.
+    #[error("{other_key} has the endpoint {vtep} too, but another mtu; write the same in both")]
+    PeerMtus {
+        /// The peers' endpoint.
+        vtep: IpAddr,
+        /// The other peer.
+        other_key: String,
+    },
+    /// A peer with a larger MTU than the link over which it is reached.
+    #[error(
+        "an MTU of {mtu} is larger than that of the uplink, {uplink}; write at most that, or leave \
+         the key out"
+    )]
+    PeerMtu {
+        /// The peer's MTU.
+        mtu: i64,
+        /// The uplink's.
+        uplink: i64,
     },
     /// A peer with a MAC of the tenant's own switch.
     #[error(

@@ -12,6 +12,7 @@ use super::Facts;
 use super::addresses::{AddressFacts, Addresses, Addresses6, MAX_ADDRESSES};
 use super::encapsulation::{Encapsulation, parse_encapsulation};
 use super::limits::{self, Limits};
+use super::metadata::{Metadata, MetadataConfig, MetadataFacts};
 use super::mtu::{self, default_mtu};
 use super::routes::{self, MAX_ROUTES, RouteFacts};
 use super::shared::{self, MAX_SHARED};
@@ -117,6 +118,9 @@ pub struct Port {
     /// Storm control.
     #[schemars(default)]
     pub limits: Limits,
+    /// What the switch tells a cloud image about itself; without it nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
 }
 
 /// One port: what its VM may send, and the switch's side of it.
@@ -171,6 +175,9 @@ pub struct PortConfig {
     /// Storm control.
     #[serde(default)]
     pub limits: Limits,
+    /// What the switch tells a cloud image about itself; without it nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataConfig>,
 }
 
 /// One port, as far as it could be read: the values that a rule compares with others.
@@ -190,6 +197,7 @@ pub(crate) struct PortFacts {
     denies_ipv6: bool,
     mtu: Option<At<i64>>,
     limits: Vec<At<u64>>,
+    pub(super) metadata: MetadataFacts,
 }
 
 impl Port {
@@ -264,6 +272,11 @@ impl Port {
         let limits = limits.map(Limits::read);
         let (limits, limit_facts) = limits.unwrap_or_default();
         facts.limits = limit_facts;
+        let metadata = section.get("metadata").and_then(|node| node.section());
+        let metadata = metadata.map(Metadata::read).map(|(metadata, read)| {
+            facts.metadata = read;
+            metadata
+        });
         section.finish();
         let port = || {
             Some(Self {
@@ -284,18 +297,21 @@ impl Port {
                 rate_mbit,
                 min_rate_mbit,
                 limits,
+                metadata,
             })
         };
         (port(), facts)
     }
 
-    /// The switch's side of the tenant's port number `index`, from 1.
-    pub(super) fn config(&self, vni: Vni, index: u16, device: Device) -> PortConfig {
+    /// The switch's side of the port.
+    pub(super) fn config(&self, (tenant, vni): (&Name, Vni), device: Device) -> PortConfig {
         let port = self.clone();
+        let names = (tenant, &self.name);
+        let hostname = self.hostname.as_ref();
         PortConfig {
             name: port.name,
             device,
-            gateway_mac: MacAddr::of_switch_function(vni, index),
+            gateway_mac: MacAddr::of_gateway(vni, port.mac),
             mac: port.mac,
             extra_macs: port.extra_macs,
             addresses: port.addresses,
@@ -310,6 +326,7 @@ impl Port {
             ipv6: port.ipv6,
             mtu: port.mtu,
             limits: port.limits,
+            metadata: port.metadata.map(|it| it.config(names, hostname)),
         }
     }
 }
@@ -352,6 +369,7 @@ impl PortConfig {
             ipv6: Ipv6Use::default(),
             mtu: default_mtu(),
             limits: Limits::default(),
+            metadata: None,
         }
     }
 
@@ -378,6 +396,9 @@ impl PortConfig {
         let macs = self.extra_macs.len();
         report.bound(&table.key("extra_macs"), macs, MAX_EXTRA_MACS);
         report.bound(&table.key("trunk"), self.trunk.len(), MAX_TRUNK);
+        if let Some(metadata) = &self.metadata {
+            metadata.check_lengths(&table.key("metadata"), report);
+        }
     }
 
     pub(crate) fn facts(&self, table: &KeyPath) -> PortFacts {
@@ -394,6 +415,10 @@ impl PortConfig {
             denies_ipv6: self.ipv6 == Ipv6Use::Deny,
             mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
             limits: self.limits.facts(&table.key("limits")),
+            metadata: match &self.metadata {
+                Some(metadata) => metadata.facts(table.key("metadata")),
+                None => MetadataFacts::default(),
+            },
         }
     }
 }
@@ -439,11 +464,23 @@ fn check_macs(facts: &Facts, report: &Report) {
         };
         report.add(&mac.key, problem);
     };
+    let mut gateways: HashMap<MacAddr, &At<MacAddr>> = HashMap::new();
+    for (gateway, mac) in gateway_macs(facts) {
+        let other = gateways.insert(gateway, mac);
+        // Of one MAC twice, that is the error.
+        if let Some(other) = other.filter(|other| other.value != mac.value) {
+            let problem = PortProblem::DuplicateGatewayMac {
+                mac: gateway,
+                other: other.key.to_string(),
+            };
+            report.add(&mac.key, problem);
+        }
+    }
     let reserved = |mac: &At<MacAddr>| {
-        let vni = facts.vni?;
-        is_of_switch(mac.value, vni).then_some(PortProblem::ReservedMac {
+        let other = gateways.get(&mac.value)?;
+        Some(PortProblem::ReservedMac {
             mac: mac.value,
-            vni,
+            other: other.key.to_string(),
         })
     };
     for mac in facts.ports.iter().filter_map(|port| port.mac.as_ref()) {
@@ -471,9 +508,10 @@ fn check_macs(facts: &Facts, report: &Report) {
     }
 }
 
-/// Whether a MAC is reserved for the functions of this tenant's switch.
-pub(super) fn is_of_switch(mac: MacAddr, vni: Vni) -> bool {
-    mac.octets()[..4] == MacAddr::of_switch_function(vni, 0).octets()[..4]
+/// The MACs of the switch's own functions at the ports, each with the VM's that it is made of.
+pub(super) fn gateway_macs(facts: &Facts) -> impl Iterator<Item = (MacAddr, &At<MacAddr>)> {
+    let macs = facts.ports.iter().filter_map(|port| port.mac.as_ref());
+    macs.filter_map(|mac| Some((MacAddr::of_gateway(facts.vni?, mac.value), mac)))
 }
 
 impl PortFacts {
@@ -550,13 +588,25 @@ pub enum PortProblem {
         other: String,
     },
     /// A MAC of the tenant's own switch.
-    #[error("{mac} is in 02:{vni:06x}, the MACs of this tenant's switch; give the port another",
-        vni = vni.get())]
+    #[error(
+        "{mac} is the MAC of this tenant's switch at the port of {other}; give the port another"
+    )]
     ReservedMac {
         /// The MAC.
         mac: MacAddr,
-        /// The tenant's VNI, which is part of these MACs.
-        vni: Vni,
+        /// The port's MAC that it is made of, by its key.
+        other: String,
+    },
+    /// Two ports whose MACs give the switch one MAC at both.
+    #[error(
+        "{mac}, the switch's MAC at this port, is also its MAC at the port of {other}; it is a \
+         digest of the VNI and the port's mac: change this mac"
+    )]
+    DuplicateGatewayMac {
+        /// The switch's MAC.
+        mac: MacAddr,
+        /// The other port's MAC, by its key.
+        other: String,
     },
     /// A VLAN identifier that does not exist.
     #[error("{value} is no VLAN identifier; choose one from 1 to 4094, or 0 for priority tags")]

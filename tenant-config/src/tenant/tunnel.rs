@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Facts;
 use super::encapsulation::{Encapsulation, denied, parse_encapsulation};
 use super::ipsec::{self, IkeConfig, Ipsec, IpsecConfig, IpsecFacts, IpsecSuite, Protection};
-use super::mtu::{MAX_MTU, least_mtu};
-use super::peer::{self, MAX_PEERS, Peer, PeerConfig, PeerFacts};
+use super::mtu::{self, MAX_MTU, least_mtu};
+use super::peer::{self, MAX_PEERS, Peer, PeerConfig, PeerFacts, PeerProblem};
 use super::prefixes;
 use super::uplink::{Uplink, UplinkFacts};
 use crate::addr::{InvalidValue, MacAddr, Vni};
@@ -463,7 +463,10 @@ impl TunnelFacts {
         self.check_header(report);
         let own = self.own_vtep(uplink);
         if let (Some(own), Some(mtu)) = (own, &uplink.mtu) {
-            self.check_inner_mtu(own, mtu, facts, report);
+            self.check_inner_mtu(own, mtu, &self.peers, facts, report);
+        }
+        if let Some(own) = own {
+            self.check_peer_mtus(own, facts, report);
         }
         ipsec::check(self, report);
         peer::check(self, own, facts, report);
@@ -499,8 +502,36 @@ impl TunnelFacts {
 }
 
 impl TunnelFacts {
-    /// Checks what the tunnel leaves of the uplink's MTU.
-    fn check_inner_mtu(&self, own: IpAddr, mtu: &At<i64>, facts: &Facts, report: &Report) {
+    /// Checks the MTUs of the paths to peers.
+    fn check_peer_mtus(&self, own: IpAddr, facts: &Facts, report: &Report) {
+        let uplink = facts.uplink.mtu.as_ref();
+        let uplink = uplink.map_or(i64::from(mtu::default_mtu()), |mtu| mtu.value);
+        let link = facts.uplink.link_of(own).map(|(address, _)| address);
+        for peer in &self.peers {
+            let Some(mtu) = &peer.mtu else {
+                continue;
+            };
+            mtu::check(mtu, link, report);
+            if mtu.value > uplink {
+                let problem = PeerProblem::PeerMtu {
+                    mtu: mtu.value,
+                    uplink,
+                };
+                report.add(&mtu.key, problem);
+            }
+            self.check_inner_mtu(own, mtu, std::slice::from_ref(peer), facts, report);
+        }
+    }
+
+    /// Checks what the tunnel leaves to `peers` of an MTU.
+    fn check_inner_mtu(
+        &self,
+        own: IpAddr,
+        mtu: &At<i64>,
+        peers: &[PeerFacts],
+        facts: &Facts,
+        report: &Report,
+    ) {
         let links = facts.uplink.links.iter().map(|(address, _)| address);
         let mtu_key = &mtu.key;
         let written = mtu.value;
@@ -511,7 +542,7 @@ impl TunnelFacts {
         else {
             return;
         };
-        let peers = self.peers.iter().map(|peer| &peer.ipsec);
+        let peers = peers.iter().map(|peer| &peer.ipsec);
         let suites = self.ipsec.as_ref().and_then(|ipsec| ipsec.in_use(peers));
         let left = |mtu: u16| match &suites {
             Some(suites) => i64::from(protected_mtu(own, suites, mtu, false)),

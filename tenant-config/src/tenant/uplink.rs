@@ -41,7 +41,7 @@ pub struct Uplink {
     #[serde(rename = "address6", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ipv6Net>,
-    /// The IPv6 router of the underlay.
+    /// The IPv6 router of the underlay; it may be a link-local address.
     #[serde(rename = "next_hop6", skip_serializing_if = "Option::is_none")]
     pub ipv6_next_hop: Option<Ipv6Addr>,
     /// Prefixes of the underlay that the tenant may reach; the rest of it is closed to the tenant.
@@ -105,6 +105,9 @@ pub(crate) struct UplinkFacts {
     pub(super) unreadable: bool,
     allow: Vec<At<IpNet>>,
     pub(super) mtu: Option<At<i64>>,
+    /// The MAC of the In/Out side, if it is written; otherwise it follows from the VNI and the
+    /// first address.
+    mac: Option<MacAddr>,
 }
 
 impl Uplink {
@@ -344,6 +347,7 @@ impl UplinkConfig {
             unreadable: false,
             allow: elements(&table.key("allow"), &self.allow),
             mtu: Some(At::new(table.key("mtu"), self.mtu.into())),
+            mac: Some(self.mac),
         }
     }
 }
@@ -351,6 +355,17 @@ impl UplinkConfig {
 impl UplinkFacts {
     pub(super) fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
         self.links.iter().map(|(address, _)| address.value.addr())
+    }
+
+    /// Our link-local address, as far as it is known.
+    pub(super) fn link_local(&self, facts: &Facts) -> Option<Ipv6Addr> {
+        let mac = self.mac.or_else(|| {
+            let first = self.own_addresses().find(IpAddr::is_ipv4);
+            let first = first.or_else(|| self.own_addresses().next());
+            let first = first.filter(|_| !self.unreadable);
+            Some(MacAddr::of_uplink(facts.vni?, first?))
+        });
+        mac.map(MacAddr::link_local)
     }
 
     /// The subnet of our address of `own`'s family, and the next hop there.
@@ -388,11 +403,35 @@ impl UplinkFacts {
                 }
             }
             if let Some(next_hop) = next_hop
-                && let Some(problem) = next_hop_problem(next_hop.value, address)
+                && let Some(problem) = self.next_hop_problem(next_hop.value, address, facts)
             {
                 report.add(&next_hop.key, problem);
             }
         }
+    }
+
+    /// The error of a next hop on `link`, if any.
+    pub(super) fn next_hop_problem(
+        &self,
+        next_hop: IpAddr,
+        link: &At<IpNet>,
+        facts: &Facts,
+    ) -> Option<Problem> {
+        let own = match (next_hop, link.value) {
+            (IpAddr::V6(hop), IpNet::V6(_)) if hop.is_unicast_link_local() => {
+                self.link_local(facts).map(IpAddr::V6)
+            }
+            _ => {
+                if let Some(problem) = not_on_link(next_hop, link) {
+                    return Some(problem);
+                }
+                Some(link.value.addr())
+            }
+        };
+        (own == Some(next_hop)).then(|| {
+            let next_hop = next_hop.to_string();
+            UplinkProblem::NextHopSelf { next_hop }.into()
+        })
     }
 
     fn check_allow(&self, facts: &Facts, report: &Report) {
@@ -416,8 +455,8 @@ impl UplinkFacts {
     }
 }
 
-/// The error of a next hop on `link`, if any.
-pub(super) fn next_hop_problem(next_hop: IpAddr, link: &At<IpNet>) -> Option<Problem> {
+/// The error of a next hop that is no other station's within the subnet of `link`.
+fn not_on_link(next_hop: IpAddr, link: &At<IpNet>) -> Option<Problem> {
     let subnet = link.value.trunc();
     if let Some(what) = not_unicast(next_hop) {
         return Some(Problem::NotUnicast {
@@ -434,8 +473,7 @@ pub(super) fn next_hop_problem(next_hop: IpAddr, link: &At<IpNet>) -> Option<Pro
         return Some(problem.into());
     }
     if next_hop == link.value.addr() {
-        let next_hop = next_hop.to_string();
-        return Some(UplinkProblem::NextHopSelf { next_hop }.into());
+        return None;
     }
     edge_role(subnet, next_hop).map(|role| Problem::ReservedAddress {
         address: next_hop.to_string(),

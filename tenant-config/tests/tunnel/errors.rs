@@ -157,10 +157,57 @@ refused! {
           tenant's switch; write that of what takes frames at the peer, or leave the key out if it \
           is a switch of this kind"];
     peer_mac_of_own_function: "name = \"host-c\""
-        => "name = \"host-c\"\nmac = \"02:00:00:07:00:01\"",
-        ["peer-mac-self green.toml:22:7: tunnel.peer[1].mac: 02:00:00:07:00:01 is a MAC of this \
+        => "name = \"host-c\"\nmac = \"06:aa:17:cc:5c:f8\"",
+        ["peer-mac-self green.toml:22:7: tunnel.peer[1].mac: 06:aa:17:cc:5c:f8 is a MAC of this \
           tenant's switch; write that of what takes frames at the peer, or leave the key out if it \
           is a switch of this kind"];
+    sources_are_as_endpoints: "name = \"host-c\""
+        => "name = \"host-c\"\nsources = [\"203.0.113.7\", \"2001:db8::7\", \"10.9.0.99\", \
+            \"192.0.2.9\", \"192.0.2.255\", \"224.0.0.1\", \"192.0.2.66\", \"203.0.113.7\"]",
+        [
+            "peer-family green.toml:22:27: tunnel.peer[1].sources[1]: 2001:db8::7 and our own \
+             endpoint 192.0.2.9 are not of one family; write the peer's address of that family, \
+             or another tunnel.vtep",
+            "peer-inside green.toml:22:42: tunnel.peer[1].sources[2]: 10.9.0.99 is within \
+             10.9.0.0/24 of gateway.ipv4, where the VMs are; a tunnel endpoint is on the \
+             underlay",
+            "peer-self green.toml:22:55: tunnel.peer[1].sources[3]: 192.0.2.9 is this switch's \
+             own tunnel endpoint; write the other host's",
+            "reserved-address green.toml:22:68: tunnel.peer[1].sources[4]: 192.0.2.255 is the \
+             broadcast address of 192.0.2.0/24; choose another",
+            "not-unicast green.toml:22:83: tunnel.peer[1].sources[5]: 224.0.0.1 is a multicast \
+             address; write a unicast address",
+            "source-repeated green.toml:22:96: tunnel.peer[1].sources[6]: 192.0.2.66 is already \
+             tunnel.peer[0].vtep; an address is of one endpoint and written once",
+            "source-repeated green.toml:22:110: tunnel.peer[1].sources[7]: 203.0.113.7 is \
+             already tunnel.peer[1].sources[0]; an address is of one endpoint and written once",
+        ];
+    too_many_sources: "name = \"host-c\""
+        => &format!("name = \"host-c\"\nsources = [{}]",
+            (1..=17).map(|n| format!("\"203.0.113.{n}\", ")).collect::<String>()),
+        ["too-many green.toml:22:259: tunnel.peer[1].sources[16]: there are 17 of them, and a \
+          switch takes at most 16; split the tenant's file or merge entries"];
+    source_under_ipsec: "kind = \"geneve\"\n\n[[tunnel.peer]]\nname = \"host-b\""
+        => "kind = \"geneve\"\n[tunnel.ipsec]\nmode = \"required\"\npsk = \"/etc/psk\"\n\
+            [[tunnel.peer]]\nsources = [\"203.0.113.7\"]\nname = \"host-b\"",
+        ["source-under-ipsec green.toml:18:12: tunnel.peer[0].sources[0]: 203.0.113.7 would \
+          speak for a peer that requires IPsec, whose packets come from its vtep only; leave \
+          sources out, or write ipsec = \"off\" here"];
+    peer_mtu_above_the_uplinks: "name = \"host-c\"" => "name = \"host-c\"\nmtu = 1501",
+        ["peer-mtu green.toml:22:7: tunnel.peer[1].mtu: an MTU of 1501 is larger than that of \
+          the uplink, 1500; write at most that, or leave the key out"];
+    peer_mtu_leaves_too_little: "name = \"host-c\"" => "name = \"host-c\"\nmtu = 1329",
+        ["tunnel-mtu green.toml:22:7: tunnel.peer[1].mtu: an MTU of 1329 leaves 1279 bytes for a \
+          packet within the tunnel, which adds 50; write at least 1330 (IPv6 needs 1280, RFC \
+          8200)"];
+    peer_mtu_is_none: "name = \"host-c\"" => "name = \"host-c\"\nmtu = 100",
+        ["mtu-range green.toml:22:7: tunnel.peer[1].mtu: 100 is no MTU here; choose one from 576 \
+          to 9216"];
+    peers_of_one_vtep_with_two_mtus: "[[tunnel.peer]]\nname = \"host-c\""
+        => "[[tunnel.peer]]\nname = \"host-d\"\nvtep = \"198.51.100.7\"\nmtu = 1400\n\
+            prefixes = []\n[[tunnel.peer]]\nname = \"host-c\"",
+        ["peer-mtus green.toml:25:1: tunnel.peer[2].mtu: tunnel.peer[1] has the endpoint \
+          198.51.100.7 too, but another mtu; write the same in both"];
     peer_next_hop_off_link: "name = \"host-c\""
         => "name = \"host-c\"\nnext_hop = \"198.51.100.1\"",
         ["next-hop-outside green.toml:22:12: tunnel.peer[1].next_hop: 198.51.100.1 is outside \

@@ -165,9 +165,9 @@ fn port_gets_two_functions_and_uplink_one() {
         lines,
         [
             "0000:01:10.0 t1/t1-vm1 T 52:54:00:00:01:01 101",
-            "0000:01:10.2 t1/t1-vm1 Gw 02:00:13:89:00:01 101",
+            "0000:01:10.2 t1/t1-vm1 Gw 06:e1:93:2c:e6:ce 101",
             "0000:01:10.4 t1/t1-vm2 T 52:54:00:00:01:02 102",
-            "0000:01:10.6 t1/t1-vm2 Gw 02:00:13:89:00:02 102",
+            "0000:01:10.6 t1/t1-vm2 Gw 06:93:c1:2c:21:82 102",
             "0000:01:11.0 t1 In/Out 0a:89:0a:37:3f:64 0",
         ]
     );
@@ -439,11 +439,11 @@ fn duplicate_mac_is_refused_with_both_owners() {
         "MAC 52:54:00:00:01:01 is that of pf0 VF 6 and of tenant t1/t1-vm1 T: change one of them"
     );
     // One tenant's VM has the MAC of the other's switch.
-    let thief = text(2, 1, false).replace("52:54:00:00:02:01", "02:00:13:89:00:01");
+    let thief = text(2, 1, false).replace("52:54:00:00:02:01", "06:e1:93:2c:e6:ce");
     let thief = Tenant::parse("test", &thief).expect("a tenant");
     assert_eq!(
         refused(&Inventory::simulated(1, 7), &[tenant(1, 1, false), thief]),
-        "MAC 02:00:13:89:00:01 is that of tenant t1/t1-vm1 Gw and of tenant t2/t2-vm1 T: change \
+        "MAC 06:e1:93:2c:e6:ce is that of tenant t1/t1-vm1 Gw and of tenant t2/t2-vm1 T: change \
          one of them"
     );
 }

@@ -35,6 +35,7 @@ pub(crate) fn run(site: &Site, guest: &str, arguments: &[&str]) -> bool {
 }
 
 /// Sends frames as they are.
+#[allow(dead_code)] // Not every test's guests send frames of their own.
 const SENDER: &str = "import socket, sys
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 wire.bind(('eth0', 0))
@@ -42,6 +43,7 @@ for frame in sys.argv[1:]:
     wire.send(bytes.fromhex(frame))";
 
 /// Sends frames, written in hexadecimal digits.
+#[allow(dead_code)]
 pub(crate) fn send(site: &Site, guest: &str, frames: &[String]) {
     let mut arguments = vec!["python3", "-c", SENDER];
     arguments.extend(frames.iter().map(String::as_str));

@@ -197,6 +197,11 @@ pub const fn is_routable6(address: u128) -> bool {
     !is_multicast6(address) && !is_link_local6(address) && !is_embedded4(address)
 }
 
+/// The address of metadata for cloud images: 169.254.169.254.
+pub const METADATA4: u32 = u32::from_be_bytes([169, 254, 169, 254]);
+/// The same of IPv6: fd00:ec2::254.
+pub const METADATA6: u128 = 0xfd00_0ec2 << 96 | 0x254;
+
 /// The link-local address that is made from a MAC (RFC 4291, appendix A).
 pub const fn link_local6(mac: [u8; 6]) -> u128 {
     let [a, b, c, d, e, f] = mac;

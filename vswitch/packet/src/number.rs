@@ -54,10 +54,6 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// The IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
-    /// RSVP.
-    pub const RSVP: u8 = 46;
-    /// GRE.
-    pub const GRE: u8 = 47;
     /// ESP.
     pub const ESP: u8 = 50;
     /// The authentication header.
@@ -68,16 +64,6 @@ pub mod protocol {
     pub const NONE: u8 = 59;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
-    /// OSPF.
-    pub const OSPF: u8 = 89;
-    /// Ethernet in IP.
-    pub const ETHERIP: u8 = 97;
-    /// PIM.
-    pub const PIM: u8 = 103;
-    /// IP payload compression.
-    pub const IPCOMP: u8 = 108;
-    /// VRRP.
-    pub const VRRP: u8 = 112;
     /// SCTP.
     pub const SCTP: u8 = 132;
     /// The IPv6 mobility header.
@@ -98,15 +84,16 @@ pub mod protocol {
         DESTINATION_OPTIONS,
     ];
 
+    /// Upper layers whose first four bytes tell one flow from another: their ports, and ESP's SPI.
+    pub const FLOWS: [u8; 6] = [TCP, UDP, DCCP, ESP, SCTP, UDP_LITE];
+
     /// Headers that bind other addresses to the sender: a mobile node's, a host identity's, those
     /// of a site with several providers.
     pub const BINDINGS: [u8; 3] = [MOBILITY, HIP, SHIM6];
 
-    /// The upper layers that may end an IPv6 chain.
-    pub const UPPER_LAYERS: [u8; 17] = [
-        IPV4, TCP, UDP, DCCP, IPV6, RSVP, GRE, ESP, ICMPV6, NONE, OSPF, ETHERIP, PIM, IPCOMP, VRRP,
-        SCTP, UDP_LITE,
-    ];
+    /// The other extension headers of IANA's registry: those of experiments (RFC 4727), whose form
+    /// nobody knows. ESP, which is registered too, ends a chain: nothing behind it is readable.
+    pub const EXPERIMENTS: [u8; 2] = [253, 254];
 }
 
 /// Options of IPv6's hop-by-hop and destination options headers.
@@ -160,6 +147,8 @@ pub mod option6 {
 
 /// UDP ports.
 pub mod port {
+    /// A name server.
+    pub const DNS: u16 = 53;
     /// A DHCP server.
     pub const DHCP_SERVER: u16 = 67;
     /// A DHCP client.
@@ -371,7 +360,25 @@ const fn set(list: &[u8]) -> [bool; 256] {
 }
 
 static EXTENSIONS: [bool; 256] = set(&protocol::EXTENSIONS);
-static UPPER_LAYERS: [bool; 256] = set(&protocol::UPPER_LAYERS);
+static UPPER_LAYERS: [bool; 256] = {
+    let headers: [&[u8]; 3] = [
+        &protocol::EXTENSIONS,
+        &protocol::BINDINGS,
+        &protocol::EXPERIMENTS,
+    ];
+    let mut layers = [true; 256];
+    let mut list = 0;
+    while list < headers.len() {
+        let mut at = 0;
+        while at < headers[list].len() {
+            layers[headers[list][at] as usize] = false;
+            at += 1;
+        }
+        list += 1;
+    }
+    layers
+};
+static FLOWS: [bool; 256] = set(&protocol::FLOWS);
 static BINDINGS: [bool; 256] = set(&protocol::BINDINGS);
 static WITHOUT_ADDRESS: [bool; 256] = set(&option6::WITHOUT_ADDRESS);
 
@@ -381,7 +388,8 @@ pub fn is_extension(header: u8) -> bool {
     EXTENSIONS[usize::from(header)]
 }
 
-/// Whether that upper layer may end an IPv6 chain.
+/// Whether that number is an upper layer's, which ends an IPv6 chain: any that is not registered as
+/// an extension header.
 #[inline(always)]
 pub fn is_upper_layer(header: u8) -> bool {
     UPPER_LAYERS[usize::from(header)]
@@ -391,6 +399,12 @@ pub fn is_upper_layer(header: u8) -> bool {
 #[inline(always)]
 pub fn is_binding(protocol: u8) -> bool {
     BINDINGS[usize::from(protocol)]
+}
+
+/// Whether the first four bytes of that upper layer tell one flow from another.
+#[inline(always)]
+pub fn has_flow(upper: u8) -> bool {
+    FLOWS[usize::from(upper)]
 }
 
 /// Whether that option of an IPv6 header has no address.
@@ -407,11 +421,10 @@ mod tests {
     fn sets_agree_with_the_lists() {
         for number in 0..=255u8 {
             assert_eq!(is_extension(number), protocol::EXTENSIONS.contains(&number));
-            assert_eq!(
-                is_upper_layer(number),
-                protocol::UPPER_LAYERS.contains(&number)
-            );
             assert_eq!(is_binding(number), protocol::BINDINGS.contains(&number));
+            let is_header = is_extension(number) || is_binding(number);
+            let is_header = is_header || protocol::EXPERIMENTS.contains(&number);
+            assert_eq!(is_upper_layer(number), !is_header);
             let without = option6::WITHOUT_ADDRESS.contains(&number);
             assert_eq!(has_no_address(number), without);
         }

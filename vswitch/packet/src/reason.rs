@@ -62,7 +62,7 @@ reasons! {
        "A packet in a packet, where the port denies encapsulation";
     21 Ipv6Malformed "ipv6-malformed" "IPv6 with a wrong version or length, or a truncated header";
     22 Ipv6Chain "ipv6-chain"
-       "An extension header chain that is too long, out of order, unknown or of routing type 0";
+       "An extension header chain: too long, out of order, experimental or of routing type 0";
     23 Ipv6Fragment "ipv6-fragment" "A first fragment without its whole header chain (RFC 7112)";
     24 Ipv6Source "ipv6-source" "An IPv6 source that the port does not have";
     25 Dhcpv6Server "dhcpv6-server" "A DHCPv6 server's message from a port that is no DHCP server";
@@ -140,6 +140,8 @@ reasons! {
     83 RateMulticast "rate-multicast"
        "Over a port's limit of group frames: multicast_pps of the sender, or of every receiver";
     84 NoMember "no-member" "To a multicast group of which no other port or peer is a member";
+    85 MetadataRate "metadata-rate"
+       "To the metadata of a port, over its limit or faster than it is served";
 }
 
 impl DropReason {

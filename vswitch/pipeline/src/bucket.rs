@@ -14,6 +14,12 @@ pub(crate) struct Bucket {
     filled_at_ns: u64,
 }
 
+impl Default for Bucket {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
 impl Bucket {
     pub(crate) const FULL: Self = Self {
         level: u128::MAX,

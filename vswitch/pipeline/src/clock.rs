@@ -2,15 +2,17 @@
 
 use std::net::IpAddr;
 
-use packet::wire::{ETHERNET_LEN, arp, esp, nd};
+use packet::number::ethertype;
+use packet::wire::{ETHERNET_LEN, arp, be32, be128, esp, ipv4, ipv6, nd};
 use packet::{Frame, addr};
 
 use crate::ids::PortId;
 use crate::ipsec::link::DATAGRAM_MAX;
 use crate::ipsec::obey;
 use crate::ipsec::rules::IKE_PORT;
+use crate::metadata;
 use crate::state::{PortState, State};
-use crate::tables::Tables;
+use crate::tables::{PortRules, Tables};
 
 /// The longest of the frames that the switch sends by the clock.
 const MAX_FRAME_LEN: usize = 128;
@@ -42,15 +44,17 @@ pub(crate) fn solicit_next_hops(
         if !next_hop.wants_solicitation(now_ns) {
             continue;
         }
-        let len = match (tables.next_hops[at], uplink.ipv4, uplink.ipv6) {
-            (IpAddr::V4(wanted), Some(own), _) => {
+        let len = match tables.next_hops[at] {
+            IpAddr::V4(wanted) => uplink.ipv4.map(|own| {
                 let to = next_hop.mac().unwrap_or(addr::BROADCAST_MAC);
                 arp::request(&mut frame, to, (uplink.mac, own), wanted.to_bits())
-            }
-            (IpAddr::V6(wanted), _, Some(own)) => {
-                nd::solicit(&mut frame, (uplink.mac, own), wanted.to_bits())
-            }
-            _ => continue,
+            }),
+            IpAddr::V6(wanted) => uplink
+                .source_to(wanted.to_bits())
+                .map(|own| nd::solicit(&mut frame, (uplink.mac, own), wanted.to_bits())),
+        };
+        let Some(len) = len else {
+            continue;
         };
         solicited += 1;
         send(tables.uplink_id(), &frame[..len]);
@@ -160,6 +164,74 @@ pub(crate) fn obey_ipsec(
     )
 }
 
+/// Sends what whoever serves metadata answers. Returns whether more waits.
+pub(crate) fn send_metadata(
+    tables: &Tables,
+    state: &mut State,
+    send: &mut impl FnMut(PortId, &[u8]),
+) -> bool {
+    let Some(channel) = state.metadata.take() else {
+        return false;
+    };
+    for _ in 0..metadata::Channel::PACKETS {
+        let took = channel.take_answer(|packet| {
+            // The configuration may have changed meanwhile.
+            let id = tables.port_of_mac(packet.station());
+            if let Some(rules) = id.map(|id| tables.port(id)).filter(|rules| rules.metadata) {
+                send_answer(rules, &mut state.ports, packet.bytes(), send);
+            }
+        });
+        if !took {
+            break;
+        }
+    }
+    let more = channel.has_answers();
+    state.metadata = Some(channel);
+    more
+}
+
+/// Sends one packet of metadata to the VM of a port.
+fn send_answer(
+    rules: &PortRules,
+    ports: &mut [PortState],
+    packet: &[u8],
+    send: &mut impl FnMut(PortId, &[u8]),
+) {
+    const MAX_LEN: usize = Frame::HEADROOM + ETHERNET_LEN + metadata::PACKET_MAX;
+    let (kind, source, to) = match packet {
+        [0x45, ..] if packet.len() >= ipv4::HEADER_LEN => {
+            let [source, to] = [12, 16].map(|at| be32(packet, at));
+            (ethertype::IPV4, source == addr::METADATA4, to.into())
+        }
+        [0x60..=0x6f, ..] if packet.len() >= ipv6::HEADER_LEN => {
+            let [source, to] = [8, 24].map(|at| be128(packet, at));
+            (ethertype::IPV6, source == addr::METADATA6, to)
+        }
+        _ => return,
+    };
+    if !source || packet.len() > usize::from(rules.mtu) {
+        return;
+    }
+    let mut buffer = [0; MAX_LEN];
+    let ip_at = Frame::HEADROOM + ETHERNET_LEN;
+    buffer[Frame::HEADROOM..][..12].copy_from_slice(&rules.header);
+    buffer[ip_at - 2..ip_at].copy_from_slice(&kind.to_be_bytes());
+    let Some(room) = buffer.get_mut(ip_at..ip_at + packet.len()) else {
+        return;
+    };
+    room.copy_from_slice(packet);
+    let len = ETHERNET_LEN + packet.len();
+    let mut frame = Frame::new(&mut buffer, Frame::HEADROOM, len, None);
+    let tags = ports[rules.id.index()].tags.as_ref();
+    let tagged = match tags.and_then(|tags| tags.vid(to)) {
+        Some(vid) => frame.insert_tag(vid),
+        None => Some(()),
+    };
+    if tagged.is_some() {
+        send(rules.id, frame.bytes());
+    }
+}
+
 /// Sends the Router Advertisements of all ports, if they are due.
 pub(crate) fn advertise(
     tables: &Tables,
@@ -171,7 +243,7 @@ pub(crate) fn advertise(
         return;
     }
     state.next_advertisement_ns = now_ns.saturating_add(ADVERTISEMENT_INTERVAL_NS);
-    let mut frame = [0; MAX_FRAME_LEN];
+    let mut frame = [0; nd::MAX_ADVERTISEMENT_LEN];
     for rules in tables.ports.iter() {
         if let Some(advertisement) = tables.advertisement(rules) {
             let len = advertisement.announce(&mut frame);

@@ -16,6 +16,7 @@
 //! | words | `ids`, `secret`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
 //! | tables | `tables/`: immutable, built off the worker |
 //! | IPsec | `ipsec/`: SAs, orders and notices |
+//! | metadata | `metadata`: packets to the thread that serves it, and answers |
 //! | memory | `clients`, `counters`, `state/`: what the worker counts and remembers |
 //! | policy | `filter/`, `storm`, `peer_route`, `clock`, `querier` (frames due by the clock) |
 //! | fast path | `express/` |
@@ -38,6 +39,7 @@ mod filter;
 mod ids;
 pub mod ipsec;
 mod lpm;
+pub mod metadata;
 mod order;
 mod pass;
 mod peer_route;
@@ -271,6 +273,21 @@ impl Pipeline {
     pub fn obey_ipsec(&mut self, now_ns: u64, emit: &mut dyn FnMut(PortId, &[u8])) -> bool {
         let counters = &self.counters;
         clock::obey_ipsec(&self.tables, &mut self.state, now_ns, &mut |port, bytes| {
+            counters.port(port.index()).sent(bytes.len());
+            emit(port, bytes);
+        })
+    }
+
+    /// Joins the pipeline with whoever serves metadata. Without it, packets for it are dropped.
+    pub fn join_metadata(&mut self, channel: Arc<metadata::Channel>) {
+        self.state.metadata = Some(channel);
+    }
+
+    /// Sends the packets that wait in its [`metadata::Channel`]. `emit` receives each frame, and
+    /// the port it leaves by. Returns whether more wait.
+    pub fn send_metadata(&mut self, emit: &mut dyn FnMut(PortId, &[u8])) -> bool {
+        let counters = &self.counters;
+        clock::send_metadata(&self.tables, &mut self.state, &mut |port, bytes| {
             counters.port(port.index()).sent(bytes.len());
             emit(port, bytes);
         })

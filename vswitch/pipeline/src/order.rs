@@ -122,10 +122,9 @@ impl<'s, N: Notes> Pass<'s, N> {
         if let Ip::V6(ip) = &packet.ip
             && (addr::is_link_local6(ip.source) && ip.source != rules.link_local
                 || rules.learns6 && self.tables.is_free6(ip.source))
-            && let Some(bindings) = &mut port.bindings
         {
             // The filter has let pass what may be claimed.
-            bindings.claim(ip.source, self.now_ns);
+            self.state.claim(rules.id, ip.source, self.now_ns);
         }
         Ok(())
     }

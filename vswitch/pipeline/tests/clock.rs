@@ -144,6 +144,48 @@ fn next_hop_that_solicits_is_known() {
     assert_eq!(switch.process(7, 0, &out, None).1[..6], ROUTER);
 }
 
+/// A link-local next hop is solicited from the uplink's link-local address, answers to that, and
+/// may solicit it: then packets leave by it.
+#[test]
+fn link_local_next_hop_is_found_from_link_local_address() {
+    let config = configs::linked();
+    let router: Ipv6Addr = "fe80::fe".parse().expect("an address");
+    let own = link_local(UPLINK);
+    let mut switch = Switch::new(&config, 0xee);
+    let group = solicited_node(router);
+    let asks = neighbor(135, 0, router, &[link_layer(1, UPLINK)]);
+    let asks = V6::icmp(own, group, asks).bytes();
+    let asks = ethernet(group_mac(group), UPLINK, IPV6, &asks);
+    assert!(sent(&mut switch, OUT, 1).contains(&asks), "no solicitation");
+    let packet = V6::new(inner(0x11), EXTERNAL6, 17, udp(1, 2, b"hello"));
+    let out = ethernet([2, 0, 0x13, 0x89, 0, 1], VM1, IPV6, &packet.bytes());
+    let unknown = switch.process(2, 0, &out, None).0;
+    assert_eq!(unknown, Verdict::Drop(DropReason::NeighbourUnresolved));
+    let said = |to, message| {
+        let packet = V6::icmp(router, to, message);
+        ethernet(UPLINK, ROUTER, IPV6, &packet.bytes())
+    };
+    // It verifies that we are there before it answers, as routers may.
+    let probe = said(own, neighbor(135, 0, own, &[]));
+    let (verdict, left) = switch.process(3, OUT, &probe, None);
+    assert_eq!(verdict, Verdict::Reply);
+    let is = neighbor(136, 0x60, own, &[link_layer(2, UPLINK)]);
+    let is = V6::icmp(own, router, is).bytes();
+    // The router flag is the gateway's: it forwards.
+    let flags = 14 + 40 + 4;
+    assert_eq!(left[flags], 0xe0);
+    assert_eq!(left[..14], ethernet(ROUTER, UPLINK, IPV6, &[])[..14]);
+    assert_eq!((&left[22..54], &left[62..]), (&is[8..40], &is[48..]));
+    let answer = said(own, neighbor(136, 0xe0, router, &[link_layer(2, ROUTER)]));
+    let verdict = switch.process(4, OUT, &answer, None).0;
+    assert_eq!(verdict, Verdict::Drop(DropReason::Absorbed));
+    let (verdict, left) = switch.process(5, 0, &out, None);
+    assert_eq!(
+        (verdict, &left[..6]),
+        (Verdict::Forward(PortId(OUT as u16)), &ROUTER[..])
+    );
+}
+
 /// [`configs::geneve`] with so many more next hops, of IPv4.
 fn with_next_hops(count: usize) -> SwitchConfig {
     let mut config = configs::geneve();

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 
 use oracle::configs;
 use oracle::dhcp_story;
-use oracle::generate::{self, Chance, Choices};
+use oracle::dhcp6_story;
+use oracle::dns_story;
+use oracle::generate::{self, Chance, Choices, Sent};
 use oracle::ipsec_rows;
 use oracle::rows::{self, Case, Expect};
 use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_rows;
 use pipeline::{DropReason, PortId, Verdict};
 use proptest::prelude::*;
-use tenant_config::Limits;
+use tenant_config::{Limits, SwitchConfig};
 
 #[test]
 fn model_agrees_with_rows() {
@@ -212,6 +214,63 @@ fn reload_changes_what_the_gateway_tells() {
     }
 }
 
+/// An answer leaves by the port that it is for, with that port's MACs and its VM's tag; nothing
+/// else may come out of there.
+#[test]
+fn answers_of_metadata_leave_by_their_port() {
+    use oracle::frames::*;
+    use oracle::rows::{GW, IP1, VM1, VM3, inner};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+    const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let mut switch = Switch::new(&configs::clouds(), 0xee);
+    let answer = V4::new(METADATA, IP1, 6, tcp(80, 40_000, 5, b"hello")).bytes();
+    let answer6 = V6::new(METADATA6, inner(0x13), 6, tcp(80, 40_000, 5, b"hello")).bytes();
+    let left = switch.answer(0, &answer);
+    assert_eq!(left, [(0, ethernet(VM1, GW, IPV4, &answer))]);
+    let gateway3 = [2, 0, 0x13, 0x89, 0, 3];
+    let bare = ethernet(VM3, gateway3, IPV6, &answer6);
+    assert_eq!(switch.answer(2, &answer6), [(2, bare.clone())]);
+    // It has sent with a tag since.
+    let said = V6::new(inner(0x13), METADATA6, 6, tcp(40_000, 80, 5, b""));
+    let said = tagged(&ethernet(gateway3, VM3, IPV6, &said.bytes()), 0x8100, 100);
+    let (verdict, _) = switch.process(0, 2, &said, None);
+    assert_eq!(verdict, Verdict::Drop(DropReason::Absorbed));
+    assert_eq!(switch.passed().len(), 1);
+    assert_eq!(
+        switch.answer(2, &answer6),
+        [(2, tagged(&bare, 0x8100, 100))]
+    );
+    let other = V4::new(IP1, IP1, 6, tcp(80, 40_000, 5, b"hello")).bytes();
+    let long = V4::new(METADATA, IP1, 6, tcp(80, 40_000, 5, &[0; 1300])).bytes();
+    for (port, packet) in [
+        (1, &answer),
+        (4, &answer),
+        (9, &answer),
+        (0, &other),
+        (2, &long),
+        (0, &answer[..19].to_vec()),
+        (0, &answer6[..39].to_vec()),
+        (0, &vec![]),
+    ] {
+        assert_eq!(switch.answer(port, packet), []);
+    }
+    let mut none = configs::clouds();
+    none.ports[0].metadata = None;
+    switch.configure(&none);
+    assert_eq!(switch.answer(0, &answer), []);
+    // The ports behind one that goes have other numbers; their answers are theirs all the same.
+    let mut fewer = configs::clouds();
+    fewer.ports.remove(0);
+    switch.configure(&fewer);
+    assert_eq!(switch.answer_to(VM1, &answer), []);
+    assert_eq!(
+        switch.answer_to(VM3, &answer6),
+        [(1, tagged(&bare, 0x8100, 100))]
+    );
+}
+
 #[test]
 fn rows_have_a_frame_for_every_reason() {
     let shown: BTreeSet<DropReason> = rows::cases()
@@ -241,6 +300,26 @@ fn rows_have_a_frame_for_every_reason() {
         .filter(|reason| !elsewhere.contains(reason))
         .collect();
     assert_eq!(missing, Vec::<&DropReason>::new());
+}
+
+/// What clients say to one of the gateway's services, a frame each second.
+fn agrees_with_model(
+    config: &SwitchConfig,
+    chance: &Chance,
+    frame: impl Fn(&mut Choices<'_>, &SwitchConfig) -> Sent,
+) -> Result<(), TestCaseError> {
+    let mut trial = Trial::new(config);
+    trial.resolve(0);
+    let mut choices = Choices::new(&chance.0);
+    let mut now_ns = 0;
+    while !choices.is_spent() {
+        let sent = frame(&mut choices, config);
+        now_ns += SECOND_NS;
+        if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
+            return Err(TestCaseError::fail(disagreement));
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -278,18 +357,27 @@ proptest! {
         chance in Chance::any(),
     ) {
         let configs = dhcp_story::switches();
-        let config = which.get(&configs);
-        let mut trial = Trial::new(config);
-        trial.resolve(0);
-        let mut choices = Choices::new(&chance.0);
-        let mut now_ns = 0;
-        while !choices.is_spent() {
-            let sent = dhcp_story::frame(&mut choices, config);
-            now_ns += SECOND_NS;
-            if let Err(disagreement) = trial.send(now_ns, sent.from, &sent.bytes, sent.tag) {
-                return Err(TestCaseError::fail(disagreement));
-            }
-        }
+        agrees_with_model(which.get(&configs), &chance, dhcp_story::frame)?;
+    }
+
+    /// The same of its DHCPv6 server.
+    #[test]
+    fn random_dhcp6_agrees_with_model(
+        which in any::<prop::sample::Index>(),
+        chance in Chance::any(),
+    ) {
+        let configs = dhcp6_story::switches();
+        agrees_with_model(which.get(&configs), &chance, dhcp6_story::frame)?;
+    }
+
+    /// As above: queries for names.
+    #[test]
+    fn random_dns_agrees_with_model(
+        which in any::<prop::sample::Index>(),
+        chance in Chance::any(),
+    ) {
+        let configs = dns_story::switches();
+        agrees_with_model(which.get(&configs), &chance, dns_story::frame)?;
     }
 
     /// As above, but within the limits of storm control and beyond them.

@@ -609,13 +609,42 @@ fn claim_of_a_next_hop_moves_no_traffic() {
     }
 }
 
+/// A peer's own MTU is the most that its path carries: a router may report less, for ten minutes.
+/// The paths of other peers have theirs.
+#[test]
+fn peers_mtu_limits_its_path() {
+    let config = configs::uneven();
+    let mut trial = Trial::new(&config);
+    trial.resolve(0);
+    let now_ns = 0;
+    let mut at = Underlay {
+        config,
+        trial,
+        now_ns,
+    };
+    at.carries(BEHIND_B, 1450);
+    for to in BEHIND_C {
+        at.carries(to, 1330);
+    }
+    let quote = at.sent(BEHIND_B, 1450);
+    // No router says more than the path carries.
+    assert_eq!(at.report(0, 1450, &quote), REFUSED);
+    assert_eq!(at.report(0, 1400, &quote), ABSORBED);
+    at.carries(BEHIND_B, 1400);
+    at.wait(600);
+    at.carries(BEHIND_B, 1450);
+}
+
 /// Unsolicited Router Advertisements announce the smaller of the port's MTU and what the
 /// tunnel carries, too.
 #[test]
 fn router_advertisement_announces_tunnel_mtu() {
-    for (name, config) in configs::tunnels() {
+    let uneven = ("uneven", configs::uneven());
+    for (name, config) in configs::tunnels().into_iter().chain([uneven]) {
         let uplink = config.uplink.as_ref().expect("an uplink").mtu;
-        let carries = uplink - tunnel(&config).overhead();
+        let peers = tunnel(&config).peers.iter();
+        let least = peers.map(|peer| peer.mtu.unwrap_or(uplink)).min();
+        let carries = least.expect("a peer") - tunnel(&config).overhead();
         let mut said: BTreeSet<(usize, u16)> = BTreeSet::new();
         let mut trial = Trial::new(&config);
         for second in 0..1800 {
@@ -704,6 +733,122 @@ fn flows_use_different_source_ports() {
     }
 }
 
+/// Also flows of which the underlay's routers know nothing but the outer ports.
+#[test]
+fn flows_of_any_protocol_use_different_source_ports() {
+    for (name, config) in configs::tunnels() {
+        let with_ipv6 = config.gateway.ipv6.is_some();
+        let mut trial = Trial::new(&config);
+        trial.resolve(0);
+        let mut now_ns = 0;
+        let mut sent = 0;
+        let mut send = |frame: Vec<u8>| {
+            now_ns += SECOND_NS;
+            sent += 1;
+            let sent = trial.send(now_ns, 0, &frame, None);
+            assert!(matches!(sent, Ok(Verdict::Forward(_))), "{name}: {sent:?}");
+        };
+        for flow in 1..=100_u32 {
+            // The ports, or the SPI.
+            let payload = (flow << 16 | 7).to_be_bytes().to_vec();
+            for protocol in [132, 33, 136, 50] {
+                let packet = V4 {
+                    protocol,
+                    payload: payload.clone(),
+                    ..away()
+                };
+                send(ethernet(GW, VM1, IPV4, &packet.bytes()));
+                if with_ipv6 {
+                    let packet = V6 {
+                        upper: protocol,
+                        payload: payload.clone(),
+                        // It has no say beside the ports.
+                        label: 5,
+                        ..away6()
+                    };
+                    send(ethernet(GW, VM1, IPV6, &packet.bytes()));
+                }
+            }
+            let labelled = V6 {
+                label: flow,
+                ..away6()
+            };
+            let of_esp = V6 {
+                upper: 50,
+                payload: payload.clone(),
+                ..labelled.clone()
+            };
+            let packets = [
+                V6 {
+                    upper: 47,
+                    payload: vec![0; 8],
+                    ..labelled.clone()
+                },
+                V6 {
+                    upper: 59,
+                    payload: Vec::new(),
+                    ..labelled
+                },
+                // All fragments of a packet take one way: the trial compares the ports.
+                of_esp.clone().with(44, fragment_header(0, true)),
+                of_esp.with(44, fragment_header(1, false)),
+            ];
+            for packet in packets.iter().filter(|_| with_ipv6) {
+                send(ethernet(GW, VM1, IPV6, &packet.bytes()));
+            }
+        }
+        let flows = trial.flows.len();
+        assert_eq!(flows, if with_ipv6 { 1100 } else { 400 }, "{name}");
+        let ports: BTreeSet<u16> = trial.flows.values().copied().collect();
+        let spread = ports.len();
+        assert!(
+            spread * 5 > flows * 4,
+            "{name}: {spread} ports of {flows} flows"
+        );
+    }
+}
+
+/// A router's report about a packet without TCP or UDP shows its source port as well.
+#[test]
+fn report_about_other_protocols_is_believed() {
+    for (name, mut at) in Underlay::all() {
+        let mut mtu = at.mtu();
+        let overhead = tunnel(&at.config).overhead();
+        let room = |mtu: u16| usize::from(mtu - overhead);
+        let frames = |mtu: u16| {
+            let (room4, room6) = (room(mtu) - 20, room(mtu) - 40);
+            let mut frames = Vec::new();
+            for protocol in [132, 33, 136, 50, 47] {
+                let packet = V4 {
+                    protocol,
+                    payload: vec![protocol; room4],
+                    ..away()
+                };
+                frames.push(ethernet(GW, VM1, IPV4, &packet.bytes()));
+                let packet = V6 {
+                    upper: protocol,
+                    payload: vec![protocol; room6],
+                    label: 0x4_5678,
+                    ..away6()
+                };
+                frames.push(ethernet(GW, VM1, IPV6, &packet.bytes()));
+            }
+            frames
+        };
+        for number in 0..frames(mtu).len() {
+            // Behind another packet, which is then the first of the largest.
+            at.now_ns += 10 * SECOND_NS;
+            let _ = at.sent(BEHIND_B, mtu);
+            let frame = frames(mtu)[number].clone();
+            assert_eq!(at.send(0, &frame), TO_UPLINK, "{name}: {number}");
+            let quote = quote_of(&at.trial.last_left.take().expect("a frame left"));
+            mtu -= 4;
+            assert_eq!(at.report(0, mtu, &quote), ABSORBED, "{name}: {number}");
+            at.carries(BEHIND_B, mtu);
+        }
+    }
+}
+
 /// As the page shows it, the trace names the peer, in both directions.
 #[test]
 fn trace_names_the_peer() {
@@ -788,7 +933,8 @@ proptest! {
         resolved: bool,
         chance in Chance::any(),
     ) {
-        let configs = [configs::tunnels(), configs::grouped_tunnels()].concat();
+        let uneven = vec![("uneven", configs::uneven())];
+        let configs = [configs::tunnels(), configs::grouped_tunnels(), uneven].concat();
         let (name, config) = which.get(&configs);
         let mut trial = Trial::new(config);
         if resolved {

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use oracle::configs;
 use oracle::dhcp_story;
+use oracle::dhcp6_story;
+use oracle::dns_story;
 use oracle::frames;
 use oracle::generate::{self, Choices};
 use oracle::ipsec_frames::{IKE_PORT, IpsecPacket, NAT_PORT, Sa};
@@ -192,42 +194,106 @@ fn to_group(
     ))
 }
 
-/// What clients say to the gateway's own DHCP server: a byte for the configuration; then chance for
-/// whole messages, or, if the byte is odd, for each message a byte for the port and the source, one
-/// for the length of its options in units of two, and those.
+/// What clients say to one of the gateway's services. `input` is a byte for the configuration, and
+/// then chance for whole frames of `frame`; or, if that byte is odd, for each message a byte for
+/// the port and what `raw` makes of it, one for its length in units of `unit`, and its bytes.
+/// `check` receives the port and each frame of `raw`.
+fn play_service(
+    input: &[u8],
+    configs: &[SwitchConfig],
+    frame: impl Fn(&mut Choices<'_>, &SwitchConfig) -> generate::Sent,
+    (unit, raw): (usize, impl Fn(&SwitchConfig, usize, u8, &[u8]) -> Vec<u8>),
+    check: impl Fn(&SwitchConfig, &mut Switch, usize, &[u8]),
+) {
+    let Some((choice, mut rest)) = input.split_first() else {
+        return;
+    };
+    let config = &configs[usize::from(choice >> 1) % configs.len()];
+    let mut trial = Trial::new(config);
+    trial.resolve(0);
+    let mut now_ns = 0;
+    let mut send = |from, bytes: &[u8], tag| {
+        now_ns += SECOND_NS;
+        if let Err(disagreement) = trial.send(now_ns, from, bytes, tag) {
+            panic!("{disagreement}");
+        }
+    };
+    if choice & 1 == 0 {
+        let mut choices = Choices::new(rest);
+        while !choices.is_spent() {
+            let sent = frame(&mut choices, config);
+            send(sent.from, &sent.bytes, sent.tag);
+        }
+        return;
+    }
+    let mut switch = Switch::new(config, 0xee);
+    while let [who, length, more @ ..] = rest {
+        let (message, more) = more.split_at(more.len().min(usize::from(*length) * unit));
+        let from = usize::from(who & 0x0f) % config.ports.len();
+        let bytes = raw(config, from, *who, message);
+        send(from, &bytes, None);
+        check(config, &mut switch, from, &bytes);
+        rest = more;
+    }
+}
+
+/// The gateway's own DHCP server: the byte for the port also says whence, and the bytes are the
+/// options of a message.
 #[test]
 fn dhcp_service_agrees_with_model() {
     bolero::check!()
         .with_iterations(0)
         .for_each(|input: &[u8]| {
-            let Some((choice, mut rest)) = input.split_first() else {
-                return;
+            let (configs, raw) = (dhcp_story::switches(), (2, dhcp_story::raw));
+            play_service(input, &configs, dhcp_story::frame, raw, |_, _, _, _| ());
+        });
+}
+
+/// Its DHCPv6 server, with whole messages. What it answers to those is also read by a reader of its
+/// own: it gives the port's own address and no other.
+#[test]
+fn dhcp6_service_agrees_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let (configs, raw) = (dhcp6_story::switches(), (4, dhcp6_story::raw));
+            play_service(
+                input,
+                &configs,
+                dhcp6_story::frame,
+                raw,
+                |config, switch, from, bytes| {
+                    let (verdict, became) = switch.process(0, from, bytes, None);
+                    if verdict == Verdict::Reply {
+                        // Ethernet, IPv6 and UDP.
+                        gives_own_address(&config.ports[from], &became[14 + 40 + 8..]);
+                    }
+                },
+            );
+        });
+}
+
+/// A DHCPv6 server's answer gives no address that is not the port's.
+fn gives_own_address(port: &tenant_config::PortConfig, answer: &[u8]) {
+    let given = dhcp6_story::given(answer).unwrap_or_else(|what| panic!("{what}: {answer:02x?}"));
+    assert!(given.len() <= 1, "{given:?}");
+    for address in given {
+        let owns = port.sources().any(|net| net.contains(&IpAddr::V6(address)));
+        assert!(owns, "{address}");
+    }
+}
+
+/// Its names, with whole queries; the byte for the port also says the family.
+#[test]
+fn name_service_agrees_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let raw = |config: &_, from, who, message: &_| {
+                dns_story::raw(config, from, who & 0x80 != 0, message)
             };
-            let configs = dhcp_story::switches();
-            let config = &configs[usize::from(choice >> 1) % configs.len()];
-            let mut trial = Trial::new(config);
-            trial.resolve(0);
-            let mut now_ns = 0;
-            let mut send = |from, bytes: &[u8], tag| {
-                now_ns += SECOND_NS;
-                if let Err(disagreement) = trial.send(now_ns, from, bytes, tag) {
-                    panic!("{disagreement}");
-                }
-            };
-            if choice & 1 == 0 {
-                let mut choices = Choices::new(rest);
-                while !choices.is_spent() {
-                    let sent = dhcp_story::frame(&mut choices, config);
-                    send(sent.from, &sent.bytes, sent.tag);
-                }
-                return;
-            }
-            while let [who, length, more @ ..] = rest {
-                let (options, more) = more.split_at(more.len().min(usize::from(*length) * 2));
-                let from = usize::from(who & 0x0f) % config.ports.len();
-                send(from, &dhcp_story::raw(config, from, *who, options), None);
-                rest = more;
-            }
+            let configs = dns_story::switches();
+            play_service(input, &configs, dns_story::frame, (2, raw), |_, _, _, _| ());
         });
 }
 

@@ -128,6 +128,24 @@ fn path_mtu_above_new_uplink_mtu_is_forgotten() {
     has_path_mtu(&mut switch, max_len - 20);
 }
 
+/// What the file said of a peer's path is no report of a router, which holds for a while.
+#[test]
+fn larger_mtu_of_a_peer_holds_at_once() {
+    let mut config = configs::geneve();
+    let mtu = config.uplink.as_ref().expect("an uplink").mtu;
+    let max_len = usize::from(mtu - tunnel(&config).overhead());
+    config.tunnel.as_mut().expect("a tunnel").peers[B].mtu = Some(mtu - 40);
+    let mut switch = Switch::new(&config, 0xee);
+    switch.resolve(0);
+    has_path_mtu(&mut switch, max_len - 40);
+    config.tunnel.as_mut().expect("a tunnel").peers[B].mtu = Some(mtu - 20);
+    switch.configure(&config);
+    has_path_mtu(&mut switch, max_len - 20);
+    config.tunnel.as_mut().expect("a tunnel").peers[B].mtu = None;
+    switch.configure(&config);
+    has_path_mtu(&mut switch, max_len);
+}
+
 #[test]
 fn new_next_hop_is_unresolved() {
     let mut config = configs::three();

@@ -184,10 +184,8 @@ fn known_headers_are_those_of_the_page() {
     assert_eq!(bindings, set(&protocol::BINDINGS));
     let options = numbers(part(&chain, "Options without an address are", "."));
     assert_eq!(options, set(&option6::WITHOUT_ADDRESS));
-    let mut layers = numbers(part(&chain, "Known upper layers:", "."));
-    // The page names these without their numbers.
-    layers.extend(set(&[protocol::TCP, protocol::UDP, protocol::ICMPV6]));
-    assert_eq!(layers, set(&protocol::UPPER_LAYERS));
+    let experiments = numbers(part(&chain, "Headers of experiments", "a header out"));
+    assert_eq!(experiments, set(&protocol::EXPERIMENTS));
 }
 
 /// The stages that a trace of one frame names, in order.

@@ -13,6 +13,7 @@ use super::config::load_offline;
 use super::{CliError, OfflineArgs, ReplayArgs, TraceArgs, sa_keys};
 use packet::Frame;
 use pipeline::DropReason;
+use pipeline::metadata::Channel;
 use pipeline::{Counters, Generation, Pipeline, PortId, Stage, Verdict};
 
 /// Called with each stage and what it found.
@@ -22,6 +23,8 @@ type Explain<'a> = dyn FnMut(Stage, fmt::Arguments<'_>) + 'a;
 struct Offline {
     pipeline: Pipeline,
     counters: Arc<Counters>,
+    /// Where packets to metadata go; nobody serves them.
+    metadata: Arc<Channel>,
     /// The tenant's ports, then `uplink`; indexed by [`PortId`].
     names: Vec<String>,
     port: PortId,
@@ -119,9 +122,13 @@ impl Offline {
             let sas = sa_keys::load(path, &config)?;
             sa_keys::install(&mut pipeline, &config, &sas);
         }
+        let metadata = Arc::new(Channel::default());
+        metadata.give_blanks();
+        pipeline.join_metadata(Arc::clone(&metadata));
         Ok(Self {
             pipeline,
             counters,
+            metadata,
             names,
             port,
             buffer: Vec::new(),
@@ -158,6 +165,7 @@ impl Offline {
             None => self.pipeline.process(now_ns, port, &mut frame),
         };
         let bytes = frame.bytes().to_vec();
+        while self.metadata.request(|_| ()) {}
         let mut outcome = Outcome::from((verdict, port));
         let mut sent = Vec::new();
         match verdict {

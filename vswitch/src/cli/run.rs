@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use ::metadata::Secret;
 use dpdk::{DpdkError, Eal, EalOptions, Mempool, Port, PortOptions};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -20,6 +21,7 @@ use super::{CliError, RunArgs};
 use crate::control::{ChannelSocket, Control, Socket, SocketError, clear_stale, is_live_stream};
 use crate::ike::{Ike, IkeSocket, Shared};
 use crate::log::Log;
+use crate::metadata::{self, Metadata};
 use crate::sandbox::{self, LandlockLevel, Needs, SandboxError};
 use crate::worker::{Ended, Link, PollMode, Repair, Worker};
 use pipeline::ipsec::Rules;
@@ -46,6 +48,8 @@ pub(super) enum RunError {
     Worker(io::Error),
     #[error("the thread that serves the IKE daemon: {0}")]
     Ike(io::Error),
+    #[error("the thread that serves metadata: {0}")]
+    Metadata(io::Error),
     #[error("the thread that resets devices: {0}")]
     Repair(io::Error),
     #[error(
@@ -53,7 +57,9 @@ pub(super) enum RunError {
          or loses its driver: the switch ends, which closes its devices"
     )]
     Removed { port: String },
-    #[error("random bytes for the secret of the tunnel's source ports: {0}")]
+    #[error(
+        "random bytes for the secrets of the tunnel's source ports and of metadata's tokens: {0}"
+    )]
     Secret(io::Error),
     #[error("the CPUs of this process: {0}")]
     Affinity(#[from] nix::Error),
@@ -110,7 +116,8 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
     let memif_sockets = MemifSockets::clear(&config)?;
     let (eal, ports, pool) = open_ports(&config, cpu)?;
     let link = Link::new(ports.len()).map_err(RunError::Worker)?;
-    let secret = flow_secret().map_err(RunError::Secret)?;
+    let secret = random_bytes().map(FlowSecret::new);
+    let secret = secret.map_err(RunError::Secret)?;
     let generation = Generation::first(&config, secret);
     let views = (generation.counters(), generation.tables());
     let ports = ports.into_iter().map(ports::Port::from).collect();
@@ -152,11 +159,17 @@ pub(super) fn start(args: &RunArgs, config: SwitchConfig) -> Result<Started, Run
         start_ike(served.map_err(RunError::Ike)?, other_cpus(&allowed, cpu))
             .map_err(RunError::Ike)?;
     }
+    let secret = random_bytes().map(Secret::new).map_err(RunError::Secret)?;
+    let metadata = metadata::Shared::new(Arc::clone(&link));
+    metadata.configure(&config);
+    let served = Metadata::new(Arc::clone(&metadata), secret);
+    start_metadata(served, other_cpus(&allowed, cpu)).map_err(RunError::Metadata)?;
     let listener = socket.as_ref().map(Socket::listener).transpose();
     let channel_listener = channel.as_ref().map(ChannelSocket::listener).transpose();
     let control = Control::new(config, views, Arc::clone(&link))
         .with_channel(channel_listener.map_err(RunError::Control)?)
-        .with_ike(shared);
+        .with_ike(shared)
+        .with_metadata(metadata);
     let control = start_control(
         control,
         listener.map_err(RunError::Control)?,
@@ -217,13 +230,13 @@ fn close_inherited() {
 }
 
 /// A secret of its own for each start.
-fn flow_secret() -> io::Result<FlowSecret> {
+fn random_bytes() -> io::Result<[u8; 32]> {
     let mut random = [0; 32];
     let mut filled = 0;
     while filled < random.len() {
         filled += getrandom(&mut random[filled..], GetRandomFlags::empty())?;
     }
-    Ok(FlowSecret::new(random))
+    Ok(random)
 }
 
 /// The requested CPU, or the first allowed one.
@@ -375,6 +388,11 @@ fn start_repair(repair: Repair, cpus: CpuSet) -> io::Result<()> {
 /// Starts the thread that serves the IKE daemon. It ends with the process.
 fn start_ike(ike: Ike, cpus: CpuSet) -> io::Result<()> {
     start_thread("ike", cpus, move || ike.run())
+}
+
+/// Starts the thread that serves metadata. It ends with the process.
+fn start_metadata(metadata: Metadata, cpus: CpuSet) -> io::Result<()> {
+    start_thread("metadata", cpus, move || metadata.run())
 }
 
 /// Starts a thread, and returns when it makes no more calls than the filter will allow.

@@ -59,6 +59,9 @@ impl Control {
         if let Some(ike) = &self.ike {
             ike.set_rules(Rules::of(&config));
         }
+        if let Some(metadata) = &self.metadata {
+            metadata.configure(&config);
+        }
         self.config.replace(config);
         let taken = || load(&stats.generation) != before;
         if !within(WORKER_TIMEOUT, taken).await {

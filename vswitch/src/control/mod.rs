@@ -42,6 +42,7 @@ use vswitch_api::metrics::CONTENT_TYPE as METRICS_TYPE;
 use vswitch_api::{Endpoint, REQUEST_ID};
 
 use crate::ike::Shared;
+use crate::metadata;
 use crate::worker::Link;
 
 pub(crate) use metrics::reference as metrics_reference;
@@ -75,6 +76,8 @@ pub struct Control {
     channel: Option<ChannelListener>,
     /// What the thread that serves the IKE daemon goes by.
     ike: Option<Arc<Shared>>,
+    /// What the thread that serves metadata goes by.
+    metadata: Option<Arc<metadata::Shared>>,
 }
 
 impl Control {
@@ -94,6 +97,7 @@ impl Control {
             swap: tokio::sync::Mutex::new(()),
             channel: None,
             ike: None,
+            metadata: None,
         }
     }
 
@@ -106,6 +110,12 @@ impl Control {
     pub fn with_ike(self, ike: Arc<Shared>) -> Self {
         let ike = Some(ike);
         Self { ike, ..self }
+    }
+
+    /// The same with a thread that serves metadata, which goes by each new configuration.
+    pub fn with_metadata(self, metadata: Arc<metadata::Shared>) -> Self {
+        let metadata = Some(metadata);
+        Self { metadata, ..self }
     }
 
     /// Serves `socket` until `end`, on a runtime of one thread with I/O and time.

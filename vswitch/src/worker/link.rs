@@ -8,8 +8,8 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use pipeline::Generation;
 use pipeline::ipsec::{Channel, Order};
+use pipeline::{Generation, metadata};
 use vswitch_api::declare_metrics;
 use vswitch_api::metrics::{Metric, Reading, Unit};
 
@@ -215,6 +215,10 @@ pub struct Link {
     ipsec: Arc<Channel>,
     /// Readable when that thread has something to take out of `ipsec`.
     pub(super) ipsec_wake: EventFd,
+    /// To the thread that serves metadata.
+    metadata: Arc<metadata::Channel>,
+    /// Readable when that thread has something to do.
+    pub(super) metadata_wake: EventFd,
 }
 
 impl Link {
@@ -234,6 +238,8 @@ impl Link {
             devices: (0..ports).map(|_| DeviceState::default()).collect(),
             ipsec: Arc::default(),
             ipsec_wake: EventFd::from_flags(flags)?,
+            metadata: Arc::default(),
+            metadata_wake: EventFd::from_flags(flags)?,
         }))
     }
 
@@ -282,6 +288,28 @@ impl Link {
         self.ipsec.order(order)?;
         self.notify();
         Ok(())
+    }
+
+    /// What joins the worker and the thread that serves metadata.
+    pub fn metadata(&self) -> &Arc<metadata::Channel> {
+        &self.metadata
+    }
+
+    /// Readable when a packet waits in [`Self::metadata`], or [`Self::wake_metadata`] was called;
+    /// to be read first.
+    pub fn metadata_wake(&self) -> &EventFd {
+        &self.metadata_wake
+    }
+
+    /// Wakes the thread that serves metadata.
+    pub fn wake_metadata(&self) {
+        // A full counter means that a wake-up is pending already.
+        let _ = self.metadata_wake.write(1);
+    }
+
+    /// Has the worker send the answers that wait in [`Self::metadata`].
+    pub fn send_metadata(&self) {
+        self.notify();
     }
 
     /// Ends [`super::Worker::run`] after the current round.

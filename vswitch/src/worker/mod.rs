@@ -127,6 +127,8 @@ impl Worker {
             started: Instant::now(),
         };
         worker.pipeline.join_ipsec(Arc::clone(worker.link.ipsec()));
+        let metadata = Arc::clone(worker.link.metadata());
+        worker.pipeline.join_metadata(metadata);
         worker.set_multicast();
         Ok(worker)
     }
@@ -190,6 +192,9 @@ impl Worker {
             if self.link.ipsec().take_noticed() {
                 // A full counter means that a wake-up is pending already.
                 let _ = self.link.ipsec_wake.write(1);
+            }
+            if self.link.metadata().take_noticed() {
+                self.link.wake_metadata();
             }
             let stats = self.link.stats();
             add(&stats.rounds, 1);
@@ -286,6 +291,7 @@ impl Worker {
             add(&self.link.stats.generation, 1);
         }
         self.obey_ipsec();
+        self.send_metadata();
         true
     }
 
@@ -299,6 +305,28 @@ impl Worker {
             ..
         } = self;
         let more = pipeline.obey_ipsec(now_ns, &mut |port, bytes| {
+            let tx = &mut ports[port.index()];
+            match pool.alloc_with(bytes) {
+                Some(mbuf) => tx.send(mbuf),
+                None => tx.no_buffer += 1,
+            }
+        });
+        if more {
+            // The next round goes on.
+            self.link.pending.store(true, Ordering::Relaxed);
+        }
+        self.transmit();
+    }
+
+    /// Sends what the thread that serves metadata answers.
+    fn send_metadata(&mut self) {
+        let Self {
+            pipeline,
+            pool,
+            ports,
+            ..
+        } = self;
+        let more = pipeline.send_metadata(&mut |port, bytes| {
             let tx = &mut ports[port.index()];
             match pool.alloc_with(bytes) {
                 Some(mbuf) => tx.send(mbuf),

@@ -100,7 +100,7 @@ fn socket(pid: u32, inode: &str) -> String {
 pub(crate) fn of_a_switch(more: &[(&str, usize)]) -> BTreeMap<String, usize> {
     let every = [
         ("epoll", 4),
-        ("event", 3),
+        ("event", 4),
         ("listener on control.sock", 2),
         ("packet memory", 1),
         ("pipe", 2),

@@ -1,5 +1,6 @@
 //! DHCP's messages (RFC 2131, RFC 2132), as far as decisions need them.
 
+use super::checksum;
 use super::field::{be16, be32, mac_at};
 use super::ipv4::Ipv4;
 use super::transport::Fragment;
@@ -292,8 +293,89 @@ pub fn is_proxy_request(ip: &Ipv4) -> bool {
     ip.fragment == Fragment::Whole && ip.udp() == Some((port::DHCP_CLIENT, port::PROXY_DHCP))
 }
 
+/// Has the answers to a client's message be broadcasts (RFC 2131, 4.1), unless the client has an
+/// address to answer to. `datagram` begins with the UDP header; its checksum stays as right or
+/// wrong as it was.
+pub fn ask_for_broadcasts(datagram: &mut [u8]) {
+    const CHECKSUM_AT: usize = 6;
+    const FLAGS_AT: usize = 8 + 10;
+    const CIADDR_AT: usize = 8 + 12;
+    const BROADCAST: u16 = 0x8000;
+    if datagram.len() < 8 + Bootp::LEN || be32(datagram, CIADDR_AT) != 0 {
+        return;
+    }
+    let flags = be16(datagram, FLAGS_AT);
+    let asked = flags | BROADCAST;
+    datagram[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&asked.to_be_bytes());
+    if be16(datagram, CHECKSUM_AT) == 0 {
+        return; // There is none.
+    }
+    checksum::adjust(datagram, CHECKSUM_AT, flags, asked);
+    if be16(datagram, CHECKSUM_AT) == 0 {
+        datagram[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&[0xff; 2]);
+    }
+}
+
 /// A packet from 0.0.0.0, which only a DHCP client may send.
 #[inline(always)]
 pub fn is_client_broadcast(ip: &Ipv4) -> bool {
     ip.source == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of all words, with its carries added to it.
+    fn sum(bytes: &[u8]) -> u32 {
+        let words = bytes.chunks(2).map(|pair| u32::from(be16(pair, 0)));
+        words.fold(0, |sum, word| {
+            let sum = sum + word;
+            (sum & 0xffff) + (sum >> 16)
+        })
+    }
+
+    /// A client's datagram with this `secs` and `ciaddr`, and a right checksum.
+    fn datagram(secs: u16, ciaddr: u8, flags: u16) -> Vec<u8> {
+        let mut datagram = vec![0; 8 + Bootp::LEN];
+        datagram[..4].copy_from_slice(&[0, 68, 0, 67]);
+        datagram[16..18].copy_from_slice(&secs.to_be_bytes());
+        datagram[18..20].copy_from_slice(&flags.to_be_bytes());
+        datagram[20] = ciaddr;
+        let checksum = match !(sum(&datagram) as u16) {
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+        datagram
+    }
+
+    #[test]
+    fn answers_are_asked_for_as_broadcasts_with_a_right_checksum() {
+        // Every checksum occurs.
+        let each = (0..=u16::MAX).map(|secs| (secs, 0));
+        for (secs, flags) in each.chain([(7, 0x8000), (7, 1)]) {
+            let mut asked = datagram(secs, 0, flags);
+            assert_eq!(sum(&asked), 0xffff);
+            ask_for_broadcasts(&mut asked);
+            assert_eq!(asked[18..20], (flags | 0x8000).to_be_bytes());
+            assert_ne!(asked[6..8], [0, 0], "none");
+            assert_eq!(sum(&asked), 0xffff, "secs {secs}, flags {flags}");
+        }
+    }
+
+    #[test]
+    fn no_checksum_stays_none_and_who_has_an_address_is_answered_there() {
+        let mut without = datagram(7, 0, 0);
+        without[6..8].fill(0);
+        ask_for_broadcasts(&mut without);
+        assert_eq!((without[6], without[7], without[18]), (0, 0, 0x80));
+        let with_address = datagram(7, 10, 0);
+        let mut asked = with_address.clone();
+        ask_for_broadcasts(&mut asked);
+        assert_eq!(asked, with_address);
+        let mut short = vec![0; 8 + Bootp::LEN - 1];
+        ask_for_broadcasts(&mut short);
+        assert!(short.iter().all(|byte| *byte == 0));
+    }
 }

@@ -6,6 +6,8 @@ use super::field::{be16, be32, be128};
 pub mod kind {
     /// A client looks for servers.
     pub const SOLICIT: u8 = 1;
+    /// A server offers.
+    pub const ADVERTISE: u8 = 2;
     /// A client asks for what a server has advertised.
     pub const REQUEST: u8 = 3;
     /// A client asks whether its addresses fit its link.
@@ -25,19 +27,46 @@ pub mod kind {
 }
 
 /// Options.
-mod option {
-    pub(super) const CLIENT: u16 = 1;
-    pub(super) const SERVER: u16 = 2;
-    pub(super) const ADDRESSES: u16 = 3;
-    pub(super) const TEMPORARY_ADDRESSES: u16 = 4;
-    pub(super) const ADDRESS: u16 = 5;
-    pub(super) const RELAYED: u16 = 9;
-    pub(super) const INTERFACE: u16 = 18;
-    pub(super) const PREFIXES: u16 = 25;
-    pub(super) const PREFIX: u16 = 26;
-    pub(super) const REMOTE: u16 = 37;
-    pub(super) const SUBSCRIBER: u16 = 38;
-    pub(super) const CLIENT_LINK_LAYER: u16 = 79;
+pub(super) mod option {
+    pub(crate) const CLIENT: u16 = 1;
+    pub(crate) const SERVER: u16 = 2;
+    pub(crate) const ADDRESSES: u16 = 3;
+    pub(crate) const TEMPORARY_ADDRESSES: u16 = 4;
+    pub(crate) const ADDRESS: u16 = 5;
+    pub(crate) const WANTED: u16 = 6;
+    pub(crate) const PREFERENCE: u16 = 7;
+    pub(crate) const RELAYED: u16 = 9;
+    pub(crate) const STATUS: u16 = 13;
+    pub(crate) const RAPID_COMMIT: u16 = 14;
+    pub(crate) const INTERFACE: u16 = 18;
+    pub(crate) const DNS: u16 = 23;
+    pub(crate) const SEARCH: u16 = 24;
+    pub(crate) const PREFIXES: u16 = 25;
+    pub(crate) const PREFIX: u16 = 26;
+    pub(crate) const SNTP: u16 = 31;
+    pub(crate) const REFRESH_TIME: u16 = 32;
+    pub(crate) const REMOTE: u16 = 37;
+    pub(crate) const SUBSCRIBER: u16 = 38;
+    pub(crate) const NTP: u16 = 56;
+    /// A server's address, within the option above.
+    pub(crate) const NTP_ADDRESS: u16 = 1;
+    pub(crate) const CLIENT_LINK_LAYER: u16 = 79;
+}
+
+/// Status codes.
+pub mod status {
+    /// It is done.
+    pub const SUCCESS: u16 = 0;
+    /// There is no address for the client.
+    pub const NO_ADDRESSES: u16 = 2;
+    /// The server knows of no such lease.
+    pub const NO_BINDING: u16 = 3;
+    /// An address does not fit the link.
+    pub const NOT_ON_LINK: u16 = 4;
+    /// The client is to send to the group of all servers.
+    pub const USE_MULTICAST: u16 = 5;
+    /// There is no prefix for the client.
+    pub const NO_PREFIXES: u16 = 6;
 }
 
 /// At most so many identity associations in a message.
@@ -57,6 +86,38 @@ pub struct Association {
     pub kind: u16,
     /// The number by which its client knows it.
     pub id: u32,
+}
+
+/// An identity association in a message, with what is in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'p> {
+    /// Which one it is.
+    pub association: Association,
+    options: &'p [u8],
+}
+
+impl Asked<'_> {
+    /// Whether it is for addresses that are not temporary.
+    pub fn is_for_addresses(&self) -> bool {
+        self.association.kind == option::ADDRESSES
+    }
+
+    /// Whether it is for temporary addresses.
+    pub fn is_for_temporary(&self) -> bool {
+        self.association.kind == option::TEMPORARY_ADDRESSES
+    }
+
+    /// Calls `each` with every address, or first address of a prefix, that it names.
+    pub fn each_address(&self, mut each: impl FnMut(u128)) {
+        leases(self.options, &mut |address, _| each(address));
+    }
+
+    /// Whether it names such an address.
+    pub fn names(&self, is_such: impl Fn(u128) -> bool) -> bool {
+        let mut found = false;
+        self.each_address(|address| found |= is_such(address));
+        found
+    }
 }
 
 /// Reads an identity association: what it is, and the options in it.
@@ -102,6 +163,12 @@ pub struct ClientMessage<'p> {
     pub transaction: u32,
     /// The client's identifier (DUID); empty where a client asks for no address.
     pub identifier: &'p [u8],
+    /// The server's identifier, if the message is for one server.
+    pub server: Option<&'p [u8]>,
+    /// Whether the client takes a lease without a second exchange (option 14).
+    pub rapid: bool,
+    /// The codes of the options that the client asks for, if it says so.
+    pub wanted: Option<&'p [u8]>,
     options: &'p [u8],
 }
 
@@ -114,7 +181,8 @@ impl<'p> ClientMessage<'p> {
         if usize::from(be16(header, 4)) != datagram.len() || !is_clients(head[0]) {
             return None;
         }
-        let (mut identifier, mut has_server, mut associations) = (None, false, 0);
+        let (mut identifier, mut server, mut associations) = (None, None, 0);
+        let (mut rapid, mut wanted) = (false, None);
         let mut options = all;
         while !options.is_empty() {
             let (kind, value, rest) = split(options)?;
@@ -122,7 +190,7 @@ impl<'p> ClientMessage<'p> {
                 // Section 11.1: a type and 1 to 128 bytes.
                 option::CLIENT
                     if (3..=130).contains(&value.len()) && identifier.replace(value).is_none() => {}
-                option::SERVER if !std::mem::replace(&mut has_server, true) => {}
+                option::SERVER if server.replace(value).is_none() => {}
                 option::CLIENT
                 | option::SERVER
                 | option::RELAYED
@@ -130,6 +198,9 @@ impl<'p> ClientMessage<'p> {
                 | option::REMOTE
                 | option::SUBSCRIBER
                 | option::CLIENT_LINK_LAYER => return None,
+                option::RAPID_COMMIT => rapid = true,
+                // Of several the first counts.
+                option::WANTED => wanted = wanted.or(Some(value)),
                 _ => {
                     if let Some((_, inner)) = association(kind, value)? {
                         associations += 1;
@@ -147,6 +218,9 @@ impl<'p> ClientMessage<'p> {
             kind: head[0],
             transaction: be32(head, 0) & 0x00ff_ffff,
             identifier: identifier.unwrap_or_default(),
+            server,
+            rapid,
+            wanted,
             options: all,
         })
     }
@@ -158,6 +232,17 @@ impl<'p> ClientMessage<'p> {
             leases(inner, &mut |address, _| found |= is_such(address))
         });
         found
+    }
+
+    /// Calls `each` with every identity association, in order.
+    pub fn each_association(&self, mut each: impl FnMut(Asked<'p>)) {
+        for_each_association(self.options, |association, options| {
+            each(Asked {
+                association,
+                options,
+            });
+            Some(())
+        });
     }
 
     /// Whether all identity associations are accepted.
@@ -187,9 +272,9 @@ fn is_clients(kind: u8) -> bool {
 }
 
 /// Calls `each` with every identity association and its options, until it returns `None`.
-fn for_each_association(
-    mut options: &[u8],
-    mut each: impl FnMut(Association, &[u8]) -> Option<()>,
+fn for_each_association<'p>(
+    mut options: &'p [u8],
+    mut each: impl FnMut(Association, &'p [u8]) -> Option<()>,
 ) -> Option<()> {
     while !options.is_empty() {
         let (kind, value, rest) = split(options)?;

@@ -6,6 +6,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::dhcp::{BOOTREPLY, Bootp, COOKIE, ClientMessage, option};
 use super::ethernet::{self, ETHERNET_LEN};
+use super::field::dns_names;
 use super::icmp::HOPS;
 use super::ipv4;
 use crate::addr::BROADCAST_MAC;
@@ -145,15 +146,7 @@ fn addresses(code: u8, list: &[Ipv4Addr]) -> Option<Laid> {
 
 /// RFC 3397, without compression.
 fn search(domains: &[&str]) -> Option<Laid> {
-    let mut bytes = Vec::new();
-    for domain in domains {
-        for label in domain.split('.') {
-            bytes.push(label.len() as u8);
-            bytes.extend(label.bytes());
-        }
-        bytes.push(0);
-    }
-    (!bytes.is_empty()).then(|| laid(option::SEARCH, &bytes))
+    (!domains.is_empty()).then(|| laid(option::SEARCH, &dns_names(domains)))
 }
 
 /// RFC 3442. A client that takes these routes ignores the option of the router, so the default

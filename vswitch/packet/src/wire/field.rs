@@ -27,3 +27,16 @@ pub fn mac_at(bytes: &[u8], at: usize) -> [u8; 6] {
     octets.copy_from_slice(&bytes[at..at + 6]);
     octets
 }
+
+/// Names as DNS writes them (RFC 1035, section 3.1), without compression.
+pub(super) fn dns_names(names: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for name in names {
+        for label in name.split('.') {
+            bytes.push(label.len() as u8);
+            bytes.extend(label.bytes());
+        }
+        bytes.push(0);
+    }
+    bytes
+}

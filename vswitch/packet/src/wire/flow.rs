@@ -5,11 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::ethernet::ETHERNET_LEN;
 use super::field::{be16, be32, be128};
 use super::ipv4::{self, Ipv4};
-use super::ipv6::{self, Ipv6, traffic_class};
-use super::transport::{Fragment, Transport};
+use super::ipv6::{self, Ipv6, flow_label, traffic_class};
+use super::transport::Fragment;
 use crate::frame::Frame;
 use crate::hash::mixed;
-use crate::number::protocol;
+use crate::number::{has_flow, protocol};
+
+/// Bytes of the ports, at the beginning of an upper layer.
+const PORTS_LEN: usize = 4;
 
 /// What the outer headers take from the packet that they carry.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +21,7 @@ pub struct Inner {
     pub(super) tos: u8,
     /// The TTL or hop limit.
     pub(super) ttl: u8,
-    /// A hash of the addresses, the protocol and the ports.
+    /// A hash of the addresses, the protocol and the ports, or what takes their place.
     pub(super) flow: u64,
 }
 
@@ -30,7 +33,8 @@ impl Inner {
         flow: 0,
     };
 
-    /// A hash of the addresses, the protocol and the ports, without a key.
+    /// A hash of the addresses, the protocol and the ports, or what takes their place, without a
+    /// key.
     #[inline(always)]
     pub fn flow(&self) -> u64 {
         self.flow
@@ -39,14 +43,16 @@ impl Inner {
     /// `packet` begins with the IP header.
     #[inline(always)]
     pub fn of4(ip: &Ipv4, packet: &[u8]) -> Self {
-        let has_ports = ip.fragment == Fragment::Whole;
-        let ports = ports(has_ports, ip.transport, packet, usize::from(ip.header_len));
+        let whole = ip.fragment == Fragment::Whole;
+        let packet = packet.get(..usize::from(ip.total_len)).unwrap_or(packet);
+        let ports = ports(whole, ip.protocol, packet, usize::from(ip.header_len));
         let tos = packet.get(1).copied().unwrap_or_default();
-        Self::flow4(tos, ip.ttl, (ip.source, ip.destination), ip.protocol, ports)
+        let ends = (ip.source, ip.destination);
+        Self::flow4(tos, ip.ttl, ends, ip.protocol, ports.unwrap_or(0))
     }
 
-    /// As [`Self::of4`] of the fields alone. `ports` are both as one number, 0 where there are
-    /// none.
+    /// As [`Self::of4`] of the fields alone. `ports` are both as one number, or what else tells the
+    /// flow from others between the same ends; 0 where there is nothing.
     #[inline(always)]
     pub fn flow4(
         tos: u8,
@@ -65,7 +71,9 @@ impl Inner {
     #[inline(always)]
     pub fn of6(ip: &Ipv6, packet: &[u8]) -> Self {
         let whole = ip.fragment == Fragment::Whole;
-        let ports = ports(whole, ip.transport, packet, usize::from(ip.upper_at));
+        let packet = packet.get(..ip.total_len).unwrap_or(packet);
+        let ports = ports(whole, ip.upper, packet, usize::from(ip.upper_at));
+        let ports = ports.unwrap_or_else(|| flow_label(packet));
         let upper = if whole { ip.upper } else { protocol::NONE };
         let ends = (ip.source, ip.destination);
         Self::flow6(traffic_class(packet), ip.hop_limit, ends, upper, ports)
@@ -101,13 +109,14 @@ impl Inner {
         let (source, destination) = (be32(head, 12), be32(head, 16));
         let whole = be16(head, 6) & 0x3fff == 0;
         let at = usize::from(head[0] & 0x0f) * 4;
-        let ports = ports_of_beginning(whole, head[9], packet, at)?;
+        let len = usize::from(be16(head, 2));
+        let ports = ports_of_beginning(whole, head[9], (packet, len), at)?.unwrap_or(0);
         let inner = Self::flow4(head[1], head[8], (source, destination), head[9], ports);
         Some(Beginning {
             inner,
             source: Ipv4Addr::from_bits(source).into(),
             destination: Ipv4Addr::from_bits(destination).into(),
-            len: usize::from(be16(head, 2)),
+            len,
         })
     }
 
@@ -117,14 +126,16 @@ impl Inner {
         let (upper, at, fragment) = ipv6::upper(packet)?;
         let whole = fragment == Fragment::Whole;
         let upper = if whole { upper } else { protocol::NONE };
-        let ports = ports_of_beginning(whole, upper, packet, at)?;
+        let len = ipv6::HEADER_LEN + usize::from(be16(head, 4));
+        let ports = ports_of_beginning(whole, upper, (packet, len), at)?;
+        let ports = ports.unwrap_or_else(|| flow_label(packet));
         let class = traffic_class(packet);
         let inner = Self::flow6(class, head[7], (source, destination), upper, ports);
         Some(Beginning {
             inner,
             source: Ipv6Addr::from_bits(source).into(),
             destination: Ipv6Addr::from_bits(destination).into(),
-            len: ipv6::HEADER_LEN + usize::from(be16(head, 4)),
+            len,
         })
     }
 
@@ -147,22 +158,27 @@ pub(super) struct Beginning {
     pub(super) len: usize,
 }
 
-/// As [`ports`], of a packet that the filter has passed whole. `None` if the ports are not there.
-fn ports_of_beginning(whole: bool, upper: u8, packet: &[u8], at: usize) -> Option<u32> {
-    if !whole || !matches!(upper, protocol::TCP | protocol::UDP) {
-        return Some(0);
+/// As [`ports`], of a packet of `len` bytes that the filter has passed whole. `None` if the ports
+/// are not there, but in the packet.
+fn ports_of_beginning(
+    whole: bool,
+    upper: u8,
+    (packet, len): (&[u8], usize),
+    at: usize,
+) -> Option<Option<u32>> {
+    match whole && has_flow(upper) && at + PORTS_LEN <= len {
+        true => Some(Some(be32(packet.get(at..)?.first_chunk::<PORTS_LEN>()?, 0))),
+        false => Some(None),
     }
-    Some(be32(packet.get(at..)?.first_chunk::<4>()?, 0))
 }
 
-/// TCP's and UDP's ports, both as one number; 0 where a fragment may lack them.
+/// Both ports as one number, or ESP's SPI; `None` where the upper layer has neither, or a fragment
+/// may lack them. `packet` ends with the packet.
 #[inline(always)]
-fn ports(has_ports: bool, transport: Transport, packet: &[u8], at: usize) -> u32 {
-    match transport {
-        Transport::Udp { .. } | Transport::Tcp if has_ports => packet
-            .get(at..)
-            .and_then(|transport| transport.first_chunk::<4>())
-            .map_or(0, |ports| be32(ports, 0)),
-        _ => 0,
+fn ports(whole: bool, upper: u8, packet: &[u8], at: usize) -> Option<u32> {
+    if !whole || !has_flow(upper) {
+        return None;
     }
+    let upper = packet.get(at..)?;
+    Some(be32(upper.first_chunk::<PORTS_LEN>()?, 0))
 }

@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use super::field::{be16, be128};
+use super::field::{be16, be32, be128};
 use super::transport;
 use super::transport::{Fragment, MAX_PACKET_LEN, Transport};
 use crate::number::{has_no_address, is_binding, is_extension, is_upper_layer, option6, protocol};
@@ -100,6 +100,14 @@ pub fn traffic_class(packet: &[u8]) -> u8 {
     packet
         .first_chunk::<2>()
         .map_or(0, |head| (be16(head, 0) >> 4) as u8)
+}
+
+/// The flow label of an IPv6 packet; 0 if it is cut off.
+#[inline(always)]
+pub(super) fn flow_label(packet: &[u8]) -> u32 {
+    packet
+        .first_chunk::<4>()
+        .map_or(0, |head| be32(head, 0) & 0x000f_ffff)
 }
 
 impl Fragment {

@@ -1,5 +1,7 @@
 //! Neighbour Discovery's messages (RFC 4861): their form, and those that the gateway sends.
 
+use std::net::Ipv6Addr;
+
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::Duration;
 use smoltcp::wire::{
@@ -8,7 +10,7 @@ use smoltcp::wire::{
 };
 
 use super::ethernet::ETHERNET_LEN;
-use super::field::{be128, mac_at};
+use super::field::{be128, dns_names, mac_at};
 use super::icmp::HOPS;
 use super::ipv6::Ipv6;
 use super::transport::Fragment;
@@ -222,9 +224,42 @@ pub struct Autoconf {
     pub prefix: bool,
 }
 
+/// How long routers and resolvers are believed (RFC 4861, section 6.2.1: AdvDefaultLifetime).
+const ROUTER_LIFETIME_S: u32 = 1800;
+/// The option of DNS servers (RFC 8106, section 5.1).
+const DNS_SERVERS: u8 = 25;
+/// The option of the domains in which short names are looked up (RFC 8106, section 5.2).
+const SEARCH_DOMAINS: u8 = 31;
+
+/// The most bytes of both; a tenant's file has no more.
+const MAX_RESOLVER_OPTIONS: usize = 512;
+/// The longest frame of a Router Advertisement, without a tag.
+pub const MAX_ADVERTISEMENT_LEN: usize =
+    ETHERNET_LEN + ipv6::HEADER_LEN + 64 + MAX_RESOLVER_OPTIONS;
+
+/// Lays out what a router tells of name servers: an option of each kind of which there is any, in
+/// units of 8 bytes. One that is too long is left out.
+pub fn resolver_options(dns: &[Ipv6Addr], search: &[&str]) -> Box<[u8]> {
+    let servers: Vec<u8> = dns.iter().flat_map(|ip| ip.octets()).collect();
+    let values = [(DNS_SERVERS, servers), (SEARCH_DOMAINS, dns_names(search))];
+    let mut options = Vec::new();
+    for (kind, value) in values.iter().filter(|(_, value)| !value.is_empty()) {
+        let units = 1 + value.len().div_ceil(8);
+        let end = options.len() + units * 8;
+        if end > MAX_RESOLVER_OPTIONS {
+            continue;
+        }
+        options.extend([*kind, units as u8, 0, 0]);
+        options.extend(ROUTER_LIFETIME_S.to_be_bytes());
+        options.extend(value);
+        options.resize(end, 0);
+    }
+    options.into()
+}
+
 /// What a gateway advertises of itself at one port.
 #[derive(Debug, Clone, Copy)]
-pub struct Advertisement {
+pub struct Advertisement<'o> {
     /// The gateway's MAC address there.
     pub mac: [u8; 6],
     /// The gateway's link-local address there.
@@ -237,9 +272,11 @@ pub struct Advertisement {
     pub mtu: u16,
     /// How the VM may come by its addresses.
     pub autoconf: Autoconf,
+    /// Further options, as [`resolver_options`] lays them out.
+    pub resolvers: &'o [u8],
 }
 
-impl Advertisement {
+impl Advertisement<'_> {
     /// RFC 4861, section 6.2.1: AdvDefaultLifetime and the prefix's lifetimes by their defaults.
     fn message(&self) -> NdiscRepr<'static> {
         let Autoconf {
@@ -258,7 +295,7 @@ impl Advertisement {
         NdiscRepr::RouterAdvert {
             hop_limit: HOPS,
             flags,
-            router_lifetime: Duration::from_secs(1800),
+            router_lifetime: Duration::from_secs(ROUTER_LIFETIME_S.into()),
             reachable_time: Duration::ZERO,
             retrans_time: Duration::ZERO,
             lladdr: Some(EthernetAddress(self.mac).into()),
@@ -273,6 +310,11 @@ impl Advertisement {
         }
     }
 
+    fn len(&self) -> usize {
+        len_of(&self.message()) + self.resolvers.len()
+    }
+
+    /// Writes the whole; `bytes` are as long as it.
     fn write(&self, bytes: &mut [u8], to_mac: [u8; 6], to: u128) {
         let envelope = Envelope {
             to_mac,
@@ -280,7 +322,13 @@ impl Advertisement {
             from: self.link_local,
             to,
         };
-        write(bytes, &envelope, self.message());
+        let (packet, options) = bytes.split_at_mut(len_of(&self.message()));
+        write(packet, &envelope, self.message());
+        options.copy_from_slice(self.resolvers);
+        let (header, body) = bytes[ETHERNET_LEN..].split_at_mut(ipv6::HEADER_LEN);
+        Ipv6Packet::new_unchecked(header).set_payload_len(body.len() as u16);
+        let (from, to) = (self.link_local.into(), to.into());
+        Icmpv6Packet::new_unchecked(body).fill_checksum(&from, &to);
     }
 
     /// Turns a Router Solicitation into the advertisement. `None` if it does not fit.
@@ -291,7 +339,7 @@ impl Advertisement {
         } else {
             solicitation.source
         };
-        frame.resize(len_of(&self.message()))?;
+        frame.resize(self.len())?;
         self.write(frame.bytes_mut(), to_mac, to);
         Some(())
     }
@@ -301,7 +349,7 @@ impl Advertisement {
     /// # Panics
     /// If `bytes` are fewer than the frame.
     pub fn announce(&self, bytes: &mut [u8]) -> usize {
-        let len = len_of(&self.message());
+        let len = self.len();
         let to = addr::ALL_NODES;
         self.write(&mut bytes[..len], addr::group_mac(to), to);
         len

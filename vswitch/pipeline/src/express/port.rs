@@ -163,6 +163,9 @@ impl<'t> FromPort<'t> {
         if !addr::is_routable6(destination) {
             return None;
         }
+        if self.port.metadata && destination == addr::METADATA6 {
+            return None;
+        }
         let hops = head[21];
         if target == PackedTarget::UPLINK {
             let up = self.up6.as_ref()?;

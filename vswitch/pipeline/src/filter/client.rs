@@ -117,7 +117,7 @@ fn granted(
         claims.finish();
     }
     if rules.learns && learned {
-        state.lease(tables, rules.id).grant(address, until_ns);
+        state.grant(tables, rules.id, address, until_ns);
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn obey(
 /// The place of an endpoint, if IPsec is required there.
 fn protected(tables: &Tables, peer: IpAddr) -> Option<(&Tunnel, VtepId)> {
     let tunnel = tables.tunnel.as_ref()?;
-    let vtep = tunnel.vtep_at(peer)?;
+    let vtep = tunnel.endpoint_at(peer)?;
     tunnel.vtep(vtep).protected.then_some((tunnel, vtep))
 }
 

@@ -187,7 +187,7 @@ impl<'s, N: Notes> Pass<'s, N> {
         frame: &Frame<'_>,
     ) -> Result<(), DropReason> {
         use DropReason::{IkeMalformed, IkePeer, IkeRate};
-        let vtep = tunnel.vtep_at(outer.source).ok_or(IkePeer)?;
+        let vtep = tunnel.endpoint_at(outer.source).ok_or(IkePeer)?;
         if !tunnel.vtep(vtep).protected {
             return Err(IkePeer);
         }

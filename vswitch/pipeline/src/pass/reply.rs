@@ -46,6 +46,20 @@ impl<N: Notes> Pass<'_, N> {
         if built.is_none() {
             return self.refuse(Stage::Service, DropReason::NoBuffer);
         }
+        let route = self.send_back(from, frame)?;
+        self.notes
+            .note(Stage::Service, format_args!("reply: {what}"));
+        self.note_peer(from.id, "into the tunnel to peer");
+        self.note_sealed(&route);
+        Ok(Sent::Back)
+    }
+
+    /// Puts a frame of our own into the tunnel, to the peer that asked for it.
+    pub(super) fn send_back<'t>(
+        &mut self,
+        from: FromPeer<'t>,
+        frame: &mut Frame<'_>,
+    ) -> Outcome<PeerRoute<'t>> {
         let len = frame.len() - ETHERNET_LEN;
         let route = match PeerRoute::new(from.tunnel, self.state, from.id, len, self.now_ns) {
             Ok(route) => route,
@@ -62,11 +76,7 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Tunnel, DropReason::NoBuffer);
         }
         peer_route::remember(from.tunnel, self.state, from.id, (&inner, len), self.now_ns);
-        self.notes
-            .note(Stage::Service, format_args!("reply: {what}"));
-        self.note_peer(from.id, "into the tunnel to peer");
-        self.note_sealed(&route);
-        Ok(Sent::Back)
+        Ok(route)
     }
 }
 

@@ -90,6 +90,7 @@ impl<N: Notes> Pass<'_, N> {
             (Side::Peer(_), Some(Target::Shared(shared))) => {
                 self.owner_of_shared(None, shared, false)
             }
+            (Side::Port(rules), _) if rules.metadata && address == addr::METADATA4 => Owner::Switch,
             (Side::Port(_), _) if !addr::is_routable4(address) => Owner::None,
             (_, Some(Target::Gateway)) => Owner::Switch,
             (_, Some(Target::Port(_))) => Owner::Station,

@@ -52,6 +52,8 @@ impl<N: Notes> Pass<'_, N> {
                 return Some(self.refuse(Stage::Service, reason));
             }
             if to_all {
+                let datagram = ETHERNET_LEN + usize::from(ip.header_len);
+                dhcp::ask_for_broadcasts(frame.bytes_mut().get_mut(datagram..).unwrap_or_default());
                 let len = usize::from(ip.total_len);
                 return Some(self.relay_to_servers(rules, len, frame));
             }
@@ -102,17 +104,22 @@ impl<N: Notes> Pass<'_, N> {
 
     /// Judges what a DHCPv6 client says to a server, and notes what a server grants. Passes a
     /// client's message to all servers to the tenant's, and the server's messages to the client's
-    /// link-local address. `None` for any other packet, which goes its way by its address.
+    /// link-local address. Where no port serves, the gateway does. `None` for any other packet,
+    /// which goes its way by its address.
     #[inline(always)]
     pub(super) fn relay_dhcp6(
         &mut self,
         rules: &PortRules,
-        ip: &Ipv6,
+        (packet, ip): (&Packet, &Ipv6),
         frame: &mut Frame<'_>,
     ) -> Option<Outcome> {
-        match ip.udp() {
-            Some(ports) if port::is_dhcpv6(ports) => self.relay_datagram6(rules, ip, ports, frame),
-            _ => None,
+        let ports = ip.udp().filter(|ports| port::is_dhcpv6(*ports))?;
+        if self.tables.has_dhcp {
+            self.relay_datagram6(rules, ip, ports, frame)
+        } else if ports.1 == port::DHCPV6_SERVER {
+            self.serve_dhcp6(rules, (packet, ip), frame)
+        } else {
+            None
         }
     }
 
@@ -123,11 +130,9 @@ impl<N: Notes> Pass<'_, N> {
         (from, to): (u16, u16),
         frame: &mut Frame<'_>,
     ) -> Option<Outcome> {
-        if self.tables.has_dhcp {
-            let packet = &frame.bytes()[ETHERNET_LEN..];
-            if let Err(refusal) = self.hear_datagram6(rules, ip, (from, to), packet) {
-                return Some(Err(refusal));
-            }
+        let packet = &frame.bytes()[ETHERNET_LEN..];
+        if let Err(refusal) = self.hear_datagram6(rules, ip, (from, to), packet) {
+            return Some(Err(refusal));
         }
         let is_servers = port::is_dhcpv6_server(from, to) && ip.fragment == Fragment::Whole;
         let receiver = match rules.dhcp_server {

@@ -1,4 +1,5 @@
-//! Packets to the switch's own addresses: ICMP echo is answered, and nothing else is served there.
+//! Packets to the switch's own addresses: ICMP echo and DNS are answered, and nothing else is
+//! served there.
 
 use packet::number::icmpv6;
 use packet::wire::icmp::{self, IcmpError};
@@ -19,7 +20,9 @@ impl<N: Notes> Pass<'_, N> {
         frame: &mut Frame<'_>,
     ) -> Outcome<Served> {
         if let Side::Port(rules) = side
-            && let Some(outcome) = self.relay_dhcp(rules, (packet, ip), frame)
+            && let Some(outcome) = self
+                .relay_dhcp(rules, (packet, ip), frame)
+                .or_else(|| self.serve_metadata4(rules, (packet, ip), frame))
         {
             return outcome.map(Served::Answered);
         }
@@ -38,6 +41,9 @@ impl<N: Notes> Pass<'_, N> {
         if let Some(reason) = self.judge_path_mtu4(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
         }
+        if let Some(outcome) = self.serve_dns4(side, (packet, ip), frame) {
+            return outcome.map(Served::Answered);
+        }
         let refused = unserved(ip.udp());
         self.report4(Stage::Service, (side, packet, ip), frame, refused)
     }
@@ -54,7 +60,9 @@ impl<N: Notes> Pass<'_, N> {
             return outcome.map(Served::Answered);
         }
         if let Side::Port(rules) = side
-            && let Some(outcome) = self.relay_dhcp6(rules, ip, frame)
+            && let Some(outcome) = self
+                .relay_dhcp6(rules, (packet, ip), frame)
+                .or_else(|| self.serve_metadata6(rules, (packet, ip), frame))
         {
             return outcome.map(Served::Answered);
         }
@@ -76,6 +84,9 @@ impl<N: Notes> Pass<'_, N> {
         }
         if let Some(reason) = self.judge_path_mtu6(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
+        }
+        if let Some(outcome) = self.serve_dns6(side, (packet, ip), frame) {
+            return outcome.map(Served::Answered);
         }
         let refused = unserved(ip.udp());
         self.report6(Stage::Service, (side, packet, ip), frame, refused)

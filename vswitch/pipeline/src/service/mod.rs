@@ -3,8 +3,11 @@
 
 mod arp;
 mod dhcp;
+mod dhcp6_server;
 mod dhcp_server;
+mod dns;
 mod echo;
+mod metadata;
 mod nd;
 mod path_mtu;
 mod shared;

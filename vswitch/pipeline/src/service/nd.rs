@@ -92,16 +92,14 @@ impl<N: Notes> Pass<'_, N> {
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
         if self.state.may_claim(tables, rules, wanted) {
-            let bindings = &mut self.state.port(rules.id).bindings;
-            let claimed = bindings.as_mut().is_some_and(|it| it.claim(wanted, now_ns));
-            let reason = if claimed {
+            let reason = if self.state.claim(rules.id, wanted, now_ns) {
                 DropReason::Absorbed
             } else {
                 DropReason::NdLimit
             };
             return self.refuse(Stage::Service, reason);
         }
-        if let Some(id) = self.state.claimant(tables, wanted) {
+        if let Some(id) = self.state.claimant(wanted) {
             if let Some(bindings) = &mut self.state.port(id).bindings {
                 bindings.contest(wanted, now_ns);
             }
@@ -171,7 +169,7 @@ impl<N: Notes> Pass<'_, N> {
     /// without an address gets no answer.
     fn owner6(&self, side: Side<'_>, ip: &Ipv6, address: u128) -> Owner {
         match side {
-            Side::Uplink(uplink) if uplink.ipv6 == Some(address) && ip.source != 0 => Owner::Switch,
+            Side::Uplink(uplink) if uplink.has6(address) && ip.source != 0 => Owner::Switch,
             Side::Uplink(_) => Owner::None,
             Side::Peer(_) if ip.source == 0 => Owner::Sender,
             Side::Peer(_) => match self.state.route6(self.tables, address) {
@@ -191,7 +189,8 @@ impl<N: Notes> Pass<'_, N> {
                 if let Some(Target::Shared(shared)) = target {
                     return self.owner_of_shared(Some(rules), shared, false);
                 }
-                if address == rules.gateway_link_local {
+                let metadata = rules.metadata && address == addr::METADATA6;
+                if metadata || address == rules.gateway_link_local {
                     return Owner::Switch;
                 }
                 // By which it reaches its clients.

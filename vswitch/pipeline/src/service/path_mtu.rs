@@ -92,7 +92,7 @@ impl<N: Notes> Pass<'_, N> {
     ) -> Result<Reported, Rejection> {
         let carrier = &tunnel.carrier;
         let endpoint = carrier.quoted_endpoint(report).ok_or(Rejection::Quote)?;
-        let vtep = tunnel.vtep_at(endpoint).ok_or(Rejection::Quote)?;
+        let vtep = tunnel.endpoint_at(endpoint).ok_or(Rejection::Quote)?;
         if tunnel.vtep(vtep).protected {
             return self.believe_esp((tunnel, vtep), from, report);
         }

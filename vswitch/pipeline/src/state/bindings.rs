@@ -8,6 +8,8 @@ use crate::bucket::SECOND_NS;
 const LINK_LOCAL: usize = 4;
 /// Others.
 const GLOBAL: usize = 8;
+/// All together.
+pub(super) const MAX: usize = LINK_LOCAL + GLOBAL;
 /// For so long at least, a claim that is heard of does not make way for another of its port.
 const KEPT_NS: u64 = 60 * SECOND_NS;
 /// A station that is not heard of for so long is asked whether it still has the address.

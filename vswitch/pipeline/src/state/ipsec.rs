@@ -48,11 +48,11 @@ impl Ipsec {
         sas.keep(before, self.channel.as_deref(), |request, suite| {
             let rules = tunnel.ipsec.as_ref()?;
             rules.allow(request, suite).ok()?;
-            tunnel.vtep_at(request.peer)
+            tunnel.endpoint_at(request.peer)
         });
         before.settle_all();
         for (address, vtep) in tunnel.endpoints() {
-            if let Some(known) = old.vtep_at(address) {
+            if let Some(known) = old.endpoint_at(address) {
                 sas.keep_past(vtep, before, known);
             }
         }

@@ -11,6 +11,7 @@ mod lease;
 mod members;
 mod multicast;
 mod next_hop;
+mod owners;
 mod path_mtu;
 mod tags;
 
@@ -22,6 +23,7 @@ pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
 pub(crate) use self::multicast::Groups;
 pub(crate) use self::next_hop::NextHop;
+use self::owners::Owners;
 pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
 pub(crate) use self::tags::TagCache;
 
@@ -34,10 +36,11 @@ use packet::wire::{dhcp, dhcp6};
 use crate::bucket::Bucket;
 use crate::clients::{Claims, Clients, Family};
 use crate::ids::{NextHopId, PortId, SharedId};
+use crate::metadata;
 use crate::tables::{PortRules, Tables, Target};
 
 /// The token buckets of storm control at one port.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StormBuckets {
     pub(crate) arp_nd: Bucket,
     pub(crate) dhcp: Bucket,
@@ -50,23 +53,13 @@ pub(crate) struct StormBuckets {
     pub(crate) groups_got: Bucket,
 }
 
-impl StormBuckets {
-    const FULL: Self = Self {
-        arp_nd: Bucket::FULL,
-        dhcp: Bucket::FULL,
-        broadcast: Bucket::FULL,
-        frames: Bucket::FULL,
-        bits: Bucket::FULL,
-        groups_sent: Bucket::FULL,
-        groups_got: Bucket::FULL,
-    };
-}
-
 /// What is remembered of one port.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PortState {
     pub(crate) storm: StormBuckets,
     pub(crate) icmp_errors: Bucket,
+    /// Packets to the port's metadata.
+    pub(crate) metadata: Bucket,
     pub(crate) lease: LeaseState,
     /// Present where a port of the tenant serves DHCP.
     pub(crate) claims: Option<Box<Claims>>,
@@ -79,11 +72,29 @@ pub(crate) struct PortState {
 }
 
 impl PortState {
+    fn new(tables: &Tables, rules: &PortRules) -> Self {
+        Self {
+            claims: tables.has_dhcp.then(Box::default),
+            claims6: tables.has_dhcp.then(Box::default),
+            bindings: (!rules.deny_ipv6).then(Box::default),
+            tags: (!rules.trunk.is_empty()).then(Box::default),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the port has claimed the address.
+    #[inline]
+    fn has_claimed(&self, address: u128) -> bool {
+        let bindings = self.bindings.as_deref();
+        bindings.is_some_and(|bindings| bindings.has(address))
+    }
+
     /// Keeps what was remembered of the port under the previous rules, `old`. A port with another
     /// MAC is another station: only its limits remain as they were.
     fn keep(&mut self, tables: &Tables, rules: &PortRules, old: &PortRules, previous: &mut Self) {
         self.storm = previous.storm;
         self.icmp_errors = previous.icmp_errors;
+        self.metadata = previous.metadata;
         if rules.mac != old.mac {
             return;
         }
@@ -127,6 +138,10 @@ pub(crate) struct State {
     restored: bool,
     /// The tenant's ports.
     pub(crate) ports: Box<[PortState]>,
+    /// Which of them has claimed which IPv6 address.
+    claimants: Owners<u128>,
+    /// Which of them has a lease of which IPv4 address.
+    lessees: Owners<u32>,
     /// Who holds the shared addresses, in the order of [`Tables::shared`].
     pub(crate) holders: Box<[Holder]>,
     /// The shared address that comes first when more are unknown than may be asked for at once.
@@ -139,8 +154,14 @@ pub(crate) struct State {
     pub(crate) paths: Box<[PathMtu]>,
     /// Who forges reports about them.
     pub(crate) guesses: Box<Guesses>,
+    /// Of the ICMP errors to senders on the underlay.
+    pub(crate) uplink_errors: Bucket,
+    /// Of those to the VMs of each peer.
+    pub(crate) peer_errors: Box<[Bucket]>,
     /// Their SAs.
     pub(crate) ipsec: Box<Ipsec>,
+    /// To whoever serves metadata.
+    pub(crate) metadata: Option<Arc<metadata::Channel>>,
     pub(crate) next_advertisement_ns: u64,
     /// Who listens to which group, where the tenant allows any.
     pub(crate) groups: Option<Box<Groups>>,
@@ -150,20 +171,15 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(tables: &Tables) -> Self {
-        let ports = tables.ports.iter().map(|rules| PortState {
-            storm: StormBuckets::FULL,
-            icmp_errors: Bucket::FULL,
-            lease: LeaseState::default(),
-            claims: tables.has_dhcp.then(Box::default),
-            claims6: tables.has_dhcp.then(Box::default),
-            bindings: (!rules.deny_ipv6).then(Box::default),
-            tags: (!rules.trunk.is_empty()).then(Box::default),
-        });
+        let ports = tables.ports.iter();
+        let ports = ports.map(|rules| PortState::new(tables, rules));
         let next_hops = tables.next_hops.iter().map(|_| NextHop::default());
         let paths = tables.tunnel.iter().flat_map(|tunnel| {
-            let new = |protected| PathMtu::new(tunnel, protected);
-            tunnel.vteps().iter().map(move |vtep| new(vtep.protected))
+            let new = |vtep| PathMtu::new(tunnel, vtep);
+            tunnel.vteps().iter().map(new)
         });
+        let peers = tables.tunnel.as_ref();
+        let peers = peers.map_or(0, |tunnel| tunnel.peers().len());
         let vteps = tables.tunnel.iter().flat_map(|tunnel| tunnel.vteps());
         let room = tables.multicast.as_ref().map_or(0, |_| vteps.count());
         Self {
@@ -171,13 +187,18 @@ impl State {
             leases_checked: 0,
             restored: false,
             ports: ports.collect(),
+            claimants: Owners::new(bindings::MAX * tables.ports.len()),
+            lessees: Owners::new(tables.ports.len()),
             holders: tables.shared.iter().map(|_| Holder::default()).collect(),
             ask_from: 0,
             next_hops: next_hops.collect(),
             solicit_from: 0,
             paths: paths.collect(),
             guesses: Box::default(),
+            uplink_errors: Bucket::FULL,
+            peer_errors: vec![Bucket::FULL; peers].into(),
             ipsec: Box::new(Ipsec::new(tables)),
+            metadata: None,
             next_advertisement_ns: 0,
             groups: Groups::new(tables),
             copies: Box::new(Copies::with_room(room)),
@@ -250,23 +271,36 @@ impl State {
     /// Whether the port has claimed the address.
     #[inline]
     pub(crate) fn has_claimed(&self, id: PortId, address: u128) -> bool {
-        let bindings = self.ports[id.index()].bindings.as_deref();
-        bindings.is_some_and(|bindings| bindings.has(address))
+        self.ports[id.index()].has_claimed(address)
     }
 
     /// The port that has claimed the address.
-    pub(crate) fn claimant(&self, tables: &Tables, address: u128) -> Option<PortId> {
-        let mut ports = tables.ports.iter().map(|rules| rules.id);
-        ports.find(|id| self.has_claimed(*id, address))
+    #[inline]
+    pub(crate) fn claimant(&self, address: u128) -> Option<PortId> {
+        let id = self.claimants.last(address)?;
+        self.has_claimed(id, address).then_some(id)
+    }
+
+    /// Lets the port claim the address, or confirms that it has. False if it has no room.
+    pub(crate) fn claim(&mut self, id: PortId, address: u128, now_ns: u64) -> bool {
+        let Some(bindings) = &mut self.ports[id.index()].bindings else {
+            return false;
+        };
+        let version = bindings.version;
+        let claimed = bindings.claim(address, now_ns);
+        if bindings.version != version {
+            let ports = &self.ports;
+            let has = |id: PortId, address| ports[id.index()].has_claimed(address);
+            self.claimants.note(address, id, has);
+        }
+        claimed
     }
 
     /// Whether the port may claim the address, or has done so, if it has room.
     pub(crate) fn may_claim(&self, tables: &Tables, rules: &PortRules, address: u128) -> bool {
         self.ports[rules.id.index()].bindings.is_some()
             && tables.is_claimable6(rules, address)
-            && self
-                .claimant(tables, address)
-                .is_none_or(|id| id == rules.id)
+            && self.claimant(address).is_none_or(|id| id == rules.id)
     }
 
     /// Whether the port has room for the claim of the address beside those that it has.
@@ -286,9 +320,9 @@ impl State {
 
     #[inline(never)]
     fn claimed6(&self, tables: &Tables, address: u128) -> Option<Target> {
-        let mut learning = tables.ports.iter().filter(|rules| rules.learns6);
-        let owner = learning.find(|rules| self.has_claimed(rules.id, address));
-        Some(owner.map_or(Target::Unowned, |rules| Target::Port(rules.id)))
+        let owner = self.claimant(address);
+        let owner = owner.filter(|id| tables.port(*id).learns6);
+        Some(owner.map_or(Target::Unowned, Target::Port))
     }
 
     /// Whether a station other than the one behind that port has the address, or the gateway has.
@@ -306,7 +340,7 @@ impl State {
             return None;
         }
         let by_mac = tables.port_of_link_local(address);
-        by_mac.or_else(|| self.claimant(tables, address))
+        by_mac.or_else(|| self.claimant(address))
     }
 
     /// The port whose station has the address.
@@ -353,10 +387,21 @@ impl State {
         if !tables.learns {
             return None;
         }
-        let mut learning = tables.ports.iter().filter(|rules| rules.learns);
-        learning
-            .find(|rules| self.lease(tables, rules.id).address(now_ns) == Some(address))
-            .map(|rules| rules.id)
+        let id = self.lessees.last(address)?;
+        let has_it = self.lease(tables, id).address(now_ns) == Some(address);
+        (has_it && tables.port(id).learns).then_some(id)
+    }
+
+    /// A server has granted the address, which no other port has, to the port's client.
+    pub(crate) fn grant(&mut self, tables: &Tables, id: PortId, address: u32, until_ns: u64) {
+        self.lease(tables, id).grant(address, until_ns);
+        self.note_lessee(address, id);
+    }
+
+    fn note_lessee(&mut self, address: u32, id: PortId) {
+        let ports = &self.ports;
+        let has = |id: PortId, address| ports[id.index()].lease.address(0) == Some(address);
+        self.lessees.note(address, id, has);
     }
 
     /// Gives a port the lease that it had before a restart. False if DHCP could not have given it:
@@ -379,6 +424,7 @@ impl State {
         match rules.filter(|rules| rules.mac == mac) {
             Some(rules) if !is_taken && tables.is_free4(address) => {
                 self.port(rules.id).lease.restore(address, until_ns);
+                self.note_lessee(address, rules.id);
                 self.restored = true;
                 true
             }
@@ -456,7 +502,25 @@ impl State {
         let restored = addresses.iter().filter(|it| bindings.restore(**it, now_ns));
         let restored = restored.count();
         self.restored |= restored > 0;
+        self.note_owners();
         restored == addresses.len()
+    }
+
+    /// Has the indices agree with what the ports have.
+    fn note_owners(&mut self) {
+        let ports = || (0..).map(PortId).zip(&self.ports);
+        let claimed = ports().flat_map(|(id, port)| {
+            let bindings = port.bindings.iter();
+            let addresses = bindings.flat_map(|bindings| bindings.addresses());
+            addresses.map(move |address| (address, id))
+        });
+        self.claimants.rebuild(claimed);
+        let leased = ports().filter_map(|(id, port)| Some((port.lease.current(0)?, id)));
+        // Of a lease that has ended, the address may be another port's by now.
+        let mut leased: Vec<_> = leased.collect();
+        leased.sort_by_key(|((_, until_ns), _)| *until_ns);
+        let leased = leased.into_iter().map(|((address, _), id)| (address, id));
+        self.lessees.rebuild(leased);
     }
 
     /// Where a destination leads, leases included.
@@ -487,6 +551,7 @@ impl State {
                 bindings.keep_if(|address| tables.is_claimable6(rules, address));
             }
         }
+        self.note_owners();
         if Arc::ptr_eq(&tables.next_hops, &old.next_hops) {
             std::mem::swap(&mut self.next_hops, &mut previous.next_hops);
         } else {
@@ -502,7 +567,12 @@ impl State {
             }
         }
         std::mem::swap(&mut self.guesses, &mut previous.guesses);
+        self.uplink_errors = previous.uplink_errors;
+        if self.peer_errors.len() == previous.peer_errors.len() {
+            std::mem::swap(&mut self.peer_errors, &mut previous.peer_errors);
+        }
         self.keep_groups(tables, old, previous);
+        self.metadata = previous.metadata.take();
         self.ipsec.keep(tables, old, &mut previous.ipsec);
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
@@ -512,7 +582,7 @@ impl State {
             return;
         }
         for (address, vtep) in tunnel.endpoints() {
-            if let Some(known) = old.vtep_at(address) {
+            if let Some(known) = old.endpoint_at(address) {
                 self.paths[vtep.index()].keep(tunnel, previous.paths[known.index()]);
             }
         }
@@ -535,7 +605,7 @@ impl State {
         };
         let vtep_of = |at: usize| {
             let vtep = tables.tunnel.as_ref()?.vteps().get(at)?;
-            Some(old.tunnel.as_ref()?.vtep_at(vtep.address)?.index())
+            Some(old.tunnel.as_ref()?.endpoint_at(vtep.address)?.index())
         };
         groups.keep((tables, rules), before, port_of, vtep_of);
     }
@@ -675,6 +745,54 @@ impl State {
                 self.port(rules.id)
                     .keep(tables, rules, old, &mut previous.ports[id]);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tenant_config::SwitchConfig;
+
+    use super::*;
+    use crate::secret::FlowSecret;
+
+    fn tables() -> Tables {
+        let port = |number: u8| {
+            format!(
+                r#"{{"name": "vm{number}", "device": {{"driver": "offline"}},
+                    "gateway_mac": "02:00:00:00:00:0{number}", "mac": "52:54:00:00:00:0{number}",
+                    "addresses": {}, "dhcp_server": {}}}"#,
+                if number == 1 {
+                    "[\"10.0.0.2/32\"]"
+                } else {
+                    "\"learn-dhcp\""
+                },
+                number == 1,
+            )
+        };
+        let ports = [1, 2, 3].map(port).join(",");
+        let text = format!(
+            r#"{{"tenant": "red", "vni": 5001, "gateway": {{"ipv4": "10.0.0.1/24"}},
+                "ports": [{ports}]}}"#
+        );
+        let config = SwitchConfig::from_json("test", &text).expect("a configuration");
+        Tables::build(&config, None, FlowSecret::new([7; 32]))
+    }
+
+    /// A lease that has ended does not hide whose the address is now, whoever comes first.
+    #[test]
+    fn address_given_anew_is_its_new_ports_after_a_reload() {
+        const ADDRESS: u32 = 0x0a00_0032;
+        let tables = tables();
+        for (before, now) in [(PortId(1), PortId(2)), (PortId(2), PortId(1))] {
+            let mut state = State::new(&tables);
+            state.grant(&tables, before, ADDRESS, 100);
+            assert_eq!(state.lease_owner(&tables, ADDRESS, 99), Some(before));
+            assert_eq!(state.lease_owner(&tables, ADDRESS, 100), None);
+            state.grant(&tables, now, ADDRESS, 1_000);
+            let mut new = State::new(&tables);
+            new.keep(&tables, &tables, &mut state);
+            assert_eq!(new.lease_owner(&tables, ADDRESS, 200), Some(now));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The path MTU to an endpoint of the tunnel, and what was sent there lately.
 
-use crate::tables::Tunnel;
+use crate::tables::{Tunnel, Vtep};
 
 /// The path MTU to one endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +9,8 @@ pub(crate) struct PathMtu {
     max_len: u16,
     /// What the path carries, in bytes.
     mtu: u16,
+    /// What it carries by the configuration.
+    configured: u16,
     /// When to try larger packets again.
     until_ns: u64,
     /// What is sent there is under IPsec.
@@ -34,12 +36,13 @@ impl PathMtu {
     /// RFC 1191, section 6.3, and RFC 8201, section 4.
     const VALID_NS: u64 = 600_000_000_000;
 
-    pub(crate) fn new(tunnel: &Tunnel, protected: bool) -> Self {
+    pub(crate) fn new(tunnel: &Tunnel, vtep: &Vtep) -> Self {
         Self {
-            max_len: tunnel.carried(protected, tunnel.mtu, 0),
-            mtu: tunnel.mtu,
+            max_len: tunnel.carried(vtep.protected, vtep.mtu, 0),
+            mtu: vtep.mtu,
+            configured: vtep.mtu,
             until_ns: u64::MAX,
-            protected,
+            protected: vtep.protected,
             extra: 0,
             sent: SentLately::default(),
         }
@@ -72,7 +75,7 @@ impl PathMtu {
     /// Drops a report that is too old.
     pub(crate) fn poll(&mut self, tunnel: &Tunnel, now_ns: u64) {
         if now_ns >= self.until_ns {
-            self.set(tunnel, tunnel.mtu);
+            self.set(tunnel, self.configured);
             self.until_ns = u64::MAX;
         }
     }
@@ -84,7 +87,9 @@ impl PathMtu {
             self.set_extra(tunnel, previous.extra);
         }
         let least = tunnel.min_path_mtu(self.protected, self.extra);
-        if previous.mtu < self.mtu && previous.mtu >= least {
+        // What the file said before is no report.
+        let was_reported = previous.mtu < previous.configured;
+        if was_reported && previous.mtu < self.mtu && previous.mtu >= least {
             self.set(tunnel, previous.mtu);
             self.until_ns = previous.until_ns;
         }

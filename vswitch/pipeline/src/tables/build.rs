@@ -12,7 +12,7 @@ use super::shared_address::{self, SharedAddress};
 use super::target::{PackedTarget, Target};
 use super::tunnel::Tunnel;
 use super::uplink::UplinkRules;
-use super::{Subnet, Tables, dhcp, groups};
+use super::{Names, Subnet, Tables, dhcp, dhcp6, groups};
 use crate::ids::{NextHopId, PeerId, PortId, SharedId};
 use crate::lpm::Lpm;
 use crate::secret::FlowSecret;
@@ -52,7 +52,7 @@ impl Tables {
         let uplink = config
             .uplink
             .as_ref()
-            .map(|uplink| UplinkRules::new(uplink, next_hop_id));
+            .map(|uplink| UplinkRules::new(uplink, config.uplink_link_local(), next_hop_id));
         let names = config.devices().map(|side| side.name.to_owned());
         let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
         let peer_names = peers.map(|peer| peer.name.to_string());
@@ -64,6 +64,12 @@ impl Tables {
             learns6: ports.iter().any(|port| port.learns6),
             has_dhcp: ports.iter().any(|port| port.dhcp_server),
             offers: shared(dhcp::offers(config), previous.map(|tables| &tables.offers)),
+            offers6: shared(
+                dhcp6::offers(config),
+                previous.map(|tables| &tables.offers6),
+            ),
+            resolver_options: dhcp6::resolver_options(config),
+            names_of_ports: Names::of(config),
             egress: shared(egress, previous.map(|tables| &tables.egress)),
             ports: shared(ports, previous.map(|tables| &tables.ports)),
             uplink,
@@ -135,7 +141,9 @@ impl Routes {
             }
         }
         for peer in peers() {
-            routes.add_host(peer.vtep, Target::Underlay);
+            for address in peer.sources.iter().chain([&peer.vtep]) {
+                routes.add_host(*address, Target::Underlay);
+            }
         }
         // No station has the first address of a subnet, even where a peer has the whole subnet.
         if let Some(net) = ipv4.filter(|net| net.prefix_len() < 31) {

@@ -3,6 +3,8 @@
 
 mod build;
 mod dhcp;
+mod dhcp6;
+mod dns;
 mod groups;
 mod multicast;
 mod port;
@@ -17,16 +19,18 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use packet::addr;
 use packet::wire::dhcp_server::Offer;
+use packet::wire::dhcp6_server::Offer as Offer6;
 use packet::wire::nd::{Advertisement, Autoconf};
 use serde::Serialize;
 use tenant_config::Ipv6Autoconf;
 
+pub(crate) use self::dns::Names;
 pub use self::groups::Groups;
 pub(crate) use self::multicast::MulticastRules;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
 pub(crate) use self::shared_address::SharedAddress;
 pub(crate) use self::target::{PackedTarget, Target};
-pub(crate) use self::tunnel::Tunnel;
+pub(crate) use self::tunnel::{Tunnel, Vtep};
 pub(crate) use self::uplink::UplinkRules;
 
 use crate::ids::{NextHopId, PortId, SharedId};
@@ -79,6 +83,12 @@ pub struct Tables {
     pub(crate) has_dhcp: bool,
     /// What the gateway's own DHCP server gives each port; empty if it does not serve.
     offers: Arc<[Option<Offer>]>,
+    /// The same of its DHCPv6 server.
+    offers6: Arc<[Offer6]>,
+    /// What Router Advertisements tell of name servers.
+    resolver_options: Box<[u8]>,
+    /// The names for which the gateway answers, if it does.
+    pub(crate) names_of_ports: Option<Names>,
     /// How the gateway tells VMs to come by their IPv6 addresses.
     ipv6_autoconf: Ipv6Autoconf,
     /// What `[multicast]` allows, if anything.
@@ -279,6 +289,11 @@ impl Tables {
         self.offers.get(id.index())?.as_ref()
     }
 
+    /// What the gateway's own DHCPv6 server gives that port.
+    pub(crate) fn dhcp6_offer(&self, id: PortId) -> Option<&Offer6> {
+        self.offers6.get(id.index())
+    }
+
     /// The ports that receive what a DHCP client says to all servers.
     pub(crate) fn dhcp_servers_for(
         &self,
@@ -375,7 +390,10 @@ impl Tables {
     }
 
     /// The Router Advertisement of that port, if the tenant has an IPv6 gateway.
-    pub(crate) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement> {
+    pub(crate) fn advertisement(&self, rules: &PortRules) -> Option<Advertisement<'_>> {
+        let offer = self.dhcp6_offer(rules.id);
+        let has_address = offer.is_some_and(|offer| offer.address().is_some());
+        let other = self.has_dhcp || offer.is_some();
         self.gateway6.map(|gateway| Advertisement {
             mac: rules.gateway_mac,
             link_local: rules.gateway_link_local,
@@ -389,15 +407,16 @@ impl Tables {
                 Ipv6Autoconf::None => Autoconf::default(),
                 Ipv6Autoconf::Slaac => Autoconf {
                     prefix: true,
-                    other: self.has_dhcp,
+                    other,
                     ..Autoconf::default()
                 },
                 Ipv6Autoconf::Dhcpv6 => Autoconf {
-                    managed: self.has_dhcp,
-                    other: self.has_dhcp,
+                    managed: self.has_dhcp || has_address,
+                    other,
                     ..Autoconf::default()
                 },
             },
+            resolvers: &self.resolver_options,
         })
     }
 

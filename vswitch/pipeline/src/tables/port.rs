@@ -41,6 +41,8 @@ pub(crate) struct PortRules {
     pub(crate) limits: Limits,
     /// Whether the port may hold shared addresses.
     pub(crate) shares: bool,
+    /// Whether metadata is served to the port.
+    pub(crate) metadata: bool,
     /// Group frames a second that the port may send to others, and get from them.
     pub(crate) multicast_pps: u64,
     /// `None` if the fast path does not serve the port: it has tags, limits of all frames, a
@@ -65,6 +67,8 @@ pub(crate) struct PortExpress {
     /// has none.
     pub(crate) own4: u64,
     pub(crate) own6: Option<u128>,
+    /// Whether metadata is served to the port.
+    pub(crate) metadata: bool,
 }
 
 /// The limit of group frames of a port for which the file has none.
@@ -120,6 +124,7 @@ impl PortRules {
                 .any(|(name, _)| name != "multicast_pps"),
             limits: port.limits,
             shares: !port.shared.is_empty(),
+            metadata: port.metadata.is_some(),
             multicast_pps: port.limits.multicast_pps.unwrap_or(MULTICAST_PPS).into(),
             express: PortExpress::new(port, target, owns),
         }
@@ -161,6 +166,7 @@ impl PortExpress {
             },
             own4: own4.map_or(NO_ADDRESS4, u64::from),
             own6,
+            metadata: port.metadata.is_some(),
         })
     }
 }

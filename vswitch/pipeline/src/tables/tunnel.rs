@@ -1,7 +1,7 @@
 //! The tunnel to the tenant's VMs on other hosts. `docs/reference/tunnel.md` is the specification.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use esp::Suite;
@@ -40,7 +40,7 @@ pub(crate) struct Tunnel {
     min_inner: u16,
     peers: Arc<[Peer]>,
     vteps: Arc<[Vtep]>,
-    /// By the numbers of their addresses; all are of our own family.
+    /// By the numbers of the addresses that their packets come from; all are of our own family.
     by_address: Lpm<u128, VtepId>,
 }
 
@@ -57,6 +57,8 @@ pub(crate) struct Peer {
 pub(crate) struct Vtep {
     pub(crate) address: IpAddr,
     pub(crate) next_hop: NextHopId,
+    /// The largest IP packet that the underlay carries there, by the configuration.
+    pub(crate) mtu: u16,
     /// The peer whose counters count frames without a peer's source.
     pub(crate) first_peer: PeerId,
     pub(crate) template: Template,
@@ -110,6 +112,7 @@ impl Tunnel {
                 vteps.push(Vtep {
                     address: peer.vtep,
                     next_hop: next_hop(peer.next_hop),
+                    mtu: peer.mtu.unwrap_or(uplink.mtu),
                     first_peer: PeerId(id),
                     template: carrier.template(
                         uplink.mac.octets(),
@@ -123,9 +126,18 @@ impl Tunnel {
             let mac = peer.mac.octets();
             peers.push(Peer { vtep, mac });
         }
-        let hosts = places.iter();
-        let hosts = hosts.map(|(address, vtep)| (number(*address), 128, *vtep));
-        let mut hosts: Vec<_> = hosts.collect();
+        let sources = tunnel.peers.iter().flat_map(|peer| {
+            let vtep = places[&peer.vtep];
+            // Under IPsec the endpoint itself is authenticated.
+            let plain = !vteps[usize::from(vtep.0)].protected;
+            let sources = peer.sources.iter().filter(move |_| plain);
+            sources.map(move |source| (*source, vtep))
+        });
+        let hosts = places.iter().map(|(address, vtep)| (*address, *vtep));
+        let hosts = sources.chain(hosts);
+        let mut hosts: Vec<_> = hosts
+            .map(|(address, vtep)| (number(address), 128, vtep))
+            .collect();
         hosts.sort_unstable_by_key(|(address, ..)| *address);
         let mut tunnel = Self {
             carrier,
@@ -144,7 +156,7 @@ impl Tunnel {
         };
         tunnel.min_plain_len = tunnel.min_path_mtu(false, 0) - tunnel.carrier.overhead();
         let lens = tunnel.vteps.iter();
-        let lens = lens.map(|vtep| tunnel.carried(vtep.protected, tunnel.mtu, 0));
+        let lens = lens.map(|vtep| tunnel.carried(vtep.protected, vtep.mtu, 0));
         tunnel.max_len = lens.min().unwrap_or(tunnel.carried(false, tunnel.mtu, 0));
         Some(tunnel)
     }
@@ -230,18 +242,17 @@ impl Tunnel {
 
     /// The peers' endpoints: address and place.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (IpAddr, VtepId)> {
-        let own = self.carrier.own();
-        let all = self.by_address.routes().iter();
-        all.map(move |&(address, _, vtep)| {
-            let address = match own {
-                IpAddr::V4(_) => Ipv4Addr::from_bits(address as u32).into(),
-                IpAddr::V6(_) => Ipv6Addr::from_bits(address).into(),
-            };
-            (address, vtep)
-        })
+        let all = self.vteps.iter().zip(0..);
+        all.map(|(vtep, place)| (vtep.address, VtepId(place)))
     }
 
-    /// The endpoint of that address, if it is a peer's.
+    /// The endpoint of that address: that to which packets are sent.
+    pub(crate) fn endpoint_at(&self, address: IpAddr) -> Option<VtepId> {
+        self.vtep_at(address)
+            .filter(|vtep| self.vtep(*vtep).address == address)
+    }
+
+    /// The endpoint whose packets come from that address.
     #[inline(always)]
     pub(crate) fn vtep_at(&self, address: IpAddr) -> Option<VtepId> {
         if address.is_ipv4() != self.carrier.own().is_ipv4() {
@@ -250,7 +261,7 @@ impl Tunnel {
         self.vtep_by_number(number(address))
     }
 
-    /// The endpoint with that number of our own family, if it is a peer's.
+    /// The endpoint whose packets come from the address with that number, of our own family.
     #[inline(always)]
     pub(crate) fn vtep_by_number(&self, address: u128) -> Option<VtepId> {
         self.by_address.lookup(address)

@@ -48,6 +48,7 @@ EXTERNAL6 = "2001:db8:ffff::7"
 NEXT_HOP, UPLINK_IP = "192.0.2.1", "192.0.2.2"
 NEXT_HOP6, UPLINK6 = "2001:db8::1", "2001:db8::2"
 LL1 = "fe80::5054:ff:feaa:1"
+METADATA, METADATA6 = "169.254.169.254", "fd00:ec2::254"
 
 
 def source_port(vtep, source, destination, protocol, sport, dport):
@@ -145,7 +146,8 @@ def dhcp(kind, **more):
 
 def conversation():
     """Valid traffic of two VMs and an external address."""
-    play = Scenario("conversation", config())
+    metadata = {"instance_id": "i-1", "hostname": "vm1"}
+    play = Scenario("conversation", config(metadata=metadata))
     # The router answers the switch's question for its MAC.
     play.send("uplink",
               from_outside(ARP(op=2, hwsrc=ROUTER, psrc=NEXT_HOP, hwdst=UPLINK, pdst=UPLINK_IP)),
@@ -200,6 +202,13 @@ def conversation():
     play.send("vm1",
         from_vm1(IP(src=IP1, dst=EXTERNAL, ttl=1) / UDP(sport=1000, dport=33434) / b"trace"),
               from_vm1(IP(src=IP1, dst="10.0.0.99") / UDP(sport=1000, dport=9) / b"nobody"))
+    # It asks for its metadata, by both families, and for something else there.
+    play.send("vm1",
+              from_vm1(ARP(op=1, hwsrc=VM1, psrc=IP1, pdst=METADATA), to=ALL), ns(SIX1, METADATA6),
+              from_vm1(IP(src=IP1, dst=METADATA) / TCP(sport=40001, dport=80, flags="S", seq=1)),
+              from_vm1(IPv6(src=SIX1, dst=METADATA6)
+                       / TCP(sport=40001, dport=80, flags="S", seq=1)),
+              from_vm1(IP(src=IP1, dst=METADATA) / UDP(sport=1000, dport=53) / question))
     # The underlay pings the switch.
     play.send("uplink",
         from_outside(ARP(op=1, hwsrc=ROUTER, psrc=NEXT_HOP, pdst=UPLINK_IP), to=ALL),

@@ -8,7 +8,7 @@ use pipeline::DropReason;
 use tenant_config::{MacAddr, SwitchConfig};
 
 use super::frames::{self, Mac};
-use super::model::{Answer, DhcpAnswer};
+use super::model::{Answer, Dhcp6Answer, DhcpAnswer, DnsAnswer};
 
 /// Fails the enclosing check with what was found.
 macro_rules! owed {
@@ -131,6 +131,12 @@ pub(crate) fn check(
     if let Answer::Dhcp(answer) = answer {
         return check_dhcp(answer, &reply_frame);
     }
+    if let Answer::Dns(answer) = answer {
+        return check_dns(answer, &reply_frame);
+    }
+    if let Answer::Dhcp6(answer) = answer {
+        return check_dhcp6(answer, &reply_frame);
+    }
 
     let to = reply_frame.destination();
     let exchange = Exchange {
@@ -141,7 +147,9 @@ pub(crate) fn check(
     };
     owed!(icmp_sum_is_right(&exchange.said), "a wrong ICMP checksum");
     match answer {
-        Answer::Arp { .. } | Answer::Dhcp(_) => unreachable!("handled above"),
+        Answer::Arp { .. } | Answer::Dhcp(_) | Answer::Dhcp6(_) | Answer::Dns(_) => {
+            unreachable!("handled above")
+        }
         Answer::Echo => check_echo(&exchange),
         Answer::NeighborAdvertisement { mac, address } => {
             check_neighbor_advertisement(*mac, *address, &exchange)
@@ -151,8 +159,9 @@ pub(crate) fn check(
             mtu,
             flags,
             prefix,
+            resolvers,
         } => {
-            check_autoconf(*flags, *prefix, &exchange)?;
+            check_autoconf(*flags, *prefix, resolvers, &exchange)?;
             check_router_advertisement(*mac, *mtu, own_mac.link_local(), &exchange)
         }
     }
@@ -216,6 +225,69 @@ fn check_dhcp(answer: &DhcpAnswer, frame: &Ethernet2Slice<'_>) -> Result<(), Str
         datagram[8..] == answer.message,
         "the message {:02x?}",
         &datagram[8..]
+    );
+    Ok(())
+}
+
+fn check_dhcp6(answer: &Dhcp6Answer, frame: &Ethernet2Slice<'_>) -> Result<(), String> {
+    let said = packet(frame)?;
+    let to_mac = frame.destination();
+    owed!(to_mac == answer.to_mac, "sent to {to_mac:?}");
+    let ends = (IpAddr::V6(answer.from), IpAddr::V6(answer.to));
+    owed!(
+        (said.source, said.destination) == ends,
+        "not between {ends:?}"
+    );
+    owed!(said.hop_limit >= 32, "a hop limit of {}", said.hop_limit);
+    owed!(said.whole.len() == frame.payload_slice().len(), "padding");
+    let (number, datagram) = said.upper;
+    owed!(number == 17, "IP protocol {number}");
+    let ports = &datagram[..4];
+    owed!(ports == [2, 35, 2, 34], "ports {ports:?}");
+    let len = datagram.len() as u16;
+    owed!(datagram[4..6] == len.to_be_bytes(), "a wrong UDP length");
+    let (from, to) = (answer.from.octets(), answer.to.octets());
+    let pseudo = [&from[..], &to, &[0, 17], &len.to_be_bytes(), datagram].concat();
+    owed!(frames::checksum(&pseudo) == 0, "a wrong UDP checksum");
+    let message = &datagram[8..];
+    owed!(
+        message == answer.message,
+        "the message {message:02x?}, not {:02x?}",
+        answer.message
+    );
+    Ok(())
+}
+
+fn check_dns(answer: &DnsAnswer, frame: &Ethernet2Slice<'_>) -> Result<(), String> {
+    let said = packet(frame)?;
+    let to_mac = frame.destination();
+    owed!(to_mac == answer.to_mac, "sent to {to_mac:?}");
+    let ends = (answer.from, answer.to);
+    owed!(
+        (said.source, said.destination) == ends,
+        "not between {ends:?}"
+    );
+    owed!(said.hop_limit >= 32, "a hop limit of {}", said.hop_limit);
+    owed!(said.whole.len() == frame.payload_slice().len(), "padding");
+    let (number, datagram) = said.upper;
+    owed!(number == 17, "IP protocol {number}");
+    let [high, low] = answer.to_port.to_be_bytes();
+    let ports = &datagram[..4];
+    owed!(ports == [0, 53, high, low], "ports {ports:?}");
+    let len = datagram.len() as u16;
+    owed!(datagram[4..6] == len.to_be_bytes(), "a wrong UDP length");
+    let addresses = match ends {
+        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets(), to.octets()].concat(),
+        _ => return Err("two families".to_owned()),
+    };
+    let pseudo = [&addresses, &[0, 17][..], &len.to_be_bytes(), datagram].concat();
+    owed!(frames::checksum(&pseudo) == 0, "a wrong UDP checksum");
+    let message = &datagram[8..];
+    owed!(
+        message == answer.message,
+        "the message {message:02x?}, not {:02x?}",
+        answer.message
     );
     Ok(())
 }
@@ -301,10 +373,10 @@ fn check_neighbor_advertisement(
 fn check_autoconf(
     [managed, other, forms]: [bool; 3],
     prefix: ipnet::Ipv6Net,
+    (servers, search): &(Vec<[u8; 16]>, Vec<u8>),
     exchange: &Exchange<'_>,
 ) -> Result<(), String> {
     let message = exchange.said.upper.1;
-    owed!(message.len() == 64, "{} bytes", message.len());
     let flags = u8::from(managed) << 7 | u8::from(other) << 6;
     owed!(
         message[4..6] == [64, flags],
@@ -318,9 +390,19 @@ fn check_autoconf(
     option.extend(604_800_u32.to_be_bytes());
     option.extend([0; 4]);
     option.extend(prefix.addr().octets());
+    for (kind, value) in [(25, servers.concat()), (31, search.clone())] {
+        if value.is_empty() {
+            continue;
+        }
+        option.extend([kind, 1 + value.len().div_ceil(8) as u8, 0, 0]);
+        option.extend(1800_u32.to_be_bytes());
+        option.extend(value);
+        // RFC 8106, 5.2: padded with zero to eight bytes.
+        option.resize(option.len().next_multiple_of(8), 0);
+    }
     owed!(
         message[32..] == option,
-        "the prefix {:02x?}",
+        "the prefix and resolvers {:02x?}",
         &message[32..]
     );
     Ok(())
@@ -371,9 +453,39 @@ pub(crate) fn check_error(
     error: &[u8],
 ) -> Result<(), String> {
     let request = untagged(request);
-    let request = Ethernet2Slice::from_slice_without_fcs(&request).map_err(|e| e.to_string())?;
-    let error = Ethernet2Slice::from_slice_without_fcs(error).map_err(|e| e.to_string())?;
     let own_mac = side(config, from);
+    let gateway = &config.gateway;
+    let own = [
+        gateway.ipv4.map(|net| net.addr().into()),
+        gateway.ipv6.map(|net| net.addr().into()),
+        Some(own_mac.link_local().into()),
+    ];
+    check_error_from((reason, next_mtu), own_mac, &own, &request, error)
+}
+
+/// Checks the ICMP error about a packet that came through the tunnel: it is from the packet's own
+/// destination.
+pub(crate) fn check_tunnel_error(
+    mtu: u16,
+    own_mac: MacAddr,
+    request: &[u8],
+    error: &[u8],
+) -> Result<(), String> {
+    let asked = Ethernet2Slice::from_slice_without_fcs(request).map_err(|e| e.to_string())?;
+    let own = [Some(packet(&asked)?.destination)];
+    check_error_from((DropReason::Mtu, Some(mtu)), own_mac, &own, request, error)
+}
+
+/// Checks an ICMP error, which must be from one of `own`.
+fn check_error_from(
+    (reason, next_mtu): (DropReason, Option<u16>),
+    own_mac: MacAddr,
+    own: &[Option<IpAddr>],
+    request: &[u8],
+    error: &[u8],
+) -> Result<(), String> {
+    let request = Ethernet2Slice::from_slice_without_fcs(request).map_err(|e| e.to_string())?;
+    let error = Ethernet2Slice::from_slice_without_fcs(error).map_err(|e| e.to_string())?;
     owed!(
         error.source() == own_mac.octets(),
         "sent from {:?}",
@@ -391,17 +503,11 @@ pub(crate) fn check_error(
         said.destination
     );
     owed!(icmp_sum_is_right(&said), "a wrong ICMP checksum");
-    let gateway = &config.gateway;
-    let (own, number, longest) = match said.source {
-        IpAddr::V4(_) => (gateway.ipv4.map(|net| net.addr().into()), 1, 576),
-        IpAddr::V6(_) => (gateway.ipv6.map(|net| net.addr().into()), 58, 1280),
+    let (number, longest) = match said.source {
+        IpAddr::V4(_) => (1, 576),
+        IpAddr::V6(_) => (58, 1280),
     };
-    let own_link_local = IpAddr::V6(own_mac.link_local());
-    owed!(
-        Some(said.source) == own || said.source == own_link_local,
-        "from {}",
-        said.source
-    );
+    owed!(own.contains(&Some(said.source)), "from {}", said.source);
     owed!(said.whole.len() <= longest, "{} bytes", said.whole.len());
     let (said_number, message) = said.upper;
     owed!(said_number == number, "IP protocol {said_number}");

@@ -23,8 +23,11 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("limited", limited()),
         ("served", served()),
         ("slaac", slaac()),
+        ("named", named()),
         ("grouped", grouped()),
         ("any", any()),
+        ("linked", linked()),
+        ("clouds", clouds()),
     ]
 }
 
@@ -50,6 +53,14 @@ pub(crate) fn three() -> SwitchConfig {
         ],
         "uplink": uplink(json!({ "driver": "offline" })),
     }))
+}
+
+/// [`three`] whose IPv6 router is known by its link-local address.
+pub(crate) fn linked() -> SwitchConfig {
+    let mut config = three();
+    let uplink = config.uplink.as_mut().expect("an uplink");
+    uplink.next_hops.ipv6 = Some("fe80::fe".parse().expect("an address"));
+    config
 }
 
 /// Some groups and broadcasts are allowed; `vm3` takes only small packets, `vm4` may use tags.
@@ -267,18 +278,26 @@ pub(crate) fn limited() -> SwitchConfig {
     config
 }
 
-/// The gateway serves DHCP with everything it can tell. `vm1` has a host name, `vm2` the smallest
-/// MTU, tags and a prefix before its address, `vm3` no IPv4 address, `vm4` nothing of its own.
+/// [`three`], whose gateway answers for the ports' names.
+pub(crate) fn named() -> SwitchConfig {
+    let mut config = three();
+    config.gateway.dns.enabled = true;
+    config
+}
+
+/// The gateway serves DHCP and DHCPv6 with everything it can tell. `vm1` has a host name, `vm2` the
+/// smallest MTU, tags and a prefix before its address, `vm3` no IPv4 address, `vm4` nothing of its
+/// own.
 pub(crate) fn served() -> SwitchConfig {
     switch(json!({
         "gateway": {
             "ipv4": "10.0.0.1/24",
             "ipv6": "fd00:0:0:1::1/64",
             "dhcp": {
-                "dns": ["10.0.0.53", "192.0.2.200"],
+                "dns": ["10.0.0.53", "fd00:0:0:1::53", "192.0.2.200", "2001:db8::53"],
                 "domain": "red.example",
                 "search": ["red.example", "a-longer-name.of-another-domain.example"],
-                "ntp": ["10.0.0.54"],
+                "ntp": ["fd00:0:0:1::54", "10.0.0.54", "2001:db8::54"],
                 "routes": [
                     { "to": "172.16.0.0/12", "via": "10.0.0.11" },
                     { "to": "198.51.100.7/32", "via": "10.0.0.12" },
@@ -306,6 +325,34 @@ pub(crate) fn served() -> SwitchConfig {
     }))
 }
 
+/// Metadata is served to `vm1`; to `vm3`, which may use tags and takes only small packets; and to
+/// `vm4`, which takes large ones.
+pub(crate) fn clouds() -> SwitchConfig {
+    let metadata = |name: &str| json!({ "instance_id": format!("i-{name}"), "hostname": name });
+    switch(json!({
+        "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
+        "ports": [
+            port("vm1", 1, json!({
+                "addresses": ["10.0.0.11/32", "10.0.0.64/28", "fd00:0:0:1::11/128"],
+                "metadata": metadata("vm1"),
+            })),
+            port("vm2", 2, json!({ "addresses": ["10.0.0.12/32", "fd00:0:0:1::12/128"] })),
+            port("vm3", 3, json!({
+                "addresses": ["10.0.0.13/32", "fd00:0:0:1::13/128"],
+                "trunk": [100],
+                "mtu": 1280,
+                "metadata": metadata("vm3"),
+            })),
+            port("vm4", 4, json!({
+                "addresses": ["10.0.0.14/32"],
+                "mtu": 2000,
+                "metadata": metadata("vm4"),
+            })),
+        ],
+        "uplink": uplink(json!({ "driver": "offline" })),
+    }))
+}
+
 /// The tenants with tunnels, each with the name that failures are reported under.
 pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
     vec![
@@ -322,26 +369,52 @@ pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
 /// that leaves 1,500 bytes. `vm2` has a prefix within one of host B's, a tag and a small MTU. Host
 /// B is on our link; behind the VTEP of C are two peers, off-link, each with a MAC of its own.
 pub(crate) fn geneve() -> SwitchConfig {
-    tunnel_switch(
-        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550 }),
-        json!({
-            "kind": "geneve",
-            "vtep": "192.0.2.2",
-            "port": 6081,
-            "udp_checksum": false,
-            "peers": [
-                peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!([
-                    "10.0.0.71/32", "10.0.0.72/32", "10.0.8.0/24", "172.16.0.0/12",
-                        "fd00:0:0:1::71/128", "fd00:0:0:8::/64",
-                ])),
-                peer("host-c1", "203.0.113.9", "192.0.2.254", 0x81, json!([
-                    "10.0.0.81/32", "10.0.16.0/20", "fd00:0:0:1::81/128",
-                ])),
-                peer("host-c2", "203.0.113.9", "192.0.2.254", 0x82,
-                    json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
-            ],
-        }),
+    with_sources(
+        tunnel_switch(
+            json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1550 }),
+            json!({
+                "kind": "geneve",
+                "vtep": "192.0.2.2",
+                "port": 6081,
+                "udp_checksum": false,
+                "peers": [
+                    peer("host-b", "192.0.2.66", "192.0.2.66", 0x66, json!([
+                        "10.0.0.71/32", "10.0.0.72/32", "10.0.8.0/24", "172.16.0.0/12",
+                            "fd00:0:0:1::71/128", "fd00:0:0:8::/64",
+                    ])),
+                    peer("host-c1", "203.0.113.9", "192.0.2.254", 0x81, json!([
+                        "10.0.0.81/32", "10.0.16.0/20", "fd00:0:0:1::81/128",
+                    ])),
+                    peer("host-c2", "203.0.113.9", "192.0.2.254", 0x82,
+                        json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+                ],
+            }),
+        ),
+        B_SOURCES,
     )
+}
+
+/// [`geneve`] with two paths that carry less than the uplink: one leaves 1,400 bytes, the other
+/// 1,280.
+pub(crate) fn uneven() -> SwitchConfig {
+    let mut config = geneve();
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    for (peer, mtu) in tunnel.peers.iter_mut().zip([1450, 1330, 1330]) {
+        peer.mtu = Some(mtu);
+    }
+    config
+}
+
+/// Where packets of host B also come from: on our link and off it.
+const B_SOURCES: [&str; 2] = ["192.0.2.67", "203.0.113.67"];
+const B_SOURCES6: [&str; 2] = ["2001:db8::67", "2001:db8:c::67"];
+
+/// `config` in which packets of the first peer also come from these addresses.
+fn with_sources(mut config: SwitchConfig, sources: [&str; 2]) -> SwitchConfig {
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    let sources = sources.map(|source| source.parse().expect("an address"));
+    tunnel.peers[0].sources = sources.to_vec();
+    config
 }
 
 /// Tenants with tunnels that allow some groups and broadcasts.
@@ -376,32 +449,39 @@ pub(crate) fn vxlan() -> SwitchConfig {
 
 /// Geneve over IPv6 at a port of its own; the VMs may have tunnels of theirs.
 pub(crate) fn geneve6() -> SwitchConfig {
-    tunnel_switch(
-        json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1570 }),
-        json!({
-            "kind": "geneve",
-            "vtep": "2001:db8::2",
-            "port": 16081,
-            "udp_checksum": true,
-            "nested": "allow",
-            "peers": [
-                peer("host-b", "2001:db8::66", "2001:db8::66", 0x66, json!([
-                    "10.0.0.71/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128",
-                ])),
-                peer("host-c1", "2001:db8:c::9", "2001:db8::fe", 0x81,
-                    json!(["10.0.0.81/32", "fd00:0:0:1::81/128"])),
-                peer("host-c2", "2001:db8:c::9", "2001:db8::fe", 0x82,
-                    json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
-            ],
-        }),
+    with_sources(
+        tunnel_switch(
+            json!({ "ipv4": "192.0.2.2/24", "ipv6": "2001:db8::2/64", "mtu": 1570 }),
+            json!({
+                "kind": "geneve",
+                "vtep": "2001:db8::2",
+                "port": 16081,
+                "udp_checksum": true,
+                "nested": "allow",
+                "peers": [
+                    peer("host-b", "2001:db8::66", "2001:db8::66", 0x66, json!([
+                        "10.0.0.71/32", "10.0.8.0/24", "172.16.0.0/12", "fd00:0:0:1::71/128",
+                    ])),
+                    peer("host-c1", "2001:db8:c::9", "2001:db8::fe", 0x81,
+                        json!(["10.0.0.81/32", "fd00:0:0:1::81/128"])),
+                    peer("host-c2", "2001:db8:c::9", "2001:db8::fe", 0x82,
+                        json!(["10.0.0.82/32", "fd00:0:0:1::82/128"])),
+                ],
+            }),
+        ),
+        B_SOURCES6,
     )
 }
 
-/// VXLAN over IPv6 without checksums, on an underlay that leaves 1,280 bytes.
+/// VXLAN over IPv6 without checksums, on an underlay that leaves 1,280 bytes, with a link-local
+/// router.
 pub(crate) fn vxlan6() -> SwitchConfig {
     let mut config = geneve6();
     config.uplink.as_mut().expect("an uplink").mtu = 1350;
     let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    for peer in &mut tunnel.peers[1..] {
+        peer.next_hop = "fe80::fe".parse().expect("an address");
+    }
     tunnel.kind = TunnelKind::Vxlan;
     tunnel.port = 4789;
     tunnel.udp_checksum = false;
@@ -485,6 +565,11 @@ pub(crate) fn sealed_vxlan() -> SwitchConfig {
 
 /// `config`, where these peers require IPsec. The replay window is the smallest.
 fn protect(mut config: SwitchConfig, names: &[&str]) -> SwitchConfig {
+    let tunnel = config.tunnel.as_mut().expect("a tunnel");
+    for peer in &mut tunnel.peers {
+        peer.sources.clear();
+    }
+
     let tunnel = config.tunnel.as_mut().expect("a tunnel");
     tunnel.ipsec = Some(IpsecConfig {
         suites: vec![

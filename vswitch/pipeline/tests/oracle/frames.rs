@@ -127,6 +127,8 @@ pub(crate) struct V6 {
     pub(crate) hop_limit: u8,
     /// Traffic class: DSCP and ECN.
     pub(crate) class: u8,
+    /// The flow label, of 20 bits.
+    pub(crate) label: u32,
     /// Extension headers, each by its number and its bytes without the first, which is the next
     /// header.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
@@ -141,6 +143,7 @@ impl V6 {
             to,
             hop_limit: 64,
             class: 0,
+            label: 0,
             extensions: Vec::new(),
             upper,
             payload,
@@ -171,7 +174,8 @@ impl V6 {
             body.extend(rest);
         }
         body.extend(&self.payload);
-        let mut packet = vec![0x60 | self.class >> 4, self.class << 4, 0, 0];
+        let head = 6 << 28 | u32::from(self.class) << 20 | self.label & 0xf_ffff;
+        let mut packet = head.to_be_bytes().to_vec();
         packet.extend((body.len() as u16).to_be_bytes());
         packet.extend([first, self.hop_limit]);
         packet.extend(self.from.octets());

@@ -164,13 +164,20 @@ fn pool(config: &SwitchConfig) -> Vec<IpAddr> {
     for peer in config.tunnel.iter().flat_map(|tunnel| &tunnel.peers) {
         pool.extend(peer.prefixes.iter().flat_map(ends));
         pool.extend([peer.vtep, peer.next_hop, peer.mac.link_local().into()]);
+        pool.extend(&peer.sources);
     }
     if let Some(uplink) = &config.uplink {
         pool.extend(uplink.own_addresses());
         pool.extend(uplink.next_hops.ipv4.map(IpAddr::V4));
         pool.extend(uplink.next_hops.ipv6.map(IpAddr::V6));
+        pool.push(uplink.mac.link_local().into());
         pool.extend(uplink.allow.iter().flat_map(ends));
         pool.push(uplink.mac.link_local().into());
+    }
+    if config.ports.iter().any(|port| port.metadata.is_some()) {
+        for text in ["169.254.169.254", "fd00:ec2::254"] {
+            pool.extend([text.parse::<IpAddr>().expect("an address"); 8]);
+        }
     }
     for text in [
         "198.51.100.7",
@@ -192,6 +199,7 @@ fn pool(config: &SwitchConfig) -> Vec<IpAddr> {
         "2001:db8:ffff::7",
         "2001:db8:ffff::7",
         "2600::1",
+        "fd00:ec2::254",
         "fd00:0:0:1::99",
         "::",
         "::1",
@@ -249,7 +257,11 @@ impl<'c> Sender<'c> {
             mac: rows::ROUTER,
             to: rows::UPLINK,
             own4: vec![rows::EXTERNAL, rows::NEXT_HOP],
-            own6: vec![rows::EXTERNAL6, rows::NEXT_HOP6],
+            own6: vec![
+                rows::EXTERNAL6,
+                rows::NEXT_HOP6,
+                "fe80::fe".parse().expect("an address"),
+            ],
             pool4: only4(&pool),
             pool6: only6(&pool),
             peers4: Vec::new(),
@@ -404,7 +416,8 @@ impl<'c> Sender<'c> {
         let upper = choices.mostly(
             &[17, 17, 6, 6, 58, 58, 41, 47, 4, 50, 59],
             &[
-                132, 33, 136, 89, 103, 112, 46, 97, 108, 1, 2, 138, 200, 253, 255, 0, 44,
+                132, 33, 136, 89, 103, 112, 46, 97, 108, 1, 2, 88, 115, 138, 143, 200, 253, 254,
+                255, 0, 44,
             ],
         );
         let payload = transport(choices, upper, &self.client_macs());
@@ -416,6 +429,7 @@ impl<'c> Sender<'c> {
         };
         packet.hop_limit = choices.pick(&[64, 64, 64, 255, 2, 1, 0]);
         packet.class = choices.pick(&[0, 0, 1, 2, 3, 0xb8, 0xbb]);
+        packet.label = choices.pick(&[0, 0, 1, 0xf_ffff]);
         packet.extensions = extensions(choices);
         let to = if packet.to.is_multicast() {
             group_mac(packet.to)

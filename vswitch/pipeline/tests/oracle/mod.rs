@@ -11,7 +11,9 @@
 pub(crate) mod answers;
 pub(crate) mod claim_story;
 pub(crate) mod configs;
+pub(crate) mod dhcp6_story;
 pub(crate) mod dhcp_story;
+pub(crate) mod dns_story;
 pub(crate) mod esp;
 pub(crate) mod frames;
 pub(crate) mod generate;

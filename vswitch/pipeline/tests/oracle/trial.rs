@@ -10,9 +10,10 @@ use pipeline::DropReason;
 use pipeline::ipsec::{
     Channel, Direction, InboundSa, Notice, Order, OutboundSa, Rules, SaCounters,
 };
+use pipeline::metadata;
 use pipeline::{Clients, Counters, Family, Generation, Pipeline, PortId, Verdict};
 use serde::{Deserialize, Serialize};
-use tenant_config::{MacAddr, SwitchConfig};
+use tenant_config::{MacAddr, PortConfig, SwitchConfig};
 
 use super::ipsec_frames::Sa;
 use super::model::ipsec::{Told, Use};
@@ -86,6 +87,8 @@ pub(crate) struct Switch {
     sas: HashMap<(Direction, u32), Arc<SaCounters>>,
     /// The copies of the last frame, each with its port.
     copies: Vec<(usize, Vec<u8>)>,
+    /// To whoever serves metadata.
+    metadata: Arc<metadata::Channel>,
 }
 
 impl Switch {
@@ -96,6 +99,9 @@ impl Switch {
         let channel = Arc::new(Channel::default());
         channel.give_blanks();
         pipeline.join_ipsec(Arc::clone(&channel));
+        let metadata = Arc::new(metadata::Channel::default());
+        metadata.give_blanks();
+        pipeline.join_metadata(Arc::clone(&metadata));
         Self {
             config: config.clone(),
             counters,
@@ -105,6 +111,7 @@ impl Switch {
             channel,
             sas: HashMap::new(),
             copies: Vec::new(),
+            metadata,
         }
     }
 
@@ -156,6 +163,34 @@ impl Switch {
             }
         }
         told
+    }
+
+    /// What was passed on to be served as metadata: the port and the packet.
+    pub(crate) fn passed(&self) -> Vec<(usize, Vec<u8>)> {
+        let mut passed = Vec::new();
+        let mut take = |packet: &metadata::Packet| {
+            let is_its = |port: &PortConfig| port.mac.octets() == packet.station();
+            let port = self.config.ports.iter().position(is_its);
+            passed.push((port.expect("a VM"), packet.bytes().to_vec()));
+        };
+        while self.metadata.request(&mut take) {}
+        passed
+    }
+
+    /// What leaves when `packet` is the answer to the VM of a port: the port and the frame.
+    pub(crate) fn answer(&mut self, port: usize, packet: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        let port = self.config.ports.get(port);
+        self.answer_to(port.map_or([2; 6], |port| port.mac.octets()), packet)
+    }
+
+    /// The same, by the VM's MAC.
+    pub(crate) fn answer_to(&mut self, station: [u8; 6], packet: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        assert!(self.metadata.answer(station, packet), "there is room");
+        let mut sent = Vec::new();
+        self.pipeline.send_metadata(&mut |port, bytes| {
+            sent.push((port.index(), bytes.to_vec()));
+        });
+        sent
     }
 
     /// What is counted of an SA.
@@ -423,6 +458,18 @@ impl Trial {
         Ok(())
     }
 
+    /// Compares what is passed on to be served as metadata.
+    fn compare_metadata(&mut self) -> Result<(), String> {
+        let expected = self.model.passed();
+        for (switch, who) in [(&self.switch, "it"), (&self.twin, "the general path")] {
+            let passed = switch.passed();
+            if passed != expected {
+                return Err(format!("{who} passed on {passed:?}, not {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a frame to both and compares verdict, reason, bytes and the whole counter state. What
     /// the switch did is handed back; an error is a sentence with everything needed to see it
     /// again.
@@ -463,6 +510,9 @@ impl Trial {
         }
         if wrong.is_ok() {
             wrong = self.compare_ipsec();
+        }
+        if wrong.is_ok() {
+            wrong = self.compare_metadata();
         }
         wrong.map(|()| verdict).map_err(|wrong| {
             format!(
@@ -554,21 +604,23 @@ impl Trial {
                     .map_err(|wrong| format!("a wrong defence: {wrong}"))
             }
             (Outcome::TunnelReply(reply), Verdict::Reply) => {
-                let tunnel = config.tunnel.as_ref().expect("a tunnel");
-                let in_front = usize::from(tunnel.overhead());
-                let bare = self.model.bare(tunnel.peers[reply.peer].vtep, became)?;
-                let Some(inner) = bare.get(in_front..) else {
-                    return Err("an answer that is no tunnel packet".to_owned());
-                };
-                answers::check(&reply.answer, tunnel.mac, &reply.asked, inner)
-                    .map_err(|wrong| format!("a wrong answer in the tunnel: {wrong}"))?;
-                if inner.get(12..14) == Some(&[8, 6]) && inner.len() != 42 {
-                    return Err("an ARP answer with padding".to_owned());
-                }
-                let outer = self.model.encapsulated(reply.peer, inner);
-                let source_port = outer.check(&bare)?;
-                self.left(outer.endpoint, &bare);
-                self.check_flow(outer.flow, source_port)
+                let own_mac = config.tunnel.as_ref().expect("a tunnel").mac;
+                self.compare_inside(reply.peer, became, |inner| {
+                    if inner.get(12..14) == Some(&[8, 6]) && inner.len() != 42 {
+                        return Err("an ARP answer with padding".to_owned());
+                    }
+                    answers::check(&reply.answer, own_mac, &reply.asked, inner)
+                })
+            }
+            (Outcome::TunnelError { .. }, Verdict::Drop(DropReason::Mtu)) => self.may_be_silent(),
+            (
+                Outcome::TunnelError { mtu, asked, peer },
+                Verdict::DropWithError(DropReason::Mtu),
+            ) => {
+                let own_mac = config.tunnel.as_ref().expect("a tunnel").mac;
+                self.compare_inside(*peer, became, |inner| {
+                    answers::check_tunnel_error(*mtu, own_mac, asked, inner)
+                })
             }
             (
                 Outcome::Report(belief),
@@ -588,10 +640,10 @@ impl Trial {
                 },
                 Verdict::Drop(got),
             ) if got == *reason => {
-                if !icmp_error || self.errors_may_be_spent {
-                    Ok(())
+                if *icmp_error {
+                    self.may_be_silent()
                 } else {
-                    Err("dropped, but an ICMP error is owed".to_owned())
+                    Ok(())
                 }
             }
             (
@@ -610,6 +662,35 @@ impl Trial {
             }
             _ => Err("another verdict".to_owned()),
         }
+    }
+
+    /// Whether an ICMP error that is owed may be left out.
+    fn may_be_silent(&self) -> Result<(), String> {
+        match self.errors_may_be_spent {
+            true => Ok(()),
+            false => Err("dropped, but an ICMP error is owed".to_owned()),
+        }
+    }
+
+    /// What left into the tunnel to that peer has an answer inside, which `check` judges.
+    fn compare_inside(
+        &mut self,
+        peer: usize,
+        left: &[u8],
+        check: impl FnOnce(&[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let config = self.switch.config.clone();
+        let tunnel = config.tunnel.as_ref().expect("a tunnel");
+        let in_front = usize::from(tunnel.overhead());
+        let bare = self.model.bare(tunnel.peers[peer].vtep, left)?;
+        let Some(inner) = bare.get(in_front..) else {
+            return Err("an answer that is no tunnel packet".to_owned());
+        };
+        check(inner).map_err(|wrong| format!("a wrong answer in the tunnel: {wrong}"))?;
+        let outer = self.model.encapsulated(peer, inner);
+        let source_port = outer.check(&bare)?;
+        self.left(outer.endpoint, &bare);
+        self.check_flow(outer.flow, source_port)
     }
 
     /// Each expected copy is there, and no other.

@@ -7,6 +7,7 @@
 //! speak as another tenant's VTEP, nor reach the host, and a missing lock lets nothing pass.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -269,7 +270,7 @@ pub(crate) fn lock(
     for tag in ["8021q", "8021ad"] {
         rules.push(rule([is(ETHER_TYPE, tag), COUNT, DROP]));
     }
-    rules.extend(neighbour_rules(uplink));
+    rules.extend(neighbour_rules(uplink, config.uplink_link_local()));
     // Nothing else that a switch sends to the underlay is for a group.
     rules.push(rule([to_a_group(), COUNT, DROP]));
     for source in sources(config, uplink) {
@@ -298,9 +299,10 @@ pub(crate) fn lock(
     }
 }
 
-/// ARP and Neighbour Discovery, each only for the uplink's own addresses and MAC, in the form in
+/// ARP and Neighbour Discovery, each only for the uplink's own addresses (its link-local one where
+/// that speaks with a next hop) and MAC, in the form in
 /// which switches send it. What has another form is dropped below, wherever it is hidden.
-fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
+fn neighbour_rules(uplink: &UplinkConfig, link_local: Option<Ipv6Addr>) -> Vec<Value> {
     let mut rules = Vec::new();
     if let Some(net) = uplink.ipv4 {
         rules.push(accept([
@@ -313,20 +315,25 @@ fn neighbour_rules(uplink: &UplinkConfig) -> Vec<Value> {
             is(ARP_SENDER_IP, net.addr().to_string()),
         ]));
     }
-    if let Some(net) = uplink.ipv6 {
+    for own in uplink
+        .ipv6
+        .map(|net| net.addr())
+        .into_iter()
+        .chain(link_local)
+    {
         // No extension header, and exactly one option: the link-layer address.
         let message = |kind: &str, option: u8| {
             vec![
                 is(IPV6_LENGTH, 32),
                 is(IPV6_NEXT, 58),
                 is(IPV6_HOPS, 255),
-                is(IPV6_SOURCE, net.addr().to_string()),
+                is(IPV6_SOURCE, own.to_string()),
                 is(ICMPV6_TYPE, kind),
                 is(ND_OPTION, link_layer_option(option, uplink.mac)),
             ]
         };
         rules.push(accept(message("nd-neighbor-solicit", 1)));
-        let own = format!("0x{:032x}", u128::from(net.addr()));
+        let own = format!("0x{:032x}", u128::from(own));
         let mut advert = message("nd-neighbor-advert", 2);
         advert.push(is(ND_TARGET, own));
         rules.push(accept(advert));

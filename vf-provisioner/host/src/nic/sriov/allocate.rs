@@ -536,14 +536,14 @@ fn macs(tenants: &[Tenant], state: &State, inventory: &Inventory) -> Result<(), 
     }
     for tenant in tenants {
         let name = tenant.name();
-        let switch = |index| MacAddr::of_switch_function(tenant.vni(), index);
+        let switch = |mac| MacAddr::of_gateway(tenant.vni(), mac);
         let uplink = tenant
             .uplink()
             .map(|uplink| (uplink.mac(tenant.vni()), format!("tenant {name} In/Out")));
-        let ports = tenant.ports().iter().zip(1..).flat_map(|(port, index)| {
+        let ports = tenant.ports().iter().flat_map(|port| {
             [
                 (port.mac, format!("tenant {name}/{} T", port.name)),
-                (switch(index), format!("tenant {name}/{} Gw", port.name)),
+                (switch(port.mac), format!("tenant {name}/{} Gw", port.name)),
             ]
         });
         for (mac, other) in uplink.into_iter().chain(ports) {

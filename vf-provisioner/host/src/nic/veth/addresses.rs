@@ -67,7 +67,10 @@ pub(super) fn refusal(record: &Record, host: &OfHost) -> Option<String> {
         .flatten()
         .map(|it| (Role::Own, it))
         .chain(hops.flatten().map(|it| (Role::NextHop, it)))
-        .chain(peers.map(|it| (Role::Peer, it.vtep)));
+        .chain(peers.flat_map(|it| {
+            let all = [it.vtep].into_iter().chain(it.sources.iter().copied());
+            all.map(|address| (Role::Peer, address))
+        }));
     all.find_map(|(role, address)| {
         let anywhere = role != Role::Own && !is_link_local(address);
         let interfaces = host.get(&address)?.iter();

@@ -108,6 +108,10 @@ pub(crate) fn packet(
     packet.port = choices.mostly(&[tunnel.port; 12], &[4789, 6081, 16081, 53]);
     packet.sum = choices.mostly(&[packet.sum], &[Sum::Zero, Sum::Right, Sum::Wrong]);
     packet.fragment = choices.mostly(&[DONT_FRAGMENT, 0], &[MORE_FRAGMENTS, 1, 0x1fff]);
+    let sources = &tunnel.peers[peer].sources;
+    if !sources.is_empty() && choices.once_in(4) {
+        packet.from = choices.pick(sources);
+    }
     if choices.once_in(12) {
         packet.from = choices.pick(&same_family(packet.from, &pool(config)));
     }

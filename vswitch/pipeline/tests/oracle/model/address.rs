@@ -112,7 +112,7 @@ impl Model {
         };
         let tunnel = self.config.tunnel.as_ref();
         let station = uplink.own_addresses().any(|own| own == address)
-            || tunnel.is_some_and(|it| it.peers.iter().any(|peer| peer.vtep == address));
+            || tunnel.is_some_and(|it| it.peers.iter().any(|peer| is_of(peer, address)));
         let edge = nets(uplink.ipv4, uplink.ipv6).any(|net| {
             let last = address.is_ipv4() && net.broadcast() == address;
             net.max_prefix_len() - net.prefix_len() > 1 && (net.network() == address || last)
@@ -133,4 +133,9 @@ impl Model {
         });
         address.is_multicast() || address == Ipv4Addr::BROADCAST || subnet_broadcast
     }
+}
+
+/// Whether the address is an endpoint of the underlay that the peer uses.
+pub(super) fn is_of(peer: &tenant_config::PeerConfig, address: IpAddr) -> bool {
+    peer.vtep == address || peer.sources.contains(&address)
 }

@@ -24,13 +24,13 @@ pub(super) struct Client6 {
 }
 
 /// Options of DHCPv6, each by its code and its value.
-type Options = Vec<(u16, Vec<u8>)>;
+pub(super) type Options = Vec<(u16, Vec<u8>)>;
 
 /// A DHCPv6 message: its type and number, and its options.
-struct Message6 {
-    kind: u8,
-    number: Vec<u8>,
-    options: Options,
+pub(super) struct Message6 {
+    pub(super) kind: u8,
+    pub(super) number: Vec<u8>,
+    pub(super) options: Options,
 }
 
 /// Options to the end of `bytes`; `None` if one is cut off.
@@ -48,7 +48,7 @@ fn options6(mut bytes: &[u8]) -> Option<Options> {
 }
 
 impl Message6 {
-    fn read(message: &[u8]) -> Option<Self> {
+    pub(super) fn read(message: &[u8]) -> Option<Self> {
         let head = message.get(..4)?;
         Some(Self {
             kind: head[0],
@@ -58,7 +58,7 @@ impl Message6 {
     }
 
     /// Each identity association: its kind, its number, and the options in it.
-    fn associations(&self) -> Option<Vec<(u16, Vec<u8>, Options)>> {
+    pub(super) fn associations(&self) -> Option<Vec<(u16, Vec<u8>, Options)>> {
         let mut found = Vec::new();
         for (kind, value) in &self.options {
             let fixed = match kind {
@@ -92,7 +92,7 @@ impl Message6 {
         Some(leases)
     }
 
-    fn duid(&self) -> Option<&Vec<u8>> {
+    pub(super) fn duid(&self) -> Option<&Vec<u8>> {
         let mut options = self.options.iter();
         options.find(|(code, _)| *code == 1).map(|(_, value)| value)
     }

@@ -33,6 +33,21 @@ pub(super) fn is_dhcpv6_servers(packet: &Packet<'_>) -> bool {
             .is_some_and(|(from, to)| from == 547 || to == 546)
 }
 
+/// Route 1: "with the broadcast flag set, if its `ciaddr` is 0.0.0.0".
+fn have_answers_broadcast(datagram: &mut [u8]) {
+    if datagram[20..24] != [0; 4] || datagram[18] & 0x80 != 0 {
+        return;
+    }
+    datagram[18] |= 0x80;
+    let checksum = be16(datagram, 6);
+    if checksum != 0 {
+        // By as much as the word grew, in one's complement; a sum of zero is written as all ones.
+        let sum =
+            ones_complement_sum(&[checksum.to_be_bytes(), (!0x8000_u16).to_be_bytes()].concat());
+        datagram[6..8].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
+    }
+}
+
 impl Model {
     /// Route 1: "a DHCP client's broadcast", where a port serves: its message of ports 68 to 67 or
     /// 4011, to 255.255.255.255 or the broadcast address of the gateway's subnet.
@@ -66,9 +81,18 @@ impl Model {
         self.groups
             .unsent
             .extend(small.into_iter().map(|to| (to, Mtu)));
+        let mut whole = packet.whole.to_vec();
+        if packet.udp_ports().is_some_and(|(from, _)| from == 68) {
+            let at = packet.whole.len() - packet.payload.len();
+            have_answers_broadcast(&mut whole[at..]);
+        }
+        let packet = Packet {
+            whole: &whole,
+            ..*packet
+        };
         let mut copies: Vec<Outcome> = fit
             .into_iter()
-            .map(|to| self.leave(to, packet, |_| Mtu.into()))
+            .map(|to| self.leave(to, &packet, |_| Mtu.into()))
             .collect();
         match copies.len() {
             1 => copies.remove(0),

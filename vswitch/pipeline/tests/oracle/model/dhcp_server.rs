@@ -39,8 +39,13 @@ fn offered(port: &PortConfig) -> Option<Ipv4Addr> {
     })
 }
 
-fn list(addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
-    let bytes: Vec<u8> = addresses.iter().flat_map(|ip| ip.octets()).collect();
+/// The IPv4 addresses of a list.
+fn list(addresses: &[IpAddr]) -> Option<Vec<u8>> {
+    let ipv4 = addresses.iter().filter_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip.octets()),
+        IpAddr::V6(_) => None,
+    });
+    let bytes: Vec<u8> = ipv4.flatten().collect();
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 

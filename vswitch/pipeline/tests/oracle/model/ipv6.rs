@@ -31,10 +31,9 @@ pub(super) fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
             // Extension headers.
             0 | 43 | 44 | 51 | 60 => {}
             135 | 139 | 140 => return Err(SecondAddress),
-            // Upper layers.
-            TCP | UDP | ICMPV6 | 132 | 33 | 136 | 50 | 47 | 4 | 41 | 89 | 103 | 112 | 46 | 97
-            | 108 | 59 => break Some(next),
-            _ => return Err(Ipv6Chain),
+            253 | 254 => return Err(Ipv6Chain),
+            // An upper layer, known or not.
+            _ => break Some(next),
         }
         let hop_by_hop_behind_another = next == 0 && extension_headers > 0;
         let second_fragment_header = next == 44 && fragment != Fragment::No;

@@ -1,8 +1,9 @@
-//! The slow, obvious model of `docs/reference/spoof-filter.md`, in `dhcp_server` of
-//! `docs/reference/services.md`, in [`tunnel`] of `docs/reference/tunnel.md`, and in [`ipsec`] of
-//! `docs/reference/ipsec.md`: what one frame must get, row by row in the pages' order, each row's
-//! code below a comment that names it. It shares nothing with the switch but the names of the
-//! reasons and the configuration's types, and prefers clarity to speed everywhere.
+//! The slow, obvious model of `docs/reference/spoof-filter.md`, in `dhcp_server`, `dhcp6_server`,
+//! `dns` and `metadata` of `docs/reference/services.md`, in [`tunnel`] of
+//! `docs/reference/tunnel.md`, and in [`ipsec`] of `docs/reference/ipsec.md`: what one frame must
+//! get, row by row in the pages' order, each row's code below a comment that names it. It shares
+//! nothing with the switch but the names of the reasons and the configuration's types, and prefers
+//! clarity to speed everywhere.
 
 mod address;
 mod arp;
@@ -11,11 +12,14 @@ mod claim;
 mod client;
 mod client6;
 mod dhcp;
+mod dhcp6_server;
 mod dhcp_server;
+mod dns;
 mod ethernet;
 pub(crate) mod ipsec;
 mod ipv4;
 mod ipv6;
+mod metadata;
 mod multicast;
 mod nd;
 mod packet;
@@ -44,6 +48,9 @@ use self::client::*;
 use self::client6::*;
 use self::dhcp::*;
 pub(crate) use self::dhcp_server::DhcpAnswer;
+pub(crate) use self::dhcp6_server::Dhcp6Answer;
+use self::dhcp6_server::*;
+pub(crate) use self::dns::DnsAnswer;
 use self::ethernet::*;
 use self::ipsec::{Carried, Ipsec};
 use self::ipv4::*;
@@ -70,6 +77,15 @@ pub(crate) enum Outcome {
     Reply(Answer),
     /// It came through the tunnel and is answered into it.
     TunnelReply(TunnelReply),
+    /// It came through the tunnel, is larger than the receiver's MTU, and dropped as [`Mtu`]. An
+    /// ICMP error that states the MTU goes back, as for [`Self::Drop`].
+    TunnelError {
+        mtu: u16,
+        /// The inner frame.
+        asked: Vec<u8>,
+        /// The peer's number.
+        peer: usize,
+    },
     /// It is dropped as [`NdSpoof`], and the answer defends the address that it claims.
     Defend(Answer),
     /// It reports a path MTU: dropped as [`Absorbed`] if the switch follows it, otherwise as
@@ -100,11 +116,17 @@ pub(crate) enum Answer {
         /// Managed and other configuration, and that for SLAAC of the prefix.
         flags: [bool; 3],
         prefix: ipnet::Ipv6Net,
+        /// The DNS servers, and the search domains as DNS writes them.
+        resolvers: (Vec<[u8; 16]>, Vec<u8>),
     },
     /// The echo reply to an echo request.
     Echo,
     /// What the gateway's own DHCP server says.
     Dhcp(DhcpAnswer),
+    /// What its DHCPv6 server says.
+    Dhcp6(Dhcp6Answer),
+    /// What it says of the ports' names.
+    Dns(DnsAnswer),
 }
 
 impl From<DropReason> for Outcome {
@@ -143,6 +165,9 @@ pub(crate) struct Model {
     lacking: Cell<Option<IpAddr>>,
     /// Who listens to which group.
     groups: Groups,
+    /// Of packets to metadata, by port; and those that were passed on.
+    metadata_buckets: Vec<Bucket>,
+    passed: Vec<(usize, Vec<u8>)>,
     now_ns: u64,
 }
 
@@ -163,6 +188,8 @@ impl Model {
             ipsec: Ipsec::default(),
             lacking: Cell::new(None),
             groups: Groups::default(),
+            metadata_buckets: vec![Self::metadata_bucket(); config.ports.len()],
+            passed: Vec::new(),
             now_ns: 0,
         }
     }

@@ -164,8 +164,9 @@ impl Model {
                 Some(net) => Outcome::Reply(Answer::RouterAdvertisement {
                     mac,
                     mtu: self.advertised_mtu(port),
-                    flags: self.autoconf(),
+                    flags: self.autoconf(port),
                     prefix: net.trunc(),
+                    resolvers: self.resolvers(),
                 }),
                 None => Absorbed.into(),
             }),
@@ -174,12 +175,24 @@ impl Model {
     }
 
     /// "`gateway.ipv6_autoconf` decides …": M, O and A.
-    fn autoconf(&self) -> [bool; 3] {
-        let served = self.config.ports.iter().any(|port| port.dhcp_server);
-        match self.config.gateway.ipv6_autoconf {
-            Ipv6Autoconf::Dhcpv6 => [served, served, false],
-            Ipv6Autoconf::Slaac => [false, served, true],
+    fn autoconf(&self, port: &PortConfig) -> [bool; 3] {
+        let config = &self.written;
+        let relayed = config.ports.iter().any(|port| port.dhcp_server);
+        let served = serves6(config);
+        let offered = served && offered6(config, port).is_some();
+        match config.gateway.ipv6_autoconf {
+            Ipv6Autoconf::Dhcpv6 => [relayed || offered, relayed || served, false],
+            Ipv6Autoconf::Slaac => [false, relayed || served, true],
             Ipv6Autoconf::None => [false; 3],
+        }
+    }
+
+    /// "The recursive DNS servers … and the DNS search list".
+    fn resolvers(&self) -> (Vec<[u8; 16]>, Vec<u8>) {
+        let config = &self.written;
+        match serves(config) {
+            true => (ipv6_of(&config.gateway.dhcp.dns), search_of(config)),
+            false => Default::default(),
         }
     }
 }

@@ -24,17 +24,24 @@ impl Model {
         packet: &Packet<'_>,
     ) -> Outcome {
         let group = is_group(ethernet.destination);
-        let with_error_of = |reason, mtu| self.with_error(ethernet, packet, reason, mtu);
-        let with_error = |reason| with_error_of(reason, None);
-        let too_big = |mtu| with_error_of(Mtu, Some(mtu));
 
         // Route 1
         if let Some(outcome) = self.own_dhcp(from, group, packet) {
             return outcome;
         }
+        if let Some(outcome) = self.own_dhcp6(port, ethernet, packet) {
+            return outcome;
+        }
         if let Some(takers) = self.dhcp_taker(from, port, packet) {
             return self.copies_to_servers(&takers, packet);
         }
+        // Route 2: "by the rows of metadata"
+        if let Some(outcome) = self.metadata(from, ethernet, packet) {
+            return outcome;
+        }
+        let with_error_of = |reason, mtu| self.with_error(ethernet, packet, reason, mtu);
+        let with_error = |reason| with_error_of(reason, None);
+        let too_big = |mtu| with_error_of(Mtu, Some(mtu));
         // Route 2
         if self.is_gateway(packet.destination)
             || packet.destination == IpAddr::V6(port.gateway_mac.link_local())
@@ -43,6 +50,8 @@ impl Model {
                 DstMac.into()
             } else if packet.is_echo_request() {
                 Outcome::Reply(Answer::Echo)
+            } else if let Some(answer) = self.name_service(port, ethernet, packet) {
+                answer
             } else if packet.udp_ports().is_some() {
                 with_error(GatewayService)
             } else {
@@ -88,7 +97,7 @@ impl Model {
     /// A drop with an ICMP error: "None is sent where the gateway has no address of that family,
     /// about a fragment other than the first, about an ICMP error, or about a packet with an
     /// Ethernet group destination."
-    fn with_error(
+    pub(super) fn with_error(
         &self,
         ethernet: &Ethernet<'_>,
         packet: &Packet<'_>,
@@ -204,13 +213,13 @@ impl Model {
                 let ours = self.is_gateway(destination)
                     || self.is_multicast(destination)
                     || self.is_first(destination)
-                    || tunnel.is_some_and(|it| it.peers.iter().any(|it| it.vtep == destination));
+                    || tunnel.is_some_and(|it| it.peers.iter().any(|it| is_of(it, destination)));
                 if prefix.contains(&destination) && !ours {
                     routes.push((prefix.prefix_len(), Route::Peer(number)));
                 }
             }
-            // "The VTEPs of peers are closed to the VMs."
-            if destination == peer.vtep {
+            // "The VTEPs and sources of peers are closed to the VMs."
+            if is_of(peer, destination) {
                 routes.push((
                     if destination.is_ipv4() { 32 } else { 128 },
                     Route::Underlay,
@@ -272,7 +281,9 @@ impl Model {
             // Asked before.
             Route::Shared | Route::Underlay | Route::Nowhere => false,
         };
-        self.is_gateway(address) || (self.reaches_the_route(address) && leads_on)
+        self.is_gateway(address)
+            || self.serves_metadata(from, address)
+            || (self.reaches_the_route(address) && leads_on)
     }
 
     /// Whether packets to `address` reach the longest prefix of row 6.

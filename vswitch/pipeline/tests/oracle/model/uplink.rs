@@ -264,7 +264,9 @@ impl Model {
                     self.teach(packet.source, mac);
                 }
                 let target = nd_target(packet.payload);
-                let own = uplink.own_addresses().any(|own| own == target);
+                let linked = |hop: &IpAddr| hop.is_ipv6() && is_link_local(*hop);
+                let own = uplink.own_addresses().any(|own| own == target)
+                    || (self.next_hops().iter().any(linked) && target == uplink.mac.link_local());
                 if !own || packet.source.is_unspecified() {
                     return Some(NdUnknown.into());
                 }
@@ -300,10 +302,11 @@ impl Model {
             .tunnel
             .as_ref()
             .is_some_and(|tunnel| tunnel.only);
+        let too_big = |mtu| self.with_error(ethernet, packet, Mtu, Some(mtu));
         match self.route(packet.destination) {
             Route::Port(_) | Route::Shared if only => Err(TunnelOnly),
-            Route::Shared => self.leave_to_holder(packet, |_| Mtu.into()),
-            Route::Port(to) => Ok(self.leave(to, packet, |_| Mtu.into())),
+            Route::Shared => self.leave_to_holder(packet, too_big),
+            Route::Port(to) => Ok(self.leave(to, packet, too_big)),
             Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
             Route::Nowhere => Err(RouteNone),
         }

@@ -192,6 +192,7 @@ fn groups6(rows: &mut Rows) {
     rows.drop(Mtu, "larger", to_all_servers(&filled(room + 1)));
     let mut alone = configs::three();
     alone.ports[2].dhcp_server = false;
+    alone.gateway.dhcp.enabled = false;
     rows.on(alone, 0);
     rows.drop(DhcpNoServer, "where there is no server", to_all_servers(&solicit));
 

@@ -65,15 +65,23 @@ fn chains(rows: &mut Rows) {
         v6(&plain6().with(44, fragment_header(0, true)).with(44, fragment_header(0, false))));
     rows.drop(Ipv6Chain, "a routing header of type 0", v6(&plain6().with(43, routing(0))));
     rows.forward(1, "a routing header of type 2", v6(&plain6().with(43, routing(2))));
-    for upper in [132, 33, 136, 50, 47, 4, 41, 89, 103, 112, 46, 97, 108, 59] {
+    let layers = (1..=255).filter(|upper| {
+        !matches!(upper, 6 | 17 | 43 | 44 | 51 | 58 | 60 | 135 | 139 | 140 | 253 | 254)
+    });
+    for upper in layers {
         rows.forward(1, "an upper layer without a byte",
             v6(&V6 { upper, payload: vec![], ..plain6() }));
     }
-    for upper in [1, 2, 3, 61, 138, 141, 200, 253, 255] {
-        rows.drop(Ipv6Chain, "an unknown header", v6(&V6 { upper, ..plain6() }));
+    for upper in [1, 2, 88, 115, 142, 200, 255] {
+        rows.forward(1, "an upper layer that is not known, behind others",
+            v6(&V6 { upper, ..behind_headers(3) }));
+        rows.forward(1, "a fragment of it",
+            v6(&V6 { upper, ..plain6() }.with(44, fragment_header(0, true))));
     }
-    rows.drop(Ipv6Chain, "an unknown header behind others",
-        v6(&V6 { upper: 253, ..behind_headers(3) }));
+    for upper in [253, 254] {
+        rows.drop(Ipv6Chain, "a header of an experiment", v6(&V6 { upper, ..plain6() }));
+        rows.drop(Ipv6Chain, "one behind others", v6(&V6 { upper, ..behind_headers(3) }));
+    }
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
@@ -286,7 +294,7 @@ fn encapsulation(rows: &mut Rows) {
     rows.on(configs::three(), 1);
     let of_vm2 = |packet: &V6| ethernet(GW, VM2, IPV6, &packet.bytes());
     let tunnel = |upper| V6::new(inner(0x12), inner(0x11), upper, plain().bytes());
-    for upper in [4, 41, 47, 97, 103, 108] {
+    for upper in [4, 41, 47, 97, 103, 108, 115, 137, 143, 200] {
         rows.drop(DropReason::Encapsulation, "a tunnel", of_vm2(&tunnel(upper)));
         rows.drop(DropReason::Encapsulation, "a tunnel behind other headers",
             of_vm2(&tunnel(upper).with(60, padding_options(0))));
@@ -295,7 +303,7 @@ fn encapsulation(rows: &mut Rows) {
         rows.drop(DropReason::Encapsulation, "a tunnel's first fragment",
             of_vm2(&tunnel(upper).with(44, fragment_header(0, true))));
     }
-    for upper in [33, 46, 50, 59, 89, 112, 132, 136] {
+    for upper in [1, 2, 33, 46, 50, 59, 88, 89, 112, 132, 136] {
         rows.forward(0, "an upper layer that carries no packet", of_vm2(&tunnel(upper)));
     }
     for port in super::ipv4::CARRIERS {

@@ -4,10 +4,13 @@
 
 mod arp;
 mod client;
+mod dhcp6_server;
 mod dhcp_server;
+mod dns;
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod metadata;
 mod multicast;
 mod nd;
 mod route;
@@ -72,6 +75,7 @@ impl Case {
             Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
             Outcome::Defend(_) => Expect::DropWithError(NdSpoof),
+            Outcome::TunnelError { .. } => Expect::DropWithError(Mtu),
             Outcome::Report(Belief::Must) => Expect::Drop(Absorbed),
             Outcome::Report(_) => Expect::Drop(GatewayService),
             Outcome::Drop {
@@ -357,6 +361,9 @@ pub(crate) fn cases() -> Vec<Case> {
     nd::add(&mut rows);
     client::add(&mut rows);
     dhcp_server::add(&mut rows);
+    dhcp6_server::add(&mut rows);
+    dns::add(&mut rows);
+    metadata::add(&mut rows);
     route::add(&mut rows);
     shared::add(&mut rows);
     multicast::add(&mut rows);

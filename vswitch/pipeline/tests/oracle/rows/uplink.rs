@@ -272,6 +272,30 @@ fn icmpv6_messages(rows: &mut Rows) {
         v6(&V6::icmp(ANY6, solicited_node(UPLINK6), neighbor(135, 0, UPLINK6, &[]))));
     rows.drop(NdUnknown, "a solicitation for a port's address",
         to_all(neighbor(135, 0, inner(0x11), &[])));
+    rows.drop(NdUnknown, "a solicitation for the uplink's link-local address",
+        to_all(neighbor(135, 0, link_local(UPLINK), &[link_layer(1, ROUTER)])));
+    rows.on(configs::linked(), 3);
+    let router: Ipv6Addr = "fe80::fe".parse().expect("an address");
+    let from_router = |to, message| v6(&V6::icmp(router, to, message));
+    let own = link_local(UPLINK);
+    rows.drop(Absorbed, "a link-local next hop's advertisement",
+        from_router(own, neighbor(136, 0xe0, router, &[link_layer(2, ROUTER)])));
+    rows.drop(NdUnknown, "another link-local's advertisement",
+        from_router(own, neighbor(136, 0xe0, link_local(VM1), &[link_layer(2, ROUTER)])));
+    for to in [own, solicited_node(own)] {
+        rows.reply("a solicitation for the uplink's link-local address",
+            from_router(to, neighbor(135, 0, own, &[link_layer(1, ROUTER)])));
+    }
+    rows.reply("a solicitation for the uplink's address, from a link-local one",
+        from_router(UPLINK6, neighbor(135, 0, UPLINK6, &[link_layer(1, ROUTER)])));
+    rows.drop(NdUnknown, "detection of the uplink's link-local address",
+        v6(&V6::icmp(ANY6, solicited_node(own), neighbor(135, 0, own, &[]))));
+    rows.drop(NdUnknown, "a solicitation for the next hop's own address",
+        from_router(UPLINK6, neighbor(135, 0, router, &[link_layer(1, ROUTER)])));
+    rows.drop(IngressSource, "a packet from a link-local address",
+        v6(&V6 { from: router, ..inbound6() }));
+    rows.drop(LinkLocalIp, "an echo request to the uplink's link-local address",
+        v6(&V6::icmp(EXTERNAL6, own, icmpv6(128, 0, ECHO))));
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
@@ -316,6 +340,6 @@ fn destinations(rows: &mut Rows) {
     rows.drop(RouteNone, "an unowned address of the gateway's subnet",
         v4(&V4 { to: UNOWNED, ..inbound() }));
     rows.drop(RouteNone, "the gateway's own address", v4(&V4 { to: GATEWAY, ..inbound() }));
-    rows.drop(DropReason::Mtu, "larger than the port's link",
+    rows.error(DropReason::Mtu, "larger than the port's link",
         v4(&V4 { to: IP3, payload: udp(1, 2, &[0; 1301 - 28]), ..inbound() }));
 }

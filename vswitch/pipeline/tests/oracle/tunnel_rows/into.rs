@@ -82,6 +82,7 @@ fn sizes(rows: &mut Rows) {
         ("Geneve over IPv6", configs::geneve6(), 1500),
         ("VXLAN over IPv6", configs::vxlan6(), 1280),
         ("a narrow underlay", configs::narrow(), 576),
+        ("a narrow path", configs::uneven(), 1400),
     ] {
         let with_ipv6 = config.gateway.ipv6.is_some();
         rows.on(config, 0);

@@ -10,6 +10,7 @@ pub(super) fn add(rows: &mut Rows) {
         uplink_checks(rows, name, &good);
         fragments(rows, &good);
         peers(rows, &good);
+        sources(rows, &config, &good);
         lengths_and_sums(rows, &config, &good);
         networks(rows, &good);
     }
@@ -85,6 +86,30 @@ fn peers(rows: &mut Rows, good: &TunnelPacket) {
         rows.drop(TunnelPeer, "from a stranger", TunnelPacket { from, ..good.clone() }.frame());
         rows.drop(TunnelPeer, "row 2 before row 3",
             TunnelPacket { from, sum: Sum::Wrong, ..good.clone() }.frame());
+    }
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn sources(rows: &mut Rows, config: &SwitchConfig, good: &TunnelPacket) {
+    rows.row = "Out 2, sources";
+    let peers = &tunnel(config).peers;
+    let peer = &peers[B % peers.len()];
+    for &from in &peer.sources {
+        rows.forward(0, "from another address of the peer",
+            TunnelPacket { from, ..good.clone() }.frame());
+        if tunnel(config).nested == tenant_config::Encapsulation::Deny {
+            let nested = V4 { payload: udp(1, 4789, b""), ..home() };
+            rows.drop(TunnelNested, "from there, and refused as from the VTEP",
+                TunnelPacket { from, ..from4(config, B, &nested) }.frame());
+        }
+        rows.drop(IngressSource, "from there, of another peer",
+            TunnelPacket { from, ..from4(config, C1, &V4 { from: IP81, ..home() }) }.frame());
+        let other = peers[C1].vtep;
+        rows.drop(IngressSource, "a source of the peer's, from another's VTEP",
+            TunnelPacket { from: other, ..good.clone() }.frame());
+        rows.reply("answered to the VTEP",
+            TunnelPacket { from, ..from4(config, B,
+                &V4::new(IP71, GATEWAY, 1, icmp(8, 0, ECHO))) }.frame());
     }
 }
 

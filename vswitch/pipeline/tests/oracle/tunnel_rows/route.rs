@@ -45,7 +45,14 @@ fn destinations(rows: &mut Rows) {
     rows.drop(RouteNone, "an unowned address by IPv6", to6(inner(0x99)));
     let sized = |length: usize| V4 { to: IP2, payload: udp(1, 2, &vec![0; length - 28]), ..home() };
     rows.forward(1, "as large as the port's link", from4(&config, B, &sized(1300)).frame());
-    rows.drop(DropReason::Mtu, "one byte larger", from4(&config, B, &sized(1301)).frame());
+    rows.error(DropReason::Mtu, "one byte larger", from4(&config, B, &sized(1301)).frame());
+    rows.error(DropReason::Mtu, "one byte larger, without DF",
+        from4(&config, B, &V4 { fragment: 0, ..sized(1301) }).frame());
+    rows.drop(DropReason::Mtu, "a later fragment that is larger",
+        from4(&config, B, &V4 { fragment: 3, ..sized(1301) }).frame());
+    rows.drop(DropReason::Mtu, "an ICMP error that is larger",
+        from4(&config, B, &V4 { protocol: 1, payload: icmp(3, 1, &[0; 1277]), ..sized(1301) })
+            .frame());
     rows.forward(0, "as large as the tunnel carries",
         from4(&config, B, &V4 { to: IP1, ..sized(1500) }).frame());
     rows.drop(Malformed, "larger than the uplink carries",

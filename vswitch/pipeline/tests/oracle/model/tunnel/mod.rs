@@ -34,28 +34,33 @@ pub(crate) struct Outer {
     pub(crate) flow: Option<Flow>,
 }
 
-/// "The inner addresses, protocol and ports (TCP, UDP; of fragments the addresses and protocol
-/// only)".
+/// "The inner addresses, the protocol, and, unless the packet is a fragment or lacks them, the
+/// ports of TCP, UDP, SCTP, DCCP and UDP-Lite or the SPI of ESP. IPv6 packets without these have
+/// their flow label instead; of fragments that replaces the protocol, too".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flow {
     source: IpAddr,
     destination: IpAddr,
-    fragment: bool,
-    /// Unknown in a later fragment by IPv6.
     protocol: Option<u8>,
+    /// Ports or SPI.
     ports: Option<(u16, u16)>,
+    label: Option<u32>,
 }
 
 impl Flow {
     fn of(packet: &Packet<'_>) -> Self {
         let fragment = packet.fragment != Fragment::No;
-        let has_ports = !fragment && matches!(packet.upper, Some(TCP | UDP));
+        let has_ports = !fragment
+            && matches!(packet.upper, Some(TCP | UDP | 132 | 33 | 136 | 50))
+            && packet.payload.len() >= 4;
+        let is_ipv6 = packet.source.is_ipv6();
+        let low = u32::from(packet.whole[1] & 0x0f) << 16 | u32::from(be16(packet.whole, 2));
         Self {
             source: packet.source,
             destination: packet.destination,
-            fragment,
-            protocol: packet.upper,
+            protocol: packet.upper.filter(|_| !(fragment && is_ipv6)),
             ports: has_ports.then(|| (be16(packet.payload, 0), be16(packet.payload, 2))),
+            label: (is_ipv6 && !has_ports).then_some(low),
         }
     }
 }
@@ -135,18 +140,22 @@ impl Model {
         let tunnel = self.config.tunnel.as_ref()?;
         let peers = tunnel.peers.iter();
         // What it carries to every peer.
-        let carried = peers.map(|peer| self.carries_over(peer.vtep, uplink.mtu, false));
+        let carried = peers.map(|peer| {
+            let mtu = peer.mtu.unwrap_or(uplink.mtu);
+            self.carries_over(peer.vtep, mtu, false)
+        });
         let carried = carried.min().unwrap_or(uplink.mtu - overhead(tunnel));
         Some(port.mtu.min(carried))
     }
 
-    /// "That is the uplink's MTU, or the path's where a router of the underlay has reported a
-    /// smaller one, less 50 bytes over IPv4 and 70 over IPv6."
+    /// "That is the peer's `mtu`, or the uplink's, or the path's where a router of the underlay has
+    /// reported a smaller one, less 50 bytes over IPv4 and 70 over IPv6."
     pub(crate) fn carries(&self, peer: usize) -> u16 {
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
-        let vtep = self.tunnel().peers[peer].vtep;
-        let path = self.path_mtu(vtep).unwrap_or(uplink.mtu);
-        self.carries_over(vtep, path.min(uplink.mtu), true)
+        let peer = &self.tunnel().peers[peer];
+        let configured = peer.mtu.unwrap_or(uplink.mtu);
+        let path = self.path_mtu(peer.vtep).unwrap_or(configured);
+        self.carries_over(peer.vtep, path.min(configured), true)
     }
 
     /// What a path of that MTU leaves, also "while an SA is in use".

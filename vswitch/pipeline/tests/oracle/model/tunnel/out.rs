@@ -27,13 +27,14 @@ impl Model {
             return Err(TunnelFragment);
         }
         // Out 2
-        let sender = tunnel.peers.iter().find(|peer| peer.vtep == outer.source);
+        let mut peers = tunnel.peers.iter();
+        let sender = peers.find(|it| it.vtep == outer.source || it.sources.contains(&outer.source));
         let Some(sender) = sender.cloned() else {
             return Err(TunnelPeer);
         };
         let sender = &sender;
         let by = carried.map(|carried| carried.by);
-        if self.requires_ipsec(outer.source) && by != Some(outer.source) {
+        if self.requires_ipsec(sender.vtep) && by != Some(outer.source) {
             return Err(IpsecPlain);
         }
         // Out 3
@@ -44,7 +45,7 @@ impl Model {
         let ethernet = self.inner_ethernet(inner)?;
         // Out 9
         let packet = match ethernet.ethertype {
-            ARP => return self.arp_out_of_tunnel(outer, inner, &ethernet),
+            ARP => return self.arp_out_of_tunnel(sender, inner, &ethernet),
             IPV4 => ipv4(ethernet.payload)?,
             _ => ipv6(ethernet.payload)?,
         };
@@ -56,7 +57,7 @@ impl Model {
         // Out 10
         let link_local = packet.source.is_unspecified() || is_link_local(packet.source);
         let honest = (packet.source.is_ipv6() && link_local)
-            || self.peer_with(packet.source, outer.source).is_some();
+            || self.peer_with(packet.source, sender.vtep).is_some();
         let (reports, groups) = (
             self.reports_groups(&packet),
             self.is_listed_group(packet.destination),
@@ -83,9 +84,9 @@ impl Model {
             if is_group(ethernet.destination) {
                 return Err(DstMac);
             }
-            return self.echo_out_of_tunnel(outer, inner, &packet);
+            return self.echo_out_of_tunnel(sender, inner, &packet);
         }
-        self.route_out_of_tunnel(sender, &ethernet, ecn, packet)
+        self.route_out_of_tunnel(sender, (inner, &ethernet), ecn, packet)
     }
 
     /// Out 3: the UDP datagram. Its checksum counts unless it came through ESP in UDP.
@@ -186,7 +187,7 @@ impl Model {
                 if !self.answers_into_tunnel_for(target.into()) {
                     return Err(NdUnknown);
                 }
-                // The answer goes to the outer source. Any peer with that VTEP is right.
+                // The answer goes to the VTEP that sent it. Any peer with that VTEP is right.
                 let first = |peer: &PeerConfig| peer.vtep == sender.vtep;
                 let peer = tunnel.peers.iter().position(first);
                 let reply = TunnelReply {
@@ -206,14 +207,14 @@ impl Model {
     /// A packet to the gateway's own address.
     fn echo_out_of_tunnel(
         &self,
-        outer: &Packet<'_>,
+        sender: &PeerConfig,
         inner: &[u8],
         packet: &Packet<'_>,
     ) -> Result<Outcome, DropReason> {
         if !packet.is_echo_request() {
             return Err(GatewayService);
         }
-        let peer = self.peer_with(packet.source, outer.source);
+        let peer = self.peer_with(packet.source, sender.vtep);
         let peer = peer.expect("an echo's source is behind a peer");
         if packet.whole.len() > usize::from(self.carries(peer)) {
             return Err(Mtu);
@@ -229,7 +230,7 @@ impl Model {
     fn route_out_of_tunnel(
         &mut self,
         sender: &PeerConfig,
-        ethernet: &Ethernet<'_>,
+        (inner, ethernet): (&[u8], &Ethernet<'_>),
         ecn: u8,
         packet: Packet<'_>,
     ) -> Result<Outcome, DropReason> {
@@ -265,20 +266,55 @@ impl Model {
                 let peer = tunnel.peers.iter().position(same).expect("the sender");
                 let whole = with_ecn(packet.whole, ecn);
                 let whole = clamped(tunnel, &whole, &packet, self.carries(peer));
+                let owed = self.with_error(ethernet, &packet, Mtu, None);
+                let owed = matches!(
+                    owed,
+                    Outcome::Drop {
+                        icmp_error: true,
+                        ..
+                    }
+                );
+                let source = packet.source;
                 let changed = Packet {
                     whole: &whole,
                     ..packet
                 };
-                Ok(self.leave(to, &changed, |_| Mtu.into()))
+                Ok(self.leave(to, &changed, |mtu| {
+                    if owed {
+                        self.too_big_for_port(sender, inner, source, mtu)
+                    } else {
+                        Mtu.into()
+                    }
+                }))
             }
             Route::Peer(_) | Route::Uplink | Route::Underlay => Err(NoTransit),
             Route::Shared | Route::Nowhere => Err(RouteNone),
         }
     }
 
+    /// "`mtu` …, with an ICMP error into the tunnel": unless that does not get there.
+    fn too_big_for_port(
+        &self,
+        sender: &PeerConfig,
+        inner: &[u8],
+        source: IpAddr,
+        mtu: u16,
+    ) -> Outcome {
+        let known = self.neighbours.contains_key(&sender.next_hop);
+        if !known || self.may_enter(sender.vtep).is_err() {
+            return Mtu.into();
+        }
+        let peer = self.peer_with(source, sender.vtep);
+        Outcome::TunnelError {
+            mtu,
+            asked: inner.to_vec(),
+            peer: peer.expect("a source behind the peer"),
+        }
+    }
+
     fn arp_out_of_tunnel(
         &self,
-        outer: &Packet<'_>,
+        from: &PeerConfig,
         inner: &[u8],
         ethernet: &Ethernet<'_>,
     ) -> Result<Outcome, DropReason> {
@@ -289,7 +325,7 @@ impl Model {
             || arp.sender.octets()[0] >= 224
             || arp.sender.is_loopback()
             || is_link_local(sender);
-        let Some(peer) = self.peer_with(sender, outer.source) else {
+        let Some(peer) = self.peer_with(sender, from.vtep) else {
             return Err(ArpSenderIp);
         };
         if invalid {

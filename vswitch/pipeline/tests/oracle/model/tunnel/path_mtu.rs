@@ -144,7 +144,9 @@ impl Model {
             return;
         }
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
-        let present = self.path_mtu(peer).unwrap_or(uplink.mtu);
+        let configured = self.tunnel().peers.iter().find(|it| it.vtep == peer);
+        let configured = configured.and_then(|it| it.mtu).unwrap_or(uplink.mtu);
+        let present = self.path_mtu(peer).unwrap_or(configured);
         if let Ok(said) = u16::try_from(said)
             && (self.least()..present).contains(&said)
         {
@@ -232,7 +234,7 @@ impl Model {
             let inner = &sent.packet[layout.udp + 16..];
             let plain = match be16(inner, 12) {
                 IPV4 => true,
-                _ => [TCP, UDP, ICMPV6].contains(&inner[14 + 6]),
+                _ => [TCP, UDP, ICMPV6, 132, 33, 136, 50].contains(&inner[14 + 6]),
             };
             plain && quote.len() >= layout.udp + 16 + 14 + 64
         };
