@@ -67,8 +67,6 @@ pub(crate) struct PortExpress {
     /// has none.
     pub(crate) own4: u64,
     pub(crate) own6: Option<u128>,
-    /// Whether metadata is served to the port.
-    pub(crate) metadata: bool,
 }
 
 /// The limit of group frames of a port for which the file has none.
@@ -166,7 +164,6 @@ impl PortExpress {
             },
             own4: own4.map_or(NO_ADDRESS4, u64::from),
             own6,
-            metadata: port.metadata.is_some(),
         })
     }
 }
