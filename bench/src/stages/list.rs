@@ -169,7 +169,8 @@ pub struct Scale {
 }
 
 /// The dimensions that may make a frame more expensive: ports, addresses of a port, addresses that
-/// VMs have claimed, receivers of a multicast packet, remote addresses (each a route), peers.
+/// VMs have claimed or leased, receivers of a multicast packet, remote addresses (each a route),
+/// peers.
 pub fn scale() -> Vec<Scale> {
     let mut all = Vec::new();
     let mut add = |dimension, count: u32, size, with, frames| {
@@ -222,6 +223,17 @@ pub fn scale() -> Vec<Scale> {
             count,
             size,
             With::Claims(CLAIMS),
+            frames.collect(),
+        );
+    }
+    for addresses in [1, 8, 63] {
+        let frames = (0..BURST as u16).map(|nth| udp4(own, vm_ipv4(2 + nth % addresses, 0), PORTS));
+        let (count, size) = (u32::from(addresses), Size::new(addresses + 1, 1));
+        add(
+            "leased addresses",
+            count,
+            size,
+            With::Leases,
             frames.collect(),
         );
     }

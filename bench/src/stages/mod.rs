@@ -19,7 +19,10 @@ use anyhow::bail;
 use dpdk::cycles;
 use packet::{DropReason, Frame};
 use pipeline::{Generation, Pipeline, PortId, Verdict};
-use tenant_config::{Addresses6, AnyGroup, Ipv6Autoconf, MacAddr, MulticastGroups, SwitchConfig};
+use tenant_config::{
+    Addresses, Addresses6, AnyGroup, Ipv6Autoconf, LearnedFrom, MacAddr, MulticastGroups,
+    SwitchConfig,
+};
 
 use crate::network::{self, Size};
 
@@ -57,6 +60,8 @@ enum With {
     Groups,
     /// IPv6 addresses that its VMs have claimed, so many each.
     Claims(u16),
+    /// A DHCP server at the first port, and VMs at all others that have their addresses from it.
+    Leases,
 }
 
 /// The verdict on every frame of a scenario.
@@ -124,6 +129,13 @@ impl Scenario {
                     port.addresses6 = Some(Addresses6::LearnNd);
                 }
             }
+            With::Leases => {
+                let (server, clients) = config.ports.split_first_mut().expect("it has ports");
+                server.dhcp_server = true;
+                for port in clients {
+                    port.addresses = Addresses::Learned(LearnedFrom::Dhcp);
+                }
+            }
             With::Nothing | With::Tunnel(_) => {}
         }
         config
@@ -131,7 +143,16 @@ impl Scenario {
 
     /// The switch, with all next hops resolved.
     fn pipeline(&self) -> Pipeline {
-        let mut pipeline = Pipeline::new(Generation::build(&self.config(), None));
+        let config = self.config();
+        let mut generation = Generation::build(&config, None);
+        if matches!(self.with, With::Leases) {
+            for (index, port) in (1..).zip(&config.ports).skip(1) {
+                let station = (port.name.as_str(), port.mac);
+                let address = network::vm_ipv4(index, 0);
+                assert!(generation.restore_lease(station, address, u64::MAX));
+            }
+        }
+        let mut pipeline = Pipeline::new(generation);
         let next_hop = MacAddr::new(network::NEXT_HOP_MAC).expect("a unicast MAC");
         pipeline.assume_next_hops(0, next_hop);
         pipeline
