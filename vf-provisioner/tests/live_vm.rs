@@ -77,8 +77,9 @@ impl Site {
         let text = format!(
             "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[uplink]\naddress = \
              \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n[[port]]\nname = \"t1-vm1\"\nmac = \
-             \"52:54:00:00:01:01\"\naddresses = [\"10.1.0.11\"{more}]\n[[port]]\nname = \
-             \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
+             \"52:54:00:00:01:01\"\naddresses = \
+             [\"10.1.0.11\"{more}]\n[port.metadata]\ninstance_id = \
+             \"of-the-machine\"\n[[port]]\nname = \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
         );
         let path = self.dir.path().join("t1.toml");
         fs::write(&path, text).expect("the file is written");
@@ -217,6 +218,11 @@ fn carries(site: &Site) {
     }
     assert!(site.pings(1, "10.1.0.1"));
     assert!(site.pings(1, "10.1.0.12"));
+    // What the gateway serves by TCP is served in the machine, too.
+    let url = "http://169.254.169.254/openstack/latest/meta_data.json";
+    site.in_guest(1, "ip route add 169.254.169.254 dev eth0");
+    let metadata = site.in_guest(1, &format!("curl -sS -m 20 {url}"));
+    assert!(metadata.contains("of-the-machine"), "{metadata}");
     // A frame with another's MAC; the drop is counted at the port that it came from. A probe sent
     // some before.
     let forgeries = || -> u64 {
