@@ -1,6 +1,6 @@
-//! VMs of a cluster find each other by multicast: corosync forms a membership and loses a node,
-//! OSPF routers become neighbours and reach what is behind each other, names are resolved by mDNS,
-//! and an address moves as Kubernetes' load balancers announce it.
+//! VMs of a cluster find each other: corosync forms a membership and loses a node, OSPF routers
+//! become neighbours and reach what is behind each other, names are resolved by mDNS, and an
+//! address moves as Kubernetes' load balancers announce it.
 //!
 //! The real switch, corosync, FRR, avahi and systemd-resolved, on this host's kernel, as root.
 //! Without root the test prints that and passes.
@@ -50,19 +50,17 @@ mac = "52:54:00:00:01:03"
 addresses = ["10.1.0.13", "fd00:0:0:1::13"]
 "#;
 
-/// A node of the cluster; `$number` is 1 or 2.
-const NODE: &str = r#"bus
-cat >/etc/corosync/corosync.conf <<END
+/// corosync at a node, with the transport `$transport`.
+const COROSYNC: &str = r#"cat >/etc/corosync/corosync.conf <<END
 totem {
   version: 2
   cluster_name: t1
-  transport: udp
+  transport: $transport
   interface {
     ringnumber: 0
-    bindnetaddr: 10.1.0.0
-    mcastaddr: 239.192.1.1
+    linknumber: 0
     mcastport: 5405
-    ttl: 1
+    $group
   }
 }
 logging {
@@ -87,7 +85,10 @@ nodelist {
 }
 END
 corosync -f &
+"#;
 
+/// The other programs of a node; `$number` is 1 or 2.
+const NODE: &str = r#"bus
 # What is behind this router.
 ip link add behind type veth peer name far
 ip address add 172.16.$number.1/24 dev behind
@@ -130,7 +131,7 @@ fn add_address(site: &Site, guest: &str, address: &str) {
     assert!(run(site, guest, &add));
 }
 
-/// The membership by multicast has both nodes, and one after the other's end.
+/// The membership has these nodes.
 fn corosync_has_members(one: &Image, expected: &[&str]) {
     let status = "corosync-quorumtool -s";
     let text = one.wait_for(status, &format!("Nodes:            {}", expected.len()));
@@ -264,7 +265,7 @@ fn announced_address_moves(site: &Site) {
 }
 
 #[test]
-fn members_find_each_other_by_multicast() {
+fn members_find_each_other() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
@@ -285,7 +286,8 @@ fn members_find_each_other_by_multicast() {
         assert!(run(&site, guest, &["sh", "-ec", routes]));
     }
     let node = |number: u8| {
-        let script = format!("number={number}\n{NODE}");
+        let group = "transport=udp group='mcastaddr: 239.192.1.1'";
+        let script = format!("number={number} {group}\n{COROSYNC}{NODE}");
         Image::boot(&site, &format!("t1-node{number}"), &script)
     };
     let (one, two) = (node(1), node(2));
@@ -300,6 +302,13 @@ fn members_find_each_other_by_multicast() {
     drop(two);
     corosync_has_members(&one, &["one"]);
     drop((one, client));
+    // Its default.
+    let [one, two] = ["t1-node1", "t1-node2"].map(|guest| {
+        let script = format!("transport=knet group=\n{COROSYNC}");
+        Image::boot(&site, guest, &script)
+    });
+    corosync_has_members(&one, &["one", "two"]);
+    drop((one, two));
 
     announced_address_moves(&site);
     site.good(&["release", "--all"]);
