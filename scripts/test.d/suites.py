@@ -22,8 +22,8 @@ ABOUT = {
     "provisioner": "plan, apply, roll-back, crash injection",
     "gateway": "the tunnel gateway against Linux, Open vSwitch, Wireshark and attackers; "
                "needs root",
-    "guests": "ordinary guests: DHCP clients and servers, IPv6 by itself, keepalived, multicast, "
-              "cloud-init; needs root",
+    "guests": "ordinary guests: DHCP clients and servers, NetworkManager, IPv6 by itself, iPXE, "
+              "keepalived, clusters, multicast, cloud-init; needs root",
     "live": "switches in network namespaces; needs root",
     "ipsec": "the IKE daemon, and tunnels under IPsec between two switches; needs root",
     "sriov": "virtual functions of an SR-IOV NIC, in the emulated machine (QEMU)",

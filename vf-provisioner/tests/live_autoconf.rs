@@ -15,7 +15,7 @@ mod site;
 mod supervisor;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -142,6 +142,81 @@ fn networkd(site: &Site) -> Guest {
 
 const NETWORKD: &str = "/lib/systemd/systemd-networkd";
 
+/// Prints what passes of Duplicate Address Detection, Router Solicitations and Advertisements, with
+/// the time in seconds.
+const WATCH: &str = r#"
+import socket, time
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+wire.bind(("eth0", 0))
+print("0 ready", flush=True)
+while True:
+    try:
+        frame = wire.recv(2048)
+    except OSError: # The link is down.
+        continue
+    now = time.monotonic()
+    if frame[12:14] != b"\x86\xdd" or frame[20] != 58:
+        continue
+    kind = {133: "solicitation", 134: "advertisement"}.get(frame[54])
+    if frame[54] == 135 and not any(frame[22:38]):
+        kind = "detection"
+    if kind:
+        print(now, kind, flush=True)
+"#;
+
+/// What passes at a guest's link.
+struct Watch {
+    _python: Guest,
+    log: PathBuf,
+}
+
+impl Watch {
+    fn start(site: &Site, guest: &str) -> Self {
+        let log = site.dir.path().join(format!("watch-{guest}"));
+        let mut python = command(site, guest, &["python3", "-c", WATCH]);
+        let written = fs::File::create(&log).expect("a file");
+        let python = python.stdin(Stdio::null()).stdout(written);
+        let watch = Self {
+            _python: Guest(python.spawn().expect("python3 starts")),
+            log,
+        };
+        let began = Instant::now();
+        while watch.seen("ready").is_empty() {
+            assert!(
+                began.elapsed() < Duration::from_secs(5),
+                "it does not watch"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        watch
+    }
+
+    /// When such messages passed.
+    fn seen(&self, kind: &str) -> Vec<Duration> {
+        let text = fs::read_to_string(&self.log).expect("the log");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines().filter_map(|line| line.split_once(' '));
+        let times = lines.filter(|(_, it)| *it == kind);
+        let times = times.map(|(at, _)| at.parse().expect("seconds"));
+        times.map(Duration::from_secs_f64).collect()
+    }
+}
+
+/// systemd's network daemon is told of its router as soon as it has detected duplicates, and not
+/// only when it asks.
+fn networkd_is_told(watch: &Watch, took: Duration) {
+    let [detections, asked, answered] =
+        ["detection", "solicitation", "advertisement"].map(|kind| watch.seen(kind));
+    let since = |at: &Duration| at.saturating_sub(detections[0]);
+    let told = answered.iter().map(since).find(|after| !after.is_zero());
+    println!(
+        "networkd: {took:?} to the default route; after the first detection, told {told:?}, asks \
+         {:?}",
+        asked.first().map(since)
+    );
+    assert!(took < AT_ONCE, "{took:?}, told {told:?}");
+}
+
 /// A frame of Duplicate Address Detection for the address, from a MAC that ends in `mac`.
 fn detection(mac: u8, address: &str) -> String {
     let address: std::net::Ipv6Addr = address.parse().expect("an address");
@@ -246,16 +321,17 @@ fn guests_configure_ipv6_by_themselves() {
     if Path::new(NETWORKD).exists() {
         let down = ["ip", "link", "set", "dev", "eth0", "down"];
         assert!(run(&site, "t1-networkd", &down));
+        let watch = Watch::start(&site, "t1-networkd");
         let daemon = networkd(&site);
         wait_for(&site, "t1-networkd", "link show dev eth0", "state UP");
         let (_, took) = wait_for(&site, "t1-networkd", DEFAULT, "default via fe80::");
         let made = address(&shown(&site, "t1-networkd", LINK_LOCAL));
         let global = is_reached(&site, "t1-networkd");
-        println!("networkd: {made} has a default route after {took:?}, and {global}");
+        networkd_is_told(&watch, took);
         for address in [made, global] {
             assert!(!address.contains("ff:fe00:"), "{address}");
         }
-        drop(daemon);
+        drop((daemon, watch));
     }
     site.good(&["release", "--all"]);
     assert_eq!(site.left(), site.nothing(), "{}", sh("ip netns"));

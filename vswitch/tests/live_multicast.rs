@@ -1,5 +1,5 @@
-//! Multicast and broadcast among three guests with the kernel's own sockets: what its IGMP and MLD
-//! say is what the switch hears.
+//! Multicast and broadcast among guests with the kernel's own sockets, on one host and on three
+//! with a tunnel: what its IGMP and MLD say is what the switch hears, and its peers.
 //!
 //! Needs root; without it the test is skipped.
 
@@ -186,4 +186,155 @@ fn groups_and_broadcasts_reach_the_kernels_members() {
     eventually("the group is not listed", || {
         switch.drops("red-vm1", "multicast") > refused
     });
+}
+
+/// A host of three, each with a VM and the others for peers.
+fn host(bed: &Bed, own: usize) -> Value {
+    let peer = |number: usize| {
+        json!({
+            "name": format!("host{number}"),
+            "vtep": format!("192.0.2.{number}"),
+            "mac": format!("0e:00:13:89:00:0{number}"),
+            "next_hop": format!("192.0.2.{number}"),
+            "prefixes": [format!("10.0.0.1{number}/32"), format!("fd00:0:0:1::1{number}/128")],
+        })
+    };
+    json!({
+        "tenant": "red",
+        "vni": 5001,
+        "gateway": { "ipv4": "10.0.0.1/24", "ipv6": "fd00:0:0:1::1/64" },
+        "ports": [{
+            "name": format!("red-vm{own}"),
+            "device": { "driver": "af_packet", "interface": "vm" },
+            "gateway_mac": format!("02:00:13:89:00:1{own}"),
+            "mac": format!("52:54:00:aa:00:0{own}"),
+            "addresses": [format!("10.0.0.1{own}/32"), format!("fd00:0:0:1::1{own}/128")],
+        }],
+        "uplink": {
+            "device": { "driver": "af_packet", "interface": "eth0" },
+            "mac": format!("02:00:13:89:00:0{own}"),
+            "ipv4": format!("192.0.2.{own}/24"),
+        },
+        "tunnel": {
+            "kind": "geneve",
+            "port": 6081,
+            "vtep": format!("192.0.2.{own}"),
+            "mac": format!("0e:00:13:89:00:0{own}"),
+            "udp_checksum": false,
+            "peers": (1..=3).filter(|it| *it != own).map(peer).collect::<Vec<_>>(),
+        },
+        "multicast": { "groups": ["239.192.0.0/16", "ff05::/16"] },
+        "control_socket": bed.path(&format!("control{own}.sock")),
+    })
+}
+
+/// Frames that the switch has sent into the tunnel to the peer.
+fn sent_to(switch: &Switch, peer: &str) -> u64 {
+    let tunnels = switch.get("/v1/tunnels");
+    let mut peers = tunnels["peers"].as_array().expect("a list").iter();
+    let found = peers.find(|it| it["name"] == peer).expect("the peer");
+    found["tx_frames"].as_u64().expect("a number")
+}
+
+/// Frames to groups without a member that the switch got.
+fn unwanted(switch: &Switch) -> u64 {
+    let drops = switch.get("/v1/drops");
+    let drops = drops.as_array().expect("a list").iter();
+    let unwanted = drops.filter(|it| it["reason"] == "no-member");
+    unwanted
+        .map(|it| it["frames"].as_u64().expect("a number"))
+        .sum()
+}
+
+/// A group's packet crosses the underlay to the hosts with members, and to no other.
+#[test]
+fn groups_reach_members_behind_peers_only() {
+    const SWITCHES: [&str; 3] = ["sw1", "sw2", "sw3"];
+    let names = [&["wire"][..], &SWITCHES, &GUESTS].concat();
+    let Some(bed) = Bed::new("multicast-peers", &names) else {
+        return;
+    };
+    let bridge = ["link", "add", "bridge0", "type", "bridge"];
+    bed.inside("wire", &[&bridge[..], &["mcast_snooping", "0"]].concat());
+    bed.sysctl("wire", "net.ipv6.conf.bridge0.disable_ipv6=1");
+    bed.inside("wire", &["link", "set", "bridge0", "up"]);
+    for (number, (switch, guest)) in (1..).zip(SWITCHES.into_iter().zip(GUESTS)) {
+        bed.pair(
+            ("wire", switch),
+            switch,
+            &format!("02:00:13:89:00:0{number}"),
+        );
+        bed.sysctl(switch, "net.ipv6.conf.eth0.disable_ipv6=1");
+        let attach = ["link", "set", "dev", switch, "master", "bridge0"];
+        bed.inside("wire", &attach);
+        bed.pair((switch, "vm"), guest, &format!("52:54:00:aa:00:0{number}"));
+        let ipv4 = format!("10.0.0.1{number}/24");
+        bed.inside(guest, &["addr", "add", &ipv4, "dev", "eth0"]);
+        let ipv6 = format!("fd00:0:0:1::1{number}/64");
+        bed.inside(guest, &["addr", "add", &ipv6, "dev", "eth0", "nodad"]);
+        bed.inside(guest, &["route", "add", "default", "via", "10.0.0.1"]);
+        run(bed
+            .command(guest, "ethtool")
+            .args(["-K", "eth0", "tx", "off"]));
+    }
+    let [first, _second, third] =
+        [1, 2, 3].map(|number| Switch::start(&bed, SWITCHES[number - 1], &host(&bed, number), &[]));
+    for address in ["10.0.0.12", "10.0.0.13"] {
+        eventually("the tunnel is up", || {
+            bed.ping("vm1", &["-c1", "-W1", address]).received == 1
+        });
+    }
+    let own6: IpAddr = "fd00:0:0:1::11".parse().expect("an address");
+    for (group, own) in [
+        (IpAddr::from(GROUP), IpAddr::from([10, 0, 0, 11])),
+        (IpAddr::from(GROUP6), own6),
+    ] {
+        let from = sender(&bed, "vm1", own);
+        match group {
+            // Linux sends groups' packets with a TTL of 1, which ends at the first router.
+            IpAddr::V4(_) => from.set_multicast_ttl_v4(8).expect("a TTL"),
+            IpAddr::V6(_) => {}
+        }
+        let to = SocketAddr::from((group, PORT));
+        let say = || from.send_to(b"hello", to).expect("it is sent");
+        let before = first.drops("red-vm1", "no-member");
+        say();
+        eventually("nobody listens", || {
+            first.drops("red-vm1", "no-member") > before
+        });
+        let member = listener(&bed, "vm2", Some(group));
+        let deaf = listener(&bed, "vm3", None);
+        eventually("the member hears", || {
+            say();
+            hears(&member)
+        });
+        while hears(&member) {}
+        let (other, before) = (sent_to(&first, "host3"), unwanted(&third));
+        for _ in 0..50 {
+            say();
+            assert!(hears(&member), "{group}");
+        }
+        let other = sent_to(&first, "host3") - other;
+        // What it says of its own members.
+        assert!(other < 10, "{other} frames to a host without a member");
+        assert!(!hears(&deaf));
+        assert_eq!(unwanted(&third), before, "copies came");
+        drop(deaf);
+        // It joins, too, and both have each packet.
+        let late = listener(&bed, "vm3", Some(group));
+        eventually("the second member hears", || {
+            say();
+            hears(&late)
+        });
+        while hears(&member) {}
+        say();
+        assert!(hears(&member) && hears(&late), "{group}");
+        drop((member, late));
+        eventually("nobody listens any more", || {
+            let before = first.drops("red-vm1", "no-member");
+            say();
+            thread::sleep(Duration::from_millis(200));
+            first.drops("red-vm1", "no-member") > before
+        });
+    }
 }

@@ -232,20 +232,38 @@ fn send_answer(
     }
 }
 
-/// Sends the Router Advertisements of all ports, if they are due.
+/// Sends the Router Advertisements that are due: of all ports, and of those whose VMs have just
+/// detected duplicates of their link-local addresses.
 pub(crate) fn advertise(
     tables: &Tables,
     state: &mut State,
     now_ns: u64,
     send: &mut impl FnMut(PortId, &[u8]),
 ) {
-    if now_ns < state.next_advertisement_ns {
+    let all = now_ns >= state.next_advertisement_ns;
+    if all {
+        state.next_advertisement_ns = now_ns.saturating_add(ADVERTISEMENT_INTERVAL_NS);
+    }
+    let some = now_ns >= state.next_detected_ns;
+    if some {
+        state.next_detected_ns = u64::MAX;
+    }
+    if !all && !some {
         return;
     }
-    state.next_advertisement_ns = now_ns.saturating_add(ADVERTISEMENT_INTERVAL_NS);
     let mut frame = [0; nd::MAX_ADVERTISEMENT_LEN];
     for rules in tables.ports.iter() {
-        if let Some(advertisement) = tables.advertisement(rules) {
+        let due_ns = state.port(rules.id).bindings.as_deref_mut();
+        let mut due_ns = due_ns.map(|bindings| &mut bindings.advertise_at_ns);
+        let is_due = due_ns
+            .as_mut()
+            .is_some_and(|due_ns| due_ns.take_if(|due_ns| now_ns >= *due_ns).is_some());
+        if let Some(due_ns) = due_ns.and_then(|due_ns| *due_ns) {
+            state.next_detected_ns = state.next_detected_ns.min(due_ns);
+        }
+        if (all || is_due)
+            && let Some(advertisement) = tables.advertisement(rules)
+        {
             let len = advertisement.announce(&mut frame);
             send(rules.id, &frame[..len]);
         }

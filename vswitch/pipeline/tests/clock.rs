@@ -272,3 +272,52 @@ fn routers_are_advertised_every_two_hundred_seconds() {
     let ports: Vec<_> = sent.map(|(port, _)| port).collect();
     assert_eq!(ports, [2], "the next hop is asked for");
 }
+
+/// Duplicate Address Detection of the first port's VM, for that address.
+fn detect(switch: &mut Switch, now_ns: u64, address: Ipv6Addr) -> Verdict {
+    let group = solicited_node(address);
+    let message = neighbor(135, 0, address, &[]);
+    let packet = V6::icmp(Ipv6Addr::UNSPECIFIED, group, message);
+    let frame = ethernet(group_mac(group), VM1, IPV6, &packet.bytes());
+    switch.process(now_ns, 0, &frame, None).0
+}
+
+#[test]
+fn router_is_advertised_after_detection_of_a_link_local_address() {
+    const AFTER_NS: u64 = 1_100_000_000;
+    let config = configs::three();
+    let mut switch = Switch::new(&config, 0xee);
+    let absorbed = Verdict::Drop(DropReason::Absorbed);
+    let mut now_ns = 1;
+    let advertised = |switch: &mut Switch, now_ns: u64| -> Vec<(usize, Vec<u8>)> {
+        let sent = switch.poll(now_ns).into_iter();
+        let is_advertisement = |frame: &[u8]| frame.get(54) == Some(&134);
+        sent.filter(|(_, frame)| is_advertisement(frame)).collect()
+    };
+    assert_eq!(advertised(&mut switch, now_ns).len(), 3, "at the start");
+    let one = vec![(0, advertisement(&config, 0))];
+    let random: Ipv6Addr = "fe80::1234".parse().expect("an address");
+    for own in [link_local(VM1), random, random] {
+        now_ns += SECOND_NS;
+        assert_eq!(detect(&mut switch, now_ns, own), absorbed, "{own}");
+        // Further words make no further one, and do not put it off.
+        assert_eq!(detect(&mut switch, now_ns + SECOND_NS / 2, own), absorbed);
+        assert_eq!(advertised(&mut switch, now_ns + AFTER_NS - 1), []);
+        now_ns += AFTER_NS;
+        assert_eq!(advertised(&mut switch, now_ns), one, "{own}");
+        assert_eq!(advertised(&mut switch, now_ns + 10 * SECOND_NS), []);
+    }
+    // The address of another, and the port's own that is not link-local.
+    let [others, global] = [link_local(config.ports[1].mac.octets()), inner(2)];
+    now_ns += 20 * SECOND_NS;
+    assert_ne!(detect(&mut switch, now_ns, others), absorbed);
+    assert_ne!(detect(&mut switch, now_ns, global), Verdict::Reply);
+    assert_eq!(advertised(&mut switch, now_ns + 5 * SECOND_NS), []);
+    // Nothing is said where nothing may be.
+    let mut config = configs::three();
+    config.ports[0].ipv6 = tenant_config::Ipv6Use::Deny;
+    let mut switch = Switch::new(&config, 0xee);
+    drop(switch.poll(1));
+    assert_ne!(detect(&mut switch, 2, random), absorbed);
+    assert_eq!(advertised(&mut switch, 2 + 5 * SECOND_NS), []);
+}

@@ -89,10 +89,16 @@ impl<N: Notes> Pass<'_, N> {
             || wanted == rules.link_local
             || shared.is_some_and(|shared| tables.may_hold(rules.id, shared))
         {
+            if wanted == rules.link_local {
+                self.state.advertise_after_detection(rules.id, now_ns);
+            }
             return self.refuse(Stage::Service, DropReason::Absorbed);
         }
         if self.state.may_claim(tables, rules, wanted) {
             let reason = if self.state.claim(rules.id, wanted, now_ns) {
+                if addr::is_link_local6(wanted) {
+                    self.state.advertise_after_detection(rules.id, now_ns);
+                }
                 DropReason::Absorbed
             } else {
                 DropReason::NdLimit

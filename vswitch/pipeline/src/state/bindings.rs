@@ -18,6 +18,10 @@ const IDLE_NS: u64 = 300 * SECOND_NS;
 /// [`SECOND_NS`].
 const QUESTIONS: u8 = 3;
 
+/// From the first word of Duplicate Address Detection until the station uses its address: a second
+/// (RFC 4862, 5.1) and some time of its own.
+pub(super) const DETECTION_NS: u64 = SECOND_NS + SECOND_NS / 10;
+
 /// A claimed address.
 #[derive(Debug, Clone, Copy)]
 struct Binding {
@@ -73,6 +77,8 @@ pub(crate) struct Bindings {
     global: [Option<Binding>; GLOBAL],
     /// Differs from what it was if other addresses are claimed.
     pub(crate) version: u64,
+    /// When a Router Advertisement is due because the station detects duplicates.
+    pub(crate) advertise_at_ns: Option<u64>,
 }
 
 impl Bindings {

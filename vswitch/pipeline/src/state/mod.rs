@@ -163,6 +163,8 @@ pub(crate) struct State {
     /// To whoever serves metadata.
     pub(crate) metadata: Option<Arc<metadata::Channel>>,
     pub(crate) next_advertisement_ns: u64,
+    /// No advertisement to one port alone is due before.
+    pub(crate) next_detected_ns: u64,
     /// Who listens to which group, where the tenant allows any.
     pub(crate) groups: Option<Box<Groups>>,
     /// The receivers of the last frame that several get.
@@ -200,6 +202,7 @@ impl State {
             ipsec: Box::new(Ipsec::new(tables)),
             metadata: None,
             next_advertisement_ns: 0,
+            next_detected_ns: 0,
             groups: Groups::new(tables),
             copies: Box::new(Copies::with_room(room)),
         }
@@ -209,6 +212,19 @@ impl State {
     #[inline(always)]
     pub(crate) fn port(&mut self, id: PortId) -> &mut PortState {
         &mut self.ports[id.index()]
+    }
+
+    /// The port's VM detects duplicates of its link-local address: it is told of its router once
+    /// it has done so, unless it soon is anyway.
+    pub(crate) fn advertise_after_detection(&mut self, id: PortId, now_ns: u64) {
+        let Some(bindings) = &mut self.ports[id.index()].bindings else {
+            return;
+        };
+        if bindings.advertise_at_ns.is_none() {
+            let due_ns = now_ns.saturating_add(bindings::DETECTION_NS);
+            bindings.advertise_at_ns = Some(due_ns);
+            self.next_detected_ns = self.next_detected_ns.min(due_ns);
+        }
     }
 
     /// The MAC of a next hop, while it answers.
