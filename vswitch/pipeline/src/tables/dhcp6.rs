@@ -10,9 +10,8 @@ use tenant_config::{Addresses, Dhcp, Ipv6Autoconf, PortConfig, SwitchConfig, Vni
 
 /// The offers in the order of the ports; none where the gateway does not serve.
 pub(super) fn offers(config: &SwitchConfig) -> Vec<Offer> {
-    let autoconf = config.gateway.ipv6_autoconf;
     if config.gateway.ipv6.is_none()
-        || autoconf == Ipv6Autoconf::None
+        || config.gateway.ipv6_autoconf == Ipv6Autoconf::None
         || !super::dhcp::serves(config)
     {
         return Vec::new();
@@ -25,7 +24,8 @@ pub(super) fn offers(config: &SwitchConfig) -> Vec<Offer> {
         Offer::new(&Settings {
             server: server_of(config.vni),
             address: first_host(&port.addresses).map(Ipv6Addr::to_bits),
-            leases: autoconf == Ipv6Autoconf::Dhcpv6,
+            // A VM that may use what it forms of the prefix needs no other address.
+            leases: port.addresses6.is_none(),
             lease_s: dhcp.lease_s.get(),
             dns: &dns,
             search: &search,

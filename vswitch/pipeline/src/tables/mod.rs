@@ -405,12 +405,13 @@ impl Tables {
             },
             autoconf: match self.ipv6_autoconf {
                 Ipv6Autoconf::None => Autoconf::default(),
-                Ipv6Autoconf::Slaac => Autoconf {
+                Ipv6Autoconf::Slaac if rules.learns6 => Autoconf {
                     prefix: true,
                     other,
                     ..Autoconf::default()
                 },
-                Ipv6Autoconf::Dhcpv6 => Autoconf {
+                // A VM that may use nothing that it forms is given its address.
+                Ipv6Autoconf::Slaac | Ipv6Autoconf::Dhcpv6 => Autoconf {
                     managed: self.has_dhcp || has_address,
                     other,
                     ..Autoconf::default()

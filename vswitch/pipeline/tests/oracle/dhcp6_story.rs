@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use tenant_config::{Addresses, Ipv6Autoconf, MacAddr, SwitchConfig};
+use tenant_config::{Addresses, Addresses6, Ipv6Autoconf, MacAddr, SwitchConfig};
 
 use super::configs;
 use super::frames::*;
@@ -30,6 +30,7 @@ pub(crate) fn switches() -> [SwitchConfig; 4] {
     dhcp.ntp = (1..=8).map(|last| inner(last).into()).collect();
     let mut slaac = configs::served();
     slaac.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+    slaac.ports[0].addresses6 = Some(Addresses6::LearnNd);
     // As the provisioner gives them: each is a digest.
     for port in slaac.ports.iter_mut().chain(&mut small.ports) {
         port.gateway_mac = MacAddr::of_gateway(small.vni, port.mac);

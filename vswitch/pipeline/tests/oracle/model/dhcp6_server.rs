@@ -40,11 +40,11 @@ pub(super) fn serves6(config: &SwitchConfig) -> bool {
 }
 
 /// "The offered address", where addresses are given.
-pub(super) fn offered6(config: &SwitchConfig, port: &PortConfig) -> Option<Ipv6Addr> {
+pub(super) fn offered6(port: &PortConfig) -> Option<Ipv6Addr> {
     let Addresses::Static(nets) = &port.addresses else {
         return None;
     };
-    if config.gateway.ipv6_autoconf != Ipv6Autoconf::Dhcpv6 {
+    if port.addresses6.is_some() {
         return None;
     }
     let mut nets = nets.iter();
@@ -173,7 +173,7 @@ impl Model {
         let message = Message6::read(&packet.payload[8..]).expect("the filter let it pass");
         let kind = message.kind;
         // 1
-        if config.gateway.ipv6_autoconf == Ipv6Autoconf::Slaac && kind != INFORMATION_REQUEST {
+        if port.addresses6.is_some() && kind != INFORMATION_REQUEST {
             return Some(DhcpNoServer.into());
         }
         // 2
@@ -231,7 +231,7 @@ impl Model {
         message: &Message6,
     ) -> Result<(u8, Vec<Vec<u8>>), DropReason> {
         let asked = asked_of(message);
-        let address = offered6(&self.written, port);
+        let address = offered6(port);
         let has_code = |wanted: u16| message.options.iter().any(|(code, _)| *code == wanted);
         match message.kind {
             CONFIRM => {
@@ -287,7 +287,7 @@ impl Model {
     ) -> Vec<Vec<u8>> {
         let config = &self.written;
         let gateway = config.gateway.ipv6.expect("a gateway");
-        let address = offered6(config, port);
+        let address = offered6(port);
         let naming = asked.iter().position(|it| {
             it.kind == IA_NA && address.is_some_and(|address| it.addresses.contains(&address))
         });

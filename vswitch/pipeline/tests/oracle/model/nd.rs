@@ -179,11 +179,12 @@ impl Model {
         let config = &self.written;
         let relayed = config.ports.iter().any(|port| port.dhcp_server);
         let served = serves6(config);
-        let offered = served && offered6(config, port).is_some();
-        match config.gateway.ipv6_autoconf {
-            Ipv6Autoconf::Dhcpv6 => [relayed || offered, relayed || served, false],
-            Ipv6Autoconf::Slaac => [false, relayed || served, true],
-            Ipv6Autoconf::None => [false; 3],
+        let offered = served && offered6(port).is_some();
+        let by_dhcp = [relayed || offered, relayed || served, false];
+        match (config.gateway.ipv6_autoconf, port.addresses6) {
+            (Ipv6Autoconf::None, _) => [false; 3],
+            (Ipv6Autoconf::Slaac, Some(_)) => [false, relayed || served, true],
+            (Ipv6Autoconf::Slaac, None) | (Ipv6Autoconf::Dhcpv6, _) => by_dhcp,
         }
     }
 

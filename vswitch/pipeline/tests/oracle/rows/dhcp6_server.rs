@@ -1,7 +1,7 @@
 //! The rows of `docs/reference/services.md`: the gateway's own DHCPv6 server. The bytes of the
 //! answers are the model's.
 
-use tenant_config::Ipv6Autoconf;
+use tenant_config::{Addresses6, Ipv6Autoconf};
 
 use super::super::dhcp6_story::{ALL_SERVERS, association_of, lease6, server_id};
 use super::*;
@@ -78,9 +78,12 @@ fn addresses(rows: &mut Rows) {
     }
     let mut slaac = configs::served();
     slaac.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+    rows.on(slaac.clone(), 0);
+    rows.reply("a VM that may form none", says(1, &[ia(1, &[])]));
+    slaac.ports[0].addresses6 = Some(Addresses6::LearnNd);
     rows.on(slaac, 0);
-    rows.drop(DhcpNoServer, "where VMs form theirs", says(1, &[ia(1, &[])]));
-    rows.reply("which inform themselves", says(11, &[]));
+    rows.drop(DhcpNoServer, "where the VM forms its own", says(1, &[ia(1, &[])]));
+    rows.reply("which informs itself", says(11, &[]));
     let mut none = configs::served();
     none.gateway.ipv6_autoconf = Ipv6Autoconf::None;
     rows.on(none, 0);
@@ -240,8 +243,13 @@ fn advertisements(rows: &mut Rows) {
         let mut config = configs::served();
         config.gateway.ipv6_autoconf = autoconf;
         rows.on(config, 0);
-        rows.reply("name servers beside SLAAC, or alone", asks(VM1));
+        rows.reply("an address where the VM may form none, or name servers alone", asks(VM1));
     }
+    let mut slaac = configs::served();
+    slaac.gateway.ipv6_autoconf = Ipv6Autoconf::Slaac;
+    slaac.ports[0].addresses6 = Some(Addresses6::LearnNd);
+    rows.on(slaac, 0);
+    rows.reply("name servers beside SLAAC", asks(VM1));
     let mut off = configs::served();
     off.gateway.dhcp.enabled = false;
     rows.on(off, 0);
