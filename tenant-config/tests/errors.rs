@@ -160,11 +160,16 @@ fn autoconf_round_trips_and_a_port_needs_no_other_address() {
 fn dns_settings_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
-        "[gateway.dns]\nenabled = true\ndomain = \"vms.example\"\n\n[uplink]",
+        "[gateway.dns]\nenabled = true\ndomain = \"vms.example\"\n\
+         forward = [\"192.0.2.53\", \"198.51.100.53\"]\n\n[uplink]",
     );
     let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let json = serde_json::to_value(&green).expect("it is data");
-    let expected = serde_json::json!({ "enabled": true, "domain": "vms.example" });
+    let expected = serde_json::json!({
+        "enabled": true,
+        "domain": "vms.example",
+        "forward": ["192.0.2.53", "198.51.100.53"],
+    });
     assert_eq!(json["gateway"]["dns"], expected);
     let config = green.offline_config();
     let text = serde_json::to_string(&config).expect("it is data");
@@ -427,7 +432,7 @@ refused! {
             "invalid green.toml:10:10: gateway.dns.domain: \"a..b\" is not a DNS name without a \
              dot at its end, as in red.example",
             "unknown-key green.toml:11:1: gateway.dns.names: no such key; the keys here are \
-             enabled, domain",
+             enabled, domain, forward",
         ];
     dhcp_routes: "[uplink]" => "[gateway.dhcp]\nroutes = [\n\
         { to = \"172.16.0.1/12\", via = \"10.9.0.11\" },\n\

@@ -11,6 +11,7 @@ pub mod dhcp6;
 pub mod dhcp6_server;
 pub mod dhcp_server;
 pub mod dns;
+pub mod dns_forward;
 pub mod ecn;
 pub mod esp;
 pub mod ethernet;

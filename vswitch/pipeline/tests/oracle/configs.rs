@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("served", served()),
         ("slaac", slaac()),
         ("named", named()),
+        ("asking", asking()),
         ("grouped", grouped()),
         ("any", any()),
         ("linked", linked()),
@@ -282,6 +283,16 @@ pub(crate) fn limited() -> SwitchConfig {
 pub(crate) fn named() -> SwitchConfig {
     let mut config = three();
     config.gateway.dns.enabled = true;
+    config
+}
+
+/// [`named`], whose gateway asks resolvers for other names: one on the link, one behind the router,
+/// one by IPv6. `vm2` may use tags.
+pub(crate) fn asking() -> SwitchConfig {
+    let mut config = named();
+    let resolvers = ["192.0.2.53", "203.0.113.53", "2001:db8::53"];
+    config.gateway.dns.forward = resolvers.map(|it| it.parse().expect("an address")).into();
+    config.ports[1].trunk.push(TagId::new(100).expect("a tag"));
     config
 }
 

@@ -339,7 +339,7 @@ pub(crate) struct Trial {
     tally: Vec<Tally>,
     /// The UDP source ports of the inner flows that have gone into the tunnel.
     pub(crate) flows: BTreeMap<Flow, u16>,
-    /// The last frame that has gone into the tunnel, as it left.
+    /// The last frame that has gone into the tunnel, or to a resolver, as it left.
     pub(crate) last_left: Option<Vec<u8>>,
     /// Whether the rate of ICMP errors may be spent, so that one that is owed may stay away.
     pub(crate) errors_may_be_spent: bool,
@@ -591,6 +591,13 @@ impl Trial {
                 let source_port = outer.check(&bare)?;
                 self.left(outer.endpoint, &bare);
                 self.check_flow(outer.flow, source_port)
+            }
+            (Outcome::Query(query), Verdict::Forward(port))
+                if usize::from(port.0) == self.model.uplink() =>
+            {
+                self.model.asked_by(query.check(became)?);
+                self.last_left = Some(became.to_vec());
+                Ok(())
             }
             (Outcome::Copies(expected), Verdict::Copies) => self.compare_copies(expected),
             (Outcome::Reply(answer), Verdict::Reply) => {

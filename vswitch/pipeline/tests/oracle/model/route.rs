@@ -50,10 +50,10 @@ impl Model {
                 DstMac.into()
             } else if packet.is_echo_request() {
                 Outcome::Reply(Answer::Echo)
-            } else if let Some(answer) = self.name_service(port, ethernet, packet) {
+            } else if let Some(answer) = self.name_service(from, port, ethernet, packet) {
                 answer
             } else if packet.udp_ports().is_some() {
-                with_error(GatewayService)
+                self.with_error(ethernet, packet, GatewayService, None)
             } else {
                 GatewayService.into()
             };
