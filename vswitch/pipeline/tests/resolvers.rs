@@ -258,6 +258,20 @@ fn resolver_whose_next_hop_is_silent_is_skipped() {
     assert_eq!(left[..6], RESOLVER);
 }
 
+/// The random conversations below are also of answers that arrive.
+#[test]
+fn random_conversations_have_answers() {
+    let mut story = Story::new(&configs::asking(), true);
+    let chance: Vec<u8> = (0..20_000_u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let mut choices = Choices::new(&chance);
+    while !choices.is_spent() {
+        story.step(&mut choices).expect("agreement");
+    }
+    assert!(story.answered > 50, "{} answers", story.answered);
+}
+
 proptest! {
     #![proptest_config(oracle::cases(400))]
 

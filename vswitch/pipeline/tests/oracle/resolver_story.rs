@@ -6,7 +6,7 @@ use pipeline::{PortId, Verdict};
 use tenant_config::SwitchConfig;
 
 use super::configs;
-use super::dns_story::{domain, name, opt, query, reverse};
+use super::dns_story::{domain, name, opt, query, raw, reverse};
 use super::frames::*;
 use super::generate::{Choices, damage};
 use super::rows::{GATEWAY, IP1, IP2, IP3, ROUTER, UPLINK, UPLINK_IP, UPLINK6, inner};
@@ -153,6 +153,42 @@ impl Story {
         }
     }
 
+    /// A VM's message to the gateway.
+    pub(crate) fn ask(&mut self, from: usize, is_ipv6: bool, message: &[u8]) -> Result<(), String> {
+        let config = self.trial.config().clone();
+        let from = from % config.ports.len();
+        let bytes = raw(&config, from, is_ipv6, message);
+        self.say(from, bytes)
+    }
+
+    /// A message of the resolver that was asked last, with the right ID and question if so said.
+    pub(crate) fn hear(&mut self, message: &[u8], has_id: bool, asked: bool) -> Result<(), String> {
+        let Some(left) = self.left.last().cloned() else {
+            return Ok(());
+        };
+        let mut message = message.to_vec();
+        if has_id && message.len() >= 2 {
+            message[..2].copy_from_slice(&left.id.to_be_bytes());
+        }
+        if asked && message.len() >= 12 {
+            message.splice(12..12, left.question.clone());
+        }
+        self.deliver(&left.frame(&message))
+    }
+
+    /// Time passes.
+    pub(crate) fn wait(&mut self, time_ns: u64) -> Result<(), String> {
+        self.now_ns += time_ns;
+        Ok(())
+    }
+
+    fn deliver(&mut self, frame: &[u8]) -> Result<(), String> {
+        let uplink = self.trial.config().ports.len();
+        let verdict = self.trial.send(self.now_ns, uplink, frame, None)?;
+        self.answered += usize::from(matches!(verdict, Verdict::Forward(_)));
+        Ok(())
+    }
+
     fn say(&mut self, from: usize, bytes: Vec<u8>) -> Result<(), String> {
         let uplink = self.trial.config().ports.len();
         self.trial.errors_may_be_spent = true;
@@ -198,10 +234,7 @@ impl Story {
         if choices.once_in(10) {
             damage(choices, &mut frame);
         }
-        let uplink = self.trial.config().ports.len();
-        let verdict = self.trial.send(self.now_ns, uplink, &frame, None)?;
-        self.answered += usize::from(matches!(verdict, Verdict::Forward(_)));
-        Ok(())
+        self.deliver(&frame)
     }
 }
 
