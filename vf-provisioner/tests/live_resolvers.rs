@@ -74,7 +74,8 @@ wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 wire.bind((sys.argv[1], 5353 if len(sys.argv) > 2 else 53))
 head = struct.pack('>6H', 1, 0x8180, 1, 1, 0, 0) + b'\\1x\\0\\0\\1\\0\\1'
 for port in range(1024, 1124):
-    wire.sendto(head + b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4\\6\\6\\6\\6', ('192.0.2.11', port))";
+    record = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4\\6\\6\\6\\6'
+    wire.sendto(head + record, ('192.0.2.11', port))";
 
 /// The resolver's host: a namespace at the underlay's bridge.
 struct Resolver {
@@ -231,9 +232,10 @@ fn guests_resolve_names_of_the_outside_at_their_gateway() {
     fs::write(&file, TENANT).expect("a file");
     site.good(&["apply", file_name]);
     let resolver = Resolver::start(&site);
-    let v6 = "ip address add fd00:0:0:1::11/64 dev eth0 nodad";
-    let v6: Vec<&str> = v6.split(' ').collect();
-    assert!(run(&site, "t1-one", &v6));
+    let addresses = "ip link set eth0 up; ip address add 10.1.0.11/24 dev eth0; \
+                     ip address add fd00:0:0:1::11/64 dev eth0 nodad; \
+                     ip route add default via 10.1.0.1";
+    assert!(run(&site, "t1-one", &["sh", "-c", addresses]));
 
     // The first resolver is silent: a client that asks again is answered by the second.
     let (flags, _, turns) = ask(&site, "10.1.0.1", "nobody.example", 1232);

@@ -81,8 +81,8 @@ refused! {
         ];
     resolvers_beside_only: "[tunnel]" => "[gateway.dns]\nenabled = true\n\
         forward = [\"192.0.2.53\"]\n\n[tunnel]\nonly = true",
-        ["forward-only green.toml:14:12: gateway.dns.forward[0]: resolvers are asked by the uplink, \
-          by which the tenant reaches nothing with tunnel.only = true; leave forward out"];
+        ["forward-only green.toml:14:12: gateway.dns.forward[0]: resolvers are asked by the \
+          uplink, by which the tenant reaches nothing with tunnel.only = true; leave forward out"];
     dhcp_port: "kind = \"geneve\"" => "kind = \"geneve\"\nport = 546",
         ["invalid green.toml:14:8: tunnel.port: \"546\" is not a UDP port other than DHCP's (67, \
           68, 546 and 547)"];

@@ -7,7 +7,8 @@ use packet::hash::Key;
 use sha2::{Digest, Sha256};
 
 /// The secret from which the UDP source ports of tunnel packets are made, so that only who sees a
-/// packet can quote it, and those and the IDs of queries to resolvers. It lasts from start to end: a new configuration keeps every flow's port.
+/// packet can quote it, and the ports and IDs of queries to resolvers. It lasts from start to end:
+/// a new configuration keeps every flow's port.
 #[derive(Clone)]
 pub struct FlowSecret([u8; 32]);
 

@@ -15,6 +15,10 @@ use crate::state::Asker;
 use crate::tables::{Names, PortRules, Target};
 
 /// What becomes of a query.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one packet, for which nothing is allocated"
+)]
 enum Decision {
     Answer(Response),
     /// A resolver is asked.
