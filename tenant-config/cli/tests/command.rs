@@ -221,6 +221,7 @@ address6 = "2001:db8::9/64"
 next_hop6 = "2001:db8::1"
 allow = ["192.0.2.53"]
 mtu = 9000
+fragment = true
 [tunnel]
 kind = "vxlan"
 vtep = "2001:db8::9"

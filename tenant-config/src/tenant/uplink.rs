@@ -51,6 +51,11 @@ pub struct Uplink {
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
+    /// Whether IPv4 packets of VMs without DF are fragmented that are larger than the uplink or a
+    /// tunnel carries.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub fragment: bool,
 }
 
 /// The In/Out side.
@@ -79,6 +84,10 @@ pub struct UplinkConfig {
     /// Largest IP packet in bytes.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+    /// Whether IPv4 packets of VMs without DF are fragmented that are larger than the uplink or a
+    /// tunnel carries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fragment: bool,
 }
 
 /// The routers of the underlay.
@@ -131,6 +140,7 @@ impl Uplink {
             node.list("an array of prefixes", |item| item.text(parse_prefix))
         });
         facts.mtu = mtu::read(section.get("mtu"));
+        let fragment = section.flag("fragment");
         section.finish();
         let mut uplink = Self {
             ipv4: None,
@@ -139,6 +149,7 @@ impl Uplink {
             ipv6_next_hop: None,
             allow: values(&facts.allow),
             mtu: mtu::value(facts.mtu.as_ref()),
+            fragment,
         };
         for (address, next_hop) in &facts.links {
             match address.value {
@@ -209,6 +220,7 @@ impl Uplink {
             },
             allow: self.allow.clone(),
             mtu: self.mtu,
+            fragment: self.fragment,
         }
     }
 }
@@ -331,6 +343,7 @@ impl UplinkConfig {
             next_hops: NextHops::default(),
             allow: Vec::new(),
             mtu: default_mtu(),
+            fragment: false,
         }
     }
 

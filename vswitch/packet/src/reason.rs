@@ -148,6 +148,8 @@ reasons! {
        "From a resolver's port, but no whole answer to one question";
     88 DnsUnsolicited "dns-unsolicited"
        "A DNS answer to no query that is unanswered: its resolver, port, ID or question is another";
+    89 FragmentRate "fragment-rate"
+       "Larger than the next link carries, and over the port's limit of packets to be fragmented";
 }
 
 impl DropReason {

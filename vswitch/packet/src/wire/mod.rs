@@ -17,6 +17,7 @@ pub mod esp;
 pub mod ethernet;
 mod field;
 pub mod flow;
+pub mod fragmentation;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -17,7 +17,7 @@ mod questions;
 mod tags;
 
 pub(crate) use self::bindings::Bindings;
-pub(crate) use self::copies::{Copied, Copies, Receiver};
+pub(crate) use self::copies::{Copied, Copies, Fragments, Receiver};
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
@@ -64,6 +64,8 @@ pub(crate) struct PortState {
     pub(crate) metadata: Bucket,
     /// Queries for resolvers.
     pub(crate) queries: Bucket,
+    /// Packets that are fragmented.
+    pub(crate) fragmented: Bucket,
     pub(crate) lease: LeaseState,
     /// Present where a port of the tenant serves DHCP.
     pub(crate) claims: Option<Box<Claims>>,
@@ -100,6 +102,7 @@ impl PortState {
         self.icmp_errors = previous.icmp_errors;
         self.metadata = previous.metadata;
         self.queries = previous.queries;
+        self.fragmented = previous.fragmented;
         if rules.mac != old.mac {
             return;
         }

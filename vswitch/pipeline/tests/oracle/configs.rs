@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("slaac", slaac()),
         ("named", named()),
         ("asking", asking()),
+        ("cutting", cutting()),
         ("grouped", grouped()),
         ("any", any()),
         ("linked", linked()),
@@ -296,6 +297,25 @@ pub(crate) fn asking() -> SwitchConfig {
     config
 }
 
+/// [`three`], whose uplink takes only small packets, and fragments what is larger and has no DF.
+/// `vm1` sends packets of 9,216 bytes.
+pub(crate) fn cutting() -> SwitchConfig {
+    let mut config = three();
+    config.ports[0].mtu = 9216;
+    let uplink = config.uplink.as_mut().expect("an uplink");
+    uplink.mtu = 1400;
+    uplink.fragment = true;
+    config
+}
+
+/// [`narrow`] with the same.
+pub(crate) fn cutting_tunnel() -> SwitchConfig {
+    let mut config = narrow();
+    config.ports[0].mtu = 9216;
+    config.uplink.as_mut().expect("an uplink").fragment = true;
+    config
+}
+
 /// The gateway serves DHCP and DHCPv6 with everything it can tell. `vm1` has a host name, `vm2` the
 /// smallest MTU, tags and a prefix before its address, `vm3` no IPv4 address, `vm4` nothing of its
 /// own.
@@ -373,6 +393,7 @@ pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
         ("vxlan6", vxlan6()),
         ("only", only()),
         ("narrow", narrow()),
+        ("cutting", cutting_tunnel()),
     ]
 }
 

@@ -16,6 +16,7 @@ mod dhcp6_server;
 mod dhcp_server;
 mod dns;
 mod ethernet;
+mod fragment;
 pub(crate) mod ipsec;
 mod ipv4;
 mod ipv6;
@@ -30,7 +31,7 @@ mod storm;
 pub(crate) mod tunnel;
 mod uplink;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -174,6 +175,8 @@ pub(crate) struct Model {
     passed: Vec<(usize, Vec<u8>)>,
     /// What resolvers were asked.
     resolvers: Resolvers,
+    /// Of packets that are fragmented, by port.
+    fragment_buckets: RefCell<BTreeMap<usize, Bucket>>,
     now_ns: u64,
 }
 
@@ -197,6 +200,7 @@ impl Model {
             metadata_buckets: vec![Self::metadata_bucket(); config.ports.len()],
             passed: Vec::new(),
             resolvers: Resolvers::default(),
+            fragment_buckets: RefCell::default(),
             now_ns: 0,
         }
     }

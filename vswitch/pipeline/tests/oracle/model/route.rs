@@ -74,7 +74,11 @@ impl Model {
             return DstMac.into();
         }
         // Route 6
-        match self.route(packet.destination) {
+        let way = self.route(packet.destination);
+        if let Some(outcome) = self.fragmented(from, way, packet) {
+            return outcome;
+        }
+        match way {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),

@@ -8,6 +8,7 @@ mod dhcp6_server;
 mod dhcp_server;
 mod dns;
 mod ethernet;
+mod fragment;
 mod ipv4;
 mod ipv6;
 mod metadata;
@@ -367,6 +368,7 @@ pub(crate) fn cases() -> Vec<Case> {
     resolver::add(&mut rows);
     metadata::add(&mut rows);
     route::add(&mut rows);
+    fragment::add(&mut rows);
     shared::add(&mut rows);
     multicast::add(&mut rows);
     uplink::add(&mut rows);
