@@ -85,9 +85,9 @@ use self::tables::PortRules;
 pub enum Verdict {
     /// Send it out of that port.
     Forward(PortId),
-    /// Several ports get it, each with headers of its own, or it leaves in fragments. Where the buffers can be copied
-    /// ([`Buffer::COPIES`]) the copies are made at once, and this is no frame's verdict; else
-    /// [`Pipeline::send_copies`] makes them.
+    /// Several ports get it, each with headers of its own, or it leaves in fragments. Where the
+    /// buffers can be copied ([`Buffer::COPIES`]) the copies are made at once, and this is no
+    /// frame's verdict; else [`Pipeline::send_copies`] makes them.
     Copies,
     /// It has become the gateway's answer: send it back to where it came from.
     Reply,

@@ -119,8 +119,8 @@ fn larger_underlay_carries_packets_of_1500_bytes() {
     }
 }
 
-/// Packets without DF: one that is cut in two, and those of a larger datagram, which the VM's kernel
-/// has cut for its own link already. The peer's kernel joins them.
+/// Packets without DF: one that is cut in two, and those of a larger datagram, which the VM's
+/// kernel has cut for its own link already. The peer's kernel joins them.
 #[test]
 fn packets_without_df_reach_the_peer_in_fragments() {
     for family in Family::BOTH {

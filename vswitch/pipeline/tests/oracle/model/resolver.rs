@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// UDP from port 53 to an own address of the uplink, where there are resolvers.
-    pub(super) fn from_resolver(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
+    pub(super) fn resolver_says(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
         let (53, to) = packet.udp_ports()? else {
             return None;
         };

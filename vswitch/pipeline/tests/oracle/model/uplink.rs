@@ -220,7 +220,7 @@ impl Model {
             if let Some(outcome) = self.report(packet) {
                 return Ok(outcome);
             }
-            if let Some(outcome) = self.from_resolver(packet) {
+            if let Some(outcome) = self.resolver_says(packet) {
                 return Ok(outcome);
             }
             return Err(GatewayService);
