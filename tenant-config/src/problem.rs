@@ -6,9 +6,9 @@ use serde::Serialize;
 use crate::addr::InvalidValue;
 use crate::switch::SwitchProblem;
 use crate::tenant::{
-    AddressProblem, DhcpProblem, GatewayProblem, HostProblem, IpsecProblem, LimitsProblem,
-    MetadataProblem, MulticastProblem, PeerProblem, PortProblem, PrefixProblem, RouteProblem,
-    TunnelProblem, UplinkProblem,
+    AddressProblem, DhcpProblem, DnsProblem, GatewayProblem, HostProblem, IpsecProblem,
+    LimitsProblem, MetadataProblem, MulticastProblem, PeerProblem, PortProblem, PrefixProblem,
+    RouteProblem, TunnelProblem, UplinkProblem,
 };
 
 /// A kind of error with its values. The kinds' names in JSON are API. A kind that only one section
@@ -162,6 +162,10 @@ pub enum Problem {
     #[error(transparent)]
     #[serde(untagged)]
     Dhcp(#[from] DhcpProblem),
+    /// A problem of the gateway's resolvers.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Dns(#[from] DnsProblem),
     /// A problem of a port.
     #[error(transparent)]
     #[serde(untagged)]

@@ -298,6 +298,8 @@ impl SwitchConfig {
     fn check_lengths(&self, report: &Report) {
         let dhcp = KeyPath::of("gateway").key("dhcp");
         self.gateway.dhcp.check_lengths(&dhcp, report);
+        let dns = KeyPath::of("gateway").key("dns");
+        self.gateway.dns.check_lengths(&dns, report);
         report.bound(&KeyPath::of("ports"), self.ports.len(), MAX_PORTS);
         for (index, port) in self.ports.iter().enumerate() {
             port.check_lengths(&KeyPath::of("ports").index(index), report);

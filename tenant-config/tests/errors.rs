@@ -160,11 +160,16 @@ fn autoconf_round_trips_and_a_port_needs_no_other_address() {
 fn dns_settings_round_trip() {
     let text = GREEN.replace(
         "[uplink]",
-        "[gateway.dns]\nenabled = true\ndomain = \"vms.example\"\n\n[uplink]",
+        "[gateway.dns]\nenabled = true\ndomain = \"vms.example\"\n\
+         forward = [\"192.0.2.53\", \"198.51.100.53\"]\n\n[uplink]",
     );
     let green = Tenant::parse("green.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let json = serde_json::to_value(&green).expect("it is data");
-    let expected = serde_json::json!({ "enabled": true, "domain": "vms.example" });
+    let expected = serde_json::json!({
+        "enabled": true,
+        "domain": "vms.example",
+        "forward": ["192.0.2.53", "198.51.100.53"],
+    });
     assert_eq!(json["gateway"]["dns"], expected);
     let config = green.offline_config();
     let text = serde_json::to_string(&config).expect("it is data");
@@ -427,8 +432,39 @@ refused! {
             "invalid green.toml:10:10: gateway.dns.domain: \"a..b\" is not a DNS name without a \
              dot at its end, as in red.example",
             "unknown-key green.toml:11:1: gateway.dns.names: no such key; the keys here are \
-             enabled, domain",
+             enabled, domain, forward",
         ];
+    dns_resolvers_that_cannot_be_asked: "[uplink]" => "[gateway.dns]\nenabled = true\n\
+        forward = [\"224.0.0.1\", \"192.0.2.9\", \"10.9.0.53\", \"192.0.2.255\"]\n\n[uplink]",
+        [
+            "not-unicast green.toml:10:12: gateway.dns.forward[0]: 224.0.0.1 is a multicast \
+             address; write a unicast address",
+            "resolver-address green.toml:10:25: gateway.dns.forward[1]: 192.0.2.9 is the switch's \
+             own address (uplink.address); a resolver is a station of the underlay or beyond it",
+            "resolver-address green.toml:10:38: gateway.dns.forward[2]: 10.9.0.53 is in the \
+             gateway's subnet (gateway.ipv4); a resolver is a station of the underlay or beyond it",
+            "reserved-address green.toml:10:51: gateway.dns.forward[3]: 192.0.2.255 is the \
+             broadcast address of 192.0.2.0/24; choose another",
+        ];
+    dns_resolvers_too_many: "[uplink]" => "[gateway.dns]\nenabled = true\n\
+        forward = [\"192.0.2.53\", \"dns\", \"192.0.2.53\", \"192.0.2.54\", \"192.0.2.55\", \
+        \"192.0.2.56\"]\n\n[uplink]",
+        [
+            "invalid green.toml:10:26: gateway.dns.forward[1]: \"dns\" is not an IP address, as in \
+             192.0.2.1",
+            "resolver-repeated green.toml:10:33: gateway.dns.forward[2]: 192.0.2.53 is \
+             gateway.dns.forward[0] too; write it once",
+            "too-many green.toml:10:75: gateway.dns.forward[5]: there are 5 of them, and a switch \
+             takes at most 4; split the tenant's file or merge entries",
+        ];
+    dns_resolvers_disabled: "[uplink]" => "[gateway.dns]\nforward = [\"192.0.2.53\"]\n\n[uplink]",
+        ["forward-disabled green.toml:9:12: gateway.dns.forward[0]: forward has no effect without \
+          enabled = true; write that, or leave it out"];
+    dns_resolvers_at_ports: "[uplink]" => "[gateway.dns]\nenabled = true\n\
+        forward = [\"172.16.0.53\"]\n\n[[port]]\nname = \"three\"\nmac = \"52:54:00:cc:00:03\"\n\
+        addresses = [\"10.9.0.13\"]\nroutes = [\"172.16.0.0/16\"]\n\n[uplink]",
+        ["resolver-address green.toml:10:12: gateway.dns.forward[0]: 172.16.0.53 is at or behind a \
+          port (port[0].routes[0]); a resolver is a station of the underlay or beyond it"];
     dhcp_routes: "[uplink]" => "[gateway.dhcp]\nroutes = [\n\
         { to = \"172.16.0.1/12\", via = \"10.9.0.11\" },\n\
         { to = \"172.16.0.0/12\", via = \"10.9.1.1\" },\n\
@@ -839,5 +875,28 @@ addresses = "learn-dhcp"
             "gateway-missing green.toml:13:13: port[1].addresses (port \"two\"): what DHCP assigns \
              is IPv4, but the gateway has no IPv4 address; add gateway.ipv4"
         ],
+    );
+}
+
+/// Resolvers that no uplink leads to.
+#[test]
+fn dns_resolvers_need_an_uplink_of_their_family() {
+    let refused = |uplink: &str| {
+        let dns = "[gateway.dns]\nenabled = true\nforward = [\"198.51.100.53\"]\n";
+        let begin = GREEN.find("[uplink]").expect("an uplink");
+        let end = GREEN.find("[[port]]").expect("ports");
+        let text = format!("{}{dns}\n{uplink}\n{}", &GREEN[..begin], &GREEN[end..]);
+        let errors = Tenant::parse("green.toml", &text).expect_err("it is refused");
+        errors.to_string()
+    };
+    assert_eq!(
+        refused(""),
+        "green.toml:10:12: gateway.dns.forward[0]: resolvers are asked by the uplink, and there \
+         is none; add [uplink], or leave it out"
+    );
+    assert_eq!(
+        refused("[uplink]\naddress6 = \"2001:db8::9/64\"\nnext_hop6 = \"2001:db8::1\"\n"),
+        "green.toml:10:12: gateway.dns.forward[0]: 198.51.100.53 is IPv4, but the uplink has no \
+         IPv4 address to ask it from"
     );
 }

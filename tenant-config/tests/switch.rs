@@ -372,6 +372,7 @@ fn oversized_list_rejected_before_its_values() {
             json["ports"][1]["extra_macs"] = macs.into();
             json["ports"][2]["trunk"] = vec![7; 600_000].into();
             json["uplink"]["allow"] = vec!["192.0.2.8/32"; 5_000].into();
+            json["gateway"]["dns"] = json!({ "enabled": true, "forward": vec!["192.0.2.53"; 5] });
             json["gateway"]["dhcp"] = json!({
                 "dns": vec!["10.9.0.53"; 9],
                 "search": vec!["green.example"; 100_000],
@@ -382,6 +383,7 @@ fn oversized_list_rejected_before_its_values() {
             ("gateway.dhcp.dns", 9, 8),
             ("gateway.dhcp.search", 100_000, 8),
             ("gateway.dhcp.routes", 25, 24),
+            ("gateway.dns.forward", 5, 4),
             ("ports[0].addresses (port \"one\")", 100_000, 4096),
             ("ports[1].extra_macs (port \"two\")", 100_000, 256),
             ("ports[2].trunk (port \"dhcp\")", 600_000, 4095),

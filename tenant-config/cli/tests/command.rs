@@ -213,6 +213,7 @@ ipxe_boot_file = "http://10.9.0.69/ipxe"
 [gateway.dns]
 enabled = true
 domain = "green.example"
+forward = ["192.0.2.53", "2001:db8:53::53"]
 [uplink]
 address = "192.0.2.9/24"
 next_hop = "192.0.2.1"
@@ -220,6 +221,7 @@ address6 = "2001:db8::9/64"
 next_hop6 = "2001:db8::1"
 allow = ["192.0.2.53"]
 mtu = 9000
+fragment = true
 [tunnel]
 kind = "vxlan"
 vtep = "2001:db8::9"

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dhcp::{Dhcp, DhcpFacts};
-use super::dns::Dns;
+use super::dns::{Dns, DnsFacts};
 use crate::addr::InvalidValue;
 use crate::document::Node;
 use crate::error::Report;
@@ -61,7 +61,7 @@ pub struct Gateway {
     /// The gateway's own DHCP and DHCPv6 servers.
     #[serde(default, skip_serializing_if = "Dhcp::is_default")]
     pub dhcp: Dhcp,
-    /// The names of the tenant's ports.
+    /// The names of the tenant's ports, and the resolvers for others.
     #[serde(default, skip_serializing_if = "Dns::is_default")]
     pub dns: Dns,
 }
@@ -75,6 +75,7 @@ pub(crate) struct GatewayFacts {
     pub(super) unreadable: bool,
     autoconf: Option<At<Ipv6Autoconf>>,
     dhcp: DhcpFacts,
+    pub(super) dns: DnsFacts,
 }
 
 impl Gateway {
@@ -97,7 +98,8 @@ impl Gateway {
         let (dhcp, dhcp_facts) = dhcp.map(Dhcp::read).unwrap_or_default();
         facts.dhcp = dhcp_facts;
         let dns = section.get("dns").and_then(|node| node.section());
-        let dns = dns.map(Dns::read).unwrap_or_default();
+        let (dns, dns_facts) = dns.map(Dns::read).unwrap_or_default();
+        facts.dns = dns_facts;
         section.finish();
         let gateway = Self {
             ipv4: ipv4.as_ref().map(|ipv4| ipv4.value),
@@ -130,6 +132,7 @@ impl Gateway {
             addresses: self.addresses(&table).collect(),
             autoconf: Some(At::new(table.key("ipv6_autoconf"), self.ipv6_autoconf)),
             dhcp: self.dhcp.facts(&table.key("dhcp")),
+            dns: self.dns.facts(&table.key("dns")),
             key: table,
             unreadable: false,
         }

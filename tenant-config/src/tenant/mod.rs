@@ -38,7 +38,7 @@ pub use self::dhcp::{
     BootFile, BootServer, Dhcp, DhcpProblem, DhcpRoute, LeaseSeconds, MAX_DHCP_LIST,
     MAX_DHCP_ROUTES,
 };
-pub use self::dns::Dns;
+pub use self::dns::{Dns, DnsProblem, MAX_RESOLVERS};
 pub use self::encapsulation::Encapsulation;
 pub(crate) use self::gateway::GatewayFacts;
 pub use self::gateway::{Gateway, GatewayProblem, Ipv6Autoconf};
@@ -167,6 +167,7 @@ impl Facts {
     /// Reports every rule that the values break.
     pub(crate) fn check(&self, report: &Report) {
         self.gateway.check(report);
+        self.gateway.dns.check(self, report);
         self.uplink.check(self, report);
         port::check_together(self, report);
         addresses::check(self, report);

@@ -217,6 +217,11 @@ impl PeerConfig {
 }
 
 impl PeerFacts {
+    /// The addresses from which its packets come.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &At<IpAddr>> {
+        self.vtep.iter().chain(&self.sources)
+    }
+
     pub(super) fn prefix_key(&self, index: u32) -> KeyPath {
         self.key.key("prefixes").index(index as usize)
     }

@@ -51,6 +51,11 @@ pub struct Uplink {
     /// Largest IP packet in bytes.
     #[schemars(default = "default_mtu", range(min = 576, max = 9216))]
     pub mtu: u16,
+    /// Whether IPv4 packets of VMs without DF are fragmented that are larger than the uplink or a
+    /// tunnel carries.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub fragment: bool,
 }
 
 /// The In/Out side.
@@ -79,6 +84,10 @@ pub struct UplinkConfig {
     /// Largest IP packet in bytes.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+    /// Whether IPv4 packets of VMs without DF are fragmented that are larger than the uplink or a
+    /// tunnel carries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fragment: bool,
 }
 
 /// The routers of the underlay.
@@ -131,6 +140,7 @@ impl Uplink {
             node.list("an array of prefixes", |item| item.text(parse_prefix))
         });
         facts.mtu = mtu::read(section.get("mtu"));
+        let fragment = section.flag("fragment");
         section.finish();
         let mut uplink = Self {
             ipv4: None,
@@ -139,6 +149,7 @@ impl Uplink {
             ipv6_next_hop: None,
             allow: values(&facts.allow),
             mtu: mtu::value(facts.mtu.as_ref()),
+            fragment,
         };
         for (address, next_hop) in &facts.links {
             match address.value {
@@ -173,17 +184,11 @@ impl Uplink {
     /// The station on the uplink's link that takes packets for `address`: the address itself if it
     /// is on-link, or else the router.
     pub(super) fn next_hop_to(&self, address: IpAddr) -> Option<IpAddr> {
-        let (on_link, router) = match address {
-            IpAddr::V4(ip) => (
-                self.ipv4.is_some_and(|net| net.contains(&ip)),
-                self.ipv4_next_hop.map(IpAddr::V4),
-            ),
-            IpAddr::V6(ip) => (
-                self.ipv6.is_some_and(|net| net.contains(&ip)),
-                self.ipv6_next_hop.map(IpAddr::V6),
-            ),
+        let routers = NextHops {
+            ipv4: self.ipv4_next_hop,
+            ipv6: self.ipv6_next_hop,
         };
-        if on_link { Some(address) } else { router }
+        routers.towards(address, (self.ipv4, self.ipv6))
     }
 
     /// The switch's own addresses on the underlay with their keys.
@@ -215,6 +220,7 @@ impl Uplink {
             },
             allow: self.allow.clone(),
             mtu: self.mtu,
+            fragment: self.fragment,
         }
     }
 }
@@ -293,7 +299,40 @@ fn read_link(
     })
 }
 
+impl NextHops {
+    /// The station that takes packets for `address` on a link with these subnets.
+    fn towards(
+        &self,
+        address: IpAddr,
+        (ipv4, ipv6): (Option<Ipv4Net>, Option<Ipv6Net>),
+    ) -> Option<IpAddr> {
+        let (on_link, router) = match address {
+            IpAddr::V4(ip) => (
+                ipv4.is_some_and(|net| net.contains(&ip)),
+                self.ipv4.map(IpAddr::V4),
+            ),
+            IpAddr::V6(ip) => (
+                ipv6.is_some_and(|net| net.contains(&ip)),
+                self.ipv6.map(IpAddr::V6),
+            ),
+        };
+        if on_link { Some(address) } else { router }
+    }
+}
+
 impl UplinkConfig {
+    /// The station on the uplink's link that takes packets for `address`: the address itself if it
+    /// is on-link, or else the router.
+    pub fn next_hop_to(&self, address: IpAddr) -> Option<IpAddr> {
+        self.next_hops.towards(address, (self.ipv4, self.ipv6))
+    }
+
+    /// The switch's own address of the family of `address`.
+    pub fn own_address_for(&self, address: IpAddr) -> Option<IpAddr> {
+        let mut own = self.own_addresses();
+        own.find(|own| own.is_ipv4() == address.is_ipv4())
+    }
+
     /// An uplink without an address; every other key has its default, and the device is offline.
     pub fn new(mac: MacAddr) -> Self {
         Self {
@@ -304,6 +343,7 @@ impl UplinkConfig {
             next_hops: NextHops::default(),
             allow: Vec::new(),
             mtu: default_mtu(),
+            fragment: false,
         }
     }
 

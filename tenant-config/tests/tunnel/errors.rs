@@ -70,6 +70,19 @@ refused! {
             "invalid green.toml:19:12: tunnel.peer[0].next_hop: \"router\" is not an IP address, \
              as in 192.0.2.1",
         ];
+    resolvers_at_peers: "[uplink]" => "[gateway.dns]\nenabled = true\n\
+        forward = [\"192.0.2.66\", \"10.9.8.53\"]\n\n[uplink]",
+        [
+            "resolver-address green.toml:10:12: gateway.dns.forward[0]: 192.0.2.66 is a peer's \
+             tunnel endpoint (tunnel.peer[0].vtep); a resolver is a station of the underlay or \
+             beyond it",
+            "resolver-address green.toml:10:26: gateway.dns.forward[1]: 10.9.8.53 is behind a peer \
+             (tunnel.peer[0].prefixes[2]); a resolver is a station of the underlay or beyond it",
+        ];
+    resolvers_beside_only: "[tunnel]" => "[gateway.dns]\nenabled = true\n\
+        forward = [\"192.0.2.53\"]\n\n[tunnel]\nonly = true",
+        ["forward-only green.toml:14:12: gateway.dns.forward[0]: resolvers are asked by the \
+          uplink, by which the tenant reaches nothing with tunnel.only = true; leave forward out"];
     dhcp_port: "kind = \"geneve\"" => "kind = \"geneve\"\nport = 546",
         ["invalid green.toml:14:8: tunnel.port: \"546\" is not a UDP port other than DHCP's (67, \
           68, 546 and 547)"];

@@ -142,6 +142,14 @@ reasons! {
     84 NoMember "no-member" "To a multicast group of which no other port or peer is a member";
     85 MetadataRate "metadata-rate"
        "To the metadata of a port, over its limit or faster than it is served";
+    86 DnsRate "dns-rate"
+       "A query for a resolver, over the port's limit or with too many of it unanswered";
+    87 DnsMalformed "dns-malformed"
+       "From a resolver's port, but no whole answer to one question";
+    88 DnsUnsolicited "dns-unsolicited"
+       "A DNS answer to no query that is unanswered: its resolver, port, ID or question is another";
+    89 FragmentRate "fragment-rate"
+       "Larger than the next link carries, and over the port's limit of packets to be fragmented";
 }
 
 impl DropReason {

@@ -85,9 +85,9 @@ use self::tables::PortRules;
 pub enum Verdict {
     /// Send it out of that port.
     Forward(PortId),
-    /// Several ports get it, each with headers of its own. Where the buffers can be copied
-    /// ([`Buffer::COPIES`]) the copies are made at once, and this is no frame's verdict; else
-    /// [`Pipeline::send_copies`] makes them.
+    /// Several ports get it, each with headers of its own, or it leaves in fragments. Where the
+    /// buffers can be copied ([`Buffer::COPIES`]) the copies are made at once, and this is no
+    /// frame's verdict; else [`Pipeline::send_copies`] makes them.
     Copies,
     /// It has become the gateway's answer: send it back to where it came from.
     Reply,
@@ -293,9 +293,10 @@ impl Pipeline {
         })
     }
 
-    /// Whether one frame may become many: whether the tenant has multicast.
+    /// Whether one frame may become many: whether the tenant has multicast or fragmentation.
     pub fn replicates(&self) -> bool {
-        self.tables.multicast.is_some()
+        let uplink = self.tables.uplink.as_ref();
+        self.tables.multicast.is_some() || uplink.is_some_and(|uplink| uplink.fragment)
     }
 
     /// What decides on the frames of one burst, which all came from `port` at `now_ns`: monotonic
@@ -740,7 +741,7 @@ fn finish_copy<N: Notes>(
 fn lose_copy<N: Notes>(pass: &Pass<'_, N>, to: Receiver) {
     let port = match to {
         Receiver::Port(id) => id,
-        Receiver::Vtep(_) => pass.tables.uplink_id(),
+        Receiver::Vtep(_) | Receiver::Fragment(_) => pass.tables.uplink_id(),
     };
     pass.count_unsent(port, DropReason::NoBuffer);
 }

@@ -18,6 +18,7 @@ use oracle::generate::{self, Choices};
 use oracle::ipsec_frames::{IKE_PORT, IpsecPacket, NAT_PORT, Sa};
 use oracle::ipsec_story::Story;
 use oracle::model::ipsec::Told;
+use oracle::resolver_story;
 use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_frames::{TunnelPacket, tunnel};
 use pipeline::ipsec::{Direction, Order};
@@ -294,6 +295,45 @@ fn name_service_agrees_with_model() {
             };
             let configs = dns_story::switches();
             play_service(input, &configs, dns_story::frame, (2, raw), |_, _, _, _| ());
+        });
+}
+
+/// Names that resolvers are asked for, by a byte for the configuration and then chance for whole
+/// events; or, if that byte is odd, for each event a byte for what it is, one for its length, and
+/// its bytes: a query of a VM, a resolver's message, whose ID and question are made right by other
+/// bits, or time.
+#[test]
+fn resolvers_agree_with_model() {
+    bolero::check!()
+        .with_iterations(0)
+        .for_each(|input: &[u8]| {
+            let Some((choice, mut rest)) = input.split_first() else {
+                return;
+            };
+            let configs = resolver_story::switches();
+            let config = &configs[usize::from(choice >> 2) % configs.len()];
+            let mut story = resolver_story::Story::new(config, choice & 2 == 0);
+            let agree = |outcome: Result<(), String>| {
+                if let Err(disagreement) = outcome {
+                    panic!("{disagreement}");
+                }
+            };
+            if choice & 1 == 0 {
+                let mut choices = Choices::new(rest);
+                while !choices.is_spent() {
+                    agree(story.step(&mut choices));
+                }
+                return;
+            }
+            while let [kind, length, more @ ..] = rest {
+                let (message, more) = more.split_at(more.len().min(usize::from(*length)));
+                agree(match kind & 3 {
+                    0 => story.ask(usize::from(kind >> 3), kind & 4 != 0, message),
+                    1 | 2 => story.hear(message, kind & 4 != 0, kind & 8 != 0),
+                    _ => story.wait(SECOND_NS >> (kind >> 4)),
+                });
+                rest = more;
+            }
         });
 }
 

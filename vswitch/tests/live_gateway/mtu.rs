@@ -119,6 +119,43 @@ fn larger_underlay_carries_packets_of_1500_bytes() {
     }
 }
 
+/// Packets without DF: one that is cut in two, and those of a larger datagram, which the VM's
+/// kernel has cut for its own link already. The peer's kernel joins them.
+#[test]
+fn packets_without_df_reach_the_peer_in_fragments() {
+    for family in Family::BOTH {
+        let test = "packets_without_df_reach_the_peer_in_fragments";
+        let Some(mut site) = Site::new(test, Kind::Vxlan, family, &["far"]) else {
+            return;
+        };
+        site.bed.sysctl("vm1", "net.ipv6.conf.eth0.accept_ra=0");
+        site.station("far", FAR.host);
+        if !site.linux(test, &FAR) {
+            return;
+        }
+        let mut config = site.config(&[FAR]);
+        config["uplink"]["fragment"] = json!(true);
+        site.start(&config, &[FAR]);
+        let far = Family::V4.inner(FAR.inner).to_string();
+        let all_answered = |size: &str| {
+            let options = ["-M", "dont", "-c5", "-i0.2", "-W2", "-s", size, &far];
+            let pinged = site.bed.ping("vm1", &options);
+            assert_eq!((pinged.sent, pinged.received), (5, 5), "{size} bytes");
+        };
+        all_answered("1472");
+        all_answered("4000");
+        all_answered("20000");
+        let switch = site.switch();
+        for reason in ["mtu", "fragment-rate"] {
+            assert_eq!(switch.drops("red-vm1", reason), 0, "{reason}");
+        }
+        // With DF it is as before.
+        let carries = 1500 - family.overhead();
+        let to = Family::V4.inner(FAR.inner);
+        assert_eq!(mtu_error(&site, "vm1", to, 1500), Some(carries));
+    }
+}
+
 #[test]
 fn icmp_error_of_an_underlay_router_lowers_the_path_mtu() {
     for family in Family::BOTH {

@@ -10,28 +10,34 @@ use super::ipv6::{self, Ipv6};
 use crate::frame::Frame;
 use crate::number::{ethertype, port};
 
-const HEAD_LEN: usize = 12;
-const UDP_HEADER_LEN: usize = 8;
+pub(super) const HEAD_LEN: usize = 12;
+pub(super) const UDP_HEADER_LEN: usize = 8;
 /// The longest name, with its labels' lengths and its end.
 pub const MAX_NAME: usize = 255;
 const MAX_LABEL: u8 = 63;
 /// The longest response to a client that does not say what it takes.
-const MIN_RESPONSE: usize = 512;
+pub(super) const MIN_RESPONSE: usize = 512;
 /// The longest that we send, which fits every IPv6 link.
-const MAX_RESPONSE: usize = 1232;
+pub const MAX_RESPONSE: usize = 1232;
 /// The option record of EDNS (RFC 6891).
-const OPT: u16 = 41;
-const OPT_LEN: usize = 11;
+pub(super) const OPT: u16 = 41;
+pub(super) const OPT_LEN: usize = 11;
+/// RFC 3225: the client takes records of DNSSEC. In the eighth byte of the option record.
+pub(super) const DNSSEC_OK: u8 = 0x80;
 /// How long an answer may be kept, in seconds.
 const TTL_S: u32 = 60;
 
 /// Flags of a message, as its third and fourth byte.
-mod flag {
-    pub(super) const RESPONSE: u16 = 0x8000;
-    pub(super) const OPCODE: u16 = 0x7800;
-    pub(super) const AUTHORITATIVE: u16 = 0x0400;
-    pub(super) const TRUNCATED: u16 = 0x0200;
-    pub(super) const RECURSION_DESIRED: u16 = 0x0100;
+pub(super) mod flag {
+    pub(crate) const RESPONSE: u16 = 0x8000;
+    pub(crate) const OPCODE: u16 = 0x7800;
+    pub(crate) const AUTHORITATIVE: u16 = 0x0400;
+    pub(crate) const TRUNCATED: u16 = 0x0200;
+    pub(crate) const RECURSION_DESIRED: u16 = 0x0100;
+    pub(crate) const RECURSION_AVAILABLE: u16 = 0x0080;
+    pub(crate) const AUTHENTIC_DATA: u16 = 0x0020;
+    pub(crate) const CHECKING_DISABLED: u16 = 0x0010;
+    pub(crate) const CODE: u16 = 0x000f;
 }
 
 /// Types and classes of records.
@@ -99,18 +105,20 @@ pub struct Question<'p> {
     pub kind: u16,
     /// Their class.
     pub class: u16,
-    bytes: &'p [u8],
+    pub(super) bytes: &'p [u8],
 }
 
 /// A query.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'p> {
-    id: u16,
-    flags: u16,
+    pub(super) id: u16,
+    pub(super) flags: u16,
     /// Its question, or how it is wrong.
     pub question: Result<Question<'p>, Code>,
     /// The size of the longest response that the client takes by EDNS.
-    size: Option<u16>,
+    pub(super) size: Option<u16>,
+    /// Whether it takes records of DNSSEC (DO).
+    pub(super) dnssec: bool,
 }
 
 impl<'p> Query<'p> {
@@ -127,6 +135,7 @@ impl<'p> Query<'p> {
             flags,
             question: Err(Code::FormatError),
             size: None,
+            dnssec: false,
         };
         if flags & flag::OPCODE != 0 {
             query.question = Err(Code::NotImplemented);
@@ -151,6 +160,7 @@ impl<'p> Query<'p> {
             return;
         }
         self.size = Some(be16(record, 3));
+        self.dnssec = record[7] & DNSSEC_OK != 0;
         if record[6] != 0 {
             self.question = Err(Code::BadVersion);
         }
@@ -159,7 +169,7 @@ impl<'p> Query<'p> {
 
 impl<'p> Question<'p> {
     /// `None` if it is cut off, or its name is too long or compressed.
-    fn parse(bytes: &'p [u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &'p [u8]) -> Option<Self> {
         let mut end = 0;
         loop {
             let len = *bytes.get(end)?;
@@ -178,6 +188,12 @@ impl<'p> Question<'p> {
             class: be16(bytes, end + 2),
             bytes,
         })
+    }
+
+    /// Whether the type is none of records, but of the transfer of zones and of what two servers
+    /// agree on (RFC 6895, section 3.1).
+    pub fn is_meta(&self) -> bool {
+        matches!(self.kind, OPT | 249..=254)
     }
 
     /// Whether records of that type are wanted.
@@ -203,30 +219,67 @@ impl<'p> Question<'p> {
         is_in.then(|| &self.name[..self.name.len() - rest.len()])
     }
 
-    /// The IPv4 address whose name in in-addr.arpa it is.
-    pub fn reverse4(&self) -> Option<u32> {
-        let mut labels = self.within(b"\x07in-addr\x04arpa\0")?;
-        let mut address = 0;
-        for place in 0..4 {
-            let (label, rest) = Self::split(labels);
-            address |= u32::from(decimal(label)?) << (8 * place);
-            labels = rest;
-        }
-        labels.is_empty().then_some(address)
+    /// The part of in-addr.arpa that it names or is in.
+    pub fn reverse4(&self) -> Option<Reverse<u32>> {
+        let labels = self.within(b"\x07in-addr\x04arpa\0")?;
+        Some(Reverse::of(
+            labels,
+            4,
+            |label| decimal(label).map(u32::from),
+            8,
+        ))
     }
 
-    /// The IPv6 address whose name in ip6.arpa it is.
-    pub fn reverse6(&self) -> Option<u128> {
-        let mut labels = self.within(b"\x03ip6\x04arpa\0")?;
-        let mut address = 0;
-        for place in 0..32 {
-            let (label, rest) = Self::split(labels);
+    /// The part of ip6.arpa that it names or is in.
+    pub fn reverse6(&self) -> Option<Reverse<u128>> {
+        let labels = self.within(b"\x03ip6\x04arpa\0")?;
+        let digit = |label: &[u8]| {
             let &[digit] = label else { return None };
-            let digit = char::from(digit).to_digit(16)?;
-            address |= u128::from(digit) << (4 * place);
-            labels = rest;
+            char::from(digit).to_digit(16).map(u128::from)
+        };
+        Some(Reverse::of(labels, 32, digit, 4))
+    }
+}
+
+/// What a name under in-addr.arpa or ip6.arpa says: the addresses that begin with the numbers next
+/// to that, as many as can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reverse<A> {
+    /// The first of them.
+    pub first: A,
+    /// The bits that they have in common.
+    pub len: u8,
+    /// Whether it is the name of that part, and nothing is in front of the numbers.
+    pub is_apex: bool,
+}
+
+impl<A: From<u8> + std::ops::Shl<u32, Output = A> + std::ops::BitOr<Output = A>> Reverse<A> {
+    /// `labels` are those in front of the domain; of `most` numbers each has `bits` bits.
+    fn of(labels: &[u8], most: usize, read: impl Fn(&[u8]) -> Option<A>, bits: u8) -> Self {
+        // The last label is next to the domain, and no name has more labels than half its bytes.
+        let mut places = [0_u8; MAX_NAME / 2 + 1];
+        let (mut count, mut at) = (0, 0);
+        while let Some(len) = labels.get(at).filter(|_| count < places.len()) {
+            places[count] = at as u8;
+            count += 1;
+            at += 1 + usize::from(*len);
         }
-        labels.is_empty().then_some(address)
+        let mut reverse = Self {
+            first: A::from(0),
+            len: 0,
+            is_apex: true,
+        };
+        for (number, place) in places[..count].iter().rev().enumerate() {
+            let (label, _) = Question::split(&labels[usize::from(*place)..]);
+            let Some(value) = read(label).filter(|_| number < most) else {
+                reverse.is_apex = false;
+                break;
+            };
+            reverse.len += bits;
+            let width = bits as u32 * most as u32;
+            reverse.first = reverse.first | value << (width - u32::from(reverse.len));
+        }
+        reverse
     }
 }
 

@@ -1,6 +1,7 @@
 //! One frame's way through the stages, which `order.rs` runs. Each stage is a method of [`Pass`];
 //! the side from which the frame came is a parameter.
 
+mod fragments;
 mod ipsec;
 mod multicast;
 mod reply;
@@ -96,6 +97,8 @@ pub(crate) enum Egress<'t> {
     /// With the next hop's MAC.
     Uplink(&'t UplinkRules, [u8; 6]),
     Peer(PeerRoute<'t>),
+    /// In fragments, which [`crate::state::Copies`] has.
+    Fragments,
 }
 
 /// The way of frames through the stages.

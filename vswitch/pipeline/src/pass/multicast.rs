@@ -337,6 +337,7 @@ impl<'s, N: Notes> Pass<'s, N> {
                 }
                 Some(id)
             }
+            Receiver::Fragment(number) => self.finish_fragment(number, frame),
             Receiver::Vtep(vtep) => {
                 let tunnel = self.tables.tunnel.as_ref()?;
                 let peer = tunnel.vtep(vtep).first_peer;

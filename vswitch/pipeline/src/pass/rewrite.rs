@@ -20,7 +20,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     #[inline(always)]
-    fn of4(ip: &Ipv4) -> Option<Self> {
+    pub(super) fn of4(ip: &Ipv4) -> Option<Self> {
         (ip.transport == Transport::Tcp).then(|| Self {
             at: usize::from(ip.header_len),
             headers: 40,
@@ -36,7 +36,7 @@ impl Segment {
     }
 
     /// Lowers a SYN's segment size to what a packet of `max_len` bytes holds.
-    fn clamp(self, packet: &mut [u8], max_len: u16) {
+    pub(super) fn clamp(self, packet: &mut [u8], max_len: u16) {
         if let Some(segment) = packet.get_mut(self.at..) {
             tcp::clamp_segment_size(segment, max_len.saturating_sub(self.headers));
         }
@@ -72,6 +72,10 @@ impl<N: Notes> Pass<'_, N> {
                 let inner = Inner::of4(ip, &frame.bytes()[ETHERNET_LEN..]);
                 self.send_to_peer(frame, len, route, inner, Segment::of4(ip))
             }
+            Egress::Fragments => {
+                frame.truncate(ETHERNET_LEN + len);
+                Ok(Sent::Copies)
+            }
         }
     }
 
@@ -102,6 +106,8 @@ impl<N: Notes> Pass<'_, N> {
                 let inner = Inner::of6(ip, &frame.bytes()[ETHERNET_LEN..]);
                 self.send_to_peer(frame, len, route, inner, Segment::of6(ip))
             }
+            // IPv6 packets are fragmented by their senders only.
+            Egress::Fragments => self.refuse(Stage::Rewrite, DropReason::Mtu),
         }
     }
 

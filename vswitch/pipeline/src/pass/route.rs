@@ -91,7 +91,10 @@ impl<'s, N: Notes> Pass<'s, N> {
         let next_hop = |uplink: &UplinkRules| uplink.next_hop4;
         match self.egress(side, target, &bound, next_hop) {
             Ok(egress) => Ok(egress),
-            Err(refused) => self.report4(Stage::Route, (side, packet, ip), frame, refused),
+            Err(refused) => match self.fragment(side, target, ip, &refused, frame) {
+                Some(outcome) => outcome,
+                None => self.report4(Stage::Route, (side, packet, ip), frame, refused),
+            },
         }
     }
 

@@ -41,7 +41,8 @@ impl<N: Notes> Pass<'_, N> {
         if let Some(reason) = self.judge_path_mtu4(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
         }
-        if let Some(outcome) = self.serve_dns4(side, (packet, ip), frame) {
+        let served = self.serve_dns4(side, (packet, ip), frame);
+        if let Some(outcome) = served.or_else(|| self.hear_resolver(side, packet, frame)) {
             return outcome.map(Served::Answered);
         }
         let refused = unserved(ip.udp());
@@ -85,7 +86,8 @@ impl<N: Notes> Pass<'_, N> {
         if let Some(reason) = self.judge_path_mtu6(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
         }
-        if let Some(outcome) = self.serve_dns6(side, (packet, ip), frame) {
+        let served = self.serve_dns6(side, (packet, ip), frame);
+        if let Some(outcome) = served.or_else(|| self.hear_resolver(side, packet, frame)) {
             return outcome.map(Served::Answered);
         }
         let refused = unserved(ip.udp());

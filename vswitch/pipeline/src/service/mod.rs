@@ -6,6 +6,7 @@ mod dhcp;
 mod dhcp6_server;
 mod dhcp_server;
 mod dns;
+mod dns_forward;
 mod echo;
 mod metadata;
 mod nd;

@@ -1,8 +1,9 @@
-//! Where a frame goes that several ports get.
+//! Where a frame goes that several ports get, or that leaves in fragments.
 
 use packet::wire::flow::Inner;
+use packet::wire::fragmentation::Cut;
 
-use crate::ids::{PortId, VtepId};
+use crate::ids::{PeerId, PortId, VtepId};
 
 /// A set of a tenant's ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +45,24 @@ pub(crate) struct Copies {
     /// Never more than the tunnel has.
     pub(crate) vteps: Vec<VtepId>,
     pub(crate) packet: Copied,
+    /// The fragments; then there are no other receivers.
+    pub(crate) fragments: Option<Fragments>,
+}
+
+/// The fragments of a packet that are left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fragments {
+    pub(crate) cut: Cut,
+    /// The peer that they go to; `None`: by the uplink in plain.
+    pub(crate) peer: Option<PeerId>,
+    /// The number of the next.
+    pub(crate) next: u16,
+}
+
+impl Fragments {
+    fn len(&self) -> usize {
+        usize::from(self.cut.count().saturating_sub(self.next))
+    }
 }
 
 /// What the copies of a frame have in common.
@@ -64,6 +83,8 @@ pub(crate) enum Receiver {
     Port(PortId),
     /// Through the tunnel.
     Vtep(VtepId),
+    /// The next link, of the fragment of that number.
+    Fragment(u16),
 }
 
 impl Copies {
@@ -76,6 +97,7 @@ impl Copies {
                 len: 0,
                 inner: None,
             },
+            fragments: None,
         }
     }
 
@@ -83,6 +105,7 @@ impl Copies {
     pub(crate) fn begin(&mut self, packet: Copied) {
         self.ports = Ports::default();
         self.vteps.clear();
+        self.fragments = None;
         self.packet = packet;
     }
 
@@ -95,13 +118,21 @@ impl Copies {
 
     /// How many are left.
     pub(crate) fn len(&self) -> usize {
-        self.ports.len() + self.vteps.len()
+        let fragments = self.fragments.as_ref().map_or(0, Fragments::len);
+        self.ports.len() + self.vteps.len() + fragments
     }
 
     /// Takes the next receiver out.
     pub(crate) fn take(&mut self) -> Option<Receiver> {
         let port = self.ports.take().map(Receiver::Port);
-        port.or_else(|| self.vteps.pop().map(Receiver::Vtep))
+        let other = port.or_else(|| self.vteps.pop().map(Receiver::Vtep));
+        other.or_else(|| self.take_fragment())
+    }
+
+    fn take_fragment(&mut self) -> Option<Receiver> {
+        let fragments = self.fragments.as_mut().filter(|it| it.len() > 0)?;
+        fragments.next += 1;
+        Some(Receiver::Fragment(fragments.next - 1))
     }
 }
 

@@ -13,10 +13,11 @@ mod multicast;
 mod next_hop;
 mod owners;
 mod path_mtu;
+mod questions;
 mod tags;
 
 pub(crate) use self::bindings::Bindings;
-pub(crate) use self::copies::{Copied, Copies, Receiver};
+pub(crate) use self::copies::{Copied, Copies, Fragments, Receiver};
 pub(crate) use self::guess::Guesses;
 pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
@@ -25,6 +26,7 @@ pub(crate) use self::multicast::Groups;
 pub(crate) use self::next_hop::NextHop;
 use self::owners::Owners;
 pub(crate) use self::path_mtu::{PathMtu, Reported, SentLately};
+pub(crate) use self::questions::{Asker, Question, Questions};
 pub(crate) use self::tags::TagCache;
 
 use std::net::IpAddr;
@@ -60,6 +62,10 @@ pub(crate) struct PortState {
     pub(crate) icmp_errors: Bucket,
     /// Packets to the port's metadata.
     pub(crate) metadata: Bucket,
+    /// Queries for resolvers.
+    pub(crate) queries: Bucket,
+    /// Packets that are fragmented.
+    pub(crate) fragmented: Bucket,
     pub(crate) lease: LeaseState,
     /// Present where a port of the tenant serves DHCP.
     pub(crate) claims: Option<Box<Claims>>,
@@ -95,6 +101,8 @@ impl PortState {
         self.storm = previous.storm;
         self.icmp_errors = previous.icmp_errors;
         self.metadata = previous.metadata;
+        self.queries = previous.queries;
+        self.fragmented = previous.fragmented;
         if rules.mac != old.mac {
             return;
         }
@@ -162,6 +170,8 @@ pub(crate) struct State {
     pub(crate) ipsec: Box<Ipsec>,
     /// To whoever serves metadata.
     pub(crate) metadata: Option<Arc<metadata::Channel>>,
+    /// What resolvers were asked.
+    pub(crate) questions: Questions,
     pub(crate) next_advertisement_ns: u64,
     /// No advertisement to one port alone is due before.
     pub(crate) next_detected_ns: u64,
@@ -201,6 +211,7 @@ impl State {
             peer_errors: vec![Bucket::FULL; peers].into(),
             ipsec: Box::new(Ipsec::new(tables)),
             metadata: None,
+            questions: Questions::new(tables),
             next_advertisement_ns: 0,
             next_detected_ns: 0,
             groups: Groups::new(tables),
@@ -589,6 +600,7 @@ impl State {
         }
         self.keep_groups(tables, old, previous);
         self.metadata = previous.metadata.take();
+        self.questions.keep(tables, old, &mut previous.questions);
         self.ipsec.keep(tables, old, &mut previous.ipsec);
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;

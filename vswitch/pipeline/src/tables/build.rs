@@ -12,7 +12,7 @@ use super::shared_address::{self, SharedAddress};
 use super::target::{PackedTarget, Target};
 use super::tunnel::Tunnel;
 use super::uplink::UplinkRules;
-use super::{Names, Subnet, Tables, dhcp, dhcp6, groups};
+use super::{Names, Subnet, Tables, dhcp, dhcp6, dns, groups};
 use crate::ids::{NextHopId, PeerId, PortId, SharedId};
 use crate::lpm::Lpm;
 use crate::secret::FlowSecret;
@@ -70,6 +70,7 @@ impl Tables {
             ),
             resolver_options: dhcp6::resolver_options(config),
             names_of_ports: Names::of(config),
+            resolvers: dns::resolvers(config, next_hop_id),
             egress: shared(egress, previous.map(|tables| &tables.egress)),
             ports: shared(ports, previous.map(|tables| &tables.ports)),
             uplink,
@@ -108,7 +109,9 @@ fn next_hops_of(config: &SwitchConfig) -> Vec<IpAddr> {
         ipv4.into_iter()
             .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
     });
-    let mut all: Vec<IpAddr> = uplink.chain(peers.map(|peer| peer.next_hop)).collect();
+    let resolvers = dns::next_hops_to_resolvers(config).map(|(_, next_hop)| next_hop);
+    let peers = peers.map(|peer| peer.next_hop);
+    let mut all: Vec<IpAddr> = uplink.chain(peers).chain(resolvers).collect();
     all.sort_unstable();
     all.dedup();
     all

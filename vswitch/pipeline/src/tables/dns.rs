@@ -1,4 +1,4 @@
-//! The names of the tenant's ports.
+//! The names of the tenant's ports, and the resolvers for all others.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use packet::wire::dns::MAX_NAME;
 use tenant_config::{Addresses, PortConfig, SwitchConfig};
 
 use super::{dhcp, dhcp6};
-use crate::ids::PortId;
+use crate::ids::{NextHopId, PortId};
 
 /// The most addresses of each family under one name.
 const MAX_ADDRESSES: usize = 8;
@@ -62,6 +62,51 @@ impl Names {
     pub(crate) fn of_port(&self, id: PortId) -> Option<&PortName> {
         self.ports.get(id.index())?.as_ref()
     }
+}
+
+/// A resolver on the underlay.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    pub(crate) address: IpAddr,
+    /// The switch's own address, by which it is asked.
+    pub(crate) own: IpAddr,
+    pub(crate) next_hop: NextHopId,
+}
+
+impl Resolver {
+    /// Whether it is asked by the same address. Its router may be another.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.address, self.own) == (other.address, other.own)
+    }
+}
+
+/// The resolvers that are asked, each with the station on the uplink's link that leads to it.
+pub(super) fn next_hops_to_resolvers(
+    config: &SwitchConfig,
+) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let dns = &config.gateway.dns;
+    let uplink = config.uplink.as_ref().filter(|_| dns.enabled);
+    dns.forward
+        .iter()
+        .filter_map(move |address| Some((*address, uplink?.next_hop_to(*address)?)))
+}
+
+/// The resolvers, in the order of the file.
+pub(super) fn resolvers(
+    config: &SwitchConfig,
+    next_hop_id: impl Fn(IpAddr) -> NextHopId,
+) -> Box<[Resolver]> {
+    let uplink = config.uplink.as_ref();
+    let resolver = |(address, next_hop)| {
+        Some(Resolver {
+            address,
+            own: uplink?.own_address_for(address)?,
+            next_hop: next_hop_id(next_hop),
+        })
+    };
+    next_hops_to_resolvers(config)
+        .filter_map(resolver)
+        .collect()
 }
 
 /// A label behind its length.

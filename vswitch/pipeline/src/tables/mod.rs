@@ -20,11 +20,12 @@ use ipnet::IpNet;
 use packet::addr;
 use packet::wire::dhcp_server::Offer;
 use packet::wire::dhcp6_server::Offer as Offer6;
+use packet::wire::dns::Reverse;
 use packet::wire::nd::{Advertisement, Autoconf};
 use serde::Serialize;
 use tenant_config::Ipv6Autoconf;
 
-pub(crate) use self::dns::Names;
+pub(crate) use self::dns::{Names, Resolver};
 pub use self::groups::Groups;
 pub(crate) use self::multicast::MulticastRules;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
@@ -89,6 +90,8 @@ pub struct Tables {
     resolver_options: Box<[u8]>,
     /// The names for which the gateway answers, if it does.
     pub(crate) names_of_ports: Option<Names>,
+    /// The resolvers that are asked for other names.
+    pub(crate) resolvers: Box<[Resolver]>,
     /// How the gateway tells VMs to come by their IPv6 addresses.
     ipv6_autoconf: Ipv6Autoconf,
     /// What `[multicast]` allows, if anything.
@@ -324,6 +327,18 @@ impl Tables {
     /// Whether the address is in the gateway's subnet.
     pub(crate) fn is_near4(&self, address: u32) -> bool {
         self.gateway4_subnet.is_some_and(|net| net.has(address))
+    }
+
+    /// Whether the name is of that subnet's reverse zone, or in it.
+    pub(crate) fn has_zone4(&self, name: Reverse<u32>) -> bool {
+        let subnet = self.gateway4_subnet;
+        subnet.is_some_and(|net| name.len >= net.len && net.has(name.first))
+    }
+
+    /// As [`Self::has_zone4`].
+    pub(crate) fn has_zone6(&self, name: Reverse<u128>) -> bool {
+        let subnet = self.gateway6_subnet;
+        subnet.is_some_and(|net| name.len >= net.len && net.has(name.first))
     }
 
     /// Whether the port may hold that shared address.

@@ -12,6 +12,8 @@ use crate::ids::NextHopId;
 pub(crate) struct UplinkRules {
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u16,
+    /// Whether IPv4 packets without DF that are too large are fragmented.
+    pub(crate) fragment: bool,
     /// Whether the device accepts frames for other stations, so that the switch must drop them.
     pub(crate) software_mac_filter: bool,
     pub(crate) ipv4: Option<u32>,
@@ -32,6 +34,7 @@ impl UplinkRules {
         Self {
             mac: uplink.mac.octets(),
             mtu: uplink.mtu,
+            fragment: uplink.fragment,
             software_mac_filter: !uplink.device.filters_mac(),
             ipv4: uplink.ipv4.map(|net| net.addr().to_bits()),
             ipv6: uplink.ipv6.map(|net| net.addr().to_bits()),

@@ -24,6 +24,8 @@ pub(crate) fn all() -> Vec<(&'static str, SwitchConfig)> {
         ("served", served()),
         ("slaac", slaac()),
         ("named", named()),
+        ("asking", asking()),
+        ("cutting", cutting()),
         ("grouped", grouped()),
         ("any", any()),
         ("linked", linked()),
@@ -285,6 +287,35 @@ pub(crate) fn named() -> SwitchConfig {
     config
 }
 
+/// [`named`], whose gateway asks resolvers for other names: one on the link, one behind the router,
+/// one by IPv6. `vm2` may use tags.
+pub(crate) fn asking() -> SwitchConfig {
+    let mut config = named();
+    let resolvers = ["192.0.2.53", "203.0.113.53", "2001:db8::53"];
+    config.gateway.dns.forward = resolvers.map(|it| it.parse().expect("an address")).into();
+    config.ports[1].trunk.push(TagId::new(100).expect("a tag"));
+    config
+}
+
+/// [`three`], whose uplink takes only small packets, and fragments what is larger and has no DF.
+/// `vm1` sends packets of 9,216 bytes.
+pub(crate) fn cutting() -> SwitchConfig {
+    let mut config = three();
+    config.ports[0].mtu = 9216;
+    let uplink = config.uplink.as_mut().expect("an uplink");
+    uplink.mtu = 1400;
+    uplink.fragment = true;
+    config
+}
+
+/// [`narrow`] with the same.
+pub(crate) fn cutting_tunnel() -> SwitchConfig {
+    let mut config = narrow();
+    config.ports[0].mtu = 9216;
+    config.uplink.as_mut().expect("an uplink").fragment = true;
+    config
+}
+
 /// The gateway serves DHCP and DHCPv6 with everything it can tell. `vm1` has a host name, `vm2` the
 /// smallest MTU, tags and a prefix before its address, `vm3` no IPv4 address, `vm4` nothing of its
 /// own.
@@ -362,6 +393,7 @@ pub(crate) fn tunnels() -> Vec<(&'static str, SwitchConfig)> {
         ("vxlan6", vxlan6()),
         ("only", only()),
         ("narrow", narrow()),
+        ("cutting", cutting_tunnel()),
     ]
 }
 

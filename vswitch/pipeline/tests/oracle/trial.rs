@@ -17,8 +17,8 @@ use tenant_config::{MacAddr, PortConfig, SwitchConfig};
 
 use super::ipsec_frames::Sa;
 use super::model::ipsec::{Told, Use};
-use super::model::tunnel::Flow;
 use super::model::tunnel::path_mtu::Belief;
+use super::model::tunnel::{Flow, Outer};
 use super::model::{Model, Outcome};
 use super::{answers, rows};
 
@@ -339,7 +339,7 @@ pub(crate) struct Trial {
     tally: Vec<Tally>,
     /// The UDP source ports of the inner flows that have gone into the tunnel.
     pub(crate) flows: BTreeMap<Flow, u16>,
-    /// The last frame that has gone into the tunnel, as it left.
+    /// The last frame that has gone into the tunnel, or to a resolver, as it left.
     pub(crate) last_left: Option<Vec<u8>>,
     /// Whether the rate of ICMP errors may be spent, so that one that is owed may stay away.
     pub(crate) errors_may_be_spent: bool,
@@ -578,19 +578,20 @@ impl Trial {
             (Outcome::Forward { to, bytes }, Verdict::Forward(port))
                 if usize::from(port.0) == *to =>
             {
-                if bytes == became {
-                    Ok(())
-                } else {
-                    Err("forwarded, but other bytes".to_owned())
-                }
+                let same = (bytes == became).then_some(());
+                same.ok_or_else(|| "forwarded, but other bytes".to_owned())
             }
             (Outcome::Tunnel(outer), Verdict::Forward(port))
                 if usize::from(port.0) == self.model.uplink() =>
             {
-                let bare = self.model.bare(outer.endpoint, became)?;
-                let source_port = outer.check(&bare)?;
-                self.left(outer.endpoint, &bare);
-                self.check_flow(outer.flow, source_port)
+                self.compare_tunnel(outer, became)
+            }
+            (Outcome::Query(query), Verdict::Forward(port))
+                if usize::from(port.0) == self.model.uplink() =>
+            {
+                self.model.asked_by(query.check(became)?);
+                self.last_left = Some(became.to_vec());
+                Ok(())
             }
             (Outcome::Copies(expected), Verdict::Copies) => self.compare_copies(expected),
             (Outcome::Reply(answer), Verdict::Reply) => {
@@ -662,6 +663,14 @@ impl Trial {
             }
             _ => Err("another verdict".to_owned()),
         }
+    }
+
+    /// What left into the tunnel is that packet.
+    fn compare_tunnel(&mut self, outer: &Outer, left: &[u8]) -> Result<(), String> {
+        let bare = self.model.bare(outer.endpoint, left)?;
+        let source_port = outer.check(&bare)?;
+        self.left(outer.endpoint, &bare);
+        self.check_flow(outer.flow, source_port)
     }
 
     /// Whether an ICMP error that is owed may be left out.

@@ -67,6 +67,11 @@ fn sizes(rows: &mut Rows) {
         rows.sas = vec![(Direction::Out, sa)];
         rows.forward(OUT, suite.as_str(), sized(carries));
         rows.error(Mtu, suite.as_str(), sized(carries + 1));
+        // Each fragment is sealed by itself.
+        config.uplink.as_mut().expect("an uplink").fragment = true;
+        rows.on(config, 0);
+        rows.copies(2, suite.as_str(), sized(carries + 1));
+        rows.sas = Vec::new();
+        rows.drop(IpsecNoSa, "without an SA", sized(1_500));
     }
-    rows.sas = Vec::new();
 }

@@ -146,6 +146,7 @@ impl Model {
         let served = |config: &SwitchConfig| config.ports.iter().any(|port| port.dhcp_server);
         self.config = Arc::clone(&self.written);
         self.forget_holders(&old);
+        self.keep_queries(&old);
         let port = |config: &SwitchConfig, name: &str| {
             let mut ports = config.ports.iter();
             ports.find(|port| port.name.as_str() == name).cloned()

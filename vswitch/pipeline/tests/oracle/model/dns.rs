@@ -16,17 +16,17 @@ pub(crate) struct DnsAnswer {
 }
 
 /// What a query asks for: the labels of the name, type, class.
-struct Asked {
-    labels: Vec<Vec<u8>>,
-    kind: u16,
-    class: u16,
+pub(super) struct Asked {
+    pub(super) labels: Vec<Vec<u8>>,
+    pub(super) kind: u16,
+    pub(super) class: u16,
     /// Bytes of the question.
-    length: usize,
+    pub(super) length: usize,
 }
 
 impl Asked {
     /// Row 2: the question behind the header.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (mut labels, mut at) = (Vec::new(), 0);
         loop {
             let length = usize::from(*bytes.get(at)?);
@@ -84,23 +84,47 @@ fn addresses_of(port: &PortConfig) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
     (ipv4, ipv6)
 }
 
-/// Row 6: the address whose reverse name that is.
-fn reversed(name: &str) -> Option<IpAddr> {
-    if let Some(numbers) = name.strip_suffix(".in-addr.arpa") {
-        let mut parts: Vec<&str> = numbers.split('.').collect();
-        parts.reverse();
-        // It refuses leading zeros.
-        return parts.join(".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+/// Row 6: the addresses that begin with the numbers next to in-addr.arpa or ip6.arpa, as the first
+/// and the last of them, and whether anything is in front of the numbers.
+fn reversed(asked: &Asked) -> Option<((IpAddr, IpAddr), bool)> {
+    let ends_with = |names: &[&str]| {
+        let count = asked.labels.len().checked_sub(names.len())?;
+        let ends = asked.labels[count..].iter().zip(names);
+        let all = ends
+            .into_iter()
+            .all(|(label, name)| label == name.as_bytes());
+        all.then(|| &asked.labels[..count])
+    };
+    if let Some(labels) = ends_with(&["in-addr", "arpa"]) {
+        let number = |label: &&Vec<u8>| {
+            let text = String::from_utf8((*label).clone()).ok()?;
+            let value = text.parse::<u8>().ok()?;
+            (value.to_string() == text).then_some(value)
+        };
+        let numbers: Vec<u8> = labels.iter().rev().map_while(|it| number(&it)).collect();
+        let numbers = &numbers[..numbers.len().min(4)];
+        let (mut first, mut last) = ([0; 4], [255; 4]);
+        first[..numbers.len()].copy_from_slice(numbers);
+        last[..numbers.len()].copy_from_slice(numbers);
+        let ends = (IpAddr::V4(first.into()), IpAddr::V4(last.into()));
+        return Some((ends, labels.len() > numbers.len()));
     }
-    let digits = name.strip_suffix(".ip6.arpa")?;
-    let mut digits: Vec<&str> = digits.split('.').collect();
-    digits.reverse();
-    let all_single = digits.iter().all(|digit| digit.len() == 1);
-    if digits.len() != 32 || !all_single {
-        return None;
+    let labels = ends_with(&["ip6", "arpa"])?;
+    let digit = |label: &Vec<u8>| match label[..] {
+        [digit] => u8::try_from(char::from(digit).to_digit(16)?).ok(),
+        _ => None,
+    };
+    let digits: Vec<u8> = labels.iter().rev().map_while(digit).collect();
+    let digits = &digits[..digits.len().min(32)];
+    let (mut first, mut last) = ([0_u8; 16], [255_u8; 16]);
+    for (at, digit) in digits.iter().enumerate() {
+        let shift = if at % 2 == 0 { 4 } else { 0 };
+        for end in [&mut first, &mut last] {
+            end[at / 2] = end[at / 2] & !(15 << shift) | digit << shift;
+        }
     }
-    let groups: Vec<String> = digits.chunks(4).map(<[&str]>::concat).collect();
-    groups.join(":").parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    let ends = (IpAddr::V6(first.into()), IpAddr::V6(last.into()));
+    Some((ends, labels.len() > digits.len()))
 }
 
 /// A name in a message.
@@ -114,11 +138,17 @@ fn written(name: &str) -> Vec<u8> {
     bytes
 }
 
+/// The response to a query.
+enum Response {
+    Ours(Vec<u8>),
+    OfResolver,
+}
+
 /// What a response has: its RCODE, AA, and the records' types and values.
 type Said = (u16, bool, Vec<(u16, Vec<u8>)>);
 
-/// Rows 4 to 7.
-fn said(config: &SwitchConfig, asked: &Asked) -> Said {
+/// Rows 4 to 7; `None` if a resolver is asked.
+fn said(config: &SwitchConfig, asked: &Asked) -> Option<Said> {
     const REFUSED: Said = (5, false, Vec::new());
     const NO_NAME: Said = (3, true, Vec::new());
     let domain = match &config.gateway.dns.domain {
@@ -131,7 +161,7 @@ fn said(config: &SwitchConfig, asked: &Asked) -> Said {
     };
     // 4
     if asked.class != 1 {
-        return REFUSED;
+        return Some(REFUSED);
     }
     let wants = |kind: u16| asked.kind == kind || asked.kind == 255;
     // 5
@@ -141,12 +171,12 @@ fn said(config: &SwitchConfig, asked: &Asked) -> Said {
         .collect();
     if asked.labels.ends_with(&ends) {
         if asked.labels == ends {
-            return (0, true, Vec::new());
+            return Some((0, true, Vec::new()));
         }
         let name = asked.text();
         let mut ports = config.ports.iter();
         let Some(port) = ports.find(|port| name.is_some() && whole(port) == name) else {
-            return NO_NAME;
+            return Some(NO_NAME);
         };
         let (ipv4, ipv6) = addresses_of(port);
         let mut records = Vec::new();
@@ -156,33 +186,39 @@ fn said(config: &SwitchConfig, asked: &Asked) -> Said {
         if wants(28) {
             records.extend(ipv6.iter().map(|ip| (28, ip.octets().to_vec())));
         }
-        return (0, true, records);
+        return Some((0, true, records));
     }
     // 6
-    let Some(address) = asked.text().and_then(|name| reversed(&name)) else {
-        return REFUSED;
+    let in_zone = |(first, last): (IpAddr, IpAddr)| {
+        let gateway = &config.gateway;
+        nets(gateway.ipv4, gateway.ipv6).any(|net| net.contains(&first) && net.contains(&last))
     };
-    let gateway = &config.gateway;
-    let near = match address {
-        IpAddr::V4(ip) => gateway.ipv4.is_some_and(|net| net.contains(&ip)),
-        IpAddr::V6(ip) => gateway.ipv6.is_some_and(|net| net.contains(&ip)),
+    let Some((ends, more)) = reversed(asked).filter(|(ends, _)| in_zone(*ends)) else {
+        // 7
+        let between_servers = matches!(asked.kind, 41 | 249..=254);
+        let forwards = !config.gateway.dns.forward.is_empty() && !between_servers;
+        return if forwards { None } else { Some(REFUSED) };
     };
-    if !near {
-        return REFUSED;
+    let (address, last) = ends;
+    if address != last {
+        return Some(if more { NO_NAME } else { (0, true, Vec::new()) });
+    }
+    if more {
+        return Some(NO_NAME);
     }
     let has = |port: &&PortConfig| match &port.addresses {
         Addresses::Static(nets) => nets.iter().any(|net| net.contains(&address)),
         Addresses::Learned(_) => false,
     };
-    match config.ports.iter().find(has).and_then(whole) {
+    Some(match config.ports.iter().find(has).and_then(whole) {
         Some(name) if wants(12) => (0, true, vec![(12, written(&name))]),
         Some(_) => (0, true, Vec::new()),
         None => NO_NAME,
-    }
+    })
 }
 
 /// The size and version in a whole OPT record with which `additional` begins.
-fn options_of(additional: &[u8]) -> Option<(u16, u8)> {
+pub(super) fn options_of(additional: &[u8]) -> Option<(u16, u8)> {
     let [0, 0, 41, high, low, _, version, _, _, more, most, rest @ ..] = additional else {
         return None;
     };
@@ -190,8 +226,8 @@ fn options_of(additional: &[u8]) -> Option<(u16, u8)> {
     whole.then(|| (u16::from_be_bytes([*high, *low]), *version))
 }
 
-/// The response to a message; `None` if it is no query.
-fn response(config: &SwitchConfig, message: &[u8], room: usize) -> Option<Vec<u8>> {
+/// What becomes of a message; `None` if it is no query.
+fn response(config: &SwitchConfig, message: &[u8], room: usize) -> Option<Response> {
     if message.len() < 12 || message[2] & 0x80 != 0 {
         return None;
     }
@@ -212,7 +248,10 @@ fn response(config: &SwitchConfig, message: &[u8], room: usize) -> Option<Vec<u8
             asked = None;
             (16, false, Vec::new())
         } else {
-            said(config, known)
+            match said(config, known) {
+                Some(said) => said,
+                None => return Some(Response::OfResolver),
+            }
         }
     } else {
         // 2
@@ -247,19 +286,20 @@ fn response(config: &SwitchConfig, message: &[u8], room: usize) -> Option<Vec<u8
         bytes.extend(answers);
     }
     bytes.extend(opt);
-    Some(bytes)
+    Some(Response::Ours(bytes))
 }
 
 impl Model {
     /// The response to a packet to the gateway that came in a frame of its own; `None` if it is no
     /// query.
     pub(super) fn name_service(
-        &self,
+        &mut self,
+        from: usize,
         port: &PortConfig,
         ethernet: &Ethernet<'_>,
         packet: &Packet<'_>,
     ) -> Option<Outcome> {
-        let config = &self.written;
+        let config = Arc::clone(&self.written);
         let (to_port, 53) = packet.udp_ports()? else {
             return None;
         };
@@ -270,12 +310,16 @@ impl Model {
         }
         let headers = if packet.source.is_ipv4() { 28 } else { 48 };
         let room = usize::from(port.mtu) - headers;
+        let message = match response(&config, &packet.payload[8..], room)? {
+            Response::Ours(message) => message,
+            Response::OfResolver => return Some(self.forwarded(from, ethernet, packet)),
+        };
         Some(Outcome::Reply(Answer::Dns(DnsAnswer {
             from: packet.destination,
             to: packet.source,
             to_port,
             to_mac: ethernet.source,
-            message: response(config, &packet.payload[8..], room)?,
+            message,
         })))
     }
 }

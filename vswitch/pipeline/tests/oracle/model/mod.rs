@@ -16,6 +16,7 @@ mod dhcp6_server;
 mod dhcp_server;
 mod dns;
 mod ethernet;
+mod fragment;
 pub(crate) mod ipsec;
 mod ipv4;
 mod ipv6;
@@ -23,13 +24,14 @@ mod metadata;
 mod multicast;
 mod nd;
 mod packet;
+mod resolver;
 mod route;
 mod shared;
 mod storm;
 pub(crate) mod tunnel;
 mod uplink;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -58,6 +60,7 @@ use self::ipv6::*;
 use self::multicast::*;
 use self::nd::*;
 use self::packet::*;
+use self::resolver::{Query, Resolvers};
 use self::route::*;
 use self::storm::*;
 use self::tunnel::path_mtu::{Belief, Witness};
@@ -73,6 +76,8 @@ pub(crate) enum Outcome {
     Copies(Vec<Outcome>),
     /// It leaves by the uplink, inside this tunnel packet.
     Tunnel(Outer),
+    /// It leaves by the uplink as this query to a resolver.
+    Query(Query),
     /// It is answered to the port that it came from.
     Reply(Answer),
     /// It came through the tunnel and is answered into it.
@@ -168,6 +173,10 @@ pub(crate) struct Model {
     /// Of packets to metadata, by port; and those that were passed on.
     metadata_buckets: Vec<Bucket>,
     passed: Vec<(usize, Vec<u8>)>,
+    /// What resolvers were asked.
+    resolvers: Resolvers,
+    /// Of packets that are fragmented, by port.
+    fragment_buckets: RefCell<BTreeMap<usize, Bucket>>,
     now_ns: u64,
 }
 
@@ -190,6 +199,8 @@ impl Model {
             groups: Groups::default(),
             metadata_buckets: vec![Self::metadata_bucket(); config.ports.len()],
             passed: Vec::new(),
+            resolvers: Resolvers::default(),
+            fragment_buckets: RefCell::default(),
             now_ns: 0,
         }
     }
@@ -206,7 +217,7 @@ impl Model {
         }
     }
 
-    /// The uplink's next hops, and those towards the peers of the tunnel.
+    /// The uplink's next hops, and those towards the peers of the tunnel and resolvers.
     fn next_hops(&self) -> Vec<IpAddr> {
         let uplink = self.config.uplink.iter();
         let routers = uplink.flat_map(|uplink| {
@@ -215,7 +226,13 @@ impl Model {
                 .chain(uplink.next_hops.ipv6.map(IpAddr::V6))
         });
         let peers = self.config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
-        routers.chain(peers.map(|peer| peer.next_hop)).collect()
+        let dns = &self.config.gateway.dns;
+        let resolvers = self.config.uplink.iter().flat_map(|uplink| {
+            let resolvers = dns.forward.iter().filter(|_| dns.enabled);
+            resolvers.filter_map(|it| resolver::next_hop_to(uplink, *it))
+        });
+        let peers = peers.map(|peer| peer.next_hop);
+        routers.chain(peers).chain(resolvers).collect()
     }
 
     /// A next hop that is known is not replaced, as long as it answers. In these tests, it does.

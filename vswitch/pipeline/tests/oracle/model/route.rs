@@ -50,10 +50,10 @@ impl Model {
                 DstMac.into()
             } else if packet.is_echo_request() {
                 Outcome::Reply(Answer::Echo)
-            } else if let Some(answer) = self.name_service(port, ethernet, packet) {
+            } else if let Some(answer) = self.name_service(from, port, ethernet, packet) {
                 answer
             } else if packet.udp_ports().is_some() {
-                with_error(GatewayService)
+                self.with_error(ethernet, packet, GatewayService, None)
             } else {
                 GatewayService.into()
             };
@@ -74,7 +74,11 @@ impl Model {
             return DstMac.into();
         }
         // Route 6
-        match self.route(packet.destination) {
+        let way = self.route(packet.destination);
+        if let Some(outcome) = self.fragmented(from, way, packet) {
+            return outcome;
+        }
+        match way {
             Route::Nowhere => with_error(RouteNone),
             Route::Port(to) if to == from => with_error(RouteNone),
             Route::Underlay => Underlay.into(),

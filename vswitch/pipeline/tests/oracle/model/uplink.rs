@@ -220,6 +220,9 @@ impl Model {
             if let Some(outcome) = self.report(packet) {
                 return Ok(outcome);
             }
+            if let Some(outcome) = self.resolver_says(packet) {
+                return Ok(outcome);
+            }
             return Err(GatewayService);
         }
         self.route_from_uplink(ethernet, packet)

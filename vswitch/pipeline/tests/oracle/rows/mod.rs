@@ -8,11 +8,13 @@ mod dhcp6_server;
 mod dhcp_server;
 mod dns;
 mod ethernet;
+mod fragment;
 mod ipv4;
 mod ipv6;
 mod metadata;
 mod multicast;
 mod nd;
+mod resolver;
 mod route;
 mod shared;
 mod uplink;
@@ -72,7 +74,7 @@ impl Case {
         match model.expect(0, self.from, &self.frame, self.tag) {
             Outcome::Forward { to, .. } => Expect::Forward(to),
             Outcome::Copies(copies) => Expect::Copies(copies.len()),
-            Outcome::Tunnel(_) => Expect::Forward(model.uplink()),
+            Outcome::Tunnel(_) | Outcome::Query(_) => Expect::Forward(model.uplink()),
             Outcome::Reply(_) | Outcome::TunnelReply(_) => Expect::Reply,
             Outcome::Defend(_) => Expect::DropWithError(NdSpoof),
             Outcome::TunnelError { .. } => Expect::DropWithError(Mtu),
@@ -363,8 +365,10 @@ pub(crate) fn cases() -> Vec<Case> {
     dhcp_server::add(&mut rows);
     dhcp6_server::add(&mut rows);
     dns::add(&mut rows);
+    resolver::add(&mut rows);
     metadata::add(&mut rows);
     route::add(&mut rows);
+    fragment::add(&mut rows);
     shared::add(&mut rows);
     multicast::add(&mut rows);
     uplink::add(&mut rows);

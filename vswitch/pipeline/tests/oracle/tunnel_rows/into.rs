@@ -9,6 +9,7 @@ pub(super) fn add(rows: &mut Rows) {
     unresolved_next_hop(rows);
     outer_packets(rows);
     segment_sizes(rows);
+    fragments(rows);
 }
 
 #[rustfmt::skip] // A table: one frame a statement.
@@ -184,4 +185,40 @@ fn segment_sizes(rows: &mut Rows) {
             }
         }
     }
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn fragments(rows: &mut Rows) {
+    rows.row = "Fragmentation, into";
+    rows.on(configs::cutting_tunnel(), 0);
+    let sized = |len: usize, place| v4(&V4 {
+        payload: udp(1000, 2000, &vec![7; len - 28]),
+        fragment: place,
+        ..away()
+    });
+    rows.forward(OUT, "what the tunnel carries", sized(576, 0));
+    rows.copies(2, "a byte more", sized(577, 0));
+    rows.copies(8, "eight", sized(4000, 0));
+    rows.copies(17, "the most", sized(9216, 0));
+    rows.copies(8, "a fragment", sized(4000, 0x2000 | 100));
+    rows.error(Mtu, "with DF", sized(577, DONT_FRAGMENT));
+    let mut options = vec![0x82, 4, 1, 1, 1];
+    options.extend([7, 7, 4, 0, 0, 0, 0]);
+    rows.copies(8, "with options", v4(&V4 {
+        payload: udp(1000, 2000, &[7; 3900]),
+        options,
+        ..away()
+    }));
+    rows.error(TunnelNested, "to a tunnel's port", v4(&V4 {
+        payload: udp(1000, 4789, &[7; 900]),
+        ..away()
+    }));
+    rows.copies(2, "a large SYN", v4(&V4 {
+        payload: tcp(1000, 2000, 6, &[2; 700]),
+        protocol: 6,
+        ..away()
+    }));
+    rows.resolved = false;
+    rows.drop(NeighbourUnresolved, "to an unknown next hop", sized(4000, 0));
+    rows.resolved = true;
 }

@@ -289,7 +289,7 @@ fn overhead(tunnel: &TunnelConfig) -> u16 {
 }
 
 /// Into 2 and out 12.
-fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
+pub(super) fn is_nested(tunnel: &TunnelConfig, packet: &Packet<'_>) -> bool {
     tunnel.nested == Encapsulation::Deny
         && packet
             .udp_ports()
@@ -312,7 +312,12 @@ fn traffic_class(packet: &[u8]) -> u8 {
 /// "A TCP SYN whose MSS option is larger than what the tunnel carries, less 40 bytes (IPv4) or 60
 /// (IPv6), has it lowered." `whole` is `packet`'s bytes with
 /// the earlier changes.
-fn clamped(tunnel: &TunnelConfig, whole: &[u8], packet: &Packet<'_>, carries: u16) -> Vec<u8> {
+pub(super) fn clamped(
+    tunnel: &TunnelConfig,
+    whole: &[u8],
+    packet: &Packet<'_>,
+    carries: u16,
+) -> Vec<u8> {
     let mut whole = whole.to_vec();
     let is_syn = packet.transport() == Some(TCP) && packet.payload[13] & 2 != 0;
     if !tunnel.mss_clamp || !is_syn {
