@@ -7,9 +7,9 @@ mod dhcp6_server;
 mod dhcp_server;
 mod dns;
 mod echo;
+mod icmp_report;
 mod metadata;
 mod nd;
-mod path_mtu;
 mod shared;
 
 use crate::pass::Sent;

@@ -60,7 +60,7 @@ use self::nd::*;
 use self::packet::*;
 use self::route::*;
 use self::storm::*;
-use self::tunnel::path_mtu::{Belief, Witness};
+use self::tunnel::path_mtu::{Belief, Complaint, Witness};
 use self::tunnel::{Outer, TunnelReply};
 use self::uplink::*;
 
