@@ -18,7 +18,11 @@ fn tries(site: &Site, from: &str, to: std::net::IpAddr) {
 
 #[test]
 fn peer_with_another_mac_is_shown() {
-    for (kind, family) in [(Kind::Vxlan, Family::V4), (Kind::Geneve, Family::V6)] {
+    for (kind, family) in [
+        (Kind::Vxlan, Family::V4),
+        (Kind::Vxlan, Family::V6),
+        (Kind::Geneve, Family::V4),
+    ] {
         other_mac("peer_with_another_mac_is_shown", kind, family);
     }
 }
