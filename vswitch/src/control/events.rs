@@ -38,37 +38,44 @@ impl Counted {
     }
 }
 
-/// What is wrong with the tunnel, in a sentence: by peer, whose name is empty for our own endpoint,
-/// and by kind.
-type Troubles = BTreeMap<(String, u8), String>;
+/// What is wrong with the tunnel, in a sentence: by kind, and by the name or the address that it is
+/// about.
+type Troubles = BTreeMap<(Trouble, String), String>;
+
+/// `None` is of our own endpoint.
+type Trouble = Option<pipeline::Trouble>;
 
 fn troubles(tunnel: &Tunnel) -> Troubles {
     let own = tunnel.vtep_conflict.iter().map(|OtherStation { mac, .. }| {
         let what = format!("another station, {mac}, claims the address of our own VTEP");
-        ((String::new(), 0), what)
+        ((None, tunnel.vtep.clone()), what)
     });
     let of_peers = tunnel.peers.iter().flat_map(|peer| {
-        let each = (0..).zip(of_peer(peer));
-        each.filter_map(|(kind, what)| Some(((peer.name.clone(), kind), what?)))
+        let each = of_peer(peer).into_iter().flatten();
+        each.map(|(kind, of, what)| ((Some(kind), of.clone()), what))
     });
     own.chain(of_peers).collect()
 }
 
-fn of_peer(peer: &Peer) -> [Option<String>; 3] {
+/// Peers with one endpoint or next hop share what is wrong with that.
+fn of_peer(peer: &Peer) -> [Option<(pipeline::Trouble, &String, String)>; 3] {
+    use pipeline::Trouble::{Mac, NextHop, Unreachable as Lost};
     let mac = peer.other_mac.as_ref().map(|OtherStation { mac, .. }| {
         let expected = &peer.mac;
-        format!("its frames come from MAC {mac}, and ours go to {expected}")
+        let what = format!("its frames come from MAC {mac}, and ours go to {expected}");
+        (Mac, &peer.name, what)
     });
-    let unreachable = peer.unreachable.as_ref();
-    let unreachable = unreachable.map(|Unreachable { why, from, .. }| {
-        format!("{from} says that our packets do not arrive: {why} unreachable")
+    let lost = peer.unreachable.as_ref();
+    let lost = lost.map(|Unreachable { why, from, .. }| {
+        let what = format!("{from} says that our packets do not arrive: {why} unreachable");
+        (Lost, &peer.vtep, what)
     });
     let next_hop = peer.next_hop_conflict.as_ref();
     let next_hop = next_hop.map(|OtherStation { mac, .. }| {
-        let address = &peer.next_hop;
-        format!("another station, {mac}, claims the address of its next hop {address}")
+        let what = format!("another station, {mac}, claims the address of this next hop");
+        (NextHop, &peer.next_hop, what)
     });
-    [mac, unreachable, next_hop]
+    [mac, lost, next_hop]
 }
 
 /// The lines about what has changed: whether it begins, of whom, and what. Trouble of one kind that
@@ -84,14 +91,14 @@ fn changes<'t>(
     let began = only(now, before).map(|it| (true, it));
     let ended = only(before, now).map(|it| (false, it));
     let all = began.chain(ended);
-    all.map(|(begins, ((peer, _), what))| (begins, peer.as_str(), what.as_str()))
+    all.map(|(begins, ((_, of), what))| (begins, of.as_str(), what.as_str()))
 }
 
 fn log_changes(before: &Troubles, now: &Troubles) {
-    for (begins, peer, trouble) in changes(before, now).take(TROUBLE_LINES) {
+    for (begins, of, trouble) in changes(before, now).take(TROUBLE_LINES) {
         match begins {
-            true => tracing::warn!(peer, trouble, "something is wrong with the tunnel"),
-            false => tracing::info!(peer, trouble, "no more sign of it for two minutes"),
+            true => tracing::warn!(of, trouble, "something is wrong with the tunnel"),
+            false => tracing::info!(of, trouble, "no more sign of it for two minutes"),
         }
     }
     let further = changes(before, now).skip(TROUBLE_LINES).count();
@@ -148,18 +155,30 @@ impl Control {
 mod tests {
     use super::*;
 
-    fn troubled(list: &[(&str, u8, &str)]) -> Troubles {
+    fn troubled(list: &[(Trouble, &str, &str)]) -> Troubles {
         let list = list.iter();
-        list.map(|(peer, kind, what)| (((*peer).to_owned(), *kind), (*what).to_owned()))
+        list.map(|(kind, of, what)| ((*kind, (*of).to_owned()), (*what).to_owned()))
             .collect()
     }
 
     #[test]
     fn trouble_is_logged_when_it_begins_and_ends() {
-        let before = troubled(&[("a", 0, "mac x"), ("a", 1, "port")]);
-        let now = troubled(&[("a", 0, "mac y"), ("b", 1, "host"), ("", 0, "own")]);
+        use pipeline::Trouble::{Mac, Unreachable};
+        let before = troubled(&[
+            (Some(Mac), "a", "mac x"),
+            (Some(Unreachable), "192.0.2.66", "port"),
+        ]);
+        let now = troubled(&[
+            (Some(Mac), "a", "mac y"),
+            (Some(Unreachable), "192.0.2.67", "host"),
+            (None, "192.0.2.2", "own"),
+        ]);
         let lines: Vec<_> = changes(&before, &now).collect();
-        let expected = [(true, "", "own"), (true, "b", "host"), (false, "a", "port")];
+        let expected = [
+            (true, "192.0.2.2", "own"),
+            (true, "192.0.2.67", "host"),
+            (false, "192.0.2.66", "port"),
+        ];
         assert_eq!(lines, expected);
         assert_eq!(changes(&now, &now).count(), 0);
     }
