@@ -90,8 +90,11 @@ fn answers() -> Vec<(&'static str, String)> {
     let route = format!("{{\"prefix\":{text},\"kind\":{text},\"port\":{text},\"peer\":{text}}}");
     let neighbour =
         format!("{{\"address\":{text},\"port\":{text},\"mac\":{text},\"state\":{text}}}");
+    let other = format!("{{\"mac\":{text},\"age_s\":18446744073709551615}}");
     let peer = format!(
         "{{\"name\":{text},\"vtep\":{text},\"mac\":{text},\"next_hop\":{text},\
+         \"sources\":[{text}],\"other_mac\":{other},\"next_hop_conflict\":{other},\
+         \"unreachable\":{{\"why\":{text},\"from\":{text},\"age_s\":1}},\"underlay_mtu\":65535,\
          \"next_hop_mac\":{text},\"state\":{text},\"mtu\":65535,\"tx_frames\":1,\"tx_bytes\":1,\
          \"rx_frames\":1,\"rx_bytes\":1,\"last_seen_s\":18446744073709551615,\
          \"prefixes\":[{text}]}}"
@@ -100,7 +103,9 @@ fn answers() -> Vec<(&'static str, String)> {
         format!("{{\"reason\":{text},\"reports\":18446744073709551615,\"help\":{text}}}");
     let tunnel = format!(
         "{{\"kind\":{text},\"vni\":1,\"vtep\":{text},\"port\":1,\"mac\":{text},\"mtu\":1,\
-         \"path_mtu\":{{\"believed\":1,\"rejected\":{}}},\"peers\":{}}}",
+         \"vtep_conflict\":{other},\"path_mtu\":{{\"believed\":1,\"rejected\":{}}},\
+         \"unreachable\":{{\"believed\":1,\"rejected\":{}}},\"peers\":{}}}",
+        array(&rejected, 3),
         array(&rejected, 3),
         array(&peer, 3)
     );

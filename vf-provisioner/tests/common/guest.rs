@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::site::{self, Site, sh};
 
 /// A program in a guest's namespace; it is killed when this is dropped.
+#[allow(dead_code)] // Not every test's programs run on.
 pub(crate) struct Guest(pub(crate) Child);
 
 impl Drop for Guest {
@@ -103,6 +104,7 @@ pub(crate) fn shown(site: &Site, what: &str) -> Value {
 }
 
 /// How many frames of the port the switch has dropped for that reason.
+#[allow(dead_code)] // Not every test's frames are dropped.
 pub(crate) fn dropped(site: &Site, port: &str, reason: &str) -> u64 {
     let drops = shown(site, "drops");
     let mut drops = drops.as_array().expect("a list").iter();

@@ -12,33 +12,14 @@ use vswitch_api::metrics::{Metric, Reading, Unit};
 
 use crate::clients::{Family, PublishedAddresses, PublishedClients};
 pub use crate::counter::Counter;
+use crate::counter::PublishedMac;
 use crate::ids::{PeerId, PortId};
 use crate::ipsec::view::EndpointCounters;
 use crate::tables::Tables;
+use crate::trouble::{OtherMac, Trouble, UnreachableView};
 
 const PORT: [&str; 2] = ["tenant", "port"];
 const PEER: [&str; 2] = ["tenant", "peer"];
-
-/// A MAC, or none, that one thread sets and others read.
-#[derive(Debug, Default)]
-pub struct PublishedMac(Counter);
-
-impl PublishedMac {
-    const PRESENT: u64 = 1 << 48;
-
-    /// The MAC a moment ago.
-    pub fn get(&self) -> Option<[u8; 6]> {
-        let value = self.0.get();
-        let [_, _, mac @ ..] = value.to_be_bytes();
-        (value & Self::PRESENT != 0).then_some(mac)
-    }
-
-    pub(crate) fn set(&self, mac: Option<[u8; 6]>) {
-        self.0.set(mac.map_or(0, |[a, b, c, d, e, f]| {
-            Self::PRESENT | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-        }));
-    }
-}
 
 /// The counters of one port. Every frame that came in is counted in exactly one of `forwarded`,
 /// `replies` and [`Self::dropped`]. `drops` also has the frames for the port that could not be
@@ -201,6 +182,8 @@ pub struct PeerCounters {
     pub tx_bytes: Counter,
     /// When the last frame came from it, in nanoseconds of the pipeline's clock; 0 if none has.
     pub last_seen_ns: Counter,
+    /// Another MAC than its own from which a frame with an address behind it came.
+    pub other_mac: OtherMac,
 }
 
 impl PeerCounters {
@@ -237,6 +220,7 @@ impl PeerCounters {
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
             last_seen_ns: Counter::default(),
+            other_mac: OtherMac::default(),
         }
     }
 
@@ -256,13 +240,13 @@ impl PeerCounters {
 
 macro_rules! rejections {
     ($($(#[doc = $doc:literal])* $variant:ident $name:literal;)*) => {
-        /// Why a router's report of a smaller path MTU changes nothing.
+        /// Why a report about a packet of the tunnel is not believed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum PathMtuRejection {
+        pub enum ReportRejection {
             $($(#[doc = $doc])* $variant,)*
         }
 
-        impl PathMtuRejection {
+        impl ReportRejection {
             /// Every reason.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
@@ -300,39 +284,58 @@ rejections! {
     TooSmall "too-small";
 }
 
-/// What became of routers' reports of a smaller path MTU.
+/// What became of reports about packets of the tunnel: of those that one was too big for a link, or
+/// of those that one did not arrive.
 #[derive(Debug, Default)]
-pub struct PathMtuCounters {
-    /// Reports that lowered a path MTU.
+pub struct ReportCounters {
+    /// Reports that lowered a path MTU, or that say that an endpoint cannot be reached.
     pub believed: Counter,
-    rejected: [Counter; PathMtuRejection::ALL.len()],
+    rejected: [Counter; ReportRejection::ALL.len()],
 }
 
-impl PathMtuCounters {
-    /// The metric of [`Self::believed`].
-    pub const BELIEVED: Metric<1> = Metric::counter(
+impl ReportCounters {
+    /// The metric of [`Self::believed`], of path MTUs.
+    pub const PATH_MTU_BELIEVED: Metric<1> = Metric::counter(
         "vswitch_path_mtu_believed_total",
         Unit::Number,
         ["tenant"],
         "Routers' reports that lowered the path MTU to a peer.",
     );
-    /// The metric of [`Self::rejected`].
-    pub const REJECTED: Metric<2> = Metric::counter(
+    /// The metric of [`Self::rejected`], of path MTUs.
+    pub const PATH_MTU_REJECTED: Metric<2> = Metric::counter(
         "vswitch_path_mtu_rejected_total",
         Unit::Number,
         ["tenant", "reason"],
         "Reports of a smaller path MTU that were not believed, by reason.",
     );
+    /// The metric of [`Self::believed`], of unreachable endpoints.
+    pub const UNREACHABLE_BELIEVED: Metric<1> = Metric::counter(
+        "vswitch_unreachable_believed_total",
+        Unit::Number,
+        ["tenant"],
+        "Reports that a packet to a peer did not arrive.",
+    );
+    /// The metric of [`Self::rejected`], of unreachable endpoints.
+    pub const UNREACHABLE_REJECTED: Metric<2> = Metric::counter(
+        "vswitch_unreachable_rejected_total",
+        Unit::Number,
+        ["tenant", "reason"],
+        "Reports that a packet did not arrive that were not believed, by reason.",
+    );
 
     /// The reports that were rejected for that reason.
-    pub fn rejected(&self, why: PathMtuRejection) -> &Counter {
+    pub fn rejected(&self, why: ReportRejection) -> &Counter {
         &self.rejected[why as usize]
     }
 }
 
 /// A next hop on the underlay, as it was at the last poll.
 #[derive(Debug, Default)]
-pub struct NextHopView(PublishedMac);
+pub struct NextHopView {
+    mac: PublishedMac,
+    /// The other station that claimed its address last.
+    pub other: OtherMac,
+}
 
 impl NextHopView {
     /// The metric of a peer's next hop.
@@ -345,11 +348,12 @@ impl NextHopView {
 
     /// Its MAC, while it answers.
     pub fn mac(&self) -> Option<[u8; 6]> {
-        self.0.get()
+        self.mac.get()
     }
 
-    pub(crate) fn publish(&self, mac: Option<[u8; 6]>) {
-        self.0.set(mac);
+    pub(crate) fn publish(&self, mac: Option<[u8; 6]>, other: Option<([u8; 6], u64)>) {
+        self.mac.set(mac);
+        self.other.publish(other);
     }
 }
 
@@ -391,7 +395,15 @@ pub struct Counters {
     /// last poll. In their order.
     pub inner_mtu: Box<[Counter]>,
     /// What became of reports of a smaller one.
-    pub path_mtu: Arc<PathMtuCounters>,
+    pub path_mtu: Arc<ReportCounters>,
+    /// The last report that an endpoint cannot be reached, at the last poll. In their order.
+    pub undelivered: Box<[UnreachableView]>,
+    /// What became of such reports.
+    pub unreachable: Arc<ReportCounters>,
+    /// The other station that claimed the address of our own endpoint last, at the last poll.
+    pub vtep_conflict: OtherMac,
+    /// ARP and ND messages by which another station claimed it.
+    pub vtep_conflicts: Arc<Counter>,
     /// The holders of the shared addresses at the last poll, in the order of
     /// [`Tables::shared_addresses`].
     pub holders: Box<[HolderView]>,
@@ -410,6 +422,24 @@ impl Counters {
         Unit::Bytes,
         PEER,
         "The largest IP packet that gets to the peer.",
+    );
+
+    /// The metric of [`Self::has_trouble`].
+    pub const PEER_TROUBLE: Metric<3> = Metric::gauge(
+        "vswitch_peer_trouble",
+        Unit::Bool,
+        ["tenant", "peer", "trouble"],
+        "Whether within two minutes something said that the peer's MAC does not fit (mac), that \
+         packets to it do not arrive (unreachable), or that another station has its next hop's \
+         address (next-hop).",
+    );
+
+    /// The metric of [`Self::vtep_conflicts`].
+    pub const VTEP_CONFLICTS: Metric<1> = Metric::counter(
+        "vswitch_vtep_conflicts_total",
+        Unit::Number,
+        ["tenant"],
+        "ARP and ND messages by which another station claimed the address of the switch's VTEP.",
     );
 
     /// The metric of [`Self::holder_changes`].
@@ -463,6 +493,18 @@ impl Counters {
                 .flat_map(|tunnel| tunnel.vteps())
                 .map(|_| Counter::default())
                 .collect(),
+            undelivered: tables
+                .tunnel
+                .iter()
+                .flat_map(|tunnel| tunnel.vteps())
+                .map(|_| UnreachableView::default())
+                .collect(),
+            unreachable: previous
+                .map_or_else(Arc::default, |previous| Arc::clone(&previous.unreachable)),
+            vtep_conflict: OtherMac::default(),
+            vtep_conflicts: previous.map_or_else(Arc::default, |previous| {
+                Arc::clone(&previous.vtep_conflicts)
+            }),
             holders: tables
                 .shared
                 .iter()
@@ -493,6 +535,30 @@ impl Counters {
     pub fn last_seen_s(&self, peer: &PeerCounters) -> Option<u64> {
         let seen_ns = Some(peer.last_seen_ns.get()).filter(|seen_ns| *seen_ns > 0)?;
         Some(self.polled_ns.get().saturating_sub(seen_ns) / 1_000_000_000)
+    }
+
+    /// Another MAC than `mac`, its own, from which the peer's frames came, and how many seconds
+    /// ago.
+    pub fn other_mac(&self, peer: &PeerCounters, mac: [u8; 6]) -> Option<([u8; 6], u64)> {
+        let other = peer.other_mac.get(self.polled_ns.get());
+        // The configuration may say so meanwhile.
+        other.filter(|(other, _)| *other != mac)
+    }
+
+    /// Whether something goes wrong with a peer, with that MAC, and its endpoint and next hop at
+    /// those places.
+    pub fn has_trouble(
+        &self,
+        trouble: Trouble,
+        (peer, mac): (&PeerCounters, [u8; 6]),
+        (vtep, next_hop): (usize, usize),
+    ) -> bool {
+        let now_ns = self.polled_ns.get();
+        match trouble {
+            Trouble::Mac => self.other_mac(peer, mac).is_some(),
+            Trouble::Unreachable => self.undelivered[vtep].get(now_ns).is_some(),
+            Trouble::NextHop => self.next_hops[next_hop].other.get(now_ns).is_some(),
+        }
     }
 
     #[inline(always)]

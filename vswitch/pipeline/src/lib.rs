@@ -13,7 +13,7 @@
 //! | layer | files |
 //! |---|---|
 //! | formats | the crate `packet` |
-//! | words | `ids`, `secret`, `stage` (names of stages, traces), `bucket`, `lpm`, `shared` |
+//! | words | `ids`, `secret`, `stage` (names of stages), `bucket`, `lpm`, `shared`, `trouble` |
 //! | tables | `tables/`: immutable, built off the worker |
 //! | IPsec | `ipsec/`: SAs, orders and notices |
 //! | metadata | `metadata`: packets to the thread that serves it, and answers |
@@ -51,6 +51,7 @@ mod stage;
 mod state;
 mod storm;
 mod tables;
+mod trouble;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -62,13 +63,14 @@ use tenant_config::{MacAddr, SwitchConfig};
 
 pub use self::clients::{Client, Clients, Family, PublishedAddresses, PublishedClients};
 pub use self::counters::{
-    Counter, Counters, HolderView, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
-    PortCounters,
+    Counter, Counters, HolderView, NextHopView, PeerCounters, PortCounters, ReportCounters,
+    ReportRejection,
 };
 pub use self::ids::PortId;
 pub use self::secret::FlowSecret;
 pub use self::stage::Stage;
 pub use self::tables::{Groups, Route, Tables};
+pub use self::trouble::{OtherMac, ShownUnreachable, Trouble, UnreachableView};
 pub use packet::DropReason;
 
 use self::express::{Decision, Early, FromUnderlay, IntoTunnel, Lane, Waiting, WayOut};
@@ -414,6 +416,8 @@ impl Pipeline {
             holders,
             next_hops,
             inner_mtu,
+            undelivered,
+            vtep_conflict,
             polled_ns,
             ..
         } = &*self.counters;
@@ -422,11 +426,15 @@ impl Pipeline {
             view.publish(holder.held());
         }
         for (view, next_hop) in next_hops.iter().zip(&self.state.next_hops) {
-            view.publish(next_hop.mac());
+            view.publish(next_hop.mac(), next_hop.other());
         }
+        vtep_conflict.publish(self.state.vtep_conflict);
         self.state.ipsec.publish(&self.counters);
         for (counter, path) in inner_mtu.iter().zip(&self.state.paths) {
             counter.set(path.max_len().into());
+        }
+        for (view, path) in undelivered.iter().zip(&self.state.paths) {
+            view.publish(path.undelivered);
         }
     }
 

@@ -85,7 +85,12 @@ impl<'s, N: Notes> Pass<'s, N> {
             }
             (None, Some(uplink)) => match filter::from_uplink(self.tables, uplink, frame, packet) {
                 Ok(()) => Side::Uplink(uplink),
-                Err(reason) => return self.refuse(Stage::Filter, reason),
+                Err(reason) => {
+                    if reason == DropReason::IngressSource {
+                        self.hear_refused6(frame);
+                    }
+                    return self.refuse(Stage::Filter, reason);
+                }
             },
             (None, None) => return self.refuse(Stage::Filter, DropReason::RouteNone),
         };

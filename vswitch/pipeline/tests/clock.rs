@@ -111,6 +111,98 @@ fn contested_next_hop_is_counted_and_solicited() {
     assert_eq!(sent(&mut switch, OUT, 7), [solicitation(NEXT_HOP6)]);
 }
 
+/// Who contests a next hop is shown for two minutes, but not once the address is his.
+#[test]
+fn station_with_the_next_hops_address_is_shown() {
+    let mut switch = Switch::new(&configs::three(), 0xee);
+    claim(&mut switch, 1, ROUTER);
+    claim(&mut switch, 2, STRANGER);
+    claim(&mut switch, 3, ROUTER);
+    let shown = |switch: &mut Switch, now_ns| {
+        switch.poll(now_ns);
+        switch.counters().next_hops[0].other.get(now_ns)
+    };
+    assert_eq!(shown(&mut switch, 4), Some((STRANGER, 0)));
+    switch.reload(|_| {});
+    let later = 119 * SECOND_NS;
+    assert_eq!(shown(&mut switch, later), Some((STRANGER, 118)));
+    assert_eq!(shown(&mut switch, later + SECOND_NS + 2), None);
+    // The router is silent: the other one takes over.
+    claim(&mut switch, later, STRANGER);
+    for second in 0..5 {
+        switch.poll(later + second * SECOND_NS);
+    }
+    claim(&mut switch, later + 5 * SECOND_NS, STRANGER);
+    assert_eq!(shown(&mut switch, later + 5 * SECOND_NS), None);
+}
+
+/// Another station that claims the address of our endpoint is shown, and nothing else changes.
+#[test]
+fn station_with_the_vteps_address_is_shown() {
+    let announcement = |sender: Ipv4Addr, opcode| {
+        let message = Arp {
+            opcode,
+            sender_mac: STRANGER,
+            sender,
+            target_mac: [0; 6],
+            target: NEXT_HOP,
+        };
+        ethernet(BROADCAST, STRANGER, ARP, &message.bytes())
+    };
+    let shown = |switch: &mut Switch, now_ns| {
+        switch.poll(now_ns);
+        let counters = switch.counters();
+        (
+            counters.vtep_conflict.get(now_ns),
+            counters.vtep_conflicts.get(),
+        )
+    };
+    let mut switch = Switch::new(&configs::geneve(), 0xee);
+    let unknown = Verdict::Drop(DropReason::ArpUnknown);
+    let out = configs::geneve().ports.len();
+    for (now_ns, sender) in [(1, Ipv4Addr::UNSPECIFIED), (2, [192, 0, 2, 77].into())] {
+        let got = switch
+            .process(now_ns, out, &announcement(sender, 1), None)
+            .0;
+        assert_eq!((got, shown(&mut switch, now_ns)), (unknown, (None, 0)));
+    }
+    for (opcode, count) in [(1, 1), (2, 2)] {
+        let got = switch
+            .process(3, out, &announcement(UPLINK_IP, opcode), None)
+            .0;
+        assert_eq!(
+            (got, shown(&mut switch, 4)),
+            (unknown, (Some((STRANGER, 0)), count))
+        );
+    }
+    switch.reload(|_| {});
+    assert_eq!(shown(&mut switch, 5), (Some((STRANGER, 0)), 2));
+    assert_eq!(shown(&mut switch, 121 * SECOND_NS), (None, 2));
+
+    // By Neighbour Discovery: an advertisement, and the detection of duplicates before it.
+    let own = solicited_node(UPLINK6);
+    let reasons = [DropReason::IngressSource, DropReason::NdUnknown];
+    let claims = [
+        V6::icmp(
+            UPLINK6,
+            inner(1),
+            neighbor(136, 0x20, UPLINK6, &[link_layer(2, STRANGER)]),
+        ),
+        V6::icmp(Ipv6Addr::UNSPECIFIED, own, neighbor(135, 0, UPLINK6, &[])),
+    ];
+    let mut switch = Switch::new(&configs::geneve6(), 0xee);
+    for (at, claim) in (1..).zip(claims) {
+        let to = group_mac(own);
+        let frame = ethernet(to, STRANGER, IPV6, &claim.bytes());
+        let got = switch.process(at, out, &frame, None).0;
+        let expected = Verdict::Drop(reasons[at as usize - 1]);
+        assert_eq!(
+            (got, shown(&mut switch, at)),
+            (expected, (Some((STRANGER, 0)), at))
+        );
+    }
+}
+
 /// A solicitation of the next hop teaches its MAC, as its ARP request does; an advertisement
 /// without the override flag says nothing against what is known.
 #[test]

@@ -4,6 +4,7 @@
 mod oracle;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use oracle::configs;
 use oracle::frames::*;
@@ -13,7 +14,7 @@ use oracle::trial::{SECOND_NS, Switch, Trial};
 use oracle::tunnel_frames::*;
 use oracle::tunnel_rows::{self, B, IP71, OUT, away, away6, home, home6};
 use pipeline::DropReason;
-use pipeline::{PortId, Verdict};
+use pipeline::{PortId, ShownUnreachable, Verdict};
 use proptest::prelude::*;
 use tenant_config::SwitchConfig;
 
@@ -224,6 +225,30 @@ impl Underlay {
     fn report(&mut self, router: u8, mtu: u16, quote: &[u8]) -> Result<Verdict, String> {
         let report = report(&self.config, router, mtu.into(), quote);
         self.send(OUT, &report)
+    }
+
+    /// Somebody's word that the packet that begins with `quote` did not arrive.
+    fn unreachable(&mut self, from: IpAddr, code: u8, quote: &[u8]) -> Result<Verdict, String> {
+        let report = unreachable(&self.config, from, code, quote);
+        self.send(OUT, &report)
+    }
+
+    /// What is shown about the endpoint of that peer.
+    fn shown(&mut self, peer: usize) -> Option<ShownUnreachable> {
+        self.trial.poll(self.now_ns);
+        let mut vteps = Vec::new();
+        for peer in &tunnel(&self.config).peers {
+            if !vteps.contains(&peer.vtep) {
+                vteps.push(peer.vtep);
+            }
+        }
+        let wanted = tunnel(&self.config).peers[peer].vtep;
+        let place = vteps.iter().position(|vtep| *vtep == wanted);
+        let place = place.expect("an endpoint");
+        let both = self.trial.counters();
+        let shown = both.map(|counters| counters.undelivered[place].get(self.now_ns));
+        assert_eq!(shown[0], shown[1]);
+        shown[0]
     }
 
     /// Checks that outer packets of `mtu` bytes leave for that address, and no larger ones.
@@ -440,6 +465,177 @@ fn short_quote_of_first_large_packet_is_believed() {
         let quote = at.sent(BEHIND_B, uplink);
         assert_eq!(at.report(0, smaller, &quote[..least]), ABSORBED, "{name}");
         at.carries(BEHIND_B, smaller);
+    }
+}
+
+/// Who quotes a packet of ours is believed that it did not arrive, and nothing but what is shown
+/// changes: not for smaller packets either, which no path MTU is about.
+#[test]
+fn unreachable_is_shown_and_changes_nothing() {
+    use packet::wire::icmp::Unreachable::{Host, Network, Port, Prohibited, Protocol};
+    for (name, mut at) in Underlay::all() {
+        let uplink = at.mtu();
+        let overhead = tunnel(&at.config).overhead();
+        let vtep = tunnel(&at.config).peers[B].vtep;
+        let codes: &[_] = match vtep {
+            IpAddr::V4(_) => &[
+                (0, Network),
+                (1, Host),
+                (2, Protocol),
+                (3, Port),
+                (9, Prohibited),
+                (10, Prohibited),
+                (13, Prohibited),
+            ],
+            IpAddr::V6(_) => &[
+                (0, Network),
+                (1, Prohibited),
+                (2, Network),
+                (3, Host),
+                (4, Port),
+                (5, Prohibited),
+                (6, Prohibited),
+            ],
+        };
+        assert_eq!(at.shown(B), None, "{name}");
+        for (code, why) in codes {
+            for len in [uplink, 120 + overhead] {
+                let quote = at.sent(BEHIND_B, len);
+                let got = at.unreachable(vtep, *code, &quote);
+                assert_eq!(got, ABSORBED, "{name}: {code}, {len}");
+                let shown = at.shown(B).expect("it is shown");
+                let expected = (*why, vtep, 0);
+                assert_eq!((shown.why, shown.from, shown.age_s), expected, "{name}");
+                at.carries(BEHIND_B, uplink);
+            }
+        }
+        assert_eq!(
+            at.shown(tunnel_rows::C1),
+            None,
+            "{name}: of another endpoint"
+        );
+        at.trial.reload();
+        // A second has passed since.
+        at.wait(118);
+        assert_eq!(at.shown(B).map(|shown| shown.age_s), Some(119), "{name}");
+        at.wait(1);
+        assert_eq!(at.shown(B), None, "{name}");
+        let [counters, _] = at.trial.counters();
+        assert_eq!(counters.unreachable.believed.get(), 14, "{name}");
+        assert_eq!(counters.path_mtu.believed.get(), 0, "{name}");
+    }
+}
+
+/// As with path MTUs, and the guesses are the same ones: three of a source, whatever it says.
+#[test]
+fn forged_unreachables_are_not_shown() {
+    for (name, mut at) in Underlay::all() {
+        let overhead = tunnel(&at.config).overhead();
+        let vtep = tunnel(&at.config).peers[B].vtep;
+        let code = if vtep.is_ipv4() { 3 } else { 4 };
+        let udp_at = if vtep.is_ipv4() { 20 } else { 40 };
+        let genuine = at.sent(BEHIND_B, 120 + overhead);
+        let other = at.sent(BEHIND_C[0], 120 + overhead);
+        for ((what, quote), host) in forged_quotes(&genuine, &other).into_iter().zip(1..) {
+            let from = match vtep {
+                IpAddr::V4(_) => [203, 0, 113, host].into(),
+                IpAddr::V6(_) => [0x2001, 0xdb8, 0xd, host.into(), 0, 0, 0, 1].into(),
+            };
+            assert_eq!(
+                at.unreachable(from, code, &quote),
+                REFUSED,
+                "{name}: {what}"
+            );
+        }
+        // So little shows no flow, and is no guess either.
+        for length in [udp_at + 8, udp_at + 16, udp_at + 30] {
+            for _ in 0..4 {
+                let got = at.unreachable(vtep, code, &genuine[..length]);
+                assert_eq!(got, REFUSED, "{name}: {length}");
+            }
+        }
+        assert_eq!(at.shown(B), None, "{name}");
+        assert_eq!(at.unreachable(vtep, code, &genuine), ABSORBED, "{name}");
+        assert!(at.shown(B).is_some(), "{name}");
+        let mut guess = genuine.clone();
+        guess[udp_at + 1] ^= 1;
+        for _ in 0..3 {
+            assert_eq!(at.unreachable(vtep, code, &guess), REFUSED, "{name}");
+        }
+        assert_eq!(at.unreachable(vtep, code, &genuine), REFUSED, "{name}");
+        let large = at.sent(BEHIND_B, at.mtu());
+        let report = report_from(&at.config, vtep, u32::from(at.mtu()) - 1, &large);
+        assert_eq!(at.send(OUT, &report), REFUSED, "{name}: the same source");
+    }
+}
+
+/// Of a packet that not every path carries, it is known when one as large was sent.
+#[test]
+fn unreachable_about_large_packet_of_long_ago_is_refused() {
+    for (name, mut at) in Underlay::all() {
+        let vtep = tunnel(&at.config).peers[B].vtep;
+        let code = if vtep.is_ipv4() { 3 } else { 4 };
+        let quote = at.sent(BEHIND_B, at.mtu());
+        at.wait(10);
+        assert_eq!(at.unreachable(vtep, code, &quote), REFUSED, "{name}");
+        assert_eq!(at.shown(B), None, "{name}");
+        let _ = at.sent(BEHIND_B, at.mtu());
+        assert_eq!(at.unreachable(vtep, code, &quote), ABSORBED, "{name}");
+    }
+}
+
+/// Frames of a peer from another MAC than its own are forwarded as others, and the MAC is shown: by
+/// the fast path and the general one, of the peer that has the source, and of no other.
+#[test]
+fn other_mac_of_a_peer_is_shown() {
+    const OTHER: Mac = [0x52, 0x54, 0, 0xee, 0, 7];
+    for (name, config) in configs::tunnels() {
+        if name == "only" {
+            continue;
+        }
+        let mut trial = Trial::new(&config);
+        trial.resolve(0);
+        let shown = |trial: &mut Trial, now_ns| {
+            trial.poll(now_ns);
+            let both = trial.counters().map(|counters| {
+                let peers = counters.peers().zip(&tunnel(&config).peers);
+                let shown = peers.map(|(it, peer)| counters.other_mac(it, peer.mac.octets()));
+                shown.collect::<Vec<_>>()
+            });
+            assert_eq!(both[0], both[1], "{name}");
+            both[0].clone()
+        };
+        let none = vec![None; tunnel(&config).peers.len()];
+        let frame = inner_frame(&config, B, IPV4, &home().bytes());
+        let from_other = [&frame[..6], &OTHER, &frame[12..]].concat();
+        let usual = TunnelPacket::new(&config, B, frame).frame();
+        let other = TunnelPacket::new(&config, B, from_other).frame();
+        assert!(trial.send(1, OUT, &usual, None).is_ok(), "{name}");
+        assert_eq!(shown(&mut trial, 2), none, "{name}");
+        let verdict = trial.send(3, OUT, &other, None);
+        assert_eq!(verdict, Ok(Verdict::Forward(PortId(0))), "{name}");
+        let mut expected = none.clone();
+        expected[B] = Some((OTHER, 0));
+        assert_eq!(shown(&mut trial, 4), expected, "{name}");
+        // A frame from the right one does not hide it, but time does.
+        assert!(trial.send(5, OUT, &usual, None).is_ok(), "{name}");
+        trial.reload();
+        expected[B] = Some((OTHER, 119));
+        assert_eq!(shown(&mut trial, 2 + 120 * SECOND_NS), expected, "{name}");
+        assert_eq!(shown(&mut trial, 3 + 120 * SECOND_NS), none, "{name}");
+        // What the file says meanwhile is the peer's own.
+        let now_ns = 200 * SECOND_NS;
+        assert!(trial.send(now_ns, OUT, &other, None).is_ok(), "{name}");
+        let mut mended = config.clone();
+        let peers = &mut mended.tunnel.as_mut().expect("a tunnel").peers;
+        peers[B].mac = tenant_config::MacAddr::new(OTHER).expect("a station's");
+        trial.configure(&mended);
+        trial.poll(now_ns);
+        let [counters, _] = trial.counters();
+        for (peer, config) in counters.peers().zip(&tunnel(&mended).peers) {
+            let other = counters.other_mac(peer, config.mac.octets());
+            assert_eq!(other, None, "{name}");
+        }
     }
 }
 

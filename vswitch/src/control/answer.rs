@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 use pipeline::ipsec::{Mode, Rules, ShownSa};
-use pipeline::{DropReason, HolderView, NextHopView, PathMtuCounters, PathMtuRejection};
+use pipeline::{DropReason, HolderView, NextHopView, ReportCounters, ReportRejection};
 use tenant_config::{Addresses, LearnedFrom, MacAddr, PortConfig, SwitchConfig, UPLINK_NAME};
 use vswitch_api::endpoint::drops::Drop;
 use vswitch_api::endpoint::ipsec::{self, Ipsec};
@@ -14,7 +14,7 @@ use vswitch_api::endpoint::neighbours::Neighbour;
 use vswitch_api::endpoint::ports::{Port, Ports};
 use vswitch_api::endpoint::routes::Route;
 use vswitch_api::endpoint::switch::{PacketBuffers, Switch};
-use vswitch_api::endpoint::tunnels::{PathMtu, Peer, Rejected, Tunnel};
+use vswitch_api::endpoint::tunnels::{OtherStation, Peer, Rejected, Reports, Tunnel, Unreachable};
 use vswitch_api::endpoint::worker::{WakeBucket, Worker};
 
 use super::{Control, HttpError, WORKER_TIMEOUT, within};
@@ -119,31 +119,47 @@ impl Control {
         vms.chain(shared).chain(next_hops).collect()
     }
 
-    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+    /// `prefixes`: with those behind the peers, which may be many.
+    pub(super) fn tunnel(&self, prefixes: bool) -> Option<Tunnel> {
         let config = self.config.borrow();
         let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
         let (tunnel, uplink) = (config.tunnel.as_ref()?, config.uplink.as_ref()?);
+        let now_ns = counters.polled_ns.get();
         let peers = tunnel
             .peers
             .iter()
             .zip(counters.peers())
             .zip(tables.peers());
         let peers = peers.map(|((peer, traffic), (vtep, next_hop))| {
-            let next_hop_mac = mac_of(&counters.next_hops[next_hop]);
+            let hop = &counters.next_hops[next_hop];
+            let next_hop_mac = mac_of(hop);
+            let unreachable = counters.undelivered[vtep].get(now_ns);
             Peer {
                 name: peer.name.to_string(),
                 vtep: peer.vtep.to_string(),
+                sources: peer.sources.iter().map(ToString::to_string).collect(),
                 mac: peer.mac.to_string(),
                 next_hop: peer.next_hop.to_string(),
                 state: state_of(next_hop_mac.as_ref()),
                 next_hop_mac,
+                other_mac: other_station(counters.other_mac(traffic, peer.mac.octets())),
+                unreachable: unreachable.map(|it| Unreachable {
+                    why: it.why.name().to_owned(),
+                    from: it.from.to_string(),
+                    age_s: it.age_s,
+                }),
+                next_hop_conflict: other_station(hop.other.get(now_ns)),
+                underlay_mtu: peer.mtu.unwrap_or(uplink.mtu),
                 mtu: counters.inner_mtu[vtep].get() as u16,
                 tx_frames: traffic.tx_frames.get(),
                 tx_bytes: traffic.tx_bytes.get(),
                 rx_frames: traffic.rx_frames.get(),
                 rx_bytes: traffic.rx_bytes.get(),
                 last_seen_s: counters.last_seen_s(traffic),
-                prefixes: peer.prefixes.iter().map(ToString::to_string).collect(),
+                prefixes: match prefixes {
+                    true => peer.prefixes.iter().map(ToString::to_string).collect(),
+                    false => Vec::new(),
+                },
             }
         });
         Some(Tunnel {
@@ -153,7 +169,9 @@ impl Control {
             port: tunnel.port,
             mac: tunnel.mac.to_string(),
             mtu: uplink.mtu.saturating_sub(tunnel.overhead()),
-            path_mtu: path_mtu_reports(&counters.path_mtu),
+            vtep_conflict: other_station(counters.vtep_conflict.get(now_ns)),
+            path_mtu: reports(&counters.path_mtu),
+            unreachable: reports(&counters.unreachable),
             peers: peers.collect(),
         })
     }
@@ -267,13 +285,13 @@ fn shown_sa(sa: &ShownSa, now_ns: u64) -> ipsec::Sa {
     }
 }
 
-fn path_mtu_reports(counters: &PathMtuCounters) -> PathMtu {
-    let rejected = PathMtuRejection::ALL.iter().map(|why| Rejected {
+fn reports(counters: &ReportCounters) -> Reports {
+    let rejected = ReportRejection::ALL.iter().map(|why| Rejected {
         reason: why.name().to_owned(),
         reports: counters.rejected(*why).get(),
         help: why.help().to_owned(),
     });
-    PathMtu {
+    Reports {
         believed: counters.believed.get(),
         rejected: rejected.collect(),
     }
@@ -332,6 +350,12 @@ fn shared_address(config: &SwitchConfig, address: IpAddr, view: &HolderView) -> 
         state: if held.is_some() { "held" } else { "sought" }.to_owned(),
     };
     ports.map(neighbour).collect()
+}
+
+fn other_station(seen: Option<([u8; 6], u64)>) -> Option<OtherStation> {
+    let (mac, age_s) = seen?;
+    let mac = MacAddr::new(mac).ok()?.to_string();
+    Some(OtherStation { mac, age_s })
 }
 
 fn mac_of(next_hop: &NextHopView) -> Option<String> {

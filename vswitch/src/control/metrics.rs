@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use pipeline::ipsec::{EndpointCounters, Rules};
 use pipeline::{
-    Counters, DropReason, NextHopView, PathMtuCounters, PathMtuRejection, PeerCounters,
-    PortCounters,
+    Counters, DropReason, NextHopView, PeerCounters, PortCounters, ReportCounters, ReportRejection,
+    Trouble,
 };
+use tenant_config::SwitchConfig;
 use vswitch_api::metrics::{Metric, Reading, Unit, Writer};
 
 use super::Control;
@@ -46,8 +47,12 @@ pub(crate) fn reference() -> String {
     text += &NextHopView::PEER_REACHABLE.markdown_row();
     text += &Counters::PEER_MTU.markdown_row();
     text += &PeerCounters::LAST_SEEN.markdown_row();
-    text += &PathMtuCounters::BELIEVED.markdown_row();
-    text += &PathMtuCounters::REJECTED.markdown_row();
+    text += &Counters::PEER_TROUBLE.markdown_row();
+    text += &ReportCounters::PATH_MTU_BELIEVED.markdown_row();
+    text += &ReportCounters::PATH_MTU_REJECTED.markdown_row();
+    text += &ReportCounters::UNREACHABLE_BELIEVED.markdown_row();
+    text += &ReportCounters::UNREACHABLE_REJECTED.markdown_row();
+    text += &Counters::VTEP_CONFLICTS.markdown_row();
     text += &Counters::CONTESTED.markdown_row();
     text += &Counters::HOLDER_CHANGES.markdown_row();
     text.extend(rows(EndpointCounters::METRICS));
@@ -88,7 +93,7 @@ impl Control {
             }
         }
         if config.tunnel.is_some() {
-            self.peer_metrics(tenant, &mut out);
+            self.peer_metrics(&config, &mut out);
         }
         let contested = counters.contested_next_hops.get();
         out.single(&Counters::CONTESTED, [tenant], contested);
@@ -110,7 +115,8 @@ impl Control {
         out.finish()
     }
 
-    fn peer_metrics(&self, tenant: &str, out: &mut Writer) {
+    fn peer_metrics(&self, config: &SwitchConfig, out: &mut Writer) {
+        let tenant = config.tenant.as_str();
         let (counters, tables) = (self.counters.borrow(), self.tables.borrow());
         let peers = counters
             .peers()
@@ -125,17 +131,41 @@ impl Control {
             mtu.sample(labels, counters.inner_mtu[vtep].get());
         }
         let mut last_seen = out.family(&PeerCounters::LAST_SEEN);
-        for (labels, peer) in peers {
+        for (labels, peer) in peers.clone() {
             if let Some(seconds) = counters.last_seen_s(peer) {
                 last_seen.sample(labels, seconds);
             }
         }
-        let reports = &counters.path_mtu;
-        out.single(&PathMtuCounters::BELIEVED, [tenant], reports.believed.get());
-        let mut rejected = out.family(&PathMtuCounters::REJECTED);
-        for why in PathMtuRejection::ALL {
-            rejected.sample([tenant, why.name()], reports.rejected(*why).get());
+        let configured = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        let mut troubles = out.family(&Counters::PEER_TROUBLE);
+        for (((labels, peer), places), config) in peers.zip(tables.peers()).zip(configured) {
+            for trouble in Trouble::ALL {
+                let peer = (peer, config.mac.octets());
+                let has_it = counters.has_trouble(trouble, peer, places);
+                let [tenant, name] = labels;
+                troubles.sample([tenant, name, trouble.name()], has_it);
+            }
         }
+        for (reports, believed, rejected) in [
+            (
+                &counters.path_mtu,
+                &ReportCounters::PATH_MTU_BELIEVED,
+                &ReportCounters::PATH_MTU_REJECTED,
+            ),
+            (
+                &counters.unreachable,
+                &ReportCounters::UNREACHABLE_BELIEVED,
+                &ReportCounters::UNREACHABLE_REJECTED,
+            ),
+        ] {
+            out.single(believed, [tenant], reports.believed.get());
+            let mut rejected = out.family(rejected);
+            for why in ReportRejection::ALL {
+                rejected.sample([tenant, why.name()], reports.rejected(*why).get());
+            }
+        }
+        let conflicts = counters.vtep_conflicts.get();
+        out.single(&Counters::VTEP_CONFLICTS, [tenant], conflicts);
     }
 }
 
@@ -213,6 +243,8 @@ mod tests {
             r#"vswitch_peer_tx_frames_total{tenant="red",peer="host-b"} 5"#,
             r#"vswitch_peer_tx_frames_total{tenant="red",peer="host-c"} 0"#,
             r#"vswitch_peer_next_hop_reachable{tenant="red",peer="host-b"} 0"#,
+            r#"vswitch_peer_trouble{tenant="red",peer="host-b",trouble="mac"} 0"#,
+            r#"vswitch_vtep_conflicts_total{tenant="red"} 0"#,
             r#"vswitch_worker_wake_seconds_bucket{tenant="red",le="0.00005"} 3"#,
             r#"vswitch_worker_wake_seconds_bucket{tenant="red",le="+Inf"} 4"#,
             r#"vswitch_worker_wake_seconds_count{tenant="red"} 4"#,

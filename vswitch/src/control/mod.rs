@@ -216,7 +216,7 @@ impl Control {
             Endpoint::Drops => json_reply(&self.drops(has_flag(query, drops::ALL.name))),
             Endpoint::Routes => json_reply(&self.routes()),
             Endpoint::Neighbours => json_reply(&self.neighbours()),
-            Endpoint::Tunnels => json_reply(&self.tunnel()),
+            Endpoint::Tunnels => json_reply(&self.tunnel(true)),
             Endpoint::Ipsec => json_reply(&self.ipsec()),
             Endpoint::Worker => json_reply(&self.worker()),
             Endpoint::Switch => json_reply(&self.switch()),

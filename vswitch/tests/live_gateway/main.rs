@@ -13,5 +13,6 @@ mod neighbours;
 mod ovs;
 mod reload;
 mod site;
+mod trouble;
 mod udp;
 mod wire;

@@ -43,9 +43,16 @@ pub struct Tunnel {
     pub mac: String,
     /// The largest IP packet inside the tunnel, in bytes, by the uplink's MTU.
     pub mtu: u16,
+    /// Another station that claimed the address of the switch's own endpoint by ARP or ND within
+    /// two minutes; `null` if none did.
+    #[serde(default)]
+    pub vtep_conflict: Option<OtherStation>,
     /// What became of routers' reports of a smaller path MTU.
     #[serde(default)]
-    pub path_mtu: PathMtu,
+    pub path_mtu: Reports,
+    /// What became of reports that a packet did not arrive.
+    #[serde(default)]
+    pub unreachable: Reports,
     /// The peers in the order of the configuration.
     #[serde(deserialize_with = "list::<_, _, PEERS_MAX>")]
     pub peers: Vec<Peer>,
@@ -54,10 +61,13 @@ pub struct Tunnel {
 /// The most reasons for not believing a report.
 const REJECTIONS_MAX: usize = 64;
 
-/// Routers' reports of a smaller path MTU.
+/// The most `sources` of a peer.
+const SOURCES_MAX: usize = 16;
+
+/// Reports of routers and hosts about packets to peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PathMtu {
-    /// Reports that lowered the path MTU to a peer.
+pub struct Reports {
+    /// Reports that lowered the path MTU to a peer, or that say that one cannot be reached.
     pub believed: u64,
     /// Reports that were not believed, by reason.
     #[serde(deserialize_with = "list::<_, _, REJECTIONS_MAX>")]
@@ -75,6 +85,26 @@ pub struct Rejected {
     pub help: String,
 }
 
+/// A station that is not the one that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherStation {
+    /// Its MAC.
+    pub mac: String,
+    /// Seconds since it was last seen.
+    pub age_s: u64,
+}
+
+/// A believed report that packets to a peer do not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unreachable {
+    /// What was said: `network`, `host`, `protocol`, `port` or `prohibited`.
+    pub why: String,
+    /// The source of the report.
+    pub from: String,
+    /// Seconds since the last one.
+    pub age_s: u64,
+}
+
 /// A peer of the tunnel. Frames and bytes are those inside the tunnel, from the destination MAC on.
 /// Dropped frames are among the drops of the ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,15 +113,34 @@ pub struct Peer {
     pub name: String,
     /// Its endpoint.
     pub vtep: String,
+    /// Further addresses from which its packets come.
+    #[serde(default, deserialize_with = "list::<_, _, SOURCES_MAX>")]
+    pub sources: Vec<String>,
     /// The MAC that receives frames there.
     pub mac: String,
     /// The next hop towards the endpoint on the uplink.
     pub next_hop: String,
     /// The next hop's MAC; `null` while the switch solicits it.
     pub next_hop_mac: Option<String>,
-    /// The next hop's state: `reachable` or `unresolved`. Only `last_seen_s` says whether the peer
-    /// behind it is alive.
+    /// The next hop's state: `reachable` while it answers ARP or ND, otherwise `unresolved`. It
+    /// says nothing of the peer behind it: `last_seen_s` says whether that is alive.
     pub state: String,
+    /// Another MAC than `mac` from which frames of the peer came within two minutes; `null` if none
+    /// did.
+    #[serde(default)]
+    pub other_mac: Option<OtherStation>,
+    /// Who said within two minutes that packets to the endpoint do not arrive; `null` if nobody
+    /// did.
+    #[serde(default)]
+    pub unreachable: Option<Unreachable>,
+    /// Another station that claimed the next hop's address within two minutes, while the next hop
+    /// answered; `null` if none did.
+    #[serde(default)]
+    pub next_hop_conflict: Option<OtherStation>,
+    /// The largest IP packet that the underlay carries to the endpoint, in bytes, by the
+    /// configuration: the peer's `mtu`, or the uplink's.
+    #[serde(default)]
+    pub underlay_mtu: u16,
     /// The largest IP packet that reaches the peer, in bytes; smaller than the tunnel's after a
     /// router reported a smaller path MTU.
     pub mtu: u16,
@@ -119,6 +168,7 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         left("VTEP"),
         left("NEXT HOP"),
         left("STATE"),
+        right("UNDERLAY MTU"),
         right("MTU"),
         right("TX"),
         right("TX BYTES"),
@@ -126,6 +176,8 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         right("RX BYTES"),
         right("LAST SEEN"),
         right("PREFIXES"),
+        left("SOURCES"),
+        left("TROUBLE"),
     ]);
     for peer in &tunnel.peers {
         let seen = peer.last_seen_s.map(|seconds| format!("{seconds} s ago"));
@@ -134,6 +186,7 @@ fn text(tunnel: &Option<Tunnel>) -> String {
             peer.vtep.clone(),
             peer.next_hop.clone(),
             peer.state.clone(),
+            peer.underlay_mtu.to_string(),
             peer.mtu.to_string(),
             peer.tx_frames.to_string(),
             peer.tx_bytes.to_string(),
@@ -141,6 +194,8 @@ fn text(tunnel: &Option<Tunnel>) -> String {
             peer.rx_bytes.to_string(),
             seen.unwrap_or_else(|| "never".to_owned()),
             peer.prefixes.len().to_string(),
+            or_dash(peer.sources.join(" ")),
+            or_dash(troubles(peer)),
         ]);
     }
     let Tunnel {
@@ -151,19 +206,51 @@ fn text(tunnel: &Option<Tunnel>) -> String {
         mac,
         mtu,
         path_mtu,
+        unreachable,
+        vtep_conflict,
         ..
     } = tunnel;
     let [kind, vtep, mac] = [kind, vtep, mac].map(|text| cut(text, CELL_MAX));
     let head = format!("{kind}, VNI {vni}, from {vtep} port {port}, MAC {mac}");
-    let mut reports = format!("path MTU reports: {} believed", path_mtu.believed);
-    let rejected = path_mtu.rejected.iter().map(|why| why.reports);
+    let mut text = format!("{head}, packets up to {mtu} bytes\n");
+    text += &counts("path MTU reports", path_mtu);
+    text += &counts("unreachable reports", unreachable);
+    if let Some(OtherStation { mac, age_s }) = vtep_conflict {
+        let mac = cut(mac, CELL_MAX);
+        let _ = writeln!(text, "ANOTHER STATION HAS {vtep}: {mac}, {age_s} s ago");
+    }
+    format!("{text}\n{table}")
+}
+
+/// The line about reports of one kind.
+fn counts(what: &str, reports: &Reports) -> String {
+    let rejected = reports.rejected.iter().map(|why| why.reports);
     let all = rejected.fold(0, u64::saturating_add);
-    let _ = write!(reports, ", {all} rejected");
+    let mut line = format!("{what}: {} believed, {all} rejected", reports.believed);
     for Rejected {
         reason, reports: n, ..
-    } in path_mtu.rejected.iter().filter(|why| why.reports > 0)
+    } in reports.rejected.iter().filter(|why| why.reports > 0)
     {
-        let _ = write!(reports, "; {} {n}", cut(reason, CELL_MAX));
+        let _ = write!(line, "; {} {n}", cut(reason, CELL_MAX));
     }
-    format!("{head}, packets up to {mtu} bytes\n{reports}\n\n{table}")
+    line + "\n"
+}
+
+/// What goes wrong with a peer, in a few words.
+fn troubles(peer: &Peer) -> String {
+    let mac = peer.other_mac.iter();
+    let mac = mac.map(|it| format!("comes from MAC {}", it.mac));
+    let unreachable = peer.unreachable.iter();
+    let unreachable = unreachable.map(|it| format!("{} unreachable by {}", it.why, it.from));
+    let next_hop = peer.next_hop_conflict.iter();
+    let next_hop = next_hop.map(|it| format!("next hop also at {}", it.mac));
+    let all: Vec<String> = mac.chain(unreachable).chain(next_hop).collect();
+    all.join("; ")
+}
+
+fn or_dash(text: String) -> String {
+    match text.is_empty() {
+        true => "-".to_owned(),
+        false => text,
+    }
 }

@@ -149,57 +149,128 @@ impl IcmpError {
 /// The code of [`icmp::UNREACHABLE`] that reports a smaller MTU (RFC 1191).
 pub const FRAGMENTATION_NEEDED: u8 = 4;
 
-/// A router's report that a packet is larger than what its next link carries.
+/// A report about a packet that its sender could not deliver, or could not forward.
 #[derive(Debug, Clone, Copy)]
-pub struct TooBig<'p> {
-    /// What that link carries, in bytes.
-    pub mtu: u32,
-    /// The beginning of the packet, from its IP header on.
-    pub quote: &'p [u8],
+pub struct Report<'p> {
+    /// What it says.
+    pub said: Said,
+    /// The beginning of the packet, from its IP header on. `None` if the report is a fragment, cut
+    /// off, or has a wrong checksum.
+    pub quote: Option<&'p [u8]>,
 }
 
-/// Why a packet is no [`TooBig`].
+/// What a report says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTooBig {
-    /// It says something else.
-    Other,
-    /// It is a fragment, cut off, or has a wrong checksum.
-    Malformed,
+pub enum Said {
+    /// The packet is larger than what the router's next link carries.
+    TooBig {
+        /// What that link carries, in bytes; 0 if the report is cut off.
+        mtu: u32,
+    },
+    /// The packet does not get there.
+    Unreachable(Unreachable),
 }
 
-/// The report in an ICMP packet. `packet` begins with the IP header.
-pub fn too_big4<'p>(ip: &Ipv4, packet: &'p [u8]) -> Result<TooBig<'p>, NotTooBig> {
-    let message = ip.payload(packet);
-    let code = message.get(1).copied();
-    if ip.icmp_type() != Some(icmp::UNREACHABLE) || code != Some(FRAGMENTATION_NEEDED) {
-        return Err(NotTooBig::Other);
-    }
-    match message.split_at_checked(ICMP_HEADER_LEN) {
-        Some((head, quote)) if ip.fragment == Fragment::Whole && checksum::holds(message) => {
-            let mtu = u32::from(be16(head, 6));
-            Ok(TooBig { mtu, quote })
+/// Why a packet does not get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// A router has no route.
+    Network,
+    /// The last router finds no station with that address.
+    Host,
+    /// The host does not speak the protocol.
+    Protocol,
+    /// Nobody listens on the port.
+    Port,
+    /// A filter forbids it.
+    Prohibited,
+}
+
+impl Unreachable {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::Network,
+        Self::Host,
+        Self::Protocol,
+        Self::Port,
+        Self::Prohibited,
+    ];
+
+    /// Its name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Host => "host",
+            Self::Protocol => "protocol",
+            Self::Port => "port",
+            Self::Prohibited => "prohibited",
         }
-        _ => Err(NotTooBig::Malformed),
+    }
+
+    /// By the code of ICMP type 3 (RFC 792, RFC 1812).
+    const fn of4(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Network),
+            1 => Some(Self::Host),
+            2 => Some(Self::Protocol),
+            3 => Some(Self::Port),
+            9 | 10 | 13 => Some(Self::Prohibited),
+            _ => None,
+        }
+    }
+
+    /// By the code of ICMPv6 type 1 (RFC 4443, section 3.1).
+    const fn of6(code: u8) -> Option<Self> {
+        match code {
+            // No route, and a source that may not leave its zone.
+            0 | 2 => Some(Self::Network),
+            // A filter, a source that a filter refuses, and a route that rejects.
+            1 | 5 | 6 => Some(Self::Prohibited),
+            3 => Some(Self::Host),
+            4 => Some(Self::Port),
+            _ => None,
+        }
     }
 }
 
-/// As [`too_big4`]. RFC 4443, section 3.2: the receiver ignores the code.
-pub fn too_big6<'p>(ip: &Ipv6, packet: &'p [u8]) -> Result<TooBig<'p>, NotTooBig> {
-    if ip.icmp_type() != Some(icmpv6::PACKET_TOO_BIG) {
-        return Err(NotTooBig::Other);
-    }
+/// The report in an ICMP packet, if it is one. `packet` begins with the IP header.
+pub fn report4<'p>(ip: &Ipv4, packet: &'p [u8]) -> Option<Report<'p>> {
     let message = ip.payload(packet);
+    let code = *message.get(1)?;
+    if ip.icmp_type() != Some(icmp::UNREACHABLE) {
+        return None;
+    }
+    let split = message.split_at_checked(ICMP_HEADER_LEN);
+    let said = match code {
+        FRAGMENTATION_NEEDED => Said::TooBig {
+            mtu: split.map_or(0, |(head, _)| be16(head, 6).into()),
+        },
+        code => Said::Unreachable(Unreachable::of4(code)?),
+    };
+    let quote = split.map(|(_, quote)| quote);
+    let quote = quote.filter(|_| ip.fragment == Fragment::Whole && checksum::holds(message));
+    Some(Report { said, quote })
+}
+
+/// As [`report4`]. RFC 4443, section 3.2: of a packet that is too big, the receiver ignores the
+/// code.
+pub fn report6<'p>(ip: &Ipv6, packet: &'p [u8]) -> Option<Report<'p>> {
+    let message = ip.payload(packet);
+    let split = message.split_at_checked(ICMP_HEADER_LEN);
+    let said = match ip.icmp_type()? {
+        icmpv6::PACKET_TOO_BIG => Said::TooBig {
+            mtu: split.map_or(0, |(head, _)| be32(head, 4)),
+        },
+        icmpv6::UNREACHABLE => Said::Unreachable(Unreachable::of6(*message.get(1)?)?),
+        _ => return None,
+    };
     let holds = || {
         Icmpv6Packet::new_unchecked(message)
             .verify_checksum(&ip.source.into(), &ip.destination.into())
     };
-    match message.split_at_checked(ICMP_HEADER_LEN) {
-        Some((head, quote)) if ip.fragment == Fragment::Whole && holds() => {
-            let mtu = be32(head, 4);
-            Ok(TooBig { mtu, quote })
-        }
-        _ => Err(NotTooBig::Malformed),
-    }
+    let quote = split.map(|(_, quote)| quote);
+    let quote = quote.filter(|_| ip.fragment == Fragment::Whole && holds());
+    Some(Report { said, quote })
 }
 
 /// Whether an error may be sent about the packet (RFC 1122, section 3.2.2).

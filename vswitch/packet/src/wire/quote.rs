@@ -1,12 +1,11 @@
-//! What a router quotes of a tunnel packet that was too big for its next link, and whether the
-//! packet is one that [`Carrier::seal`] writes (RFC 5927, section 4.1; RFC 8899, section 4.6.1).
+//! What is quoted of a tunnel packet that did not get there, and whether the packet is one that
+//! [`Carrier::seal`] writes (RFC 5927, section 4.1; RFC 8899, section 4.6.1).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ethernet::ETHERNET_LEN;
 use super::field::{be16, be32, be128, mac_at};
 use super::flow::Inner;
-use super::icmp::TooBig;
 use super::tunnel::{Carrier, FIRST_SOURCE_PORT, OUTER6_LEN, TUNNEL_LEN, Template, UDP_LEN};
 use super::{ipv4, ipv6};
 use crate::number::{ethertype, protocol};
@@ -109,8 +108,7 @@ impl Carrier {
     }
 
     /// The endpoint to which the quoted packet went, if it came from us.
-    pub fn quoted_endpoint(&self, report: &TooBig<'_>) -> Option<IpAddr> {
-        let quote = report.quote;
+    pub fn quoted_endpoint(&self, quote: &[u8]) -> Option<IpAddr> {
         let (from, to): (IpAddr, IpAddr) = match self.own {
             IpAddr::V4(_) => {
                 let head = quote.first_chunk::<{ ipv4::HEADER_LEN }>()?;

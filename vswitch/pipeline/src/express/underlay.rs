@@ -8,7 +8,8 @@ use packet::wire::tunnel::Opened;
 
 use super::header::{Decision, HEAD4, Upper, Usual, WaysOut, plain4, plain6, word};
 use crate::counters::Counters;
-use crate::tables::{PackedTarget, Tables, Tunnel, UplinkRules, View4, View6};
+use crate::ids::{PeerId, VtepId};
+use crate::tables::{PackedTarget, Peer, Tables, Tunnel, UplinkRules, View4, View6};
 
 /// What is usual there.
 const USUAL: Usual<'static> = Usual {
@@ -191,13 +192,29 @@ impl<'t> FromUnderlay<'t> {
             _ => return None,
         };
         let peer = from.peer()?;
-        if tunnel.peers().get(peer.index())?.vtep != vtep {
+        let known = tunnel.peers().get(peer.index())?;
+        if known.usual != Peer::sender(vtep, ethernet.from)
+            && !self.is_from_other_mac(peer, known, vtep, ethernet.from)
+        {
             return None;
         }
         let decision = self.send_to_port(inside, begin, to, len)?;
         // Counted with its padding, as the general path does.
         self.counters.peer(peer).received(end - begin, self.now_ns);
         Some(decision)
+    }
+
+    /// Whether it is from the peer's endpoint, though not from its MAC, which is noted.
+    #[cold]
+    #[inline(never)]
+    fn is_from_other_mac(&self, peer: PeerId, known: &Peer, vtep: VtepId, from: u64) -> bool {
+        if known.vtep != vtep {
+            return false;
+        }
+        let [a, b, c, d, e, f, ..] = from.to_le_bytes();
+        let seen = &self.counters.peer(peer).other_mac;
+        seen.set([a, b, c, d, e, f], self.now_ns);
+        true
     }
 
     /// Sends it by the port that `target` leads to, if it leads to one. `frame` begins at `begin`

@@ -1,7 +1,7 @@
 //! What may come from the underlay: the rows of "From the uplink".
 
 use packet::number::ethertype;
-use packet::wire::icmp::{self, NotTooBig};
+use packet::wire::icmp;
 use packet::wire::{Arp, ETHERNET_LEN, Ip, Ipv4, Ipv6, Packet, arp, ipv4, ipv6, mac_at};
 use packet::{DropReason, Frame, addr};
 
@@ -85,9 +85,9 @@ fn ipv6_from_uplink(tables: &Tables, payload: &[u8]) -> Result<Ipv6, DropReason>
     Ok(ip)
 }
 
-/// Whether the packet says that one of the tunnel's was too big. The links of the router that says
-/// so may be numbered as the tenant's network is, or not at all (RFC 7404): it is judged by what it
-/// quotes.
+/// Whether the packet says that one of the tunnel's was too big or did not get there. The links of
+/// the router that says so may be numbered as the tenant's network is, or not at all (RFC 7404): it
+/// is judged by what it quotes.
 #[cold]
 fn is_report4(tables: &Tables, ip: &Ipv4, packet: &[u8]) -> bool {
     let router = addr::is_routable4(ip.source) || addr::is_link_local4(ip.source);
@@ -97,7 +97,7 @@ fn is_report4(tables: &Tables, ip: &Ipv4, packet: &[u8]) -> bool {
             tables.route4(ip.source),
             tables.route4(ip.destination),
         )
-        && !matches!(icmp::too_big4(ip, packet), Err(NotTooBig::Other))
+        && icmp::report4(ip, packet).is_some()
 }
 
 /// As [`is_report4`].
@@ -111,7 +111,7 @@ fn is_report6(tables: &Tables, ip: &Ipv6, packet: &[u8]) -> bool {
             tables.route6(ip.source),
             tables.route6(ip.destination),
         )
-        && !matches!(icmp::too_big6(ip, packet), Err(NotTooBig::Other))
+        && icmp::report6(ip, packet).is_some()
 }
 
 /// Whether these may be the ends of a report.

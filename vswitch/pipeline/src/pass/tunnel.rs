@@ -2,8 +2,8 @@
 
 use packet::wire::ecn::Ecn;
 use packet::wire::tunnel::Outer;
-use packet::wire::{ETHERNET_LEN, Fragment, Ip, Packet};
-use packet::{DropReason, Frame};
+use packet::wire::{ETHERNET_LEN, Fragment, Ip, Packet, mac_at};
+use packet::{DropReason, Frame, addr};
 
 use super::{FromPeer, Outcome, Pass, Side};
 use crate::filter::{self, Remote};
@@ -90,9 +90,29 @@ impl<'s, N: Notes> Pass<'s, N> {
         };
         self.counters.peer(id).received(received, self.now_ns);
         self.note_peer(id, "from peer");
+        self.note_mac(tunnel, id, (frame, inner));
         self.notes
             .note(Stage::Filter, format_args!("pass: {inner}"));
         Ok(Side::Peer(FromPeer { tunnel, id, ecn }))
+    }
+
+    /// Notes a MAC other than the peer's, if the frame has a source by which the peer was found.
+    #[inline(always)]
+    fn note_mac(&mut self, tunnel: &Tunnel, id: PeerId, (frame, inner): (&Frame<'_>, &Packet)) {
+        let source = mac_at(frame.bytes(), 6);
+        let by_source = match &inner.ip {
+            Ip::V4(ip) => ip.source != 0,
+            Ip::V6(ip) => ip.source != 0 && !addr::is_link_local6(ip.source),
+            Ip::Arp(_) => true,
+            Ip::Rarp => false,
+        };
+        if by_source && source != tunnel.peer(id).mac {
+            self.counters.peer(id).other_mac.set(source, self.now_ns);
+            self.notes.note(
+                Stage::Tunnel,
+                format_args!("from another MAC than the peer's"),
+            );
+        }
     }
 
     pub(super) fn note_peer(&mut self, id: PeerId, what: &str) {

@@ -1,6 +1,6 @@
 //! ARP: the switch answers for every address that the side may reach, and forwards no ARP.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use packet::wire::{Arp, Packet, arp, mac_at};
 use packet::{DropReason, Frame, addr};
@@ -56,6 +56,7 @@ impl<N: Notes> Pass<'_, N> {
             return true;
         };
         let sender = Ipv4Addr::from_bits(arp.sender_ip).into();
+        self.hear_claim(sender, arp.sender_mac);
         let Some(id) = self.tables.next_hop_at(sender) else {
             return false;
         };
@@ -67,6 +68,16 @@ impl<N: Notes> Pass<'_, N> {
     pub(super) fn hear_next_hop(&mut self, id: NextHopId, mac: [u8; 6]) {
         if !self.state.next_hops[id.index()].heard(self.now_ns, mac) {
             self.counters.contested_next_hops.add(1);
+        }
+    }
+
+    /// Another station of the underlay says that it has the address. If that is our endpoint's,
+    /// each of us receives a part of what is for both (RFC 5227).
+    pub(super) fn hear_claim(&mut self, address: IpAddr, mac: [u8; 6]) {
+        let tunnel = self.tables.tunnel.as_ref();
+        if tunnel.is_some_and(|tunnel| tunnel.carrier.own() == address) {
+            self.state.vtep_conflict = Some((mac, self.now_ns));
+            self.counters.vtep_conflicts.add(1);
         }
     }
 

@@ -38,7 +38,7 @@ impl<N: Notes> Pass<'_, N> {
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMP echo"));
             return answered.map(Served::Answered);
         }
-        if let Some(reason) = self.judge_path_mtu4(side, ip, frame) {
+        if let Some(reason) = self.judge_report4(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
         }
         let served = self.serve_dns4(side, (packet, ip), frame);
@@ -83,7 +83,7 @@ impl<N: Notes> Pass<'_, N> {
             let answered = self.answer(side, built, packet.vid, frame, format_args!("ICMPv6 echo"));
             return answered.map(Served::Answered);
         }
-        if let Some(reason) = self.judge_path_mtu6(side, ip, frame) {
+        if let Some(reason) = self.judge_report6(side, ip, frame) {
             return self.refuse(Stage::Service, reason);
         }
         let served = self.serve_dns6(side, (packet, ip), frame);

@@ -8,9 +8,9 @@ mod dhcp_server;
 mod dns;
 mod dns_forward;
 mod echo;
+mod icmp_report;
 mod metadata;
 mod nd;
-mod path_mtu;
 mod shared;
 
 use crate::pass::Sent;

@@ -3,8 +3,8 @@
 
 use std::net::Ipv6Addr;
 
-use packet::number::icmpv6;
-use packet::wire::{ETHERNET_LEN, Ipv6, Packet, mac_at, nd};
+use packet::number::{ethertype, icmpv6};
+use packet::wire::{ETHERNET_LEN, Ipv6, Packet, ipv6, mac_at, nd};
 use packet::{DropReason, Frame, addr};
 
 use super::Owner;
@@ -37,6 +37,10 @@ impl<N: Notes> Pass<'_, N> {
                 if let Side::Uplink(uplink) = side {
                     let said = nd::source_link_layer(ip, layer3);
                     self.hear_solicitation(uplink, ip, said);
+                    if ip.source == 0 {
+                        let source = mac_at(frame.bytes(), 6);
+                        self.hear_claim(Ipv6Addr::from_bits(wanted).into(), source);
+                    }
                 }
                 let is_router = match self.owner6(side, ip, wanted) {
                     Owner::Switch => true,
@@ -141,15 +145,16 @@ impl<N: Notes> Pass<'_, N> {
         announced: u128,
         frame: &Frame<'_>,
     ) -> DropReason {
-        let next_hop = self
-            .tables
-            .next_hop_at(Ipv6Addr::from_bits(announced).into());
-        let Some(id) = next_hop else {
-            return DropReason::NdUnknown;
-        };
         let layer3 = frame.bytes().get(ETHERNET_LEN..).unwrap_or_default();
         let named = nd::target_link_layer(ip, layer3);
         let mac = named.unwrap_or_else(|| mac_at(frame.bytes(), 6));
+        let address = Ipv6Addr::from_bits(announced).into();
+        if uplink.is_other_station(mac) {
+            self.hear_claim(address, mac);
+        }
+        let Some(id) = self.tables.next_hop_at(address) else {
+            return DropReason::NdUnknown;
+        };
         // Without the override flag it says nothing against what is known (RFC 4861, 7.2.5).
         let known = self.state.next_hop_mac(Some(id));
         let differs = known.is_some_and(|known| known != mac);
@@ -157,6 +162,26 @@ impl<N: Notes> Pass<'_, N> {
             self.hear_next_hop(id, mac);
         }
         DropReason::Absorbed
+    }
+
+    /// A packet from the underlay that the filter has refused for its source: if that is our own,
+    /// and the packet is one of Neighbour Discovery, which no router forwards, another station of
+    /// the link uses our address.
+    #[cold]
+    pub(crate) fn hear_refused6(&mut self, frame: &Frame<'_>) {
+        let bytes = frame.bytes();
+        let is_ipv6 = bytes.get(12..14) == Some(&ethertype::IPV6.to_be_bytes());
+        let layer3 = bytes.get(ETHERNET_LEN..).filter(|_| is_ipv6);
+        let Some(ip) = layer3.and_then(|layer3| ipv6::parse(layer3).ok()) else {
+            return;
+        };
+        let is_nd = matches!(
+            ip.icmp_type(),
+            Some(icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT)
+        );
+        if is_nd && ip.hop_limit == 255 {
+            self.hear_claim(Ipv6Addr::from_bits(ip.source).into(), mac_at(bytes, 6));
+        }
     }
 
     /// Learns the MAC of a next hop on the underlay that solicits, and says its own.

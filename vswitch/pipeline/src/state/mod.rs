@@ -158,6 +158,8 @@ pub(crate) struct State {
     pub(crate) next_hops: Box<[NextHop]>,
     /// The next hop that comes first when there are more than may be solicited at once.
     pub(crate) solicit_from: usize,
+    /// The other station that has claimed our endpoint's address last, and when, in nanoseconds.
+    pub(crate) vtep_conflict: Option<([u8; 6], u64)>,
     /// The tunnel's endpoints.
     pub(crate) paths: Box<[PathMtu]>,
     /// Who forges reports about them.
@@ -205,6 +207,7 @@ impl State {
             ask_from: 0,
             next_hops: next_hops.collect(),
             solicit_from: 0,
+            vtep_conflict: None,
             paths: paths.collect(),
             guesses: Box::default(),
             uplink_errors: Bucket::FULL,
@@ -605,6 +608,9 @@ impl State {
         let (Some(tunnel), Some(old)) = (&tables.tunnel, &old.tunnel) else {
             return;
         };
+        if tunnel.carrier.own() == old.carrier.own() {
+            self.vtep_conflict = previous.vtep_conflict;
+        }
         if tunnel.has_same_paths(old) {
             std::mem::swap(&mut self.paths, &mut previous.paths);
             return;

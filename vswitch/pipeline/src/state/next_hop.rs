@@ -11,6 +11,8 @@ pub(crate) struct NextHop {
     unanswered: u32,
     /// Whether another station has claimed its address since it answered last.
     contested: bool,
+    /// The other station that claimed it last, and when, in nanoseconds.
+    other: Option<([u8; 6], u64)>,
 }
 
 impl NextHop {
@@ -30,6 +32,7 @@ impl NextHop {
         let contested = self.mac.is_some_and(|known| known != mac);
         if contested {
             self.contested = true;
+            self.other = Some((mac, now_ns));
         } else {
             self.confirm(now_ns, mac);
         }
@@ -44,7 +47,14 @@ impl NextHop {
             solicited_ns: None,
             unanswered: 0,
             contested: false,
+            // Who has taken the address over is no other station.
+            other: self.other.filter(|(other, _)| *other != mac),
         };
+    }
+
+    /// Another station that claimed the address while this one answered, and when, in nanoseconds.
+    pub(crate) fn other(&self) -> Option<([u8; 6], u64)> {
+        self.other
     }
 
     /// Forgets a MAC that is now the uplink's own.
@@ -84,8 +94,14 @@ mod tests {
         assert!(next_hop.heard(0, [2; 6]), "the first is believed");
         assert!(!next_hop.heard(1, [4; 6]));
         assert_eq!(next_hop.mac(), Some([2; 6]));
+        assert_eq!(next_hop.other(), Some(([4; 6], 1)));
         assert!(next_hop.wants_solicitation(2) && !next_hop.wants_solicitation(3));
         assert!(next_hop.heard(4, [2; 6]), "it answers");
+        assert_eq!(
+            next_hop.other(),
+            Some(([4; 6], 1)),
+            "and so does the other one"
+        );
         assert!(!next_hop.wants_solicitation(5));
         // It has moved: the old station is silent, and the new one is heard when that is known.
         for asked in 1..=3 {
@@ -96,6 +112,7 @@ mod tests {
         assert!(next_hop.wants_solicitation(second(4)));
         assert!(next_hop.heard(second(4) + 1, [4; 6]));
         assert_eq!(next_hop.mac(), Some([4; 6]));
+        assert_eq!(next_hop.other(), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The path MTU to an endpoint of the tunnel, and what was sent there lately.
+//! The path to an endpoint of the tunnel: its MTU, what was sent there lately, and whether that
+//! arrives.
 
 use crate::tables::{Tunnel, Vtep};
+use crate::trouble::Undelivered;
 
 /// The path MTU to one endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +21,8 @@ pub(crate) struct PathMtu {
     extra: u16,
     /// The packets that a router can have seen.
     pub(crate) sent: SentLately,
+    /// What was reported last of a packet that did not arrive.
+    pub(crate) undelivered: Option<Undelivered>,
 }
 
 /// What became of a report that is no forgery.
@@ -45,6 +49,7 @@ impl PathMtu {
             protected: vtep.protected,
             extra: 0,
             sent: SentLately::default(),
+            undelivered: None,
         }
     }
 
@@ -83,6 +88,7 @@ impl PathMtu {
     /// Keeps what was known under the previous tables, if it is still valid.
     pub(crate) fn keep(&mut self, tunnel: &Tunnel, previous: Self) {
         self.sent = previous.sent;
+        self.undelivered = previous.undelivered;
         if self.protected {
             self.set_extra(tunnel, previous.extra);
         }

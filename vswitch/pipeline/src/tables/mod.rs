@@ -31,7 +31,7 @@ pub(crate) use self::multicast::MulticastRules;
 pub(crate) use self::port::{PortEgress, PortExpress, PortRules};
 pub(crate) use self::shared_address::SharedAddress;
 pub(crate) use self::target::{PackedTarget, Target};
-pub(crate) use self::tunnel::{Tunnel, Vtep};
+pub(crate) use self::tunnel::{Peer, Tunnel, Vtep};
 pub(crate) use self::uplink::UplinkRules;
 
 use crate::ids::{NextHopId, PortId, SharedId};

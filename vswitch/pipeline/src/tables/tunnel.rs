@@ -50,6 +50,16 @@ pub(crate) struct Peer {
     pub(crate) vtep: VtepId,
     /// The MAC that receives frames there.
     pub(crate) mac: [u8; 6],
+    /// Both in one word, as [`Peer::sender`] makes it.
+    pub(crate) usual: u64,
+}
+
+impl Peer {
+    /// An endpoint, and a MAC in the lower 48 bits, its first byte the lowest.
+    #[inline(always)]
+    pub(crate) fn sender(vtep: VtepId, mac: u64) -> u64 {
+        u64::from(vtep.0) << 48 | mac
+    }
 }
 
 /// An endpoint of peers; several of them may share one.
@@ -124,7 +134,9 @@ impl Tunnel {
                 VtepId((vteps.len() - 1) as u16)
             });
             let mac = peer.mac.octets();
-            peers.push(Peer { vtep, mac });
+            let [a, b, c, d, e, f] = mac;
+            let usual = Peer::sender(vtep, u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+            peers.push(Peer { vtep, mac, usual });
         }
         let sources = tunnel.peers.iter().flat_map(|peer| {
             let vtep = places[&peer.vtep];

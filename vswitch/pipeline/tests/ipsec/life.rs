@@ -1,6 +1,7 @@
 //! Lives of SAs: renewal, limits, a new configuration, and the end of whoever negotiates.
 
 use packet::DropReason;
+use packet::wire::icmp::Unreachable;
 use pipeline::ipsec::{
     Bounds, Direction, InboundSa, Lifetime, Mode, Notice, Order, OutboundSa, Request, Suite,
 };
@@ -301,7 +302,12 @@ fn congestion_marks_reach_the_packet() {
 
 /// A router's report about the packet in `wired`, or a part of it, to host 7.
 fn report(wired: &[u8], mtu: u16, from: u8) -> Vec<u8> {
-    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    said(4, mtu, wired, from)
+}
+
+/// ICMP type 3 with that code about such a packet.
+fn said(code: u8, mtu: u16, wired: &[u8], from: u8) -> Vec<u8> {
+    let mut icmp = vec![3, code, 0, 0, 0, 0];
     icmp.extend(mtu.to_be_bytes());
     icmp.extend(wired);
     let sum = !packet::wire::checksum::folded(packet::wire::checksum::sum(&icmp));
@@ -372,6 +378,40 @@ fn path_mtu_is_believed_from_who_quotes_a_live_spi() {
             fits(&mut here, 1400),
             "after ten minutes larger packets are tried"
         );
+    }
+}
+
+/// That an endpoint cannot be reached is shown, where a packet of any size is quoted that was sent
+/// to it.
+#[test]
+fn unreachable_is_shown_from_who_quotes_a_live_spi() {
+    for in_udp in [false, true] {
+        let style = Style {
+            in_udp,
+            ..Style::USUAL
+        };
+        let (mut here, _) = pair(style);
+        let quoted = if in_udp { 36 } else { 28 };
+        let wired = here.send(&packet(7, 8, 100))[14..][..quoted].to_vec();
+        let shown = |here: &mut End| {
+            poll(here, NOW_NS);
+            let counters = here.pipeline.counters();
+            counters.undelivered[0].get(NOW_NS)
+        };
+        let mut other = wired.clone();
+        other[quoted - 8] = 0x77;
+        let mut unused = wired.clone();
+        unused[quoted - 1] = 9;
+        for (at, quote) in (0..).zip([&other[..], &unused, &wired[..quoted - 1]]) {
+            let refused = here.refused(&said(3, 0, quote, at));
+            assert_eq!(refused, DropReason::GatewayService, "{at}");
+            assert_eq!(shown(&mut here), None, "{at}");
+        }
+        let heard = here.refused(&said(2, 0, &wired, 50));
+        assert_eq!(heard, DropReason::Absorbed, "{in_udp}");
+        let shown = shown(&mut here).expect("it is shown");
+        let expected = (Unreachable::Protocol, [198, 51, 100, 50].into());
+        assert_eq!((shown.why, shown.from), expected, "{in_udp}");
     }
 }
 

@@ -322,6 +322,11 @@ impl Switch {
         self.counters.path_mtu.believed.get()
     }
 
+    /// All that is counted and shown.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// How often another station than a next hop has claimed its address.
     pub(crate) fn contested_next_hops(&self) -> u64 {
         self.counters.contested_next_hops.get()
@@ -364,6 +369,11 @@ impl Trial {
 
     pub(crate) fn config(&self) -> &SwitchConfig {
         &self.switch.config
+    }
+
+    /// What the switch and its twin, which takes no short cut, show.
+    pub(crate) fn counters(&self) -> [&Counters; 2] {
+        [&self.switch, &self.twin].map(Switch::counters)
     }
 
     /// Installs the same configuration again, which must change nothing.

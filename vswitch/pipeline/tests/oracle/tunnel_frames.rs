@@ -235,6 +235,23 @@ pub(crate) fn report_from(config: &SwitchConfig, from: IpAddr, mtu: u32, quote: 
     }
 }
 
+/// ICMP "destination unreachable" of either family to the VTEP about the packet that begins with
+/// `quote`, from that address.
+pub(crate) fn unreachable(config: &SwitchConfig, from: IpAddr, code: u8, quote: &[u8]) -> Vec<u8> {
+    let rest = [&[0; 4], quote].concat();
+    match (from, tunnel(config).vtep) {
+        (IpAddr::V4(from), IpAddr::V4(vtep)) => {
+            let packet = V4::new(from, vtep, 1, icmp(3, code, &rest));
+            frames::ethernet(rows::UPLINK, rows::ROUTER, IPV4, &packet.bytes())
+        }
+        (IpAddr::V6(from), IpAddr::V6(vtep)) => {
+            let packet = V6::icmp(from, vtep, icmpv6(1, code, &rest));
+            frames::ethernet(rows::UPLINK, rows::ROUTER, IPV6, &packet.bytes())
+        }
+        _ => panic!("a router of another family"),
+    }
+}
+
 /// Sources of reports that no other packet from the underlay may have, and whether a router may
 /// have them: link-local ones, the gateway's, a port's, one behind a peer; the uplink's own, and
 /// those that are invalid on any wire.

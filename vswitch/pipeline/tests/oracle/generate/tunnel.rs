@@ -4,7 +4,7 @@ use tenant_config::TunnelKind;
 
 use super::super::tunnel_frames::{
     Sum, TunnelPacket, geneve_header, geneve_option, odd_routers, quote_of, report, report_from,
-    too_big, tunnel,
+    too_big, tunnel, unreachable,
 };
 use super::*;
 
@@ -251,12 +251,16 @@ pub(crate) fn report_about(choices: &mut Choices<'_>, config: &SwitchConfig, lef
         &[full - 1, full - 20],
         &[1330, 1350, 626, 576, 0, full, full + 1],
     );
-    let bytes = match choices.once_in(8) {
-        true => {
-            let (from, _) = choices.pick(&odd_routers(config));
-            report_from(config, from, mtu, &quote)
+    let (odd, _) = choices.pick(&odd_routers(config));
+    let bytes = match choices.below(16) {
+        0 | 1 => report_from(config, odd, mtu, &quote),
+        2 => unreachable(config, odd, choices.byte() % 16, &quote),
+        3..=6 => {
+            let from = choices.pick(&tunnel(config).peers).vtep;
+            let code = choices.mostly(&[3, 13], &[0, 1, 2, 4, 5, 6, 7, 9, 10, 11]);
+            unreachable(config, from, code, &quote)
         }
-        false => report(config, router, mtu, &quote),
+        _ => report(config, router, mtu, &quote),
     };
     Sent {
         from: config.ports.len(),

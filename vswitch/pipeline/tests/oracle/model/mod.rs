@@ -63,7 +63,7 @@ use self::packet::*;
 use self::resolver::{Query, Resolvers};
 use self::route::*;
 use self::storm::*;
-use self::tunnel::path_mtu::{Belief, Witness};
+use self::tunnel::path_mtu::{Belief, Complaint, Witness};
 use self::tunnel::{Outer, TunnelReply};
 use self::uplink::*;
 

@@ -168,22 +168,18 @@ impl Model {
         unwanted_from_outside(packet)
     }
 
-    /// "A report that a packet is too big": its router has any address but the uplink's own, the
-    /// subnet's first or last one, and those that are invalid on any wire.
+    /// "A report that a packet is too big or does not arrive": its router has any address but the
+    /// uplink's own, the subnet's first or last one, and those that are invalid on any wire.
     fn is_of_a_router(&self, uplink: &UplinkConfig, packet: &Packet<'_>) -> bool {
         let is_own = |address| uplink.own_addresses().any(|own| own == address);
         let invalid = is_invalid_source(packet) && !is_link_local(packet.source);
-        let says_too_big = match packet.source {
-            IpAddr::V4(_) => packet.icmpv4_type() == Some(3) && packet.payload[1] == 4,
-            IpAddr::V6(_) => packet.icmpv6_type() == Some(2),
-        };
         self.config.tunnel.is_some()
             && is_own(packet.destination)
             && !is_own(packet.source)
             && !invalid
             && !self.is_edge_of_underlay(packet.source)
             && !self.stands_for_closed(packet.source)
-            && says_too_big
+            && Complaint::of(packet).is_some()
     }
 
     /// The rows that follow those of IPsec; `carried` if an SA has carried the packet.

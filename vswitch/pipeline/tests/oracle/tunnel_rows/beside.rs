@@ -10,6 +10,7 @@ pub(super) fn add(rows: &mut Rows) {
     only_from_port(rows);
     path_mtus(rows);
     path_mtu_quotes(rows);
+    unreachables(rows);
 }
 
 /// An IPv4 packet from the router's MAC to the uplink's, outside the tunnel.
@@ -210,4 +211,38 @@ fn path_mtu_quotes(rows: &mut Rows) {
         plain(&V4::new(NEXT_HOP, UPLINK_IP, 128, message))
     });
     rows.drop(GatewayService, "a quote of IPv6", error(3, 4, &away6().bytes()));
+}
+
+#[rustfmt::skip] // A table: one frame a statement.
+fn unreachables(rows: &mut Rows) {
+    rows.row = "Beside: unreachable";
+    rows.on(configs::geneve(), OUT);
+    let quote = V4::new(UPLINK_IP, [192, 0, 2, 66].into(), 17, udp(50_000, 6081, &[0; 60]));
+    let said = |from: Ipv4Addr, code| plain(&V4::new(from, UPLINK_IP, 1,
+        icmp(3, code, &[&[0; 4], &quote.bytes()[..]].concat())));
+    for code in [0, 1, 2, 3, 5, 9, 10, 13, 14] {
+        rows.drop(GatewayService, "of what was never sent", said([192, 0, 2, 66].into(), code));
+    }
+    for code in [0, 1, 2, 3, 4, 9, 10, 13] {
+        rows.drop(GatewayService, "a report from a source that only routers have", said(IP1, code));
+    }
+    for code in [5, 6, 7, 8, 11, 12, 14] {
+        rows.drop(IngressSource, "another code from such a source", said(IP1, code));
+    }
+    rows.drop(IngressSource, "a report from the uplink itself", said(UPLINK_IP, 3));
+    let short = |len| plain(&V4::new(NEXT_HOP, UPLINK_IP, 1, icmp(3, 3, &[0; 4])[..len].to_vec()));
+    for len in [2, 4, 7] {
+        rows.drop(Ipv4Malformed, "cut off", short(len));
+    }
+    rows.drop(GatewayService, "without a quote", short(8));
+    rows.on(configs::geneve6(), OUT);
+    let peer: Ipv6Addr = "2001:db8::66".parse().expect("an address");
+    let quote = V6::new(UPLINK6, peer, 17, udp(50_000, 6081, &[0; 60]));
+    let said = |from: Ipv6Addr, code| plain6(&V6::icmp(from, UPLINK6,
+        icmpv6(1, code, &[&[0; 4], &quote.bytes()[..]].concat())));
+    for code in 0..=7 {
+        rows.drop(GatewayService, "of what was never sent, by IPv6", said(peer, code));
+        let reason = if code == 7 { IngressSource } else { GatewayService };
+        rows.drop(reason, "the same from a VM's address", said(inner(0x11), code));
+    }
 }

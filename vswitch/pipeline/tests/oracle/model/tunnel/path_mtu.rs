@@ -1,10 +1,13 @@
-//! The promise about path MTUs. It is not the rule by which the switch keeps it: the model knows
-//! neither secret nor hash, and looks at the packets that have left.
+//! The promise about path MTUs and unreachable endpoints. It is not the rule by which the switch
+//! keeps it: the model knows neither secret nor hash, and looks at the packets that have left.
 //!
 //! A path MTU goes down only by a report that shows what only a witness of our packets can know: a
 //! source port that we used towards that endpoint, in a packet of a size that we sent there within
 //! the last ten seconds. A router that quotes enough of a packet at once is always heard, unless
 //! too many reports were wrong: three of its own, or a hundred of all, within ten minutes.
+//!
+//! That an endpoint cannot be reached is believed in the same way, also of a smaller packet, of
+//! which the time does not matter. It changes nothing but what is shown.
 
 use super::*;
 
@@ -30,11 +33,45 @@ struct Sent {
     packet: Vec<u8>,
 }
 
+/// What is reported about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Complaint {
+    /// No link beyond carries more bytes than that.
+    TooBig(u32),
+    /// It did not arrive.
+    Lost,
+}
+
+impl Complaint {
+    /// "ICMP type 3 with code 0 to 4, 9, 10 or 13, ICMPv6 type 1 with code 0 to 6, and type 2."
+    pub(in super::super) fn of(packet: &Packet<'_>) -> Option<Self> {
+        let message = packet.payload;
+        let code = message.get(1);
+        match packet.source {
+            IpAddr::V4(_) if packet.icmpv4_type() == Some(3) => match code? {
+                4 if message.len() < 8 => Some(Self::TooBig(0)),
+                4 => Some(Self::TooBig(be16(message, 6).into())),
+                0..=3 | 9 | 10 | 13 => Some(Self::Lost),
+                _ => None,
+            },
+            IpAddr::V6(_) if packet.icmpv6_type() == Some(2) => match message.len() {
+                0..8 => Some(Self::TooBig(0)),
+                _ => {
+                    let [upper, lower] = [4, 6].map(|at| u32::from(be16(message, at)));
+                    Some(Self::TooBig(upper * 65_536 + lower))
+                }
+            },
+            IpAddr::V6(_) if packet.icmpv6_type() == Some(1) && *code? <= 6 => Some(Self::Lost),
+            _ => None,
+        }
+    }
+}
+
 /// A report that the switch has before it.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     peer: IpAddr,
-    said: u32,
+    said: Complaint,
     from: IpAddr,
 }
 
@@ -143,6 +180,9 @@ impl Model {
             self.witness.rejected.push((self.now_ns, from));
             return;
         }
+        let Complaint::TooBig(said) = said else {
+            return;
+        };
         let uplink = self.config.uplink.as_ref().expect("the tunnel's uplink");
         let configured = self.tunnel().peers.iter().find(|it| it.vtep == peer);
         let configured = configured.and_then(|it| it.mtu).unwrap_or(uplink.mtu);
@@ -166,19 +206,15 @@ impl Model {
         }
     }
 
-    /// What a packet to one of the uplink's own addresses must come to, if it reports a path MTU.
+    /// What a packet to one of the uplink's own addresses must come to, if it reports a path MTU or
+    /// that a packet was lost.
     pub(in super::super) fn report(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
         let tunnel = self.config.tunnel.as_ref()?;
         let message = packet.payload;
-        let said = match packet.source {
-            IpAddr::V4(_) if packet.icmpv4_type() == Some(3) && message[1] == 4 => {
-                u32::from(be16(message, 6))
-            }
-            IpAddr::V6(_) if packet.icmpv6_type() == Some(2) && message.len() >= 8 => {
-                u32::from(be16(message, 4)) * 65_536 + u32::from(be16(message, 6))
-            }
-            _ => return None,
-        };
+        let said = Complaint::of(packet)?;
+        if message.len() < 8 {
+            return Some(Outcome::Report(Belief::Never));
+        }
         let right = match packet.source {
             IpAddr::V4(_) => ones_complement_sum(message) == 0xffff,
             IpAddr::V6(_) => icmpv6_sum(packet) == 0xffff,
@@ -201,14 +237,16 @@ impl Model {
         Some(Outcome::Report(if trusted { belief } else { Belief::May }))
     }
 
-    fn belief(&self, layout: &Layout, quote: &[u8], peer: IpAddr, said: u32) -> Belief {
+    fn belief(&self, layout: &Layout, quote: &[u8], peer: IpAddr, said: Complaint) -> Belief {
         let sound = layout.udp == 40 || ones_complement_sum(&quote[..20]) == 0xffff;
         let length = layout.length(quote);
         if !sound || length != layout.udp + usize::from(be16(quote, layout.udp + 4)) {
             return Belief::Never;
         }
         // A router reports nothing of a packet that fits.
-        if usize::try_from(said).is_ok_and(|said| said >= length) {
+        if let Complaint::TooBig(said) = said
+            && usize::try_from(said).is_ok_and(|said| said >= length)
+        {
             return Belief::Never;
         }
         let port = be16(quote, layout.udp);
@@ -226,7 +264,10 @@ impl Model {
             let sent = self.witness.sent.iter().filter(to_peer);
             sent.filter(move |sent| sent.at_ns >= since)
         };
-        if !witnessed || !within(10).any(|sent| sent.packet.len() >= length) {
+        let small = length <= usize::from(self.least());
+        let timeless = said == Complaint::Lost && small;
+        let lately = timeless || within(10).any(|sent| sent.packet.len() >= length);
+        if !witnessed || !lately {
             return Belief::Never;
         }
         // The flow's ports are where a plain header ends.
@@ -243,8 +284,12 @@ impl Model {
             let shown = quote.len().min(sent.packet.len());
             shows(sent) && layout.settled(&sent.packet)[..shown] == quoted[..shown]
         });
-        // Of a packet that any path carries, there is nothing to report.
-        if genuine && length > usize::from(self.least()) {
+        // What goes to a group is not to the peer's MAC.
+        let to_group = quote
+            .get(layout.udp + 16)
+            .is_none_or(|first| first % 2 == 1);
+        // That a packet is too big is not reported of one that any path carries.
+        if genuine && !to_group && (said == Complaint::Lost || !small) {
             Belief::Must
         } else {
             Belief::May
