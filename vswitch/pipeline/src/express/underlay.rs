@@ -160,8 +160,7 @@ impl<'t> FromUnderlay<'t> {
         let room = inside.len().wrapping_sub(ETHERNET_LEN);
         let head = inside.first_chunk::<HEAD4>()?;
         let ethernet = Ethernet::of(head);
-        let own = Ethernet::number(tunnel.mac);
-        if ethernet.to != own || !ethernet.is_from_other_station(own) {
+        if ethernet.to != Ethernet::number(tunnel.mac) {
             return None;
         }
         if !opened.keeps_ecn(&head[ETHERNET_LEN..]) {
@@ -193,10 +192,9 @@ impl<'t> FromUnderlay<'t> {
         };
         let peer = from.peer()?;
         let known = tunnel.peers().get(peer.index())?;
-        if known.usual != Peer::sender(vtep, ethernet.from)
-            && !self.is_from_other_mac(peer, known, vtep, ethernet.from)
-        {
-            return None;
+        // The peer's own MAC is another station's.
+        if known.usual != Peer::sender(vtep, ethernet.from) {
+            self.note_other_mac((tunnel, vtep), (peer, known), &ethernet)?;
         }
         let decision = self.send_to_port(inside, begin, to, len)?;
         // Counted with its padding, as the general path does.
@@ -204,17 +202,24 @@ impl<'t> FromUnderlay<'t> {
         Some(decision)
     }
 
-    /// Whether it is from the peer's endpoint, though not from its MAC, which is noted.
+    /// Notes that a frame from the peer's endpoint is from another MAC than the peer's. `None`: it
+    /// is from another endpoint, or from no station's MAC.
     #[cold]
     #[inline(never)]
-    fn is_from_other_mac(&self, peer: PeerId, known: &Peer, vtep: VtepId, from: u64) -> bool {
-        if known.vtep != vtep {
-            return false;
+    fn note_other_mac(
+        &self,
+        (tunnel, vtep): (&Tunnel, VtepId),
+        (peer, known): (PeerId, &Peer),
+        ethernet: &Ethernet,
+    ) -> Option<()> {
+        let own = Ethernet::number(tunnel.mac);
+        if known.vtep != vtep || !ethernet.is_from_other_station(own) {
+            return None;
         }
-        let [a, b, c, d, e, f, ..] = from.to_le_bytes();
+        let [a, b, c, d, e, f, ..] = ethernet.from.to_le_bytes();
         let seen = &self.counters.peer(peer).other_mac;
         seen.set([a, b, c, d, e, f], self.now_ns);
-        true
+        Some(())
     }
 
     /// Sends it by the port that `target` leads to, if it leads to one. `frame` begins at `begin`
