@@ -75,11 +75,25 @@ impl Site {
     /// The tenant's file, with `more` addresses at its first port.
     fn tenant(&self, more: &str) -> String {
         let text = format!(
-            "name = \"t1\"\nvni = 5001\n[gateway]\nipv4 = \"10.1.0.1/24\"\n[uplink]\naddress = \
-             \"192.0.2.11/24\"\nnext_hop = \"192.0.2.1\"\n[[port]]\nname = \"t1-vm1\"\nmac = \
-             \"52:54:00:00:01:01\"\naddresses = \
-             [\"10.1.0.11\"{more}]\n[port.metadata]\ninstance_id = \
-             \"of-the-machine\"\n[[port]]\nname = \"t1-vm2\"\nmac = \"52:54:00:00:01:02\"\naddresses = [\"10.1.0.12\"]\n"
+            r#"
+name = "t1"
+vni = 5001
+[gateway]
+ipv4 = "10.1.0.1/24"
+[uplink]
+address = "192.0.2.11/24"
+next_hop = "192.0.2.1"
+[[port]]
+name = "t1-vm1"
+mac = "52:54:00:00:01:01"
+addresses = ["10.1.0.11"{more}]
+[port.metadata]
+instance_id = "of-the-machine"
+[[port]]
+name = "t1-vm2"
+mac = "52:54:00:00:01:02"
+addresses = ["10.1.0.12"]
+"#
         );
         let path = self.dir.path().join("t1.toml");
         fs::write(&path, text).expect("the file is written");
