@@ -216,10 +216,10 @@ fn grouped(ports: u8) -> SwitchConfig {
     tenant.offline_config()
 }
 
-/// One frame to 64 receivers takes 64 buffers, of which one is its own; without buffers copies are
-/// lost and counted, and nothing else.
+/// The buffers of a frame to 64 receivers come from one allocation, beside its own; without buffers
+/// copies are lost and counted, and nothing else.
 #[test]
-fn frame_to_a_group_takes_one_buffer_a_receiver() {
+fn frame_to_a_group_takes_one_allocation() {
     const IPV4: u16 = 0x0800;
     const RECEIVERS: usize = 64;
     let mut bed = Bed::with(grouped(RECEIVERS as u8 + 1), 64, |_| {});
@@ -237,6 +237,7 @@ fn frame_to_a_group_takes_one_buffer_a_receiver() {
         assert_eq!(bed.receive(port, IPV4), expected);
     }
     assert_eq!(bed.counters.port(0).copies.get(), RECEIVERS as u64);
+    assert_eq!(bed.counters.port(0).copy_allocations.get(), 1);
     assert_eq!(bed.counters.port(0).forwarded.get(), 1);
     // Nobody takes these: the pool has 512 buffers, which eight frames fill.
     for _ in 0..20 {

@@ -53,8 +53,9 @@ impl Copied<'_> {
 impl Buffer for Copied<'_> {
     const COPIES: bool = true;
 
-    fn copy(&self) -> Option<Self> {
-        Some(self.spare.take(self.start, self.bytes()))
+    fn copies(&self, count: usize, mut each: impl FnMut(Option<Self>)) -> u64 {
+        (0..count).for_each(|_| each(Some(self.spare.take(self.start, self.bytes()))));
+        count as u64
     }
 
     #[inline(always)]

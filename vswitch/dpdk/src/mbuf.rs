@@ -178,6 +178,16 @@ impl Mbuf {
         unsafe { self.0.as_mut() }
     }
 
+    /// The other mbuf, with the same frame in the same place; `None` if it has no room.
+    fn copied_into(&self, mut copy: Self) -> Option<Self> {
+        let raw = self.raw();
+        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
+        let room = copy.buffer_mut().get_mut(start..start + len)?;
+        room.copy_from_slice(self.bytes());
+        copy.set_position((start, len));
+        Some(copy)
+    }
+
     /// The frame's bytes; only the first segment of a frame in several.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
@@ -303,22 +313,26 @@ impl Mbuf {
 impl Buffer for Mbuf {
     const COPIES: bool = true;
 
-    /// From the pool that the frame's own buffer is of.
-    fn copy(&self) -> Option<Self> {
+    /// From the pool that the frame's own buffer is of: [`Spare::CAPACITY`] at once, if there are
+    /// as many.
+    fn copies(&self, count: usize, mut each: impl FnMut(Option<Self>)) -> u64 {
         let raw = self.raw();
-        if raw.nb_segs != 1 {
-            return None;
+        let whole = raw.nb_segs == 1;
+        let (mut left, mut allocations) = (count, 0);
+        while left > 0 {
+            let step = left.min(Spare::CAPACITY);
+            let mut spare = Spare::new();
+            if whole {
+                // SAFETY: an mbuf of a direct buffer, as all of ours are, names its pool, which is
+                // not freed while one of its mbufs is in use: `self` is, until the end.
+                allocations += unsafe { spare.fill(raw.pool, step) };
+            }
+            for _ in 0..step {
+                each(spare.take().and_then(|copy| self.copied_into(copy)));
+            }
+            left -= step;
         }
-        // SAFETY: an mbuf of a direct buffer, as all of ours are, names the pool that it is of,
-        // which is not freed while one of its mbufs is in use. The shim returns an mbuf that we
-        // then own, or null.
-        let copy = unsafe { dpdk_sys::rte_pktmbuf_alloc_shim(raw.pool) };
-        let mut copy = Self(NonNull::new(copy)?);
-        let (start, len) = (usize::from(raw.data_off), usize::from(raw.data_len));
-        let room = copy.buffer_mut().get_mut(start..start + len)?;
-        room.copy_from_slice(self.bytes());
-        copy.set_position((start, len));
-        Some(copy)
+        allocations
     }
 
     #[inline(always)]
@@ -385,6 +399,65 @@ impl fmt::Debug for Mbuf {
             .field("stripped_tag", &self.stripped_tag())
             .field("bytes", &self.bytes())
             .finish()
+    }
+}
+
+/// Empty mbufs for the copies of a frame.
+struct Spare {
+    /// The first `len` are initialised.
+    mbufs: [MaybeUninit<Mbuf>; Self::CAPACITY],
+    len: usize,
+}
+
+impl Spare {
+    const CAPACITY: usize = 64;
+
+    const fn new() -> Self {
+        Self {
+            mbufs: [const { MaybeUninit::uninit() }; Self::CAPACITY],
+            len: 0,
+        }
+    }
+
+    /// Takes `count` mbufs out of a pool at once; if it has less, those that it has, one by one.
+    /// Returns how many allocations that took.
+    ///
+    /// # Safety
+    /// The pool lives as long as the mbufs.
+    unsafe fn fill(&mut self, pool: *mut rte_mempool, count: usize) -> u64 {
+        let count = count.min(Self::CAPACITY - self.len);
+        let start = ptr::from_mut(&mut self.mbufs[self.len..]).cast();
+        // SAFETY: `Mbuf` is `repr(transparent)`, and there is room for `count` of them; either all
+        // are written or none.
+        let code = unsafe { dpdk_sys::rte_pktmbuf_alloc_bulk_shim(pool, start, count as u32) };
+        if code == 0 {
+            self.len += count;
+            return 1;
+        }
+        let mut allocations = 1;
+        for slot in self.mbufs.iter_mut().skip(self.len).take(count) {
+            allocations += 1;
+            // SAFETY: the shim returns an mbuf that we then own, or null.
+            let mbuf = unsafe { dpdk_sys::rte_pktmbuf_alloc_shim(pool) };
+            let Some(mbuf) = NonNull::new(mbuf) else {
+                break;
+            };
+            slot.write(Mbuf(mbuf));
+            self.len += 1;
+        }
+        allocations
+    }
+
+    fn take(&mut self) -> Option<Mbuf> {
+        self.len = self.len.checked_sub(1)?;
+        // SAFETY: the first `len` were initialised, and this one is no longer among them.
+        Some(unsafe { self.mbufs[self.len].assume_init_read() })
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        while self.take().is_some() {}
     }
 }
 

@@ -5,9 +5,11 @@ pub trait Buffer: Sized {
     /// Whether frames of this kind can be copied.
     const COPIES: bool = false;
 
-    /// Another buffer with the same frame in the same place; `None` if there is no room.
-    fn copy(&self) -> Option<Self> {
-        None
+    /// Makes `count` other buffers with the same frame in the same place, and hands each over as it
+    /// is made; `None` for one for which there is no room. Returns how many allocations that took.
+    fn copies(&self, count: usize, mut each: impl FnMut(Option<Self>)) -> u64 {
+        (0..count).for_each(|_| each(None));
+        0
     }
 
     /// The frame's bytes, if they are in one piece and no tag was stripped from them.

@@ -37,6 +37,9 @@ pub struct PortCounters {
     /// Copies of the port's frames that went to members of groups, to all, or to several DHCP
     /// servers: one for each receiver.
     pub copies: Counter,
+    /// Allocations of buffers for them, and for fragments. One is for up to 64 buffers, while there
+    /// are as many.
+    pub copy_allocations: Counter,
     /// Groups that the port's stations listen to, at the last poll.
     pub groups: Counter,
     /// Reports of groups for which there was no room.
@@ -86,6 +89,9 @@ impl PortCounters {
         counter "vswitch_group_copies_total" Frames
             "Copies of the port's frames to groups, broadcasts and DHCP servers, one a receiver."
             => |port| port.copies.get();
+        counter "vswitch_copy_allocations_total" Number
+            "Allocations of buffers for copies and fragments of the port's frames."
+            => |port| port.copy_allocations.get();
         gauge "vswitch_group_memberships" Number
             "Multicast groups that the port's stations listen to."
             => |port| port.groups.get();
@@ -121,6 +127,7 @@ impl PortCounters {
             rx_bytes: Counter::default(),
             forwarded: Counter::default(),
             copies: Counter::default(),
+            copy_allocations: Counter::default(),
             groups: Counter::default(),
             refused_joins: Counter::default(),
             replies: Counter::default(),

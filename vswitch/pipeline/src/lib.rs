@@ -593,21 +593,25 @@ impl<'p> BurstPass<'p> {
     /// one is the frame's own.
     #[inline(never)]
     fn copy<B: Buffer>(&mut self, buffer: B, done: &mut impl FnMut(B, Verdict)) {
-        let mut own = Some(buffer);
-        while let Some(to) = self.pass.state.copies.take() {
-            let is_last = self.pass.state.copies.len() == 0;
-            let copy = match is_last {
-                true => own.take(),
-                false => own.as_ref().and_then(Buffer::copy),
-            };
-            let sent = copy.and_then(|mut copy| {
-                let sent = copy.change(|frame| finish_copy(&mut self.pass, to, frame));
-                Some((copy, sent.flatten()?))
-            });
-            match sent {
-                Some((copy, port)) => done(copy, Verdict::Forward(port)),
-                None => lose_copy(&self.pass, to),
-            }
+        let others = self.pass.state.copies.len().saturating_sub(1);
+        let allocations = buffer.copies(others, |copy| self.send_copy(copy, done));
+        let counters = self.origin.counters;
+        counters.copy_allocations.add(allocations);
+        self.send_copy(Some(buffer), done);
+    }
+
+    /// Makes a copy, if there is room for one, that of the next receiver.
+    fn send_copy<B: Buffer>(&mut self, copy: Option<B>, done: &mut impl FnMut(B, Verdict)) {
+        let Some(to) = self.pass.state.copies.take() else {
+            return;
+        };
+        let sent = copy.and_then(|mut copy| {
+            let sent = copy.change(|frame| finish_copy(&mut self.pass, to, frame));
+            Some((copy, sent.flatten()?))
+        });
+        match sent {
+            Some((copy, port)) => done(copy, Verdict::Forward(port)),
+            None => lose_copy(&self.pass, to),
         }
     }
 
