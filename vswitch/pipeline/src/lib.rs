@@ -566,18 +566,12 @@ impl<'p> BurstPass<'p> {
                     if !waiting.is_empty() {
                         self.seal_waiting(&mut waiting, &mut done);
                     }
-                    let verdict = self.or_too_long(verdict, &buffer);
-                    done(buffer, verdict);
+                    self.pass_on(buffer, verdict, &mut done);
                 }
                 None => {
                     let mut buffer = buffer;
                     let verdict = buffer.change(|frame| self.decide::<OPENS>(frame));
-                    if B::COPIES && verdict == Some(Verdict::Copies) {
-                        self.copy(buffer, &mut done);
-                        continue;
-                    }
-                    let verdict = self.or_too_long(verdict, &buffer);
-                    done(buffer, verdict);
+                    self.pass_on(buffer, verdict, &mut done);
                 }
             }
         }
@@ -587,6 +581,21 @@ impl<'p> BurstPass<'p> {
         self.origin.counters.rx_frames.add(frames);
         self.origin.counters.rx_bytes.add(bytes);
         self.origin.counters.forwarded.add(frames);
+    }
+
+    /// Passes a frame on with the general path's verdict, or its copies.
+    #[inline(always)]
+    fn pass_on<B: Buffer>(
+        &mut self,
+        buffer: B,
+        verdict: Option<Verdict>,
+        done: &mut impl FnMut(B, Verdict),
+    ) {
+        if B::COPIES && verdict == Some(Verdict::Copies) {
+            return self.copy(buffer, done);
+        }
+        let verdict = self.or_too_long(verdict, &buffer);
+        done(buffer, verdict);
     }
 
     /// Makes the copies of a frame that several ports get: one buffer for each receiver, of which

@@ -22,6 +22,7 @@ pub(crate) mod ipsec_rows;
 pub(crate) mod ipsec_story;
 pub(crate) mod lease_story;
 pub(crate) mod model;
+pub(crate) mod owned;
 pub(crate) mod resolver_story;
 pub(crate) mod rows;
 pub(crate) mod trial;

@@ -20,6 +20,7 @@ use super::model::ipsec::{Told, Use};
 use super::model::tunnel::path_mtu::Belief;
 use super::model::tunnel::{Flow, Outer};
 use super::model::{Model, Outcome};
+use super::owned::Owned;
 use super::{answers, rows};
 
 /// One second: after it every bucket is full again, and an ICMP error may be sent.
@@ -242,6 +243,29 @@ impl Switch {
             });
         }
         (verdict, bytes)
+    }
+
+    /// What leaves, and by which port, when a worker processes frames: in buffers that can be
+    /// copied.
+    pub(crate) fn work(
+        &mut self,
+        now_ns: u64,
+        from: usize,
+        frames: &[Vec<u8>],
+    ) -> Vec<(usize, Vec<u8>)> {
+        let mut left = Vec::new();
+        let from = PortId(u16::try_from(from).expect("few ports"));
+        let mut pass = self.pipeline.burst(now_ns, from);
+        let buffers = frames.iter().map(|bytes| Owned::new(bytes));
+        pass.process_all(buffers, |buffer, verdict| match verdict {
+            Verdict::Forward(port) => left.push((port.index(), buffer.bytes().to_vec())),
+            Verdict::Reply | Verdict::DropWithError(_) => {
+                left.push((from.index(), buffer.bytes().to_vec()))
+            }
+            Verdict::Drop(_) => {}
+            Verdict::Copies => panic!("a worker has nothing to do with that"),
+        });
+        left
     }
 
     /// The copies of the last frame, each with its port.
