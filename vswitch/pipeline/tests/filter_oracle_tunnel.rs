@@ -526,7 +526,7 @@ fn unreachable_is_shown_and_changes_nothing() {
     }
 }
 
-/// As with path MTUs, and the guesses are the same ones: three of a source, whatever it says.
+/// As with path MTUs, with guesses of their own: three of a source.
 #[test]
 fn forged_unreachables_are_not_shown() {
     for (name, mut at) in Underlay::all() {
@@ -565,7 +565,39 @@ fn forged_unreachables_are_not_shown() {
         assert_eq!(at.unreachable(vtep, code, &genuine), REFUSED, "{name}");
         let large = at.sent(BEHIND_B, at.mtu());
         let report = report_from(&at.config, vtep, u32::from(at.mtu()) - 1, &large);
-        assert_eq!(at.send(OUT, &report), REFUSED, "{name}: the same source");
+        assert_eq!(at.send(OUT, &report), ABSORBED, "{name}: of a path MTU");
+    }
+}
+
+/// What is too large for the tunnel leaves in fragments by every path: also if the fast path has
+/// begun with it, which it does with UDP and TCP.
+#[test]
+fn fragments_leave_by_every_path() {
+    for config in [configs::cutting(), configs::cutting_tunnel()] {
+        let to = match config.tunnel {
+            Some(_) => BEHIND_B.into(),
+            None => rows::EXTERNAL,
+        };
+        let datagram = udp(1000, 2000, &[7; 1450]);
+        let segment = [
+            vec![4, 0, 8, 0],
+            vec![0; 8],
+            vec![0x50, 0x10],
+            vec![9; 1400],
+        ]
+        .concat();
+        for (protocol, payload) in [(17, datagram), (6, segment), (1, icmp(8, 0, &[5; 1450]))] {
+            let packet = V4::new(rows::IP1, to, protocol, payload);
+            let frame = ethernet(GW, VM1, IPV4, &packet.bytes());
+            let mut one = Switch::new(&config, 0);
+            one.resolve(0);
+            assert_eq!(one.process(0, 0, &frame, None).0, Verdict::Copies);
+            let expected = one.copies().to_vec();
+            assert!(expected.len() > 1, "{} fragments", expected.len());
+            let mut other = Switch::new(&config, 0);
+            other.resolve(0);
+            assert_eq!(other.work(0, 0, &[frame]), expected, "{protocol}");
+        }
     }
 }
 

@@ -150,7 +150,7 @@ impl<N: Notes> Pass<'_, N> {
         if !may_be_small(said, is_small) && !path.sent.reaches(quoted.len, self.now_ns) {
             return Err(Rejection::Unsent);
         }
-        let guesses = &mut self.state.guesses;
+        let guesses = self.state.guesses.about(said);
         let source = guessing_source(from);
         if guesses.distrusts(source, self.now_ns) {
             return Err(Rejection::Distrusted);
@@ -176,10 +176,10 @@ impl<N: Notes> Pass<'_, N> {
         let quoted = tunnel.carrier.quoted_esp(quote);
         let quoted = quoted.ok_or(Rejection::Quote)?;
         let source = guessing_source(from);
+        let guesses = self.state.guesses.about(said);
         let sas = self.state.ipsec.sas.as_ref();
         let sa = sas.and_then(|sas| sas.outbound(vtep, quoted.spi));
         let Some(sa) = sa else {
-            let guesses = &mut self.state.guesses;
             if guesses.distrusts(source, self.now_ns) {
                 return Err(Rejection::Distrusted);
             }
@@ -195,7 +195,7 @@ impl<N: Notes> Pass<'_, N> {
         if !may_be_small(said, is_small) && !path.sent.reaches(least, self.now_ns) {
             return Err(Rejection::Unsent);
         }
-        if self.state.guesses.distrusts(source, self.now_ns) {
+        if guesses.distrusts(source, self.now_ns) {
             return Err(Rejection::Distrusted);
         }
         Ok(vtep)

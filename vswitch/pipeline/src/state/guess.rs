@@ -1,5 +1,7 @@
 //! Who guesses what only a witness can know.
 
+use packet::wire::icmp::Said;
+
 /// How long a wrong guess counts: as long as a right one would.
 const WINDOW_NS: u64 = 600_000_000_000;
 /// Wrong guesses of one source after which it is believed no more.
@@ -76,6 +78,24 @@ impl Guesses {
             place
         });
         self.sources[place].wrong.add(now_ns);
+    }
+}
+
+/// Guesses in reports about packets of the tunnel. What is only shown never uses up what a path
+/// MTU may cost.
+#[derive(Debug, Default)]
+pub(crate) struct GuessesByKind {
+    too_big: Guesses,
+    undelivered: Guesses,
+}
+
+impl GuessesByKind {
+    /// Those in reports of that kind.
+    pub(crate) fn about(&mut self, said: Said) -> &mut Guesses {
+        match said {
+            Said::TooBig { .. } => &mut self.too_big,
+            Said::Unreachable(_) => &mut self.undelivered,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ mod tags;
 
 pub(crate) use self::bindings::Bindings;
 pub(crate) use self::copies::{Copied, Copies, Fragments, Receiver};
-pub(crate) use self::guess::Guesses;
+pub(crate) use self::guess::GuessesByKind;
 pub(crate) use self::holder::Holder;
 pub(crate) use self::ipsec::Ipsec;
 pub(crate) use self::lease::LeaseState;
@@ -163,7 +163,7 @@ pub(crate) struct State {
     /// The tunnel's endpoints.
     pub(crate) paths: Box<[PathMtu]>,
     /// Who forges reports about them.
-    pub(crate) guesses: Box<Guesses>,
+    pub(crate) guesses: Box<GuessesByKind>,
     /// Of the ICMP errors to senders on the underlay.
     pub(crate) uplink_errors: Bucket,
     /// Of those to the VMs of each peer.

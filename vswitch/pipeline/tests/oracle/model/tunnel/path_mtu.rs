@@ -83,7 +83,7 @@ pub(crate) struct Witness {
     path_mtus: BTreeMap<IpAddr, (u16, u64)>,
     pending: Option<Pending>,
     /// When reports were not believed, and from whom.
-    rejected: Vec<(u64, IpAddr)>,
+    rejected: Vec<(u64, IpAddr, bool)>,
 }
 
 /// The outer headers of one family.
@@ -177,7 +177,8 @@ impl Model {
             return;
         };
         if !absorbed {
-            self.witness.rejected.push((self.now_ns, from));
+            let of_loss = said == Complaint::Lost;
+            self.witness.rejected.push((self.now_ns, from, of_loss));
             return;
         }
         let Complaint::TooBig(said) = said else {
@@ -233,7 +234,7 @@ impl Model {
         let from = packet.source;
         self.witness.pending = Some(Pending { peer, said, from });
         let belief = self.belief(&layout, quote, peer, said);
-        let trusted = belief != Belief::Must || self.trusts(from);
+        let trusted = belief != Belief::Must || self.trusts(from, said == Complaint::Lost);
         Some(Outcome::Report(if trusted { belief } else { Belief::May }))
     }
 
@@ -296,11 +297,11 @@ impl Model {
         }
     }
 
-    /// Whether a source has said little that was wrong.
-    fn trusts(&self, from: IpAddr) -> bool {
+    /// Whether a source has said little of that kind that was wrong.
+    fn trusts(&self, from: IpAddr, of_loss: bool) -> bool {
         let since = self.now_ns.saturating_sub(PATH_MTU_NS);
         let rejected = self.witness.rejected.iter();
-        let lately = rejected.filter(|(at_ns, _)| *at_ns >= since);
-        lately.clone().filter(|(_, who)| *who == from).count() < 3 && lately.count() < 100
+        let lately = rejected.filter(|(at_ns, _, kind)| *at_ns >= since && *kind == of_loss);
+        lately.clone().filter(|(_, who, _)| *who == from).count() < 3 && lately.count() < 100
     }
 }
