@@ -134,7 +134,7 @@ fn ipxe_boots_from_a_sibling() {
         eprintln!("skipped: QEMU or dnsmasq is not installed (scripts/setup --for emulated)");
         return;
     }
-    let site = Site::new("tvq", 92_800, Vec::new());
+    let site = Site::new("twa", 92_800, Vec::new());
     let file = site.dir.path().join("t1.toml");
     let apply = |text: &str| {
         fs::write(&file, text).expect("a file");

@@ -173,7 +173,7 @@ fn networkmanager_and_resolved_are_configured_by_the_gateway() {
         eprintln!("skipped: NetworkManager is not unpacked (scripts/setup)");
         return;
     }
-    let site = Site::new("tvk", 92_400, Vec::new());
+    let site = Site::new("twb", 92_400, Vec::new());
     let file = site.dir.path().join("t1.toml");
     let file = file.to_str().expect("UTF-8");
     let apply = |text: &str| {

@@ -274,7 +274,7 @@ fn members_find_each_other() {
         eprintln!("skipped: corosync is not unpacked (scripts/setup)");
         return;
     }
-    let site = Site::new("tvu", 93_200, Vec::new());
+    let site = Site::new("twc", 93_300, Vec::new());
     let file = site.dir.path().join("t1.toml");
     fs::write(&file, TENANT).expect("a file");
     site.good(&["apply", file.to_str().expect("UTF-8")]);

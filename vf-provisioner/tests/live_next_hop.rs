@@ -70,7 +70,7 @@ fn link_local_next_hop_is_reached_through_the_lock() {
     let file = site.dir.path().join("t1.toml");
     fs::write(&file, TENANT).expect("a file");
     site.good(&["apply", file.to_str().expect("UTF-8")]);
-    let _router = Router::new(&site, "tnr-router");
+    let _router = Router::new(&site, "tnh-router");
     for arguments in [
         "ip link set eth0 up",
         "ip address add fd00:0:0:1::11/64 dev eth0 nodad",

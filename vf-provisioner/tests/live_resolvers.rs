@@ -222,11 +222,12 @@ fn guests_resolve_names_of_the_outside_at_their_gateway() {
         eprintln!("skipped: needs root");
         return;
     }
-    if sh("command -v dnsmasq && command -v busybox && command -v ethtool").is_empty() {
+    let programs = sh("command -v dnsmasq && command -v busybox && command -v ethtool");
+    if programs.lines().count() != 3 {
         eprintln!("skipped: dnsmasq, busybox or ethtool (scripts/setup) is not installed");
         return;
     }
-    let site = Site::new("tvq", 93_500, Vec::new());
+    let site = Site::new("twd", 93_500, Vec::new());
     let file = site.dir.path().join("t1.toml");
     let file_name = file.to_str().expect("UTF-8");
     fs::write(&file, TENANT).expect("a file");

@@ -70,18 +70,26 @@ impl Image {
         let log = File::create(own.join("log")).expect("a file");
         let unshare = "unshare --mount --pid --fork --kill-child --mount-proc sh -c";
         let mut arguments: Vec<&str> = unshare.split(' ').collect();
-        let script = format!("{BOOT}{script}\nwait\nexit");
+        let script = format!("{BOOT}: >/mnt/own/ready\n{script}\nwait\nexit");
         arguments.extend([&script, "sh", path(&packages), path(&own)]);
         let mut program = command(site, guest, &arguments);
         program.stdin(Stdio::null());
         program.stdout(log.try_clone().expect("a descriptor"));
         program.stderr(log);
         program.env("SYSTEMD_LOG_TARGET", "console");
-        Self {
+        let image = Self {
             program: Guest(program.spawn().expect("ip starts")),
             own,
             guest: guest.to_owned(),
+        };
+        // Until then, what is entered may be this machine's own.
+        let began = Instant::now();
+        while !image.own.join("ready").exists() {
+            let patience = Duration::from_secs(20);
+            assert!(began.elapsed() < patience, "{guest}: {}", image.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
+        image
     }
 
     /// What its programs have reported.
