@@ -143,12 +143,31 @@ fn resolver_that_does_not_answer_is_passed_over() {
     let mut bench = Bench::new();
     assert_eq!(bench.ask(&asks(1, &[])).resolver, NEAR);
     assert_eq!(bench.ask(&asks(2, &[])).resolver, NEAR);
-    // The client repeats the first.
+    // The client repeats the first, at once and later.
+    assert_eq!(bench.ask(&asks(1, &[])).resolver, NEAR);
+    bench.now_ns = SECOND_NS;
     assert_eq!(bench.ask(&asks(1, &[])).resolver, FAR);
     assert_eq!(bench.ask(&asks(3, &[])).resolver, FAR);
-    bench.now_ns = 6 * SECOND_NS;
+    bench.now_ns = 7 * SECOND_NS;
     assert_eq!(bench.ask(&asks(4, &[])).resolver, NEAR6);
+    bench.now_ns = 8 * SECOND_NS;
     assert_eq!(bench.ask(&asks(4, &[])).resolver, NEAR);
+}
+
+/// A name whose own servers are silent, or a lost datagram, says nothing against a resolver that
+/// answers others meanwhile.
+#[test]
+fn resolver_that_answers_others_stays() {
+    let mut bench = Bench::new();
+    bench.ask(&asks(1, &[]));
+    let other = bench.ask(&asks(2, &[]));
+    bench.now_ns = SECOND_NS;
+    let answer = other.frame(&other.answer(ANSWER, 100));
+    assert_eq!(bench.answer(&answer), Verdict::Forward(PortId(0)));
+    bench.now_ns = 2 * SECOND_NS;
+    assert_eq!(bench.ask(&asks(1, &[])).resolver, NEAR);
+    bench.now_ns = 8 * SECOND_NS;
+    assert_eq!(bench.ask(&asks(3, &[])).resolver, FAR);
 }
 
 /// Over many queries neither port nor ID is one of few.
@@ -256,6 +275,38 @@ fn resolver_whose_next_hop_is_silent_is_skipped() {
     let left = left.expect("a query");
     assert_eq!(Left::of(&left).resolver, NEAR);
     assert_eq!(left[..6], RESOLVER);
+}
+
+/// With the first unreachable and the second silent, the third is asked.
+#[test]
+fn resolver_behind_one_that_is_skipped_is_reached() {
+    let mut bench = Bench {
+        trial: Trial::new(&configs::asking()),
+        now_ns: 0,
+    };
+    let arp = Arp {
+        opcode: 2,
+        sender_mac: oracle::rows::ROUTER,
+        sender: oracle::rows::NEXT_HOP,
+        target_mac: oracle::rows::UPLINK,
+        target: oracle::rows::UPLINK_IP,
+    };
+    let router = ethernet(
+        oracle::rows::UPLINK,
+        oracle::rows::ROUTER,
+        ARP,
+        &arp.bytes(),
+    );
+    let absorbed = Verdict::Drop(DropReason::Absorbed);
+    let mut config = configs::asking();
+    let behind = Ipv4Addr::new(203, 0, 113, 54);
+    config.gateway.dns.forward = vec![NEAR.into(), FAR.into(), behind.into()];
+    bench.trial.configure(&config);
+    assert_eq!(bench.answer(&router), absorbed);
+    assert_eq!(bench.ask(&asks(1, &[])).resolver, FAR);
+    bench.now_ns = 2 * SECOND_NS;
+    assert_eq!(bench.ask(&asks(1, &[])).resolver, behind);
+    assert_eq!(bench.ask(&asks(2, &[])).resolver, behind);
 }
 
 /// The random conversations below are also of answers that arrive.

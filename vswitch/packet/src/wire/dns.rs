@@ -201,6 +201,12 @@ impl<'p> Question<'p> {
         self.kind == kind || self.kind == kind::ANY
     }
 
+    /// Whether it is for the addresses of a name of one label, which searches a domain.
+    pub fn is_short_name(&self) -> bool {
+        let (label, rest) = Self::split(self.name);
+        !label.is_empty() && rest == [0] && (self.wants(kind::A) || self.wants(kind::AAAA))
+    }
+
     /// The name's first label, and the rest of the name. The label is empty if nothing follows.
     pub fn split(name: &[u8]) -> (&[u8], &[u8]) {
         let len = name.first().map_or(0, |len| usize::from(*len));

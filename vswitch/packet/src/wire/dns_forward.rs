@@ -73,10 +73,11 @@ impl Asked {
             && own[name_end..] == other[name_end..]
     }
 
-    /// Writes the query to a resolver, by that ID; returns its length. RD, AD and CD are the
-    /// client's. An option record is there if the client's has one, and says that
-    /// [`MAX_RESPONSE`] bytes are taken, and DO as the client's.
-    pub fn write_query(&self, id: u16, out: &mut [u8; MAX_QUERY]) -> usize {
+    /// Writes the query to a resolver, by that ID, from whose link a datagram of UDP brings so many
+    /// bytes of payload; returns its length. RD, AD and CD are the client's. An option record is
+    /// there if the client's has one, and says that at most [`MAX_RESPONSE`] bytes are taken, and
+    /// DO as the client's.
+    pub fn write_query(&self, id: u16, room: usize, out: &mut [u8; MAX_QUERY]) -> usize {
         const PASSED: u16 =
             flag::RECURSION_DESIRED | flag::AUTHENTIC_DATA | flag::CHECKING_DISABLED;
         let mut writer = Writer::new(out);
@@ -86,13 +87,13 @@ impl Asked {
         }
         writer.push(self.question());
         if self.size.is_some() {
-            writer.push(&self.options());
+            writer.push(&self.options(room));
         }
         writer.len
     }
 
-    fn options(&self) -> [u8; OPT_LEN] {
-        let [high, low] = (MAX_RESPONSE as u16).to_be_bytes();
+    fn options(&self, room: usize) -> [u8; OPT_LEN] {
+        let [high, low] = (MAX_RESPONSE.min(room) as u16).to_be_bytes();
         let dnssec = if self.dnssec { DNSSEC_OK } else { 0 };
         [0, 0, OPT as u8, high, low, 0, 0, dnssec, 0, 0, 0]
     }
@@ -130,7 +131,7 @@ impl Asked {
         }
         writer.push(self.question());
         if self.size.is_some() {
-            writer.push(&self.options());
+            writer.push(&self.options(MAX_RESPONSE));
         }
         writer.len
     }

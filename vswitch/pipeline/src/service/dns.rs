@@ -113,10 +113,29 @@ impl<N: Notes> Pass<'_, N> {
             return Decision::Answer(response);
         }
         let goes_on = !self.tables.resolvers.is_empty() && !question.is_meta();
-        match Asked::of(query).filter(|_| goes_on) {
-            Some(asked) => Decision::Forward(asked),
-            None => Decision::Answer(Response::new(query, Code::Refused, false, room)),
+        let Some(asked) = Asked::of(query).filter(|_| goes_on) else {
+            return Decision::Answer(Response::new(query, Code::Refused, false, room));
+        };
+        match question.is_short_name() || self.is_of_tenant(&question) {
+            true => Decision::Answer(Response::new(query, Code::NoSuchName, false, room)),
+            false => Decision::Forward(asked),
         }
+    }
+
+    /// Whether the name is that of an address which the tenant has, though not in the gateway's
+    /// subnets.
+    fn is_of_tenant(&self, question: &Question<'_>) -> bool {
+        let is_inside = |target| {
+            matches!(
+                target,
+                Target::Port(_) | Target::Shared(_) | Target::Peer(_)
+            )
+        };
+        let ipv4 = question.reverse4().filter(|it| it.is_apex && it.len == 32);
+        let ipv6 = question.reverse6().filter(|it| it.is_apex && it.len == 128);
+        let target4 = ipv4.and_then(|name| self.tables.route4(name.first));
+        let target6 = ipv6.and_then(|name| self.tables.route6(name.first));
+        target4.or(target6).is_some_and(is_inside)
     }
 
     /// The response to a question in the reverse zones of the gateway's subnets; `None` for any

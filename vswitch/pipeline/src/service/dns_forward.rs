@@ -10,6 +10,7 @@ use packet::wire::esp::{sound_datagram, write_datagram};
 use packet::wire::tunnel::{Outer, UDP_LEN};
 use packet::wire::{ETHERNET_LEN, Fragment, Packet, ipv4, ipv6};
 use packet::{DropReason, Frame};
+use tenant_config::MAX_RESOLVERS;
 
 use crate::pass::{Outcome, Pass, Sent, Side};
 use crate::stage::{Notes, Stage};
@@ -53,28 +54,33 @@ impl<N: Notes> Pass<'_, N> {
         if !port.queries.take(self.now_ns, QUERIES_PER_SECOND, 1) {
             return Err(DnsRate);
         }
+        let mut macs = [None; MAX_RESOLVERS];
+        for (mac, resolver) in macs.iter_mut().zip(&tables.resolvers) {
+            *mac = self.state.next_hop_mac(Some(resolver.next_hop));
+        }
+        let mac_at = |at: usize| macs.get(at).copied().flatten();
         let said = (&asker, &asked);
         let questions = &mut self.state.questions;
-        let place = questions.place(tables, rules.id, said, self.now_ns);
+        let place = questions.place(rules.id, said, self.now_ns);
         let place = place.ok_or(DnsRate)?;
-        let (count, state) = (tables.resolvers.len(), &*self.state);
-        let mut in_turn = (0..count).map(|step| (place.first + step) % count);
-        let reached = in_turn.find_map(|at| {
-            let resolver = &tables.resolvers[at];
-            let mac = state.next_hop_mac(Some(resolver.next_hop))?;
-            Some((at, resolver, mac))
-        });
+        let count = tables.resolvers.len();
+        let at = questions.choose(&place, count, |at| mac_at(at).is_some());
+        let reached = at.and_then(|at| Some((at, tables.resolvers.get(at)?, mac_at(at)?)));
         let (at, resolver, mac) = reached.ok_or(NeighbourUnresolved)?;
-        let questions = &mut self.state.questions;
         let question = questions.note(tables, &place, (asker, asked), at, self.now_ns);
         let question = question.ok_or(DnsRate)?;
+        let headers = header_len(resolver.address) + UDP_LEN;
+        let room = usize::from(uplink.mtu).saturating_sub(headers);
         let mut message = [0; MAX_QUERY];
-        let len = question.asked.write_query(question.id, &mut message);
+        let len = question.asked.write_query(question.id, room, &mut message);
         let ends = (
             SocketAddr::new(resolver.own, question.udp_port),
             SocketAddr::new(resolver.address, port::DNS),
         );
-        write(frame, ends, (mac, uplink.mac), &message[..len]).ok_or(NoBuffer)?;
+        if write(frame, ends, (mac, uplink.mac), &message[..len]).is_none() {
+            questions.forget(&place);
+            return Err(NoBuffer);
+        }
         Ok(resolver.address)
     }
 

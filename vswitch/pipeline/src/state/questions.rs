@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use packet::wire::dns_forward::{Answer, Asked};
+use tenant_config::MAX_RESOLVERS;
 
 use crate::bucket::SECOND_NS;
 use crate::ids::PortId;
@@ -14,6 +15,8 @@ use crate::tables::Tables;
 const PER_PORT: usize = 64;
 /// How long an answer is waited for.
 const TIMEOUT_NS: u64 = 5 * SECOND_NS;
+/// How long a client waits at least before it repeats a query because there is no answer.
+const PATIENCE_NS: u64 = SECOND_NS;
 /// Answers with a wrong ID or question after which a query is given up: somebody guesses.
 const MAX_WRONG: u8 = 3;
 /// The first of the UDP ports by which resolvers are asked (RFC 5452, section 10).
@@ -44,14 +47,21 @@ pub(crate) struct Question {
     /// Our UDP port; 0 if the place is free.
     pub(crate) udp_port: u16,
     pub(crate) id: u16,
-    until_ns: u64,
+    sent_ns: u64,
     wrong: u8,
 }
 
-/// The place of a query, and the resolver to ask first.
+impl Question {
+    fn has_waited(&self, ns: u64, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.sent_ns) >= ns
+    }
+}
+
+/// The place of a query.
 pub(crate) struct Place {
     at: usize,
-    pub(crate) first: usize,
+    /// Which resolvers have failed, as far as the port's queries say.
+    failed: [bool; MAX_RESOLVERS],
 }
 
 /// All unanswered queries: [`PER_PORT`] places for each port, in the order of the ports. There are
@@ -63,6 +73,8 @@ pub(crate) struct Questions {
     by_udp_port: Box<[u16]>,
     /// The resolver that is asked first.
     preferred: usize,
+    /// When each resolver answered last.
+    answered_ns: [Option<u64>; MAX_RESOLVERS],
     /// How often numbers were drawn. It never begins again, so that none come twice.
     draws: u64,
 }
@@ -81,7 +93,7 @@ impl Questions {
             resolver: 0,
             udp_port: 0,
             id: 0,
-            until_ns: 0,
+            sent_ns: 0,
             wrong: 0,
         };
         let (places, ports) = match tables.resolvers.is_empty() {
@@ -92,6 +104,7 @@ impl Questions {
             places: vec![FREE; places].into(),
             by_udp_port: vec![0; ports].into(),
             preferred: 0,
+            answered_ns: [None; MAX_RESOLVERS],
             draws: 0,
         }
     }
@@ -110,40 +123,66 @@ impl Questions {
         }
     }
 
-    /// A place for a port's query. One that the client repeats gives up its place, and another
-    /// resolver is asked. `None` if too many of the port's are unanswered.
+    /// A place for a port's query. One that the client repeats gives up its place. `None` if too
+    /// many of the port's are unanswered.
     pub(crate) fn place(
         &mut self,
-        tables: &Tables,
         port: PortId,
         (asker, asked): (&Asker, &Asked),
         now_ns: u64,
     ) -> Option<Place> {
         let begin = port.index() * PER_PORT;
-        let (mut free, mut repeated, mut failed) = (None, None, false);
+        let (mut free, mut repeated, mut failed) = (None, None, [false; MAX_RESOLVERS]);
         for at in begin..begin + PER_PORT {
             let question = self.places.get(at)?;
             let is_waiting = question.udp_port != 0;
-            let was_preferred = question.resolver == self.preferred;
-            if is_waiting && now_ns >= question.until_ns {
-                failed |= was_preferred;
+            let is_over = is_waiting && question.has_waited(TIMEOUT_NS, now_ns);
+            let is_repeated =
+                is_waiting && question.asker == *asker && question.asked.is_repeated_by(asked);
+            if is_over || is_repeated && question.has_waited(PATIENCE_NS, now_ns) {
+                // One lost datagram, or a name whose own servers are silent, is no failure.
+                let answered_ns = self.answered_ns.get(question.resolver)?;
+                let has_answered = answered_ns.is_some_and(|at_ns| at_ns >= question.sent_ns);
+                failed[question.resolver] |= !has_answered;
+            }
+            if is_over {
                 self.free(at);
-            } else if is_waiting && question.asker == *asker && question.asked.is_repeated_by(asked)
-            {
-                failed |= was_preferred;
+            } else if is_repeated {
                 repeated = Some(at);
             }
             if self.places[at].udp_port == 0 {
                 free = free.or(Some(at));
             }
         }
-        if failed {
-            self.preferred = (self.preferred + 1) % tables.resolvers.len().max(1);
+        let at = repeated.or(free)?;
+        Some(Place { at, failed })
+    }
+
+    /// The resolver to ask among `count`: the first that is reached, from the preferred one on.
+    /// While that has failed, the next is preferred.
+    pub(crate) fn choose(
+        &mut self,
+        place: &Place,
+        count: usize,
+        is_reached: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let first_from = |preferred: usize| {
+            let mut in_turn = (0..count).map(|step| (preferred + step) % count);
+            in_turn.find(|at| is_reached(*at))
+        };
+        for _ in 0..count {
+            let at = first_from(self.preferred)?;
+            if !*place.failed.get(at)? {
+                break;
+            }
+            self.preferred = (at + 1) % count;
         }
-        Some(Place {
-            at: repeated.or(free)?,
-            first: self.preferred,
-        })
+        first_from(self.preferred)
+    }
+
+    /// Takes back a query that did not leave.
+    pub(crate) fn forget(&mut self, place: &Place) {
+        self.free(place.at);
     }
 
     fn free(&mut self, at: usize) {
@@ -172,7 +211,7 @@ impl Questions {
             resolver,
             udp_port,
             id,
-            until_ns: now_ns.saturating_add(TIMEOUT_NS),
+            sent_ns: now_ns,
             wrong: 0,
         };
         self.places.get(place.at)
@@ -202,7 +241,7 @@ impl Questions {
         let place = *self.by_udp_port.get(usize::from(udp_port))?;
         let at = usize::from(place).checked_sub(1)?;
         let question = self.places.get_mut(at)?;
-        if now_ns >= question.until_ns || question.resolver != resolver {
+        if question.has_waited(TIMEOUT_NS, now_ns) || question.resolver != resolver {
             return None;
         }
         if question.id != answer.id || !question.asked.has_question_of(answer) {
@@ -214,6 +253,7 @@ impl Questions {
         }
         let question = question.clone();
         self.free(at);
+        *self.answered_ns.get_mut(resolver)? = Some(now_ns);
         Some((PortId((at / PER_PORT) as u16), question))
     }
 }

@@ -147,6 +147,20 @@ enum Response {
 /// What a response has: its RCODE, AA, and the records' types and values.
 type Said = (u16, bool, Vec<(u16, Vec<u8>)>);
 
+/// "An address at or behind a port or peer."
+fn is_behind(config: &SwitchConfig, address: IpAddr) -> bool {
+    let mut ports = config.ports.iter();
+    let peers = config.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    let mut prefixes = peers.flat_map(|peer| &peer.prefixes);
+    let has = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
+    let listed = |port: &PortConfig| match &port.addresses {
+        Addresses::Static(nets) => has(nets),
+        Addresses::Learned(_) => false,
+    };
+    ports.any(|port| listed(port) || has(&port.routes))
+        || prefixes.any(|net| net.contains(&address))
+}
+
 /// Rows 4 to 7; `None` if a resolver is asked.
 fn said(config: &SwitchConfig, asked: &Asked) -> Option<Said> {
     const REFUSED: Said = (5, false, Vec::new());
@@ -196,8 +210,13 @@ fn said(config: &SwitchConfig, asked: &Asked) -> Option<Said> {
     let Some((ends, more)) = reversed(asked).filter(|(ends, _)| in_zone(*ends)) else {
         // 7
         let between_servers = matches!(asked.kind, 41 | 249..=254);
-        let forwards = !config.gateway.dns.forward.is_empty() && !between_servers;
-        return if forwards { None } else { Some(REFUSED) };
+        if config.gateway.dns.forward.is_empty() || between_servers {
+            return Some(REFUSED);
+        }
+        let is_short = asked.labels.len() == 1 && matches!(asked.kind, 1 | 28 | 255);
+        let address = reversed(asked).filter(|((first, last), more)| first == last && !more);
+        let is_tenants = address.is_some_and(|((address, _), _)| is_behind(config, address));
+        return (is_short || is_tenants).then(|| (3, false, Vec::new()));
     };
     let (address, last) = ends;
     if address != last {

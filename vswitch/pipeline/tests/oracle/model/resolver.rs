@@ -8,6 +8,7 @@ use super::*;
 const PER_SECOND: u64 = 100;
 const UNANSWERED: usize = 64;
 const UNANSWERED_NS: u64 = 5_000_000_000;
+const REPEATED_NS: u64 = 1_000_000_000;
 
 /// The query to a resolver, but for its ID and source port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,8 @@ impl Waiting {
 pub(super) struct Resolvers {
     waiting: Vec<Waiting>,
     preferred: usize,
+    /// When each answered last.
+    answered_ns: BTreeMap<IpAddr, u64>,
     buckets: BTreeMap<usize, Bucket>,
 }
 
@@ -133,15 +136,17 @@ impl Model {
         {
             return DnsRate.into();
         }
-        let preferred = list[resolvers.preferred];
         let is_over = |it: &Waiting| it.from == from && now_ns - it.sent_ns >= UNANSWERED_NS;
-        let mut waiting = resolvers.waiting.iter();
-        let has_failed = waiting
-            .any(|it| (is_over(it) || it.is_repeated_by(&query)) && it.resolver == preferred);
+        let is_late =
+            |it: &Waiting| it.is_repeated_by(&query) && now_ns - it.sent_ns >= REPEATED_NS;
+        let answered = &resolvers.answered_ns;
+        let silent = |it: &&Waiting| answered.get(&it.resolver).is_none_or(|at| *at < it.sent_ns);
+        let late = resolvers
+            .waiting
+            .iter()
+            .filter(|it| is_over(it) || is_late(it));
+        let failed: Vec<IpAddr> = late.filter(silent).map(|it| it.resolver).collect();
         resolvers.waiting.retain(|it| !is_over(it));
-        if has_failed {
-            resolvers.preferred = (resolvers.preferred + 1) % list.len();
-        }
         let others = resolvers.waiting.iter().filter(|it| it.from == from);
         let others = others.filter(|it| !it.is_repeated_by(&query)).count();
         let repeats = resolvers.waiting.iter().any(|it| it.is_repeated_by(&query));
@@ -149,13 +154,26 @@ impl Model {
             return DnsRate.into();
         }
         // Resolvers 2
-        let mut in_turn = list.clone();
-        in_turn.rotate_left(resolvers.preferred);
-        let reached = in_turn.into_iter().find_map(|resolver| {
-            let hop = next_hop_to(&uplink, resolver)?;
-            Some((resolver, *self.neighbours.get(&hop)?))
-        });
-        let Some((resolver, mac)) = reached else {
+        let turn = |preferred: usize| {
+            let mut in_turn: Vec<_> = list.iter().copied().enumerate().collect();
+            in_turn.rotate_left(preferred);
+            in_turn.into_iter().find_map(|(place, resolver)| {
+                let hop = next_hop_to(&uplink, resolver)?;
+                Some((place, resolver, *self.neighbours.get(&hop)?))
+            })
+        };
+        let mut preferred = self.resolvers.preferred;
+        for _ in 0..list.len() {
+            match turn(preferred) {
+                Some((place, resolver, _)) if failed.contains(&resolver) => {
+                    preferred = (place + 1) % list.len();
+                }
+                _ => break,
+            }
+        }
+        let chosen = turn(preferred);
+        self.resolvers.preferred = preferred;
+        let Some((_, resolver, mac)) = chosen else {
             return NeighbourUnresolved.into();
         };
         query.resolver = resolver;
@@ -173,7 +191,9 @@ impl Model {
         message.push(u8::from(options.is_some()));
         message.extend(query.question());
         if let Some((_, dnssec)) = options {
-            message.extend([0, 0, 41, 0x04, 0xd0, 0, 0, dnssec, 0, 0, 0]);
+            let headers = if resolver.is_ipv4() { 28 } else { 48 };
+            let [high, low] = (uplink.mtu - headers).min(1232).to_be_bytes();
+            message.extend([0, 0, 41, high, low, 0, 0, dnssec, 0, 0, 0]);
         }
         let frame = datagram(
             (mac, uplink.mac.octets()),
@@ -247,6 +267,8 @@ impl Model {
         }
         // Row 3
         let query = waiting.remove(at);
+        let answered = &mut self.resolvers.answered_ns;
+        answered.insert(query.resolver, now_ns);
         Some(self.response_of(&query, message))
     }
 
@@ -313,6 +335,7 @@ impl Model {
         if !same {
             self.resolvers.waiting.clear();
             self.resolvers.preferred = 0;
+            self.resolvers.answered_ns.clear();
         }
     }
 }

@@ -29,8 +29,12 @@ fn asked(rows: &mut Rows) {
     rows.row = "Service: DNS, resolvers";
     rows.on(configs::asking(), 0);
     let of = |text: &str, kind| query(&name(text), kind, &[]);
-    for text in ["example.com", "", "com", "internal", "x-red.internal", "vm1", "0.10.in-addr.arpa",
-        "arpa", "in-addr.arpa", "1.0.16.172.in-addr.arpa", "x.0.10.in-addr.arpa", "d.f.ip6.arpa"] {
+    for text in ["com", "vm1", "arpa"] {
+        rows.reply("a short name", asks(&of(text, 28)));
+        rows.forward(UPLINK_PORT, "no address of a short name", asks(&of(text, 2)));
+    }
+    for text in ["example.com", "", "a.internal", "x-red.internal", "0.10.in-addr.arpa",
+        "in-addr.arpa", "1.0.99.172.in-addr.arpa", "x.0.10.in-addr.arpa", "d.f.ip6.arpa"] {
         rows.forward(UPLINK_PORT, "another name", asks(&of(text, 1)));
     }
     let datagram = || udp(40_000, 53, &of("example.com", 28));
@@ -56,6 +60,13 @@ fn asked(rows: &mut Rows) {
     for kind in [40, 42, 248, 255, 256] {
         rows.forward(UPLINK_PORT, "records", asks(&of("example.com", kind)));
     }
+    let mut routed = configs::asking();
+    routed.ports[0].routes = vec!["10.244.1.0/24".parse().expect("a prefix")];
+    rows.on(routed, 0);
+    rows.reply("an address behind a VM", asks(&of("7.1.244.10.in-addr.arpa", 12)));
+    rows.reply("one of a VM", asks(&of("1.0.16.172.in-addr.arpa", 12)));
+    rows.forward(UPLINK_PORT, "another", asks(&of("7.2.244.10.in-addr.arpa", 12)));
+    rows.on(configs::asking(), 0);
     rows.resolved = false;
     rows.drop(NeighbourUnresolved, "no resolver is reached", asks(&of("example.com", 1)));
     rows.reply("a name of the tenant's all the same", asks(&of("vm1.red.internal", 1)));
