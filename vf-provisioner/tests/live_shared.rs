@@ -225,33 +225,44 @@ fn is_master(site: &Site, node: &Node, logs: &[&Keepalived]) {
     }
 }
 
-/// Pings to both addresses from the client, every 20 ms.
-struct Flow([(Guest, PathBuf); 2]);
+/// Pings to both addresses from the client, every 20 ms or a little more, and when they began.
+struct Flow(Instant, [(Guest, PathBuf); 2]);
 
 impl Flow {
     fn start(site: &Site) -> Self {
-        Self(SHARED.map(|address| {
+        let began = Instant::now();
+        let pings = SHARED.map(|address| {
             let log = site.dir.path().join(format!("ping-{address}"));
-            let mut ping = command(site, "t1-client", &["ping", "-D", "-n", "-i0.02", address]);
+            let mut ping = command(site, "t1-client", &["ping", "-n", "-i0.02", address]);
             let ping = ping
                 .stdin(Stdio::null())
                 .stdout(File::create(&log).expect("a file"));
             (Guest(ping.spawn().expect("ping starts")), log)
-        }))
+        });
+        Self(began, pings)
     }
 
-    /// The longest time between two answers, for each address.
+    /// The longest time between two answers, for each address: by their numbers, since the
+    /// machine's clock may be set meanwhile.
     fn longest_gaps(self) -> [Duration; 2] {
-        self.0.map(|(ping, log)| {
+        let Self(began, pings) = self;
+        pings.map(|(ping, log)| {
             drop(ping);
+            let took = began.elapsed();
             let text = fs::read_to_string(log).expect("the log");
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             let answers = whole.lines().filter(|line| line.contains(" bytes from "));
-            let times = answers.filter_map(|line| line.strip_prefix('[')?.split_once(']'));
-            let times: Vec<f64> = times.filter_map(|(at, _)| at.parse().ok()).collect();
-            assert!(times.len() > 20, "hardly an answer: {text}");
-            let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-            Duration::from_secs_f64(gaps.fold(0.0, f64::max))
+            let number = |line: &str| {
+                let (_, rest) = line.split_once(" icmp_seq=")?;
+                rest.split(' ').next()?.parse().ok()
+            };
+            let numbers: Vec<u32> = answers.filter_map(number).collect();
+            assert!(numbers.len() > 20, "hardly an answer: {text}");
+            let gaps = numbers
+                .windows(2)
+                .map(|pair| pair[1].saturating_sub(pair[0]));
+            let last = numbers.last().copied().unwrap_or(1);
+            took / last * gaps.max().unwrap_or_default()
         })
     }
 }
