@@ -169,14 +169,28 @@ def wait_until_held_by(guest, patience_s):
         time.sleep(0.05)
 
 
-def longest_silence(answers, since):
-    """The longest time between two answers of a ping's output after `since`; None if the last
-    answer is older than a second."""
-    moments = [float(stamp) for stamp in re.findall(r"^\[([\d.]+)\].* bytes from ", answers, re.M)]
-    gaps = [later - earlier for earlier, later in zip(moments, moments[1:]) if later > since]
-    if not gaps or time.time() - moments[-1] > 1:
-        return None
-    return round(max(gaps), 2)
+class Ping:
+    """Pings that run, and which of them are answered: by their numbers, since the machine's clock
+    may be set meanwhile."""
+
+    def __init__(self, address, started):
+        self._log = SITE.state_dir / f"ping-{address}"
+        self._began = time.monotonic()
+        with self._log.open("w") as output:
+            started(inside(APP, ["ping", "-n", f"-i{PAUSE_S}", address], stdout=output))
+
+    def answered(self):
+        """The numbers of the pings that were answered so far; the first is 1."""
+        answers = re.findall(r" bytes from .* icmp_seq=(\d+) .*\n", self._log.read_text())
+        return [int(number) for number in answers]
+
+    def longest_silence(self, since):
+        """The longest time between two answers, of which the later is to a ping after that number;
+        None if none is."""
+        numbers = self.answered()
+        took_s = time.monotonic() - self._began
+        gaps = [later - earlier for earlier, later in zip(numbers, numbers[1:]) if later > since]
+        return round(max(gaps) * took_s / numbers[-1], 2) if gaps else None
 
 
 def fail_over(ordinary, patience_s):
@@ -190,18 +204,19 @@ def fail_over(ordinary, patience_s):
         for guest, priority in zip(PAIR, PRIORITIES, strict=True):
             started(keepalived(guest, priority))
         wait_until_held_by(PAIR[0], patience_s)
-        logs = {address: SITE.state_dir / f"ping-{address}" for address in SHARED}
-        for address, log in logs.items():
-            with log.open("w") as output:
-                started(inside(APP, ["ping", "-D", "-n", f"-i{PAUSE_S}", address], stdout=output))
+        pings = {address: Ping(address, started) for address in SHARED}
         time.sleep(1)
-        cut = time.time()
+        cut = {address: max(ping.answered(), default=0) for address, ping in pings.items()}
         ip(netns(PAIR[0]), "link set eth0 down")
         wait_until_held_by(PAIR[1], patience_s)
-        time.sleep(1.5)
+        time.sleep(0.5)
+        late = {address: len(ping.answered()) for address, ping in pings.items()}
+        time.sleep(1)
         ordinary.held_by = holders()
-        ordinary.silence_s = {address: longest_silence(log.read_text(), cut)
-                              for address, log in logs.items()}
+        ordinary.silence_s = {
+            address: ping.longest_silence(cut[address])
+            if len(ping.answered()) > late[address] else None  # silent for the last second
+            for address, ping in pings.items()}
 
 
 def show_ordinary(ordinary, pace, say):
